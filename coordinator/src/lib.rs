@@ -1,0 +1,3 @@
+//! The coordinator: owns the shared head of every job and hands out turns.
+
+pub mod job;

@@ -1,0 +1,227 @@
+//! Names and counters that travel between the parts: newtypes, so that a turn is never mistaken for a version.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A name that is not fit to be one; carries what was given and the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not a {what}: {RULE}")]
+pub struct BadName {
+    /// What the name was for: `job name`, `modality`, `job id`.
+    pub what: &'static str,
+    /// The text as it was given.
+    pub given: String,
+}
+
+const RULE: &str = "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen";
+
+fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes[bytes.len() - 1] != b'-'
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = BadName;
+            fn try_from(text: String) -> Result<Self, BadName> {
+                if is_name(&text) { Ok(Self(text)) } else { Err(BadName { what: $what, given: text }) }
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = BadName;
+            fn try_from(text: &str) -> Result<Self, BadName> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// Identifies a job for good; a DNS label, so that it serves as a folder, an object key and a Kubernetes name.
+    JobId,
+    "job id"
+);
+name!(
+    /// The `name:` of a job file. Many jobs may share it.
+    JobName,
+    "job name"
+);
+name!(
+    /// A modality of a job: `audio`, `image`, `text`, ...
+    ModalityName,
+    "modality"
+);
+name!(
+    /// One worker process, unique among those alive.
+    WorkerId,
+    "worker id"
+);
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $type:ident, $inner:ty) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $type(pub $inner);
+
+        impl $type {
+            /// The one after this.
+            #[must_use]
+            pub fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+counter!(
+    /// The reign of one coordinator over its jobs. A newer term fences the older.
+    Term,
+    u64
+);
+counter!(
+    /// Counts turns of a job from 0, over all modalities.
+    Turn,
+    u64
+);
+counter!(
+    /// A step (one batch) within a turn, from 0.
+    Step,
+    u32
+);
+counter!(
+    /// Counts how often a turn was granted, from 0.
+    Attempt,
+    u32
+);
+counter!(
+    /// Counts the steps that the shared head has taken, from 0.
+    HeadVersion,
+    u64
+);
+counter!(
+    /// A worker's hold on its place in a job.
+    Lease,
+    u64
+);
+counter!(
+    /// Counts the evaluations of a job from 0.
+    EvaluationId,
+    u64
+);
+
+/// One of the fixed number of pieces that a batch is cut into, whatever the number of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MicroShard {
+    /// From 0.
+    pub index: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl MicroShard {
+    /// The whole batch in one piece.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+}
+
+/// Names one step of one attempt at one turn: whatever could come late or twice carries it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TurnRef {
+    /// The job.
+    pub job: JobId,
+    /// The coordinator's term in which the turn was granted.
+    pub term: Term,
+    /// The turn.
+    pub turn: Turn,
+    /// The step within the turn.
+    pub step: Step,
+    /// Which granting of the turn this is.
+    pub attempt: Attempt,
+    /// The head that was granted.
+    pub head_version: HeadVersion,
+}
+
+/// A part of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Learnt from.
+    Train,
+    /// Chosen by.
+    Validation,
+    /// Reported on, never chosen by.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "audio", "image-2", &"x".repeat(63)] {
+            assert_eq!(ModalityName::try_from(good).expect(good).as_str(), good);
+        }
+        for bad in ["", "Audio", "2d", "a_b", "a-", "ä", "a b", &"x".repeat(64)] {
+            assert!(ModalityName::try_from(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_bad_name_says_what_and_why() {
+        let message = ModalityName::try_from("My Modality").expect_err("it has a space").to_string();
+        assert_eq!(
+            message,
+            "`My Modality` is not a modality: use 1 to 63 lower-case letters, digits and hyphens, \
+             beginning with a letter and not ending with a hyphen"
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! The pure part of Antiphon: the mathematics of the shared head and its projector, fusion, the job specification and
+//! the turn machine.
+//!
+//! Nothing here knows of a runtime, a network, a device, a clock or ambient randomness: time and seeds are arguments,
+//! state is ordered plain data, and the same calls give the same bits.
+
+pub mod digest;
+pub mod event;
+pub mod fusion;
+pub mod head;
+pub mod ids;
+pub mod learning_rate;
+pub mod linalg;
+pub mod metrics;
+pub mod optimizer;
+pub mod projector;
+pub mod rng;
+pub mod spec;
+pub mod time;
+pub mod turn;

@@ -1,0 +1,5 @@
+//! The job specification.
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,3 @@
+//! Data of one modality.
+
+pub mod synth;

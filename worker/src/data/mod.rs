@@ -1,3 +1,4 @@
-//! Data of one modality.
+//! Data of one modality: from object storage to batches of numbers.
 
+pub mod row;
 pub mod synth;

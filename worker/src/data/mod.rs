@@ -1,4 +1,27 @@
 //! Data of one modality: from object storage to batches of numbers.
+//!
+//! ```text
+//! DataSpec ─ source ─ parquet ─ column ─┐                    ┌ image, audio, text, features ┐
+//!            synth ─────────────────────┴ RawRow ─ Dataset ──┴ Preprocessor ────────────────┴ Prefetcher ─ Batch
+//!                                                  (payload)                    (Sampler)
+//! ```
+//!
+//! Invariants:
+//! 1. Every batch is a function of the data, the specification and the step: not of threads, memory bounds or resumption.
+//! 2. Memory is bounded: by [`OpenOptions::memory`] and one row group for payload, by the prefetcher's depth for batches. The
+//!    index of a split (see [`Dataset`]) grows with the number of its samples.
+//! 3. Whatever is wrong comes out as a [`DataError`] that names file, sample and column; nothing panics, nothing is skipped.
+//!
+//! This module does not know of encoders, turns or the coordinator.
 
+mod batch;
+mod error;
+mod payload;
 pub mod row;
+mod sampler;
 pub mod synth;
+
+pub use batch::{Batch, BatchInput, Decoded, InputShape};
+pub use error::{DataError, Place, SampleError};
+pub use row::{RawRow, RawValue};
+pub use sampler::Sampler;

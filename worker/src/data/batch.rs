@@ -1,0 +1,162 @@
+//! Numbers on their way into an encoder: one decoded sample, and samples stacked to a batch.
+
+use serde::{Deserialize, Serialize};
+
+/// What every sample of a modality looks like after decoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum InputShape {
+    /// A vector.
+    Features {
+        /// Numbers per sample.
+        width: usize,
+    },
+    /// An image, or a spectrogram with mel bands as rows and frames as columns.
+    Grid {
+        /// 1 or 3.
+        channels: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// Token ids.
+    Tokens {
+        /// Ids are below this; the padding token is among them.
+        vocabulary: usize,
+        /// A sample has 1 to so many tokens.
+        max_tokens: usize,
+        /// The id that fills what is shorter than its batch.
+        padding: u32,
+    },
+}
+
+impl InputShape {
+    /// Numbers per sample; for tokens the largest number of tokens.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match *self {
+            Self::Features { width } => width,
+            Self::Grid { channels, height, width } => channels * height * width,
+            Self::Tokens { max_tokens, .. } => max_tokens,
+        }
+    }
+}
+
+/// One decoded sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// In row-major order of its [`InputShape`].
+    Dense(Vec<f32>),
+    /// 1 to `max_tokens` ids.
+    Tokens(Vec<u32>),
+}
+
+/// Samples of one step, or of one chunk of an evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Which batch this is: the step when training, the chunk when evaluating. From 0.
+    pub number: u64,
+    /// How often the modality's data had been gone through before this batch. 0 when evaluating.
+    pub epoch: u64,
+    /// B ids.
+    pub ids: Vec<String>,
+    /// B classes.
+    pub labels: Vec<u32>,
+    /// B inputs.
+    pub input: BatchInput,
+}
+
+/// The inputs of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BatchInput {
+    /// Features or grids.
+    Dense {
+        /// (B, width) or (B, channels, height, width).
+        shape: Vec<usize>,
+        /// Row-major.
+        data: Vec<f32>,
+    },
+    /// Token ids.
+    Tokens {
+        /// (B, longest), row-major, filled with the padding token.
+        ids: Vec<u32>,
+        /// B lengths, each 1 to `longest`.
+        lengths: Vec<u32>,
+        /// Tokens in the longest sample of the batch.
+        longest: usize,
+    },
+}
+
+impl BatchInput {
+    /// B.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        match self {
+            Self::Dense { shape, .. } => shape[0],
+            Self::Tokens { lengths, .. } => lengths.len(),
+        }
+    }
+
+    /// Stacks samples that the preprocessor of `shape` made.
+    #[must_use]
+    pub fn stack(shape: &InputShape, samples: Vec<Decoded>) -> Self {
+        match *shape {
+            InputShape::Features { width } => Self::dense(vec![samples.len(), width], samples),
+            InputShape::Grid { channels, height, width } => {
+                Self::dense(vec![samples.len(), channels, height, width], samples)
+            }
+            InputShape::Tokens { padding, .. } => Self::tokens(padding, samples),
+        }
+    }
+
+    fn dense(shape: Vec<usize>, samples: Vec<Decoded>) -> Self {
+        let mut data = Vec::with_capacity(shape.iter().product());
+        for sample in samples {
+            if let Decoded::Dense(numbers) = sample {
+                data.extend_from_slice(&numbers);
+            }
+        }
+        debug_assert_eq!(data.len(), shape.iter().product::<usize>(), "a sample has another shape than its modality");
+        Self::Dense { shape, data }
+    }
+
+    fn tokens(padding: u32, samples: Vec<Decoded>) -> Self {
+        let rows: Vec<Vec<u32>> = samples
+            .into_iter()
+            .filter_map(|sample| match sample {
+                Decoded::Tokens(tokens) => Some(tokens),
+                Decoded::Dense(_) => None,
+            })
+            .collect();
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(rows.len() * longest);
+        for row in &rows {
+            ids.extend_from_slice(row);
+            ids.resize(ids.len() + longest - row.len(), padding);
+        }
+        let lengths = rows.iter().map(|row| row.len() as u32).collect();
+        Self::Tokens { ids, lengths, longest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_holds_its_samples_in_order() {
+        let shape = InputShape::Grid { channels: 1, height: 1, width: 2 };
+        let stacked = BatchInput::stack(&shape, vec![Decoded::Dense(vec![1.0, 2.0]), Decoded::Dense(vec![3.0, 4.0])]);
+        assert_eq!(stacked, BatchInput::Dense { shape: vec![2, 1, 1, 2], data: vec![1.0, 2.0, 3.0, 4.0] });
+        assert_eq!(stacked.samples(), 2);
+    }
+
+    #[test]
+    fn shorter_texts_are_filled_to_the_longest_of_the_batch() {
+        let shape = InputShape::Tokens { vocabulary: 257, max_tokens: 9, padding: 256 };
+        let stacked = BatchInput::stack(&shape, vec![Decoded::Tokens(vec![7]), Decoded::Tokens(vec![1, 2, 3])]);
+        let expected = BatchInput::Tokens { ids: vec![7, 256, 256, 1, 2, 3], lengths: vec![1, 3], longest: 3 };
+        assert_eq!(stacked, expected);
+    }
+}

@@ -1,0 +1,149 @@
+//! What binds a worker to a job: registration, assignment, readiness, grants.
+
+use antiphon_core::ids::{JobId, Lease, ModalityName, Term, TurnRef, WorkerId};
+use antiphon_core::linalg::Matrix;
+
+use crate::error::{WireError, out_of_range, required};
+use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
+use crate::{ids, v1};
+
+/// A text field that people wrote may be so long.
+const TEXT_LIMIT: usize = 256;
+
+/// A worker offers one device to a modality's pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Unique among live workers.
+    pub worker: WorkerId,
+    /// The pool.
+    pub modality: ModalityName,
+    /// Of the worker's software, as it says.
+    pub version: String,
+    /// `cpu`, `cuda:0`, as it says.
+    pub device: String,
+}
+
+impl TryFrom<v1::Register> for Register {
+    type Error = WireError;
+    fn try_from(message: v1::Register) -> Result<Self, WireError> {
+        Ok(Self {
+            worker: ids::name("register.worker", &message.worker)?,
+            modality: ids::name("register.modality", &message.modality)?,
+            version: short_text("register.version", message.version)?,
+            device: short_text("register.device", message.device)?,
+        })
+    }
+}
+
+/// A worker has opened its data and built or restored its encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The job.
+    pub job: JobId,
+    /// The term it was assigned in.
+    pub term: Term,
+    /// Samples that have this modality; the training split is not empty.
+    pub train: u64,
+    /// As `train`, of the validation split; may be 0.
+    pub validation: u64,
+    /// As `train`, of the test split; may be 0.
+    pub test: u64,
+    /// Names and shapes of the encoder's parameters.
+    pub parameters: Vec<(String, Vec<u64>)>,
+    /// Steps that the encoder has behind it.
+    pub steps_done: u64,
+}
+
+impl TryFrom<v1::Prepared> for Prepared {
+    type Error = WireError;
+    fn try_from(message: v1::Prepared) -> Result<Self, WireError> {
+        let samples = required("prepared.samples", message.samples)?;
+        if samples.train == 0 {
+            return Err(out_of_range("prepared.samples.train", 0, "at least 1 sample to train on"));
+        }
+        Ok(Self {
+            job: ids::name("prepared.job", &message.job)?,
+            term: Term(message.term),
+            train: samples.train,
+            validation: samples.validation,
+            test: samples.test,
+            parameters: message.parameters.into_iter().map(|p| (p.name, p.shape)).collect(),
+            steps_done: message.steps_done,
+        })
+    }
+}
+
+/// The head for one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    /// Which step.
+    pub turn: TurnRef,
+    /// The worker's hold on its place.
+    pub lease: Lease,
+    /// W, (C, s).
+    pub weight: Matrix<f32>,
+    /// b, (C).
+    pub bias: Vec<f32>,
+    /// Epochs of the job done before this step, as a real number.
+    pub progress: f64,
+    /// Epochs of the whole job, as a real number.
+    pub epochs: f64,
+}
+
+impl Grant {
+    /// Checks a grant against the job's C = `classes` and s = `width`.
+    ///
+    /// # Errors
+    /// Whatever is wrong first.
+    pub fn decode(message: &v1::Grant, classes: usize, width: usize, tensor_bytes: usize) -> Result<Self, WireError> {
+        let turn = ids::turn_ref("grant.turn", message.turn.as_ref())?;
+        let (weight, bias) =
+            decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
+        let progress = epochs("grant.progress", message.progress)?;
+        let epochs = epochs("grant.epochs", message.epochs)?;
+        Ok(Self { turn, lease: Lease(message.lease), weight, bias, progress, epochs })
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> v1::Grant {
+        v1::Grant {
+            turn: Some((&self.turn).into()),
+            lease: self.lease.0,
+            weight: Some(encode_matrix(&self.weight)),
+            bias: Some(encode_f32(&[self.bias.len()], &self.bias)),
+            progress: self.progress,
+            epochs: self.epochs,
+        }
+    }
+}
+
+/// W (C, s) and b (C) of the message called `parent`.
+pub(crate) fn decode_head(
+    parent: &str,
+    weight: Option<&v1::Tensor>,
+    bias: Option<&v1::Tensor>,
+    classes: usize,
+    width: usize,
+    tensor_bytes: usize,
+) -> Result<(Matrix<f32>, Vec<f32>), WireError> {
+    let (rows, columns) = (Dimension::Exactly(classes), Dimension::Exactly(width));
+    let weight = decode_matrix(&format!("{parent}.weight"), weight, rows, columns, tensor_bytes)?;
+    let bias = decode_vector(&format!("{parent}.bias"), bias, classes, tensor_bytes)?;
+    Ok((weight, bias))
+}
+
+fn epochs(field: &str, value: f64) -> Result<f64, WireError> {
+    match value {
+        value if !value.is_finite() => Err(not_finite(field, 0, value)),
+        value if value < 0.0 => Err(out_of_range(field, value, "0 or more epochs")),
+        value => Ok(value),
+    }
+}
+
+fn short_text(field: &str, text: String) -> Result<String, WireError> {
+    if text.len() <= TEXT_LIMIT {
+        return Ok(text);
+    }
+    Err(out_of_range(field, format!("{} bytes long", text.len()), format!("at most {TEXT_LIMIT} bytes")))
+}

@@ -1,0 +1,122 @@
+//! What can be wrong with a message, and how that looks as a gRPC status.
+
+use antiphon_core::ids::BadName;
+
+/// A message that was refused where it came in. Every kind names the field, as a path in the spelling of the `.proto` files.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WireError {
+    /// A field, or the choice of a oneof, that must be there is not.
+    #[error("`{field}` is missing")]
+    Missing {
+        /// Path of the field.
+        field: String,
+    },
+    /// A name that is not one.
+    #[error("`{field}`: {source}")]
+    Name {
+        /// Path of the field.
+        field: String,
+        /// What was given, and the rule.
+        source: BadName,
+    },
+    /// A number that stands for nothing in the enum, or for "unspecified".
+    #[error("`{field}` is {value}, which is no {kind} of antiphon.v1")]
+    UnknownEnum {
+        /// Path of the field.
+        field: String,
+        /// Name of the enum.
+        kind: &'static str,
+        /// The number.
+        value: i32,
+    },
+    /// A tensor of another element type than the one expected.
+    #[error("`{field}` holds {given} elements, expected {expected}")]
+    DataType {
+        /// Path of the tensor.
+        field: String,
+        /// The element type expected.
+        expected: &'static str,
+        /// The element type that came.
+        given: &'static str,
+    },
+    /// A tensor of another shape than the one expected.
+    #[error("`{field}` has shape {given}, expected {expected}")]
+    Shape {
+        /// Path of the tensor.
+        field: String,
+        /// The shape expected, as text: `(10, at most 64)`.
+        expected: String,
+        /// The shape that came, as text.
+        given: String,
+    },
+    /// A tensor whose bytes are not exactly those that its shape needs.
+    #[error("`{field}` of shape {shape} needs {expected} bytes, but {given} came")]
+    ByteLength {
+        /// Path of the tensor.
+        field: String,
+        /// Its shape, as text.
+        shape: String,
+        /// Bytes that the shape needs.
+        expected: usize,
+        /// Bytes that came.
+        given: usize,
+    },
+    /// A tensor whose shape asks for more bytes than allowed, or for more than can be counted.
+    #[error("`{field}` of shape {shape} is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// Path of the tensor.
+        field: String,
+        /// Its shape, as text.
+        shape: String,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A tensor or number that is NaN or infinite.
+    #[error("`{field}` holds {value} at element {index}, expected finite numbers only")]
+    NotFinite {
+        /// Path of the tensor or number.
+        field: String,
+        /// Where, in row-major order; 0 for a single number.
+        index: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// A value outside its range.
+    #[error("`{field}` is {value}, expected {rule}")]
+    OutOfRange {
+        /// Path of the field.
+        field: String,
+        /// The value, as text.
+        value: String,
+        /// The rule that it breaks.
+        rule: String,
+    },
+}
+
+impl From<WireError> for tonic::Status {
+    /// Oversize is `RESOURCE_EXHAUSTED`, everything else `INVALID_ARGUMENT`: sending it again as it is would not help.
+    fn from(error: WireError) -> Self {
+        let message = error.to_string();
+        match error {
+            WireError::TooLarge { .. } => Self::resource_exhausted(message),
+            WireError::Missing { .. }
+            | WireError::Name { .. }
+            | WireError::UnknownEnum { .. }
+            | WireError::DataType { .. }
+            | WireError::Shape { .. }
+            | WireError::ByteLength { .. }
+            | WireError::NotFinite { .. }
+            | WireError::OutOfRange { .. } => Self::invalid_argument(message),
+        }
+    }
+}
+
+/// `value`, or the error that `field` is missing.
+pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or_else(|| WireError::Missing { field: field.to_owned() })
+}
+
+/// The error that `value` breaks `rule`.
+pub(crate) fn out_of_range(field: &str, value: impl ToString, rule: impl Into<String>) -> WireError {
+    WireError::OutOfRange { field: field.to_owned(), value: value.to_string(), rule: rule.into() }
+}

@@ -1,0 +1,184 @@
+//! Going through a split: the head to use, and logits in chunks.
+
+use antiphon_core::ids::{EvaluationId, JobId, Split, Term};
+use antiphon_core::linalg::Matrix;
+
+use crate::assignment::decode_head;
+use crate::error::{WireError, out_of_range};
+use crate::tensor::{Dimension, decode_matrix, encode_f32, encode_matrix};
+use crate::{ids, v1};
+
+/// Bytes that a sample's id may have.
+pub const ID_LIMIT: usize = 1024;
+
+/// An evaluation begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluate {
+    /// The job.
+    pub job: JobId,
+    /// The coordinator's term.
+    pub term: Term,
+    /// Which evaluation.
+    pub evaluation: EvaluationId,
+    /// Of which data.
+    pub split: Split,
+    /// W, (C, s).
+    pub weight: Matrix<f32>,
+    /// b, (C).
+    pub bias: Vec<f32>,
+}
+
+impl Evaluate {
+    /// Checks the message against the job's C = `classes` and s = `width`.
+    ///
+    /// # Errors
+    /// Whatever is wrong first.
+    pub fn decode(
+        message: &v1::Evaluate,
+        classes: usize,
+        width: usize,
+        tensor_bytes: usize,
+    ) -> Result<Self, WireError> {
+        let (weight, bias) =
+            decode_head("evaluate", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
+        Ok(Self {
+            job: ids::name("evaluate.job", &message.job)?,
+            term: Term(message.term),
+            evaluation: EvaluationId(message.evaluation),
+            split: ids::split("evaluate.split", message.split)?,
+            weight,
+            bias,
+        })
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> v1::Evaluate {
+        v1::Evaluate {
+            job: self.job.to_string(),
+            term: self.term.0,
+            evaluation: self.evaluation.0,
+            split: v1::Split::from(self.split).into(),
+            weight: Some(encode_matrix(&self.weight)),
+            bias: Some(encode_f32(&[self.bias.len()], &self.bias)),
+        }
+    }
+}
+
+/// Logits of consecutive samples of a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogitsChunk {
+    /// The job.
+    pub job: JobId,
+    /// The coordinator's term.
+    pub term: Term,
+    /// Which evaluation.
+    pub evaluation: EvaluationId,
+    /// Which of its chunks, from 0.
+    pub sequence: u64,
+    /// Strictly ascending in the order of their bytes.
+    pub ids: Vec<String>,
+    /// As many, each below C.
+    pub labels: Vec<u32>,
+    /// (ids, C); None of a chunk without samples.
+    pub logits: Option<Matrix<f32>>,
+    /// The split is through.
+    pub last: bool,
+}
+
+impl LogitsChunk {
+    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. That it follows the chunk before is
+    /// the caller's to check.
+    ///
+    /// # Errors
+    /// Whatever is wrong first.
+    pub fn decode(
+        message: v1::LogitsChunk,
+        classes: usize,
+        at_most: usize,
+        tensor_bytes: usize,
+    ) -> Result<Self, WireError> {
+        check_ids(&message.ids, at_most)?;
+        check_labels(&message.labels, message.ids.len(), classes)?;
+        if message.ids.is_empty() && !message.last {
+            return Err(out_of_range("logits.ids", "empty", "at least one sample before the last chunk"));
+        }
+        Ok(Self {
+            job: ids::name("logits.job", &message.job)?,
+            term: Term(message.term),
+            evaluation: EvaluationId(message.evaluation),
+            sequence: message.sequence,
+            logits: decode_logits(&message, classes, tensor_bytes)?,
+            ids: message.ids,
+            labels: message.labels,
+            last: message.last,
+        })
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn encode(self) -> v1::LogitsChunk {
+        v1::LogitsChunk {
+            job: self.job.to_string(),
+            term: self.term.0,
+            evaluation: self.evaluation.0,
+            sequence: self.sequence,
+            logits: self.logits.as_ref().map(encode_matrix),
+            ids: self.ids,
+            labels: self.labels,
+            last: self.last,
+        }
+    }
+}
+
+fn decode_logits(
+    message: &v1::LogitsChunk,
+    classes: usize,
+    tensor_bytes: usize,
+) -> Result<Option<Matrix<f32>>, WireError> {
+    if message.ids.is_empty() {
+        return Ok(None);
+    }
+    let (rows, columns) = (Dimension::Exactly(message.ids.len()), Dimension::Exactly(classes));
+    decode_matrix("logits.logits", message.logits.as_ref(), rows, columns, tensor_bytes).map(Some)
+}
+
+fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {
+    if given.len() > at_most {
+        return Err(out_of_range(
+            "logits.ids",
+            format!("{} samples", given.len()),
+            format!("at most the {at_most} asked for"),
+        ));
+    }
+    if let Some(at) = given.iter().position(|id| id.len() > ID_LIMIT) {
+        let value = format!("{} bytes long", given[at].len());
+        return Err(out_of_range(&format!("logits.ids[{at}]"), value, format!("at most {ID_LIMIT} bytes")));
+    }
+    match given.windows(2).position(|pair| pair[0].as_bytes() >= pair[1].as_bytes()) {
+        None => Ok(()),
+        Some(at) => Err(out_of_range(
+            &format!("logits.ids[{}]", at + 1),
+            format!("`{}`", given[at + 1]),
+            format!("more than the one before, `{}`", given[at]),
+        )),
+    }
+}
+
+fn check_labels(labels: &[u32], samples: usize, classes: usize) -> Result<(), WireError> {
+    if labels.len() != samples {
+        return Err(out_of_range(
+            "logits.labels",
+            format!("{} labels", labels.len()),
+            format!("one for each of the {samples} ids"),
+        ));
+    }
+    match labels.iter().position(|label| *label as usize >= classes) {
+        None => Ok(()),
+        Some(at) => Err(out_of_range(
+            &format!("logits.labels[{at}]"),
+            labels[at],
+            format!("a class below {classes}"),
+        )),
+    }
+}

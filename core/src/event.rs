@@ -1,1 +1,154 @@
-//! event
+//! What happens in a job, as people and programs are told: one JSON object each.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Turn};
+use crate::metrics::EvaluationReport;
+use crate::turn::SplitSizes;
+
+/// One event of a job. Serialises to an object whose `event` field names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// The coordinator holds the job.
+    Submitted {
+        /// Its id.
+        job: JobId,
+        /// Its name.
+        name: JobName,
+        /// The checkpoint it goes on from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resumed_from: Option<String>,
+    },
+    /// The job is not computing, and why.
+    Waiting {
+        /// The job.
+        job: JobId,
+        /// In words.
+        reason: String,
+        /// For how long so far.
+        seconds: f64,
+    },
+    /// Every worker is ready.
+    Started {
+        /// The job.
+        job: JobId,
+        /// Turns applied before.
+        turn: Turn,
+        /// Turns planned in all.
+        turns: u64,
+        /// What each worker found.
+        modalities: BTreeMap<ModalityName, ModalityStart>,
+    },
+    /// The head took a step.
+    Step(StepEvent),
+    /// A split was gone through.
+    Evaluated {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Which evaluation.
+        evaluation: EvaluationId,
+        /// What came of it.
+        report: EvaluationReport,
+    },
+    /// A checkpoint exists.
+    Checkpoint {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Its URL or path.
+        checkpoint: String,
+        /// As `sha256:…`; see [`crate::digest`].
+        digest: String,
+        /// Whether it is the best by validation so far.
+        best: bool,
+    },
+    /// The job is over. Always the last event.
+    Finished(Finished),
+}
+
+/// One worker's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModalityStart {
+    /// Samples with this modality.
+    pub samples: SplitSizes,
+    /// Numbers in its encoder.
+    pub parameters: u64,
+}
+
+/// One step of the shared head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepEvent {
+    /// The job.
+    pub job: JobId,
+    /// The turn it belongs to.
+    pub turn: Turn,
+    /// The step within the turn.
+    pub step: u32,
+    /// Epoch of the job, from 0.
+    pub epoch: u64,
+    /// Whose turn it is.
+    pub modality: ModalityName,
+    /// Mean cross-entropy of the batch, nats.
+    pub loss: f64,
+    /// Share of the batch that this modality alone gets right.
+    pub accuracy: f64,
+    /// |G|, Frobenius.
+    pub gradient_norm: f64,
+    /// |G P| / |G|: near 0 the projector has frozen the head.
+    pub projected_ratio: f64,
+    /// trace(P) after the turn's fold or, within a turn, before it.
+    pub projector_trace: f64,
+    /// Learning rate of the head.
+    pub lr: f64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// The job.
+    pub job: JobId,
+    /// `succeeded`, `stopped` or `failed`.
+    pub state: FinalState,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Turns applied.
+    pub turn: Turn,
+    /// The newest checkpoint.
+    pub checkpoint: Option<String>,
+    /// Its digest as `sha256:…`.
+    pub digest: Option<String>,
+    /// The checkpoint that is best by validation.
+    pub best: Option<BestCheckpoint>,
+    /// The test split, by the state that the job ended in.
+    pub evaluation: Option<EvaluationReport>,
+}
+
+/// The checkpoint that is best by validation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestCheckpoint {
+    /// Turns applied.
+    pub turn: Turn,
+    /// Its URL or path.
+    pub checkpoint: String,
+    /// Accuracy of the job's fusion rule on the validation split.
+    pub score: f64,
+}
+
+/// How a job ended, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinalState {
+    /// It reached its length.
+    Succeeded,
+    /// It was asked to stop, or interrupted.
+    Stopped,
+    /// It could not go on.
+    Failed,
+}

@@ -1,0 +1,170 @@
+//! A turn machine at hand for tests: jobs without data, workers named after their modality, and steps that check the
+//! invariants as they go.
+
+use super::{ContributionHeader, Effect, Input, Phase, Position, Rejected, SplitSizes, TurnMachine, epoch};
+use crate::ids::{JobId, JobName, MicroShard, ModalityName, Split, Term, TurnRef, WorkerId};
+use crate::spec::*;
+use crate::time::Time;
+
+pub(super) fn modality(name: &str) -> ModalityName {
+    ModalityName::try_from(name).expect("a good name")
+}
+
+pub(super) fn worker(name: &str) -> WorkerId {
+    WorkerId::try_from(format!("w-{name}")).expect("a good name")
+}
+
+/// A job of these modalities, batch 10, for ever long.
+pub(super) fn job(modalities: &[&str]) -> JobSpec {
+    let optimizer = OptimizerSpec {
+        rule: OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 },
+        lr: 0.1,
+        schedule: LearningRateSchedule::Constant { warmup: 0.0 },
+        clip: None,
+    };
+    let one = |name: &&str| ModalitySpec {
+        name: modality(name),
+        data: DataSpec::Synth {
+            kind: SynthKind::SpokenDigits,
+            column: (*name).to_owned(),
+            samples: SynthSamples { train: 1, validation: 1, test: 1 },
+            missing: 0.0,
+            seed: 0,
+        },
+        input: InputSpec::Auto,
+        encoder: EncoderSpec::Auto,
+        optimizer: optimizer.clone(),
+        workers: WorkerRange { min: 1, max: 1 },
+    };
+    JobSpec {
+        name: JobName::try_from("test").expect("a good name"),
+        seed: 7,
+        modalities: modalities.iter().map(one).collect(),
+        labels: LabelSpec { column: "label".to_owned(), classes: Classes::Count(3) },
+        head: HeadSpec {
+            width: 4,
+            projection: ProjectionSpec::Rls { alpha: Alpha::Decay, reset: Reset::Never, apply_to: ApplyTo::Gradient },
+            optimizer: optimizer.clone(),
+        },
+        schedule: ScheduleSpec {
+            length: Length::Turns(u64::MAX),
+            order: TurnOrder::Cyclic,
+            batch: 10,
+            turn_batches: 1,
+            micro_shards: 1,
+        },
+        fusion: FusionSpec::Entropy,
+        checkpoints: CheckpointSpec { to: None, every: Every::End, keep: 3 },
+        evaluation: EvaluationSpec { every: Every::End, chunk: 64 },
+    }
+}
+
+pub(super) fn machine(modalities: &[&str]) -> TurnMachine {
+    machine_of(job(modalities))
+}
+
+pub(super) fn machine_of(spec: JobSpec) -> TurnMachine {
+    TurnMachine::new(JobId::try_from("test-1").expect("a good id"), Term(1), spec, None, Time(0))
+}
+
+pub(super) fn resumed(spec: JobSpec, position: Position) -> TurnMachine {
+    TurnMachine::new(JobId::try_from("test-1").expect("a good id"), Term(1), spec, Some(position), Time(0))
+}
+
+/// Lets every worker join and prepare; all effects of it.
+pub(super) fn prepare_all(machine: &mut TurnMachine, samples: SplitSizes) -> Vec<Effect> {
+    let names: Vec<ModalityName> = machine.spec().modalities.iter().map(|m| m.name.clone()).collect();
+    let mut effects = Vec::new();
+    for name in &names {
+        let joined = Input::Joined { worker: worker(name.as_str()), modality: name.clone() };
+        effects.extend(take(machine, joined));
+    }
+    for name in &names {
+        let steps_done = machine.position().steps_done.get(name).copied().unwrap_or(0);
+        effects.extend(take(machine, Input::Prepared { worker: worker(name.as_str()), samples, steps_done }));
+    }
+    effects
+}
+
+/// A job whose workers are all prepared.
+pub(super) fn running(spec: JobSpec, samples: SplitSizes) -> TurnMachine {
+    let mut machine = machine_of(spec);
+    prepare_all(&mut machine, samples);
+    machine
+}
+
+/// Takes an input that must be taken.
+pub(super) fn take(machine: &mut TurnMachine, input: Input) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let told = format!("{input:?}");
+    machine.step(Time(1), input, &mut effects).unwrap_or_else(|rejected| panic!("{told}: {rejected}"));
+    machine.check_invariants().unwrap_or_else(|broken| panic!("after {told}: {broken}"));
+    effects
+}
+
+/// Gives an input that must be refused, and sees that nothing changed.
+pub(super) fn refuse(machine: &mut TurnMachine, input: Input) -> Rejected {
+    let before = machine.clone();
+    let mut effects = Vec::new();
+    let told = format!("{input:?}");
+    let Err(rejected) = machine.step(Time(1), input, &mut effects) else { panic!("{told} was taken") };
+    assert_eq!(*machine, before, "{told} changed the state");
+    assert!(effects.is_empty(), "{told} had effects");
+    rejected
+}
+
+/// The header that answers the open step.
+pub(super) fn open_header(machine: &TurnMachine, samples: u32) -> ContributionHeader {
+    let Phase::Training(open) = &machine.phase else { panic!("no step is open: {}", machine.phase_name()) };
+    ContributionHeader {
+        worker: machine.worker(&open.modality).expect("it has a worker").clone(),
+        turn: TurnRef {
+            job: machine.job.clone(),
+            term: machine.term,
+            turn: machine.position.turn,
+            step: open.step,
+            attempt: open.attempt,
+            head_version: machine.position.head_version,
+        },
+        micro_shard: MicroShard::WHOLE,
+        samples,
+        loss: 1.0,
+    }
+}
+
+pub(super) fn contribute(machine: &mut TurnMachine, samples: u32) -> Vec<Effect> {
+    let header = open_header(machine, samples);
+    take(machine, Input::Contribution(header))
+}
+
+/// Does whatever the machine waits for.
+pub(super) fn drive(machine: &mut TurnMachine, samples: u32) -> Vec<Effect> {
+    let input = match machine.phase.clone() {
+        Phase::Training(_) => Input::Contribution(open_header(machine, samples)),
+        Phase::Boundary { duties, .. } => match duties.front().expect("a duty") {
+            super::Duty::Evaluate { evaluation, .. } => {
+                Input::EvaluationFinished { evaluation: *evaluation, score: 0.5 }
+            }
+            super::Duty::Save { writing: true, .. } => Input::CheckpointWritten { turn: machine.position.turn },
+            super::Duty::Save { missing, .. } => {
+                Input::PartSaved { worker: missing[0].clone(), turn: machine.position.turn }
+            }
+            super::Duty::Finish(_) => panic!("finishing takes no input"),
+        },
+        phase @ (Phase::Gathering { .. } | Phase::Finished(_)) => panic!("nothing to drive in {phase:?}"),
+    };
+    take(machine, input)
+}
+
+/// The same with the batch sizes that the data say.
+pub(super) fn drive_sizes(machine: &mut TurnMachine) -> Vec<Effect> {
+    let samples = match &machine.phase {
+        Phase::Training(open) => {
+            let done = machine.position.steps_done.get(&open.modality).copied().unwrap_or(0);
+            let train = machine.samples()[&open.modality].of(Split::Train);
+            epoch::batch_size(train, machine.spec.schedule.batch, done) as u32
+        }
+        Phase::Gathering { .. } | Phase::Boundary { .. } | Phase::Finished(_) => 0,
+    };
+    drive(machine, samples)
+}

@@ -1,0 +1,330 @@
+//! Training: one step is granted at a time, its contribution taken once, and the next granted at once.
+
+use super::{ContributionHeader, Effect, LossSum, OpenStep, Phase, Progress, Rejected, TurnMachine, epoch};
+use crate::ids::{Attempt, HeadVersion, MicroShard, ModalityName, Split, Step, Turn, TurnRef};
+use crate::learning_rate::alpha_decay;
+use crate::spec::{Alpha, Length, ProjectionSpec, Reset};
+use crate::time::Time;
+
+impl TurnMachine {
+    /// Everybody is prepared: go on from the position, which may be the end already.
+    pub(super) fn begin(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.position.plan.cycle.is_empty() {
+            self.lay_out_epoch();
+        }
+        if self.is_complete() {
+            self.enter_boundary(now, true, effects);
+        } else {
+            self.grant_next(now, effects);
+        }
+    }
+
+    pub(super) fn contribution(
+        &mut self,
+        now: Time,
+        header: &ContributionHeader,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejected> {
+        let open = self.check_contribution(header)?;
+        let last_of_turn = open.step.0 + 1 == self.spec.schedule.turn_batches;
+        effects.push(Effect::Apply {
+            turn: header.turn.clone(),
+            modality: open.modality.clone(),
+            progress: self.progress(),
+            alpha: self.alpha(&open),
+        });
+        let sum = self.position.losses.entry(open.modality.clone()).or_default();
+        *sum = LossSum { sum: sum.sum + header.loss, steps: sum.steps + 1 };
+        *self.position.steps_done.entry(open.modality.clone()).or_default() += 1;
+        self.position.head_version = self.position.head_version.next();
+        if last_of_turn {
+            effects.push(Effect::EndTurn { turn: header.turn.turn, modality: open.modality });
+            self.position.turn = self.position.turn.next();
+            self.position.turn_in_epoch += 1;
+            self.after_turn(now, effects);
+        } else {
+            self.grant(OpenStep { step: open.step.next(), attempt: Attempt(0), granted: now, ..open }, effects);
+        }
+        Ok(())
+    }
+
+    /// Everything that could be wrong with a contribution's header, before anything changes.
+    fn check_contribution(&self, header: &ContributionHeader) -> Result<OpenStep, Rejected> {
+        let given = &header.turn;
+        if given.term != self.term {
+            return Err(Rejected::StaleTerm { given: given.term.0, current: self.term.0 });
+        }
+        let Some(modality) = self.modality_of(&header.worker) else {
+            return Err(Rejected::NotAMember { worker: header.worker.clone() });
+        };
+        let already = Rejected::AlreadyApplied { turn: given.turn, step: given.step.0 };
+        let Phase::Training(open) = &self.phase else {
+            return Err(if given.turn < self.position.turn { already } else { self.unexpected() });
+        };
+        let current = (self.position.turn, open.step);
+        if (given.turn, given.step) < current {
+            return Err(already);
+        }
+        if (given.turn, given.step) > current {
+            return Err(Rejected::StaleTurn {
+                given: given.turn,
+                given_step: given.step.0,
+                current: current.0,
+                current_step: current.1.0,
+            });
+        }
+        if *modality != open.modality {
+            let holder = self.worker(&open.modality).cloned().unwrap_or_else(|| header.worker.clone());
+            return Err(Rejected::NotYourTurn { worker: header.worker.clone(), holder });
+        }
+        if given.attempt != open.attempt {
+            return Err(Rejected::StaleAttempt { given: given.attempt.0, current: open.attempt.0 });
+        }
+        if given.head_version != self.position.head_version {
+            let current = self.position.head_version.0;
+            return Err(Rejected::StaleHead { given: given.head_version.0, current });
+        }
+        self.check_batch(header, open)?;
+        Ok(open.clone())
+    }
+
+    fn check_batch(&self, header: &ContributionHeader, open: &OpenStep) -> Result<(), Rejected> {
+        if header.micro_shard != MicroShard::WHOLE {
+            let MicroShard { index, count } = header.micro_shard;
+            return Err(Rejected::Malformed {
+                what: "micro_shard",
+                expected: "0 of 1".to_owned(),
+                given: format!("{index} of {count}"),
+            });
+        }
+        let expected = epoch::batch_size(
+            self.train_samples(&open.modality),
+            self.spec.schedule.batch,
+            self.position.steps_done.get(&open.modality).copied().unwrap_or(0),
+        );
+        if u64::from(header.samples) != expected {
+            return Err(Rejected::Malformed {
+                what: "samples",
+                expected: expected.to_string(),
+                given: header.samples.to_string(),
+            });
+        }
+        if !header.loss.is_finite() {
+            return Err(Rejected::Malformed {
+                what: "loss",
+                expected: "a finite number".to_owned(),
+                given: header.loss.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens the first step of the next turn, in a new epoch if the last one is through.
+    pub(super) fn grant_next(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.position.turn_in_epoch == self.position.plan.turns() {
+            self.position.epoch += 1;
+            self.position.turn_in_epoch = 0;
+            self.lay_out_epoch();
+            if self.resets_projector() {
+                effects.push(Effect::ResetProjector);
+            }
+        }
+        let Some(modality) = self.position.plan.modality(self.position.turn_in_epoch).cloned() else { return };
+        self.grant(OpenStep { modality, step: Step(0), attempt: Attempt(0), granted: now }, effects);
+    }
+
+    fn grant(&mut self, open: OpenStep, effects: &mut Vec<Effect>) {
+        if let Some(member) = self.members.get(&open.modality) {
+            effects.push(Effect::Grant {
+                worker: member.worker.clone(),
+                turn: self.reference(self.position.turn, open.step, open.attempt, self.position.head_version),
+                lease: member.lease,
+                progress: self.progress(),
+            });
+        }
+        self.phase = Phase::Training(open);
+    }
+
+    fn reference(&self, turn: Turn, step: Step, attempt: Attempt, head_version: HeadVersion) -> TurnRef {
+        TurnRef { job: self.job.clone(), term: self.term, turn, step, attempt, head_version }
+    }
+
+    fn lay_out_epoch(&mut self) {
+        let order: Vec<_> = self.spec.modalities.iter().map(|m| m.name.clone()).collect();
+        let samples = self.samples().into_iter().map(|(name, sizes)| (name, sizes.of(Split::Train))).collect();
+        let losses = std::mem::take(&mut self.position.losses);
+        let means = losses.into_iter().map(|(name, l)| (name, l.sum / (l.steps.max(1) as f64))).collect();
+        self.position.plan = epoch::plan(&self.spec.schedule, &order, &samples, &means);
+    }
+
+    fn resets_projector(&self) -> bool {
+        matches!(self.spec.head.projection, ProjectionSpec::Rls { reset: Reset::Epoch, .. })
+    }
+
+    fn train_samples(&self, modality: &ModalityName) -> u64 {
+        self.members.get(modality).and_then(|member| member.samples).map_or(0, |sizes| sizes.train)
+    }
+
+    /// α of the open step: its own modality's place in its own pass through the data.
+    fn alpha(&self, open: &OpenStep) -> f64 {
+        match self.spec.head.projection {
+            ProjectionSpec::Off => 1.0,
+            ProjectionSpec::Window { alpha, .. } => alpha,
+            ProjectionSpec::Rls { alpha: Alpha::Constant(alpha), .. } => alpha,
+            ProjectionSpec::Rls { alpha: Alpha::Decay, .. } => {
+                let n = epoch::batches(self.train_samples(&open.modality), self.spec.schedule.batch).max(1);
+                let i = self.position.steps_done.get(&open.modality).copied().unwrap_or(0) % n;
+                alpha_decay(i, n)
+            }
+        }
+    }
+
+    /// How many epochs are done, counting the turns of the one under way, and how many there are in all.
+    pub(super) fn progress(&self) -> Progress {
+        let turns = self.position.plan.turns().max(1) as f64;
+        let epochs = match self.spec.schedule.length {
+            Length::Epochs(epochs) => epochs as f64,
+            Length::Turns(total) => total as f64 / turns,
+        };
+        Progress { epoch: self.position.epoch as f64 + self.position.turn_in_epoch as f64 / turns, epochs }
+    }
+
+    /// Whether the job has reached its length.
+    pub(super) fn is_complete(&self) -> bool {
+        match self.spec.schedule.length {
+            Length::Turns(turns) => self.position.turn.0 >= turns,
+            Length::Epochs(epochs) => self.epochs_done() >= epochs,
+        }
+    }
+
+    /// Whole epochs behind us.
+    pub(super) fn epochs_done(&self) -> u64 {
+        self.position.epoch + u64::from(self.at_epoch_end())
+    }
+
+    pub(super) fn at_epoch_end(&self) -> bool {
+        self.position.turn_in_epoch == self.position.plan.turns()
+    }
+
+    /// Turns of the whole job, as far as they are known: epochs of a changing layout count as the one under way.
+    #[must_use]
+    pub fn turns_planned(&self) -> u64 {
+        match self.spec.schedule.length {
+            Length::Turns(turns) => turns,
+            Length::Epochs(epochs) => {
+                let left = epochs.saturating_sub(self.position.epoch) * self.position.plan.turns();
+                self.position.turn.0 - self.position.turn_in_epoch.min(self.position.turn.0) + left
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::{Input, SplitSizes};
+    use super::*;
+    use crate::spec::JobSpec;
+
+    const SAMPLES: SplitSizes = SplitSizes { train: 25, validation: 0, test: 0 };
+
+    fn two_steps() -> JobSpec {
+        let mut spec = job(&["audio", "image"]);
+        spec.schedule.turn_batches = 2;
+        spec.schedule.length = Length::Turns(5);
+        spec
+    }
+
+    #[test]
+    fn a_turn_of_two_steps_folds_once_and_passes_on() {
+        let mut machine = running(two_steps(), SAMPLES);
+        let first = contribute(&mut machine, 10);
+        assert!(matches!(first[..], [Effect::Apply { .. }, Effect::Grant { .. }]), "{first:?}");
+        let second = contribute(&mut machine, 10);
+        let [Effect::Apply { .. }, Effect::EndTurn { turn, modality: of }, Effect::Grant { worker: to, .. }] = &second[..]
+        else {
+            panic!("{second:?}")
+        };
+        assert_eq!((turn.0, of.as_str(), to.as_str()), (0, "audio", "w-image"));
+    }
+
+    #[test]
+    fn alpha_follows_the_modality_through_its_own_data() {
+        let mut machine = running(job(&["audio"]), SAMPLES);
+        let mut alphas = Vec::new();
+        for size in [10, 10, 5, 10] {
+            for effect in contribute(&mut machine, size) {
+                if let Effect::Apply { alpha, .. } = effect {
+                    alphas.push(alpha);
+                }
+            }
+        }
+        let expected: Vec<f64> = [0, 1, 2, 0].iter().map(|i| alpha_decay(*i, 3)).collect();
+        assert_eq!(alphas, expected);
+    }
+
+    #[test]
+    fn whatever_is_stale_doubled_or_foreign_is_refused_by_name() {
+        let mut machine = running(two_steps(), SAMPLES);
+        let good = open_header(&machine, 10);
+        contribute(&mut machine, 10);
+        let doubled = refuse(&mut machine, Input::Contribution(good.clone()));
+        assert!(matches!(doubled, Rejected::AlreadyApplied { .. }), "{doubled:?}");
+
+        let open = open_header(&machine, 10);
+        let with = |change: &dyn Fn(&mut ContributionHeader)| {
+            let mut header = open.clone();
+            change(&mut header);
+            Input::Contribution(header)
+        };
+        let cases: [(&str, Input); 10] = [
+            ("StaleTerm", with(&|h| h.turn.term.0 += 1)),
+            ("NotAMember", with(&|h| h.worker = worker("stranger"))),
+            ("NotYourTurn", with(&|h| h.worker = worker("image"))),
+            ("StaleTurn", with(&|h| h.turn.turn.0 += 1)),
+            ("StaleTurn", with(&|h| h.turn.step.0 += 1)),
+            ("StaleAttempt", with(&|h| h.turn.attempt.0 += 1)),
+            ("StaleHead", with(&|h| h.turn.head_version.0 += 1)),
+            ("Malformed", with(&|h| h.samples = 9)),
+            ("Malformed", with(&|h| h.micro_shard.count = 2)),
+            ("Malformed", with(&|h| h.loss = f64::NAN)),
+        ];
+        for (name, input) in cases {
+            let rejected = refuse(&mut machine, input);
+            assert!(format!("{rejected:?}").starts_with(name), "expected {name}, got {rejected:?}");
+        }
+        contribute(&mut machine, 10);
+    }
+
+    #[test]
+    fn a_resumed_job_goes_on_where_it_was() {
+        let mut straight = running(two_steps(), SAMPLES);
+        for size in [10, 10, 10] {
+            contribute(&mut straight, size);
+        }
+        let mut stopped = straight.clone();
+        take(&mut stopped, Input::Stop);
+        contribute(&mut stopped, 10);
+        let mut resumed = resumed(two_steps(), stopped.position().clone());
+        prepare_all(&mut resumed, SAMPLES);
+        contribute(&mut straight, 10);
+        while straight.outcome().is_none() {
+            assert_eq!(straight.position(), resumed.position());
+            assert_eq!(drive_sizes(&mut straight), drive_sizes(&mut resumed));
+        }
+        assert_eq!(straight.outcome(), resumed.outcome());
+    }
+
+    #[test]
+    fn progress_is_counted_in_epochs() {
+        let mut spec = job(&["audio", "image"]);
+        spec.schedule.length = Length::Epochs(2);
+        let mut machine = running(spec, SAMPLES);
+        assert_eq!(machine.turns_planned(), 12);
+        assert_eq!(machine.progress(), Progress { epoch: 0.0, epochs: 2.0 });
+        for size in [10, 10, 10] {
+            contribute(&mut machine, size);
+        }
+        assert_eq!(machine.progress(), Progress { epoch: 0.5, epochs: 2.0 });
+    }
+}

@@ -9,6 +9,7 @@ pub mod event;
 pub mod fusion;
 pub mod head;
 pub mod ids;
+pub mod join;
 pub mod learning_rate;
 pub mod linalg;
 pub mod metrics;

@@ -9,6 +9,7 @@
 //! this turn? this attempt?) is not judged here.
 
 pub mod assignment;
+pub mod contribution;
 pub mod error;
 pub mod evaluation;
 pub mod ids;

@@ -1,1 +1,26 @@
-//! head
+//! The shared head, in two halves.
+//!
+//! ```text
+//! worker       Head::local_step(H, y)    Z = H Wᵀ + b,  D = (softmax Z − onehot y) / B,  G = Dᵀ H,  dH = D W
+//!                    │ Contribution: G (or D and H), Σ rows of D, h̄, loss, counts
+//!                    ▼
+//! coordinator  Contribution::check       shapes, finiteness, counts; nothing else is believed
+//!              SharedHead::apply         G ← G P, optimizer step on (W, b), h̄ kept
+//!              SharedHead::end_turn      the turn's h̄ are folded into P, in order
+//! ```
+//!
+//! Invariants:
+//! 1. A contribution that is refused changes nothing.
+//! 2. P is constant within a turn: what a turn's steps contribute to P counts from the next turn on.
+//! 3. All numbers of a [`SharedHead`] are finite.
+//! 4. Same calls, same bits.
+
+mod contribution;
+mod local;
+mod parts;
+mod shared;
+
+pub use contribution::{Contribution, ContributionError, HeadGradient};
+pub use local::{Head, HeadError, LocalStep};
+pub use parts::{HeadParts, NamedTensor, Part, PartsError};
+pub use shared::{SharedHead, StepContext, StepReport};

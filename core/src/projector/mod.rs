@@ -1,1 +1,207 @@
-//! projector
+//! The projector P (`s × s`, symmetric): what keeps a modality's head steps orthogonal to the mean features of the
+//! others' (the paper's equation after Zeng et al. 2019), or of the last turns of the others.
+//!
+//! Owns: P, the rows that a window remembers. Invariants: P is symmetric to the last bit; P changes only between turns;
+//! 0 ≤ xᵀ P x ≤ xᵀ x. Does not do: decide what P multiplies, that is the shared head's business.
+
+mod rls;
+mod window;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ModalityName;
+use crate::linalg::{Matrix, Real};
+use crate::spec::{ApplyTo, ProjectionSpec};
+
+/// The projector of a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Projector<T> {
+    spec: ProjectionSpec,
+    matrix: Matrix<T>,
+    window: Vec<WindowTurn<T>>,
+}
+
+/// The mean features of the steps of one turn, as a window remembers them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowTurn<T> {
+    /// Whose turn it was.
+    pub modality: ModalityName,
+    /// h̄ of each of its steps, `s` each.
+    pub rows: Vec<Vec<T>>,
+}
+
+/// The mean features of one step and the regulariser that they are folded with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fold<T> {
+    /// h̄, `s`.
+    pub mean_features: Vec<T>,
+    /// α, above 0.
+    pub alpha: f64,
+}
+
+impl<T: Real> Projector<T> {
+    /// P = I, before the first turn.
+    #[must_use]
+    pub fn new(spec: &ProjectionSpec, width: usize) -> Self {
+        Self {
+            spec: spec.clone(),
+            matrix: Matrix::identity(width),
+            window: Vec::new(),
+        }
+    }
+
+    /// A projector that goes on from P (`s × s`) and the turns that its window remembers (none unless it is `window`).
+    #[must_use]
+    pub(crate) fn resumed(spec: &ProjectionSpec, matrix: Matrix<T>, window: Vec<WindowTurn<T>>) -> Self {
+        Self {
+            spec: spec.clone(),
+            matrix,
+            window,
+        }
+    }
+
+    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`).
+    #[must_use]
+    pub fn matrix(&self) -> &Matrix<T> {
+        &self.matrix
+    }
+
+    /// The turns that the window remembers, from the oldest to the newest.
+    #[must_use]
+    pub fn window(&self) -> &[WindowTurn<T>] {
+        &self.window
+    }
+
+    /// What P multiplies; None if P is I for ever.
+    #[must_use]
+    pub fn applies_to(&self) -> Option<ApplyTo> {
+        match &self.spec {
+            ProjectionSpec::Off => None,
+            ProjectionSpec::Rls { apply_to, .. } | ProjectionSpec::Window { apply_to, .. } => Some(*apply_to),
+        }
+    }
+
+    /// P for a turn of this modality, where it is not the one that is there already: the closed form of `window`,
+    /// P = (I + (1/α) Σ h̄ h̄ᵀ)⁻¹ over the remembered turns of the other modalities.
+    #[must_use]
+    pub fn matrix_for_turn_of(&self, modality: &ModalityName) -> Option<Matrix<T>> {
+        let ProjectionSpec::Window { alpha, .. } = &self.spec else {
+            return None;
+        };
+        let rows: Vec<&[T]> = self
+            .window
+            .iter()
+            .filter(|turn| turn.modality != *modality)
+            .flat_map(|turn| turn.rows.iter().map(Vec::as_slice))
+            .collect();
+        Some(window::closed_form(&rows, *alpha, self.matrix.rows()))
+    }
+
+    /// Sets P for the turn that begins.
+    pub(crate) fn take_over(&mut self, matrix: Matrix<T>) {
+        self.matrix = matrix;
+    }
+
+    /// A turn of this modality has ended: its steps, in order, count for the turns that follow. `rls`: k = P h̄;
+    /// P ← P − k kᵀ / (α + h̄ᵀ k) for each step. `window`: the turn is remembered, the oldest beyond K forgotten.
+    ///
+    /// # Panics
+    /// If a step's h̄ is not `s` wide.
+    pub fn end_turn(&mut self, modality: &ModalityName, steps: Vec<Fold<T>>) {
+        match &self.spec {
+            ProjectionSpec::Off => {}
+            ProjectionSpec::Rls { .. } => {
+                for step in &steps {
+                    rls::fold(&mut self.matrix, &step.mean_features, step.alpha);
+                }
+            }
+            ProjectionSpec::Window { turns, .. } => {
+                let rows = steps.into_iter().map(|step| step.mean_features).collect();
+                self.window.push(WindowTurn {
+                    modality: modality.clone(),
+                    rows,
+                });
+                let forgotten = self.window.len().saturating_sub(*turns as usize);
+                self.window.drain(..forgotten);
+            }
+        }
+    }
+
+    /// P = I, and nothing is remembered.
+    pub fn reset(&mut self) {
+        self.matrix = Matrix::identity(self.matrix.rows());
+        self.window.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modality(name: &str) -> ModalityName {
+        ModalityName::try_from(name).expect("a name")
+    }
+
+    fn window(turns: u32) -> Projector<f64> {
+        Projector::new(
+            &ProjectionSpec::Window {
+                alpha: 0.1,
+                turns,
+                apply_to: ApplyTo::Update,
+            },
+            3,
+        )
+    }
+
+    fn turn(row: [f64; 3]) -> Vec<Fold<f64>> {
+        vec![Fold {
+            mean_features: row.to_vec(),
+            alpha: 0.1,
+        }]
+    }
+
+    #[test]
+    fn off_is_the_identity_for_ever() {
+        let mut projector = Projector::<f64>::new(&ProjectionSpec::Off, 3);
+        projector.end_turn(&modality("a"), turn([1.0, 2.0, 3.0]));
+        assert_eq!(projector.matrix(), &Matrix::identity(3));
+        assert_eq!(projector.matrix_for_turn_of(&modality("b")), None);
+        assert_eq!(projector.applies_to(), None);
+    }
+
+    #[test]
+    fn a_window_leaves_a_modality_its_own_directions() {
+        let mut projector = window(8);
+        projector.end_turn(&modality("a"), turn([1.0, 0.0, 0.0]));
+        assert_eq!(projector.matrix_for_turn_of(&modality("a")), Some(Matrix::identity(3)));
+        let for_other = projector
+            .matrix_for_turn_of(&modality("b"))
+            .expect("a window has one for every turn");
+        assert!((for_other.row(0)[0] - 1.0 / 11.0).abs() < 1e-15);
+        assert_eq!(for_other.row(1), [0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_window_forgets_turns_and_not_steps() {
+        let mut projector = window(2);
+        for first in [1.0, 2.0, 3.0] {
+            let mut steps = turn([first, 0.0, 0.0]);
+            steps.extend(turn([first, 1.0, 0.0]));
+            projector.end_turn(&modality("a"), steps);
+        }
+        let kept: Vec<f64> = projector
+            .window()
+            .iter()
+            .flat_map(|turn| turn.rows.iter().map(|row| row[0]))
+            .collect();
+        assert_eq!(kept, [2.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn a_reset_forgets_everything() {
+        let mut projector = window(2);
+        projector.end_turn(&modality("a"), turn([1.0, 0.0, 0.0]));
+        projector.reset();
+        assert_eq!(projector, window(2));
+    }
+}

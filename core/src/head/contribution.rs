@@ -1,0 +1,285 @@
+//! What one batch contributes to the shared head, and the check it has to pass.
+
+use crate::ids::ModalityName;
+use crate::linalg::{Matrix, Real};
+
+/// The gradient of the mean cross-entropy with respect to W, in one of two forms.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeadGradient<T> {
+    /// G = Dᵀ H, `C × s`.
+    Dense(Matrix<T>),
+    /// D and H, whose product G is: smaller than G where `B (C + s) < C s`.
+    Factors {
+        /// D = (softmax(Z) − onehot(y)) / B, `B × C`.
+        errors: Matrix<T>,
+        /// H, `B × s`.
+        features: Matrix<T>,
+    },
+}
+
+/// What one batch of one modality contributes to the shared head.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contribution<T> {
+    /// The gradient with respect to W.
+    pub gradient: HeadGradient<T>,
+    /// The gradient with respect to b: the sum of the rows of D, `C`.
+    pub bias_gradient: Vec<T>,
+    /// h̄, the mean of the rows of H, `s`.
+    pub mean_features: Vec<T>,
+    /// Mean cross-entropy of the batch, in nats.
+    pub loss: f64,
+    /// Samples of the batch whose greatest logit is their label's.
+    pub correct: u32,
+    /// B.
+    pub samples: u32,
+}
+
+/// Why a contribution was refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ContributionError {
+    /// A tensor has not the shape that the head asks for.
+    #[error("{tensor} has shape {given:?} but the head needs {needed:?}; use the head's width and classes of this job")]
+    Shape {
+        /// Which one.
+        tensor: &'static str,
+        /// Its shape.
+        given: Vec<usize>,
+        /// The shape it should have.
+        needed: Vec<usize>,
+    },
+    /// A tensor holds an infinity or NaN.
+    #[error(
+        "{tensor} holds {value} at element {position}; the encoder has diverged: lower its learning rate or set `clip`"
+    )]
+    NotFinite {
+        /// Which one.
+        tensor: &'static str,
+        /// The first such element, in row-major order.
+        position: usize,
+        /// What is there.
+        value: f64,
+    },
+    /// The loss is no mean cross-entropy.
+    #[error("loss is {value}, but a mean cross-entropy is finite and not negative; the encoder has diverged")]
+    Loss {
+        /// What was given.
+        value: f64,
+    },
+    /// The counts contradict each other.
+    #[error(
+        "{correct} of {samples} samples are said to be correct; send a batch of at least 1 and no more correct than that"
+    )]
+    Counts {
+        /// Said to be correct.
+        correct: u32,
+        /// Said to be in the batch.
+        samples: u32,
+    },
+    /// The numbers are finite but too large to compute with.
+    #[error("{tensor} is too large: its squared norm overflows; lower the encoder's learning rate or set `clip`")]
+    TooLarge {
+        /// Which one.
+        tensor: &'static str,
+    },
+    /// The step would have made the head infinite or NaN.
+    #[error("the step would make the head's {tensor} infinite or NaN; lower the head's learning rate or set `clip`")]
+    Diverged {
+        /// Which one.
+        tensor: &'static str,
+    },
+    /// A turn of another modality is open.
+    #[error("a contribution of `{given}` came within a turn of `{open}`; end that turn first")]
+    OtherTurn {
+        /// Whose turn it is.
+        open: ModalityName,
+        /// Whose contribution came.
+        given: ModalityName,
+    },
+}
+
+impl<T: Real> Contribution<T> {
+    /// Checks everything that can be known about a contribution to a head of C = `classes` and s = `width` without
+    /// applying it.
+    ///
+    /// # Errors
+    /// If a shape is not the head's, a number is infinite, NaN or so large that its square is, or the counts contradict
+    /// each other.
+    pub fn check(&self, classes: usize, width: usize) -> Result<(), ContributionError> {
+        if self.samples == 0 || self.correct > self.samples {
+            return Err(ContributionError::Counts {
+                correct: self.correct,
+                samples: self.samples,
+            });
+        }
+        if !self.loss.is_finite() || self.loss < 0.0 {
+            return Err(ContributionError::Loss { value: self.loss });
+        }
+        match &self.gradient {
+            HeadGradient::Dense(gradient) => check_matrix("gradient", gradient, classes, width)?,
+            HeadGradient::Factors { errors, features } => {
+                let samples = self.samples as usize;
+                check_matrix("errors", errors, samples, classes)?;
+                check_matrix("features", features, samples, width)?;
+            }
+        }
+        check_numbers(
+            "bias gradient",
+            &self.bias_gradient,
+            &[self.bias_gradient.len()],
+            &[classes],
+        )?;
+        check_numbers(
+            "mean features",
+            &self.mean_features,
+            &[self.mean_features.len()],
+            &[width],
+        )
+    }
+
+    /// G, `C × s`.
+    pub(super) fn dense(&self) -> Matrix<T> {
+        match &self.gradient {
+            HeadGradient::Dense(gradient) => gradient.clone(),
+            HeadGradient::Factors { errors, features } => errors.transposed_times(features),
+        }
+    }
+}
+
+fn check_matrix<T: Real>(
+    tensor: &'static str,
+    matrix: &Matrix<T>,
+    rows: usize,
+    cols: usize,
+) -> Result<(), ContributionError> {
+    check_numbers(
+        tensor,
+        matrix.as_slice(),
+        &[matrix.rows(), matrix.cols()],
+        &[rows, cols],
+    )
+}
+
+fn check_numbers<T: Real>(
+    tensor: &'static str,
+    numbers: &[T],
+    given: &[usize],
+    needed: &[usize],
+) -> Result<(), ContributionError> {
+    if given != needed {
+        return Err(ContributionError::Shape {
+            tensor,
+            given: given.to_vec(),
+            needed: needed.to_vec(),
+        });
+    }
+    if let Some(position) = numbers.iter().position(|v| !v.is_finite()) {
+        return Err(ContributionError::NotFinite {
+            tensor,
+            position,
+            value: numbers[position].to_f64(),
+        });
+    }
+    let squares = numbers.iter().fold(T::ZERO, |sum, v| sum + *v * *v);
+    if squares.is_finite() {
+        Ok(())
+    } else {
+        Err(ContributionError::TooLarge { tensor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Contribution<f32> {
+        Contribution {
+            gradient: HeadGradient::Dense(Matrix::zeros(3, 4)),
+            bias_gradient: vec![0.0; 3],
+            mean_features: vec![0.5; 4],
+            loss: 1.0,
+            correct: 1,
+            samples: 2,
+        }
+    }
+
+    fn factors(errors: Matrix<f32>, features: Matrix<f32>) -> Contribution<f32> {
+        Contribution {
+            gradient: HeadGradient::Factors { errors, features },
+            ..good()
+        }
+    }
+
+    #[test]
+    fn a_good_contribution_passes_in_both_forms() {
+        assert_eq!(good().check(3, 4), Ok(()));
+        assert_eq!(factors(Matrix::zeros(2, 3), Matrix::zeros(2, 4)).check(3, 4), Ok(()));
+    }
+
+    #[test]
+    fn every_bad_contribution_says_what_and_where() {
+        let nan = |i: usize, n: usize| (0..n).map(|j| if i == j { f32::NAN } else { 0.0 }).collect::<Vec<_>>();
+        let cases = [
+            (
+                Contribution {
+                    gradient: HeadGradient::Dense(Matrix::zeros(4, 3)),
+                    ..good()
+                },
+                "gradient has shape [4, 3] but the head needs [3, 4]; use the head's width and classes of this job",
+            ),
+            (
+                factors(Matrix::zeros(3, 3), Matrix::zeros(2, 4)),
+                "errors has shape [3, 3] but the head needs [2, 3]; use the head's width and classes of this job",
+            ),
+            (
+                factors(Matrix::zeros(2, 3), Matrix::zeros(2, 5)),
+                "features has shape [2, 5] but the head needs [2, 4]; use the head's width and classes of this job",
+            ),
+            (
+                Contribution {
+                    bias_gradient: nan(1, 3),
+                    ..good()
+                },
+                "bias gradient holds NaN at element 1; \
+                 the encoder has diverged: lower its learning rate or set `clip`",
+            ),
+            (
+                Contribution {
+                    mean_features: vec![f32::NEG_INFINITY; 4],
+                    ..good()
+                },
+                "mean features holds -inf at element 0; \
+                 the encoder has diverged: lower its learning rate or set `clip`",
+            ),
+            (
+                Contribution {
+                    mean_features: vec![1e30; 4],
+                    ..good()
+                },
+                "mean features is too large: its squared norm overflows; \
+                 lower the encoder's learning rate or set `clip`",
+            ),
+            (
+                Contribution {
+                    loss: f64::NAN,
+                    ..good()
+                },
+                "loss is NaN, but a mean cross-entropy is finite and not negative; the encoder has diverged",
+            ),
+            (
+                Contribution { correct: 3, ..good() },
+                "3 of 2 samples are said to be correct; send a batch of at least 1 and no more correct than that",
+            ),
+            (
+                Contribution {
+                    correct: 0,
+                    samples: 0,
+                    ..good()
+                },
+                "0 of 0 samples are said to be correct; send a batch of at least 1 and no more correct than that",
+            ),
+        ];
+        for (contribution, message) in cases {
+            assert_eq!(contribution.check(3, 4).expect_err(message).to_string(), message);
+        }
+    }
+}

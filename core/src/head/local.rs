@@ -1,0 +1,408 @@
+//! The worker's half of a step: everything that needs the granted head and the batch, and nothing else.
+
+use serde::Serialize;
+
+use super::contribution::{Contribution, HeadGradient};
+use crate::linalg::{Matrix, Real, argmax, dot, softmax};
+use crate::rng;
+
+/// The linear head: Z = H Wᵀ + b.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Head<T> {
+    pub(super) weight: Matrix<T>,
+    pub(super) bias: Vec<T>,
+}
+
+/// The result of one batch on the worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalStep<T> {
+    /// What goes to the coordinator.
+    pub contribution: Contribution<T>,
+    /// dH = D W, `B × s`: what goes back through the encoder.
+    pub feature_gradient: Matrix<T>,
+}
+
+/// A head, or a batch for it, that does not fit.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum HeadError {
+    /// W and b are not of one head.
+    #[error("a head of {rows} weight rows and {biases} biases was given; it needs one of each per class")]
+    Bias {
+        /// Rows of W.
+        rows: usize,
+        /// Elements of b.
+        biases: usize,
+    },
+    /// The encoder is of another width than the head.
+    #[error("features are {given} wide but the head is {needed} wide; build the encoder with the head's width")]
+    Width {
+        /// Columns of H.
+        given: usize,
+        /// s.
+        needed: usize,
+    },
+    /// H and y are of different lengths, or of none.
+    #[error("a batch of {features} feature rows and {labels} labels was given; it needs one of each, and at least one")]
+    Batch {
+        /// Rows of H.
+        features: usize,
+        /// Elements of y.
+        labels: usize,
+    },
+    /// A label is no class.
+    #[error("label {label} of row {row} is not a class of this head; labels are 0 to {}", classes - 1)]
+    Label {
+        /// The row of the batch.
+        row: usize,
+        /// Its label.
+        label: u32,
+        /// C.
+        classes: usize,
+    },
+    /// The encoder has diverged.
+    #[error(
+        "feature {column} of row {row} is infinite or NaN; the encoder has diverged: \
+         lower its learning rate or set `clip`"
+    )]
+    Features {
+        /// The row of the batch.
+        row: usize,
+        /// The column of H.
+        column: usize,
+    },
+    /// The head has diverged.
+    #[error("the head's logits of row {row} are not finite; the training has diverged: lower the learning rates")]
+    Logits {
+        /// The row of the batch.
+        row: usize,
+    },
+}
+
+impl<T: Real> Head<T> {
+    /// A head of W (`C × s`) and b (`C`).
+    ///
+    /// # Errors
+    /// If there are not as many biases as rows of W, or none.
+    pub fn new(weight: Matrix<T>, bias: Vec<T>) -> Result<Self, HeadError> {
+        if weight.rows() == bias.len() && !bias.is_empty() {
+            Ok(Self { weight, bias })
+        } else {
+            Err(HeadError::Bias {
+                rows: weight.rows(),
+                biases: bias.len(),
+            })
+        }
+    }
+
+    /// The head that a job with this seed begins with: W normal with deviation s^(−1/2), b = 0.
+    ///
+    /// # Panics
+    /// If there are no classes.
+    #[must_use]
+    pub fn initial(seed: u64, classes: usize, width: usize) -> Self {
+        assert!(classes > 0, "a head needs at least one class");
+        let mut stream = rng::stream(seed, &["init".into(), "head".into()]);
+        let deviation = (width as f64).sqrt().recip();
+        let mut weight = Matrix::zeros(classes, width);
+        for value in weight.as_mut_slice() {
+            *value = T::from_f64(deviation * rng::normal(&mut stream));
+        }
+        Self {
+            weight,
+            bias: vec![T::ZERO; classes],
+        }
+    }
+
+    /// W, `C × s`.
+    #[must_use]
+    pub fn weight(&self) -> &Matrix<T> {
+        &self.weight
+    }
+
+    /// b, `C`.
+    #[must_use]
+    pub fn bias(&self) -> &[T] {
+        &self.bias
+    }
+
+    /// C.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.weight.rows()
+    }
+
+    /// s.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.weight.cols()
+    }
+
+    /// (W, b).
+    #[must_use]
+    pub fn into_inner(self) -> (Matrix<T>, Vec<T>) {
+        (self.weight, self.bias)
+    }
+
+    /// Z = H Wᵀ + b (`B × C`) for evaluation: each row's bits depend on that row alone, not on what it is batched with.
+    ///
+    /// # Panics
+    /// If the features (`B × s`) are not as wide as the head.
+    #[must_use]
+    pub fn logits(&self, features: &Matrix<T>) -> Matrix<T> {
+        let mut logits = Matrix::zeros(features.rows(), self.classes());
+        for (i, sample) in features.iter_rows().enumerate() {
+            for (z, (class, bias)) in logits
+                .row_mut(i)
+                .iter_mut()
+                .zip(self.weight.iter_rows().zip(&self.bias))
+            {
+                *z = dot(class, sample) + *bias;
+            }
+        }
+        logits
+    }
+
+    /// One step's work on the worker, for H (`B × s`) and y (`B`).
+    ///
+    /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H; dH = D W. The contribution holds
+    /// G where that is no larger than D and H together, `C s ≤ B (C + s)`, else D and H.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the head, a label is no class, or a feature or logit is not finite.
+    pub fn local_step(&self, features: Matrix<T>, labels: &[u32]) -> Result<LocalStep<T>, HeadError> {
+        self.check_batch(&features, labels)?;
+        let mut errors = features.times_transposed(&self.weight);
+        let scored = self.turn_logits_into_errors(&mut errors, labels)?;
+        let (batch, classes, width) = (features.rows(), self.classes(), self.width());
+        let feature_gradient = errors.times(&self.weight);
+        let bias_gradient = errors.column_sums().into_iter().map(T::from_f64).collect();
+        let mean_features = features
+            .column_sums()
+            .into_iter()
+            .map(|sum| T::from_f64(sum / batch as f64))
+            .collect();
+        let gradient = if classes * width <= batch * (classes + width) {
+            HeadGradient::Dense(errors.transposed_times(&features))
+        } else {
+            HeadGradient::Factors { errors, features }
+        };
+        let contribution = Contribution {
+            gradient,
+            bias_gradient,
+            mean_features,
+            loss: scored.loss,
+            correct: scored.correct,
+            samples: scored.samples,
+        };
+        Ok(LocalStep {
+            contribution,
+            feature_gradient,
+        })
+    }
+
+    fn check_batch(&self, features: &Matrix<T>, labels: &[u32]) -> Result<(), HeadError> {
+        if features.cols() != self.width() {
+            return Err(HeadError::Width {
+                given: features.cols(),
+                needed: self.width(),
+            });
+        }
+        if features.rows() != labels.len() || labels.is_empty() {
+            return Err(HeadError::Batch {
+                features: features.rows(),
+                labels: labels.len(),
+            });
+        }
+        let classes = self.classes();
+        if let Some(row) = labels.iter().position(|label| *label as usize >= classes) {
+            return Err(HeadError::Label {
+                row,
+                label: labels[row],
+                classes,
+            });
+        }
+        match features.first_not_finite() {
+            Some(at) => Err(HeadError::Features {
+                row: at / self.width(),
+                column: at % self.width(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes H Wᵀ and leaves D in its place.
+    fn turn_logits_into_errors(&self, logits: &mut Matrix<T>, labels: &[u32]) -> Result<Scored, HeadError> {
+        let batch = labels.len() as f64;
+        let mut scored = Scored {
+            loss: 0.0,
+            correct: 0,
+            samples: 0,
+        };
+        for (row, label) in labels.iter().map(|label| *label as usize).enumerate() {
+            let values = logits.row_mut(row);
+            for (z, bias) in values.iter_mut().zip(&self.bias) {
+                *z = *z + *bias;
+            }
+            if values.iter().any(|z| !z.is_finite()) {
+                return Err(HeadError::Logits { row });
+            }
+            let (mut probabilities, log_sum) = softmax(values);
+            scored.loss += (log_sum - values[label].to_f64()).max(0.0) / batch;
+            scored.correct += u32::from(argmax(values) == label);
+            scored.samples += 1;
+            probabilities[label] -= 1.0;
+            for (error, p) in values.iter_mut().zip(probabilities) {
+                *error = T::from_f64(p / batch);
+            }
+        }
+        Ok(scored)
+    }
+}
+
+struct Scored {
+    loss: f64,
+    correct: u32,
+    samples: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(rows: usize, cols: usize, phase: f64) -> Matrix<f64> {
+        let data = (0..rows * cols).map(|i| (i as f64 * 0.7 + phase).sin()).collect();
+        Matrix::from_vec(rows, cols, data).expect("rows · cols elements")
+    }
+
+    fn dense(contribution: &Contribution<f64>) -> Matrix<f64> {
+        contribution.dense()
+    }
+
+    fn loss(head: &Head<f64>, features: &Matrix<f64>, labels: &[u32]) -> f64 {
+        head.local_step(features.clone(), labels)
+            .expect("a good batch")
+            .contribution
+            .loss
+    }
+
+    #[test]
+    fn gradients_are_the_slopes_of_the_loss() {
+        let head = Head::<f64>::initial(1, 3, 5);
+        let (features, labels) = (example(4, 5, 0.2), [0, 2, 1, 2]);
+        let step = head.local_step(features.clone(), &labels).expect("a good batch");
+        let gradient = dense(&step.contribution);
+        let tiny = 1e-6;
+        for i in 0..15 {
+            let moved = |by: f64| {
+                let mut head = head.clone();
+                head.weight.as_mut_slice()[i] += by;
+                loss(&head, &features, &labels)
+            };
+            assert!(((moved(tiny) - moved(-tiny)) / (2.0 * tiny) - gradient.as_slice()[i]).abs() < 1e-8);
+        }
+        for i in 0..20 {
+            let moved = |by: f64| {
+                let mut features = features.clone();
+                features.as_mut_slice()[i] += by;
+                loss(&head, &features, &labels)
+            };
+            let slope = (moved(tiny) - moved(-tiny)) / (2.0 * tiny);
+            assert!((slope - step.feature_gradient.as_slice()[i]).abs() < 1e-8);
+        }
+        for i in 0..3 {
+            let moved = |by: f64| {
+                let mut head = head.clone();
+                head.bias[i] += by;
+                loss(&head, &features, &labels)
+            };
+            let slope = (moved(tiny) - moved(-tiny)) / (2.0 * tiny);
+            assert!((slope - step.contribution.bias_gradient[i]).abs() < 1e-8);
+        }
+    }
+
+    #[test]
+    fn the_order_of_a_batch_does_not_matter() {
+        let head = Head::<f64>::initial(2, 3, 4);
+        let features = example(6, 4, 0.9);
+        let labels = [0, 1, 2, 2, 1, 0];
+        let reversed: Vec<f64> = (0..6).rev().flat_map(|i| features.row(i).to_vec()).collect();
+        let one = head.local_step(features, &labels).expect("a good batch").contribution;
+        let reversed = Matrix::from_vec(6, 4, reversed).expect("six rows");
+        let labels: Vec<u32> = labels.into_iter().rev().collect();
+        let other = head.local_step(reversed, &labels).expect("a good batch").contribution;
+        for (a, b) in dense(&one).as_slice().iter().zip(dense(&other).as_slice()) {
+            assert!((a - b).abs() < 1e-14);
+        }
+        assert_eq!((one.correct, one.samples), (other.correct, other.samples));
+        assert!((one.loss - other.loss).abs() < 1e-14);
+    }
+
+    #[test]
+    fn errors_of_each_sample_sum_to_nothing() {
+        let head = Head::<f64>::initial(3, 5, 4);
+        let step = head.local_step(example(3, 4, 0.1), &[4, 0, 2]).expect("a good batch");
+        assert!(step.contribution.bias_gradient.iter().sum::<f64>().abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_smaller_form_is_sent_and_both_mean_the_same() {
+        let wide = Head::<f64>::initial(4, 30, 40);
+        let few = wide
+            .local_step(example(2, 40, 0.3), &[7, 29])
+            .expect("a good batch")
+            .contribution;
+        assert!(matches!(few.gradient, HeadGradient::Factors { .. }));
+        let many = wide
+            .local_step(example(30, 40, 0.3), &[7; 30])
+            .expect("a good batch")
+            .contribution;
+        assert!(matches!(many.gradient, HeadGradient::Dense(_)));
+        assert_eq!(few.check(30, 40), Ok(()));
+        assert_eq!(many.check(30, 40), Ok(()));
+    }
+
+    #[test]
+    fn logits_for_evaluation_have_the_same_bits_in_any_batch() {
+        let head = Head::<f32>::initial(5, 7, 19);
+        let features = example(9, 19, 0.6).map(|v| v as f32);
+        let together = head.logits(&features);
+        for (i, row) in features.iter_rows().enumerate() {
+            let alone = Matrix::from_vec(1, 19, row.to_vec()).expect("one row");
+            assert_eq!(head.logits(&alone).as_slice(), together.row(i));
+        }
+    }
+
+    #[test]
+    fn a_head_begins_the_same_for_the_same_seed_and_is_scaled_by_its_width() {
+        let head = Head::<f64>::initial(7, 10, 400);
+        assert_eq!(head, Head::initial(7, 10, 400));
+        assert_ne!(head, Head::initial(8, 10, 400));
+        let deviation = head.weight().norm() / (4000.0_f64).sqrt();
+        assert!((deviation - 0.05).abs() < 0.003, "{deviation}");
+        assert_eq!(head.bias(), [0.0; 10]);
+    }
+
+    #[test]
+    fn a_bad_batch_says_what_and_where() {
+        let head = Head::<f32>::initial(7, 3, 2);
+        let features = |values: Vec<f32>| Matrix::from_vec(values.len() / 2, 2, values).expect("rows of two");
+        let message = |features, labels: &[u32]| head.local_step(features, labels).expect_err("bad").to_string();
+        assert_eq!(
+            message(Matrix::zeros(1, 4), &[0]),
+            "features are 4 wide but the head is 2 wide; build the encoder with the head's width"
+        );
+        assert_eq!(
+            message(Matrix::zeros(2, 2), &[0]),
+            "a batch of 2 feature rows and 1 labels was given; it needs one of each, and at least one"
+        );
+        assert_eq!(
+            message(Matrix::zeros(2, 2), &[0, 3]),
+            "label 3 of row 1 is not a class of this head; labels are 0 to 2"
+        );
+        assert_eq!(
+            message(features(vec![0.0, 0.0, 1.0, f32::NAN]), &[0, 0]),
+            "feature 1 of row 1 is infinite or NaN; the encoder has diverged: lower its learning rate or set `clip`"
+        );
+        assert!(message(features(vec![f32::MAX, f32::MAX]), &[0]).contains("logits of row 0"));
+    }
+}

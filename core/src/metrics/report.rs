@@ -1,0 +1,114 @@
+//! The report of one evaluation, as it is shown, kept and sent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ModalityName, Split};
+use crate::spec::FusionSpec;
+
+/// What an evaluation of one split found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationReport {
+    /// Which split.
+    pub split: Split,
+    /// Samples that have at least one modality.
+    pub samples: u64,
+    /// Each modality alone, over the samples that have it.
+    pub modalities: BTreeMap<ModalityName, ModalityScores>,
+    /// Fused by every rule, over all samples.
+    pub fused: BTreeMap<RuleName, Scores>,
+    /// The weights behind `tuned`: found on this split if it is the validation split, else taken from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+}
+
+/// A modality alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModalityScores {
+    /// Samples that have this modality. Where there are none the figures are 0.
+    pub samples: u64,
+    /// How good its answers are.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    /// Mean entropy of its predictions in nats, over the samples that have it.
+    pub entropy: f64,
+    /// Mean weight λ under the `entropy` rule over all samples of the split; 0 where a sample lacks the modality.
+    pub lambda: f64,
+}
+
+/// How good answers are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Share of right answers.
+    pub accuracy: f64,
+    /// Mean over classes of F1 = 2 tp / (2 tp + fp + fn); classes that neither occur nor are answered are left out.
+    pub macro_f1: f64,
+    /// Expected calibration error, 15 bins of equal width over the greatest probability.
+    pub ece: f64,
+    /// The cells of the confusion matrix that are not 0, by label and answer. Left out for the weights that are tuned on
+    /// this very split.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confusion: Vec<ConfusionCell>,
+}
+
+/// One cell of a confusion matrix; in JSON `[label, answer, count]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u64)", into = "(u32, u32, u64)")]
+pub struct ConfusionCell {
+    /// What it is.
+    pub label: u32,
+    /// What it was taken for.
+    pub answer: u32,
+    /// How often.
+    pub count: u64,
+}
+
+impl From<(u32, u32, u64)> for ConfusionCell {
+    fn from((label, answer, count): (u32, u32, u64)) -> Self {
+        Self { label, answer, count }
+    }
+}
+
+impl From<ConfusionCell> for (u32, u32, u64) {
+    fn from(cell: ConfusionCell) -> Self {
+        (cell.label, cell.answer, cell.count)
+    }
+}
+
+/// A rule of fusion in a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleName {
+    /// By entropy.
+    Entropy,
+    /// The same weight for each.
+    Mean,
+    /// The job's weights.
+    Fixed,
+    /// Weights tuned on the validation split.
+    Tuned,
+}
+
+impl From<&FusionSpec> for RuleName {
+    fn from(spec: &FusionSpec) -> Self {
+        match spec {
+            FusionSpec::Entropy => Self::Entropy,
+            FusionSpec::Mean => Self::Mean,
+            FusionSpec::Fixed(_) => Self::Fixed,
+            FusionSpec::Tuned => Self::Tuned,
+        }
+    }
+}
+
+impl EvaluationReport {
+    /// The scores by the job's rule: what checkpoints are chosen by. By `mean` where there are no tuned weights yet.
+    #[must_use]
+    pub fn headline(&self, fusion: &FusionSpec) -> Option<&Scores> {
+        self.fused
+            .get(&RuleName::from(fusion))
+            .or_else(|| self.fused.get(&RuleName::Mean))
+    }
+}

@@ -1,0 +1,137 @@
+//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go by.
+
+use super::report::Scores;
+use super::scores::Tally;
+use crate::fusion::{self, FusionRule};
+
+/// No more candidates than this beside equal weights, whatever the number of modalities.
+const MOST_CANDIDATES: u64 = 231;
+/// Weights are multiples of 1/20 or coarser.
+const FINEST: u64 = 20;
+
+/// Scores every candidate.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tuning {
+    candidates: Vec<(FusionRule, Tally)>,
+}
+
+impl Tuning {
+    pub(super) fn new(modalities: usize, classes: usize) -> Self {
+        let candidates = candidates(modalities)
+            .into_iter()
+            .map(|weights| (FusionRule::Weights(weights), Tally::without_confusion(classes)))
+            .collect();
+        Self { candidates }
+    }
+
+    /// Scores every candidate on one sample.
+    pub(super) fn push(&mut self, label: u32, entropies: &[Option<f64>], logits: &[Option<&[f32]>]) {
+        for (rule, tally) in &mut self.candidates {
+            tally.push(label, &fusion::combine(&fusion::weights(rule, entropies), logits));
+        }
+    }
+
+    /// The most accurate weights and their scores; of equals those nearest to equal weights.
+    pub(super) fn best(&self) -> (Vec<f64>, Scores) {
+        let mut best = &self.candidates[0];
+        for candidate in &self.candidates {
+            if candidate.1.right() > best.1.right() {
+                best = candidate;
+            }
+        }
+        let weights = match &best.0 {
+            FusionRule::Weights(weights) => weights.clone(),
+            FusionRule::Entropy | FusionRule::Mean => Vec::new(),
+        };
+        (weights, best.1.scores())
+    }
+}
+
+/// Equal weights first, then all multiples of 1/n that sum to 1, from the nearest to equal weights to the farthest.
+fn candidates(modalities: usize) -> Vec<Vec<f64>> {
+    let equal = vec![1.0 / modalities as f64; modalities];
+    let steps = (1..=FINEST)
+        .rev()
+        .find(|n| compositions(*n, modalities as u64) <= MOST_CANDIDATES)
+        .unwrap_or(0);
+    let mut grid = Vec::new();
+    if steps > 0 {
+        extend_grid(&mut grid, &mut Vec::new(), steps, modalities);
+    }
+    let from_equal = |point: &Vec<u64>| {
+        point
+            .iter()
+            .map(|n| (n * modalities as u64).abs_diff(steps).pow(2))
+            .sum::<u64>()
+    };
+    grid.sort_by_key(|point| (from_equal(point), point.clone()));
+    let weights = grid
+        .into_iter()
+        .map(|point| point.into_iter().map(|n| n as f64 / steps as f64).collect());
+    std::iter::once(equal).chain(weights).collect()
+}
+
+/// How many ways there are to write n as a sum of so many terms: (n + m − 1 choose m − 1).
+fn compositions(n: u64, terms: u64) -> u64 {
+    let mut ways: u64 = 1;
+    for i in 1..=n {
+        ways = ways.saturating_mul(terms - 1 + i) / i;
+    }
+    ways
+}
+
+fn extend_grid(grid: &mut Vec<Vec<u64>>, begun: &mut Vec<u64>, left: u64, terms: usize) {
+    if begun.len() + 1 == terms {
+        let mut point = begun.clone();
+        point.push(left);
+        grid.push(point);
+        return;
+    }
+    for n in 0..=left {
+        begun.push(n);
+        extend_grid(grid, begun, left - n, terms);
+        begun.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_is_bounded_and_every_candidate_is_a_set_of_weights() {
+        for (modalities, expected) in [
+            (1, 2),
+            (2, 22),
+            (3, 232),
+            (4, 166),
+            (5, 211),
+            (6, 127),
+            (200, 201),
+            (300, 1),
+        ] {
+            let candidates = candidates(modalities);
+            assert_eq!(candidates.len(), expected, "{modalities} modalities");
+            for weights in &candidates {
+                assert_eq!(weights.len(), modalities);
+                assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12 && weights.iter().all(|w| *w >= 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_weights_come_first_and_single_modalities_last() {
+        let candidates = candidates(2);
+        assert_eq!(candidates[0], [0.5, 0.5]);
+        assert_eq!(candidates[1], [0.5, 0.5]);
+        assert_eq!(candidates[2], [0.45, 0.55]);
+        assert_eq!(candidates[21], [1.0, 0.0]);
+    }
+
+    #[test]
+    fn among_equals_equal_weights_win() {
+        let mut tuning = Tuning::new(2, 2);
+        tuning.push(0, &[Some(0.1), Some(0.1)], &[Some(&[1.0, 0.0]), Some(&[1.0, 0.0])]);
+        assert_eq!(tuning.best().0, [0.5, 0.5]);
+    }
+}

@@ -140,6 +140,9 @@ pub enum DataError {
         /// Why, and what to do.
         reason: String,
     },
+    /// A generated data set that cannot be made as the job says.
+    #[error(transparent)]
+    Synth(#[from] super::synth::SynthError),
     /// A tokenizer that cannot be read.
     #[error("tokenizer `{file}`: {reason}; give the path of a Hugging Face `tokenizer.json`, or `tokenizer: byte`")]
     Tokenizer {

@@ -15,12 +15,20 @@
 //! This module does not know of encoders, turns or the coordinator.
 
 mod batch;
+mod column;
+mod dataset;
 mod error;
+mod label;
+mod open;
 mod payload;
 pub mod row;
 mod sampler;
+pub mod shard;
+pub mod source;
 pub mod synth;
 
+pub use column::ColumnKind;
+pub use dataset::{Dataset, OpenOptions, ValueKind};
 pub use batch::{Batch, BatchInput, Decoded, InputShape};
 pub use error::{DataError, Place, SampleError};
 pub use row::{RawRow, RawValue};

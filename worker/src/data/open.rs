@@ -1,0 +1,239 @@
+//! Opening a split: from the job's `data` to a [`Dataset`].
+
+use antiphon_core::ids::Split;
+use antiphon_core::spec::{DataSpec, InputSpec, LabelSpec, ModalitySpec, ValidationSource};
+use sha2::{Digest, Sha256};
+
+use super::column::{Cell, Column, ColumnKind};
+use super::dataset::{Dataset, Gatherer, OpenOptions};
+use super::error::{DataError, Place, SampleError};
+use super::label;
+use super::row::RawRow;
+use super::shard::Shard;
+use super::source;
+use super::synth::{Generator, kind_name};
+
+/// Which rows of the files belong to the split.
+#[derive(Debug, Clone, Copy)]
+enum Share {
+    All,
+    /// Those whose draw is below the fraction.
+    Below(f64),
+    /// The others.
+    From(f64),
+}
+
+pub(super) fn is_declared(data: &DataSpec, split: Split) -> bool {
+    match (data, split) {
+        (_, Split::Train) => true,
+        (DataSpec::Parquet { validation: ValidationSource::Files(files), .. }, Split::Validation) => !files.is_empty(),
+        (DataSpec::Parquet { validation: ValidationSource::Fraction(share), .. }, Split::Validation) => *share > 0.0,
+        (DataSpec::Parquet { test, .. }, Split::Test) => !test.is_empty(),
+        (DataSpec::Synth { samples, .. }, Split::Validation) => samples.validation > 0,
+        (DataSpec::Synth { samples, .. }, Split::Test) => samples.test > 0,
+    }
+}
+
+pub(super) async fn open(
+    modality: &ModalitySpec,
+    labels: &LabelSpec,
+    split: Split,
+    seed: u64,
+    options: &OpenOptions,
+) -> Result<Dataset, DataError> {
+    let empty = |column: &str, reason: &str| {
+        Err(DataError::EmptySplit { split, column: column.to_owned(), reason: reason.to_owned() })
+    };
+    let dataset = match &modality.data {
+        DataSpec::Parquet { train, validation, test, column, id } => {
+            if !is_declared(&modality.data, split) {
+                return empty(column, &format!("the job names no files for it; give `data: {{{split}: …}}`"));
+            }
+            let (files, share) = files_of(train, validation, test, split);
+            let reading = Reading { column, id: id.as_deref(), labels, input: &modality.input, share, seed };
+            reading.gather(files, Gatherer::new(column, split, options)).await?
+        }
+        DataSpec::Synth { kind, column, samples, missing, seed } => {
+            let generator = Generator::new(*kind, *seed, *samples, *missing)?;
+            let column = generator.column(column)?;
+            let mut gatherer = Gatherer::new(column.name(), split, options);
+            gatherer.begin_file(&format!("synth {}", kind_name(*kind)));
+            for index in 0..generator.len(split) {
+                gatherer.push(index, generator.row(split, index, column))?;
+            }
+            gatherer.finish()?
+        }
+    };
+    match (dataset.rows(), split) {
+        (0, Split::Validation) => empty(dataset.column(), "no row was chosen for it; give more rows, a larger share, or `validation: 0`"),
+        (0, _) => empty(dataset.column(), "its files have no rows; give files with rows"),
+        (_, Split::Train) if dataset.is_empty() => {
+            empty(dataset.column(), "the column is null in every row; give rows that have this modality, or leave the modality out")
+        }
+        _ => Ok(dataset),
+    }
+}
+
+fn files_of<'a>(
+    train: &'a [String],
+    validation: &'a ValidationSource,
+    test: &'a [String],
+    split: Split,
+) -> (&'a [String], Share) {
+    match (split, validation) {
+        (Split::Test, _) => (test, Share::All),
+        (Split::Validation, ValidationSource::Files(files)) => (files, Share::All),
+        (Split::Train, ValidationSource::Files(_)) => (train, Share::All),
+        (Split::Validation, ValidationSource::Fraction(share)) => (train, Share::Below(*share)),
+        (Split::Train, ValidationSource::Fraction(share)) => (train, Share::From(*share)),
+    }
+}
+
+impl Share {
+    /// The draw is the first 53 bits of SHA-256 of a tag, the seed and the id, over 2^53: the same in every modality.
+    fn takes(self, seed: u64, id: &str) -> bool {
+        let (fraction, below) = match self {
+            Self::All => return true,
+            Self::Below(fraction) => (fraction, true),
+            Self::From(fraction) => (fraction, false),
+        };
+        let hash = Sha256::new().chain_update(b"antiphon.validation.v1").chain_update(seed.to_le_bytes()).chain_update(id);
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finalize()[..8]);
+        let draw = (u64::from_be_bytes(first) >> 11) as f64 / (1_u64 << 53) as f64;
+        (draw < fraction) == below
+    }
+}
+
+/// What is read from Parquet files.
+struct Reading<'a> {
+    column: &'a str,
+    id: Option<&'a str>,
+    labels: &'a LabelSpec,
+    input: &'a InputSpec,
+    share: Share,
+    seed: u64,
+}
+
+impl Reading<'_> {
+    async fn gather(&self, files: &[String], mut gatherer: Gatherer) -> Result<Dataset, DataError> {
+        let mut shards = Vec::new();
+        for source in source::resolve(files).await? {
+            shards.push(Shard::open(source).await?);
+        }
+        self.check_columns(&shards).await?;
+        let mut number = 0;
+        for shard in &shards {
+            self.gather_shard(shard, &mut number, &mut gatherer).await?;
+        }
+        gatherer.finish()
+    }
+
+    /// All files are checked before any row is read: a wrong one is found at once.
+    async fn check_columns(&self, shards: &[Shard]) -> Result<(), DataError> {
+        for shard in shards {
+            let field = shard.field(self.column, "data.column")?;
+            let found = field.data_type();
+            let kind = ColumnKind::of(found);
+            let (wanted, fits) = wanted(self.input);
+            if !kind.is_some_and(|kind| fits.contains(&kind)) {
+                return Err(DataError::ColumnType {
+                    file: shard.source().url().to_owned(),
+                    column: self.column.to_owned(),
+                    found: found.to_string(),
+                    wanted,
+                    remedy: "name another column by `data: {column: …}`, or correct `input`".to_owned(),
+                });
+            }
+            if let Some(id) = self.id {
+                let found = shard.field(id, "data.id")?.data_type();
+                if !found.is_integer() && !found.is_string() {
+                    return Err(DataError::ColumnType {
+                        file: shard.source().url().to_owned(),
+                        column: id.to_owned(),
+                        found: found.to_string(),
+                        wanted: "integers or strings",
+                        remedy: "name another column by `data: {id: …}`, or leave `id` out to number the rows".to_owned(),
+                    });
+                }
+            }
+        }
+        label::check_column(shards, &self.labels.column, &self.labels.classes).await
+    }
+
+    async fn gather_shard(&self, shard: &Shard, number: &mut u64, gatherer: &mut Gatherer) -> Result<(), DataError> {
+        let file = shard.source().url();
+        gatherer.begin_file(file);
+        let columns: Vec<&str> = [self.column, &self.labels.column].into_iter().chain(self.id).collect();
+        let mut rows = shard.read(&columns)?;
+        let mut row = 0;
+        while let Some(batch) = rows.next().await? {
+            let column = |name: &str| batch.column_by_name(name).map(Column::new);
+            let (Some(values), Some(classes)) = (column(self.column), column(&self.labels.column)) else {
+                return Ok(());
+            };
+            let ids = self.id.and_then(column);
+            for i in 0..batch.num_rows() {
+                let id = match &ids {
+                    None => format!("{number:012}"),
+                    Some(ids) => ids.text_or_integer(i).ok_or_else(|| null_id(file, row, self.id))?,
+                };
+                if self.share.takes(self.seed, &id) {
+                    let sample = self.row(shard, (&values, &classes), i, id, row).await?;
+                    gatherer.push(row, sample)?;
+                }
+                row += 1;
+                *number += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn row(
+        &self,
+        shard: &Shard,
+        (values, classes): (&Column, &Column),
+        i: usize,
+        id: String,
+        row: u64,
+    ) -> Result<RawRow, DataError> {
+        let at = |column: &str, error| {
+            let place = Place { file: shard.source().url().to_owned(), row: Some(row), id: Some(id.clone()) };
+            DataError::Sample { place, column: column.to_owned(), error }
+        };
+        let label = label::class_of(classes, i, &self.labels.classes).map_err(|error| at(&self.labels.column, error))?;
+        let value = match values.cell(i).map_err(|error| at(self.column, error))? {
+            Cell::Absent => None,
+            Cell::Value(value) => Some(value),
+            Cell::Beside(name) => {
+                let bytes = shard.source().read_beside(&name).await.map_err(|error| {
+                    let what = format!("its `path` is `{name}`, which cannot be read: {error}");
+                    at(self.column, SampleError::new(what, "put the file beside the Parquet file, or its bytes into `bytes`"))
+                })?;
+                Some(super::row::RawValue::Bytes(bytes))
+            }
+        };
+        Ok(RawRow { id, label, value })
+    }
+}
+
+fn wanted(input: &InputSpec) -> (&'static str, &'static [ColumnKind]) {
+    match input {
+        InputSpec::Auto => (
+            "files (binary, or a struct of bytes and path), text, or lists of numbers",
+            &[ColumnKind::Files, ColumnKind::Text, ColumnKind::Features],
+        ),
+        InputSpec::Image { .. } => ("images (binary, or a struct of bytes and path)", &[ColumnKind::Files]),
+        InputSpec::Audio { .. } => ("audio (binary, or a struct of bytes and path)", &[ColumnKind::Files]),
+        InputSpec::Text { .. } => ("text", &[ColumnKind::Text]),
+        InputSpec::Features { .. } => ("lists of numbers", &[ColumnKind::Features]),
+    }
+}
+
+fn null_id(file: &str, row: u64, column: Option<&str>) -> DataError {
+    DataError::Sample {
+        place: Place { file: file.to_owned(), row: Some(row), id: None },
+        column: column.unwrap_or_default().to_owned(),
+        error: SampleError::new("the id is null", "give every row an id, or leave `data: {id: …}` out to number the rows"),
+    }
+}

@@ -1,0 +1,56 @@
+//! Which samples are in a batch: a pure function of the step.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use antiphon_core::ids::ModalityName;
+use antiphon_core::rng;
+
+/// Cuts every epoch's permutation of a modality's samples into batches; the last batch of an epoch may be smaller.
+///
+/// Step `t` is batch `t mod batches_per_epoch` of epoch `t / batches_per_epoch`. The permutation of an epoch depends on the
+/// job's seed, the modality and the epoch alone, so a position is one number and any step can be gone back to.
+#[derive(Debug)]
+pub struct Sampler {
+    seed: u64,
+    modality: ModalityName,
+    samples: u32,
+    batch: u32,
+    /// The permutation used last; only saves work.
+    latest: Mutex<Option<(u64, Arc<Vec<u32>>)>>,
+}
+
+impl Sampler {
+    /// Over `samples` samples in batches of `batch`; both at least 1.
+    #[must_use]
+    pub fn new(seed: u64, modality: ModalityName, samples: usize, batch: u32) -> Self {
+        Self { seed, modality, samples: (samples as u32).max(1), batch: batch.max(1), latest: Mutex::new(None) }
+    }
+
+    /// ⌈samples / batch⌉.
+    #[must_use]
+    pub fn batches_per_epoch(&self) -> u64 {
+        u64::from(self.samples.div_ceil(self.batch))
+    }
+
+    /// The epoch of step `step`, and the indices of its samples.
+    #[must_use]
+    pub fn batch_indices(&self, step: u64) -> (u64, Vec<u32>) {
+        let epoch = step / self.batches_per_epoch();
+        let from = (step % self.batches_per_epoch()) as usize * self.batch as usize;
+        let to = (from + self.batch as usize).min(self.samples as usize);
+        (epoch, self.permutation(epoch)[from..to].to_vec())
+    }
+
+    fn permutation(&self, epoch: u64) -> Arc<Vec<u32>> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((held, permutation)) = latest.as_ref()
+            && *held == epoch
+        {
+            return Arc::clone(permutation);
+        }
+        let mut stream = rng::stream(self.seed, &["shuffle".into(), self.modality.as_str().into(), epoch.into()]);
+        let permutation = Arc::new(rng::permutation(&mut stream, self.samples));
+        *latest = Some((epoch, Arc::clone(&permutation)));
+        permutation
+    }
+}

@@ -1,0 +1,165 @@
+//! The worker's one door to object storage: names of data to files that can be read by range.
+//!
+//! A name is a local path, or a URL of scheme `file`, `s3`, `gs`, `az`, `http` or `https`; credentials and endpoints come from
+//! the environment variables that the AWS, Google and Azure tools read. `*` and `?` are wildcards within any segment of the
+//! path, except over HTTP, which cannot list. The files of a split are sorted by name, so that shards have one order.
+//!
+//! Requests are tried three times within a few seconds; nothing waits without bound.
+
+mod glob;
+mod store;
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::error::DataError;
+use store::Location;
+
+/// How long one request may take, its retries included.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A file that was found.
+#[derive(Debug, Clone)]
+pub struct Source {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    url: String,
+    size: u64,
+}
+
+/// All files that the names stand for, sorted by name, each once.
+///
+/// # Errors
+/// Names that cannot be parsed, stores that do not answer, and names that no file has.
+pub async fn resolve(names: &[String]) -> Result<Vec<Source>, DataError> {
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(glob::expand(&Location::parse(name)?, name).await?);
+    }
+    found.sort_by(|a, b| a.url.cmp(&b.url));
+    found.dedup_by(|a, b| a.url == b.url);
+    Ok(found)
+}
+
+/// The whole content of one file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`resolve`]; and a file that is longer.
+pub async fn read_small(name: &str, limit: u64) -> Result<Bytes, DataError> {
+    let files = resolve(&[name.to_owned()]).await?;
+    let [file] = files.as_slice() else {
+        let reason = format!("it stands for {} files; name one", files.len());
+        return Err(DataError::Location { location: name.to_owned(), reason });
+    };
+    if file.size > limit {
+        return Err(DataError::File {
+            file: file.url.clone(),
+            reason: format!("it has {} bytes, more than the {limit} that can be of use here", file.size),
+            remedy: "check that it is the right file".to_owned(),
+        });
+    }
+    file.read(0..file.size).await
+}
+
+impl Source {
+    /// The path or URL, for messages and for sorting.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// One range of bytes.
+    ///
+    /// # Errors
+    /// When the store does not answer within its bounds, or the file has changed.
+    pub async fn read(&self, range: Range<u64>) -> Result<Bytes, DataError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        bounded(&self.url, self.store.get_range(&self.path, range)).await
+    }
+
+    /// Several ranges of bytes, in order; ranges near each other are fetched together.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, DataError> {
+        bounded(&self.url, self.store.get_ranges(&self.path, ranges)).await
+    }
+
+    /// A file that a row names relative to this file's folder. It must be below that folder.
+    ///
+    /// # Errors
+    /// Names that leave the folder, and as [`Source::read`].
+    pub async fn read_beside(&self, name: &str) -> Result<Bytes, DataError> {
+        let refused = |reason: &str| DataError::Location { location: name.to_owned(), reason: reason.to_owned() };
+        if name.starts_with('/') || name.split('/').any(|segment| segment == "..") || name.contains("://") {
+            return Err(refused("a row may only name files below the folder of its Parquet file; or put the bytes into the row"));
+        }
+        let mut path = self.path.prefix();
+        for segment in name.split('/').filter(|segment| !segment.is_empty() && *segment != ".") {
+            path = path.join(segment);
+        }
+        let url = format!("{}/{name}", self.url.rsplit_once('/').map_or("", |(folder, _)| folder));
+        bounded(&url, async { self.store.get(&path).await?.bytes().await }).await
+    }
+}
+
+trait Folder {
+    fn prefix(&self) -> Path;
+}
+
+impl Folder for Path {
+    fn prefix(&self) -> Path {
+        let mut parts: Vec<_> = self.parts().collect();
+        parts.pop();
+        parts.into_iter().collect()
+    }
+}
+
+/// Awaits a request, and makes its failure a message.
+async fn bounded<T>(url: &str, request: impl Future<Output = object_store::Result<T>>) -> Result<T, DataError> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(unreachable_error(url, &error)),
+        Err(_) => Err(DataError::Unreachable {
+            url: url.to_owned(),
+            reason: format!("no answer within {} s", PATIENCE.as_secs()),
+            remedy: "check the network and the endpoint",
+        }),
+    }
+}
+
+fn unreachable_error(url: &str, error: &object_store::Error) -> DataError {
+    use object_store::Error;
+    let (reason, remedy) = match error {
+        Error::NotFound { .. } => ("there is no such file".to_owned(), "correct the path"),
+        Error::PermissionDenied { .. } => ("access was denied".to_owned(), "give these credentials the right to read it"),
+        Error::Unauthenticated { .. } => {
+            ("the credentials were not accepted".to_owned(), "set the credentials of this store in the environment")
+        }
+        other => (innermost(other), "check that the address is right and the store can be reached from here"),
+    };
+    DataError::Unreachable { url: url.to_owned(), reason, remedy }
+}
+
+/// The error at the end of the chain of causes: `Connection refused (os error 111)` rather than five wrappings of it.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
+}

@@ -1,1 +1,245 @@
-//! Encoders.
+//! Encoders: f_m, from a batch of one modality to features (B, s).
+//!
+//! ```text
+//! mlp   features → (linear, ReLU, dropout)… ─────────────────────────────┐
+//! cnn   grid → (convolution, batch norm, ReLU, pooling)… → cells ────────┼→ adapter → features (B, s)
+//! text  tokens → embedding → transformer blocks → mean over the tokens ──┘
+//! ```
+//!
+//! Invariants:
+//! 1. A forward pass changes nothing: what training has to remember of it (running statistics) comes out as [`Pending`] and
+//!    is taken in by [`Encoder::commit`] once the turn it belongs to was applied.
+//! 2. Parameters at the start are a function of seed, modality and parameter name; dropout of the [`DropoutKey`].
+//! 3. Every parameter gets a gradient, or [`backward`] says which did not.
+//! 4. When evaluating, a sample's features do not depend on its batch, to the last bit.
+//!
+//! Nothing here knows of the head, turns or optimizers.
+
+mod adapter;
+mod cnn;
+mod error;
+mod mlp;
+mod text;
+
+use std::collections::BTreeMap;
+
+use antiphon_core::ids::ModalityName;
+use antiphon_core::linalg::Matrix;
+use antiphon_core::spec::EncoderSpec;
+use candle_core::{DType, Device, Tensor, Var};
+
+pub use self::error::EncoderError;
+pub use crate::nn::layer::{DropoutKey, Mode};
+use crate::data::{BatchInput, InputShape};
+use crate::nn::norm_relu_pool::ChannelStatistics;
+use crate::nn::parameters::Parameters;
+
+/// f_m with its parameters θ_m.
+pub trait Encoder: Send {
+    /// s, the width of the features.
+    fn width(&self) -> usize;
+
+    /// What is trained, named in PyTorch's style, always in the same order.
+    fn parameters(&self) -> &[(String, Var)];
+
+    /// What is kept beside the parameters (running statistics), always in the same order, in f32.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError>;
+
+    /// Takes over buffers that [`Encoder::buffers`] gave. Use [`restore`], which checks them.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn load_buffers(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError>;
+
+    /// H = f_m(X), a pure function of parameters, buffers, input and mode.
+    ///
+    /// # Errors
+    /// [`EncoderError::WrongBatch`] when `input` is not of the shape the encoder was built for.
+    fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError>;
+
+    /// Takes in the running statistics of a batch whose turn was applied.
+    fn commit(&mut self, pending: Pending);
+}
+
+/// Running statistics of one batch, to be committed in the order of the steps. Empty for encoders without buffers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Pending(Vec<ChannelStatistics>);
+
+/// What a forward pass gives.
+#[derive(Debug)]
+pub struct Forward {
+    /// H (B, s), with the graph that leads to it when training.
+    pub features: Tensor,
+    /// See [`Encoder::commit`].
+    pub pending: Pending,
+}
+
+impl Forward {
+    /// H as the head reads it.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn matrix(&self) -> Result<Matrix<f32>, EncoderError> {
+        let (rows, columns) = self.features.dims2()?;
+        let values = self.features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(Matrix::from_vec(rows, columns, values).expect("a tensor has as many values as its shape"))
+    }
+}
+
+/// Gradients of an encoder's parameters, in the order of [`Encoder::parameters`].
+#[derive(Debug, Clone)]
+pub struct Gradients(Vec<Tensor>);
+
+impl Gradients {
+    /// One for each parameter, of its shape.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.0
+    }
+}
+
+/// Builds the encoder of a modality, its parameters at their first values.
+///
+/// `spec` may be `auto`, see [`resolve`]. The encoder ends in `width` features: where its own last layer has another width a
+/// linear adapter follows.
+///
+/// # Errors
+/// When the encoder does not fit the input.
+pub fn build(
+    spec: &EncoderSpec,
+    shape: &InputShape,
+    width: usize,
+    seed: u64,
+    modality: &ModalityName,
+    device: &Device,
+) -> Result<Box<dyn Encoder>, EncoderError> {
+    build_of(DType::F32, spec, shape, width, seed, modality, device)
+}
+
+fn build_of(
+    dtype: DType,
+    spec: &EncoderSpec,
+    shape: &InputShape,
+    width: usize,
+    seed: u64,
+    modality: &ModalityName,
+    device: &Device,
+) -> Result<Box<dyn Encoder>, EncoderError> {
+    let made = Parameters::new(seed, modality, dtype, device);
+    Ok(match resolve(spec, shape) {
+        EncoderSpec::Mlp { hidden, dropout } => Box::new(mlp::Mlp::new(made, &hidden, dropout, shape, width)?),
+        EncoderSpec::Cnn { channels, dropout } => Box::new(cnn::Cnn::new(made, &channels, dropout, shape, width)?),
+        EncoderSpec::Text { width: blocks, layers, heads, dropout } => {
+            let plan = text::Plan { width: blocks, layers, heads, dropout };
+            Box::new(text::Text::new(made, &plan, shape, width)?)
+        }
+        EncoderSpec::Auto => unreachable!("resolved above"),
+    })
+}
+
+/// What `auto` stands for with this input; anything else stays as it is.
+#[must_use]
+pub fn resolve(spec: &EncoderSpec, shape: &InputShape) -> EncoderSpec {
+    match (spec, shape) {
+        (EncoderSpec::Auto, InputShape::Features { .. }) => EncoderSpec::Mlp { hidden: vec![256], dropout: 0.0 },
+        (EncoderSpec::Auto, InputShape::Grid { .. }) => EncoderSpec::Cnn { channels: vec![16, 32, 64], dropout: 0.0 },
+        (EncoderSpec::Auto, InputShape::Tokens { .. }) => {
+            EncoderSpec::Text { width: 64, layers: 2, heads: 4, dropout: 0.0 }
+        }
+        (spec, _) => spec.clone(),
+    }
+}
+
+/// The gradient of θ_m from the gradient dH (B, s) of the features, by `Σ H · dH`.
+///
+/// # Errors
+/// When the shapes differ, or a parameter gets no gradient.
+pub fn backward(
+    encoder: &dyn Encoder,
+    forward: &Forward,
+    feature_gradient: &Matrix<f32>,
+) -> Result<Gradients, EncoderError> {
+    let (samples, width) = forward.features.dims2()?;
+    let (rows, columns) = (feature_gradient.rows(), feature_gradient.cols());
+    if (rows, columns) != (samples, width) {
+        return Err(EncoderError::WrongGradient { rows, columns, samples, width });
+    }
+    let upstream = Tensor::from_slice(feature_gradient.as_slice(), (rows, columns), forward.features.device())?;
+    backward_tensor(encoder.parameters(), &forward.features, &upstream)
+}
+
+fn backward_tensor(parameters: &[(String, Var)], features: &Tensor, upstream: &Tensor) -> Result<Gradients, EncoderError> {
+    let upstream = upstream.to_dtype(features.dtype())?.detach();
+    let mut store = (features * upstream)?.sum_all()?.backward()?;
+    let take = |(name, variable): &(String, Var)| {
+        store.remove(variable).ok_or_else(|| EncoderError::NoGradient { name: name.clone() })
+    };
+    parameters.iter().map(take).collect::<Result<_, _>>().map(Gradients)
+}
+
+/// Parameters, then buffers: what a checkpoint keeps of an encoder.
+///
+/// # Errors
+/// When candle fails.
+pub fn state(encoder: &dyn Encoder) -> Result<Vec<(String, Tensor)>, EncoderError> {
+    let parameters = encoder.parameters().iter();
+    let mut state: Vec<_> = parameters.map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect();
+    state.extend(encoder.buffers()?);
+    Ok(state)
+}
+
+/// Sets an encoder to what [`state`] gave. All tensors are checked before the first is taken over; names that the encoder does
+/// not have are left to others.
+///
+/// # Errors
+/// [`EncoderError::WrongTensor`] when one is missing or has another shape or type.
+pub fn restore(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+    for (name, own) in state(encoder)? {
+        check_saved(&name, &own, tensors.get(&name))?;
+    }
+    for (name, variable) in encoder.parameters() {
+        variable.set(&tensors[name].contiguous()?)?;
+    }
+    encoder.load_buffers(tensors)
+}
+
+/// The saved tensor, if it may take the place of `own`.
+pub(crate) fn check_saved<'a>(
+    name: &str,
+    own: &Tensor,
+    saved: Option<&'a Tensor>,
+) -> Result<&'a Tensor, EncoderError> {
+    let wrong = |problem| EncoderError::WrongTensor { name: name.to_owned(), problem };
+    let saved = saved.ok_or_else(|| wrong("it is missing".to_owned()))?;
+    if saved.dims() != own.dims() || saved.dtype() != own.dtype() {
+        let [saved, own] = [saved, own].map(|t| format!("{:?} {:?}", t.dtype(), t.dims()));
+        return Err(wrong(format!("it is {saved}, not {own}")));
+    }
+    Ok(saved)
+}
+
+/// The dense batch as a tensor of the parameters' type, if it is of the shape the encoder reads.
+fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
+    let sample = match *expected {
+        InputShape::Features { width } => vec![width],
+        InputShape::Grid { channels, height, width } => vec![channels, height, width],
+        InputShape::Tokens { .. } => vec![],
+    };
+    match input {
+        BatchInput::Dense { shape, data } if shape.len() > 1 && shape[1..] == sample => {
+            let like = &parameters[0].1;
+            Ok(Tensor::from_slice(data, shape.as_slice(), like.device())?.to_dtype(like.dtype())?)
+        }
+        BatchInput::Dense { shape, .. } => Err(wrong_batch(expected, format!("shape {shape:?}"))),
+        BatchInput::Tokens { .. } => Err(wrong_batch(expected, "texts".to_owned())),
+    }
+}
+
+fn wrong_batch(expected: &InputShape, got: String) -> EncoderError {
+    EncoderError::WrongBatch { expected: expected.clone(), got }
+}
+
+#[cfg(test)]
+mod tests;

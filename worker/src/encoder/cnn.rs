@@ -1,0 +1,98 @@
+//! `cnn`: a small convolutional network, for images and spectrograms.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
+
+use super::adapter::Adapter;
+use super::{Encoder, EncoderError, Forward, Mode, Pending, dense};
+use crate::data::{BatchInput, InputShape};
+use crate::nn::convolution::convolution;
+use crate::nn::layer::{BatchNorm, Pass};
+use crate::nn::parameters::Parameters;
+
+/// 3×3 convolution without bias (the normalisation has one), batch norm, ReLU, 2×2 pooling.
+struct Stage {
+    kernel: Var,
+    norm: BatchNorm,
+}
+
+/// Stages, dropout, adapter.
+pub(super) struct Cnn {
+    shape: InputShape,
+    stages: Vec<Stage>,
+    dropout: f64,
+    adapter: Adapter,
+    width: usize,
+    parameters: Vec<(String, Var)>,
+}
+
+impl Cnn {
+    pub(super) fn new(
+        mut made: Parameters<'_>,
+        channels: &[u32],
+        dropout: f64,
+        shape: &InputShape,
+        width: usize,
+    ) -> Result<Self, EncoderError> {
+        let &InputShape::Grid { channels: mut last, mut height, width: mut wide } = shape else {
+            let instead = if matches!(shape, InputShape::Tokens { .. }) { "`text`" } else { "`mlp`" };
+            return Err(EncoderError::WrongInput { kind: "cnn", input: shape.clone(), instead });
+        };
+        let most = height.min(wide).checked_ilog2().unwrap_or(0) as usize;
+        if channels.len() > most {
+            return Err(EncoderError::TooManyStages { stages: channels.len(), height, width: wide, most });
+        }
+        let mut stages = Vec::new();
+        for (i, channels) in channels.iter().map(|c| *c as usize).enumerate() {
+            // He et al. 2015: deviation √(2 / inputs), for what ReLU follows.
+            let deviation = (2.0 / (9 * last) as f64).sqrt();
+            let kernel = made.normal(format!("stages.{i}.conv.weight"), (channels, last, 3, 3), deviation)?;
+            let norm = BatchNorm::new(&mut made, &format!("stages.{i}.norm"), channels)?;
+            stages.push(Stage { kernel, norm });
+            (last, height, wide) = (channels, height / 2, wide / 2);
+        }
+        let adapter = Adapter::always(&mut made, last * height * wide, width)?;
+        Ok(Self { shape: shape.clone(), stages, dropout, adapter, width, parameters: made.into_made() })
+    }
+}
+
+impl Encoder for Cnn {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn parameters(&self) -> &[(String, Var)] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
+        let mut buffers = Vec::new();
+        for stage in &self.stages {
+            buffers.extend(stage.norm.buffers()?);
+        }
+        Ok(buffers)
+    }
+
+    fn load_buffers(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+        for stage in &mut self.stages {
+            stage.norm.load_buffers(tensors)?;
+        }
+        Ok(())
+    }
+
+    fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
+        let mut pass = Pass::new(mode);
+        let mut x = dense(input, &self.shape, &self.parameters)?;
+        for stage in &self.stages {
+            x = convolution(&x, &pass.parameter(&stage.kernel), 1, 1)?;
+            x = stage.norm.forward::<2>(&mut pass, &x)?;
+        }
+        x = pass.dropout(&x.flatten_from(1)?, self.dropout)?;
+        Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
+    }
+
+    fn commit(&mut self, pending: Pending) {
+        self.stages.iter_mut().zip(&pending.0).for_each(|(stage, batch)| stage.norm.absorb(batch));
+    }
+}

@@ -1,0 +1,88 @@
+//! What can go wrong with an encoder.
+
+use crate::data::InputShape;
+
+/// An encoder that cannot be built, fed or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum EncoderError {
+    /// The kind of encoder does not read this kind of input.
+    #[error("encoder `{kind}` cannot read {}; use {instead}", describe(.input))]
+    WrongInput {
+        /// The encoder's kind.
+        kind: &'static str,
+        /// What the modality's data are.
+        input: InputShape,
+        /// What would do.
+        instead: &'static str,
+    },
+    /// Every stage halves height and width, and nothing would be left.
+    #[error(
+        "encoder `cnn` has {stages} stages, which halve height and width each, but its input is only {height} × {width}; \
+         use at most {most} channels entries or a larger input"
+    )]
+    TooManyStages {
+        /// Stages asked for.
+        stages: usize,
+        /// Rows of the input.
+        height: usize,
+        /// Columns of the input.
+        width: usize,
+        /// Stages that are possible.
+        most: usize,
+    },
+    /// The heads do not divide the width.
+    #[error("encoder `text` has width {width} and {heads} heads; use a width that is a multiple of the heads")]
+    HeadsDoNotDivide {
+        /// Width of the blocks.
+        width: u32,
+        /// Attention heads.
+        heads: u32,
+    },
+    /// A batch is not of the shape that the encoder was built for.
+    #[error("a batch of {got} was given to an encoder of {}", describe(.expected))]
+    WrongBatch {
+        /// What the encoder reads.
+        expected: InputShape,
+        /// What came.
+        got: String,
+    },
+    /// An upstream gradient of another shape than the features.
+    #[error("a feature gradient of {rows} × {columns} came for features of {samples} × {width}")]
+    WrongGradient {
+        /// Of the gradient.
+        rows: usize,
+        /// Of the gradient.
+        columns: usize,
+        /// Of the features.
+        samples: usize,
+        /// Of the features.
+        width: usize,
+    },
+    /// The backward pass did not reach a parameter: an operator cut the graph.
+    #[error("parameter `{name}` got no gradient")]
+    NoGradient {
+        /// The parameter.
+        name: String,
+    },
+    /// A saved encoder or optimizer does not fit this one.
+    #[error("saved tensor `{name}`: {problem}; the checkpoint is of another encoder or optimizer")]
+    WrongTensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// candle failed.
+    #[error("tensor computation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+fn describe(input: &InputShape) -> String {
+    match input {
+        InputShape::Features { width } => format!("features of width {width}"),
+        InputShape::Grid { channels, height, width } => format!("grids of {channels} × {height} × {width}"),
+        InputShape::Tokens { vocabulary, max_tokens, .. } => {
+            format!("texts of up to {max_tokens} tokens out of {vocabulary}")
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `mlp`: fully connected layers with ReLU, for features.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
+
+use super::adapter::Adapter;
+use super::{Encoder, EncoderError, Forward, Mode, Pending, dense};
+use crate::data::{BatchInput, InputShape};
+use crate::nn::layer::{Linear, Pass};
+use crate::nn::linear::Activation;
+use crate::nn::parameters::Parameters;
+
+/// `(linear, ReLU, dropout)` for each hidden width, then the adapter.
+pub(super) struct Mlp {
+    shape: InputShape,
+    layers: Vec<Linear>,
+    dropout: f64,
+    adapter: Adapter,
+    width: usize,
+    parameters: Vec<(String, Var)>,
+}
+
+impl Mlp {
+    /// Without hidden layers there is the adapter alone, and it is there whatever the widths: an encoder has parameters.
+    pub(super) fn new(
+        mut made: Parameters<'_>,
+        hidden: &[u32],
+        dropout: f64,
+        shape: &InputShape,
+        width: usize,
+    ) -> Result<Self, EncoderError> {
+        if matches!(shape, InputShape::Tokens { .. }) {
+            return Err(EncoderError::WrongInput { kind: "mlp", input: shape.clone(), instead: "`text`" });
+        }
+        let mut layers = Vec::new();
+        let mut last = shape.size();
+        for (i, hidden) in hidden.iter().map(|h| *h as usize).enumerate() {
+            layers.push(Linear::new(&mut made, &format!("layers.{i}"), last, hidden, std::f64::consts::SQRT_2)?);
+            last = hidden;
+        }
+        let adapter = if layers.is_empty() { Adapter::always(&mut made, last, width)? } else { Adapter::new(&mut made, last, width)? };
+        Ok(Self { shape: shape.clone(), layers, dropout, adapter, width, parameters: made.into_made() })
+    }
+}
+
+impl Encoder for Mlp {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn parameters(&self) -> &[(String, Var)] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
+        Ok(Vec::new())
+    }
+
+    fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+        Ok(())
+    }
+
+    fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
+        let mut pass = Pass::new(mode);
+        let mut x = dense(input, &self.shape, &self.parameters)?.flatten_from(1)?;
+        for layer in &self.layers {
+            x = layer.forward(&pass, &x, Activation::Relu)?;
+            x = pass.dropout(&x, self.dropout)?;
+        }
+        Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
+    }
+
+    fn commit(&mut self, _pending: Pending) {}
+}

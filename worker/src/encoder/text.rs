@@ -1,0 +1,156 @@
+//! `text`: embedding, transformer blocks, mean over the tokens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
+
+use super::adapter::Adapter;
+use super::{Encoder, EncoderError, Forward, Mode, Pending, wrong_batch};
+use crate::data::{BatchInput, InputShape};
+use crate::nn::attention::attention;
+use crate::nn::embedding::{Packed, embedding};
+use crate::nn::layer::{LayerNorm, Linear, Pass};
+use crate::nn::linear::Activation;
+use crate::nn::parameters::Parameters;
+use crate::nn::segment_mean::segment_mean;
+
+/// What a text encoder looks like.
+pub(super) struct Plan {
+    pub(super) width: u32,
+    pub(super) layers: u32,
+    pub(super) heads: u32,
+    pub(super) dropout: f64,
+}
+
+/// `x += attention(norm(x))`, then `x += linear(ReLU(linear(norm(x))))`, four times as wide within.
+struct Block {
+    attention_norm: LayerNorm,
+    projection_in: Linear,
+    projection_out: Linear,
+    feed_norm: LayerNorm,
+    feed_in: Linear,
+    feed_out: Linear,
+}
+
+impl Block {
+    fn new(made: &mut Parameters<'_>, name: &str, width: usize, layers: usize) -> candle_core::Result<Self> {
+        // What is added to the residual stream starts smaller the more blocks add to it (Radford et al. 2019).
+        let residual = 1.0 / (2.0 * layers as f64).sqrt();
+        Ok(Self {
+            attention_norm: LayerNorm::new(made, &format!("{name}.norm1"), width)?,
+            projection_in: Linear::new(made, &format!("{name}.attention.in_proj"), width, 3 * width, 1.0)?,
+            projection_out: Linear::new(made, &format!("{name}.attention.out_proj"), width, width, residual)?,
+            feed_norm: LayerNorm::new(made, &format!("{name}.norm2"), width)?,
+            feed_in: Linear::new(made, &format!("{name}.linear1"), width, 4 * width, std::f64::consts::SQRT_2)?,
+            feed_out: Linear::new(made, &format!("{name}.linear2"), 4 * width, width, residual)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        x: &Tensor,
+        heads: usize,
+        dropout: f64,
+        texts: &Arc<Packed>,
+    ) -> candle_core::Result<Tensor> {
+        let projected = self.projection_in.forward(pass, &self.attention_norm.forward(pass, x)?, Activation::Identity)?;
+        let mixed = attention(&projected, heads, texts)?;
+        let mixed = self.projection_out.forward(pass, &mixed, Activation::Identity)?;
+        let x = (x + pass.dropout(&mixed, dropout)?)?;
+        let inner = self.feed_in.forward(pass, &self.feed_norm.forward(pass, &x)?, Activation::Relu)?;
+        let fed = self.feed_out.forward(pass, &inner, Activation::Identity)?;
+        &x + pass.dropout(&fed, dropout)?
+    }
+}
+
+/// Embedding, blocks, mean, adapter.
+pub(super) struct Text {
+    shape: InputShape,
+    vocabulary: usize,
+    table: Var,
+    places: Var,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    heads: usize,
+    dropout: f64,
+    adapter: Adapter,
+    width: usize,
+    parameters: Vec<(String, Var)>,
+}
+
+impl Text {
+    pub(super) fn new(
+        mut made: Parameters<'_>,
+        plan: &Plan,
+        shape: &InputShape,
+        width: usize,
+    ) -> Result<Self, EncoderError> {
+        let &InputShape::Tokens { vocabulary, max_tokens, .. } = shape else {
+            return Err(EncoderError::WrongInput { kind: "text", input: shape.clone(), instead: "`mlp` or `cnn`" });
+        };
+        let Plan { width: own, layers, heads, dropout } = *plan;
+        if heads == 0 || own == 0 || own % heads != 0 {
+            return Err(EncoderError::HeadsDoNotDivide { width: own, heads });
+        }
+        let (own, layers) = (own as usize, layers as usize);
+        let deviation = 0.02;
+        let table = made.normal("embedding.weight".to_owned(), (vocabulary, own), deviation)?;
+        let places = made.normal("position.weight".to_owned(), (max_tokens, own), deviation)?;
+        let block = |i| Block::new(&mut made, &format!("blocks.{i}"), own, layers);
+        let blocks = (0..layers).map(block).collect::<candle_core::Result<_>>()?;
+        let norm = LayerNorm::new(&mut made, "norm", own)?;
+        let adapter = Adapter::new(&mut made, own, width)?;
+        let (shape, heads, parameters) = (shape.clone(), heads as usize, made.into_made());
+        Ok(Self { shape, vocabulary, table, places, blocks, norm, heads, dropout, adapter, width, parameters })
+    }
+
+    fn packed(&self, input: &BatchInput) -> Result<Arc<Packed>, EncoderError> {
+        let (ids, lengths, longest) = match input {
+            BatchInput::Tokens { ids, lengths, longest } => (ids, lengths, *longest),
+            BatchInput::Dense { shape, .. } => return Err(wrong_batch(&self.shape, format!("shape {shape:?}"))),
+        };
+        let fits = |length: &u32| (1..=longest).contains(&(*length as usize));
+        if longest > self.shape.size() || ids.len() != lengths.len() * longest || !lengths.iter().all(fits) {
+            let got = format!("{} ids for {} texts of up to {longest} tokens", ids.len(), lengths.len());
+            return Err(wrong_batch(&self.shape, got));
+        }
+        let texts = Packed::new(ids, lengths, longest);
+        match texts.tokens.iter().find(|token| **token as usize >= self.vocabulary) {
+            Some(token) => Err(wrong_batch(&self.shape, format!("texts with token {token}"))),
+            None => Ok(Arc::new(texts)),
+        }
+    }
+}
+
+impl Encoder for Text {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn parameters(&self) -> &[(String, Var)] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
+        Ok(Vec::new())
+    }
+
+    fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+        Ok(())
+    }
+
+    fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
+        let texts = self.packed(input)?;
+        let mut pass = Pass::new(mode);
+        let mut x = embedding(&pass.parameter(&self.table), &pass.parameter(&self.places), &texts)?;
+        for block in &self.blocks {
+            x = block.forward(&mut pass, &x, self.heads, self.dropout, &texts)?;
+        }
+        x = segment_mean(&self.norm.forward(&pass, &x)?, &texts)?;
+        Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
+    }
+
+    fn commit(&mut self, _pending: Pending) {}
+}

@@ -1,0 +1,202 @@
+//! Self-attention within each text (Vaswani et al. 2017).
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use super::embedding::Packed;
+use super::number::{Number, Reading, by_number, dtype, values};
+use super::parallel::{each_piece, split_at_rows};
+use super::product::{View, multiply};
+
+const NAME: &str = "attention";
+
+/// For each text and each of `heads`: `softmax(Q Kᵀ / √d) V`, `d = W / heads`. `input` is (N, 3W), in each row queries, keys and
+/// values, head after head; the result is (N, W). A text is attended to by itself only.
+///
+/// # Errors
+/// When the rows are not those of the texts or the heads do not divide the width.
+pub(crate) fn attention(input: &Tensor, heads: usize, texts: &Arc<Packed>) -> Result<Tensor> {
+    let (rows, triple) = input.dims2()?;
+    if rows != texts.tokens.len() || heads == 0 || triple % (3 * heads) != 0 {
+        candle_core::bail!("{NAME}: ({rows}, {triple}) for {} tokens and {heads} heads", texts.tokens.len());
+    }
+    input.contiguous()?.apply_op1(Attention { texts: Arc::clone(texts), heads, width: triple / 3 })
+}
+
+struct Attention {
+    texts: Arc<Packed>,
+    heads: usize,
+    width: usize,
+}
+
+/// Queries, keys or values of one head of one text: columns from `column` on in rows of `stride`.
+fn part<T: Number>(rows: &[T], length: usize, column: usize, depth: usize, stride: usize) -> View<'_, T> {
+    View::strided(&rows[column..], length, depth, stride)
+}
+
+/// Writes a (length, depth) matrix to the columns from `column` on in rows of `stride`.
+fn place<T: Number>(matrix: &[T], into: &mut [T], column: usize, depth: usize, stride: usize) {
+    for (row, into) in matrix.chunks_exact(depth).zip(into.chunks_exact_mut(stride)) {
+        into[column..column + depth].copy_from_slice(row);
+    }
+}
+
+impl Attention {
+    fn depth(&self) -> usize {
+        self.width / self.heads
+    }
+
+    fn scale<T: Number>(&self) -> T {
+        T::from_f64(1.0 / (self.depth() as f64).sqrt())
+    }
+
+    /// The probabilities (length, length) of one head.
+    fn probabilities<T: Number>(&self, rows: &[T], length: usize, head: usize) -> Vec<T> {
+        let (depth, stride) = (self.depth(), 3 * self.width);
+        let queries = part(rows, length, head * depth, depth, stride);
+        let keys = part(rows, length, self.width + head * depth, depth, stride);
+        let mut scores = vec![T::ZERO; length * length];
+        multiply(&mut scores, false, queries, keys.transposed());
+        let scale = self.scale();
+        scores.chunks_exact_mut(length).for_each(|row| softmax(row, scale));
+        scores
+    }
+
+    fn text_forward<T: Number>(&self, rows: &[T], out: &mut [T]) {
+        let (depth, length) = (self.depth(), out.len() / self.width);
+        let mut mixed = vec![T::ZERO; length * depth];
+        for head in 0..self.heads {
+            let probabilities = self.probabilities(rows, length, head);
+            let values = part(rows, length, 2 * self.width + head * depth, depth, 3 * self.width);
+            multiply(&mut mixed, false, View::new(&probabilities, length, length), values);
+            place(&mixed, out, head * depth, depth, self.width);
+        }
+    }
+
+    /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`, `dQ = dS K`, `dK = dSᵀ Q`.
+    fn text_backward<T: Number>(&self, rows: &[T], gradient: &[T], out: &mut [T]) {
+        let (depth, stride, width) = (self.depth(), 3 * self.width, self.width);
+        let length = gradient.len() / width;
+        let mut product = vec![T::ZERO; length * depth];
+        let mut scores = vec![T::ZERO; length * length];
+        for first in (0..self.heads).map(|head| head * depth) {
+            let [queries, keys, values] = [0, width, 2 * width].map(|c| part(rows, length, c + first, depth, stride));
+            let from_out = part(gradient, length, first, depth, width);
+            let probabilities = self.probabilities(rows, length, first / depth);
+            multiply(&mut product, false, View::new(&probabilities, length, length).transposed(), from_out);
+            place(&product, out, 2 * width + first, depth, stride);
+            multiply(&mut scores, false, from_out, values.transposed());
+            for (s, p) in scores.chunks_exact_mut(length).zip(probabilities.chunks_exact(length)) {
+                softmax_backward(s, p, self.scale());
+            }
+            let scores = View::new(&scores, length, length);
+            multiply(&mut product, false, scores, keys);
+            place(&product, out, first, depth, stride);
+            multiply(&mut product, false, scores.transposed(), queries);
+            place(&product, out, width + first, depth, stride);
+        }
+    }
+
+    fn run<T: Number>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+        let input = values::<T>(storage, layout, NAME)?;
+        let mut out = vec![T::ZERO; input.len() / 3];
+        each_piece(split_at_rows(&mut out, self.width, &self.texts.starts), |text, out| {
+            let rows = &input[self.texts.starts[text] * 3 * self.width..][..3 * out.len()];
+            self.text_forward(rows, out);
+        });
+        Ok(T::to_cpu_storage_owned(out))
+    }
+
+    fn gradient<T: Number>(&self, input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let (x_read, g_read) = (Reading::of(input), Reading::of(gradient));
+        let (input_values, gradient) = (x_read.values::<T>(NAME)?, g_read.values::<T>(NAME)?);
+        let mut out = vec![T::ZERO; input_values.len()];
+        each_piece(split_at_rows(&mut out, 3 * self.width, &self.texts.starts), |text, out| {
+            let start = self.texts.starts[text] * self.width;
+            let rows = &input_values[3 * start..][..out.len()];
+            self.text_backward(rows, &gradient[start..][..out.len() / 3], out);
+        });
+        Tensor::from_vec(out, input.shape(), input.device())
+    }
+}
+
+/// `row ← softmax(scale · row)`
+fn softmax<T: Number>(row: &mut [T], scale: T) {
+    let largest = row.iter().fold(T::NEGATIVE_INFINITY, |a, b| if *b > a { *b } else { a });
+    let mut sum = T::ZERO;
+    for value in row.iter_mut() {
+        *value = ((*value - largest) * scale).exponential();
+        sum += *value;
+    }
+    let inverse = T::ONE / sum;
+    row.iter_mut().for_each(|value| *value *= inverse);
+}
+
+/// `gradient ← probabilities · (gradient − Σ probabilities · gradient) · scale`
+fn softmax_backward<T: Number>(gradient: &mut [T], probabilities: &[T], scale: T) {
+    let mut mean = T::ZERO;
+    for (g, p) in gradient.iter().zip(probabilities) {
+        mean += *g * *p;
+    }
+    for (g, p) in gradient.iter_mut().zip(probabilities) {
+        *g = (*g - mean) * *p * scale;
+    }
+}
+
+impl CustomOp1 for Attention {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let out = by_number!(dtype(storage), NAME, self.run(storage, layout))?;
+        Ok((out, (layout.dims()[0], self.width).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+        by_number!(x.dtype(), NAME, self.gradient(x, &g.contiguous()?)).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{assert_close, check_gradients, noise};
+    use super::*;
+
+    fn texts() -> Arc<Packed> {
+        Arc::new(Packed { tokens: vec![0; 8], starts: vec![0, 3, 4, 8] })
+    }
+
+    /// The same from candle's own operators, text by text and head by head.
+    fn composed(input: &Tensor, heads: usize, texts: &Packed) -> Result<Tensor> {
+        let width = input.dim(1)? / 3;
+        let depth = width / heads;
+        let mut rows = Vec::new();
+        for text in texts.starts.windows(2) {
+            let text = input.narrow(0, text[0], text[1] - text[0])?;
+            let mut columns = Vec::new();
+            for head in 0..heads {
+                let part = |n: usize| text.narrow(1, n * width + head * depth, depth)?.contiguous();
+                let scores = (part(0)?.matmul(&part(1)?.t()?.contiguous()?)? / (depth as f64).sqrt())?.exp()?;
+                columns.push(scores.broadcast_div(&scores.sum_keepdim(1)?)?.matmul(&part(2)?)?);
+            }
+            rows.push(Tensor::cat(&columns, 1)?);
+        }
+        Tensor::cat(&rows, 0)
+    }
+
+    #[test]
+    fn it_is_the_composition_of_its_parts() {
+        let input = noise((8, 12), 1);
+        for heads in [1, 2, 4] {
+            let expected = composed(&input, heads, &texts()).expect("composed");
+            assert_close(&attention(&input, heads, &texts()).expect("ours"), &expected, 1e-13);
+        }
+    }
+
+    #[test]
+    fn its_gradient_is_that_of_finite_differences() {
+        check_gradients(&[noise((8, 12), 1)], |v| attention(&v[0], 2, &texts()));
+    }
+}

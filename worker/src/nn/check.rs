@@ -1,0 +1,77 @@
+//! Checks that operators and encoders share in their tests.
+
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+
+/// Numbers between −1 and 1 without pattern, in f64.
+pub(crate) fn noise(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    let shape = shape.into();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678;
+    let values: Vec<f64> = (0..shape.elem_count())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
+}
+
+/// All values in row-major order, as f64.
+pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
+    let flat = tensor.to_dtype(DType::F64).and_then(|t| t.flatten_all());
+    flat.and_then(|t| t.to_vec1()).expect("a tensor in main memory")
+}
+
+/// # Panics
+/// When shapes differ, or values by more than `tolerance`, relative to the larger of 1 and the value expected.
+pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
+    assert_eq!(got.dims(), expected.dims());
+    for (i, (g, e)) in flat(got).into_iter().zip(flat(expected)).enumerate() {
+        assert!((g - e).abs() <= tolerance * e.abs().max(1.0), "value {i}: {g} where {e} was expected");
+    }
+}
+
+/// Compares `backward` of `Σ weights · function(inputs)` with central differences, for every element of every input.
+///
+/// # Panics
+/// When an input gets no gradient, or a wrong one.
+pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let variables: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).expect("a variable")).collect();
+    let score = || -> Result<Tensor> {
+        let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
+        let out = function(&tensors)?;
+        (&out * noise(out.shape(), 99))?.sum_all()
+    };
+    let gradients = score().and_then(|s| s.backward()).expect("a backward pass");
+    for (n, variable) in variables.iter().enumerate() {
+        let gradient = gradients.get(variable).unwrap_or_else(|| panic!("input {n} got no gradient"));
+        let elements: Vec<usize> = (0..variable.elem_count()).collect();
+        check_elements(&format!("input {n}"), variable, gradient, &elements, || score()?.to_scalar());
+    }
+}
+
+/// Compares a gradient with central differences of `score` at some elements of a variable.
+///
+/// # Panics
+/// When they differ.
+pub(crate) fn check_elements(
+    name: &str,
+    variable: &Var,
+    gradient: &Tensor,
+    elements: &[usize],
+    score: impl Fn() -> Result<f64>,
+) {
+    const STEP: f64 = 1e-6;
+    let (original, gradient) = (flat(variable), flat(gradient));
+    let score_at = |i: usize, offset: f64| {
+        let mut moved = original.clone();
+        moved[i] += offset;
+        let moved = Tensor::from_vec(moved, variable.shape(), &Device::Cpu).expect("the same shape");
+        variable.set(&moved).and_then(|()| score()).expect("a forward pass")
+    };
+    for &i in elements {
+        let difference = (score_at(i, STEP) - score_at(i, -STEP)) / (2.0 * STEP);
+        let error = (difference - gradient[i]).abs();
+        assert!(error <= 1e-6 * difference.abs().max(1.0), "{name}, element {i}: {} for {difference}", gradient[i]);
+    }
+    score_at(elements[0], 0.0);
+}

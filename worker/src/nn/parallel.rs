@@ -1,0 +1,88 @@
+//! Work shared out over threads in pieces whose size never depends on how many threads there are, so that neither do
+//! the bits.
+
+use rayon::prelude::*;
+
+use super::number::Number;
+
+/// Below so many values the hand-over costs more than it gains.
+const WORTH_SHARING: usize = 1 << 14;
+
+/// Gives each run of `length` values to `work`, with its number; the last run may be shorter. `scratch` makes what a
+/// thread reuses between runs, and must not carry anything from one to the next.
+pub(crate) fn each_chunk<T: Number, S>(
+    values: &mut [T],
+    length: usize,
+    scratch: impl Fn() -> S + Sync + Send,
+    work: impl Fn(&mut S, usize, &mut [T]) + Sync + Send,
+) {
+    if length == 0 {
+        return;
+    }
+    if values.len() < WORTH_SHARING {
+        let mut state = scratch();
+        values.chunks_mut(length).enumerate().for_each(|(i, chunk)| work(&mut state, i, chunk));
+    } else {
+        values.par_chunks_mut(length).enumerate().for_each_init(scratch, |state, (i, chunk)| work(state, i, chunk));
+    }
+}
+
+/// Gives each of `pieces` to `work`, with its number.
+pub(crate) fn each_piece<P: Send>(pieces: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
+    pieces.into_par_iter().enumerate().for_each(|(i, piece)| work(i, piece));
+}
+
+/// [`each_chunk`], and `Σ` of the `width` sums that `work` leaves for each chunk, added in the order of the chunks.
+pub(crate) fn each_chunk_sum<T: Number>(
+    values: &mut [T],
+    length: usize,
+    width: usize,
+    work: impl Fn(usize, &mut [T], &mut [f64]) + Sync + Send,
+) -> Vec<f64> {
+    let one = |(i, chunk): (usize, &mut [T])| {
+        let mut sums = vec![0.0; width];
+        work(i, chunk, &mut sums);
+        sums
+    };
+    total(values.par_chunks_mut(length.max(1)).enumerate().map(one).collect(), width)
+}
+
+/// `Σ_group work(group)`, each a vector of `length` values, added in the order of the groups.
+pub(crate) fn sum_of_groups<T: Number>(
+    groups: usize,
+    length: usize,
+    work: impl Fn(usize, &mut [T]) + Sync + Send,
+) -> Vec<T> {
+    let parts: Vec<Vec<T>> = (0..groups)
+        .into_par_iter()
+        .map(|group| {
+            let mut part = vec![T::ZERO; length];
+            work(group, &mut part);
+            part
+        })
+        .collect();
+    total(parts, length)
+}
+
+fn total<T: Number>(parts: Vec<Vec<T>>, length: usize) -> Vec<T> {
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_else(|| vec![T::ZERO; length]);
+    for part in parts {
+        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    }
+    total
+}
+
+/// Cuts `values` into consecutive pieces of `width · (ends[i + 1] − ends[i])` values.
+///
+/// # Panics
+/// When `ends` is not ascending or asks for more than there is.
+pub(crate) fn split_at_rows<'a, T>(mut values: &'a mut [T], width: usize, ends: &[usize]) -> Vec<&'a mut [T]> {
+    let mut pieces = Vec::with_capacity(ends.len().saturating_sub(1));
+    for pair in ends.windows(2) {
+        let (piece, rest) = values.split_at_mut(width * (pair[1] - pair[0]));
+        pieces.push(piece);
+        values = rest;
+    }
+    pieces
+}

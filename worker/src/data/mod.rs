@@ -14,10 +14,12 @@
 //!
 //! This module does not know of encoders, turns or the coordinator.
 
+mod audio;
 mod batch;
 mod column;
 mod dataset;
 mod error;
+mod image;
 mod label;
 mod open;
 mod payload;
@@ -25,7 +27,9 @@ pub mod row;
 mod sampler;
 pub mod shard;
 pub mod source;
+mod standardise;
 pub mod synth;
+mod text;
 
 pub use column::ColumnKind;
 pub use dataset::{Dataset, OpenOptions, ValueKind};

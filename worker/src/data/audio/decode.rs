@@ -1,0 +1,144 @@
+//! Sound files to mono samples, with their headers checked against what is there.
+
+use std::io::Cursor;
+
+use bytes::Bytes;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
+use symphonia::core::io::MediaSourceStream;
+use symphonia::core::meta::MetadataOptions;
+
+use super::super::error::SampleError;
+use super::super::image::beginning;
+
+const REPLACE: &str = "the recording is damaged or cut short; replace it, or make the value null";
+/// Sample rates that a recording can have, in Hz.
+const RATES: std::ops::RangeInclusive<u32> = 1000..=768_000;
+/// Samples decoded beyond those needed, so that resampling sees what follows the cut.
+const MARGIN: usize = 4096;
+
+/// Mono samples in [-1, 1].
+#[derive(Debug)]
+pub(super) struct Recording {
+    /// Hz.
+    pub(super) rate: u32,
+    /// The mean of all channels.
+    pub(super) samples: Vec<f32>,
+}
+
+/// Whether a file begins as WAV, FLAC or MP3 do.
+pub(in super::super) fn is_audio(bytes: &[u8]) -> bool {
+    container(bytes).is_some()
+}
+
+fn container(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Some("WAV"),
+        [b'f', b'L', b'a', b'C', ..] => Some("FLAC"),
+        [b'I', b'D', b'3', ..] => Some("MP3"),
+        [0xff, second, ..] if second & 0xe6 == 0xe2 => Some("MP3"),
+        _ => None,
+    }
+}
+
+/// Decodes the first `seconds` of a file, and a little more.
+pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleError> {
+    let Some(container) = container(bytes) else {
+        let what = format!("not audio that can be read (it begins with {})", beginning(bytes));
+        return Err(SampleError::new(what, "store it as WAV, FLAC or MP3"));
+    };
+    if container == "WAV" {
+        check_wav(bytes)?;
+    }
+    let failed = |error: Error| SampleError::new(format!("the {container} cannot be decoded: {error}"), REPLACE);
+    let mut format = open(bytes).map_err(failed)?;
+    let track = format.default_track(TrackType::Audio).ok_or_else(|| failed(Error::Unsupported("no audio track")))?;
+    let id = track.id;
+    let promised = track.num_frames.filter(|_| container != "MP3");
+    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
+    let parameters = parameters.ok_or_else(|| failed(Error::Unsupported("no parameters of the codec")))?;
+    let options = AudioDecoderOptions::default().verify(container == "FLAC");
+    let mut decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(failed)?;
+    let (recording, ended) = samples(format.as_mut(), decoder.as_mut(), id, seconds)?.map_err(failed)?;
+    let there = recording.samples.len() as u64;
+    match promised {
+        Some(promised) if ended && there < promised => Err(SampleError::new(
+            format!("the {container}'s header promises {promised} samples, but {there} are there"),
+            REPLACE,
+        )),
+        _ if there == 0 => Err(SampleError::new(format!("the {container} has no samples"), REPLACE)),
+        _ => Ok(recording),
+    }
+}
+
+fn open(bytes: &[u8]) -> Result<Box<dyn FormatReader>, Error> {
+    let stream = MediaSourceStream::new(Box::new(Cursor::new(Bytes::copy_from_slice(bytes))), Default::default());
+    symphonia::default::get_probe().probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
+}
+
+/// The samples, and whether the end of the file was reached.
+fn samples(
+    format: &mut dyn FormatReader,
+    decoder: &mut dyn AudioDecoder,
+    track: u32,
+    seconds: f64,
+) -> Result<Result<(Recording, bool), Error>, SampleError> {
+    let mut recording = Recording { rate: 0, samples: Vec::new() };
+    let mut interleaved: Vec<f32> = Vec::new();
+    loop {
+        let packet = match format.next_packet() {
+            Ok(Some(packet)) if packet.track_id == track => packet,
+            Ok(Some(_)) => continue,
+            Ok(None) => return Ok(Ok((recording, true))),
+            Err(error) => return Ok(Err(error)),
+        };
+        let decoded = match decoder.decode(&packet) {
+            Ok(decoded) => decoded,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (rate, channels) = (decoded.spec().rate(), decoded.spec().channels().count());
+        check_rate(rate, recording.rate, channels)?;
+        recording.rate = rate;
+        decoded.copy_to_vec_interleaved(&mut interleaved);
+        let scale = 1.0 / channels as f32;
+        recording.samples.extend(interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() * scale));
+        if recording.samples.iter().rev().take(interleaved.len() / channels).any(|sample| !sample.is_finite()) {
+            return Err(SampleError::new("a sample is not a finite number", REPLACE));
+        }
+        if recording.samples.len() >= (seconds * f64::from(rate)).ceil() as usize + MARGIN {
+            return Ok(Ok((recording, false)));
+        }
+    }
+}
+
+fn check_rate(rate: u32, before: u32, channels: usize) -> Result<(), SampleError> {
+    if !RATES.contains(&rate) {
+        let what = format!("its header says {rate} Hz, which is not between {} and {}", RATES.start(), RATES.end());
+        return Err(SampleError::new(what, REPLACE));
+    }
+    if (before != 0 && before != rate) || channels == 0 {
+        return Err(SampleError::new(format!("its sample rate changes from {before} to {rate} Hz, or it has no channels"), REPLACE));
+    }
+    Ok(())
+}
+
+/// Whether the chunks of a WAV file are as long as they say. Writers that could not seek leave a length of 2³² - 1.
+fn check_wav(bytes: &[u8]) -> Result<(), SampleError> {
+    let mut at = 12;
+    while let Some(header) = bytes.get(at..at + 8) {
+        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        let there = bytes.len() - at - 8;
+        if length != u32::MAX && length as usize > there {
+            let name = header[..4].escape_ascii();
+            let what = format!("the WAV's header promises {length} bytes in its `{name}` chunk, but {there} are there");
+            return Err(SampleError::new(what, REPLACE));
+        }
+        if header.starts_with(b"data") {
+            return Ok(());
+        }
+        at += 8 + length as usize + length as usize % 2;
+    }
+    Err(SampleError::new("the WAV has no `data` chunk", REPLACE))
+}

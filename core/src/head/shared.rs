@@ -281,3 +281,6 @@ fn check_finite<T: Real>(head: &Head<T>, optimizer: &Optimizer<T>) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,10 @@ pub struct SampleError {
 
 impl SampleError {
     pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 
@@ -152,7 +155,9 @@ pub enum DataError {
         reason: String,
     },
     /// The temporary file that holds what does not fit in memory.
-    #[error("the temporary file in `{folder}` that holds samples beyond the memory bound: {source}; free space there or set TMPDIR")]
+    #[error(
+        "the temporary file in `{folder}` that holds samples beyond the memory bound: {source}; free space there or set TMPDIR"
+    )]
     Spool {
         /// Where it is.
         folder: String,

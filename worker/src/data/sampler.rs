@@ -23,7 +23,13 @@ impl Sampler {
     /// Over `samples` samples in batches of `batch`; both at least 1.
     #[must_use]
     pub fn new(seed: u64, modality: ModalityName, samples: usize, batch: u32) -> Self {
-        Self { seed, modality, samples: (samples as u32).max(1), batch: batch.max(1), latest: Mutex::new(None) }
+        Self {
+            seed,
+            modality,
+            samples: (samples as u32).max(1),
+            batch: batch.max(1),
+            latest: Mutex::new(None),
+        }
     }
 
     /// ⌈samples / batch⌉.
@@ -48,7 +54,10 @@ impl Sampler {
         {
             return Arc::clone(permutation);
         }
-        let mut stream = rng::stream(self.seed, &["shuffle".into(), self.modality.as_str().into(), epoch.into()]);
+        let mut stream = rng::stream(
+            self.seed,
+            &["shuffle".into(), self.modality.as_str().into(), epoch.into()],
+        );
         let permutation = Arc::new(rng::permutation(&mut stream, self.samples));
         *latest = Some((epoch, Arc::clone(&permutation)));
         permutation

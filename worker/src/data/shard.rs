@@ -49,7 +49,9 @@ impl Shard {
                     let bytes = source.read_ranges(&ranges).await?;
                     decoder.push_ranges(ranges, bytes).map_err(damaged)?;
                 }
-                DecodeResult::Finished => return Err(damaged(ParquetError::General("the footer has no content".into()))),
+                DecodeResult::Finished => {
+                    return Err(damaged(ParquetError::General("the footer has no content".into())));
+                }
             }
         };
         let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new()).map_err(damaged)?;
@@ -83,7 +85,12 @@ impl Shard {
             file: self.source.url().to_owned(),
             column: column.to_owned(),
             key,
-            there: self.schema().fields().iter().map(|field| field.name().clone()).collect(),
+            there: self
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect(),
         })
     }
 
@@ -100,7 +107,10 @@ impl Shard {
             .with_projection(mask)
             .build()
             .map_err(|error| damaged(&self.source, &error))?;
-        Ok(Rows { source: self.source.clone(), decoder })
+        Ok(Rows {
+            source: self.source.clone(),
+            decoder,
+        })
     }
 }
 
@@ -118,16 +128,30 @@ impl Rows {
     /// A file that cannot be reached any more or is damaged.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, DataError> {
         loop {
-            match self.decoder.try_decode().map_err(|error| damaged(&self.source, &error))? {
+            match self
+                .decoder
+                .try_decode()
+                .map_err(|error| damaged(&self.source, &error))?
+            {
                 DecodeResult::Data(batch) => return Ok(Some(batch)),
                 DecodeResult::Finished => return Ok(None),
                 DecodeResult::NeedsData(ranges) => {
                     if let Some(range) = ranges.iter().find(|range| range.end > self.source.size()) {
-                        let reason = format!("its footer names bytes up to {}, but it has {}", range.end, self.source.size());
-                        return Err(file_error(&self.source, reason, "the file is damaged or cut short; copy it again"));
+                        let reason = format!(
+                            "its footer names bytes up to {}, but it has {}",
+                            range.end,
+                            self.source.size()
+                        );
+                        return Err(file_error(
+                            &self.source,
+                            reason,
+                            "the file is damaged or cut short; copy it again",
+                        ));
                     }
                     let bytes = self.source.read_ranges(&ranges).await?;
-                    self.decoder.push_ranges(ranges, bytes).map_err(|error| damaged(&self.source, &error))?;
+                    self.decoder
+                        .push_ranges(ranges, bytes)
+                        .map_err(|error| damaged(&self.source, &error))?;
                 }
             }
         }
@@ -135,11 +159,19 @@ impl Rows {
 }
 
 fn file_error(source: &Source, reason: String, remedy: &str) -> DataError {
-    DataError::File { file: source.url().to_owned(), reason, remedy: remedy.to_owned() }
+    DataError::File {
+        file: source.url().to_owned(),
+        reason,
+        remedy: remedy.to_owned(),
+    }
 }
 
 fn damaged(source: &Source, error: &ParquetError) -> DataError {
-    file_error(source, format!("cannot be read as Parquet: {error}"), "the file is damaged or cut short; copy or write it again")
+    file_error(
+        source,
+        format!("cannot be read as Parquet: {error}"),
+        "the file is damaged or cut short; copy or write it again",
+    )
 }
 
 /// Why a file does not end as Parquet does: it never was, or its end is missing.
@@ -147,7 +179,10 @@ async fn no_footer(source: &Source) -> DataError {
     match source.read(0..source.size().min(4)).await {
         Ok(start) if start == b"PAR1".as_slice() => file_error(
             source,
-            format!("begins as Parquet, but its {} bytes do not end with a footer", source.size()),
+            format!(
+                "begins as Parquet, but its {} bytes do not end with a footer",
+                source.size()
+            ),
             "the file is cut short; copy or write it again",
         ),
         Ok(_) => file_error(

@@ -17,7 +17,8 @@ pub(super) enum Cutter {
 impl Cutter {
     /// Reads a `tokenizer.json`; the error says what is wrong with it.
     pub(super) fn from_json(file: Bytes) -> Result<Self, String> {
-        let mut tokenizer = Tokenizer::from_bytes(&file).map_err(|error| format!("not a tokenizer that can be read: {error}"))?;
+        let mut tokenizer =
+            Tokenizer::from_bytes(&file).map_err(|error| format!("not a tokenizer that can be read: {error}"))?;
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
         Ok(Self::File(Box::new(tokenizer), file))
@@ -42,7 +43,10 @@ impl Cutter {
             Self::Byte => text.bytes().take(max_tokens).map(u32::from).collect(),
             Self::File(tokenizer, _) => {
                 let encoding = tokenizer.encode_fast(text, true).map_err(|error| {
-                    SampleError::new(format!("the tokenizer cannot cut it: {error}"), "correct the text or change the tokenizer")
+                    SampleError::new(
+                        format!("the tokenizer cannot cut it: {error}"),
+                        "correct the text or change the tokenizer",
+                    )
                 })?;
                 encoding.get_ids().iter().take(max_tokens).copied().collect()
             }

@@ -38,12 +38,20 @@ impl Location {
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.is_empty() {
-            return Err(bad(name, "the part after `://` is missing; write for example `s3://bucket/folder/train-*.parquet`"));
+            return Err(bad(
+                name,
+                "the part after `://` is missing; write for example `s3://bucket/folder/train-*.parquet`",
+            ));
         }
         install_crypto_provider();
         let root = format!("{scheme}://{authority}");
         let store = remote(scheme, &root).map_err(|reason| bad(name, &reason))?;
-        Ok(Self { store, root, segments: cut(path), lists: !scheme.starts_with("http") })
+        Ok(Self {
+            store,
+            root,
+            segments: cut(path),
+            lists: !scheme.starts_with("http"),
+        })
     }
 
     fn local(path: &str, name: &str) -> Result<Self, DataError> {
@@ -53,18 +61,33 @@ impl Location {
         };
         let mut segments = Vec::new();
         for segment in cut(text) {
-            if segment == ".." { drop(segments.pop()) } else { segments.push(segment) }
+            if segment == ".." {
+                drop(segments.pop())
+            } else {
+                segments.push(segment)
+            }
         }
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), root: String::new(), segments, lists: true })
+        Ok(Self {
+            store: Arc::new(LocalFileSystem::new()),
+            root: String::new(),
+            segments,
+            lists: true,
+        })
     }
 }
 
 fn cut(path: &str) -> Vec<String> {
-    path.split('/').filter(|segment| !segment.is_empty() && *segment != ".").map(str::to_owned).collect()
+    path.split('/')
+        .filter(|segment| !segment.is_empty() && *segment != ".")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn bad(name: &str, reason: &str) -> DataError {
-    DataError::Location { location: name.to_owned(), reason: reason.to_owned() }
+    DataError::Location {
+        location: name.to_owned(),
+        reason: reason.to_owned(),
+    }
 }
 
 /// TLS needs its provider named once in a process; another part may have done so already.
@@ -75,7 +98,11 @@ fn install_crypto_provider() {
 
 fn retry() -> RetryConfig {
     RetryConfig {
-        backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2.0 },
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+        },
         max_retries: 2,
         retry_timeout: Duration::from_secs(10),
     }
@@ -108,9 +135,18 @@ fn remote(scheme: &str, root: &str) -> Result<Arc<dyn ObjectStore>, String> {
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as _),
-        other => return Err(format!("`{other}` is not a scheme that can be read; use a path, file, s3, gs, az, http or https")),
+        other => {
+            return Err(format!(
+                "`{other}` is not a scheme that can be read; use a path, file, s3, gs, az, http or https"
+            ));
+        }
     };
-    store.map_err(|error| format!("{}; check the URL and this store's environment variables", super::innermost(&error)))
+    store.map_err(|error| {
+        format!(
+            "{}; check the URL and this store's environment variables",
+            super::innermost(&error)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -125,7 +161,10 @@ mod tests {
         };
         assert_eq!(of("/a//b/./c-*.parquet"), (String::new(), "a|b|c-*.parquet".to_owned()));
         assert_eq!(of("file:///a/../b"), (String::new(), "b".to_owned()));
-        assert_eq!(of("http://host:81/x/y.parquet"), ("http://host:81".to_owned(), "x|y.parquet".to_owned()));
+        assert_eq!(
+            of("http://host:81/x/y.parquet"),
+            ("http://host:81".to_owned(), "x|y.parquet".to_owned())
+        );
     }
 
     #[test]

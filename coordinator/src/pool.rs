@@ -1,0 +1,346 @@
+//! The workers that have registered, and which job has which of them.
+//!
+//! Invariants: a worker id is registered once at a time; a worker has one job at most; a free worker goes to the first job, in
+//! order of submission, that lists its modality and has nobody for it; a released worker is free when it says so itself, because
+//! until then it may still be computing.
+//!
+//! The pool sends nothing: each worker's session watches its [`Place`] and tells job and worker, so that everything about one
+//! worker comes in order. The lock is held for a few map operations and never across an await.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use antiphon_core::ids::{JobId, ModalityName, WorkerId};
+use tokio::sync::{mpsc, watch};
+
+use crate::seam::JobInput;
+
+/// Why a worker was not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// The id is taken.
+    #[error("worker `{worker}` is registered already; stop the other one, or give this one another id")]
+    Duplicate {
+        /// The id.
+        worker: WorkerId,
+    },
+}
+
+/// Where a worker stands.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// Waiting for a job.
+    Free,
+    /// It has a job.
+    Assigned(Assignment),
+    /// It is to let go of its job, and has not said yet that it has.
+    Releasing {
+        /// The job.
+        job: JobId,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// A worker's job.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The job.
+    pub job: JobId,
+    /// The job's inbox.
+    pub inbox: mpsc::Sender<JobInput>,
+}
+
+/// The registered workers. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Pool {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    workers: BTreeMap<WorkerId, Worker>,
+    /// In order of submission.
+    jobs: Vec<JobPlaces>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    modality: ModalityName,
+    place: watch::Sender<Place>,
+}
+
+#[derive(Debug)]
+struct JobPlaces {
+    job: JobId,
+    inbox: mpsc::Sender<JobInput>,
+    places: BTreeMap<ModalityName, Option<WorkerId>>,
+}
+
+/// A worker's hold on its id; dropping it takes the worker out of the pool.
+#[derive(Debug)]
+pub struct Registration {
+    pool: Pool,
+    worker: WorkerId,
+    modality: ModalityName,
+    place: watch::Receiver<Place>,
+}
+
+/// How many workers a modality has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Registered.
+    pub registered: usize,
+    /// Of these, without a job.
+    pub free: usize,
+}
+
+impl Pool {
+    /// Takes a worker in, and gives it a job if one waits for its modality.
+    ///
+    /// # Errors
+    /// Its id is taken.
+    pub fn register(&self, worker: WorkerId, modality: ModalityName) -> Result<Registration, RegisterError> {
+        let mut state = self.lock();
+        if state.workers.contains_key(&worker) {
+            return Err(RegisterError::Duplicate { worker });
+        }
+        let (place, mut watched) = watch::channel(Place::Free);
+        watched.mark_unchanged();
+        state.workers.insert(worker.clone(), Worker { modality: modality.clone(), place });
+        state.fill_places();
+        drop(state);
+        Ok(Registration { pool: self.clone(), worker, modality, place: watched })
+    }
+
+    /// Takes a job in, behind those before it, and gives it the workers that are free.
+    pub fn add_job(&self, job: JobId, modalities: &[ModalityName], inbox: mpsc::Sender<JobInput>) {
+        let mut state = self.lock();
+        let places = modalities.iter().map(|modality| (modality.clone(), None)).collect();
+        state.jobs.push(JobPlaces { job, inbox, places });
+        state.fill_places();
+    }
+
+    /// Forgets a job that is over; its workers are to let go of it.
+    pub fn remove_job(&self, job: &JobId, reason: &str) {
+        let mut state = self.lock();
+        let Some(at) = state.jobs.iter().position(|entry| entry.job == *job) else { return };
+        let workers: Vec<WorkerId> = state.jobs.remove(at).places.into_values().flatten().collect();
+        for worker in workers {
+            state.begin_release(&worker, job, reason);
+        }
+    }
+
+    /// How many workers `modality` has.
+    #[must_use]
+    pub fn counts(&self, modality: &ModalityName) -> Counts {
+        let state = self.lock();
+        let of_modality = state.workers.values().filter(|worker| worker.modality == *modality);
+        of_modality.fold(Counts::default(), |counts, worker| Counts {
+            registered: counts.registered + 1,
+            free: counts.free + usize::from(worker.is_free()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registration {
+    /// Who it is.
+    #[must_use]
+    pub fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    /// Its modality.
+    #[must_use]
+    pub fn modality(&self) -> &ModalityName {
+        &self.modality
+    }
+
+    /// The worker's next place, when it has changed. Places that lasted too short to be seen are left out.
+    pub async fn next_place(&mut self) -> Place {
+        // The sender lives in the pool as long as this registration does.
+        let _changed = self.place.changed().await;
+        self.place.borrow_and_update().clone()
+    }
+
+    /// The worker says that it has let go of its job.
+    pub fn released(&self) {
+        let mut state = self.pool.lock();
+        if let Some(worker) = state.workers.get(&self.worker)
+            && matches!(*worker.place.borrow(), Place::Releasing { .. })
+        {
+            worker.place.send_replace(Place::Free);
+        }
+        state.fill_places();
+    }
+
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.workers.remove(&self.worker);
+        state.empty_place_of(&self.worker);
+        state.fill_places();
+    }
+}
+
+/// What a job's task may ask of the pool.
+#[derive(Debug, Clone)]
+pub struct JobWorkers {
+    pool: Pool,
+    job: JobId,
+}
+
+impl JobWorkers {
+    /// The workers of `job`.
+    #[must_use]
+    pub fn new(pool: Pool, job: JobId) -> Self {
+        Self { pool, job }
+    }
+
+    /// Lets go of a worker while the job goes on: nothing more comes from it, it is told, and its place is filled again.
+    /// A worker that is not the job's is left alone.
+    pub fn release(&self, worker: &WorkerId, reason: &str) {
+        let mut state = self.pool.lock();
+        let entry = state.jobs.iter().find(|entry| entry.job == self.job);
+        if entry.is_some_and(|entry| entry.places.values().flatten().any(|held| held == worker)) {
+            state.empty_place_of(worker);
+            state.begin_release(worker, &self.job, reason);
+            state.fill_places();
+        }
+    }
+
+    /// How many workers `modality` has, whosesoever they are: for the reason of a wait.
+    #[must_use]
+    pub fn counts(&self, modality: &ModalityName) -> Counts {
+        self.pool.counts(modality)
+    }
+}
+
+impl State {
+    fn fill_places(&mut self) {
+        for entry in &mut self.jobs {
+            for (modality, place) in entry.places.iter_mut().filter(|(_, place)| place.is_none()) {
+                let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
+                let Some((id, worker)) = free else { continue };
+                *place = Some(id.clone());
+                let assignment = Assignment { job: entry.job.clone(), inbox: entry.inbox.clone() };
+                worker.place.send_replace(Place::Assigned(assignment));
+            }
+        }
+    }
+
+    fn empty_place_of(&mut self, worker: &WorkerId) {
+        for place in self.jobs.iter_mut().flat_map(|entry| entry.places.values_mut()) {
+            if place.as_ref() == Some(worker) {
+                *place = None;
+            }
+        }
+    }
+
+    fn begin_release(&mut self, worker: &WorkerId, job: &JobId, reason: &str) {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.place.send_replace(Place::Releasing { job: job.clone(), reason: reason.to_owned() });
+        }
+    }
+}
+
+impl Worker {
+    fn is_free(&self) -> bool {
+        matches!(*self.place.borrow(), Place::Free)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str) -> JobId {
+        name.try_into().expect("a job id")
+    }
+
+    fn modality(name: &str) -> ModalityName {
+        name.try_into().expect("a modality")
+    }
+
+    fn worker(pool: &Pool, id: &str, of: &str) -> Registration {
+        pool.register(id.try_into().expect("a worker id"), modality(of)).expect("the id is free")
+    }
+
+    fn job_of(registration: &Registration) -> Option<String> {
+        match &*registration.place.borrow() {
+            Place::Assigned(assignment) => Some(assignment.job.to_string()),
+            Place::Free | Place::Releasing { .. } => None,
+        }
+    }
+
+    fn add(pool: &Pool, id: &str, modalities: &[&str]) {
+        let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
+        pool.add_job(job(id), &modalities, mpsc::channel(1).0);
+    }
+
+    #[test]
+    fn jobs_are_served_in_order_of_submission() {
+        let pool = Pool::default();
+        add(&pool, "first", &["audio", "image"]);
+        add(&pool, "second", &["audio"]);
+        let (a, b, c) = (worker(&pool, "z", "audio"), worker(&pool, "y", "audio"), worker(&pool, "x", "audio"));
+        assert_eq!(job_of(&a).as_deref(), Some("first"));
+        assert_eq!(job_of(&b).as_deref(), Some("second"));
+        assert_eq!(job_of(&c), None);
+        assert_eq!(pool.counts(&modality("audio")), Counts { registered: 3, free: 1 });
+    }
+
+    #[test]
+    fn an_id_is_registered_once_at_a_time() {
+        let pool = Pool::default();
+        let first = worker(&pool, "w", "audio");
+        let again = pool.register(first.worker().clone(), modality("image"));
+        let message = again.expect_err("the id is taken").to_string();
+        assert_eq!(message, "worker `w` is registered already; stop the other one, or give this one another id");
+        drop(first);
+        assert_eq!(worker(&pool, "w", "image").modality().as_str(), "image");
+    }
+
+    #[test]
+    fn a_lost_workers_place_goes_to_a_free_one() {
+        let pool = Pool::default();
+        let (a, b) = (worker(&pool, "a", "audio"), worker(&pool, "b", "audio"));
+        add(&pool, "j", &["audio"]);
+        assert_eq!((job_of(&a).as_deref(), job_of(&b)), (Some("j"), None));
+        drop(a);
+        assert_eq!(job_of(&b).as_deref(), Some("j"));
+    }
+
+    #[test]
+    fn a_worker_is_free_once_it_has_said_so() {
+        let pool = Pool::default();
+        let a = worker(&pool, "a", "audio");
+        add(&pool, "first", &["audio"]);
+        add(&pool, "second", &["audio"]);
+        a.released();
+        assert_eq!(job_of(&a).as_deref(), Some("first"), "nobody asked it to let go");
+        pool.remove_job(&job("first"), "over");
+        assert_eq!(job_of(&a), None, "it has not let go yet");
+        a.released();
+        assert_eq!(job_of(&a).as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn a_job_lets_go_of_its_own_workers_only() {
+        let pool = Pool::default();
+        let (a, b) = (worker(&pool, "a", "audio"), worker(&pool, "b", "audio"));
+        add(&pool, "first", &["audio"]);
+        add(&pool, "second", &["audio"]);
+        let workers = JobWorkers::new(pool.clone(), job("first"));
+        workers.release(b.worker(), "mistaken");
+        assert_eq!(job_of(&b).as_deref(), Some("second"));
+        workers.release(a.worker(), "too slow");
+        assert!(matches!(&*a.place.borrow(), Place::Releasing { reason, .. } if reason == "too slow"));
+    }
+}

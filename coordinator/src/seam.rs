@@ -1,0 +1,144 @@
+//! The seam between the shell (server, registry, pool) and the task that owns one job.
+//!
+//! ```text
+//! shell ── JobConfig ──▶ job::spawn ──▶ JobHandle
+//!                                         inbox   JobInput: workers joining and leaving, their messages, stop
+//!                                         status  what people are told
+//! job task ── outbound of each worker ──▶ CoordinatorMessage
+//! ```
+//! Everything about one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the places of the
+//! specification's modalities by itself, one worker each, and fills a place again whose worker is gone. When the task ends, the
+//! shell closes the event log, tells the job's workers to release it, and frees them.
+
+use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
+use antiphon_core::spec::JobSpec;
+use antiphon_proto::v1;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
+use tokio::sync::{mpsc, watch};
+
+use crate::events::EventLog;
+use crate::pool::JobWorkers;
+
+/// Messages that wait for a job before its workers' streams are held back.
+pub const INBOX: usize = 64;
+
+/// All that a job's task begins with.
+#[derive(Debug)]
+pub struct JobConfig {
+    /// The job.
+    pub id: JobId,
+    /// What to do.
+    pub spec: JobSpec,
+    /// The reign under which it runs.
+    pub term: Term,
+    /// Where its checkpoints go.
+    pub store: CheckpointStore,
+    /// Where to begin, if not at the beginning.
+    pub resume: Option<Checkpoint>,
+    /// Where events are appended; the shell closes it when the task ends.
+    pub events: EventLog,
+    /// To let go of a worker before the job ends.
+    pub workers: JobWorkers,
+    /// Bytes that one tensor off the wire may have.
+    pub tensor_bytes: usize,
+}
+
+/// What the shell holds of a running job.
+#[derive(Debug)]
+pub struct JobHandle {
+    /// Bounded; use a capacity of [`INBOX`].
+    pub inbox: mpsc::Sender<JobInput>,
+    /// The newest status; the last one says how the job ended.
+    pub status: watch::Receiver<JobStatus>,
+    /// Ends when the job does.
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+/// What a job's task is told.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all inputs are messages, so a box would only add an allocation to each")]
+pub enum JobInput {
+    /// The pool lent this worker to the job.
+    WorkerJoined {
+        /// Who.
+        worker: WorkerId,
+        /// For which modality.
+        modality: ModalityName,
+        /// To send to it. Full while the worker does not read.
+        outbound: mpsc::Sender<v1::CoordinatorMessage>,
+    },
+    /// The worker is lost to the job, and will not answer.
+    WorkerGone {
+        /// Who.
+        worker: WorkerId,
+        /// In words.
+        why: String,
+    },
+    /// A worker says something about this job. Names are valid; tensors and numbers are not checked yet.
+    FromWorker {
+        /// Who.
+        worker: WorkerId,
+        /// What: never `register`, `heartbeat` or `released`, which the shell answers.
+        message: v1::worker_message::Message,
+    },
+    /// Stop at the next turn boundary, with a checkpoint.
+    Stop,
+}
+
+/// What people are told of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobStatus {
+    /// In a word.
+    pub state: JobState,
+    /// What it waits for, or why it ended; empty while it runs.
+    pub reason: String,
+    /// Turns applied.
+    pub turn: Turn,
+    /// Turns planned; None while unknown.
+    pub turns: Option<u64>,
+    /// URL of the newest complete checkpoint.
+    pub checkpoint: Option<String>,
+}
+
+impl JobStatus {
+    /// Waiting, for the reason given, before anything has happened.
+    #[must_use]
+    pub fn waiting(reason: impl Into<String>) -> Self {
+        Self { state: JobState::Waiting, reason: reason.into(), turn: Turn(0), turns: None, checkpoint: None }
+    }
+}
+
+/// How a job is doing, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    /// For workers, or for its data to be opened.
+    Waiting,
+    /// Turns are taken.
+    Running,
+    /// It reached its length.
+    Succeeded,
+    /// It could not go on.
+    Failed,
+    /// It was asked to stop.
+    Stopped,
+}
+
+impl JobState {
+    /// Whether the job is over.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Stopped)
+    }
+}
+
+impl From<JobState> for v1::JobState {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Waiting => Self::Waiting,
+            JobState::Running => Self::Running,
+            JobState::Succeeded => Self::Succeeded,
+            JobState::Failed => Self::Failed,
+            JobState::Stopped => Self::Stopped,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The manifest: what a checkpoint holds, and that it is complete.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::digest::Sha256Hash;
+use antiphon_core::ids::{JobId, ModalityName, Term, Turn};
+use serde::{Deserialize, Serialize};
+
+/// Name of the manifest inside a checkpoint's folder.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The format that this software writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The job.
+    pub job: JobId,
+    /// Of the coordinator that wrote it.
+    pub term: Term,
+    /// Turns applied so far.
+    pub turn: Turn,
+    /// Epochs of the job that are complete.
+    pub epoch: u64,
+    /// The job's specification, every default written out.
+    pub specification: serde_json::Value,
+    /// File name to size and hash.
+    pub parts: BTreeMap<String, PartEntry>,
+    /// What checkpoints are compared by, if this very state was evaluated on the validation split; more is better.
+    #[serde(default)]
+    pub score: Option<f64>,
+    /// Weights of the modalities that are most accurate on the validation split, if they were sought.
+    #[serde(default)]
+    pub fusion_weights: Option<BTreeMap<ModalityName, f64>>,
+    /// The state of the turn machine; only the software that wrote it looks inside.
+    pub state: serde_json::Value,
+}
+
+/// A part of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartEntry {
+    /// Bytes.
+    pub size: u64,
+    /// Of its bytes.
+    pub sha256: Sha256Hash,
+}
+
+/// Read before anything else, so that a newer format is named as such.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+impl Manifest {
+    /// The text that is stored: JSON for people to read, ending in a line break.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("a manifest's maps have text keys");
+        format!("{text}\n")
+    }
+
+    /// The manifest in `bytes`, or what is wrong with it.
+    ///
+    /// # Errors
+    /// In words: not JSON, a newer format, a field missing or wrong, a part whose name is not a file's.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if format != FORMAT {
+            return Err(format!("its format is {format}, but this software reads {FORMAT}; use the version that wrote it"));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match manifest.parts.keys().find(|name| !is_part_name(name)) {
+            None => Ok(manifest),
+            Some(name) => Err(format!("{name:?} is not the name of a part")),
+        }
+    }
+}
+
+/// Whether `text` can be a file of a checkpoint: it must not lead out of the checkpoint's folder.
+fn is_part_name(text: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !text.is_empty() && !text.starts_with('.') && text.bytes().all(fine)
+}

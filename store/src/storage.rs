@@ -1,0 +1,240 @@
+//! Object stores by URL: a local folder, memory, S3, Google Cloud Storage, Azure Blob Storage.
+//!
+//! Credentials and endpoints come from each cloud's usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+//! `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). Requests are retried, and given up
+//! after a bounded time.
+
+use std::collections::BTreeMap;
+use std::path::{Component, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, RetryConfig};
+use url::Url;
+
+const SCHEMES: &str = "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The text is no URL.
+    #[error("`{url}` is not a URL ({source}); use {SCHEMES}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        source: url::ParseError,
+    },
+    /// A URL of a kind that is not served.
+    #[error("`{url}`: there is no store for `{scheme}://`; use {SCHEMES}")]
+    Scheme {
+        /// What was given.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// A URL without bucket, container or name.
+    #[error("`{url}` names no bucket, container or store; use {SCHEMES}")]
+    NoBucket {
+        /// What was given.
+        url: String,
+    },
+    /// A path that cannot be an object's.
+    #[error("`{url}` is not a usable path: {source}")]
+    Path {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        source: object_store::path::Error,
+    },
+    /// A relative path, and no working folder to begin it.
+    #[error("`{url}` is relative, but the working folder cannot be told: {source}")]
+    WorkingFolder {
+        /// What was given.
+        url: String,
+        /// What is wrong.
+        source: std::io::Error,
+    },
+    /// The store's settings are wrong or missing.
+    #[error("`{url}` cannot be opened: {source}; check the credentials and endpoint in the environment")]
+    Settings {
+        /// What was given.
+        url: String,
+        /// What is wrong.
+        source: object_store::Error,
+    },
+}
+
+/// A place in an object store: everything below a prefix. Clones share the store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    /// Without the prefix, ending in `/`: `s3://bucket/`, `memory://name/`, `/`.
+    base: String,
+}
+
+impl Store {
+    /// Opens `url`. Nothing is read or written yet, so an unreachable server shows at the first request.
+    ///
+    /// # Errors
+    /// The URL is of no known kind, or the settings for it are incomplete.
+    pub fn open(url: &str) -> Result<Self, StorageError> {
+        if !url.contains("://") {
+            return local(url, std::path::Path::new(url));
+        }
+        let parsed = Url::parse(url).map_err(|source| StorageError::Url { url: url.to_owned(), source })?;
+        match parsed.scheme() {
+            "file" => match parsed.to_file_path() {
+                Ok(path) => local(url, &path),
+                Err(()) => Err(StorageError::NoBucket { url: url.to_owned() }),
+            },
+            "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => remote(url, &parsed),
+            scheme => Err(StorageError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() }),
+        }
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Where this place begins in it.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The place called `name` below this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self { objects: Arc::clone(&self.objects), prefix: self.prefix.clone().join(name), base: self.base.clone() }
+    }
+
+    /// The object called `name` in this place.
+    #[must_use]
+    pub fn object(&self, name: &str) -> Path {
+        self.prefix.clone().join(name)
+    }
+
+    /// The last name of the prefix.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.prefix.filename()
+    }
+
+    /// The URL of this place, which [`Store::open`] takes anywhere (a local folder's is its absolute path).
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}{}", self.base, self.prefix)
+    }
+}
+
+/// Installs the one cryptographic provider of this process for TLS; every call but the first does nothing.
+pub fn install_crypto_provider() {
+    // The error is that one is installed already, which is what was asked for.
+    let _installed_before = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
+    let absolute = std::path::absolute(path)
+        .map_err(|source| StorageError::WorkingFolder { url: url.to_owned(), source })?;
+    let prefix = Path::from_absolute_path(without_dots(&absolute))
+        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
+    let objects = LocalFileSystem::new().with_fsync(true);
+    Ok(Store { objects: Arc::new(objects), prefix, base: "/".to_owned() })
+}
+
+/// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
+fn without_dots(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(component),
+        }
+    }
+    plain
+}
+
+fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
+    let host = parsed.host_str().filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| StorageError::NoBucket { url: url.to_owned() })?;
+    let prefix = Path::from_url_path(parsed.path())
+        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
+    let account = if parsed.username().is_empty() { String::new() } else { format!("{}@", parsed.username()) };
+    let base = format!("{}://{account}{host}/", parsed.scheme());
+    let objects: Arc<dyn ObjectStore> = if parsed.scheme() == "memory" {
+        memory(host)
+    } else {
+        cloud(url, parsed.scheme()).map_err(|source| StorageError::Settings { url: url.to_owned(), source })?
+    };
+    Ok(Store { objects, prefix, base })
+}
+
+/// Stores in memory are shared by all of the process that call them by the same name.
+fn memory(name: &str) -> Arc<dyn ObjectStore> {
+    static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let store: Arc<InMemory> = Arc::clone(stores.entry(name.to_owned()).or_default());
+    store
+}
+
+fn cloud(url: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+    install_crypto_provider();
+    let retry = RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
+    Ok(match scheme {
+        "s3" | "s3a" => Arc::new(
+            AmazonS3Builder::from_env().with_url(url).with_retry(retry).build()?,
+        ),
+        "gs" => Arc::new(
+            GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry).build()?,
+        ),
+        _ => Arc::new(
+            MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retry).build()?,
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_a_url_that_opens_it_again() {
+        for url in ["memory://shared/a/b", "/tmp/runs/my job", "file:///tmp/runs", "/"] {
+            let store = Store::open(url).expect(url).child("c");
+            let again = Store::open(&store.url()).expect("its own URL opens");
+            assert_eq!(again.prefix(), store.prefix(), "{url}");
+            assert_eq!(again.url(), store.url(), "{url}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_are_made_absolute() {
+        let store = Store::open("./runs/../other").expect("a path opens");
+        let expected = std::env::current_dir().expect("there is a working folder").join("other");
+        assert_eq!(std::path::Path::new(&store.url()), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_says_what_and_what_to_do() {
+        let message = |url: &str| Store::open(url).expect_err(url).to_string();
+        assert_eq!(message("ftp://host/x"), format!("`ftp://host/x`: there is no store for `ftp://`; use {SCHEMES}"));
+        assert_eq!(
+            message("memory:///x"),
+            format!("`memory:///x` names no bucket, container or store; use {SCHEMES}")
+        );
+        assert!(message("s3://[").contains("is not a URL"), "{}", message("s3://["));
+    }
+}

@@ -140,8 +140,8 @@ mod tests {
                     .collect();
                 let fused = fuse(&rule(), &logits);
                 assert!((fused.weights.iter().sum::<f64>() - 1.0).abs() < 1e-15);
-                for m in 0..3 {
-                    assert_eq!(fused.weights[m] == 0.0, logits[m].is_none());
+                for (weight, z) in fused.weights.iter().zip(&logits) {
+                    assert_eq!(*weight == 0.0, z.is_none());
                 }
             }
         }

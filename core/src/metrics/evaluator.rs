@@ -383,7 +383,8 @@ mod tests {
         let mut evaluator = Evaluator::new(Split::Test, &names(&["a", "b"]), 2, &FusionSpec::Mean, None);
         let untouched = evaluator.clone();
         let good: &[f32] = &[0.0, 1.0];
-        let cases: [(u32, &[Option<&[f32]>], &str); 5] = [
+        type Case<'a> = (u32, &'a [Option<&'a [f32]>], &'a str);
+        let cases: [Case<'_>; 5] = [
             (0, &[Some(good)], "logits of 1 modalities were given but the job has 2"),
             (
                 0,

@@ -115,8 +115,8 @@ fn both_forms_of_a_gradient_mean_the_same_step() {
             let mut errors = Matrix::zeros(4, 3);
             for (i, label) in [0, 1, 2, 1].into_iter().enumerate() {
                 let (p, _) = crate::linalg::softmax(logits.row(i));
-                for c in 0..3 {
-                    errors.row_mut(i)[c] = (p[c] - f64::from(u8::from(c == label))) / 4.0;
+                for (c, (error, p)) in errors.row_mut(i).iter_mut().zip(p).enumerate() {
+                    *error = (p - f64::from(u8::from(c == label))) / 4.0;
                 }
             }
             errors

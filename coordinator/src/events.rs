@@ -44,7 +44,10 @@ pub enum EventError {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { entries: Arc::default(), progress: Arc::new(watch::Sender::new(Progress::default())) }
+        Self {
+            entries: Arc::default(),
+            progress: Arc::new(watch::Sender::new(Progress::default())),
+        }
     }
 }
 
@@ -80,7 +83,11 @@ impl EventLog {
     /// Reads the events numbered above `after`, then those to come.
     #[must_use]
     pub fn watch(&self, after: u64) -> EventWatcher {
-        EventWatcher { entries: Arc::clone(&self.entries), progress: self.progress.subscribe(), seen: after }
+        EventWatcher {
+            entries: Arc::clone(&self.entries),
+            progress: self.progress.subscribe(),
+            seen: after,
+        }
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
@@ -100,7 +107,12 @@ impl EventWatcher {
     /// The next event; None once the log is closed and read through. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
         let seen = self.seen;
-        let progress = self.progress.wait_for(|p| p.last > seen || p.closed).await.ok().map(|p| *p);
+        let progress = self
+            .progress
+            .wait_for(|p| p.last > seen || p.closed)
+            .await
+            .ok()
+            .map(|p| *p);
         // A log whose every writer is gone is as good as closed.
         let last = progress.map_or_else(|| self.progress.borrow().last, |p| p.last);
         if last <= seen {
@@ -110,7 +122,10 @@ impl EventWatcher {
         let json = Arc::clone(entries.get(usize::try_from(seen).ok()?)?);
         drop(entries);
         self.seen += 1;
-        Some(Event { number: self.seen, json })
+        Some(Event {
+            number: self.seen,
+            json,
+        })
     }
 }
 

@@ -9,7 +9,12 @@
 //!                     job: one task per job, which alone owns its head ──▶ events; checkpoints (antiphon-store)
 //! ```
 
+pub mod config;
+pub mod coordinator;
 pub mod events;
 pub mod job;
 pub mod pool;
 pub mod seam;
+pub mod server;
+pub mod services;
+pub mod session;

@@ -56,7 +56,10 @@ pub struct JobHandle {
 
 /// What a job's task is told.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all inputs are messages, so a box would only add an allocation to each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all inputs are messages, so a box would only add an allocation to each"
+)]
 pub enum JobInput {
     /// The pool lent this worker to the job.
     WorkerJoined {
@@ -104,7 +107,13 @@ impl JobStatus {
     /// Waiting, for the reason given, before anything has happened.
     #[must_use]
     pub fn waiting(reason: impl Into<String>) -> Self {
-        Self { state: JobState::Waiting, reason: reason.into(), turn: Turn(0), turns: None, checkpoint: None }
+        Self {
+            state: JobState::Waiting,
+            reason: reason.into(),
+            turn: Turn(0),
+            turns: None,
+            checkpoint: None,
+        }
     }
 }
 

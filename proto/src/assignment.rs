@@ -59,7 +59,11 @@ impl TryFrom<v1::Prepared> for Prepared {
     fn try_from(message: v1::Prepared) -> Result<Self, WireError> {
         let samples = required("prepared.samples", message.samples)?;
         if samples.train == 0 {
-            return Err(out_of_range("prepared.samples.train", 0, "at least 1 sample to train on"));
+            return Err(out_of_range(
+                "prepared.samples.train",
+                0,
+                "at least 1 sample to train on",
+            ));
         }
         Ok(Self {
             job: ids::name("prepared.job", &message.job)?,
@@ -97,11 +101,24 @@ impl Grant {
     /// Whatever is wrong first.
     pub fn decode(message: &v1::Grant, classes: usize, width: usize, tensor_bytes: usize) -> Result<Self, WireError> {
         let turn = ids::turn_ref("grant.turn", message.turn.as_ref())?;
-        let (weight, bias) =
-            decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
+        let (weight, bias) = decode_head(
+            "grant",
+            message.weight.as_ref(),
+            message.bias.as_ref(),
+            classes,
+            width,
+            tensor_bytes,
+        )?;
         let progress = epochs("grant.progress", message.progress)?;
         let epochs = epochs("grant.epochs", message.epochs)?;
-        Ok(Self { turn, lease: Lease(message.lease), weight, bias, progress, epochs })
+        Ok(Self {
+            turn,
+            lease: Lease(message.lease),
+            weight,
+            bias,
+            progress,
+            epochs,
+        })
     }
 
     /// The message.
@@ -145,5 +162,9 @@ fn short_text(field: &str, text: String) -> Result<String, WireError> {
     if text.len() <= TEXT_LIMIT {
         return Ok(text);
     }
-    Err(out_of_range(field, format!("{} bytes long", text.len()), format!("at most {TEXT_LIMIT} bytes")))
+    Err(out_of_range(
+        field,
+        format!("{} bytes long", text.len()),
+        format!("at most {TEXT_LIMIT} bytes"),
+    ))
 }

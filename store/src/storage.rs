@@ -89,14 +89,20 @@ impl Store {
         if !url.contains("://") {
             return local(url, std::path::Path::new(url));
         }
-        let parsed = Url::parse(url).map_err(|source| StorageError::Url { url: url.to_owned(), source })?;
+        let parsed = Url::parse(url).map_err(|source| StorageError::Url {
+            url: url.to_owned(),
+            source,
+        })?;
         match parsed.scheme() {
             "file" => match parsed.to_file_path() {
                 Ok(path) => local(url, &path),
                 Err(()) => Err(StorageError::NoBucket { url: url.to_owned() }),
             },
             "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => remote(url, &parsed),
-            scheme => Err(StorageError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() }),
+            scheme => Err(StorageError::Scheme {
+                url: url.to_owned(),
+                scheme: scheme.to_owned(),
+            }),
         }
     }
 
@@ -115,7 +121,11 @@ impl Store {
     /// The place called `name` below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        Self { objects: Arc::clone(&self.objects), prefix: self.prefix.clone().join(name), base: self.base.clone() }
+        Self {
+            objects: Arc::clone(&self.objects),
+            prefix: self.prefix.clone().join(name),
+            base: self.base.clone(),
+        }
     }
 
     /// The object called `name` in this place.
@@ -144,12 +154,20 @@ pub fn install_crypto_provider() {
 }
 
 fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
-    let absolute = std::path::absolute(path)
-        .map_err(|source| StorageError::WorkingFolder { url: url.to_owned(), source })?;
-    let prefix = Path::from_absolute_path(without_dots(&absolute))
-        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
+    let absolute = std::path::absolute(path).map_err(|source| StorageError::WorkingFolder {
+        url: url.to_owned(),
+        source,
+    })?;
+    let prefix = Path::from_absolute_path(without_dots(&absolute)).map_err(|source| StorageError::Path {
+        url: url.to_owned(),
+        source,
+    })?;
     let objects = LocalFileSystem::new().with_fsync(true);
-    Ok(Store { objects: Arc::new(objects), prefix, base: "/".to_owned() })
+    Ok(Store {
+        objects: Arc::new(objects),
+        prefix,
+        base: "/".to_owned(),
+    })
 }
 
 /// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
@@ -170,14 +188,23 @@ fn without_dots(path: &std::path::Path) -> PathBuf {
 fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
     let host = parsed.host_str().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| StorageError::NoBucket { url: url.to_owned() })?;
-    let prefix = Path::from_url_path(parsed.path())
-        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
-    let account = if parsed.username().is_empty() { String::new() } else { format!("{}@", parsed.username()) };
+    let prefix = Path::from_url_path(parsed.path()).map_err(|source| StorageError::Path {
+        url: url.to_owned(),
+        source,
+    })?;
+    let account = if parsed.username().is_empty() {
+        String::new()
+    } else {
+        format!("{}@", parsed.username())
+    };
     let base = format!("{}://{account}{host}/", parsed.scheme());
     let objects: Arc<dyn ObjectStore> = if parsed.scheme() == "memory" {
         memory(host)
     } else {
-        cloud(url, parsed.scheme()).map_err(|source| StorageError::Settings { url: url.to_owned(), source })?
+        cloud(url, parsed.scheme()).map_err(|source| StorageError::Settings {
+            url: url.to_owned(),
+            source,
+        })?
     };
     Ok(Store { objects, prefix, base })
 }
@@ -192,16 +219,24 @@ fn memory(name: &str) -> Arc<dyn ObjectStore> {
 
 fn cloud(url: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     install_crypto_provider();
-    let retry = RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
+    let retry = RetryConfig {
+        max_retries: 5,
+        retry_timeout: Duration::from_secs(30),
+        ..RetryConfig::default()
+    };
     Ok(match scheme {
-        "s3" | "s3a" => Arc::new(
-            AmazonS3Builder::from_env().with_url(url).with_retry(retry).build()?,
-        ),
+        "s3" | "s3a" => Arc::new(AmazonS3Builder::from_env().with_url(url).with_retry(retry).build()?),
         "gs" => Arc::new(
-            GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry).build()?,
+            GoogleCloudStorageBuilder::from_env()
+                .with_url(url)
+                .with_retry(retry)
+                .build()?,
         ),
         _ => Arc::new(
-            MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retry).build()?,
+            MicrosoftAzureBuilder::from_env()
+                .with_url(url)
+                .with_retry(retry)
+                .build()?,
         ),
     })
 }
@@ -223,14 +258,19 @@ mod tests {
     #[test]
     fn relative_paths_are_made_absolute() {
         let store = Store::open("./runs/../other").expect("a path opens");
-        let expected = std::env::current_dir().expect("there is a working folder").join("other");
+        let expected = std::env::current_dir()
+            .expect("there is a working folder")
+            .join("other");
         assert_eq!(std::path::Path::new(&store.url()), expected);
     }
 
     #[test]
     fn what_cannot_be_opened_says_what_and_what_to_do() {
         let message = |url: &str| Store::open(url).expect_err(url).to_string();
-        assert_eq!(message("ftp://host/x"), format!("`ftp://host/x`: there is no store for `ftp://`; use {SCHEMES}"));
+        assert_eq!(
+            message("ftp://host/x"),
+            format!("`ftp://host/x`: there is no store for `ftp://`; use {SCHEMES}")
+        );
         assert_eq!(
             message("memory:///x"),
             format!("`memory:///x` names no bucket, container or store; use {SCHEMES}")

@@ -69,7 +69,9 @@ impl Manifest {
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if format != FORMAT {
-            return Err(format!("its format is {format}, but this software reads {FORMAT}; use the version that wrote it"));
+            return Err(format!(
+                "its format is {format}, but this software reads {FORMAT}; use the version that wrote it"
+            ));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match manifest.parts.keys().find(|name| !is_part_name(name)) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use antiphon_core::ids::Turn;
-use object_store::path::Path;
 use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
 
 use super::{CheckpointError, CheckpointStore, MANIFEST};
 
@@ -35,8 +35,11 @@ impl CheckpointStore {
     /// The store does not answer, or a manifest is not one: then nothing is removed.
     pub async fn collect_garbage(&self, in_progress: Option<Turn>) -> Result<usize, CheckpointError> {
         let objects = self.objects().await?;
-        let complete: BTreeSet<Turn> =
-            objects.iter().filter(|(_, _, name)| name == MANIFEST).map(|(_, turn, _)| *turn).collect();
+        let complete: BTreeSet<Turn> = objects
+            .iter()
+            .filter(|(_, _, name)| name == MANIFEST)
+            .map(|(_, turn, _)| *turn)
+            .collect();
         let Some(newest) = complete.last() else { return Ok(0) };
         let mut named = BTreeSet::new();
         for turn in &complete {
@@ -44,10 +47,7 @@ impl CheckpointStore {
             named.extend(manifest.parts.into_keys().map(|part| (*turn, part)));
         }
         let garbage = objects.into_iter().filter(|(_, turn, name)| {
-            turn <= newest
-                && Some(*turn) != in_progress
-                && name != MANIFEST
-                && !named.contains(&(*turn, name.clone()))
+            turn <= newest && Some(*turn) != in_progress && name != MANIFEST && !named.contains(&(*turn, name.clone()))
         });
         let garbage: Vec<Path> = garbage.map(|(path, _, _)| path).collect();
         let count = garbage.len();
@@ -60,7 +60,11 @@ impl CheckpointStore {
             match self.folder.objects().delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(source) => {
-                    return Err(CheckpointError::Request { doing: "remove", url: path.to_string(), source });
+                    return Err(CheckpointError::Request {
+                        doing: "remove",
+                        url: path.to_string(),
+                        source,
+                    });
                 }
             }
         }

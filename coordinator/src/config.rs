@@ -1,0 +1,89 @@
+//! What a coordinator is told when it starts.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use antiphon_core::ids::Term;
+use clap::Args;
+
+/// Settings of a coordinator in this process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// URL or path of the folder that holds the folders of jobs whose specification names no store.
+    pub state: String,
+    /// The reign. A job that goes on from a checkpoint has a later one than the checkpoint's.
+    pub term: Term,
+    /// Bytes that one gRPC message may have, either way.
+    pub message_limit: usize,
+    /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
+    pub heartbeat: Duration,
+    /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
+    pub stop_within: Duration,
+    /// Whether to serve on an address that other machines can reach, although nothing is encrypted or authenticated.
+    pub insecure_allow_remote: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: "./antiphon-runs".to_owned(),
+            term: Term(1),
+            message_limit: antiphon_proto::DEFAULT_MESSAGE_LIMIT,
+            heartbeat: Duration::from_secs(5),
+            stop_within: Duration::from_secs(60),
+            insecure_allow_remote: false,
+        }
+    }
+}
+
+impl Config {
+    /// Silence after which a worker counts as gone.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.heartbeat * 3
+    }
+
+    /// Bytes that one tensor may have: what a message leaves beside names and numbers.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> usize {
+        self.message_limit
+    }
+}
+
+/// The command line of a coordinator, shared by `antiphon coordinator` and `antiphon-coordinator`.
+#[derive(Debug, Clone, Args)]
+pub struct CoordinatorArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070))]
+    pub listen: SocketAddr,
+    /// Folder or URL for the jobs' state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
+    #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs")]
+    pub state: String,
+    /// Largest gRPC message in MiB, 1 to 2047; a head gradient of 1000 classes by 768 takes 3
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..2048))]
+    pub message_limit_mib: u32,
+    /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub heartbeat_seconds: u32,
+    /// Seconds that jobs have at shutdown to reach a turn boundary and write a checkpoint
+    #[arg(long, default_value_t = 60)]
+    pub stop_within_seconds: u32,
+    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop jobs
+    #[arg(long)]
+    pub insecure_allow_remote: bool,
+}
+
+impl CoordinatorArgs {
+    /// The settings that these arguments give.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        Config {
+            state: self.state.clone(),
+            message_limit: (self.message_limit_mib as usize) << 20,
+            heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
+            stop_within: Duration::from_secs(self.stop_within_seconds.into()),
+            insecure_allow_remote: self.insecure_allow_remote,
+            ..Config::default()
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! From a submission to a running job: everything that can be wrong with it is found before it is acknowledged.
+
+use antiphon_core::digest::sha256;
+use antiphon_core::ids::{JobId, JobName, ModalityName, Term};
+use antiphon_core::spec::{self, JobSpec};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
+use antiphon_store::storage::{StorageError, Store};
+
+use super::{Coordinator, Entry, Held};
+use crate::events::EventLog;
+use crate::pool::JobWorkers;
+use crate::seam::JobConfig;
+
+/// A job that somebody wants run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The job file: YAML or JSON.
+    pub specification: String,
+    /// The id wanted; one is made of the job's name otherwise.
+    pub job: Option<JobId>,
+    /// URL of a checkpoint to go on from, or of the folder of a job whose newest one is meant.
+    pub resume: Option<String>,
+}
+
+/// Why a submission was refused. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The coordinator is shutting down.
+    #[error("the coordinator is shutting down and takes no jobs")]
+    Stopping,
+    /// The specification is not one.
+    #[error("{0}")]
+    Specification(String),
+    /// The id is taken.
+    #[error("there is a job `{job}` already; choose another id")]
+    Duplicate {
+        /// The id.
+        job: JobId,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The checkpoints cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The job's folder holds a further state than the one to begin with.
+    #[error(
+        "`{folder}` holds a checkpoint at turn {newest}, beyond the one to begin with; go on from that one, or choose another id"
+    )]
+    Beyond {
+        /// The folder of checkpoints.
+        folder: String,
+        /// The newest complete one.
+        newest: u64,
+    },
+    /// The checkpoint is another kind of job's.
+    #[error("checkpoint `{checkpoint}` is of a job with modalities {theirs}, but this job has {ours}")]
+    OtherModalities {
+        /// The checkpoint.
+        checkpoint: String,
+        /// Its modalities.
+        theirs: String,
+        /// The job's modalities.
+        ours: String,
+    },
+}
+
+impl Coordinator {
+    /// Takes a job. When this returns, the coordinator holds it.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub async fn submit(&self, submission: Submission) -> Result<JobId, SubmitError> {
+        if self.is_stopping() {
+            return Err(SubmitError::Stopping);
+        }
+        let spec = spec::parse(&submission.specification, "the submitted job", &[])
+            .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
+        let job = self.reserve(submission.job.as_ref(), &spec.name)?;
+        let started = self.prepare(&job, spec, submission.resume.as_deref()).await;
+        match started {
+            Ok(config) => self.start(config),
+            Err(error) => {
+                self.jobs().remove(&job);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the id, so that nobody else gets it while the submission is being checked.
+    fn reserve(&self, wanted: Option<&JobId>, name: &JobName) -> Result<JobId, SubmitError> {
+        let mut jobs = self.jobs();
+        let job = match wanted {
+            Some(job) => job.clone(),
+            None => fresh_id(name, |candidate| jobs.contains_key(candidate)),
+        };
+        if jobs.contains_key(&job) {
+            return Err(SubmitError::Duplicate { job });
+        }
+        jobs.insert(job.clone(), Entry::Submitting);
+        Ok(job)
+    }
+
+    async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
+        let store = CheckpointStore::new(&self.job_folder(job, &spec)?);
+        let resume = match resume {
+            None => None,
+            Some(url) => Some(Checkpoint::open_url(url).await?),
+        };
+        let begins_at = resume.as_ref().map(|checkpoint| checkpoint.manifest().turn);
+        if let Some(newest) = store.list().await?.last().copied()
+            && begins_at.is_none_or(|turn| newest > turn)
+        {
+            return Err(SubmitError::Beyond {
+                folder: store.url(),
+                newest: newest.0,
+            });
+        }
+        if let Some(checkpoint) = &resume {
+            check_modalities(checkpoint, &spec)?;
+        }
+        let after = resume
+            .as_ref()
+            .map_or(Term(0), |checkpoint| checkpoint.manifest().term.next());
+        Ok(JobConfig {
+            id: job.clone(),
+            spec,
+            term: self.config.term.max(after),
+            store,
+            resume,
+            events: EventLog::default(),
+            workers: JobWorkers::new(self.pool.clone(), job.clone()),
+            tensor_bytes: self.config.tensor_bytes(),
+        })
+    }
+
+    /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
+    fn job_folder(&self, job: &JobId, spec: &JobSpec) -> Result<Store, StorageError> {
+        match &spec.checkpoints.to {
+            None => Ok(Store::open(&self.config.state)?.child(job.as_str())),
+            Some(to) => Ok(Store::open(to)?.child("jobs").child(job.as_str())),
+        }
+    }
+
+    fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
+        let (job, name, term) = (config.id.clone(), config.spec.name.clone(), config.term);
+        let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
+        let events = config.events.clone();
+        let mut jobs = self.jobs();
+        if self.is_stopping() {
+            jobs.remove(&job);
+            return Err(SubmitError::Stopping);
+        }
+        let handle = (self.spawn)(config);
+        self.pool.add_job(job.clone(), &modalities, handle.inbox.clone());
+        let abort = handle.task.abort_handle();
+        let held = Held {
+            name,
+            term,
+            inbox: handle.inbox,
+            status: handle.status,
+            events,
+            abort,
+            crashed: None,
+        };
+        jobs.insert(job.clone(), Entry::Held(held));
+        drop(jobs);
+        self.running.send_modify(|running| *running += 1);
+        tokio::spawn(self.clone().supervise(job.clone(), handle.task));
+        Ok(job)
+    }
+}
+
+/// The job's name with a number that nobody here has: derived, not drawn, and short enough to remain a name.
+fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
+    let stem: String = name.as_str().chars().take(54).collect();
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    (0_u64..)
+        .filter_map(|attempt| {
+            let digest = sha256(format!("{name} {started:?} {attempt}").as_bytes()).to_string();
+            JobId::try_from(format!("{stem}-{}", &digest[..8])).ok()
+        })
+        .find(|candidate| !taken(candidate))
+        .expect("some number is free")
+}
+
+fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
+    let part = |modality: &ModalityName| format!("encoder-{modality}.safetensors");
+    let manifest = checkpoint.manifest();
+    if spec
+        .modalities
+        .iter()
+        .all(|modality| manifest.parts.contains_key(&part(&modality.name)))
+    {
+        return Ok(());
+    }
+    let encoder = |name: &String| {
+        let modality = name.strip_prefix("encoder-")?.strip_suffix(".safetensors")?;
+        (!modality.ends_with(".state")).then(|| modality.to_owned())
+    };
+    let theirs: Vec<String> = manifest.parts.keys().filter_map(encoder).collect();
+    let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
+    Err(SubmitError::OtherModalities {
+        checkpoint: checkpoint.url(),
+        theirs: theirs.join(", "),
+        ours: ours.join(", "),
+    })
+}

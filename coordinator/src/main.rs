@@ -1,0 +1,44 @@
+//! `antiphon-coordinator`: parse, listen, serve, drain.
+
+use antiphon_coordinator::config::CoordinatorArgs;
+use antiphon_coordinator::server;
+use anyhow::Context as _;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+/// Owns the shared head of every job and hands out turns to workers.
+#[derive(Debug, Parser)]
+#[command(name = "antiphon-coordinator", version)]
+struct Arguments {
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { coordinator } = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let listener = tokio::net::TcpListener::bind(coordinator.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", coordinator.listen))?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    Ok(server::serve(coordinator.config(), listener, shutdown).await?)
+}
+
+/// Ctrl-C, and what Kubernetes sends.
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    shutdown.cancel();
+}

@@ -1,0 +1,149 @@
+//! Listens and serves until it is told to stop; then stops in order: no new connections, jobs to a turn boundary, workers' streams,
+//! connections.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use antiphon_proto::v1::job_service_server::JobServiceServer;
+use antiphon_proto::v1::training_service_server::TrainingServiceServer;
+use futures::StreamExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+
+use crate::config::Config;
+use crate::coordinator::Coordinator;
+use crate::services::jobs::Jobs;
+use crate::services::training::Training;
+
+/// One frame for most tensors: with the default of 16 KiB a head of 300 kB takes twenty.
+const FRAME: u32 = 1 << 20;
+/// Bytes in flight per stream before the reader has to agree to more: several tensors.
+const STREAM_WINDOW: u32 = 8 << 20;
+/// As above, for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// A job file is text.
+const JOB_MESSAGE_LIMIT: usize = 4 << 20;
+/// How long connections have to drain when everything has been said.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a coordinator does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Other machines could reach it, and nobody said that they may.
+    #[error(
+        "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
+         listen on 127.0.0.1, or say --insecure-allow-remote"
+    )]
+    Remote {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The listener is not one.
+    #[error("the listener has no address: {0}")]
+    Listener(#[from] std::io::Error),
+    /// The descriptors for reflection are damaged.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("serving failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves a coordinator with `config` on `listener` until `shutdown`.
+///
+/// # Errors
+/// The listener is open to other machines without leave, or serving fails.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    serve_coordinator(Coordinator::new(config), listener, shutdown).await
+}
+
+/// As [`serve`], for a coordinator that the caller goes on to use in its own process.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_coordinator(
+    coordinator: Coordinator,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() && !coordinator.config().insecure_allow_remote {
+        return Err(ServeError::Remote { address });
+    }
+    antiphon_store::storage::install_crypto_provider();
+    tracing::info!(%address, "coordinator listens");
+    let closing = CancellationToken::new();
+    let (health, router) = router(&coordinator, &closing).await?;
+    let accepted = TcpListenerStream::new(listener).map(|stream| stream.inspect(send_at_once));
+    let serving = router.serve_with_incoming_shutdown(accepted, shutdown.clone().cancelled_owned());
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        result = &mut serving => {
+            coordinator.stop_all().await;
+            return Ok(result?);
+        }
+        () = shutdown.cancelled() => {}
+    }
+    let stop = async {
+        health
+            .set_service_status("", tonic_health::ServingStatus::NotServing)
+            .await;
+        coordinator.stop_all().await;
+        closing.cancel();
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        result = &mut serving => {
+            coordinator.stop_all().await;
+            Ok(result?)
+        }
+        () = stop => {
+            tracing::warn!("connections did not drain in time");
+            Ok(())
+        }
+    }
+}
+
+async fn router(
+    coordinator: &Coordinator,
+    closing: &CancellationToken,
+) -> Result<(tonic_health::server::HealthReporter, Router), ServeError> {
+    let limit = coordinator.config().message_limit;
+    let jobs = JobServiceServer::new(Jobs {
+        coordinator: coordinator.clone(),
+    })
+    .max_decoding_message_size(JOB_MESSAGE_LIMIT.min(limit))
+    .max_encoding_message_size(limit);
+    let training = TrainingServiceServer::new(Training {
+        coordinator: coordinator.clone(),
+        closing: closing.clone(),
+    })
+    .max_decoding_message_size(limit)
+    .max_encoding_message_size(limit);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<JobServiceServer<Jobs>>().await;
+    reporter.set_serving::<TrainingServiceServer<Training>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(antiphon_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let router = tonic::transport::Server::builder()
+        .max_frame_size(FRAME)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(jobs)
+        .add_service(training);
+    Ok((reporter, router))
+}
+
+/// A listener that tonic did not open leaves Nagle's algorithm on, which holds a turn back by tens of milliseconds.
+fn send_at_once(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::warn!(%error, "a connection keeps Nagle's algorithm; turns will be slow");
+    }
+}

@@ -1,0 +1,123 @@
+//! `antiphon.v1.JobService`: for people and programs that submit and watch jobs.
+
+use std::pin::Pin;
+
+use antiphon_core::ids::JobId;
+use antiphon_proto::v1::{self, job_service_server::JobService};
+use antiphon_proto::{WireError, ids};
+use futures::{Stream, stream};
+use tonic::{Request, Response, Status};
+
+use crate::coordinator::{Coordinator, JobView, Submission, SubmitError, UnknownJob};
+use crate::events::EventWatcher;
+
+/// The service over a coordinator.
+#[derive(Clone)]
+pub struct Jobs {
+    /// Whose jobs.
+    pub coordinator: Coordinator,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::JobEvent, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl JobService for Jobs {
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        let submission = submission(request.into_inner())?;
+        let job = self.coordinator.submit(submission).await?;
+        Ok(Response::new(v1::SubmitJobResponse { job: job.to_string() }))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
+        let view = self.coordinator.job(&job_id(&request.get_ref().job)?)?;
+        Ok(Response::new(v1::GetJobResponse {
+            status: Some(view.into()),
+        }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let jobs = self.coordinator.list().into_iter().map(v1::JobStatus::from).collect();
+        Ok(Response::new(v1::ListJobsResponse { jobs }))
+    }
+
+    type WatchJobStream = Events;
+
+    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Events>, Status> {
+        let v1::WatchJobRequest { job, after } = request.into_inner();
+        let watcher = self.coordinator.watch(&job_id(&job)?, after)?;
+        Ok(Response::new(Box::pin(stream::unfold(watcher, next_event))))
+    }
+
+    async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
+        let view = self.coordinator.stop(&job_id(&request.get_ref().job)?).await?;
+        Ok(Response::new(v1::StopJobResponse {
+            status: Some(view.into()),
+        }))
+    }
+}
+
+async fn next_event(mut watcher: EventWatcher) -> Option<(Result<v1::JobEvent, Status>, EventWatcher)> {
+    let event = watcher.next().await?;
+    Some((
+        Ok(v1::JobEvent {
+            number: event.number,
+            json: event.json.to_string(),
+        }),
+        watcher,
+    ))
+}
+
+fn job_id(text: &str) -> Result<JobId, WireError> {
+    ids::name("job", text)
+}
+
+fn submission(request: v1::SubmitJobRequest) -> Result<Submission, WireError> {
+    let job = request.job.as_deref().map(job_id).transpose()?;
+    Ok(Submission {
+        specification: request.specification,
+        job,
+        resume: request.resume,
+    })
+}
+
+impl From<JobView> for v1::JobStatus {
+    fn from(view: JobView) -> Self {
+        Self {
+            job: view.job.to_string(),
+            name: view.name.to_string(),
+            state: v1::JobState::from(view.status.state).into(),
+            reason: view.status.reason,
+            term: view.term.0,
+            turn: view.status.turn.0,
+            turns: view.status.turns.unwrap_or(0),
+            last_event: view.last_event,
+            checkpoint: view.status.checkpoint.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<UnknownJob> for Status {
+    fn from(error: UnknownJob) -> Self {
+        Self::not_found(error.to_string())
+    }
+}
+
+impl From<SubmitError> for Status {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::Stopping => Self::unavailable(message),
+            SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
+            SubmitError::Duplicate { .. } => Self::already_exists(message),
+            SubmitError::Checkpoint(_) | SubmitError::Beyond { .. } | SubmitError::OtherModalities { .. } => {
+                Self::failed_precondition(message)
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `antiphon.v1.TrainingService`: workers dial in here.
+
+use std::pin::Pin;
+
+use antiphon_proto::v1::{self, coordinator_message, training_service_server::TrainingService};
+use futures::{Stream, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::coordinator::Coordinator;
+use crate::pool::Registration;
+use crate::session::{OUTBOX, Session, first_message};
+
+/// The service over a coordinator.
+#[derive(Clone)]
+pub struct Training {
+    /// Whose workers.
+    pub coordinator: Coordinator,
+    /// Ends every stream.
+    pub closing: CancellationToken,
+}
+
+type Outbound = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TrainingService for Training {
+    type TrainStream = Outbound;
+
+    async fn train(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Outbound>, Status> {
+        let mut inbound = request.into_inner();
+        let register = first_message(&mut inbound).await?;
+        if self.coordinator.is_stopping() {
+            return Err(Status::unavailable(
+                "the coordinator is shutting down and takes no workers",
+            ));
+        }
+        tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "worker");
+        let registration = self.coordinator.pool().register(register.worker, register.modality)?;
+        Ok(Response::new(self.open(registration, inbound)))
+    }
+}
+
+impl Training {
+    /// Starts the worker's session, which outlives the call that began it.
+    fn open(&self, registration: Registration, inbound: Streaming<v1::WorkerMessage>) -> Outbound {
+        let config = self.coordinator.config();
+        let (outbound, queued) = mpsc::channel(OUTBOX);
+        let (ended, end) = oneshot::channel();
+        let registered = v1::Registered {
+            term: config.term.0,
+            heartbeat_interval_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+        };
+        outbound
+            .try_send(coordinator_message::Message::Registered(registered).into())
+            .expect("a new channel has room for one message");
+        let session = Session {
+            registration,
+            inbound,
+            outbound,
+            silence: config.silence(),
+            closing: self.closing.clone(),
+        };
+        tokio::spawn(session.run(ended));
+        Box::pin(stream::unfold(Some((queued, end)), next_message))
+    }
+}
+
+type Queue = Option<(mpsc::Receiver<v1::CoordinatorMessage>, oneshot::Receiver<Status>)>;
+
+/// The next message, or at the end of the session the reason why it ended.
+async fn next_message(queue: Queue) -> Option<(Result<v1::CoordinatorMessage, Status>, Queue)> {
+    let (mut queued, mut end) = queue?;
+    tokio::select! {
+        biased;
+        message = queued.recv() => message.map(|message| (Ok(message), Some((queued, end)))),
+        status = &mut end => status.ok().map(|status| (Err(status), None)),
+    }
+}

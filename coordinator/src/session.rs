@@ -1,0 +1,218 @@
+//! One worker's stream, from its first message to its last: registers it, tells its job that it joins and leaves, hands its
+//! messages on, and notices when it falls silent.
+
+use std::time::Duration;
+
+use antiphon_core::ids::JobId;
+use antiphon_proto::assignment::Register;
+use antiphon_proto::v1::worker_message::Message;
+use antiphon_proto::v1::{self, coordinator_message};
+use antiphon_proto::{WireError, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::pool::{Assignment, Place, RegisterError, Registration};
+use crate::seam::JobInput;
+
+/// Messages that wait for a worker before its job is held back.
+pub const OUTBOX: usize = 8;
+
+/// How long a connection may take to say who it is.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// The first message of a stream, which must be a registration.
+///
+/// # Errors
+/// None came in time, it was another message, or a name in it is not one.
+pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<Register, Status> {
+    let first = timeout(FIRST_MESSAGE, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no `register` came within 10 seconds"))??;
+    let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before `register` came"))?;
+    match first.message {
+        Some(Message::Register(register)) => Ok(Register::try_from(register)?),
+        Some(_) => Err(Status::failed_precondition(
+            "the first message of a stream must be `register`",
+        )),
+        None => Err(WireError::Missing {
+            field: "worker_message.message".to_owned(),
+        }
+        .into()),
+    }
+}
+
+impl From<RegisterError> for Status {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Duplicate { .. } => Self::already_exists(error.to_string()),
+        }
+    }
+}
+
+/// A registered worker's stream.
+pub struct Session {
+    /// Its place in the pool.
+    pub registration: Registration,
+    /// What it says.
+    pub inbound: Streaming<v1::WorkerMessage>,
+    /// What it is told.
+    pub outbound: mpsc::Sender<v1::CoordinatorMessage>,
+    /// Silence after which it counts as gone.
+    pub silence: Duration,
+    /// Ends every session.
+    pub closing: CancellationToken,
+}
+
+/// Why a session is over.
+enum End {
+    /// The worker closed its side.
+    Closed,
+    /// The connection broke, or the worker stopped reading.
+    Lost(String),
+    /// No sign of life.
+    Silent(Duration),
+    /// The coordinator shuts down.
+    Closing,
+}
+
+impl Session {
+    /// Serves the stream to its end; `ended` is told why, unless the worker ended it.
+    pub async fn run(mut self, ended: oneshot::Sender<Status>) {
+        let mut current = None;
+        let end = self.serve(&mut current).await;
+        let worker = self.registration.worker().clone();
+        tracing::info!(%worker, why = %end, "worker is gone");
+        if let Some(Assignment { inbox, .. }) = current {
+            // Before the registration is dropped: the place is filled again only after the job knows that it is empty.
+            let _job_over = inbox
+                .send(JobInput::WorkerGone {
+                    worker,
+                    why: end.to_string(),
+                })
+                .await;
+        }
+        drop(self.registration);
+        if let Some(status) = end.status() {
+            let _reader_gone = ended.send(status);
+        }
+    }
+
+    async fn serve(&mut self, current: &mut Option<Assignment>) -> End {
+        let mut heard = Instant::now();
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = self.closing.cancelled() => Err(End::Closing),
+                message = self.inbound.message() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        self.on_message(message, current).await
+                    }
+                    Ok(None) => Err(End::Closed),
+                    Err(status) => Err(End::Lost(status.message().to_owned())),
+                },
+                place = self.registration.next_place() => self.on_place(place, current).await,
+                () = self.outbound.closed() => Err(End::Lost("it stopped reading".to_owned())),
+                () = tokio::time::sleep_until(heard + self.silence) => Err(End::Silent(self.silence)),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn on_place(&mut self, place: Place, current: &mut Option<Assignment>) -> Result<(), End> {
+        match place {
+            Place::Free => *current = None,
+            Place::Assigned(assignment) => {
+                let joined = JobInput::WorkerJoined {
+                    worker: self.registration.worker().clone(),
+                    modality: self.registration.modality().clone(),
+                    outbound: self.outbound.clone(),
+                };
+                // The error is that the job is over; the pool says so next.
+                let _job_over = assignment.inbox.send(joined).await;
+                *current = Some(assignment);
+            }
+            Place::Releasing { job, reason } => {
+                *current = None;
+                let release = v1::Release {
+                    job: job.to_string(),
+                    reason,
+                };
+                self.tell(coordinator_message::Message::Release(release)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_message(&mut self, envelope: v1::WorkerMessage, current: &Option<Assignment>) -> Result<(), End> {
+        match stream::open(envelope) {
+            Err(error) => self.reject(v1::RejectedReason::Malformed, error.to_string()).await,
+            Ok((_, Message::Heartbeat(_))) => Ok(()),
+            Ok((_, Message::Released(_))) => {
+                self.registration.released();
+                Ok(())
+            }
+            Ok((Some(job), message)) => self.hand_on(&job, message, current).await,
+            Ok((None, _)) => {
+                let what = "`register` comes once, at the beginning of a stream".to_owned();
+                self.reject(v1::RejectedReason::Unexpected, what).await
+            }
+        }
+    }
+
+    async fn hand_on(&mut self, job: &JobId, message: Message, current: &Option<Assignment>) -> Result<(), End> {
+        let worker = self.registration.worker().clone();
+        match current {
+            Some(assignment) if assignment.job == *job => {
+                // The error is that the job is over; the pool says so next.
+                let _job_over = assignment.inbox.send(JobInput::FromWorker { worker, message }).await;
+                Ok(())
+            }
+            _ => {
+                let what = format!("worker `{worker}` has no place in job `{job}`");
+                self.reject(v1::RejectedReason::UnknownJob, what).await
+            }
+        }
+    }
+
+    async fn reject(&mut self, reason: v1::RejectedReason, message: String) -> Result<(), End> {
+        let rejected = v1::Rejected {
+            reason: reason.into(),
+            message,
+            turn: None,
+        };
+        self.tell(coordinator_message::Message::Rejected(rejected)).await
+    }
+
+    /// A worker that does not read for as long as it may be silent is gone.
+    async fn tell(&mut self, message: coordinator_message::Message) -> Result<(), End> {
+        match timeout(self.silence, self.outbound.send(message.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Lost("it stopped reading".to_owned())),
+        }
+    }
+}
+
+impl End {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Closed | Self::Lost(_) => None,
+            Self::Silent(_) => Some(Status::deadline_exceeded(self.to_string())),
+            Self::Closing => Some(Status::unavailable(self.to_string())),
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("it closed its stream"),
+            Self::Lost(why) => write!(f, "its connection is lost: {why}"),
+            Self::Silent(silence) => write!(f, "it gave no sign of life for {:.1} s", silence.as_secs_f64()),
+            Self::Closing => f.write_str("the coordinator is shutting down"),
+        }
+    }
+}

@@ -1,1 +1,285 @@
-//! One task per job.
+//! One task per job: it owns the turn machine and the shared head, and nothing else writes them.
+//!
+//! ```text
+//! inbox ───────┐                            ┌──▶ workers (assign, grant, evaluate, save part)
+//! store done ──┼─▶ turn machine ─▶ effects ─┼──▶ shared head (apply, fold, reset)
+//! timer ───────┘                            └──▶ store, event log, status
+//! ```
+//!
+//! A contribution is decoded and checked in full before the machine sees its header, and applied before the task looks at
+//! anything else. Uploads run on other tasks and come back as inputs.
+
+mod checkpoint;
+mod effects;
+mod evaluation;
+mod inbox;
+
+use std::collections::BTreeMap;
+
+use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent};
+use antiphon_core::head::{Contribution, SharedHead};
+use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
+use antiphon_core::metrics::EvaluationReport;
+use antiphon_core::spec::JobSpec;
+use antiphon_core::time::Time;
+use antiphon_core::turn::{Effect, Input, Outcome, TurnMachine};
+use antiphon_proto::v1;
+use antiphon_store::checkpoints::CheckpointStore;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::events::EventLog;
+use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
+use checkpoint::{Cut, Written};
+use evaluation::Evaluation;
+
+/// Starts the task of a job.
+#[must_use]
+pub fn spawn(config: JobConfig) -> JobHandle {
+    let (inbox, inputs) = mpsc::channel(INBOX);
+    let (status, watched) = watch::channel(JobStatus::waiting("the job is being prepared"));
+    let task = tokio::spawn(async move {
+        let (events, id) = (config.events.clone(), config.id.clone());
+        match Job::open(config, status.clone()).await {
+            Ok((job, completions)) => job.run(inputs, completions).await,
+            Err(reason) => {
+                error!(job = %id, reason, "the job cannot begin");
+                let finished = Finished {
+                    job: id,
+                    state: FinalState::Failed,
+                    reason: Some(reason.clone()),
+                    turn: Turn(0),
+                    checkpoint: None,
+                    digest: None,
+                    best: None,
+                    evaluation: None,
+                };
+                // The log is open until this task ends.
+                let _ = events.append(&JobEvent::Finished(finished));
+                status.send_modify(|status| {
+                    status.state = JobState::Failed;
+                    status.reason = reason;
+                });
+            }
+        }
+    });
+    JobHandle { inbox, status: watched, task }
+}
+
+/// What comes back from other tasks.
+#[derive(Debug)]
+enum Completion {
+    Written(Box<Written>),
+    Failed(String),
+}
+
+/// A worker that has a place in the job.
+#[derive(Debug)]
+struct Member {
+    modality: ModalityName,
+    outbound: mpsc::Sender<v1::CoordinatorMessage>,
+    /// Numbers in its encoder, once it is prepared.
+    parameters: u64,
+}
+
+/// A checkpoint that exists.
+#[derive(Debug, Clone)]
+struct Saved {
+    turn: Turn,
+    url: String,
+    digest: String,
+}
+
+/// The state of one job's task.
+struct Job {
+    id: JobId,
+    spec: JobSpec,
+    modalities: Vec<ModalityName>,
+    machine: TurnMachine,
+    head: SharedHead<f32>,
+    members: BTreeMap<WorkerId, Member>,
+    /// The contribution whose header the machine is looking at.
+    incoming: Option<Contribution<f32>>,
+    evaluation: Option<Evaluation>,
+    tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    cut: Option<Cut>,
+    restore: Option<String>,
+    newest: Option<Saved>,
+    test_report: Option<EvaluationReport>,
+    store: CheckpointStore,
+    events: EventLog,
+    status: watch::Sender<JobStatus>,
+    completions: mpsc::UnboundedSender<Completion>,
+    tensor_bytes: usize,
+    term: antiphon_core::ids::Term,
+    origin: Instant,
+}
+
+impl Job {
+    async fn open(
+        config: JobConfig,
+        status: watch::Sender<JobStatus>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Completion>), String> {
+        let classes = config.spec.labels.classes.count();
+        let (completions, completed) = mpsc::unbounded_channel();
+        let resumed = match &config.resume {
+            Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec).await?),
+            None => None,
+        };
+        let resumed_from = config.resume.as_ref().map(antiphon_store::checkpoints::Checkpoint::url);
+        let (head, position, tuned_weights, newest) = match resumed {
+            Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
+            None => (SharedHead::new(&config.spec.head, classes, config.spec.seed), None, None, None),
+        };
+        let machine = TurnMachine::new(config.id.clone(), config.term, config.spec.clone(), position, Time(0));
+        let job = Self {
+            modalities: config.spec.modalities.iter().map(|m| m.name.clone()).collect(),
+            id: config.id,
+            spec: config.spec,
+            machine,
+            head,
+            members: BTreeMap::new(),
+            incoming: None,
+            evaluation: None,
+            tuned_weights,
+            cut: None,
+            restore: resumed_from.clone(),
+            newest,
+            test_report: None,
+            store: config.store,
+            events: config.events,
+            status,
+            completions,
+            tensor_bytes: config.tensor_bytes,
+            term: config.term,
+            origin: Instant::now(),
+        };
+        job.emit(&JobEvent::Submitted { job: job.id.clone(), name: job.spec.name.clone(), resumed_from });
+        Ok((job, completed))
+    }
+
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<JobInput>,
+        mut completions: mpsc::UnboundedReceiver<Completion>,
+    ) {
+        self.report();
+        while self.machine.outcome().is_none() {
+            let deadline = self.machine.next_deadline().map(|(at, _)| self.origin + at.since(Time(0)).to_std());
+            tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => self.give(Input::ShellFailed { reason: "the coordinator is shutting down".to_owned() }),
+                },
+                Some(completion) = completions.recv() => self.complete(completion),
+                () = sleep_until(deadline) => {
+                    self.give(Input::Tick);
+                    self.emit_waiting();
+                }
+            }
+            self.report();
+        }
+        self.finish();
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Gives the machine an input that only a fault of ours could make it reject.
+    fn give(&mut self, input: Input) {
+        if let Err(rejected) = self.try_give(input) {
+            info!(job = %self.id, %rejected, "an input came too late");
+        }
+    }
+
+    /// Gives the machine an input and carries out its effects, in order.
+    fn try_give(&mut self, input: Input) -> Result<(), antiphon_core::turn::Rejected> {
+        let mut effects: Vec<Effect> = Vec::new();
+        self.machine.step(self.now(), input, &mut effects)?;
+        for effect in effects {
+            if let Err(reason) = self.carry_out(effect) {
+                // What follows an effect that failed would rest on it.
+                self.give(Input::ShellFailed { reason });
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Written(written) => self.written(*written),
+            Completion::Failed(reason) => self.give(Input::ShellFailed { reason }),
+        }
+    }
+
+    fn emit(&self, event: &JobEvent) {
+        if let Err(error) = self.events.append(event) {
+            error!(job = %self.id, %error, "an event is lost");
+        }
+    }
+
+    fn emit_waiting(&self) {
+        if let Some(waiting) = self.machine.waiting(self.now()) {
+            let seconds = waiting.waited.to_std().as_secs_f64();
+            self.emit(&JobEvent::Waiting { job: self.id.clone(), reason: waiting.reason, seconds });
+        }
+    }
+
+    /// Publishes the status, if it has changed.
+    fn report(&self) {
+        let waiting = self.machine.waiting(self.now());
+        let (state, reason) = match (self.machine.outcome(), waiting) {
+            (Some(Outcome::Succeeded), _) => (JobState::Succeeded, String::new()),
+            (Some(Outcome::Stopped), _) => (JobState::Stopped, "stopped on request".to_owned()),
+            (Some(Outcome::Failed { reason }), _) => (JobState::Failed, reason.clone()),
+            (None, Some(waiting)) => (JobState::Waiting, waiting.reason),
+            (None, None) => (JobState::Running, self.machine.phase_name().to_owned()),
+        };
+        let status = JobStatus {
+            state,
+            reason,
+            turn: self.machine.position().turn,
+            turns: (state != JobState::Waiting).then(|| self.machine.turns_planned()),
+            checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
+        };
+        self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+
+    fn finish(&self) {
+        let (state, reason) = match self.machine.outcome() {
+            Some(Outcome::Succeeded) => (FinalState::Succeeded, None),
+            Some(Outcome::Stopped) | None => (FinalState::Stopped, None),
+            Some(Outcome::Failed { reason }) => (FinalState::Failed, Some(reason.clone())),
+        };
+        let position = self.machine.position();
+        let best = position.best.map(|(score, turn)| BestCheckpoint {
+            turn,
+            checkpoint: self.store.checkpoint_url(turn),
+            score,
+        });
+        self.emit(&JobEvent::Finished(Finished {
+            job: self.id.clone(),
+            state,
+            reason,
+            turn: position.turn,
+            checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
+            digest: self.newest.as_ref().map(|saved| saved.digest.clone()),
+            best,
+            evaluation: self.test_report.clone(),
+        }));
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,6 +1,6 @@
 //! Gathering: the job waits until every modality has a worker, and every worker its data and encoder.
 
-use super::{Effect, Input, Member, Outcome, Phase, Rejected, SplitSizes, TurnMachine, Waiting};
+use super::{Effect, Member, Outcome, Phase, Rejected, SplitSizes, TurnMachine, Waiting};
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
@@ -99,6 +99,7 @@ impl TurnMachine {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use super::super::Input;
     use super::*;
 
     #[test]

@@ -1,0 +1,64 @@
+//! How `antiphon` ends: the exit codes, and which error means which.
+
+use std::process::ExitCode;
+
+/// Why the program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All went well.
+    Success = 0,
+    /// The job failed.
+    Failed = 1,
+    /// The command line, the job file or the data are not right.
+    Usage = 2,
+    /// The coordinator could not be reached.
+    Unreachable = 3,
+    /// A time limit that the user set was reached.
+    TimedOut = 4,
+    /// Ctrl-C or SIGTERM.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error that knows its exit code; any other error is [`Exit::Failed`].
+#[derive(Debug)]
+pub struct Exiting {
+    /// The code.
+    pub exit: Exit,
+    /// What is said.
+    pub error: anyhow::Error,
+}
+
+impl std::fmt::Display for Exiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl std::error::Error for Exiting {}
+
+/// Gives errors their exit code.
+pub trait OrExit<T> {
+    /// The error, with this code.
+    ///
+    /// # Errors
+    /// The error that there was.
+    fn or_exit(self, exit: Exit) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
+    fn or_exit(self, exit: Exit) -> anyhow::Result<T> {
+        self.map_err(|error| anyhow::Error::new(Exiting { exit, error: error.into() }))
+    }
+}
+
+/// The exit code that an error carries.
+#[must_use]
+pub fn of(error: &anyhow::Error) -> Exit {
+    error.downcast_ref::<Exiting>().map_or(Exit::Failed, |exiting| exiting.exit)
+}

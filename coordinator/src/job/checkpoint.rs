@@ -1,0 +1,226 @@
+//! Checkpoints of a job: cutting one at a turn boundary, and going on from one.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::digest::{Sha256Hash, run_digest};
+use antiphon_core::event::JobEvent;
+use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
+use antiphon_core::ids::{ModalityName, Turn, WorkerId};
+use antiphon_core::spec::{self, JobSpec};
+use antiphon_core::turn::{Input, Position};
+use antiphon_proto::parts::PartSaved;
+use antiphon_proto::v1::{self, coordinator_message::Message};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointStore, FORMAT, Manifest, PartEntry};
+use antiphon_store::part::{self, Array, Arrays};
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::inbox::Refusal;
+use super::{Completion, Job, Saved};
+
+const HEAD: &str = "head.safetensors";
+const HEAD_STATE: &str = "head.state.safetensors";
+const PROJECTOR: &str = "projector.safetensors";
+
+/// A checkpoint in the making.
+#[derive(Debug)]
+pub(super) struct Cut {
+    turn: Turn,
+    parts: BTreeMap<String, PartEntry>,
+    head: JoinHandle<Result<Vec<(String, PartEntry)>, String>>,
+}
+
+/// A checkpoint that was just completed.
+#[derive(Debug)]
+pub(super) struct Written {
+    saved: Saved,
+    best: bool,
+}
+
+impl Job {
+    /// Snapshots the head, begins to write it, and has every worker write its part.
+    pub(super) fn begin_cut(&mut self, turn: Turn) -> Result<(), String> {
+        let files = encode_head(&self.head)?;
+        let store = self.store.clone();
+        let head = tokio::spawn(async move {
+            let mut entries = Vec::new();
+            for (name, bytes) in files {
+                let entry = store.write_part(turn, &name, bytes).await.map_err(|error| error.to_string())?;
+                entries.push((name, entry));
+            }
+            Ok(entries)
+        });
+        self.cut = Some(Cut { turn, parts: BTreeMap::new(), head });
+        let message = v1::SavePart {
+            job: self.id.to_string(),
+            term: self.term.0,
+            turn: turn.0,
+            checkpoint: self.store.checkpoint_url(turn),
+        };
+        let workers: Vec<WorkerId> = self.members.keys().cloned().collect();
+        for worker in workers {
+            self.send(&worker, Message::SavePart(message.clone()));
+        }
+        Ok(())
+    }
+
+    /// Notes the parts that a worker wrote; they must be its own modality's.
+    pub(super) fn add_parts(&mut self, worker: &WorkerId, saved: &PartSaved) -> Result<(), Refusal> {
+        let modality = self.machine.modality_of(worker);
+        let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
+        let expected = [format!("encoder-{modality}.safetensors"), format!("encoder-{modality}.state.safetensors")];
+        let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
+        if given != expected {
+            return Err(Refusal::malformed(format!("part_saved.parts: expected {expected:?}, got {given:?}")));
+        }
+        let cut = self.cut.as_mut().filter(|cut| cut.turn == saved.turn);
+        let cut = cut.ok_or_else(|| Refusal::unexpected(format!("no checkpoint {} is being written", saved.turn)))?;
+        for part in &saved.parts {
+            let entry = PartEntry { size: part.size, sha256: Sha256Hash::from(part.sha256) };
+            cut.parts.insert(part.name.clone(), entry);
+        }
+        Ok(())
+    }
+
+    /// All parts of the workers are there: writes the manifest on a task of its own.
+    pub(super) fn complete_cut(&mut self, turn: Turn, score: Option<f64>) -> Result<(), String> {
+        let cut = self.cut.take().ok_or_else(|| format!("checkpoint {turn} was never begun"))?;
+        let position = self.machine.position();
+        let best = position.best.map(|(_, turn)| turn);
+        let manifest = Manifest {
+            format: FORMAT,
+            job: self.id.clone(),
+            term: self.term,
+            turn,
+            epoch: position.epoch,
+            specification: serde_json::from_str(&self.spec.to_json()).map_err(|error| error.to_string())?,
+            parts: cut.parts,
+            score,
+            fusion_weights: self.tuned_weights.clone(),
+            state: serde_json::to_value(position).map_err(|error| error.to_string())?,
+        };
+        let (store, completions) = (self.store.clone(), self.completions.clone());
+        let keep = self.spec.checkpoints.keep as usize;
+        tokio::spawn(async move {
+            let completion = match write(&store, manifest, cut.head, keep, best).await {
+                Ok(saved) => Completion::Written(Box::new(Written { best: best == Some(saved.turn), saved })),
+                Err(reason) => Completion::Failed(format!("checkpoint {turn}: {reason}")),
+            };
+            // A job that has ended meanwhile does not want to know.
+            let _ = completions.send(completion);
+        });
+        Ok(())
+    }
+
+    pub(super) fn written(&mut self, Written { saved, best }: Written) {
+        let turn = saved.turn;
+        self.emit(&JobEvent::Checkpoint {
+            job: self.id.clone(),
+            turn,
+            checkpoint: saved.url.clone(),
+            digest: saved.digest.clone(),
+            best,
+        });
+        self.newest = Some(saved);
+        self.give(Input::CheckpointWritten { turn });
+    }
+}
+
+async fn write(
+    store: &CheckpointStore,
+    mut manifest: Manifest,
+    head: JoinHandle<Result<Vec<(String, PartEntry)>, String>>,
+    keep: usize,
+    best: Option<Turn>,
+) -> Result<Saved, String> {
+    let entries = head.await.map_err(|error| error.to_string())??;
+    manifest.parts.extend(entries);
+    let checkpoint = store.complete(&manifest).await.map_err(|error| error.to_string())?;
+    // The checkpoint exists; that an old one could not be removed does not undo it.
+    if let Err(error) = store.retain(keep, best).await {
+        warn!(%error, "old checkpoints were not removed");
+    }
+    Ok(Saved { turn: manifest.turn, url: checkpoint.url(), digest: digest(&manifest) })
+}
+
+/// The run's digest of a checkpoint, as `sha256:…`; see [`run_digest`].
+fn digest(manifest: &Manifest) -> String {
+    let encoders = manifest.parts.keys().filter(|name| name.starts_with("encoder-") && !name.contains(".state."));
+    let names = [HEAD, PROJECTOR].into_iter().chain(encoders.map(String::as_str));
+    let hashes: Vec<(&str, Sha256Hash)> =
+        names.filter_map(|name| Some((name, manifest.parts.get(name)?.sha256))).collect();
+    format!("sha256:{}", run_digest(&hashes))
+}
+
+/// What a job goes on from.
+pub(super) struct Resumed {
+    pub(super) head: SharedHead<f32>,
+    pub(super) position: Position,
+    pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    pub(super) saved: Saved,
+}
+
+/// Loads the head and the position of a checkpoint.
+pub(super) async fn resume(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<Resumed, String> {
+    let url = checkpoint.url();
+    let in_checkpoint = |reason: String| format!("checkpoint {url}: {reason}");
+    let manifest = checkpoint.manifest();
+    let before = spec::from_json(&manifest.specification.to_string()).map_err(|e| in_checkpoint(e.to_string()))?;
+    same_job(&before, spec).map_err(in_checkpoint)?;
+    let position = serde_json::from_value(manifest.state.clone()).map_err(|e| in_checkpoint(e.to_string()))?;
+    let head = decode_head(checkpoint, spec).await.map_err(in_checkpoint)?;
+    let saved = Saved { turn: manifest.turn, url: url.clone(), digest: digest(manifest) };
+    Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), saved })
+}
+
+/// What must not change between a checkpoint and the job that goes on from it. Lengths, periods, stores and learning rates
+/// may.
+fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), String> {
+    let differ = |what: &str, before: String, now: String| {
+        if before == now {
+            return Ok(());
+        }
+        Err(format!("it was written with {what} {before}, and the job has {now}; they must be the same to go on from it"))
+    };
+    let names = |spec: &JobSpec| {
+        let names: Vec<&str> = spec.modalities.iter().map(|m| m.name.as_str()).collect();
+        format!("[{}]", names.join(", "))
+    };
+    differ("seed", before.seed.to_string(), now.seed.to_string())?;
+    differ("modalities", names(before), names(now))?;
+    differ("labels.classes", format!("{:?}", before.labels.classes), format!("{:?}", now.labels.classes))?;
+    differ("head.width", before.head.width.to_string(), now.head.width.to_string())?;
+    differ("schedule.batch", before.schedule.batch.to_string(), now.schedule.batch.to_string())?;
+    differ(
+        "schedule.turn_batches",
+        before.schedule.turn_batches.to_string(),
+        now.schedule.turn_batches.to_string(),
+    )?;
+    differ("schedule.order", format!("{:?}", before.schedule.order), format!("{:?}", now.schedule.order))
+}
+
+fn encode_head(head: &SharedHead<f32>) -> Result<Vec<(String, Bytes)>, String> {
+    let HeadParts { head, state, projector } = head.to_parts().map_err(|error| error.to_string())?;
+    let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
+    named
+        .into_iter()
+        .map(|(name, part)| {
+            let array = |tensor: NamedTensor<f32>| (tensor.name, Array { shape: tensor.shape, data: tensor.data });
+            let arrays: Arrays = part.tensors.into_iter().map(array).collect();
+            let bytes = part::encode(name, &arrays, &part.note).map_err(|error| error.to_string())?;
+            Ok((name.to_owned(), bytes))
+        })
+        .collect()
+}
+
+async fn decode_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, String> {
+    let load = async |name: &str| {
+        let bytes = checkpoint.part(name).await.map_err(|error| error.to_string())?;
+        let (arrays, note) = part::decode(name, &bytes).map_err(|error| error.to_string())?;
+        let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
+        Ok::<_, String>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
+    };
+    let parts = HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
+    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| error.to_string())
+}

@@ -1,0 +1,113 @@
+//! What the turn machine asks for: messages to workers, steps of the head, checkpoints, events.
+
+use antiphon_core::event::{JobEvent, ModalityStart, StepEvent};
+use antiphon_core::head::StepContext;
+use antiphon_core::ids::{Lease, ModalityName, TurnRef, WorkerId};
+use antiphon_core::learning_rate;
+use antiphon_core::turn::{Effect, Input, Progress};
+use antiphon_proto::assignment::Grant;
+use antiphon_proto::v1::{self, coordinator_message::Message};
+use tracing::{info, warn};
+
+use super::Job;
+
+impl Job {
+    /// Carries out one effect. An error is the reason for which the job cannot go on.
+    pub(super) fn carry_out(&mut self, effect: Effect) -> Result<(), String> {
+        match effect {
+            Effect::Assign { worker, modality, lease } => self.assign(&worker, &modality, lease),
+            Effect::Started => self.emit_started(),
+            Effect::Grant { worker, turn, lease, progress } => self.grant(&worker, turn, lease, progress),
+            Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
+            Effect::EndTurn { .. } => self.head.end_turn(),
+            Effect::ResetProjector => self.head.reset_projector(),
+            Effect::Evaluate { evaluation, split } => self.begin_evaluation(evaluation, split),
+            Effect::SaveParts { turn } => self.begin_cut(turn)?,
+            Effect::WriteManifest { turn, score } => self.complete_cut(turn, score)?,
+            Effect::Finish(outcome) => info!(job = %self.id, ?outcome, "finished"),
+        }
+        Ok(())
+    }
+
+    /// Sends to a worker. One that does not read what it is sent is as good as gone.
+    pub(super) fn send(&mut self, worker: &WorkerId, message: Message) {
+        let Some(member) = self.members.get(worker) else { return };
+        if let Err(error) = member.outbound.try_send(message.into()) {
+            warn!(job = %self.id, %worker, %error, "cannot send");
+            self.members.remove(worker);
+            self.give(Input::Left { worker: worker.clone(), why: "it does not read its messages".to_owned() });
+        }
+    }
+
+    fn assign(&mut self, worker: &WorkerId, modality: &ModalityName, lease: Lease) {
+        let assign = v1::Assign {
+            job: self.id.to_string(),
+            term: self.term.0,
+            lease: lease.0,
+            modality: modality.to_string(),
+            specification: self.spec.to_json(),
+            checkpoints: self.store.url(),
+            restore: self.restore.clone(),
+        };
+        info!(job = %self.id, %worker, %modality, "assigned");
+        self.send(worker, Message::Assign(assign));
+    }
+
+    fn emit_started(&self) {
+        let samples = self.machine.samples();
+        let modalities = self.members.values().filter_map(|member| {
+            let samples = *samples.get(&member.modality)?;
+            Some((member.modality.clone(), ModalityStart { samples, parameters: member.parameters }))
+        });
+        self.emit(&JobEvent::Started {
+            job: self.id.clone(),
+            turn: self.machine.position().turn,
+            turns: self.machine.turns_planned(),
+            modalities: modalities.collect(),
+        });
+    }
+
+    fn grant(&mut self, worker: &WorkerId, turn: TurnRef, lease: Lease, progress: Progress) {
+        let head = self.head.head();
+        let grant = Grant {
+            turn,
+            lease,
+            weight: head.weight().clone(),
+            bias: head.bias().to_vec(),
+            progress: progress.epoch,
+            epochs: progress.epochs,
+        };
+        self.send(worker, Message::Grant(grant.encode()));
+    }
+
+    /// Projects the contribution and steps the head: the one place where a turn's gradient meets the shared head.
+    fn apply(
+        &mut self,
+        turn: &TurnRef,
+        modality: &ModalityName,
+        progress: Progress,
+        alpha: f64,
+    ) -> Result<(), String> {
+        let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
+        let optimizer = &self.spec.head.optimizer;
+        let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);
+        let step = self
+            .head
+            .apply(modality, &contribution, StepContext { lr_factor, alpha })
+            .map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
+        self.emit(&JobEvent::Step(StepEvent {
+            job: self.id.clone(),
+            turn: turn.turn,
+            step: turn.step.0,
+            epoch: progress.epoch as u64,
+            modality: modality.clone(),
+            loss: contribution.loss,
+            accuracy: f64::from(contribution.correct) / f64::from(contribution.samples.max(1)),
+            gradient_norm: step.gradient_norm,
+            projected_ratio: step.projected_ratio,
+            projector_trace: self.head.projector_trace(),
+            lr: optimizer.lr * lr_factor,
+        }));
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! What comes in: checked against the job's shapes, turned into inputs of the turn machine, answered when refused.
+
+use antiphon_core::ids::WorkerId;
+use antiphon_core::turn::{ContributionHeader, Input, Rejected, SplitSizes};
+use antiphon_proto::assignment::Prepared;
+use antiphon_proto::contribution::{self, ContributionLimits};
+use antiphon_proto::parts::PartSaved;
+use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
+use tracing::{info, warn};
+
+use super::{Job, Member};
+use crate::seam::JobInput;
+
+/// A message that changed nothing, and the answer to it.
+pub(super) struct Refusal {
+    reason: RejectedReason,
+    message: String,
+}
+
+impl Refusal {
+    pub(super) fn malformed(message: impl ToString) -> Self {
+        Self { reason: RejectedReason::Malformed, message: message.to_string() }
+    }
+
+    pub(super) fn unexpected(message: impl ToString) -> Self {
+        Self { reason: RejectedReason::Unexpected, message: message.to_string() }
+    }
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        let reason = match &rejected {
+            Rejected::StaleTerm { .. } => RejectedReason::StaleTerm,
+            Rejected::AlreadyApplied { .. } => RejectedReason::AlreadyApplied,
+            Rejected::StaleTurn { .. } => RejectedReason::StaleTurn,
+            Rejected::StaleAttempt { .. } => RejectedReason::StaleAttempt,
+            Rejected::StaleHead { .. } => RejectedReason::StaleHead,
+            Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
+            Rejected::NotAMember { .. } | Rejected::NoPlace { .. } | Rejected::Unexpected { .. } => {
+                RejectedReason::Unexpected
+            }
+            Rejected::Malformed { .. } => RejectedReason::Malformed,
+        };
+        Self { reason, message: rejected.to_string() }
+    }
+}
+
+impl Job {
+    pub(super) fn take(&mut self, input: JobInput) {
+        match input {
+            JobInput::WorkerJoined { worker, modality, outbound } => {
+                let member = Member { modality: modality.clone(), outbound, parameters: 0 };
+                self.members.insert(worker.clone(), member);
+                self.give(Input::Joined { worker, modality });
+            }
+            JobInput::WorkerGone { worker, why } => {
+                if self.members.remove(&worker).is_some() {
+                    self.give(Input::Left { worker, why });
+                }
+            }
+            JobInput::FromWorker { worker, message } => self.hear(&worker, message),
+            JobInput::Stop => self.give(Input::Stop),
+        }
+    }
+
+    fn hear(&mut self, worker: &WorkerId, message: Message) {
+        let turn = match &message {
+            Message::Contribution(contribution) => contribution.turn.clone(),
+            _ => None,
+        };
+        let taken = match message {
+            Message::Prepared(prepared) => self.prepared(worker, prepared),
+            Message::Contribution(contribution) => self.contribution(worker, &contribution),
+            Message::Logits(chunk) => self.logits(worker, chunk),
+            Message::PartSaved(saved) => self.part_saved(worker, saved),
+            Message::Failed(failed) => self.worker_failed(worker, failed),
+            // The shell answers these itself.
+            Message::Register(_) | Message::Heartbeat(_) | Message::Released(_) => Ok(()),
+        };
+        if let Err(Refusal { reason, message }) = taken {
+            warn!(job = %self.id, %worker, ?reason, message, "refused");
+            let rejected = v1::Rejected { reason: reason.into(), message, turn };
+            self.send(worker, v1::coordinator_message::Message::Rejected(rejected));
+        }
+    }
+
+    fn prepared(&mut self, worker: &WorkerId, message: v1::Prepared) -> Result<(), Refusal> {
+        let prepared = Prepared::try_from(message).map_err(Refusal::malformed)?;
+        self.same_term(prepared.term)?;
+        if let Some(member) = self.members.get_mut(worker) {
+            member.parameters = prepared.parameters.iter().map(|(_, shape)| shape.iter().product::<u64>()).sum();
+        }
+        let samples =
+            SplitSizes { train: prepared.train, validation: prepared.validation, test: prepared.test };
+        info!(job = %self.id, %worker, ?samples, "prepared");
+        let input = Input::Prepared { worker: worker.clone(), samples, steps_done: prepared.steps_done };
+        Ok(self.try_give(input)?)
+    }
+
+    /// The tensors are checked in full before the machine hears of them: nothing is half applied.
+    fn contribution(&mut self, worker: &WorkerId, message: &v1::Contribution) -> Result<(), Refusal> {
+        let (classes, width) = (self.head.head().classes(), self.head.head().width());
+        let limits = ContributionLimits {
+            classes,
+            width,
+            batch: self.spec.schedule.batch as usize,
+            tensor_bytes: self.tensor_bytes,
+        };
+        let (turn, micro_shard, contribution) = contribution::decode(message, &limits).map_err(Refusal::malformed)?;
+        contribution.check(classes, width).map_err(Refusal::malformed)?;
+        let header = ContributionHeader {
+            worker: worker.clone(),
+            turn,
+            micro_shard,
+            samples: contribution.samples,
+            loss: contribution.loss,
+        };
+        self.incoming = Some(contribution);
+        let taken = self.try_give(Input::Contribution(header));
+        self.incoming = None;
+        Ok(taken?)
+    }
+
+    fn part_saved(&mut self, worker: &WorkerId, message: v1::PartSaved) -> Result<(), Refusal> {
+        let saved = PartSaved::try_from(message).map_err(Refusal::malformed)?;
+        self.same_term(saved.term)?;
+        self.add_parts(worker, &saved)?;
+        Ok(self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn })?)
+    }
+
+    fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
+        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason: failed.reason })?)
+    }
+
+    pub(super) fn same_term(&self, given: antiphon_core::ids::Term) -> Result<(), Refusal> {
+        if given == self.term {
+            return Ok(());
+        }
+        Err(Rejected::StaleTerm { given: given.0, current: self.term.0 }.into())
+    }
+}

@@ -1,0 +1,78 @@
+//! What a worker process is told.
+
+use std::time::Duration;
+
+use antiphon_core::ids::{ModalityName, WorkerId};
+
+/// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WorkerArgs {
+    /// Modality whose encoder this worker trains, as named in the job file
+    #[arg(long, env = "ANTIPHON_MODALITY", value_parser = parse_name::<ModalityName>)]
+    pub modality: ModalityName,
+
+    /// Coordinator to register with
+    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    pub coordinator: String,
+
+    /// Name of this worker, unique among live ones [default: modality, process id]
+    #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
+    pub name: Option<WorkerId>,
+
+    /// Seconds to go on trying to reach the coordinator before giving up
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub connect_timeout: u64,
+
+    /// Threads that decode samples ahead of training
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub decode_threads: usize,
+
+    /// Mebibytes of undecoded samples kept in memory per split; what is beyond goes to a temporary file
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    pub data_memory: u64,
+}
+
+fn parse_name<N>(text: &str) -> Result<N, antiphon_core::ids::BadName>
+where
+    N: for<'a> TryFrom<&'a str, Error = antiphon_core::ids::BadName>,
+{
+    N::try_from(text)
+}
+
+/// A worker's settings, complete.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Unique among live workers.
+    pub worker: WorkerId,
+    /// Its pool.
+    pub modality: ModalityName,
+    /// `http://host:port`.
+    pub coordinator: String,
+    /// How long to go on trying to reach the coordinator.
+    pub connect_timeout: Duration,
+    /// Threads that decode samples.
+    pub decode_threads: usize,
+    /// Bytes of undecoded samples kept in memory per split.
+    pub data_memory: u64,
+}
+
+impl WorkerArgs {
+    /// Fills in what was left out; `process` makes the default name unique on one machine.
+    ///
+    /// # Errors
+    /// The modality's name is too long to make a worker's name of.
+    pub fn complete(self, process: u32) -> Result<Config, antiphon_core::ids::BadName> {
+        let worker = match self.name {
+            Some(name) => name,
+            None => WorkerId::try_from(format!("{}-{process}", self.modality))?,
+        };
+        Ok(Config {
+            worker,
+            modality: self.modality,
+            coordinator: self.coordinator,
+            connect_timeout: Duration::from_secs(self.connect_timeout),
+            decode_threads: self.decode_threads.max(1),
+            data_memory: self.data_memory << 20,
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! The worker's own thread: takes the coordinator's messages one at a time, computes, answers. Everything that touches the
+//! device happens here and nowhere else.
+//!
+//! The order of work is what lets all modalities compute at once: a contribution is sent before the encoder's backward
+//! pass, and the next forward pass runs before the next grant is there.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use antiphon_core::head::Head;
+use antiphon_core::ids::{JobId, MicroShard, ModalityName, Term, Turn};
+use antiphon_core::spec::{self, JobSpec};
+use antiphon_core::turn::Progress;
+use antiphon_proto::assignment::Grant;
+use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
+use antiphon_proto::parts::PartSaved;
+use antiphon_proto::v1::{self, coordinator_message::Message as Command, worker_message::Message as Answer};
+use antiphon_proto::{DEFAULT_MESSAGE_LIMIT, contribution, ids};
+use anyhow::{Context, anyhow, bail};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::data::Places;
+use crate::parts;
+use crate::trainer::{Options, Trainer};
+
+/// What heartbeats tell.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    job: Mutex<Option<JobId>>,
+    steps_done: AtomicU64,
+}
+
+impl Status {
+    pub(crate) fn heartbeat(&self) -> v1::Heartbeat {
+        let job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+        v1::Heartbeat {
+            job: job.as_ref().map(ToString::to_string).unwrap_or_default(),
+            steps_done: self.steps_done.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set_job(&self, job: Option<JobId>) {
+        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
+    }
+}
+
+/// The state of the worker's thread.
+pub(crate) struct Engine {
+    config: Config,
+    answers: mpsc::Sender<v1::WorkerMessage>,
+    status: Arc<Status>,
+    assignment: Option<Assignment>,
+}
+
+/// The job at hand.
+struct Assignment {
+    job: JobId,
+    term: Term,
+    classes: usize,
+    width: usize,
+    trainer: Trainer,
+}
+
+/// Starts the thread. It ends when the command channel closes; the receiver then resolves, with an error if it panicked.
+pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Command>, oneshot::Receiver<()>) {
+    let (commands, mut queue) = mpsc::channel::<Command>(8);
+    let (ended, end) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let name = format!("engine-{}", engine.config.modality);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        while let Some(command) = queue.blocking_recv() {
+            if engine.take(&runtime, command).is_err() {
+                break;
+            }
+        }
+        drop(engine);
+        // Nobody may be left to hear of it.
+        let _ = ended.send(());
+    });
+    if let Err(error) = thread {
+        warn!(%error, "the engine's thread could not be started");
+    }
+    (commands, end)
+}
+
+/// The connection is gone, so that there is nobody to answer.
+struct Disconnected;
+
+impl Engine {
+    pub(crate) fn new(config: Config, answers: mpsc::Sender<v1::WorkerMessage>, status: Arc<Status>) -> Self {
+        Self { config, answers, status, assignment: None }
+    }
+
+    fn answer(&self, answer: Answer) -> Result<(), Disconnected> {
+        self.answers.blocking_send(answer.into()).map_err(|_| Disconnected)
+    }
+
+    /// Carries out one command. What goes wrong in a job is told to the coordinator and ends the worker's part in the job.
+    fn take(&mut self, runtime: &tokio::runtime::Handle, command: Command) -> Result<(), Disconnected> {
+        let (job, term) = named_job(&command);
+        match self.carry_out(runtime, command) {
+            Ok(answers) => answers.into_iter().try_for_each(|answer| self.answer(answer))?,
+            Err(error) => {
+                let reason = format!("{error:#}");
+                warn!(%job, reason, "cannot go on with the job");
+                self.drop_assignment();
+                self.answer(Answer::Failed(v1::Failed { job, term, reason }))?;
+            }
+        }
+        self.compute_ahead()
+    }
+
+    fn carry_out(&mut self, runtime: &tokio::runtime::Handle, command: Command) -> anyhow::Result<Vec<Answer>> {
+        match command {
+            Command::Assign(assign) => Ok(vec![self.assign(runtime, &assign)?]),
+            Command::Grant(grant) => self.grant(&grant),
+            Command::Evaluate(evaluate) => self.evaluate(&evaluate),
+            Command::NextLogits(next) => self.next_logits(&next),
+            Command::SavePart(save) => self.save(runtime, &save),
+            Command::Release(release) => {
+                info!(job = release.job, reason = release.reason, "released");
+                self.drop_assignment();
+                Ok(vec![Answer::Released(v1::Released { job: release.job })])
+            }
+            Command::Rejected(rejected) => {
+                bail!("the coordinator refused this worker's message: {}", rejected.message)
+            }
+            Command::Registered(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn assign(&mut self, runtime: &tokio::runtime::Handle, assign: &v1::Assign) -> anyhow::Result<Answer> {
+        let job: JobId = ids::name("assign.job", &assign.job)?;
+        let modality: ModalityName = ids::name("assign.modality", &assign.modality)?;
+        let spec: JobSpec = spec::from_json(&assign.specification).context("the assigned job's specification")?;
+        info!(%job, %modality, "assigned");
+        let options = Options {
+            decode_threads: self.config.decode_threads,
+            places: Places::default(),
+            data_memory: self.config.data_memory,
+        };
+        let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);
+        self.status.set_job(Some(job.clone()));
+        let mut trainer = runtime.block_on(Trainer::open(&spec, &modality, options))?;
+        if let Some(url) = &assign.restore {
+            let restored = runtime.block_on(parts::load(url, &modality)).with_context(|| format!("checkpoint {url}"))?;
+            trainer.restore(restored).with_context(|| format!("checkpoint {url}"))?;
+        }
+        let samples = trainer.samples();
+        let answer = v1::Prepared {
+            job: assign.job.clone(),
+            term: assign.term,
+            samples: Some(v1::SplitSizes {
+                train: samples.train,
+                validation: samples.validation,
+                test: samples.test,
+            }),
+            parameters: trainer.parameter_shapes(),
+            steps_done: trainer.steps_done(),
+        };
+        self.status.steps_done.store(trainer.steps_done(), Ordering::Relaxed);
+        self.assignment = Some(Assignment { job, term: Term(assign.term), classes, width, trainer });
+        Ok(Answer::Prepared(answer))
+    }
+
+    /// Z, D, G, h̄ go out at once; then the encoder learns from dH.
+    fn grant(&mut self, message: &v1::Grant) -> anyhow::Result<Vec<Answer>> {
+        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let grant = Grant::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
+        if !at.is(&grant.turn.job, grant.turn.term) {
+            return Ok(Vec::new());
+        }
+        let head = Head::new(grant.weight, grant.bias)?;
+        let step = at.trainer.local_step(&head)?;
+        let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, &step.contribution));
+        if self.answers.blocking_send(answer.into()).is_err() {
+            return Ok(Vec::new());
+        }
+        at.trainer.learn(&step.feature_gradient, Progress { epoch: grant.progress, epochs: grant.epochs })?;
+        self.status.steps_done.store(at.trainer.steps_done(), Ordering::Relaxed);
+        Ok(Vec::new())
+    }
+
+    fn evaluate(&mut self, message: &v1::Evaluate) -> anyhow::Result<Vec<Answer>> {
+        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let evaluate = Evaluate::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
+        if at.is(&evaluate.job, evaluate.term) {
+            let head = Head::new(evaluate.weight, evaluate.bias)?;
+            at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, head);
+        }
+        Ok(Vec::new())
+    }
+
+    fn next_logits(&mut self, next: &v1::NextLogits) -> anyhow::Result<Vec<Answer>> {
+        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let chunk = at.trainer.next_logits(next.evaluation.into(), next.at_most as usize)?;
+        let rows: usize = chunk.labels.len();
+        debug!(rows, last = chunk.last, "logits");
+        let chunk = LogitsChunk {
+            job: at.job.clone(),
+            term: at.term,
+            evaluation: next.evaluation.into(),
+            sequence: next.sequence,
+            ids: chunk.ids,
+            labels: chunk.labels,
+            logits: chunk.logits,
+            last: chunk.last,
+        };
+        Ok(vec![Answer::Logits(chunk.encode())])
+    }
+
+    fn save(&mut self, runtime: &tokio::runtime::Handle, save: &v1::SavePart) -> anyhow::Result<Vec<Answer>> {
+        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let files = at.trainer.parts()?;
+        let written = runtime
+            .block_on(parts::save(&save.checkpoint, files))
+            .with_context(|| format!("checkpoint {}", save.checkpoint))?;
+        let saved =
+            PartSaved { job: at.job.clone(), term: at.term, turn: Turn(save.turn), parts: written };
+        Ok(vec![Answer::PartSaved(saved.into())])
+    }
+
+    /// The next forward pass needs this modality's encoder only, so it does not wait for the head.
+    fn compute_ahead(&mut self) -> Result<(), Disconnected> {
+        let Some(at) = self.assignment.as_mut() else { return Ok(()) };
+        let Err(error) = at.trainer.compute_ahead() else { return Ok(()) };
+        let failed = v1::Failed { job: at.job.to_string(), term: at.term.0, reason: format!("{error:#}") };
+        self.drop_assignment();
+        self.answer(Answer::Failed(failed))
+    }
+
+    fn drop_assignment(&mut self) {
+        self.assignment = None;
+        self.status.set_job(None);
+        self.status.steps_done.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Assignment {
+    /// Whether a message is about this job, in this term; others are late and say nothing any more.
+    fn is(&self, job: &JobId, term: Term) -> bool {
+        self.job == *job && self.term == term
+    }
+}
+
+/// The job and term that a failure is to be reported under.
+fn named_job(command: &Command) -> (String, u64) {
+    match command {
+        Command::Assign(m) => (m.job.clone(), m.term),
+        Command::Grant(m) => m.turn.as_ref().map(|turn| (turn.job.clone(), turn.term)).unwrap_or_default(),
+        Command::Evaluate(m) => (m.job.clone(), m.term),
+        Command::NextLogits(m) => (m.job.clone(), m.term),
+        Command::SavePart(m) => (m.job.clone(), m.term),
+        Command::Rejected(m) => m.turn.as_ref().map(|turn| (turn.job.clone(), turn.term)).unwrap_or_default(),
+        Command::Registered(_) | Command::Release(_) => Default::default(),
+    }
+}

@@ -1,0 +1,178 @@
+//! The worker's end of the training stream: dials the coordinator, registers, and passes messages between the socket and
+//! the engine. It never computes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use antiphon_proto::v1::{self, coordinator_message, training_service_client::TrainingServiceClient, worker_message};
+use antiphon_proto::{DEFAULT_MESSAGE_LIMIT, stream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tracing::{debug, info};
+
+use crate::config::Config;
+use crate::engine::{self, Engine, Status};
+
+/// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
+const IN_FLIGHT: usize = 8;
+const RETRY: Duration = Duration::from_millis(250);
+/// Flow-control windows and frames large enough that a head crosses without a pause.
+const WINDOW: u32 = 8 << 20;
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The coordinator's address is not one.
+    #[error("coordinator `{url}` is not an address: {reason}; give it as http://host:port")]
+    Address {
+        /// As it was given.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nobody answers.
+    #[error("no coordinator at {url} after {seconds} s: {reason}; is it running (`antiphon coordinator`)?")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last error.
+        reason: String,
+    },
+    /// The coordinator did not take this worker, or cut it off.
+    #[error("the coordinator ended the connection: {reason}")]
+    Disconnected {
+        /// In its words.
+        reason: String,
+    },
+    /// The engine's thread is gone.
+    #[error("the worker's engine stopped: {reason}")]
+    Engine {
+        /// In words.
+        reason: String,
+    },
+}
+
+/// Serves jobs until `shutdown`.
+///
+/// # Errors
+/// If the coordinator cannot be reached in time or ends the connection.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), WorkerError> {
+    let channel = tokio::select! {
+        channel = connect(&config) => channel?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    serve(&config, channel, &shutdown).await
+}
+
+async fn connect(config: &Config) -> Result<Channel, WorkerError> {
+    let address = |reason: String| WorkerError::Address { url: config.coordinator.clone(), reason };
+    let endpoint = Endpoint::from_shared(config.coordinator.clone())
+        .map_err(|error| address(error.to_string()))?
+        .tcp_nodelay(true)
+        .connect_timeout(config.connect_timeout.min(Duration::from_secs(5)))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    if endpoint.uri().host().is_none() || endpoint.uri().scheme().is_none() {
+        return Err(address("it has no scheme or no host".to_owned()));
+    }
+    let deadline = Instant::now() + config.connect_timeout;
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) if Instant::now() + RETRY >= deadline => {
+                let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let seconds = config.connect_timeout.as_secs();
+                return Err(WorkerError::Unreachable { url: config.coordinator.clone(), seconds, reason });
+            }
+            Err(error) => {
+                debug!(%error, "coordinator not there yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve(config: &Config, channel: Channel, shutdown: &CancellationToken) -> Result<(), WorkerError> {
+    let (outbound, messages) = mpsc::channel(IN_FLIGHT);
+    let register = v1::Register {
+        worker: config.worker.to_string(),
+        modality: config.modality.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: "cpu".to_owned(),
+    };
+    let send_failed = |_| WorkerError::Disconnected { reason: "the connection closed".to_owned() };
+    outbound.send(worker_message::Message::Register(register).into()).await.map_err(send_failed)?;
+    let mut client = TrainingServiceClient::new(channel)
+        .max_decoding_message_size(DEFAULT_MESSAGE_LIMIT)
+        .max_encoding_message_size(DEFAULT_MESSAGE_LIMIT);
+    let mut inbound = client.train(ReceiverStream::new(messages)).await.map_err(disconnected)?.into_inner();
+
+    let interval = match next(&mut inbound).await? {
+        Some(coordinator_message::Message::Registered(registered)) => {
+            info!(worker = %config.worker, modality = %config.modality, term = registered.term, "registered");
+            Duration::from_millis(registered.heartbeat_interval_ms.clamp(100, 60_000))
+        }
+        Some(other) => {
+            let reason = format!("its first message was not `registered` but {}", name_of(&other));
+            return Err(WorkerError::Disconnected { reason });
+        }
+        None => return Err(WorkerError::Disconnected { reason: "it sent nothing".to_owned() }),
+    };
+    let status = Arc::new(Status::default());
+    let (commands, mut engine) = engine::spawn(Engine::new(config.clone(), outbound.clone(), Arc::clone(&status)));
+    let mut heartbeat = tokio::time::interval(interval);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = next(&mut inbound) => match message? {
+                Some(message) => {
+                    let sent = commands.send(message).await;
+                    sent.map_err(|_| WorkerError::Engine { reason: "its thread ended".to_owned() })?;
+                }
+                None => return Err(WorkerError::Disconnected { reason: "it closed the stream".to_owned() }),
+            },
+            _ = heartbeat.tick() => {
+                // A full channel means that messages are flowing, which says as much as a heartbeat.
+                let _ = outbound.try_send(worker_message::Message::Heartbeat(status.heartbeat()).into());
+            }
+            ended = &mut engine => {
+                let reason = ended.map_or_else(|_| "it panicked".to_owned(), |()| "its thread ended".to_owned());
+                return Err(WorkerError::Engine { reason });
+            }
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn next(
+    inbound: &mut tonic::Streaming<v1::CoordinatorMessage>,
+) -> Result<Option<coordinator_message::Message>, WorkerError> {
+    let Some(envelope) = inbound.message().await.map_err(disconnected)? else { return Ok(None) };
+    stream::open_coordinator(envelope)
+        .map(Some)
+        .map_err(|error| WorkerError::Disconnected { reason: error.to_string() })
+}
+
+fn disconnected(status: tonic::Status) -> WorkerError {
+    WorkerError::Disconnected { reason: format!("{}: {}", status.code(), status.message()) }
+}
+
+fn name_of(message: &coordinator_message::Message) -> &'static str {
+    use coordinator_message::Message;
+    match message {
+        Message::Registered(_) => "registered",
+        Message::Assign(_) => "assign",
+        Message::Grant(_) => "grant",
+        Message::Evaluate(_) => "evaluate",
+        Message::NextLogits(_) => "next_logits",
+        Message::SavePart(_) => "save_part",
+        Message::Rejected(_) => "rejected",
+        Message::Release(_) => "release",
+    }
+}

@@ -1,0 +1,95 @@
+//! Going through a split in order of id, one chunk of logits at a time.
+
+use std::sync::Arc;
+
+use antiphon_core::head::Head;
+use antiphon_core::ids::{EvaluationId, Split};
+use antiphon_core::linalg::Matrix;
+use anyhow::Context;
+
+use super::{Model, Options, Trainer};
+use crate::data::{Dataset, Prefetcher};
+use crate::encoder::{self, Mode};
+
+/// Logits of consecutive samples.
+#[derive(Debug)]
+pub struct Chunk {
+    /// In ascending order of bytes.
+    pub ids: Vec<String>,
+    /// One for each id.
+    pub labels: Vec<u32>,
+    /// (ids, C); none of an empty chunk.
+    pub logits: Option<Matrix<f32>>,
+    /// The split is through.
+    pub last: bool,
+}
+
+/// One pass through a split under one head.
+#[derive(Debug)]
+pub struct Pass {
+    evaluation: EvaluationId,
+    head: Head<f32>,
+    left: u64,
+    batches: Option<Prefetcher>,
+}
+
+impl Pass {
+    /// A pass through `data` (none is an empty split) in chunks of `chunk` samples.
+    #[must_use]
+    pub fn new(
+        evaluation: EvaluationId,
+        head: Head<f32>,
+        data: Option<&Arc<Dataset>>,
+        model: &Model,
+        chunk: usize,
+        options: &Options,
+    ) -> Self {
+        let batches = data.map(|data| {
+            let preprocessor = Arc::clone(&model.preprocessor);
+            Prefetcher::evaluation(Arc::clone(data), preprocessor, chunk, options.decode_threads, super::DEPTH)
+        });
+        let left = data.map_or(0, |data| data.len().div_ceil(chunk.max(1)) as u64);
+        Self { evaluation, head, left, batches }
+    }
+
+    /// The next chunk; an empty last one when there is nothing left.
+    ///
+    /// # Errors
+    /// A sample that cannot be decoded, or a failure of the device.
+    pub fn next_chunk(&mut self, model: &Model) -> anyhow::Result<Chunk> {
+        let Some(batches) = self.batches.as_mut().filter(|_| self.left > 0) else {
+            return Ok(Chunk { ids: Vec::new(), labels: Vec::new(), logits: None, last: true });
+        };
+        let batch = batches.next()?;
+        self.left -= 1;
+        let features = encoder::to_matrix(&model.encoder.forward(&batch.input, Mode::Evaluate)?.features)?;
+        let logits = Some(self.head.logits(&features));
+        Ok(Chunk { ids: batch.ids, labels: batch.labels, logits, last: self.left == 0 })
+    }
+}
+
+impl Trainer {
+    /// Begins a pass under this head; it takes the place of one that was not finished.
+    pub fn begin_evaluation(&mut self, evaluation: EvaluationId, split: Split, head: Head<f32>, chunk: usize) {
+        let data = match split {
+            Split::Train => Some(&self.data.train),
+            Split::Validation => self.data.validation.as_ref(),
+            Split::Test => self.data.test.as_ref(),
+        };
+        self.evaluation = Some(Pass::new(evaluation, head, data, &self.model, chunk, &self.options));
+    }
+
+    /// The next chunk of the pass that was begun.
+    ///
+    /// # Errors
+    /// No such pass, or as [`Pass::next_chunk`].
+    pub fn next_logits(&mut self, evaluation: EvaluationId) -> anyhow::Result<Chunk> {
+        let pass = self.evaluation.as_mut().filter(|pass| pass.evaluation == evaluation);
+        let pass = pass.with_context(|| format!("logits of evaluation {evaluation}, which was not begun"))?;
+        let chunk = pass.next_chunk(&self.model)?;
+        if chunk.last {
+            self.evaluation = None;
+        }
+        Ok(chunk)
+    }
+}

@@ -1,0 +1,192 @@
+//! One modality's training, without any wire: batches, the encoder and its optimizer.
+//!
+//! A step is [`Trainer::compute_ahead`] (H, which needs the encoder only), [`Trainer::local_step`] (the head's part, which
+//! needs the head that was granted) and [`Trainer::learn`] (the encoder's part, which needs dH only). The forward pass
+//! changes nothing, so what was computed ahead never shows in a checkpoint or an evaluation.
+
+mod evaluation;
+mod model;
+mod parts;
+
+use std::sync::Arc;
+
+use antiphon_core::head::{Head, LocalStep};
+use antiphon_core::ids::{ModalityName, Split};
+use antiphon_core::learning_rate;
+use antiphon_core::linalg::Matrix;
+use antiphon_core::spec::{JobSpec, ModalitySpec};
+use antiphon_core::turn::{Progress, SplitSizes};
+use antiphon_proto::v1;
+use anyhow::{Context, bail};
+
+pub use evaluation::{Chunk, Pass};
+pub use model::Model;
+pub use parts::{Part, encoder_part, state_part};
+
+use crate::data::{Dataset, OpenOptions, Prefetcher, Sampler};
+use crate::encoder::{self, Forward, Mode};
+use crate::optimizer::Optimizer;
+
+/// How a trainer uses the machine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Threads that decode samples.
+    pub decode_threads: usize,
+    /// Where undecoded samples are held.
+    pub data: OpenOptions,
+}
+
+/// Batches decoded ahead, per modality.
+const DEPTH: usize = 4;
+
+/// The training of one modality.
+#[derive(Debug)]
+pub struct Trainer {
+    spec: ModalitySpec,
+    seed: u64,
+    model: Model,
+    optimizer: Optimizer,
+    data: Splits,
+    sampler: Arc<Sampler>,
+    batches: Prefetcher,
+    options: Options,
+    steps_done: u64,
+    ahead: Option<Ahead>,
+    evaluation: Option<Pass>,
+}
+
+#[derive(Debug)]
+struct Splits {
+    train: Arc<Dataset>,
+    validation: Option<Arc<Dataset>>,
+    test: Option<Arc<Dataset>>,
+}
+
+/// A forward pass that waits for the head.
+#[derive(Debug)]
+struct Ahead {
+    labels: Vec<u32>,
+    forward: Forward,
+}
+
+impl Trainer {
+    /// Opens the data, fits the preprocessor on the training split and builds the encoder.
+    ///
+    /// # Errors
+    /// Bad data, or an encoder that does not fit them.
+    pub async fn open(job: &JobSpec, modality: &ModalityName, options: Options) -> anyhow::Result<Self> {
+        let spec = job.modalities.iter().find(|m| m.name == *modality);
+        let spec = spec.with_context(|| format!("the job has no modality `{modality}`"))?.clone();
+        let open = async |split| {
+            if !Dataset::is_declared(&spec, split) {
+                return Ok(None);
+            }
+            let dataset = Dataset::open(&spec, &job.labels, split, job.seed, &options.data).await?;
+            Ok::<_, crate::data::DataError>((!dataset.is_empty()).then(|| Arc::new(dataset)))
+        };
+        let Some(train) = open(Split::Train).await? else { bail!("the training split of `{modality}` has no samples") };
+        let data = Splits { train, validation: open(Split::Validation).await?, test: open(Split::Test).await? };
+        let model = Model::fit(job, &spec, &data.train).await?;
+        let optimizer = Optimizer::new(&spec.optimizer, model.encoder.parameters())?;
+        let sampler =
+            Arc::new(Sampler::new(job.seed, modality.clone(), data.train.len(), job.schedule.batch));
+        let batches = prefetcher(&data.train, &model, &sampler, 0, &options);
+        Ok(Self {
+            seed: job.seed,
+            spec,
+            model,
+            optimizer,
+            data,
+            sampler,
+            batches,
+            options,
+            steps_done: 0,
+            ahead: None,
+            evaluation: None,
+        })
+    }
+
+    /// Samples of each split.
+    #[must_use]
+    pub fn samples(&self) -> SplitSizes {
+        let len = |data: &Option<Arc<Dataset>>| data.as_ref().map_or(0, |data| data.len() as u64);
+        SplitSizes {
+            train: self.data.train.len() as u64,
+            validation: len(&self.data.validation),
+            test: len(&self.data.test),
+        }
+    }
+
+    /// Steps that the encoder has taken.
+    #[must_use]
+    pub fn steps_done(&self) -> u64 {
+        self.steps_done
+    }
+
+    /// Names and shapes of the encoder's parameters.
+    #[must_use]
+    pub fn parameter_shapes(&self) -> Vec<v1::TensorSummary> {
+        let summary = |(name, var): &(String, candle_core::Var)| v1::TensorSummary {
+            name: name.clone(),
+            shape: var.dims().iter().map(|d| *d as u64).collect(),
+        };
+        self.model.encoder.parameters().iter().map(summary).collect()
+    }
+
+    /// H of the next batch, unless it is there already.
+    ///
+    /// # Errors
+    /// A sample that cannot be decoded, or a failure of the device.
+    pub fn compute_ahead(&mut self) -> anyhow::Result<()> {
+        if self.ahead.is_none() {
+            let batch = self.batches.next()?;
+            let mode = Mode::Train { seed: self.seed, step: self.steps_done };
+            let forward = self.model.encoder.forward(&batch.input, mode)?;
+            self.ahead = Some(Ahead { labels: batch.labels, forward });
+        }
+        Ok(())
+    }
+
+    /// Z, L, D, G and dH under the head that was granted.
+    ///
+    /// # Errors
+    /// As [`Trainer::compute_ahead`]; features or logits that are not finite.
+    pub fn local_step(&mut self, head: &Head<f32>) -> anyhow::Result<LocalStep<f32>> {
+        self.compute_ahead()?;
+        let ahead = self.ahead.as_ref().context("no batch is ahead")?;
+        let features = encoder::to_matrix(&ahead.forward.features)?;
+        head.local_step(features, &ahead.labels)
+            .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))
+    }
+
+    /// dH (B × s) through the encoder, and one step of its optimizer.
+    ///
+    /// # Errors
+    /// A failure of the device, or gradients that are not finite.
+    pub fn learn(&mut self, feature_gradient: &Matrix<f32>, at: Progress) -> anyhow::Result<()> {
+        let ahead = self.ahead.take().context("no step is open")?;
+        let gradients = encoder::backward(&ahead.forward.features, feature_gradient)?;
+        let lr = self.spec.optimizer.lr * learning_rate::factor(&self.spec.optimizer.schedule, at.epoch, at.epochs);
+        self.optimizer.step(self.model.encoder.parameters(), &gradients, lr)?;
+        self.model.encoder.commit(ahead.forward.pending)?;
+        self.steps_done += 1;
+        Ok(())
+    }
+
+    fn rewind_to(&mut self, steps_done: u64) {
+        self.steps_done = steps_done;
+        self.ahead = None;
+        self.batches = prefetcher(&self.data.train, &self.model, &self.sampler, steps_done, &self.options);
+    }
+}
+
+fn prefetcher(
+    data: &Arc<Dataset>,
+    model: &Model,
+    sampler: &Arc<Sampler>,
+    from_step: u64,
+    options: &Options,
+) -> Prefetcher {
+    let preprocessor = Arc::clone(&model.preprocessor);
+    Prefetcher::train(Arc::clone(data), preprocessor, Arc::clone(sampler), from_step, options.decode_threads, DEPTH)
+}

@@ -1,0 +1,126 @@
+//! A modality's parts of a checkpoint.
+//!
+//! `encoder-<modality>.safetensors` is what predictions need: parameters and running statistics under their own names, the
+//! preprocessor's tensors under `input.`, and the preprocessor's settings in the note. `encoder-<modality>.state.safetensors` is
+//! what training needs besides: the optimizer's moments and the number of steps done, from which every random stream follows.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::ids::ModalityName;
+use antiphon_core::spec::{JobSpec, ModalitySpec};
+use antiphon_store::part::{self, Array, Arrays};
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{Model, Trainer};
+use crate::data::{Preprocessor, PreprocessorState};
+use crate::encoder;
+
+const INPUT: &str = "input.";
+
+/// The file of a modality's encoder.
+#[must_use]
+pub fn encoder_part(modality: &ModalityName) -> String {
+    format!("encoder-{modality}.safetensors")
+}
+
+/// The file of what training needs besides.
+#[must_use]
+pub fn state_part(modality: &ModalityName) -> String {
+    format!("encoder-{modality}.state.safetensors")
+}
+
+/// The note of an encoder's part.
+#[derive(Debug, Serialize, Deserialize)]
+struct EncoderNote {
+    modality: ModalityName,
+    width: u32,
+    input: serde_json::Value,
+}
+
+/// The note of the part beside it.
+#[derive(Debug, Serialize, Deserialize)]
+struct StateNote {
+    modality: ModalityName,
+    steps_done: u64,
+}
+
+impl Model {
+    /// The bytes of [`encoder_part`].
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn to_part(&self, modality: &ModalityName) -> anyhow::Result<Bytes> {
+        let mut arrays = arrays(&encoder::state(self.encoder.as_ref())?)?;
+        let input = self.preprocessor.state();
+        arrays.extend(input.tensors.into_iter().map(|(name, data)| {
+            (format!("{INPUT}{name}"), Array { shape: vec![data.len()], data })
+        }));
+        let width = self.encoder.width() as u32;
+        let note = EncoderNote { modality: modality.clone(), width, input: input.settings };
+        Ok(part::encode(&encoder_part(modality), &arrays, &note)?)
+    }
+
+    /// A model out of the bytes of [`encoder_part`].
+    ///
+    /// # Errors
+    /// A part that is broken, or of another modality or encoder than the job's.
+    pub fn from_part(job: &JobSpec, modality: &ModalitySpec, bytes: &[u8]) -> anyhow::Result<Self> {
+        let name = encoder_part(&modality.name);
+        let (mut arrays, note): (Arrays, EncoderNote) = part::decode(&name, bytes)?;
+        ensure!(note.modality == modality.name, "`{name}` is of modality `{}`", note.modality);
+        let inputs: Vec<String> = arrays.keys().filter(|key| key.starts_with(INPUT)).cloned().collect();
+        let tensors = inputs
+            .iter()
+            .filter_map(|key| Some((key[INPUT.len()..].to_owned(), arrays.remove(key)?.data)))
+            .collect();
+        let state = PreprocessorState { tensors, settings: note.input };
+        let preprocessor = Preprocessor::from_state(&state).with_context(|| format!("the input settings of `{name}`"))?;
+        let mut model = Self::build(job, modality, preprocessor)?;
+        encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).with_context(|| format!("`{name}`"))?;
+        Ok(model)
+    }
+}
+
+impl Trainer {
+    /// Names and bytes of this modality's parts.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn parts(&self) -> anyhow::Result<Vec<(String, Bytes)>> {
+        let modality = &self.spec.name;
+        let state = state_part(modality);
+        let note = StateNote { modality: modality.clone(), steps_done: self.steps_done };
+        let moments = part::encode(&state, &arrays(&self.optimizer.state())?, &note)?;
+        Ok(vec![(encoder_part(modality), self.model.to_part(modality)?), (state, moments)])
+    }
+
+    /// Goes on from the bytes of the two parts.
+    ///
+    /// # Errors
+    /// Parts that are broken or of another modality, encoder or optimizer.
+    pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> anyhow::Result<()> {
+        let name = state_part(&self.spec.name);
+        let (moments, note): (Arrays, StateNote) = part::decode(&name, state)?;
+        ensure!(note.modality == self.spec.name, "`{name}` is of modality `{}`", note.modality);
+        self.model = Model::from_part(job, &self.spec, encoder)?;
+        self.optimizer.load(&tensors_of(&moments)?).with_context(|| format!("`{name}`"))?;
+        self.rewind_to(note.steps_done);
+        Ok(())
+    }
+}
+
+fn arrays(tensors: &[(String, Tensor)]) -> candle_core::Result<Arrays> {
+    let array = |tensor: &Tensor| {
+        let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(Array { shape: tensor.dims().to_vec(), data })
+    };
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), array(tensor)?))).collect()
+}
+
+fn tensors_of(arrays: &Arrays) -> candle_core::Result<BTreeMap<String, Tensor>> {
+    let tensor = |array: &Array| Tensor::from_slice(&array.data, array.shape.as_slice(), &Device::Cpu);
+    arrays.iter().map(|(name, array)| Ok((name.clone(), tensor(array)?))).collect()
+}

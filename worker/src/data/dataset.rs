@@ -321,7 +321,10 @@ impl Gatherer {
         match *self.kind.get_or_insert(kind) {
             first if first == kind => Ok(()),
             ValueKind::Features(width) => Err(SampleError::new(
-                format!("{} numbers, but the samples before have {width}", value_width(value)),
+                format!(
+                    "the number of features is {}, but {width} in the samples before",
+                    value_width(value)
+                ),
                 "give every sample the same number of features, in the same order",
             )),
             _ => Err(SampleError::new(

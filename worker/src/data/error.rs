@@ -85,7 +85,7 @@ pub enum DataError {
         remedy: String,
     },
     /// A column that the file does not have.
-    #[error("{file}: there is no column `{column}` ({key}); the columns are {}", listed(.there))]
+    #[error("{file}: there is no column `{column}`; set `{key}` to one of its columns: {}", listed(.there))]
     NoColumn {
         /// The file.
         file: String,

@@ -204,7 +204,10 @@ impl Preprocessor {
     fn features(&self, numbers: &[f32]) -> Result<Vec<f32>, SampleError> {
         let width = self.shape.size();
         if numbers.len() != width {
-            let what = format!("{} numbers, but the training split has {width}", numbers.len());
+            let what = format!(
+                "the number of features is {}, but {width} in the training split",
+                numbers.len()
+            );
             return Err(SampleError::new(
                 what,
                 "give every sample the same number of features, in the same order",

@@ -63,3 +63,43 @@ impl Sampler {
         permutation
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(seed: u64, modality: &str) -> Sampler {
+        Sampler::new(seed, modality.try_into().expect("a name"), 10, 4)
+    }
+
+    #[test]
+    fn an_epoch_has_every_sample_once_and_the_last_batch_is_kept() {
+        let sampler = sampler(7, "audio");
+        assert_eq!(sampler.batches_per_epoch(), 3);
+        for epoch in 0..5 {
+            let batches: Vec<_> = (epoch * 3..epoch * 3 + 3)
+                .map(|step| sampler.batch_indices(step))
+                .collect();
+            assert!(batches.iter().all(|(of, _)| *of == epoch));
+            assert_eq!(
+                batches.iter().map(|(_, batch)| batch.len()).collect::<Vec<_>>(),
+                [4, 4, 2]
+            );
+            let mut all: Vec<u32> = batches.into_iter().flat_map(|(_, batch)| batch).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_batch_depends_on_seed_modality_and_step_alone() {
+        let (forwards, backwards) = (sampler(7, "audio"), sampler(7, "audio"));
+        let expected: Vec<_> = (0..20).map(|step| forwards.batch_indices(step)).collect();
+        for step in (0..20).rev() {
+            assert_eq!(backwards.batch_indices(step), expected[step as usize]);
+        }
+        assert_ne!(sampler(8, "audio").batch_indices(0), expected[0]);
+        assert_ne!(sampler(7, "image").batch_indices(0), expected[0]);
+        assert_ne!(expected[0].1, expected[3].1, "two epochs have the same order");
+    }
+}

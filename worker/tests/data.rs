@@ -1,0 +1,278 @@
+//! Laws of the way from files to batches: the same batches whatever the threads, the memory bound or the step that one
+//! begins at; every sample once; the same validation samples in every modality.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use antiphon_core::ids::Split;
+use antiphon_core::spec::{Classes, DataSpec, InputSpec, LabelSpec, ModalitySpec, ValidationSource};
+use antiphon_worker::data::{
+    Batch, BatchInput, Dataset, InputShape, OpenOptions, PrefetchOptions, Prefetcher, Preprocessor, Sampler,
+};
+use common::{files, integers, labels, lists, modality, numbered, png, texts, wav, write};
+
+const ROWS: usize = 57;
+
+/// One file with an image, a recording, a text and a vector in most of its rows.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let images: Vec<_> = (0..ROWS).map(|i| (i % 5 != 0).then(|| png(9, 7, i as u32))).collect();
+    let sounds: Vec<_> = (0..ROWS)
+        .map(|i| (i % 4 != 0).then(|| wav(8000, 900 + 60 * i as u32, 200.0 + i as f64)))
+        .collect();
+    let vectors: Vec<_> = (0..ROWS)
+        .map(|i| (i % 3 != 0).then(|| vec![i as f32, 1.0, (i * i) as f32]))
+        .collect();
+    let words: Vec<_> = (0..ROWS).map(|i| "word ".repeat(i % 6)).collect();
+    let columns = vec![
+        ("id", numbered(ROWS)),
+        ("label", integers((0..ROWS as i64).map(|i| i % 3))),
+        (
+            "image",
+            files(&images.iter().map(|file| file.as_deref()).collect::<Vec<_>>()),
+        ),
+        (
+            "audio",
+            files(&sounds.iter().map(|file| file.as_deref()).collect::<Vec<_>>()),
+        ),
+        ("features", lists(&vectors)),
+        ("text", texts(words.iter().map(String::as_str))),
+    ];
+    write(&folder.path().join("train.parquet"), columns);
+    folder
+}
+
+const COLUMNS: [&str; 4] = ["image", "audio", "features", "text"];
+
+fn of(folder: &Path, column: &str) -> ModalitySpec {
+    modality(
+        folder.join("train.parquet").display().to_string(),
+        column,
+        InputSpec::Auto,
+    )
+}
+
+async fn open(modality: &ModalitySpec, split: Split, memory: u64) -> Arc<Dataset> {
+    let options = OpenOptions {
+        memory,
+        ..OpenOptions::default()
+    };
+    Arc::new(
+        Dataset::open(modality, &labels(3), split, 5, &options)
+            .await
+            .expect("good data"),
+    )
+}
+
+async fn train(modality: &ModalitySpec, memory: u64, from: u64, options: PrefetchOptions) -> Prefetcher {
+    let dataset = open(modality, Split::Train, memory).await;
+    let preprocessor = Arc::new(Preprocessor::fit(modality, &dataset).await.expect("good data"));
+    let sampler = Sampler::new(5, modality.name.clone(), dataset.len(), 8);
+    Prefetcher::train(dataset, preprocessor, sampler, from, options)
+}
+
+fn taken(batches: Prefetcher, count: usize) -> Vec<Batch> {
+    batches.take(count).map(|batch| batch.expect("good data")).collect()
+}
+
+#[tokio::test]
+async fn batches_do_not_depend_on_threads_depth_memory_or_where_one_begins() {
+    let folder = folder();
+    for column in COLUMNS {
+        let modality = of(folder.path(), column);
+        let plain = PrefetchOptions { threads: 1, depth: 1 };
+        let expected = taken(train(&modality, u64::MAX, 0, plain).await, 20);
+        assert!(expected.iter().enumerate().all(|(i, batch)| batch.number == i as u64));
+        for (memory, from, threads, depth) in [(u64::MAX, 0, 4, 7), (0, 0, 3, 2), (100, 13, 2, 40)] {
+            let options = PrefetchOptions { threads, depth };
+            let batches = taken(train(&modality, memory, from, options).await, 20 - from as usize);
+            assert_eq!(
+                batches,
+                expected[from as usize..],
+                "{column} {memory} {from} {threads} {depth}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_beyond_the_bound_are_in_a_file_and_the_same() {
+    let folder = folder();
+    for column in COLUMNS {
+        let modality = of(folder.path(), column);
+        let (memory, spool) = (
+            open(&modality, Split::Train, u64::MAX).await,
+            open(&modality, Split::Train, 50).await,
+        );
+        assert!(!memory.is_spooled() && spool.is_spooled());
+        for i in (0..memory.len() as u32).rev() {
+            assert_eq!(
+                memory.value(i).expect("in memory"),
+                spool.value(i).expect("in the file")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_evaluation_has_every_sample_once_in_order_of_its_id_whatever_the_chunk() {
+    let folder = folder();
+    let modality = of(folder.path(), "features");
+    let dataset = open(&modality, Split::Train, u64::MAX).await;
+    let preprocessor = Arc::new(Preprocessor::fit(&modality, &dataset).await.expect("good data"));
+    let run = |chunk| {
+        let batches = Prefetcher::evaluation(dataset.clone(), preprocessor.clone(), chunk, PrefetchOptions::default());
+        let batches: Vec<Batch> = batches.map(|batch| batch.expect("good data")).collect();
+        let numbers = batches.iter().flat_map(|batch| match &batch.input {
+            BatchInput::Dense { data, .. } => data.clone(),
+            BatchInput::Tokens { .. } => Vec::new(),
+        });
+        let ids: Vec<String> = batches.iter().flat_map(|batch| batch.ids.clone()).collect();
+        (ids, numbers.collect::<Vec<f32>>())
+    };
+    let (ids, numbers) = run(1);
+    assert_eq!(ids.len(), ROWS - ROWS.div_ceil(3));
+    assert!(ids.is_sorted());
+    assert_eq!(run(7), (ids.clone(), numbers.clone()));
+    assert_eq!(run(1000), (ids, numbers));
+}
+
+#[tokio::test]
+async fn modalities_share_their_validation_samples() {
+    let folder = folder();
+    let mut held_out = Vec::new();
+    for column in COLUMNS {
+        let mut modality = of(folder.path(), column);
+        if let DataSpec::Parquet { validation, .. } = &mut modality.data {
+            *validation = ValidationSource::Fraction(0.3);
+        }
+        let ids = |dataset: Arc<Dataset>| {
+            (0..dataset.len() as u32)
+                .map(|i| dataset.id(i).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let train = open(&modality, Split::Train, u64::MAX).await;
+        let validation = open(&modality, Split::Validation, u64::MAX).await;
+        assert_eq!(train.rows() + validation.rows(), ROWS as u64);
+        assert!((5..=30).contains(&validation.rows()), "{} rows", validation.rows());
+        held_out.push((ids(train), ids(validation)));
+    }
+    for (train, _) in &held_out {
+        assert!(
+            held_out
+                .iter()
+                .all(|(_, validation)| validation.iter().all(|id| !train.contains(id)))
+        );
+    }
+}
+
+#[tokio::test]
+async fn rows_without_an_id_column_are_numbered_over_all_shards() {
+    let folder = folder();
+    std::fs::copy(
+        folder.path().join("train.parquet"),
+        folder.path().join("train-2.parquet"),
+    )
+    .expect("there is room");
+    let mut modality = of(folder.path(), "text");
+    if let DataSpec::Parquet { train, id, .. } = &mut modality.data {
+        *train = vec![format!("{}/train*.parquet", folder.path().display())];
+        *id = None;
+    }
+    let dataset = open(&modality, Split::Train, u64::MAX).await;
+    assert_eq!(dataset.len(), 2 * ROWS);
+    assert_eq!(dataset.id(0), "000000000000");
+    assert_eq!(dataset.id(2 * ROWS as u32 - 1), format!("{:012}", 2 * ROWS - 1));
+    assert!(
+        dataset.place(0).file.ends_with("train-2.parquet"),
+        "shards are not in the order of their names"
+    );
+}
+
+#[tokio::test]
+async fn a_checkpoint_gives_back_the_same_preprocessing() {
+    let folder = folder();
+    for column in COLUMNS {
+        let modality = of(folder.path(), column);
+        let dataset = open(&modality, Split::Train, u64::MAX).await;
+        let fitted = Preprocessor::fit(&modality, &dataset).await.expect("good data");
+        let mut state = fitted.state();
+        let json = serde_json::to_string(&state.settings).expect("it can be written");
+        state.settings = serde_json::from_str(&json).expect("it can be read");
+        let restored = Preprocessor::from_state(state).expect("a good state");
+        for i in 0..dataset.len() as u32 {
+            let value = dataset.value(i).expect("in memory");
+            assert_eq!(fitted.decode(&value), restored.decode(&value));
+        }
+    }
+}
+
+#[tokio::test]
+async fn dropping_a_prefetcher_stops_it_and_an_error_comes_out_at_its_place() {
+    let folder = folder();
+    let modality = of(folder.path(), "image");
+    let dataset = open(&modality, Split::Train, u64::MAX).await;
+    let mut state = Preprocessor::fit(&modality, &dataset).await.expect("good data").state();
+    state.settings.input = InputSpec::Features { standardise: false };
+    state.settings.shape = InputShape::Features { width: 1 };
+    let wrong = Arc::new(Preprocessor::from_state(state).expect("it fits together"));
+    let sampler = Sampler::new(5, modality.name.clone(), dataset.len(), 8);
+    let mut batches = Prefetcher::train(dataset, wrong, sampler, 3, PrefetchOptions { threads: 3, depth: 2 });
+    let message = batches
+        .next()
+        .expect("no end")
+        .expect_err("images are no features")
+        .to_string();
+    assert!(
+        message.contains("train.parquet") && message.contains("cannot be used as features"),
+        "{message}"
+    );
+    assert!(batches.next().expect("no end").is_err());
+    drop(batches);
+}
+
+#[tokio::test]
+async fn real_recordings_and_images_load() {
+    let Some(folder) = std::env::var_os("ANTIPHON_TEST_DATA").map(PathBuf::from) else {
+        tracing::info!("skipped: ANTIPHON_TEST_DATA does not name a folder with avdigits/");
+        return;
+    };
+    for (column, height, width) in [("image", 28, 28), ("audio", 64, 61)] {
+        let name = folder.join("avdigits/train.parquet").display().to_string();
+        let mut modality = modality(name, column, InputSpec::Auto);
+        if column == "audio" {
+            modality.input = InputSpec::Audio {
+                sample_rate: 8000,
+                seconds: 1.0,
+                mels: 64,
+                window: 256,
+                hop: 128,
+            };
+        }
+        let labels = LabelSpec {
+            column: "label".to_owned(),
+            classes: Classes::Count(10),
+        };
+        let dataset = Dataset::open(&modality, &labels, Split::Train, 1, &OpenOptions::default())
+            .await
+            .expect("good data");
+        assert_eq!(dataset.len(), 2700);
+        let preprocessor = Preprocessor::fit(&modality, &dataset).await.expect("good data");
+        let channels = if column == "image" { 3 } else { 1 };
+        assert_eq!(
+            *preprocessor.shape(),
+            InputShape::Grid {
+                channels,
+                height,
+                width
+            }
+        );
+        let batches = Prefetcher::evaluation(dataset.into(), preprocessor.into(), 64, PrefetchOptions::default());
+        assert_eq!(
+            batches.map(|batch| batch.expect("good data").ids.len()).sum::<usize>(),
+            2700
+        );
+    }
+}

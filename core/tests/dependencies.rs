@@ -9,6 +9,7 @@ const DIRECT: &[&str] = &[
     "rand_chacha",
     "rand_core",
     "saphyr",
+    "saphyr-parser",
     "serde",
     "serde_json",
     "sha2",

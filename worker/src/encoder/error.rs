@@ -18,7 +18,7 @@ pub enum EncoderError {
     /// Every stage halves height and width, and nothing would be left.
     #[error(
         "encoder `cnn` has {stages} stages, which halve height and width each, but its input is only {height} × {width}; \
-         use at most {most} channels entries or a larger input"
+         use at most {most} entries in `channels`, or a larger input"
     )]
     TooManyStages {
         /// Stages asked for.
@@ -61,6 +61,12 @@ pub enum EncoderError {
     /// The backward pass did not reach a parameter: an operator cut the graph.
     #[error("parameter `{name}` got no gradient")]
     NoGradient {
+        /// The parameter.
+        name: String,
+    },
+    /// A gradient with NaN or infinity in it.
+    #[error("the gradient of parameter `{name}` is not finite; a smaller learning rate or clipping may help")]
+    NotFinite {
         /// The parameter.
         name: String,
     },

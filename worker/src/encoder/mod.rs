@@ -94,6 +94,12 @@ impl Forward {
 pub struct Gradients(Vec<Tensor>);
 
 impl Gradients {
+    /// Gradients that came about in another way, in the order of the parameters.
+    #[cfg(test)]
+    pub(crate) fn new(tensors: Vec<Tensor>) -> Self {
+        Self(tensors)
+    }
+
     /// One for each parameter, of its shape.
     pub fn tensors(&self) -> &[Tensor] {
         &self.0
@@ -179,13 +185,15 @@ fn backward_tensor(parameters: &[(String, Var)], features: &Tensor, upstream: &T
     parameters.iter().map(take).collect::<Result<_, _>>().map(Gradients)
 }
 
-/// Parameters, then buffers: what a checkpoint keeps of an encoder.
+/// Parameters, then buffers: what a checkpoint keeps of an encoder. Copies, which later steps do not touch.
 ///
 /// # Errors
 /// When candle fails.
 pub fn state(encoder: &dyn Encoder) -> Result<Vec<(String, Tensor)>, EncoderError> {
-    let parameters = encoder.parameters().iter();
-    let mut state: Vec<_> = parameters.map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect();
+    let mut state = Vec::new();
+    for (name, variable) in encoder.parameters() {
+        state.push((name.clone(), variable.copy()?.detach()));
+    }
     state.extend(encoder.buffers()?);
     Ok(state)
 }

@@ -1,0 +1,348 @@
+use antiphon_core::ids::MicroShard;
+
+use super::*;
+use crate::data::Decoded;
+use crate::nn::check::{check_elements, flat, noise};
+
+fn modality() -> ModalityName {
+    ModalityName::try_from("audio").expect("a name")
+}
+
+fn train(step: u64) -> Mode {
+    Mode::Train(DropoutKey { seed: 5, modality: modality(), step, shard: MicroShard::WHOLE })
+}
+
+/// An encoder to try, with what it reads.
+struct Case {
+    name: &'static str,
+    spec: EncoderSpec,
+    shape: InputShape,
+}
+
+/// Every kind, with dropout, with and without an adapter (s = 6).
+fn cases() -> Vec<Case> {
+    let features = InputShape::Features { width: 7 };
+    let grid = InputShape::Grid { channels: 2, height: 9, width: 6 };
+    let tokens = InputShape::Tokens { vocabulary: 11, max_tokens: 9, padding: 10 };
+    let mlp = |hidden: &[u32]| EncoderSpec::Mlp { hidden: hidden.to_vec(), dropout: 0.2 };
+    let text = |width| EncoderSpec::Text { width, layers: 2, heads: 2, dropout: 0.2 };
+    let cnn = EncoderSpec::Cnn { channels: vec![3, 4], dropout: 0.2 };
+    let case = |name, spec, shape: &InputShape| Case { name, spec, shape: shape.clone() };
+    vec![
+        case("mlp", mlp(&[8, 5]), &features),
+        case("mlp without adapter", mlp(&[6]), &features),
+        case("mlp without hidden layers", mlp(&[]), &features),
+        case("mlp over a grid", mlp(&[5]), &grid),
+        case("cnn", cnn, &grid),
+        case("text", text(4), &tokens),
+        case("text without adapter", text(6), &tokens),
+    ]
+}
+
+const WIDTH: usize = 6;
+
+fn built(case: &Case, dtype: DType) -> Box<dyn Encoder> {
+    build_of(dtype, &case.spec, &case.shape, WIDTH, 1, &modality(), &Device::Cpu).expect(case.name)
+}
+
+/// Samples `range` of an endless sequence.
+fn batch(shape: &InputShape, range: std::ops::Range<usize>) -> BatchInput {
+    let samples = range.map(|i| match *shape {
+        InputShape::Tokens { vocabulary, max_tokens, .. } => {
+            let length = 1 + (i * 5) % max_tokens;
+            Decoded::Tokens((0..length).map(|t| ((i * 31 + t * 7 + t * t) % (vocabulary - 1)) as u32).collect())
+        }
+        _ => Decoded::Dense(flat(&noise(shape.size(), 100 + i as u64)).into_iter().map(|v| v as f32).collect()),
+    });
+    BatchInput::stack(shape, samples.collect())
+}
+
+#[test]
+fn every_parameter_gets_the_gradient_of_finite_differences() {
+    for case in cases() {
+        let encoder = built(&case, DType::F64);
+        let input = batch(&case.shape, 0..5);
+        let forward = encoder.forward(&input, &train(3)).expect(case.name);
+        let upstream = noise(forward.features.shape(), 9);
+        let gradients = backward_tensor(encoder.parameters(), &forward.features, &upstream).expect(case.name);
+        for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
+            let elements: Vec<usize> = (0..variable.elem_count()).step_by(1 + variable.elem_count() / 12).collect();
+            check_elements(&format!("{}: {name}", case.name), variable, gradient, &elements, || {
+                let forward = encoder.forward(&input, &train(3)).map_err(candle_core::Error::wrap)?;
+                (forward.features * &upstream)?.sum_all()?.to_scalar()
+            });
+        }
+    }
+}
+
+#[test]
+fn no_gradient_is_zero_throughout() {
+    for case in cases() {
+        let encoder = built(&case, DType::F32);
+        let forward = encoder.forward(&batch(&case.shape, 0..16), &train(0)).expect(case.name);
+        let upstream = noise(forward.features.shape(), 9);
+        let gradients = backward_tensor(encoder.parameters(), &forward.features, &upstream).expect(case.name);
+        assert!(!encoder.parameters().is_empty());
+        for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
+            assert_eq!(variable.dims(), gradient.dims(), "{}: {name}", case.name);
+            assert!(flat(gradient).iter().any(|g| g.abs() > 1e-6), "{}: {name}", case.name);
+        }
+    }
+}
+
+/// The bits of a tensor in f32.
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    let flat = tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+    flat.into_iter().map(f32::to_bits).collect()
+}
+
+fn state_bits(encoder: &dyn Encoder) -> Vec<(String, Vec<u32>)> {
+    state(encoder).expect("state").into_iter().map(|(name, tensor)| (name, bits(&tensor))).collect()
+}
+
+/// Forward, backward with a fixed upstream gradient, a plain step along it, commit. Returns the features' bits.
+fn step(encoder: &mut dyn Encoder, input: &BatchInput, number: u64) -> Vec<u32> {
+    let forward = encoder.forward(input, &train(number)).expect("a forward pass");
+    let upstream = noise(forward.features.shape(), number);
+    let gradients = backward_tensor(encoder.parameters(), &forward.features, &upstream).expect("a backward pass");
+    for ((_, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
+        let moved = (variable.as_tensor() - (gradient * 0.01).expect("scaled")).expect("moved");
+        variable.set(&moved.detach()).expect("set");
+    }
+    let out = bits(&forward.features);
+    encoder.commit(forward.pending);
+    out
+}
+
+#[test]
+fn a_forward_pass_changes_nothing() {
+    for case in cases() {
+        let encoder = built(&case, DType::F32);
+        let input = batch(&case.shape, 0..7);
+        let before = state_bits(encoder.as_ref());
+        let first = encoder.forward(&input, &train(1)).expect(case.name);
+        encoder.forward(&batch(&case.shape, 7..9), &train(2)).expect(case.name);
+        encoder.forward(&input, &Mode::Evaluate).expect(case.name);
+        let again = encoder.forward(&input, &train(1)).expect(case.name);
+        assert_eq!(bits(&first.features), bits(&again.features), "{}", case.name);
+        assert_eq!(first.pending, again.pending, "{}", case.name);
+        assert_eq!(before, state_bits(encoder.as_ref()), "{}", case.name);
+    }
+}
+
+#[test]
+fn dropout_differs_from_step_to_step_and_is_off_in_evaluation() {
+    for case in cases().into_iter().filter(|case| case.name != "mlp without hidden layers") {
+        let encoder = built(&case, DType::F32);
+        let input = batch(&case.shape, 0..7);
+        let features = |mode: &Mode| bits(&encoder.forward(&input, mode).expect(case.name).features);
+        assert_ne!(features(&train(1)), features(&train(2)), "{}", case.name);
+        assert_eq!(features(&Mode::Evaluate), features(&Mode::Evaluate), "{}", case.name);
+    }
+}
+
+#[test]
+fn in_evaluation_a_sample_has_the_same_bits_whatever_it_is_with() {
+    for case in cases() {
+        let mut encoder = built(&case, DType::F32);
+        step(encoder.as_mut(), &batch(&case.shape, 50..60), 0);
+        let features = |range| {
+            let forward = encoder.forward(&batch(&case.shape, range), &Mode::Evaluate).expect(case.name);
+            assert_eq!(forward.pending, Pending::default(), "{}", case.name);
+            bits(&forward.features)
+        };
+        let all = features(0..150);
+        for (first, count) in [(0, 1), (1, 64), (64, 65), (148, 2)] {
+            assert_eq!(features(first..first + count), all[first * WIDTH..(first + count) * WIDTH], "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn padding_is_never_read() {
+    let case = cases().into_iter().find(|case| case.name == "text").expect("there is one");
+    let encoder = built(&case, DType::F32);
+    let features = |input: &BatchInput| bits(&encoder.forward(input, &train(1)).expect("a forward pass").features);
+    let padded = |filler: u32| BatchInput::Tokens {
+        ids: vec![1, 2, filler, 3, 4, 5],
+        lengths: vec![2, 3],
+        longest: 3,
+    };
+    assert_eq!(features(&padded(10)), features(&padded(7)));
+}
+
+#[test]
+fn running_statistics_are_those_of_committed_batches_only() {
+    let case = cases().into_iter().find(|case| case.name == "cnn").expect("there is one");
+    let mut encoder = built(&case, DType::F32);
+    let mut untouched = built(&case, DType::F32);
+    let ahead = encoder.forward(&batch(&case.shape, 0..8), &train(0)).expect("a forward pass");
+    assert_eq!(state_bits(encoder.as_ref()), state_bits(untouched.as_ref()));
+    let mean = ahead.pending.0[0].mean.clone();
+    encoder.commit(ahead.pending);
+    let buffers = encoder.buffers().expect("buffers");
+    assert_eq!(buffers[0].0, "stages.0.norm.running_mean");
+    for (running, batch) in flat(&buffers[0].1).iter().zip(&mean) {
+        assert!((running - 0.1 * batch).abs() < 1e-7, "{running} after a batch of mean {batch}");
+    }
+    untouched.commit(Pending::default());
+    assert_ne!(state_bits(encoder.as_ref()), state_bits(untouched.as_ref()));
+}
+
+#[test]
+fn the_first_parameters_depend_on_seed_and_modality() {
+    let case = &cases()[4];
+    let of = |seed, modality: &str| {
+        let modality = ModalityName::try_from(modality).expect("a name");
+        let encoder = build(&case.spec, &case.shape, WIDTH, seed, &modality, &Device::Cpu).expect("an encoder");
+        state_bits(encoder.as_ref())
+    };
+    assert_eq!(of(1, "audio"), of(1, "audio"));
+    assert_ne!(of(1, "audio"), of(2, "audio"));
+    assert_ne!(of(1, "audio"), of(1, "image"));
+}
+
+#[test]
+fn a_restored_encoder_goes_on_with_the_same_bits() {
+    for case in cases() {
+        let mut encoder = built(&case, DType::F32);
+        let input = |n: usize| batch(&case.shape, 10 * n..10 * n + 10);
+        (0..3).for_each(|n| drop(step(encoder.as_mut(), &input(n), n as u64)));
+        let saved: BTreeMap<_, _> = state(encoder.as_ref()).expect("state").into_iter().collect();
+        let expected: Vec<_> = (3..6).map(|n| step(encoder.as_mut(), &input(n), n as u64)).collect();
+        let mut second = built(&case, DType::F32);
+        restore(second.as_mut(), &saved).expect("restored");
+        let got: Vec<_> = (3..6).map(|n| step(second.as_mut(), &input(n), n as u64)).collect();
+        assert_eq!(got, expected, "{}", case.name);
+        assert_eq!(state_bits(second.as_ref()), state_bits(encoder.as_ref()), "{}", case.name);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_changes_nothing() {
+    let case = &cases()[4];
+    let mut encoder = built(case, DType::F32);
+    let before = state_bits(encoder.as_ref());
+    let mut saved: BTreeMap<_, _> = state(encoder.as_ref()).expect("state").into_iter().collect();
+    for tensor in saved.values_mut() {
+        *tensor = (tensor.as_ref() + 1.0).expect("other values");
+    }
+    let name = "stages.1.norm.running_var";
+    let mut message = |tensor: Option<Tensor>| {
+        match tensor {
+            Some(tensor) => saved.insert(name.to_owned(), tensor),
+            None => saved.remove(name),
+        };
+        let message = restore(encoder.as_mut(), &saved).expect_err("it does not fit").to_string();
+        assert_eq!(before, state_bits(encoder.as_ref()));
+        message
+    };
+    let end = "the checkpoint is of another encoder or optimizer";
+    let short = Tensor::zeros(3, DType::F32, &Device::Cpu).expect("zeros");
+    assert_eq!(message(Some(short)), format!("saved tensor `{name}`: it is F32 [3], not F32 [4]; {end}"));
+    assert_eq!(message(None), format!("saved tensor `{name}`: it is missing; {end}"));
+}
+
+#[test]
+fn an_encoder_that_does_not_fit_its_input_is_refused() {
+    let grid = InputShape::Grid { channels: 1, height: 28, width: 7 };
+    let tokens = InputShape::Tokens { vocabulary: 257, max_tokens: 64, padding: 256 };
+    let features = InputShape::Features { width: 8 };
+    let cnn = |stages| EncoderSpec::Cnn { channels: vec![4; stages], dropout: 0.0 };
+    let text = |heads| EncoderSpec::Text { width: 16, layers: 1, heads, dropout: 0.0 };
+    let mlp = EncoderSpec::Mlp { hidden: vec![], dropout: 0.0 };
+    let message = |spec, shape| {
+        let error = build(&spec, shape, 8, 0, &modality(), &Device::Cpu).map(|_| ()).expect_err("it does not fit");
+        error.to_string()
+    };
+    assert_eq!(message(cnn(2), &features), "encoder `cnn` cannot read features of width 8; use `mlp`");
+    assert_eq!(message(cnn(2), &tokens), "encoder `cnn` cannot read texts of up to 64 tokens out of 257; use `text`");
+    assert_eq!(message(mlp, &tokens), "encoder `mlp` cannot read texts of up to 64 tokens out of 257; use `text`");
+    assert_eq!(message(text(2), &grid), "encoder `text` cannot read grids of 1 × 28 × 7; use `mlp` or `cnn`");
+    assert_eq!(
+        message(text(3), &tokens),
+        "encoder `text` has width 16 and 3 heads; use a width that is a multiple of the heads"
+    );
+    assert_eq!(
+        message(cnn(3), &grid),
+        "encoder `cnn` has 3 stages, which halve height and width each, but its input is only 28 × 7; \
+         use at most 2 entries in `channels`, or a larger input"
+    );
+}
+
+#[test]
+fn a_batch_of_another_shape_is_refused() {
+    let refused = |case: &Case, input: &BatchInput| {
+        let error = built(case, DType::F32).forward(input, &Mode::Evaluate).expect_err("another shape");
+        error.to_string()
+    };
+    let cases = cases();
+    let (cnn, text) = (&cases[4], &cases[5]);
+    assert_eq!(
+        refused(cnn, &batch(&InputShape::Features { width: 3 }, 0..2)),
+        "a batch of shape [2, 3] was given to an encoder of grids of 2 × 9 × 6"
+    );
+    assert_eq!(
+        refused(cnn, &batch(&text.shape, 0..2)),
+        "a batch of texts was given to an encoder of grids of 2 × 9 × 6"
+    );
+    let tokens = |ids: Vec<u32>, lengths: Vec<u32>, longest| BatchInput::Tokens { ids, lengths, longest };
+    let reads = "was given to an encoder of texts of up to 9 tokens out of 11";
+    let unknown = tokens(vec![1, 11], vec![2], 2);
+    assert_eq!(refused(text, &unknown), format!("a batch of texts with token 11 {reads}"));
+    let short = tokens(vec![1, 2], vec![2, 2], 2);
+    assert_eq!(refused(text, &short), format!("a batch of 2 ids for 2 texts of up to 2 tokens {reads}"));
+    let empty = tokens(vec![1, 2], vec![0, 2], 1);
+    assert_eq!(refused(text, &empty), format!("a batch of 2 ids for 2 texts of up to 1 tokens {reads}"));
+}
+
+#[test]
+fn a_feature_gradient_of_another_shape_is_refused() {
+    let encoder = built(&cases()[0], DType::F32);
+    let forward = encoder.forward(&batch(&cases()[0].shape, 0..4), &train(0)).expect("a forward pass");
+    assert_eq!(forward.matrix().expect("features").shape(), (4, WIDTH));
+    let error = backward(encoder.as_ref(), &forward, &Matrix::zeros(4, 5)).expect_err("5 is not 6");
+    assert_eq!(error.to_string(), "a feature gradient of 4 × 5 came for features of 4 × 6");
+    let gradients = backward(encoder.as_ref(), &forward, &Matrix::zeros(4, WIDTH)).expect("zeros are a gradient");
+    assert_eq!(gradients.tensors().len(), encoder.parameters().len());
+}
+
+/// Set for the child process of the test below: print the digest and do no more.
+const CHILD: &str = "ANTIPHON_TEST_PRINT_BITS";
+
+/// Bits of features and parameters after three steps of every kind of encoder, on batches large enough to be shared out.
+fn training_digest() -> u64 {
+    let grid = InputShape::Grid { channels: 1, height: 28, width: 28 };
+    let tokens = InputShape::Tokens { vocabulary: 257, max_tokens: 40, padding: 256 };
+    let features = InputShape::Features { width: 300 };
+    let mut digest = 0u64;
+    for shape in [grid, tokens, features] {
+        let mut encoder = build(&EncoderSpec::Auto, &shape, 96, 3, &modality(), &Device::Cpu).expect("an encoder");
+        let mut all: Vec<u32> = (0..3).flat_map(|n| step(encoder.as_mut(), &batch(&shape, 64 * n..64 * n + 64), n as u64)).collect();
+        all.extend(state_bits(encoder.as_ref()).into_iter().flat_map(|(_, bits)| bits));
+        digest = all.into_iter().fold(digest, |d, b| (d ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3).rotate_left(7));
+    }
+    digest
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    if std::env::var_os(CHILD).is_some() {
+        use std::io::Write;
+        let digest = training_digest();
+        writeln!(std::io::stdout(), "digest {digest:016x};").expect("printed");
+        return;
+    }
+    let name = "encoder::tests::bits_do_not_depend_on_the_number_of_threads";
+    let digests = ["1", "2", "3"].map(|threads| {
+        let program = std::env::current_exe().expect("this test's program");
+        let mut child = std::process::Command::new(program);
+        child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env("RAYON_NUM_THREADS", threads);
+        let out = child.output().expect("the child runs");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let digest = text.split("digest ").nth(1).and_then(|rest| rest.split(';').next());
+        digest.unwrap_or_else(|| panic!("no digest in {text}")).to_owned()
+    });
+    assert_eq!(digests[0], digests[1]);
+    assert_eq!(digests[0], digests[2]);
+}

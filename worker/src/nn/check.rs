@@ -60,7 +60,8 @@ pub(crate) fn check_elements(
     elements: &[usize],
     score: impl Fn() -> Result<f64>,
 ) {
-    const STEP: f64 = 1e-6;
+    // A kink (of ReLU, of pooling) within a step spoils the difference; a shorter step rarely meets one.
+    const STEPS: [f64; 2] = [1e-6, 5e-8];
     let (original, gradient) = (flat(variable), flat(gradient));
     let score_at = |i: usize, offset: f64| {
         let mut moved = original.clone();
@@ -69,9 +70,9 @@ pub(crate) fn check_elements(
         variable.set(&moved).and_then(|()| score()).expect("a forward pass")
     };
     for &i in elements {
-        let difference = (score_at(i, STEP) - score_at(i, -STEP)) / (2.0 * STEP);
-        let error = (difference - gradient[i]).abs();
-        assert!(error <= 1e-6 * difference.abs().max(1.0), "{name}, element {i}: {} for {difference}", gradient[i]);
+        let differences = STEPS.map(|step| (score_at(i, step) - score_at(i, -step)) / (2.0 * step));
+        let close = |difference: &f64| (difference - gradient[i]).abs() <= 1e-6 * difference.abs().max(1.0);
+        assert!(differences.iter().any(close), "{name}, element {i}: {} for {differences:?}", gradient[i]);
     }
     score_at(elements[0], 0.0);
 }

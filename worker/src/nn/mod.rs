@@ -21,7 +21,7 @@ pub(crate) mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod norm_relu_pool;
-mod number;
+pub(crate) mod number;
 mod parallel;
 pub(crate) mod parameters;
 mod product;

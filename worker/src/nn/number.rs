@@ -10,10 +10,12 @@ pub(crate) trait Number: WithDType {
     const NEGATIVE_INFINITY: Self;
     fn square_root(self) -> Self;
     fn exponential(self) -> Self;
+    /// The numbers of a storage, if it holds this kind.
+    fn slice_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
 }
 
 macro_rules! number {
-    ($type:ty) => {
+    ($type:ty, $kind:ident) => {
         impl Number for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -24,11 +26,17 @@ macro_rules! number {
             fn exponential(self) -> Self {
                 self.exp()
             }
+            fn slice_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
+                match storage {
+                    CpuStorage::$kind(values) => Ok(values),
+                    other => Err(Error::UnsupportedDTypeForOp(other.dtype(), "in place")),
+                }
+            }
         }
     };
 }
-number!(f32);
-number!(f64);
+number!(f32, F32);
+number!(f64, F64);
 
 /// Calls `$function::<T>($argument...)` with the number type of `$dtype`.
 macro_rules! by_number {
@@ -50,6 +58,16 @@ pub(crate) fn values<'a, T: Number>(
 ) -> Result<&'a [T]> {
     let (start, end) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: operator })?;
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
+}
+
+/// [`values`], to be changed.
+pub(crate) fn values_mut<'a, T: Number>(
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+    operator: &'static str,
+) -> Result<&'a mut [T]> {
+    let (start, end) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: operator })?;
+    Ok(&mut T::slice_mut(storage)?[start..end])
 }
 
 /// Holds a tensor's storage open for reading.

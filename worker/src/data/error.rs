@@ -45,6 +45,16 @@ impl SampleError {
     }
 }
 
+/// Runs a decoder of somebody else's making: where it panics, as some do on damaged files, that is an error like any other.
+pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, SampleError>) -> Result<T, SampleError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(SampleError::new(
+            "it made its decoder fail",
+            "the file is damaged; replace it, or make the value null",
+        ))
+    })
+}
+
 /// Why data cannot be used. Every message names the place, what is wrong there and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {

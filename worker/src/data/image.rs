@@ -8,7 +8,7 @@ use std::io::Cursor;
 use ::image::imageops::{self, FilterType};
 use ::image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
-use super::error::SampleError;
+use super::error::{SampleError, guarded};
 
 /// Longest side that is decoded: guards against small files that decode to all of memory.
 const LONGEST: u32 = 16_384;
@@ -74,7 +74,8 @@ fn open(bytes: &[u8]) -> Result<DynamicImage, SampleError> {
     limits.max_image_height = Some(LONGEST);
     limits.max_alloc = Some(MEMORY);
     reader.limits(limits);
-    reader.decode().map_err(|error| {
+    let decoded = guarded(|| Ok(reader.decode()))?;
+    decoded.map_err(|error| {
         let what = format!(
             "the {} cannot be decoded: {error}",
             if format == ImageFormat::Png { "PNG" } else { "JPEG" }

@@ -1,7 +1,7 @@
 //! Data of one modality: from object storage to batches of numbers.
 //!
 //! ```text
-//! DataSpec ─ source ─ parquet ─ column ─┐                    ┌ image, audio, text, features ┐
+//! DataSpec ─ source ─ shard   ─ column ─┐                    ┌ image, audio, text, features ┐
 //!            synth ─────────────────────┴ RawRow ─ Dataset ──┴ Preprocessor ────────────────┴ Prefetcher ─ Batch
 //!                                                  (payload)                    (Sampler)
 //! ```
@@ -33,9 +33,9 @@ mod standardise;
 pub mod synth;
 mod text;
 
+pub use batch::{Batch, BatchInput, Decoded, InputShape};
 pub use column::ColumnKind;
 pub use dataset::{Dataset, OpenOptions, ValueKind};
-pub use batch::{Batch, BatchInput, Decoded, InputShape};
 pub use error::{DataError, Place, SampleError};
 pub use prefetch::{PrefetchOptions, Prefetcher};
 pub use preprocess::{Preprocessor, PreprocessorSettings, PreprocessorState};

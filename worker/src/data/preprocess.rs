@@ -1,7 +1,5 @@
 //! From a stored value to the numbers an encoder takes: resolved once from the training split, kept in the checkpoint.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use antiphon_core::spec::{InputSpec, ModalitySpec, TokenizerSpec};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -176,17 +174,8 @@ impl Preprocessor {
     /// One value as numbers.
     ///
     /// # Errors
-    /// What is wrong with the value; a decoder that panics is an error too.
+    /// What is wrong with the value.
     pub fn decode(&self, value: &RawValue) -> Result<Decoded, SampleError> {
-        catch_unwind(AssertUnwindSafe(|| self.decode_unguarded(value))).unwrap_or_else(|_| {
-            Err(SampleError::new(
-                "its decoder failed in a way that it should not",
-                "replace the file; it may be damaged",
-            ))
-        })
-    }
-
-    fn decode_unguarded(&self, value: &RawValue) -> Result<Decoded, SampleError> {
         match (&self.decoder, value) {
             (Decoder::Features, RawValue::Features(numbers)) => self.features(numbers).map(Decoded::Dense),
             (Decoder::Image(size), RawValue::Bytes(bytes)) => image::decode(bytes, *size).map(Decoded::Dense),

@@ -65,7 +65,7 @@ pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleErro
     let mut decoder = symphonia::default::get_codecs()
         .make_audio_decoder(parameters, &options)
         .map_err(failed)?;
-    let (recording, ended) = samples(format.as_mut(), decoder.as_mut(), id, seconds)?.map_err(failed)?;
+    let (recording, ended) = samples(format.as_mut(), decoder.as_mut(), id, seconds, failed)?;
     let there = recording.samples.len() as u64;
     match promised {
         Some(promised) if ended && there < promised => Err(SampleError::new(
@@ -93,23 +93,20 @@ fn samples(
     decoder: &mut dyn AudioDecoder,
     track: u32,
     seconds: f64,
-) -> Result<Result<(Recording, bool), Error>, SampleError> {
+    failed: impl Fn(Error) -> SampleError,
+) -> Result<(Recording, bool), SampleError> {
     let mut recording = Recording {
         rate: 0,
         samples: Vec::new(),
     };
     let mut interleaved: Vec<f32> = Vec::new();
     loop {
-        let packet = match format.next_packet() {
-            Ok(Some(packet)) if packet.track_id == track => packet,
-            Ok(Some(_)) => continue,
-            Ok(None) => return Ok(Ok((recording, true))),
-            Err(error) => return Ok(Err(error)),
+        let packet = match format.next_packet().map_err(&failed)? {
+            Some(packet) if packet.track_id == track => packet,
+            Some(_) => continue,
+            None => return Ok((recording, true)),
         };
-        let decoded = match decoder.decode(&packet) {
-            Ok(decoded) => decoded,
-            Err(error) => return Ok(Err(error)),
-        };
+        let decoded = decoder.decode(&packet).map_err(&failed)?;
         let (rate, channels) = (decoded.spec().rate(), decoded.spec().channels().count());
         check_rate(rate, recording.rate, channels)?;
         recording.rate = rate;
@@ -130,7 +127,7 @@ fn samples(
             return Err(SampleError::new("a sample is not a finite number", REPLACE));
         }
         if recording.samples.len() >= (seconds * f64::from(rate)).ceil() as usize + MARGIN {
-            return Ok(Ok((recording, false)));
+            return Ok((recording, false));
         }
     }
 }
@@ -164,10 +161,25 @@ fn check_wav(bytes: &[u8]) -> Result<(), SampleError> {
             let what = format!("the WAV's header promises {length} bytes in its `{name}` chunk, but {there} are there");
             return Err(SampleError::new(what, REPLACE));
         }
+        if let (b"fmt ", Some(format)) = (&header[..4], bytes.get(at + 8..at + 24)) {
+            check_wav_format(format)?;
+        }
         if header.starts_with(b"data") {
             return Ok(());
         }
         at += 8 + length as usize + length as usize % 2;
     }
     Err(SampleError::new("the WAV has no `data` chunk", REPLACE))
+}
+
+/// Whether the `fmt ` chunk says what a recording can have: its decoder multiplies these numbers unchecked.
+fn check_wav_format(format: &[u8]) -> Result<(), SampleError> {
+    let channels = u16::from_le_bytes([format[2], format[3]]);
+    let rate = u32::from_le_bytes([format[4], format[5], format[6], format[7]]);
+    let bits = u16::from_le_bytes([format[14], format[15]]);
+    if !(1..=64).contains(&channels) || bits > 64 {
+        let what = format!("the WAV's header says {channels} channels of {bits} bits");
+        return Err(SampleError::new(what, REPLACE));
+    }
+    check_rate(rate, 0, channels.into())
 }

@@ -10,7 +10,7 @@ mod decode;
 mod mel;
 mod resample;
 
-use super::error::SampleError;
+use super::error::{SampleError, guarded};
 use mel::MelBands;
 
 pub(super) use decode::is_audio;
@@ -58,7 +58,7 @@ impl Listener {
     /// A file's spectrogram.
     pub(super) fn hear(&self, bytes: &[u8]) -> Result<Spectrogram, SampleError> {
         let seconds = self.samples as f64 / f64::from(self.rate);
-        let recording = decode::decode(bytes, seconds)?;
+        let recording = guarded(|| decode::decode(bytes, seconds))?;
         let mut samples = resample::resample(&recording.samples, recording.rate, self.rate, self.samples);
         let heard = samples.len().div_ceil(self.hop).clamp(1, self.frames());
         samples.resize(self.samples.max(self.bands.window()), 0.0);

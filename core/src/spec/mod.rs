@@ -1,5 +1,104 @@
-//! The job specification.
+//! The job specification: what a job file may say, and what it comes to.
+//!
+//! ```text
+//! text ── document ──▶ tree ── overrides, variables ──▶ tree ── read, by the table in `fields` ──▶ JobSpec
+//!                                                                        └─▶ explanation of every field
+//! JobSpec ── canonical ──▶ JSON in the same spelling, every default written out
+//! ```
+//!
+//! Invariants: all that is wrong is reported at once, each error with its place; a [`JobSpec`] that came out of [`parse`]
+//! keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here opens a file or
+//! asks the environment: text and variables are arguments. Whether data exist and fit is found out by workers.
 
+mod canonical;
+mod document;
+mod error;
+mod explain;
+mod field;
+mod fields;
+mod json;
 mod model;
+mod overrides;
+mod read;
+mod reader;
+mod scalar;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod variables;
 
+pub use error::{Place, SpecError, SpecErrors};
+pub use explain::{FieldReport, explain_text};
+pub use json::Json;
 pub use model::*;
+pub use overrides::Override;
+
+use document::{Node, Value};
+use field::{Field, Kind};
+use reader::{Log, Section};
+
+/// Reads a job file, in YAML or JSON.
+///
+/// `file` is what messages call it. `overrides` are applied in order after the file was read. `variable` answers for
+/// `${NAME}` inside text; None means that the variable is not set.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file.
+pub fn parse(
+    text: &str,
+    file: &str,
+    overrides: &[Override],
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<JobSpec, SpecErrors> {
+    parse_and_explain(text, file, overrides, variable).map(|(spec, _)| spec)
+}
+
+/// As [`parse`], with the explanation of every field that the job has, in the order of the table.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_and_explain(
+    text: &str,
+    file: &str,
+    overrides: &[Override],
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<(JobSpec, Vec<FieldReport>), SpecErrors> {
+    let mut log = Log::default();
+    let spec = match document::load(text) {
+        Ok(root) => read_document(&mut log, root, overrides, variable),
+        Err(error) => {
+            log.errors.push(error);
+            None
+        }
+    };
+    match spec {
+        Some(spec) if log.errors.is_empty() => Ok((spec, log.fields)),
+        _ => Err(SpecErrors::new(file, log.errors)),
+    }
+}
+
+static JOB: Field = Field::new("", Kind::Section, "name: my-job", "a job");
+
+fn read_document(
+    log: &mut Log,
+    root: Option<Node>,
+    overrides: &[Override],
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<JobSpec> {
+    let mut root = root.unwrap_or_else(|| Node::new(Place::START, Value::Map(Vec::new())));
+    read::names_as_keys(&mut root, &mut log.errors);
+    for (index, change) in overrides.iter().enumerate() {
+        if let Err(error) = change.apply(index, &mut root) {
+            log.errors.push(error);
+        }
+        read::names_as_keys(&mut root, &mut log.errors);
+    }
+    root.assign_paths("", &mut log.errors);
+    variables::Variables {
+        lookup: variable,
+        brought: 0,
+    }
+    .expand(&mut root, &mut log.errors);
+    let section = Section::new(log, root, String::new(), &JOB)?;
+    read::job(section)
+}

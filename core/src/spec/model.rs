@@ -1,7 +1,8 @@
 //! The job specification once every field has its value: what coordinator and workers read.
 //!
 //! Parsing and validation live beside this file; a [`JobSpec`] that came out of [`super::parse`] keeps every rule
-//! that its field documentation states.
+//! that its field documentation states. A whole job is serialised in the spelling of a job file; the serialised form of
+//! its parts alone is for state that only this project reads.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{JobName, ModalityName};
 
 /// A whole job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
     /// What people call it.
     pub name: JobName,
@@ -86,7 +86,7 @@ pub enum DataSpec {
         column: String,
         /// Samples per split.
         samples: SynthSamples,
-        /// Share of samples that lack this modality, 0 to 1.
+        /// Share of samples that lack this modality, 0 ≤ m < 1.
         missing: f64,
         /// Seed of the generator, apart from the job's, so that seeds of training share one data set.
         seed: u64,
@@ -101,6 +101,26 @@ pub enum SynthKind {
     SpokenDigits,
     /// Two feature vectors per sample: columns `a`, `b`.
     Features,
+}
+
+impl SynthKind {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SpokenDigits => "spoken-digits",
+            Self::Features => "features",
+        }
+    }
+
+    /// The columns that it has, one per modality.
+    #[must_use]
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::SpokenDigits => &["image", "audio", "text"],
+            Self::Features => &["a", "b"],
+        }
+    }
 }
 
 /// Sizes of the splits of a generated data set.
@@ -134,7 +154,7 @@ pub enum InputSpec {
     Auto,
     /// PNG or JPEG to (channels, height, width), scaled to [-1, 1].
     Image {
-        /// Pixels; None keeps the size of the first image.
+        /// Pixels; None keeps the size of the first image. Given if and only if `width` is.
         height: Option<u32>,
         /// Pixels.
         width: Option<u32>,
@@ -149,9 +169,9 @@ pub enum InputSpec {
         seconds: f64,
         /// Mel bands.
         mels: u32,
-        /// Samples per Fourier window, a power of two.
+        /// Samples per Fourier window, a power of two, at least twice `mels`, no longer than the recording.
         window: u32,
-        /// Samples between windows.
+        /// Samples between windows, at most `window`.
         hop: u32,
     },
     /// UTF-8 text to token ids.
@@ -174,7 +194,7 @@ pub enum InputSpec {
 pub enum TokenizerSpec {
     /// UTF-8 bytes, 256 tokens and a padding token.
     Byte,
-    /// Path or URL of a Hugging Face `tokenizer.json`.
+    /// Path or URL of a Hugging Face `tokenizer.json`; ends in `.json`.
     File(String),
 }
 
@@ -211,6 +231,19 @@ pub enum EncoderSpec {
     },
 }
 
+impl EncoderSpec {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Mlp { .. } => "mlp",
+            Self::Cnn { .. } => "cnn",
+            Self::Text { .. } => "text",
+        }
+    }
+}
+
 /// What is predicted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -221,13 +254,13 @@ pub struct LabelSpec {
     pub classes: Classes,
 }
 
-/// The classes of a job.
+/// The classes of a job, at least 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Classes {
     /// Labels are integers 0 .. n - 1.
     Count(u32),
-    /// Labels are these strings, or their positions.
+    /// Labels are these strings, each given once, or their positions.
     Names(Vec<String>),
 }
 
@@ -312,7 +345,6 @@ pub enum ApplyTo {
 
 /// An optimizer with its schedule and clipping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct OptimizerSpec {
     /// The rule.
     #[serde(flatten)]
@@ -460,4 +492,16 @@ pub enum Every {
     Turns(u64),
     /// Only at the end of the job.
     End,
+}
+
+impl std::fmt::Display for Every {
+    /// As a job file spells it: `1 epoch`, `500 turns`, `end`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = |n: u64| if n == 1 { "" } else { "s" };
+        match *self {
+            Self::Epochs(n) => write!(f, "{n} epoch{}", plural(n)),
+            Self::Turns(n) => write!(f, "{n} turn{}", plural(n)),
+            Self::End => f.write_str("end"),
+        }
+    }
 }

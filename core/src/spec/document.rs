@@ -1,0 +1,424 @@
+//! A job file as a tree in which every value knows its line and column.
+//!
+//! Reading is bounded whatever the text: its length, the depth of nesting, and the number of values after aliases are
+//! followed. Scalars keep their text; what it means is decided by the field that reads it, so `no` stays the name it was.
+
+use std::collections::BTreeMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
+
+use super::error::{Place, SpecError, shorten};
+
+/// Bytes of text.
+const MOST_BYTES: usize = 1 << 20;
+/// Mappings and lists inside one another.
+const MOST_DEPTH: usize = 32;
+/// Values, counting what an alias stands for; every kilobyte of text counts as one more.
+const MOST_NODES: usize = 20_000;
+/// Bytes of a key.
+const MOST_KEY: usize = 256;
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    /// The path that it is written under, empty for the whole document.
+    pub(super) path: String,
+    pub(super) value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Scalar { text: String, style: Style },
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// How a scalar was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Without quotes: may be a number, a truth value or nothing.
+    Plain,
+    /// With quotes: text.
+    Quoted,
+    /// Made by expanding a variable: may be a number, is never nothing.
+    Expanded,
+    /// Could not be expanded; the error is already known.
+    Broken,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) node: Node,
+}
+
+impl Node {
+    pub(super) fn new(place: Place, value: Value) -> Self {
+        Self {
+            place,
+            path: String::new(),
+            value,
+        }
+    }
+
+    pub(super) fn plain(place: Place, text: &str) -> Self {
+        Self::new(
+            place,
+            Value::Scalar {
+                text: text.to_owned(),
+                style: Style::Plain,
+            },
+        )
+    }
+
+    /// The text of a scalar that has a value.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } if !self.is_null() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The text of a scalar that was not quoted.
+    pub(super) fn bare(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar {
+                style: Style::Quoted, ..
+            } => None,
+            _ => self.text(),
+        }
+    }
+
+    /// Whether there is no value: `null`, `~` or nothing at all.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, style: Style::Plain }
+            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// Whether some part of it could not be expanded.
+    pub(super) fn is_broken(&self) -> bool {
+        match &self.value {
+            Value::Scalar { style, .. } => *style == Style::Broken,
+            Value::List(items) => items.iter().any(Self::is_broken),
+            Value::Map(entries) => entries.iter().any(|e| e.node.is_broken()),
+        }
+    }
+
+    /// Where an override reached into it, if one did.
+    pub(super) fn overridden(&self) -> Option<&Place> {
+        if let Place::Override { .. } = self.place {
+            return Some(&self.place);
+        }
+        match &self.value {
+            Value::Scalar { .. } => None,
+            Value::List(items) => items.iter().find_map(Self::overridden),
+            Value::Map(entries) => entries.iter().find_map(|entry| entry.node.overridden()),
+        }
+    }
+
+    /// The value under a key of a mapping.
+    pub(super) fn child(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.node),
+            _ => None,
+        }
+    }
+
+    /// The value on one line, as messages show it.
+    pub(super) fn flow(&self) -> String {
+        shorten(&self.unbounded_flow())
+    }
+
+    fn unbounded_flow(&self) -> String {
+        match &self.value {
+            Value::Scalar {
+                text,
+                style: Style::Quoted,
+            } => format!("\"{text}\""),
+            Value::Scalar { text, .. } => text.clone(),
+            Value::List(items) => {
+                format!("[{}]", items.iter().map(Self::flow).collect::<Vec<_>>().join(", "))
+            }
+            Value::Map(entries) => {
+                let pairs: Vec<_> = entries
+                    .iter()
+                    .map(|e| format!("{}: {}", e.key, e.node.flow()))
+                    .collect();
+                format!("{{{}}}", pairs.join(", "))
+            }
+        }
+    }
+
+    /// An error about this value.
+    pub(super) fn error(&self, rule: impl Into<String>) -> SpecError {
+        SpecError {
+            place: self.place.clone(),
+            key: self.path.clone(),
+            value: Some(self.flow()),
+            rule: rule.into(),
+        }
+    }
+
+    /// Writes each value's path into it, and takes out keys that are there a second time.
+    pub(super) fn assign_paths(&mut self, path: &str, errors: &mut Vec<SpecError>) {
+        path.clone_into(&mut self.path);
+        match &mut self.value {
+            Value::Scalar { .. } => {}
+            Value::List(items) => {
+                for (n, item) in items.iter_mut().enumerate() {
+                    item.assign_paths(&join(path, &n.to_string()), errors);
+                }
+            }
+            Value::Map(entries) => {
+                let mut seen: BTreeMap<String, Place> = BTreeMap::new();
+                entries.retain(|entry| match seen.get(&entry.key) {
+                    Some(first) => {
+                        errors.push(duplicate(&join(path, &entry.key), entry, first));
+                        false
+                    }
+                    None => {
+                        seen.insert(entry.key.clone(), entry.place.clone());
+                        true
+                    }
+                });
+                for entry in entries {
+                    entry.node.assign_paths(&join(path, &entry.key), errors);
+                }
+            }
+        }
+    }
+}
+
+fn duplicate(path: &str, entry: &Entry, first: &Place) -> SpecError {
+    let whence = match first {
+        Place::File { line, .. } => format!(" (first on line {line})"),
+        Place::Override { .. } => String::new(),
+    };
+    let rule = format!("the key is given twice{whence}; keep one of them");
+    SpecError {
+        place: entry.place.clone(),
+        key: shorten(path),
+        value: None,
+        rule,
+    }
+}
+
+/// `a.b` and `c` to `a.b.c`.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// Reads YAML, of which JSON is a part. The document is none when there is nothing but comments.
+///
+/// # Errors
+/// When the text is not YAML, or more than one document, or passes a bound. Keys that are given twice are still there.
+pub(super) fn load(text: &str) -> Result<Option<Node>, SpecError> {
+    if text.len() > MOST_BYTES {
+        let rule = format!("the job has {} bytes; at most {MOST_BYTES} are read", text.len());
+        return Err(whole_file(Place::START, rule));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut parser = Parser::new_from_str(text);
+    let mut builder = Builder::default();
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| unreadable(text, &error))?;
+        builder.take(event, place(span.start))?;
+    }
+    Ok(builder.root)
+}
+
+fn place(mark: Marker) -> Place {
+    Place::File {
+        line: mark.line(),
+        column: mark.col() + 1,
+    }
+}
+
+fn whole_file(place: Place, rule: String) -> SpecError {
+    SpecError {
+        place,
+        key: String::new(),
+        value: None,
+        rule,
+    }
+}
+
+fn unreadable(text: &str, error: &ScanError) -> SpecError {
+    let line = text
+        .lines()
+        .nth(error.marker().line().saturating_sub(1))
+        .unwrap_or_default();
+    let indent = &line[..line.len() - line.trim_start().len()];
+    let advice = if indent.contains('\t') {
+        "; indent with spaces, not tabs"
+    } else if line.contains("${") {
+        "; put quotes round text that holds ${...}"
+    } else {
+        ""
+    };
+    whole_file(place(*error.marker()), format!("not YAML: {}{advice}", error.info()))
+}
+
+/// A mapping or list that is still open.
+struct Frame {
+    place: Place,
+    anchor: usize,
+    contents: Contents,
+}
+
+enum Contents {
+    List(Vec<Node>),
+    Map {
+        entries: Vec<Entry>,
+        key: Option<(String, Place)>,
+    },
+}
+
+#[derive(Default)]
+struct Builder {
+    open: Vec<Frame>,
+    anchors: BTreeMap<usize, (Node, usize)>,
+    documents: usize,
+    nodes: usize,
+    root: Option<Node>,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), SpecError> {
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    return Err(whole_file(
+                        place,
+                        "a second document begins here; a job file holds one job".into(),
+                    ));
+                }
+                Ok(())
+            }
+            Event::Scalar(_, _, _, Some(tag))
+            | Event::SequenceStart(_, Some(tag))
+            | Event::MappingStart(_, Some(tag)) => Err(whole_file(
+                place,
+                format!(
+                    "the tag `{}` has no meaning here; leave it out",
+                    shorten(&tag.to_string())
+                ),
+            )),
+            Event::Scalar(text, style, anchor, None) => {
+                let style = if style == ScalarStyle::Plain {
+                    Style::Plain
+                } else {
+                    Style::Quoted
+                };
+                let size = 1 + text.len() / 1024;
+                self.add(
+                    Node::new(
+                        place,
+                        Value::Scalar {
+                            text: text.into_owned(),
+                            style,
+                        },
+                    ),
+                    anchor,
+                    size,
+                )
+            }
+            Event::SequenceStart(anchor, None) => self.open(place, anchor, Contents::List(Vec::new())),
+            Event::MappingStart(anchor, None) => self.open(
+                place,
+                anchor,
+                Contents::Map {
+                    entries: Vec::new(),
+                    key: None,
+                },
+            ),
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
+                Some((node, size)) => self.add(node, 0, size),
+                None => Err(whole_file(
+                    place,
+                    "the alias stands inside what it stands for; write the value out".into(),
+                )),
+            },
+        }
+    }
+
+    fn open(&mut self, place: Place, anchor: usize, contents: Contents) -> Result<(), SpecError> {
+        if self.open.len() == MOST_DEPTH {
+            return Err(whole_file(place, format!("nested deeper than {MOST_DEPTH} levels")));
+        }
+        self.open.push(Frame {
+            place,
+            anchor,
+            contents,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), SpecError> {
+        let Some(Frame {
+            place,
+            anchor,
+            contents,
+        }) = self.open.pop()
+        else {
+            return Ok(());
+        };
+        let value = match contents {
+            Contents::List(items) => Value::List(items),
+            Contents::Map { entries, .. } => Value::Map(entries),
+        };
+        self.add(Node::new(place, value), anchor, 1)
+    }
+
+    /// Puts a finished value where it belongs. `size` is how many values it newly brings.
+    fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SpecError> {
+        self.nodes += size;
+        if self.nodes > MOST_NODES {
+            return Err(whole_file(
+                node.place,
+                format!("more than {MOST_NODES} values, aliases followed"),
+            ));
+        }
+        if anchor > 0 {
+            let size = count(&node);
+            self.anchors.insert(anchor, (node.clone(), size));
+        }
+        match self.open.last_mut().map(|frame| &mut frame.contents) {
+            None => self.root = Some(node),
+            Some(Contents::List(items)) => items.push(node),
+            Some(Contents::Map { entries, key }) => match key.take() {
+                Some((key, place)) => entries.push(Entry { key, place, node }),
+                None => *key = Some(key_of(node)?),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn key_of(node: Node) -> Result<(String, Place), SpecError> {
+    match node.value {
+        Value::Scalar { text, .. } if text.len() <= MOST_KEY => Ok((text, node.place)),
+        Value::Scalar { .. } => Err(whole_file(node.place, format!("a key is longer than {MOST_KEY} bytes"))),
+        _ => {
+            let rule = format!("`{}` stands where a key should; keys are plain text", node.flow());
+            Err(whole_file(node.place, rule))
+        }
+    }
+}
+
+fn count(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::Scalar { text, .. } => text.len() / 1024,
+        Value::List(items) => items.iter().map(count).sum(),
+        Value::Map(entries) => entries.iter().map(|e| count(&e.node)).sum(),
+    }
+}

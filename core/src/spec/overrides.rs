@@ -1,0 +1,146 @@
+//! `--set a.b.c=value`: one value of a job replaced after its file was read.
+
+use super::document::{Entry, Node, Value, join, load};
+use super::error::{Place, SpecError, shorten};
+use super::fields::EXCLUSIVE;
+use super::reader::expand_short;
+
+/// Keys on the way to a value.
+const MOST_KEYS: usize = 16;
+
+/// `a.b.c=value`: the keys on the way to a field, or positions in a list, and its new value as YAML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override(String);
+
+impl From<&str> for Override {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<String> for Override {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Override {
+    /// Puts the value into the tree, making the mappings on the way.
+    pub(super) fn apply(&self, index: usize, root: &mut Node) -> Result<(), SpecError> {
+        let place = Place::Override {
+            index,
+            text: self.0.clone(),
+        };
+        let refuse = |key: &str, rule: &str| SpecError {
+            place: place.clone(),
+            key: shorten(key),
+            value: None,
+            rule: rule.to_owned(),
+        };
+        let Some((path, text)) = self.0.split_once('=') else {
+            return Err(refuse("", "has no `=`; write key=value, as in schedule.epochs=3"));
+        };
+        let path = path.trim();
+        if path.is_empty() || path.split('.').any(str::is_empty) {
+            return Err(refuse(
+                "",
+                "has an empty key before `=`; write key=value, as in schedule.epochs=3",
+            ));
+        }
+        if path.split('.').count() > MOST_KEYS {
+            return Err(refuse(path, &format!("has more than {MOST_KEYS} keys before `=`")));
+        }
+        let mut value = load(text)
+            .map_err(|error| refuse(path, &error.rule))?
+            .unwrap_or_else(|| Node::plain(place.clone(), "null"));
+        relocate(&mut value, &place);
+        set(root, "", path, value, &place).map_err(|rule| refuse(path, &rule))?;
+        for (one, other) in EXCLUSIVE.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
+            if path == one {
+                remove_from_file(root, other);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn relocate(node: &mut Node, place: &Place) {
+    node.place.clone_from(place);
+    match &mut node.value {
+        Value::Scalar { .. } => {}
+        Value::List(items) => items.iter_mut().for_each(|item| relocate(item, place)),
+        Value::Map(entries) => {
+            for entry in entries {
+                entry.place.clone_from(place);
+                relocate(&mut entry.node, place);
+            }
+        }
+    }
+}
+
+fn set(node: &mut Node, above: &str, path: &str, value: Node, place: &Place) -> Result<(), String> {
+    let (key, rest) = path
+        .split_once('.')
+        .map_or((path, None), |(key, rest)| (key, Some(rest)));
+    if node.is_null() {
+        node.value = Value::Map(Vec::new());
+    }
+    if !above.is_empty() && key.parse::<usize>().is_err() {
+        *node = expand_short(node.clone(), above);
+    }
+    let target = match &mut node.value {
+        Value::Map(entries) => entry(entries, key, place),
+        Value::List(items) => item(items, key, place)?,
+        Value::Scalar { text, .. } => {
+            return Err(format!(
+                "`{above}` is `{}`, which has no keys; set `{above}` as a whole",
+                shorten(text)
+            ));
+        }
+    };
+    match rest {
+        None => *target = value,
+        Some(rest) => set(target, &join(above, key), rest, value, place)?,
+    }
+    Ok(())
+}
+
+fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
+    let at = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
+        let node = Node::plain(place.clone(), "null");
+        entries.push(Entry {
+            key: key.to_owned(),
+            place: place.clone(),
+            node,
+        });
+        entries.len() - 1
+    });
+    &mut entries[at].node
+}
+
+fn item<'a>(items: &'a mut Vec<Node>, key: &str, place: &Place) -> Result<&'a mut Node, String> {
+    let length = items.len();
+    let at = key.parse::<usize>().ok().filter(|n| *n <= length).ok_or_else(|| {
+        format!(
+            "`{}` is not a position in a list of {length}; use 0 to {length}, the last to add one",
+            shorten(key)
+        )
+    })?;
+    if at == length {
+        items.push(Node::plain(place.clone(), "null"));
+    }
+    Ok(&mut items[at])
+}
+
+/// Takes out what the file said under a path of two keys; what another override said stays.
+fn remove_from_file(root: &mut Node, path: &str) {
+    let Some((section, key)) = path.split_once('.') else {
+        return;
+    };
+    let Value::Map(entries) = &mut root.value else { return };
+    for entry in entries.iter_mut().filter(|entry| entry.key == section) {
+        if let Value::Map(fields) = &mut entry.node.value {
+            fields.retain(|field| field.key != key || matches!(field.node.place, Place::Override { .. }));
+        }
+    }
+}

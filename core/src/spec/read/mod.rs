@@ -1,0 +1,13 @@
+//! From a job's tree to its specification, one file per part of the job. Rules between fields stand beside the fields.
+
+mod data;
+mod encoder;
+mod head;
+mod input;
+mod job;
+mod modality;
+mod optimizer;
+mod schedule;
+
+pub(super) use job::job;
+pub(super) use modality::names_as_keys;

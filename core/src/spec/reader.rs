@@ -1,0 +1,396 @@
+//! Walks a job's tree field by field.
+//!
+//! Whatever is wrong is noted and reading goes on, so that one pass finds everything. Each read goes through the field's
+//! entry in the table, which thereby knows the keys of a mapping, its rules for errors, and its explanation.
+
+use super::document::{Entry, Node, Style, Value, join, load};
+use super::error::SpecError;
+use super::explain::FieldReport;
+use super::field::{Field, Kind};
+use super::fields::short_key;
+use super::json::Json;
+use super::scalar;
+use super::suggest::nearest;
+
+/// What a pass over a job found.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) errors: Vec<SpecError>,
+    pub(super) fields: Vec<FieldReport>,
+}
+
+/// A mapping that is being read. Answers are None for what was refused; the error is noted by then.
+pub(super) struct Section<'r> {
+    pub(super) log: &'r mut Log,
+    node: Node,
+    /// Where it is read, which for an inherited mapping is not where it is written.
+    path: String,
+    known: Vec<&'static str>,
+}
+
+impl<'r> Section<'r> {
+    /// Reads a mapping, or the bare value that stands for one; None if it is neither.
+    pub(super) fn new(log: &'r mut Log, node: Node, path: String, field: &Field) -> Option<Self> {
+        let node = expand_short(node, &path);
+        let node = if node.is_null() { empty_at(&node) } else { node };
+        match &node.value {
+            Value::Map(_) => Some(Self {
+                log,
+                node,
+                path,
+                known: Vec::new(),
+            }),
+            _ => {
+                if !node.is_broken() {
+                    log.errors
+                        .push(node.error(format!("is not {}, for example `{}`", field.kind, field.example)));
+                }
+                None
+            }
+        }
+    }
+
+    /// The mapping under a key; an empty one if there is none.
+    pub(super) fn section(&mut self, field: &'static Field) -> Option<Section<'_>> {
+        let node = self.own(field);
+        self.section_of(field, node)
+    }
+
+    /// The mapping under a key, with what it leaves out taken from another one.
+    pub(super) fn inheriting(
+        &mut self,
+        field: &'static Field,
+        base: Option<&Node>,
+        tag: (&str, &str),
+    ) -> Option<Section<'_>> {
+        let mut node = self.own(field);
+        if node.is_null() {
+            node = empty_at(&node);
+        }
+        if let Some(base) = base.filter(|base| !base.is_null()) {
+            node = inherit(base.clone(), node, tag, &join(&self.path, field.key));
+        }
+        self.section_of(field, node)
+    }
+
+    fn own(&mut self, field: &'static Field) -> Node {
+        self.child(field).unwrap_or_else(|| Node {
+            path: join(&self.node.path, field.key),
+            ..empty_at(&self.node)
+        })
+    }
+
+    /// A mapping that was put together from elsewhere, read as the one under a key.
+    pub(super) fn section_of(&mut self, field: &'static Field, node: Node) -> Option<Section<'_>> {
+        self.known.push(field.key);
+        let path = join(&self.path, field.key);
+        Section::new(self.log, node, path, field)
+    }
+
+    /// What is written under a key, if anything is.
+    pub(super) fn child(&mut self, field: &'static Field) -> Option<Node> {
+        self.known.push(field.key);
+        self.node.child(field.key).cloned()
+    }
+
+    pub(super) fn has(&self, field: &Field) -> bool {
+        self.node.child(field.key).is_some()
+    }
+
+    /// Reads a field by `get`, which answers None for what does not fit.
+    pub(super) fn read<T>(
+        &mut self,
+        field: &'static Field,
+        get: impl Fn(&Node) -> Option<T>,
+        json: impl Fn(&T) -> Json,
+    ) -> Option<T> {
+        let (node, given) = self.find(field)?;
+        let Some(value) = get(&node) else {
+            self.misfit(field, node, |node| get(node).is_some());
+            return None;
+        };
+        self.note(field, json(&value), given.then_some(&node));
+        Some(value)
+    }
+
+    /// As `read`, with a default that depends on the rest of the job.
+    pub(super) fn read_or<T>(
+        &mut self,
+        field: &'static Field,
+        default: Option<T>,
+        get: impl Fn(&Node) -> Option<T>,
+        json: impl Fn(&T) -> Json,
+    ) -> Option<T> {
+        if self.has(field) {
+            return self.read(field, get, json);
+        }
+        self.known.push(field.key);
+        self.note(field, json(default.as_ref()?), None);
+        default
+    }
+
+    fn find(&mut self, field: &'static Field) -> Option<(Node, bool)> {
+        let Some(node) = self.child(field) else {
+            return match field.default {
+                Some(text) => load(text).ok().flatten().map(|node| (node, false)),
+                None => {
+                    self.missing(field);
+                    None
+                }
+            };
+        };
+        if node.is_broken() {
+            return None;
+        }
+        if node.is_null() && field.default != Some("null") {
+            let advice = if field.default.is_some() {
+                ", or leave the key out"
+            } else {
+                ""
+            };
+            let rule = format!("has no value; give {}{advice}", field.kind);
+            self.log.errors.push(SpecError {
+                value: None,
+                ..node.error(rule)
+            });
+            return None;
+        }
+        Some((node, true))
+    }
+
+    /// Notes that a key that must be there is not.
+    pub(super) fn missing(&mut self, field: &Field) {
+        let rule = format!(
+            "is missing; give {}, for example `{}: {}`",
+            field.kind, field.key, field.example
+        );
+        let place = self.node.place.clone();
+        self.log.errors.push(SpecError {
+            place,
+            key: join(&self.node.path, field.key),
+            value: None,
+            rule,
+        });
+    }
+
+    fn misfit(&mut self, field: &Field, mut node: Node, fits: impl Fn(&Node) -> bool) {
+        let mut error = node.error(format!("is not {}", field.kind));
+        if let Some(place) = node.overridden() {
+            error.place = place.clone();
+        }
+        if let (Kind::OneOf(words), Some(text)) = (field.kind, node.text())
+            && let Some(word) = nearest(text, words)
+        {
+            error.rule += &format!("; did you mean `{word}`?");
+        }
+        if let Value::Scalar {
+            style: style @ Style::Quoted,
+            ..
+        } = &mut node.value
+        {
+            *style = Style::Plain;
+            if fits(&node) {
+                error.rule += "; leave the quotes out";
+            }
+        }
+        self.log.errors.push(error);
+    }
+
+    /// Adds a field to the explanation.
+    pub(super) fn note(&mut self, field: &'static Field, value: Json, given: Option<&Node>) {
+        self.log.fields.push(FieldReport {
+            key: join(&self.path, field.key),
+            value,
+            given: given.map(|node| node.place.clone()),
+            unit: field.unit,
+            range: field.kind.to_string(),
+            meaning: field.meaning,
+            example: field.example,
+        });
+    }
+
+    /// Refuses a value that is fine by itself but not beside the others.
+    pub(super) fn refuse(&mut self, field: &Field, value: impl ToString, rule: impl Into<String>) {
+        let place_and_key = self
+            .node
+            .child(field.key)
+            .map(|node| (node.place.clone(), node.path.clone()));
+        let (place, key) = place_and_key.unwrap_or_else(|| (self.node.place.clone(), join(&self.node.path, field.key)));
+        self.log.errors.push(SpecError {
+            place,
+            key,
+            value: Some(value.to_string()),
+            rule: rule.into(),
+        });
+    }
+
+    /// Refuses whatever keys were not asked for.
+    pub(super) fn finish(self) {
+        let Value::Map(entries) = &self.node.value else { return };
+        for Entry { key, place, node } in entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
+            let advice = match nearest(key, &self.known) {
+                Some(word) => format!("did you mean `{word}`?"),
+                None => {
+                    let mut known = self.known.clone();
+                    known.sort_unstable();
+                    known.dedup();
+                    format!("the keys are {}", listed(&known))
+                }
+            };
+            let rule = format!("is not a key here; {advice}");
+            self.log.errors.push(SpecError {
+                place: place.clone(),
+                key: node.path.clone(),
+                value: None,
+                rule,
+            });
+        }
+    }
+
+    pub(super) fn whole<T: TryFrom<u64>>(&mut self, field: &'static Field) -> Option<T> {
+        let Kind::Whole(low, high) = field.kind else {
+            return None;
+        };
+        let number = self.read(field, |node| scalar::whole(node, low, high), |n| Json::Whole(*n))?;
+        T::try_from(number).ok()
+    }
+
+    pub(super) fn optional_whole(&mut self, field: &'static Field) -> Option<Option<u32>> {
+        let Kind::Whole(low, high) = field.kind else {
+            return None;
+        };
+        let get = |node: &Node| scalar::whole(node, low, high).and_then(|n| u32::try_from(n).ok());
+        self.read(field, optional(get), |n| (*n).into())
+    }
+
+    pub(super) fn wholes(&mut self, field: &'static Field) -> Option<Vec<u32>> {
+        let Kind::Wholes {
+            count: (least, most),
+            each: (low, high),
+        } = field.kind
+        else {
+            return None;
+        };
+        let one = |node: &Node| scalar::whole(node, low, high).and_then(|n| u32::try_from(n).ok());
+        let get = |node: &Node| scalar::list(node, one).filter(|list| (least..=most).contains(&list.len()));
+        self.read(field, get, |list| list.as_slice().into())
+    }
+
+    pub(super) fn number(&mut self, field: &'static Field) -> Option<f64> {
+        let Kind::Number(low, high) = field.kind else {
+            return None;
+        };
+        self.read(field, |node| scalar::number(node, low, high), |x| Json::Number(*x))
+    }
+
+    pub(super) fn optional_number(&mut self, field: &'static Field) -> Option<Option<f64>> {
+        let Kind::Number(low, high) = field.kind else {
+            return None;
+        };
+        self.read(field, optional(|node: &Node| scalar::number(node, low, high)), |x| {
+            (*x).into()
+        })
+    }
+
+    pub(super) fn share(&mut self, field: &'static Field) -> Option<f64> {
+        self.read(field, scalar::share, |x| Json::Number(*x))
+    }
+
+    pub(super) fn flag(&mut self, field: &'static Field) -> Option<bool> {
+        self.read(field, scalar::flag, |flag| Json::Flag(*flag))
+    }
+
+    pub(super) fn text(&mut self, field: &'static Field) -> Option<String> {
+        self.read(field, scalar::text, |text| Json::text(text))
+    }
+
+    pub(super) fn optional_text(&mut self, field: &'static Field) -> Option<Option<String>> {
+        self.read(field, optional(scalar::text), |text| {
+            text.clone().map_or(Json::Null, Json::Text)
+        })
+    }
+
+    pub(super) fn texts(&mut self, field: &'static Field) -> Option<Vec<String>> {
+        self.read(field, scalar::texts, texts_json)
+    }
+
+    /// One of the words that the field takes.
+    pub(super) fn choice(&mut self, field: &'static Field) -> Option<&'static str> {
+        let Kind::OneOf(words) = field.kind else { return None };
+        let get = |node: &Node| words.iter().copied().find(|word| node.text() == Some(word));
+        self.read(field, get, |word| Json::text(*word))
+    }
+}
+
+fn optional<T>(get: impl Fn(&Node) -> Option<T>) -> impl Fn(&Node) -> Option<Option<T>> {
+    move |node| {
+        if node.is_null() {
+            Some(None)
+        } else {
+            get(node).map(Some)
+        }
+    }
+}
+
+pub(super) fn texts_json(texts: &Vec<String>) -> Json {
+    Json::List(texts.iter().map(Json::text).collect())
+}
+
+/// `` `a`, `b` ``
+pub(super) fn listed<T: std::fmt::Display>(words: &[T]) -> String {
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn empty_at(node: &Node) -> Node {
+    Node {
+        value: Value::Map(Vec::new()),
+        ..node.clone()
+    }
+}
+
+/// A bare value in place of a mapping becomes the mapping that it stands for; nothing becomes an empty one.
+pub(super) fn expand_short(node: Node, path: &str) -> Node {
+    let Some(key) = short_key(path) else { return node };
+    match &node.value {
+        Value::Map(_) => node,
+        _ if node.is_null() => node,
+        Value::List(_) if key == "kind" => node,
+        _ => {
+            let (place, path) = (node.place.clone(), node.path.clone());
+            let entry = Entry {
+                key: key.to_owned(),
+                place: place.clone(),
+                node,
+            };
+            Node {
+                place,
+                path,
+                value: Value::Map(vec![entry]),
+            }
+        }
+    }
+}
+
+/// The mapping `own` with what it leaves out taken from `base`, unless its `tag` (and what that is by default) says that
+/// it is another kind of thing.
+fn inherit(base: Node, own: Node, tag: (&str, &str), path: &str) -> Node {
+    let (base, own) = (expand_short(base, path), expand_short(own, path));
+    let Value::Map(entries) = &own.value else { return own };
+    let Value::Map(defaults) = &base.value else {
+        return if entries.is_empty() { base } else { own };
+    };
+    let kind = |node: &Node| node.child(tag.0).and_then(Node::text).map(str::to_owned);
+    if kind(&own).is_some_and(|own| own != kind(&base).unwrap_or_else(|| tag.1.to_owned())) {
+        return own;
+    }
+    let inherited = defaults.iter().filter(|entry| own.child(&entry.key).is_none());
+    let all = inherited.chain(entries).cloned().collect();
+    Node {
+        value: Value::Map(all),
+        ..own
+    }
+}

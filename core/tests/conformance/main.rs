@@ -159,8 +159,8 @@ fn check_fusion<T: Tolerance>() {
             .map(|m| vectors.present[m][i].then_some(logits[m].as_slice()))
             .collect();
         let fused = fusion::fuse(&FusionRule::Entropy, &given);
-        for m in 0..modalities {
-            assert_close::<T>("entropy", fusion::entropy(&logits[m]), vectors.entropy[m][i]);
+        for (m, z) in logits.iter().enumerate() {
+            assert_close::<T>("entropy", fusion::entropy(z), vectors.entropy[m][i]);
             assert_close::<T>("weight", fused.weights[m], vectors.weights[m][i]);
         }
         for (ours, theirs) in fused.logits.iter().zip(&vectors.fused[i]) {

@@ -234,9 +234,10 @@ async fn dropping_a_prefetcher_stops_it_and_an_error_comes_out_at_its_place() {
 }
 
 #[tokio::test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn real_recordings_and_images_load() {
     let Some(folder) = std::env::var_os("ANTIPHON_TEST_DATA").map(PathBuf::from) else {
-        tracing::info!("skipped: ANTIPHON_TEST_DATA does not name a folder with avdigits/");
+        eprintln!("skipped: ANTIPHON_TEST_DATA does not name a folder with avdigits/");
         return;
     };
     for (column, height, width) in [("image", 28, 28), ("audio", 64, 61)] {

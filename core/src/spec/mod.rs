@@ -22,6 +22,7 @@ mod overrides;
 mod read;
 mod reader;
 mod scalar;
+mod spelling;
 mod suggest;
 #[cfg(test)]
 mod tests;

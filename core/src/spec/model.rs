@@ -103,26 +103,6 @@ pub enum SynthKind {
     Features,
 }
 
-impl SynthKind {
-    /// As a job file spells it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SpokenDigits => "spoken-digits",
-            Self::Features => "features",
-        }
-    }
-
-    /// The columns that it has, one per modality.
-    #[must_use]
-    pub fn columns(self) -> &'static [&'static str] {
-        match self {
-            Self::SpokenDigits => &["image", "audio", "text"],
-            Self::Features => &["a", "b"],
-        }
-    }
-}
-
 /// Sizes of the splits of a generated data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -229,19 +209,6 @@ pub enum EncoderSpec {
         /// Dropout in the blocks, 0 ≤ p < 1.
         dropout: f64,
     },
-}
-
-impl EncoderSpec {
-    /// As a job file spells it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Mlp { .. } => "mlp",
-            Self::Cnn { .. } => "cnn",
-            Self::Text { .. } => "text",
-        }
-    }
 }
 
 /// What is predicted.
@@ -492,16 +459,4 @@ pub enum Every {
     Turns(u64),
     /// Only at the end of the job.
     End,
-}
-
-impl std::fmt::Display for Every {
-    /// As a job file spells it: `1 epoch`, `500 turns`, `end`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plural = |n: u64| if n == 1 { "" } else { "s" };
-        match *self {
-            Self::Epochs(n) => write!(f, "{n} epoch{}", plural(n)),
-            Self::Turns(n) => write!(f, "{n} turn{}", plural(n)),
-            Self::End => f.write_str("end"),
-        }
-    }
 }

@@ -311,7 +311,7 @@ impl<'r> Section<'r> {
     }
 
     pub(super) fn texts(&mut self, field: &'static Field) -> Option<Vec<String>> {
-        self.read(field, scalar::texts, texts_json)
+        self.read(field, scalar::texts, |texts| texts_json(texts))
     }
 
     /// One of the words that the field takes.
@@ -332,7 +332,7 @@ fn optional<T>(get: impl Fn(&Node) -> Option<T>) -> impl Fn(&Node) -> Option<Opt
     }
 }
 
-pub(super) fn texts_json(texts: &Vec<String>) -> Json {
+pub(super) fn texts_json(texts: &[String]) -> Json {
     Json::List(texts.iter().map(Json::text).collect())
 }
 

@@ -67,7 +67,7 @@ fn leaves(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, Str
         serde_json::Value::Object(entries) => {
             for (key, value) in entries
                 .iter()
-                .filter(|(key, _)| path == "" || !(path.starts_with("modalities.") && *key == "name"))
+                .filter(|(key, _)| path.is_empty() || !(path.starts_with("modalities.") && *key == "name"))
             {
                 leaves(&document::join(path, key), value, into);
             }

@@ -1,0 +1,88 @@
+//! Every field of a job file, in one table per mapping.
+
+mod samples;
+mod training;
+
+use super::field::{Field, Kind};
+
+pub(super) use samples::{data, encoder, input, modality};
+pub(super) use training::{head, keeping, labels, optimizer, schedule};
+
+/// The largest number of rows, columns, tokens, ... that a size may be.
+const SIZE: u64 = 65_536;
+const PLENTY: u64 = u32::MAX as u64;
+
+/// The key that a bare value in place of a mapping stands for: `encoder: cnn` is `encoder: {kind: cnn}`.
+pub(super) fn short_key(path: &str) -> Option<&'static str> {
+    if path == "schedule" {
+        return None;
+    }
+    match path.rsplit('.').next().unwrap_or_default() {
+        "encoder" | "input" | "optimizer" | "schedule" | "projection" => Some("kind"),
+        "labels" => Some("classes"),
+        _ => None,
+    }
+}
+
+/// Keys of one mapping that exclude each other; an override of one takes the place of the other.
+pub(super) const EXCLUSIVE: [(&str, &str); 1] = [("schedule.epochs", "schedule.turns")];
+
+/// The whole file.
+pub(in crate::spec) mod job {
+    use super::*;
+
+    pub(in crate::spec) static NAME: Field =
+        Field::new("name", Kind::Name, "spoken-digits", "what people call the job");
+    pub(in crate::spec) static SEED: Field =
+        Field::new("seed", Kind::Whole(0, u64::MAX), "7", "root of every random stream").default("0");
+    pub(in crate::spec) static MODALITIES: Field = Field::new(
+        "modalities",
+        Kind::Other("a mapping from the name of each modality to its fields, or a list of names"),
+        "{audio: {}, image: {}}",
+        "the modalities; their order is that of a cyclic cycle",
+    );
+    pub(in crate::spec) static DATA: Field = Field::new(
+        "data",
+        Kind::Section,
+        "{train: train.parquet}",
+        "where samples come from",
+    );
+    pub(in crate::spec) static OPTIMIZER: Field = Field::new(
+        "optimizer",
+        Kind::Section,
+        "{kind: sgd, lr: 0.05}",
+        "the optimizer of every encoder",
+    );
+    pub(in crate::spec) static LABELS: Field = Field::new(
+        "labels",
+        Kind::Section,
+        "{column: label, classes: 10}",
+        "what is predicted",
+    );
+    pub(in crate::spec) static HEAD: Field = Field::new("head", Kind::Section, "{width: 128}", "the shared head");
+    pub(in crate::spec) static SCHEDULE: Field = Field::new(
+        "schedule",
+        Kind::Section,
+        "{epochs: 15}",
+        "how long, and in which order",
+    );
+    pub(in crate::spec) static FUSION: Field = Field::new(
+        "fusion",
+        Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, as {audio: 0.7, image: 0.3}"),
+        "entropy",
+        "the rule that the headline figures are given by; evaluations report every rule",
+    )
+    .default("entropy");
+    pub(in crate::spec) static CHECKPOINTS: Field = Field::new(
+        "checkpoints",
+        Kind::Section,
+        "{every: 1 epoch}",
+        "where and when state is kept",
+    );
+    pub(in crate::spec) static EVALUATION: Field = Field::new(
+        "evaluation",
+        Kind::Section,
+        "{every: 1 epoch}",
+        "when the validation split is gone through",
+    );
+}

@@ -1,0 +1,50 @@
+//! How a job file spells what the specification holds.
+
+use std::fmt;
+
+use super::model::{EncoderSpec, Every, SynthKind};
+
+impl SynthKind {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SpokenDigits => "spoken-digits",
+            Self::Features => "features",
+        }
+    }
+
+    /// The columns that it has, one per modality.
+    #[must_use]
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::SpokenDigits => &["image", "audio", "text"],
+            Self::Features => &["a", "b"],
+        }
+    }
+}
+
+impl EncoderSpec {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Mlp { .. } => "mlp",
+            Self::Cnn { .. } => "cnn",
+            Self::Text { .. } => "text",
+        }
+    }
+}
+
+impl fmt::Display for Every {
+    /// As a job file spells it: `1 epoch`, `500 turns`, `end`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |n: u64| if n == 1 { "" } else { "s" };
+        match *self {
+            Self::Epochs(n) => write!(f, "{n} epoch{}", plural(n)),
+            Self::Turns(n) => write!(f, "{n} turn{}", plural(n)),
+            Self::End => f.write_str("end"),
+        }
+    }
+}

@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::head::Head;
-use antiphon_core::ids::{JobId, MicroShard, ModalityName, Term, Turn};
-use antiphon_core::spec::{self, JobSpec};
+use antiphon_core::ids::{EvaluationId, JobId, MicroShard, ModalityName, Term, Turn};
+use antiphon_core::spec::JobSpec;
 use antiphon_core::turn::Progress;
 use antiphon_proto::assignment::Grant;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message as Command, worker_message::Message as Answer};
 use antiphon_proto::{DEFAULT_MESSAGE_LIMIT, contribution, ids};
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::data::Places;
-use crate::parts;
+use crate::checkpoint;
+use crate::data::{OpenOptions, PrefetchOptions};
 use crate::trainer::{Options, Trainer};
 
 /// What heartbeats tell.
@@ -60,6 +60,8 @@ struct Assignment {
     term: Term,
     classes: usize,
     width: usize,
+    /// Samples per chunk of logits.
+    chunk: usize,
     trainer: Trainer,
 }
 
@@ -134,19 +136,18 @@ impl Engine {
     fn assign(&mut self, runtime: &tokio::runtime::Handle, assign: &v1::Assign) -> anyhow::Result<Answer> {
         let job: JobId = ids::name("assign.job", &assign.job)?;
         let modality: ModalityName = ids::name("assign.modality", &assign.modality)?;
-        let spec: JobSpec = spec::from_json(&assign.specification).context("the assigned job's specification")?;
+        let spec: JobSpec = JobSpec::from_json(&assign.specification).context("the assigned job's specification")?;
         info!(%job, %modality, "assigned");
         let options = Options {
-            decode_threads: self.config.decode_threads,
-            places: Places::default(),
-            data_memory: self.config.data_memory,
+            prefetch: PrefetchOptions { threads: self.config.decode_threads, ..PrefetchOptions::default() },
+            data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::default() },
         };
         let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);
         self.status.set_job(Some(job.clone()));
         let mut trainer = runtime.block_on(Trainer::open(&spec, &modality, options))?;
         if let Some(url) = &assign.restore {
-            let restored = runtime.block_on(parts::load(url, &modality)).with_context(|| format!("checkpoint {url}"))?;
-            trainer.restore(restored).with_context(|| format!("checkpoint {url}"))?;
+            let (encoder, state) = runtime.block_on(checkpoint::load(url, &modality))?;
+            trainer.restore(&spec, &encoder, &state).with_context(|| format!("checkpoint {url}"))?;
         }
         let samples = trainer.samples();
         let answer = v1::Prepared {
@@ -161,7 +162,8 @@ impl Engine {
             steps_done: trainer.steps_done(),
         };
         self.status.steps_done.store(trainer.steps_done(), Ordering::Relaxed);
-        self.assignment = Some(Assignment { job, term: Term(assign.term), classes, width, trainer });
+        let chunk = spec.evaluation.chunk as usize;
+        self.assignment = Some(Assignment { job, term: Term(assign.term), classes, width, chunk, trainer });
         Ok(Answer::Prepared(answer))
     }
 
@@ -188,20 +190,20 @@ impl Engine {
         let evaluate = Evaluate::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
         if at.is(&evaluate.job, evaluate.term) {
             let head = Head::new(evaluate.weight, evaluate.bias)?;
-            at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, head);
+            at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, head, at.chunk);
         }
         Ok(Vec::new())
     }
 
     fn next_logits(&mut self, next: &v1::NextLogits) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
-        let chunk = at.trainer.next_logits(next.evaluation.into(), next.at_most as usize)?;
+        let chunk = at.trainer.next_logits(EvaluationId(next.evaluation))?;
         let rows: usize = chunk.labels.len();
         debug!(rows, last = chunk.last, "logits");
         let chunk = LogitsChunk {
             job: at.job.clone(),
             term: at.term,
-            evaluation: next.evaluation.into(),
+            evaluation: EvaluationId(next.evaluation),
             sequence: next.sequence,
             ids: chunk.ids,
             labels: chunk.labels,
@@ -215,7 +217,7 @@ impl Engine {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
         let files = at.trainer.parts()?;
         let written = runtime
-            .block_on(parts::save(&save.checkpoint, files))
+            .block_on(checkpoint::save(&save.checkpoint, files))
             .with_context(|| format!("checkpoint {}", save.checkpoint))?;
         let saved =
             PartSaved { job: at.job.clone(), term: at.term, turn: Turn(save.turn), parts: written };

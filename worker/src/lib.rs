@@ -1,6 +1,20 @@
 //! The worker: trains the encoder of one modality, and lends its head gradients to the coordinator.
+//!
+//! ```text
+//! session (socket, async) ⇄ engine (its own thread) ─ trainer ─┬─ data      Parquet or generated rows → batches
+//!                                                              ├─ encoder   batches → features, gradients
+//!                                                              └─ optimizer gradients → parameters
+//! ```
 
+pub mod checkpoint;
+mod config;
 pub mod data;
 pub mod encoder;
+mod engine;
 pub mod nn;
 pub mod optimizer;
+mod session;
+pub mod trainer;
+
+pub use config::{Config, WorkerArgs};
+pub use session::{WorkerError, run};

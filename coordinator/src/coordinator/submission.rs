@@ -74,7 +74,7 @@ impl Coordinator {
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
-        let spec = spec::parse(&submission.specification, "the submitted job", &[])
+        let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)
             .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
         let job = self.reserve(submission.job.as_ref(), &spec.name)?;
         let started = self.prepare(&job, spec, submission.resume.as_deref()).await;

@@ -6,7 +6,7 @@ use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::event::JobEvent;
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
 use antiphon_core::ids::{ModalityName, Turn, WorkerId};
-use antiphon_core::spec::{self, JobSpec};
+use antiphon_core::spec::JobSpec;
 use antiphon_core::turn::{Input, Position};
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
@@ -77,7 +77,7 @@ impl Job {
         let cut = self.cut.as_mut().filter(|cut| cut.turn == saved.turn);
         let cut = cut.ok_or_else(|| Refusal::unexpected(format!("no checkpoint {} is being written", saved.turn)))?;
         for part in &saved.parts {
-            let entry = PartEntry { size: part.size, sha256: Sha256Hash::from(part.sha256) };
+            let entry = PartEntry { size: part.size, sha256: Sha256Hash(part.sha256) };
             cut.parts.insert(part.name.clone(), entry);
         }
         Ok(())
@@ -166,7 +166,7 @@ pub(super) async fn resume(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<Re
     let url = checkpoint.url();
     let in_checkpoint = |reason: String| format!("checkpoint {url}: {reason}");
     let manifest = checkpoint.manifest();
-    let before = spec::from_json(&manifest.specification.to_string()).map_err(|e| in_checkpoint(e.to_string()))?;
+    let before = JobSpec::from_json(&manifest.specification.to_string()).map_err(|e| in_checkpoint(e.to_string()))?;
     same_job(&before, spec).map_err(in_checkpoint)?;
     let position = serde_json::from_value(manifest.state.clone()).map_err(|e| in_checkpoint(e.to_string()))?;
     let head = decode_head(checkpoint, spec).await.map_err(in_checkpoint)?;

@@ -7,9 +7,9 @@ use antiphon_core::ids::{EvaluationId, Split};
 use antiphon_core::linalg::Matrix;
 use anyhow::Context;
 
-use super::{Model, Options, Trainer};
-use crate::data::{Dataset, Prefetcher};
-use crate::encoder::{self, Mode};
+use super::{Model, Trainer};
+use crate::data::{Dataset, PrefetchOptions, Prefetcher};
+use crate::encoder::Mode;
 
 /// Logits of consecutive samples.
 #[derive(Debug)]
@@ -42,11 +42,11 @@ impl Pass {
         data: Option<&Arc<Dataset>>,
         model: &Model,
         chunk: usize,
-        options: &Options,
+        prefetch: PrefetchOptions,
     ) -> Self {
         let batches = data.map(|data| {
             let preprocessor = Arc::clone(&model.preprocessor);
-            Prefetcher::evaluation(Arc::clone(data), preprocessor, chunk, options.decode_threads, super::DEPTH)
+            Prefetcher::evaluation(Arc::clone(data), preprocessor, chunk, prefetch)
         });
         let left = data.map_or(0, |data| data.len().div_ceil(chunk.max(1)) as u64);
         Self { evaluation, head, left, batches }
@@ -60,9 +60,9 @@ impl Pass {
         let Some(batches) = self.batches.as_mut().filter(|_| self.left > 0) else {
             return Ok(Chunk { ids: Vec::new(), labels: Vec::new(), logits: None, last: true });
         };
-        let batch = batches.next()?;
+        let batch = batches.next().context("the split ended before its last sample")??;
         self.left -= 1;
-        let features = encoder::to_matrix(&model.encoder.forward(&batch.input, Mode::Evaluate)?.features)?;
+        let features = model.encoder.forward(&batch.input, &Mode::Evaluate)?.matrix()?;
         let logits = Some(self.head.logits(&features));
         Ok(Chunk { ids: batch.ids, labels: batch.labels, logits, last: self.left == 0 })
     }
@@ -76,7 +76,7 @@ impl Trainer {
             Split::Validation => self.data.validation.as_ref(),
             Split::Test => self.data.test.as_ref(),
         };
-        self.evaluation = Some(Pass::new(evaluation, head, data, &self.model, chunk, &self.options));
+        self.evaluation = Some(Pass::new(evaluation, head, data, &self.model, chunk, self.options.prefetch));
     }
 
     /// The next chunk of the pass that was begun.

@@ -11,7 +11,7 @@ mod parts;
 use std::sync::Arc;
 
 use antiphon_core::head::{Head, LocalStep};
-use antiphon_core::ids::{ModalityName, Split};
+use antiphon_core::ids::{MicroShard, ModalityName, Split};
 use antiphon_core::learning_rate;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
@@ -21,33 +21,29 @@ use anyhow::{Context, bail};
 
 pub use evaluation::{Chunk, Pass};
 pub use model::Model;
-pub use parts::{Part, encoder_part, state_part};
+pub use parts::{encoder_part, state_part};
 
-use crate::data::{Dataset, OpenOptions, Prefetcher, Sampler};
-use crate::encoder::{self, Forward, Mode};
+use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
+use crate::encoder::{self, DropoutKey, Forward, Mode};
 use crate::optimizer::Optimizer;
 
 /// How a trainer uses the machine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Threads that decode samples.
-    pub decode_threads: usize,
+    /// Decoding ahead.
+    pub prefetch: PrefetchOptions,
     /// Where undecoded samples are held.
     pub data: OpenOptions,
 }
 
-/// Batches decoded ahead, per modality.
-const DEPTH: usize = 4;
-
 /// The training of one modality.
-#[derive(Debug)]
 pub struct Trainer {
     spec: ModalitySpec,
     seed: u64,
+    batch: u32,
     model: Model,
     optimizer: Optimizer,
     data: Splits,
-    sampler: Arc<Sampler>,
     batches: Prefetcher,
     options: Options,
     steps_done: u64,
@@ -88,16 +84,15 @@ impl Trainer {
         let data = Splits { train, validation: open(Split::Validation).await?, test: open(Split::Test).await? };
         let model = Model::fit(job, &spec, &data.train).await?;
         let optimizer = Optimizer::new(&spec.optimizer, model.encoder.parameters())?;
-        let sampler =
-            Arc::new(Sampler::new(job.seed, modality.clone(), data.train.len(), job.schedule.batch));
-        let batches = prefetcher(&data.train, &model, &sampler, 0, &options);
+        let sampler = Sampler::new(job.seed, modality.clone(), data.train.len(), job.schedule.batch);
+        let batches = model.batches(&data.train, sampler, 0, options.prefetch);
         Ok(Self {
             seed: job.seed,
+            batch: job.schedule.batch,
             spec,
             model,
             optimizer,
             data,
-            sampler,
             batches,
             options,
             steps_done: 0,
@@ -139,9 +134,14 @@ impl Trainer {
     /// A sample that cannot be decoded, or a failure of the device.
     pub fn compute_ahead(&mut self) -> anyhow::Result<()> {
         if self.ahead.is_none() {
-            let batch = self.batches.next()?;
-            let mode = Mode::Train { seed: self.seed, step: self.steps_done };
-            let forward = self.model.encoder.forward(&batch.input, mode)?;
+            let batch = self.batches.next().context("the training split gives no batches")??;
+            let mode = Mode::Train(DropoutKey {
+                seed: self.seed,
+                modality: self.spec.name.clone(),
+                step: self.steps_done,
+                shard: MicroShard::WHOLE,
+            });
+            let forward = self.model.encoder.forward(&batch.input, &mode)?;
             self.ahead = Some(Ahead { labels: batch.labels, forward });
         }
         Ok(())
@@ -154,7 +154,7 @@ impl Trainer {
     pub fn local_step(&mut self, head: &Head<f32>) -> anyhow::Result<LocalStep<f32>> {
         self.compute_ahead()?;
         let ahead = self.ahead.as_ref().context("no batch is ahead")?;
-        let features = encoder::to_matrix(&ahead.forward.features)?;
+        let features = ahead.forward.matrix()?;
         head.local_step(features, &ahead.labels)
             .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))
     }
@@ -165,10 +165,10 @@ impl Trainer {
     /// A failure of the device, or gradients that are not finite.
     pub fn learn(&mut self, feature_gradient: &Matrix<f32>, at: Progress) -> anyhow::Result<()> {
         let ahead = self.ahead.take().context("no step is open")?;
-        let gradients = encoder::backward(&ahead.forward.features, feature_gradient)?;
+        let gradients = encoder::backward(self.model.encoder.as_ref(), &ahead.forward, feature_gradient)?;
         let lr = self.spec.optimizer.lr * learning_rate::factor(&self.spec.optimizer.schedule, at.epoch, at.epochs);
         self.optimizer.step(self.model.encoder.parameters(), &gradients, lr)?;
-        self.model.encoder.commit(ahead.forward.pending)?;
+        self.model.encoder.commit(ahead.forward.pending);
         self.steps_done += 1;
         Ok(())
     }
@@ -176,17 +176,7 @@ impl Trainer {
     fn rewind_to(&mut self, steps_done: u64) {
         self.steps_done = steps_done;
         self.ahead = None;
-        self.batches = prefetcher(&self.data.train, &self.model, &self.sampler, steps_done, &self.options);
+        let sampler = Sampler::new(self.seed, self.spec.name.clone(), self.data.train.len(), self.batch);
+        self.batches = self.model.batches(&self.data.train, sampler, steps_done, self.options.prefetch);
     }
-}
-
-fn prefetcher(
-    data: &Arc<Dataset>,
-    model: &Model,
-    sampler: &Arc<Sampler>,
-    from_step: u64,
-    options: &Options,
-) -> Prefetcher {
-    let preprocessor = Arc::clone(&model.preprocessor);
-    Prefetcher::train(Arc::clone(data), preprocessor, Arc::clone(sampler), from_step, options.decode_threads, DEPTH)
 }

@@ -6,11 +6,10 @@ use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use candle_core::Device;
 
-use crate::data::{Dataset, Preprocessor};
+use crate::data::{Dataset, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
 use crate::encoder::{self, Encoder};
 
 /// An encoder with its preprocessor.
-#[derive(Debug)]
 pub struct Model {
     /// f_m.
     pub encoder: Box<dyn Encoder>,
@@ -24,7 +23,7 @@ impl Model {
     /// # Errors
     /// Samples that cannot be decoded, or an encoder that does not fit them.
     pub async fn fit(job: &JobSpec, modality: &ModalitySpec, train: &Arc<Dataset>) -> anyhow::Result<Self> {
-        let preprocessor = Preprocessor::fit(&modality.input, train).await?;
+        let preprocessor = Preprocessor::fit(modality, train).await?;
         Self::build(job, modality, preprocessor)
     }
 
@@ -36,12 +35,23 @@ impl Model {
         let name: &ModalityName = &modality.name;
         let encoder = encoder::build(
             &modality.encoder,
-            &preprocessor.shape(),
+            preprocessor.shape(),
             job.head.width as usize,
             job.seed,
             name,
             &Device::Cpu,
         )?;
         Ok(Self { encoder, preprocessor: Arc::new(preprocessor) })
+    }
+
+    /// Training batches from a step on, decoded ahead.
+    pub(super) fn batches(
+        &self,
+        data: &Arc<Dataset>,
+        sampler: Sampler,
+        from_step: u64,
+        prefetch: PrefetchOptions,
+    ) -> Prefetcher {
+        Prefetcher::train(Arc::clone(data), Arc::clone(&self.preprocessor), sampler, from_step, prefetch)
     }
 }

@@ -15,10 +15,11 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Model, Trainer};
-use crate::data::{Preprocessor, PreprocessorState};
+use crate::data::{Preprocessor, PreprocessorSettings, PreprocessorState};
 use crate::encoder;
 
-const INPUT: &str = "input.";
+const MEAN: &str = "input.mean";
+const DEVIATION: &str = "input.deviation";
 
 /// The file of a modality's encoder.
 #[must_use]
@@ -37,7 +38,10 @@ pub fn state_part(modality: &ModalityName) -> String {
 struct EncoderNote {
     modality: ModalityName,
     width: u32,
-    input: serde_json::Value,
+    input: PreprocessorSettings,
+    /// The `tokenizer.json`, where one is used, so that a checkpoint needs no other file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<String>,
 }
 
 /// The note of the part beside it.
@@ -45,6 +49,8 @@ struct EncoderNote {
 struct StateNote {
     modality: ModalityName,
     steps_done: u64,
+    /// Steps of the optimizer.
+    optimizer_steps: u64,
 }
 
 impl Model {
@@ -55,11 +61,14 @@ impl Model {
     pub fn to_part(&self, modality: &ModalityName) -> anyhow::Result<Bytes> {
         let mut arrays = arrays(&encoder::state(self.encoder.as_ref())?)?;
         let input = self.preprocessor.state();
-        arrays.extend(input.tensors.into_iter().map(|(name, data)| {
-            (format!("{INPUT}{name}"), Array { shape: vec![data.len()], data })
-        }));
+        if !input.mean.is_empty() {
+            let vector = |data: Vec<f32>| Array { shape: vec![data.len()], data };
+            arrays.insert(MEAN.to_owned(), vector(input.mean));
+            arrays.insert(DEVIATION.to_owned(), vector(input.deviation));
+        }
+        let tokenizer = input.tokenizer.map(|bytes| String::from_utf8(bytes.to_vec())).transpose()?;
         let width = self.encoder.width() as u32;
-        let note = EncoderNote { modality: modality.clone(), width, input: input.settings };
+        let note = EncoderNote { modality: modality.clone(), width, input: input.settings, tokenizer };
         Ok(part::encode(&encoder_part(modality), &arrays, &note)?)
     }
 
@@ -71,13 +80,14 @@ impl Model {
         let name = encoder_part(&modality.name);
         let (mut arrays, note): (Arrays, EncoderNote) = part::decode(&name, bytes)?;
         ensure!(note.modality == modality.name, "`{name}` is of modality `{}`", note.modality);
-        let inputs: Vec<String> = arrays.keys().filter(|key| key.starts_with(INPUT)).cloned().collect();
-        let tensors = inputs
-            .iter()
-            .filter_map(|key| Some((key[INPUT.len()..].to_owned(), arrays.remove(key)?.data)))
-            .collect();
-        let state = PreprocessorState { tensors, settings: note.input };
-        let preprocessor = Preprocessor::from_state(&state).with_context(|| format!("the input settings of `{name}`"))?;
+        let mut vector = |name: &str| arrays.remove(name).map(|array| array.data).unwrap_or_default();
+        let state = PreprocessorState {
+            settings: note.input,
+            mean: vector(MEAN),
+            deviation: vector(DEVIATION),
+            tokenizer: note.tokenizer.map(Bytes::from),
+        };
+        let preprocessor = Preprocessor::from_state(state).with_context(|| format!("the input settings of `{name}`"))?;
         let mut model = Self::build(job, modality, preprocessor)?;
         encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).with_context(|| format!("`{name}`"))?;
         Ok(model)
@@ -92,12 +102,12 @@ impl Trainer {
     pub fn parts(&self) -> anyhow::Result<Vec<(String, Bytes)>> {
         let modality = &self.spec.name;
         let state = state_part(modality);
-        let note = StateNote { modality: modality.clone(), steps_done: self.steps_done };
-        let moments = part::encode(&state, &arrays(&self.optimizer.state())?, &note)?;
+        let note = StateNote { modality: modality.clone(), steps_done: self.steps_done, optimizer_steps: self.optimizer.steps() };
+        let moments = part::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
         Ok(vec![(encoder_part(modality), self.model.to_part(modality)?), (state, moments)])
     }
 
-    /// Goes on from the bytes of the two parts.
+    /// Goes on from the bytes of the two parts. What was computed ahead is forgotten.
     ///
     /// # Errors
     /// Parts that are broken or of another modality, encoder or optimizer.
@@ -106,7 +116,7 @@ impl Trainer {
         let (moments, note): (Arrays, StateNote) = part::decode(&name, state)?;
         ensure!(note.modality == self.spec.name, "`{name}` is of modality `{}`", note.modality);
         self.model = Model::from_part(job, &self.spec, encoder)?;
-        self.optimizer.load(&tensors_of(&moments)?).with_context(|| format!("`{name}`"))?;
+        self.optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).with_context(|| format!("`{name}`"))?;
         self.rewind_to(note.steps_done);
         Ok(())
     }
@@ -115,7 +125,7 @@ impl Trainer {
 fn arrays(tensors: &[(String, Tensor)]) -> candle_core::Result<Arrays> {
     let array = |tensor: &Tensor| {
         let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        Ok(Array { shape: tensor.dims().to_vec(), data })
+        Ok::<_, candle_core::Error>(Array { shape: tensor.dims().to_vec(), data })
     };
     tensors.iter().map(|(name, tensor)| Ok((name.clone(), array(tensor)?))).collect()
 }

@@ -157,7 +157,7 @@ fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {
     if given.len() > at_most {
         return Err(out_of_range(
             "logits.ids",
-            format!("{} samples", given.len()),
+            format!("{} long", given.len()),
             format!("at most the {at_most} asked for"),
         ));
     }
@@ -186,8 +186,8 @@ fn check_labels(labels: &[u32], samples: usize, classes: usize) -> Result<(), Wi
     if labels.len() != samples {
         return Err(out_of_range(
             "logits.labels",
-            format!("{} labels", labels.len()),
-            format!("one for each of the {samples} ids"),
+            format!("{} long", labels.len()),
+            format!("{samples}, a label for each id"),
         ));
     }
     match labels.iter().position(|label| *label as usize >= classes) {

@@ -1,0 +1,226 @@
+//! One suite, every backend: what the checkpoints rest on, over a local folder and memory.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::ids::{JobId, Term, Turn};
+use antiphon_store::checkpoints::{
+    Checkpoint, CheckpointError, CheckpointStore, FORMAT, MANIFEST, Manifest, PartEntry,
+};
+use antiphon_store::storage::Store;
+use bytes::Bytes;
+use object_store::{ObjectStoreExt as _, PutPayload};
+
+const HEAD: &str = "head.safetensors";
+
+fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        job: JobId::try_from("digits-1").expect("a job id"),
+        term: Term(1),
+        turn: Turn(turn),
+        epoch: 0,
+        specification: serde_json::json!({"name": "digits"}),
+        parts,
+        score: Some(0.1 + 0.2),
+        fusion_weights: None,
+        state: serde_json::Value::Null,
+    }
+}
+
+async fn write(store: &CheckpointStore, turn: u64) -> Checkpoint {
+    let bytes = Bytes::from(format!("head at {turn}"));
+    let entry = store
+        .write_part(Turn(turn), HEAD, bytes)
+        .await
+        .expect("the part is written");
+    store
+        .complete(&manifest(turn, BTreeMap::from([(HEAD.to_owned(), entry)])))
+        .await
+        .expect("the manifest is written")
+}
+
+async fn put(place: &Store, name: &str, text: &'static str) {
+    place
+        .objects()
+        .put(&place.object(name), PutPayload::from(text))
+        .await
+        .expect("the object is written");
+}
+
+/// Every test of the suite, each in a folder of its own below `root`.
+async fn conforms(root: &str) {
+    let root = Store::open(root).expect("the store opens");
+    a_checkpoint_is_read_as_it_was_written(&root.child("round trip")).await;
+    a_checkpoint_exists_when_its_manifest_does(&root.child("manifest")).await;
+    a_manifest_is_written_once(&root.child("once")).await;
+    damage_is_found(&root.child("damage")).await;
+    the_last_and_the_best_are_kept(&root.child("keep")).await;
+    garbage_is_what_no_manifest_names(&root.child("garbage")).await;
+    what_is_not_there_is_named(&root.child("nothing")).await;
+}
+
+async fn a_checkpoint_is_read_as_it_was_written(folder: &Store) {
+    let store = CheckpointStore::new(folder);
+    let written = write(&store, 12).await;
+    for url in [written.url(), folder.url(), store.url()] {
+        let read = Checkpoint::open_url(&url).await.expect("it opens by its URL");
+        assert_eq!(read.manifest(), written.manifest(), "{url}");
+        assert_eq!(read.part(HEAD).await.expect("the part is sound"), "head at 12", "{url}");
+    }
+    assert!(written.url().ends_with("/checkpoints/00000012"), "{}", written.url());
+}
+
+async fn a_checkpoint_exists_when_its_manifest_does(folder: &Store) {
+    let store = CheckpointStore::new(folder);
+    assert!(store.newest().await.expect("an empty folder lists").is_none());
+    let entry = store
+        .write_part(Turn(3), HEAD, Bytes::from_static(b"part"))
+        .await
+        .expect("it is written");
+    assert_eq!(store.list().await.expect("it lists"), []);
+    let early = manifest(
+        3,
+        BTreeMap::from([(HEAD.to_owned(), entry), ("missing.safetensors".to_owned(), entry)]),
+    );
+    let error = store.complete(&early).await.expect_err("a part is missing");
+    assert!(
+        matches!(error, CheckpointError::Request { doing: "read", .. }),
+        "{error}"
+    );
+    assert_eq!(store.list().await.expect("it lists"), []);
+    write(&store, 3).await;
+    assert_eq!(store.list().await.expect("it lists"), [Turn(3)]);
+}
+
+async fn a_manifest_is_written_once(folder: &Store) {
+    let store = CheckpointStore::new(folder);
+    let first = write(&store, 5).await;
+    let mut other = first.manifest().clone();
+    other.term = Term(2);
+    let error = store.complete(&other).await.expect_err("it is there already");
+    assert!(matches!(error, CheckpointError::Exists { .. }), "{error}");
+    assert_eq!(
+        store.open(Turn(5)).await.expect("it opens").manifest(),
+        first.manifest()
+    );
+}
+
+async fn damage_is_found(folder: &Store) {
+    let store = CheckpointStore::new(folder);
+    let checkpoint = write(&store, 7).await;
+    let place = Store::open(&checkpoint.url()).expect("its own URL opens");
+    let refused = async |what: &str| {
+        let error = checkpoint.part(HEAD).await.expect_err(what);
+        assert!(
+            matches!(&error, CheckpointError::Damaged { what: found, .. } if *found == what),
+            "{error}"
+        );
+        let error = checkpoint.part("other").await.expect_err("no such part");
+        assert!(matches!(error, CheckpointError::NoPart { .. }), "{error}");
+    };
+    put(&place, HEAD, "head at 8").await;
+    refused("SHA-256").await;
+    put(&place, HEAD, "head").await;
+    refused("size").await;
+    for text in ["{", "{}", r#"{"format": 2}"#, r#"{"format": 1, "job": "x"}"#] {
+        put(&place, MANIFEST, text).await;
+        let error = store.open(Turn(7)).await.expect_err(text);
+        assert!(matches!(error, CheckpointError::Manifest { .. }), "{error}");
+    }
+}
+
+async fn the_last_and_the_best_are_kept(folder: &Store) {
+    let store = CheckpointStore::new(folder);
+    for turn in [10, 20, 30, 40] {
+        write(&store, turn).await;
+    }
+    assert_eq!(store.retain(2, Some(Turn(10))).await.expect("it clears up"), [Turn(20)]);
+    assert_eq!(store.list().await.expect("it lists"), [Turn(10), Turn(30), Turn(40)]);
+    assert_eq!(
+        store.retain(2, Some(Turn(10))).await.expect("again changes nothing"),
+        []
+    );
+    assert_eq!(store.retain(0, None).await.expect("it clears up"), [Turn(10), Turn(30)]);
+    let newest = store
+        .newest()
+        .await
+        .expect("it lists")
+        .expect("the last is always kept");
+    assert_eq!(newest.part(HEAD).await.expect("the part is sound"), "head at 40");
+}
+
+async fn garbage_is_what_no_manifest_names(folder: &Store) {
+    let store = CheckpointStore::new(folder);
+    put(&folder.child("checkpoints"), "notes.txt", "not a checkpoint's").await;
+    put(folder, "job.json", "beside the checkpoints").await;
+    for turn in [1, 2, 9] {
+        store
+            .write_part(Turn(turn), HEAD, Bytes::from_static(b"half"))
+            .await
+            .expect("it is written");
+    }
+    assert_eq!(store.collect_garbage(None).await.expect("nothing is complete"), 0);
+    let checkpoint = write(&store, 5).await;
+    put(
+        &Store::open(&checkpoint.url()).expect("it opens"),
+        "stranger",
+        "unnamed",
+    )
+    .await;
+    assert_eq!(
+        store
+            .collect_garbage(Some(Turn(2)))
+            .await
+            .expect("1 and the stranger go"),
+        2
+    );
+    assert_eq!(store.collect_garbage(None).await.expect("2 goes"), 1);
+    assert_eq!(checkpoint.part(HEAD).await.expect("the part is there"), "head at 5");
+    write(&store, 9).await;
+    for (place, name) in [(folder.child("checkpoints"), "notes.txt"), (folder.clone(), "job.json")] {
+        place
+            .objects()
+            .head(&place.object(name))
+            .await
+            .expect("what is not a checkpoint's is left alone");
+    }
+}
+
+async fn what_is_not_there_is_named(folder: &Store) {
+    let error = Checkpoint::open_url(&folder.url())
+        .await
+        .expect_err("the folder is empty")
+        .to_string();
+    let expected = format!(
+        "there is no complete checkpoint in `{}`: no folder in it holds a {MANIFEST}",
+        folder.url()
+    );
+    assert_eq!(error, expected);
+}
+
+#[tokio::test]
+async fn a_local_folder_conforms() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    conforms(folder.path().to_str().expect("the scratch folder's path is text")).await;
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    conforms("memory://conformance/runs").await;
+}
+
+#[tokio::test]
+async fn memory_is_shared_by_name() {
+    write(
+        &CheckpointStore::new(&Store::open("memory://one/j").expect("it opens")),
+        1,
+    )
+    .await;
+    let newest = async |url: &str| {
+        CheckpointStore::new(&Store::open(url).expect("it opens"))
+            .newest()
+            .await
+    };
+    assert!(newest("memory://one/j").await.expect("it lists").is_some());
+    assert!(newest("memory://other/j").await.expect("it lists").is_none());
+}

@@ -1,1 +1,57 @@
-fn main() {}
+//! `antiphon`: parse, carry out, exit.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use antiphon::exit::{self, Exit};
+use antiphon::output::{self, Format};
+use antiphon::{Cli, Command};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.format;
+    start_logging(&cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into(), format),
+    };
+    let code = match runtime.block_on(antiphon::execute(cli)) {
+        Ok(exit) => exit.into(),
+        Err(error) => report(&error, format),
+    };
+    // Threads that still decode or compute have nothing left to do it for.
+    runtime.shutdown_background();
+    code
+}
+
+/// Says what went wrong, where its reader looks for it.
+fn report(error: &anyhow::Error, format: Format) -> ExitCode {
+    if let Some(broken) = error.downcast_ref::<std::io::Error>()
+        && broken.kind() == std::io::ErrorKind::BrokenPipe
+    {
+        return Exit::Success.into();
+    }
+    let exit = exit::of(error);
+    let told = match format {
+        Format::Json => output::json(&serde_json::json!({"event": "error", "error": format!("{error:#}")})),
+        Format::Text => output::complain(&format!("error: {error:#}")),
+    };
+    // Nobody is listening; the exit code still speaks.
+    drop(told);
+    exit.into()
+}
+
+/// Servers log what they do; other commands only what is wrong. `RUST_LOG` overrides both.
+fn start_logging(cli: &Cli) {
+    let default = match cli.command {
+        Command::Coordinator(_) | Command::Worker(_) => "info",
+        _ => "error",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.format {
+        Format::Json => log.json().init(),
+        Format::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+}

@@ -32,3 +32,13 @@ pub fn line(text: &str) -> io::Result<()> {
 pub fn json(value: &impl Serialize) -> io::Result<()> {
     line(&serde_json::to_string(value).map_err(io::Error::other)?)
 }
+
+/// Writes one line to standard error.
+///
+/// # Errors
+/// Standard error is closed.
+pub fn complain(text: &str) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    err.write_all(text.as_bytes())?;
+    err.write_all(b"\n")
+}

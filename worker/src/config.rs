@@ -12,7 +12,7 @@ pub struct WorkerArgs {
     pub modality: ModalityName,
 
     /// Coordinator to register with
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub coordinator: String,
 
     /// Name of this worker, unique among live ones [default: modality, process id]

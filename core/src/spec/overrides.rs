@@ -18,6 +18,12 @@ impl From<&str> for Override {
     }
 }
 
+impl std::fmt::Display for Override {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl From<String> for Override {
     fn from(text: String) -> Self {
         Self(text)

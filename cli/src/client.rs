@@ -1,0 +1,79 @@
+//! The client of a coordinator's job service.
+
+use std::time::Duration;
+
+use antiphon_core::event::JobEvent;
+use antiphon_proto::v1::job_service_client::JobServiceClient;
+use antiphon_proto::v1::{StopJobRequest, SubmitJobRequest, WatchJobRequest};
+use anyhow::{Context as _, anyhow};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::exit::{Exit, OrExit as _};
+
+/// Talks to one coordinator.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    url: String,
+    jobs: JobServiceClient<Channel>,
+}
+
+impl Client {
+    /// Connects within `timeout`.
+    pub(crate) async fn connect(url: &str, timeout: Duration) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .with_context(|| format!("`{url}` is not an address; give it as http://host:port"))
+            .or_exit(Exit::Usage)?;
+        let channel = endpoint.connect_timeout(timeout).tcp_nodelay(true).connect().await;
+        let channel = channel.map_err(|error| {
+            let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            anyhow!("no coordinator at {url}: {reason}; start one with `antiphon coordinator`, or name another with --coordinator")
+        });
+        Ok(Self { url: url.to_owned(), jobs: JobServiceClient::new(channel.or_exit(Exit::Unreachable)?) })
+    }
+
+    /// Submits a job and returns its id once the coordinator holds it.
+    pub(crate) async fn submit(&mut self, request: SubmitJobRequest) -> anyhow::Result<String> {
+        match self.jobs.submit_job(request).await {
+            Ok(response) => Ok(response.into_inner().job),
+            Err(status) => Err(self.explain(&status)),
+        }
+    }
+
+    /// Asks a job to stop at its next turn boundary.
+    pub(crate) async fn stop(&mut self, job: &str) -> anyhow::Result<()> {
+        let request = StopJobRequest { job: job.to_owned() };
+        self.jobs.stop_job(request).await.map(|_| ()).map_err(|status| self.explain(&status))
+    }
+
+    /// The job's events from the first on; each with its JSON text.
+    pub(crate) async fn watch(
+        &mut self,
+        job: &str,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<(JobEvent, String)>> + use<>> {
+        let request = WatchJobRequest { job: job.to_owned(), after: 0 };
+        let stream = self.jobs.watch_job(request).await.map_err(|status| self.explain(&status))?.into_inner();
+        let client = self.clone();
+        Ok(stream.map(move |event| {
+            let event = event.map_err(|status| client.explain(&status))?;
+            let parsed = serde_json::from_str(&event.json)
+                .with_context(|| format!("event {} is not understood; is the coordinator newer?", event.number))?;
+            Ok((parsed, event.json))
+        }))
+    }
+
+    fn explain(&self, status: &tonic::Status) -> anyhow::Error {
+        let exit = match status.code() {
+            Code::Unavailable => Exit::Unreachable,
+            Code::DeadlineExceeded => Exit::TimedOut,
+            Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        let error = match exit {
+            Exit::Unreachable => anyhow!("lost the coordinator at {}: {}", self.url, status.message()),
+            _ => anyhow!("{}", status.message()),
+        };
+        Err::<(), _>(error).or_exit(exit).expect_err("it is an error")
+    }
+}

@@ -1,0 +1,9 @@
+//! One module per command.
+
+pub mod check;
+pub mod data;
+pub mod eval;
+pub mod predict;
+pub mod run;
+pub mod serve;
+pub mod submit;

@@ -1,0 +1,51 @@
+# What CI runs and what people type are the same steps: `.ci/run` holds them, and this file names them.
+
+export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+
+# The recipes.
+default:
+    @just --list
+
+# Everything that CI runs.
+check:
+    .ci/run
+
+# Formatting; `just fmt` mends it.
+format:
+    .ci/run format
+
+# Format every file.
+fmt:
+    cargo fmt --all
+
+# Length of files.
+sizes:
+    .ci/run sizes
+
+# The numbers that the mathematics is checked against are those their script makes.
+vectors:
+    .ci/run vectors
+
+# Licences, banned crates, sources (needs cargo-deny).
+deny:
+    .ci/run deny
+
+# Clippy, warnings denied.
+lint:
+    .ci/run lint
+
+# Documentation, warnings denied.
+doc:
+    .ci/run doc
+
+# All tests.
+test:
+    .ci/run test
+
+# Write golden files and generated code anew; look at the difference before committing it.
+bless:
+    UPDATE=1 cargo test --workspace --locked
+
+# Train on generated digits.
+example:
+    cargo run --release -- run examples/spoken-digits.yaml

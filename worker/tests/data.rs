@@ -9,9 +9,11 @@ use std::sync::Arc;
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{Classes, DataSpec, InputSpec, LabelSpec, ModalitySpec, ValidationSource};
 use antiphon_worker::data::{
-    Batch, BatchInput, Dataset, InputShape, OpenOptions, PrefetchOptions, Prefetcher, Preprocessor, Sampler,
+    Batch, BatchInput, DataError, Dataset, InputShape, OpenOptions, PrefetchOptions, Prefetcher, Preprocessor, Sampler,
+    UNLABELLED,
 };
-use common::{files, integers, labels, lists, modality, numbered, png, texts, wav, write};
+use arrow_array::{ArrayRef, Int64Array};
+use common::{files, ids, integers, labels, lists, modality, numbered, png, texts, wav, write};
 
 const ROWS: usize = 57;
 
@@ -276,4 +278,27 @@ async fn real_recordings_and_images_load() {
             2700
         );
     }
+}
+
+#[tokio::test]
+async fn samples_to_predict_need_no_labels() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let values = || lists(&[Some(vec![1.0]), Some(vec![2.0]), Some(vec![3.0])]);
+    let some: ArrayRef = Arc::new(Int64Array::from(vec![Some(2), None, Some(-1)]));
+    write(&folder.path().join("a.parquet"), vec![("id", ids(["a", "b", "c"])), ("features", values()), ("label", some)]);
+    write(&folder.path().join("b.parquet"), vec![("id", ids(["d", "e", "f"])), ("features", values())]);
+    let modality = modality(folder.path().join("*.parquet").display().to_string(), "features", InputSpec::Auto);
+    let (labels, options) = (labels(3), OpenOptions::default());
+    let opened = async |labels| {
+        let dataset = Dataset::open_to_predict(&modality, labels, Split::Train, 1, &options).await?;
+        Ok::<_, DataError>((0..dataset.len() as u32).map(|i| dataset.label(i)).collect::<Vec<u32>>())
+    };
+    let with = opened(Some(&labels)).await.expect("labels are optional");
+    assert_eq!(with, [2, UNLABELLED, UNLABELLED, UNLABELLED, UNLABELLED, UNLABELLED]);
+    assert_eq!(opened(None).await.expect("labels are ignored"), [UNLABELLED; 6]);
+    let strict = Dataset::open(&modality, &labels, Split::Train, 1, &options).await.expect_err("b has no labels");
+    assert!(strict.to_string().contains("b.parquet: there is no column `label`"), "{strict}");
+    let few = LabelSpec { classes: Classes::Count(2), ..labels.clone() };
+    let wrong = opened(Some(&few)).await.expect_err("2 is no class");
+    assert!(wrong.to_string().contains("label 2 is not between 0 and 1"), "{wrong}");
 }

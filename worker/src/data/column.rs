@@ -101,6 +101,11 @@ impl Column {
         self.values.is_valid(row).then_some((&self.values, row))
     }
 
+    /// Whether a row has nothing here.
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        self.at(row).is_none()
+    }
+
     /// The modality's value in a row.
     pub(super) fn cell(&self, row: usize) -> Result<Cell, SampleError> {
         let Some((array, row)) = self.at(row) else {

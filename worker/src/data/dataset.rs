@@ -13,6 +13,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::error::{DataError, Place, SampleError};
+use super::label::Labels;
 use super::open;
 use super::payload::{Payload, PayloadWriter, Span};
 use super::row::{RawRow, RawValue};
@@ -86,6 +87,23 @@ impl Dataset {
         seed: u64,
         options: &OpenOptions,
     ) -> Result<Self, DataError> {
+        open::open(modality, Labels::Required(labels), split, seed, options).await
+    }
+
+    /// As [`Dataset::open`], for samples whose class is asked for rather than known: with labels where they are there
+    /// (the column may be missing, and rows may have null or -1 in it), or without reading any for None.
+    /// [`Dataset::label`] is [`UNLABELLED`](super::UNLABELLED) where there is none.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub async fn open_to_predict(
+        modality: &ModalitySpec,
+        labels: Option<&LabelSpec>,
+        split: Split,
+        seed: u64,
+        options: &OpenOptions,
+    ) -> Result<Self, DataError> {
+        let labels = labels.map_or(Labels::Ignored, Labels::Optional);
         open::open(modality, labels, split, seed, options).await
     }
 

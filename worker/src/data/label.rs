@@ -1,8 +1,8 @@
-//! Labels: integers, or strings looked up among the job's classes.
+//! Labels: integers, or strings looked up among the job's classes; where samples are only predicted they may be missing.
 
 use std::collections::BTreeSet;
 
-use antiphon_core::spec::Classes;
+use antiphon_core::spec::{Classes, LabelSpec};
 use arrow_schema::DataType;
 
 use super::column::Column;
@@ -12,9 +12,66 @@ use super::shard::Shard;
 /// Distinct strings gathered for the line that an error proposes.
 const PROPOSED: usize = 50;
 
+/// The label of a sample that has none. No class has this number, and no split that was opened by
+/// [`Dataset::open`](super::Dataset::open) holds it.
+pub const UNLABELLED: u32 = u32::MAX;
+
+/// Whether samples have labels.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Labels<'a> {
+    /// Every row has one.
+    Required(&'a LabelSpec),
+    /// Files may lack the column. Rows may have null in it, or -1 as is usual in published test sets.
+    Optional(&'a LabelSpec),
+    /// Nobody asks for them.
+    Ignored,
+}
+
+impl<'a> Labels<'a> {
+    /// The column's name, for messages.
+    pub(super) fn column(self) -> &'a str {
+        self.specification().map_or("", |labels| &labels.column)
+    }
+
+    /// The column to read of a file.
+    pub(super) fn column_of(self, shard: &Shard) -> Option<&'a str> {
+        let column = self.specification()?.column.as_str();
+        // A column of type null is what some writers make of a column without values.
+        let found = shard.schema().field_with_name(column).is_ok_and(|field| *field.data_type() != DataType::Null);
+        (found || matches!(self, Self::Required(_))).then_some(column)
+    }
+
+    /// The label of a row, [`UNLABELLED`] where it need not have one and has none.
+    pub(super) fn of_row(self, column: Option<&Column>, row: usize) -> Result<u32, SampleError> {
+        match (self, column) {
+            (Self::Optional(_), Some(column)) if column.is_null(row) || column.integer(row) == Some(-1) => {
+                Ok(UNLABELLED)
+            }
+            (Self::Required(labels) | Self::Optional(labels), Some(column)) => class_of(column, row, &labels.classes),
+            (Self::Required(_) | Self::Optional(_) | Self::Ignored, _) => Ok(UNLABELLED),
+        }
+    }
+
+    /// The label of a generated row, which always has one.
+    pub(super) fn of_generated(self, label: u32) -> u32 {
+        if matches!(self, Self::Ignored) { UNLABELLED } else { label }
+    }
+
+    fn specification(self) -> Option<&'a LabelSpec> {
+        match self {
+            Self::Required(labels) | Self::Optional(labels) => Some(labels),
+            Self::Ignored => None,
+        }
+    }
+}
+
 /// Checks that a label column has a type that labels can have; for strings, that the job names its classes.
-pub(super) async fn check_column(shards: &[Shard], column: &str, classes: &Classes) -> Result<(), DataError> {
+pub(super) async fn check_column(shards: &[Shard], labels: Labels<'_>) -> Result<(), DataError> {
+    let Some(LabelSpec { column, classes }) = labels.specification() else { return Ok(()) };
     for shard in shards {
+        if labels.column_of(shard).is_none() {
+            continue;
+        }
         let mut data_type = shard.field(column, "labels.column")?.data_type();
         if let DataType::Dictionary(_, values) = data_type {
             data_type = values;
@@ -76,7 +133,7 @@ fn yaml(text: &str) -> String {
 }
 
 /// The class of a row.
-pub(super) fn class_of(column: &Column, row: usize, classes: &Classes) -> Result<u32, SampleError> {
+fn class_of(column: &Column, row: usize, classes: &Classes) -> Result<u32, SampleError> {
     if let Some(number) = column.integer(row) {
         return class_of_number(number, classes.count());
     }

@@ -37,6 +37,7 @@ pub use batch::{Batch, BatchInput, Decoded, InputShape};
 pub use column::ColumnKind;
 pub use dataset::{Dataset, OpenOptions, ValueKind};
 pub use error::{DataError, Place, SampleError};
+pub use label::UNLABELLED;
 pub use prefetch::{PrefetchOptions, Prefetcher};
 pub use preprocess::{Preprocessor, PreprocessorSettings, PreprocessorState};
 pub use row::{RawRow, RawValue};

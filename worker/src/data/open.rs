@@ -1,13 +1,13 @@
 //! Opening a split: from the job's `data` to a [`Dataset`].
 
 use antiphon_core::ids::Split;
-use antiphon_core::spec::{DataSpec, InputSpec, LabelSpec, ModalitySpec, ValidationSource};
+use antiphon_core::spec::{DataSpec, InputSpec, ModalitySpec, ValidationSource};
 use sha2::{Digest, Sha256};
 
 use super::column::{Cell, Column, ColumnKind};
 use super::dataset::{Dataset, Gatherer, OpenOptions};
 use super::error::{DataError, Place, SampleError};
-use super::label;
+use super::label::{self, Labels};
 use super::row::RawRow;
 use super::shard::Shard;
 use super::source;
@@ -48,7 +48,7 @@ pub(super) fn is_declared(data: &DataSpec, split: Split) -> bool {
 
 pub(super) async fn open(
     modality: &ModalitySpec,
-    labels: &LabelSpec,
+    labels: Labels<'_>,
     split: Split,
     seed: u64,
     options: &OpenOptions,
@@ -97,7 +97,9 @@ pub(super) async fn open(
             let mut gatherer = Gatherer::new(column.name(), split, options);
             gatherer.begin_file(&format!("synth {}", kind_name(*kind)));
             for index in 0..generator.len(split) {
-                gatherer.push(index, generator.row(split, index, column))?;
+                let mut row = generator.row(split, index, column);
+                row.label = labels.of_generated(row.label);
+                gatherer.push(index, row)?;
             }
             gatherer.finish()?
         }
@@ -154,7 +156,7 @@ impl Share {
 struct Reading<'a> {
     column: &'a str,
     id: Option<&'a str>,
-    labels: &'a LabelSpec,
+    labels: Labels<'a>,
     input: &'a InputSpec,
     share: Share,
     seed: u64,
@@ -204,20 +206,20 @@ impl Reading<'_> {
                 }
             }
         }
-        label::check_column(shards, &self.labels.column, &self.labels.classes).await
+        label::check_column(shards, self.labels).await
     }
 
     async fn gather_shard(&self, shard: &Shard, number: &mut u64, gatherer: &mut Gatherer) -> Result<(), DataError> {
         let file = shard.source().url();
         gatherer.begin_file(file);
-        let columns: Vec<&str> = [self.column, &self.labels.column].into_iter().chain(self.id).collect();
+        let label = self.labels.column_of(shard);
+        let columns: Vec<&str> = [self.column].into_iter().chain(label).chain(self.id).collect();
         let mut rows = shard.read(&columns)?;
         let mut row = 0;
         while let Some(batch) = rows.next().await? {
             let column = |name: &str| batch.column_by_name(name).map(Column::new);
-            let (Some(values), Some(classes)) = (column(self.column), column(&self.labels.column)) else {
-                return Ok(());
-            };
+            let Some(values) = column(self.column) else { return Ok(()) };
+            let classes = label.and_then(column);
             let ids = self.id.and_then(column);
             for i in 0..batch.num_rows() {
                 let id = match &ids {
@@ -225,7 +227,7 @@ impl Reading<'_> {
                     Some(ids) => ids.text_or_integer(i).ok_or_else(|| null_id(file, row, self.id))?,
                 };
                 if self.share.takes(self.seed, &id) {
-                    let sample = self.row(shard, (&values, &classes), i, id, row).await?;
+                    let sample = self.row(shard, (&values, classes.as_ref()), i, id, row).await?;
                     gatherer.push(row, sample)?;
                 }
                 row += 1;
@@ -238,7 +240,7 @@ impl Reading<'_> {
     async fn row(
         &self,
         shard: &Shard,
-        (values, classes): (&Column, &Column),
+        (values, classes): (&Column, Option<&Column>),
         i: usize,
         id: String,
         row: u64,
@@ -255,8 +257,7 @@ impl Reading<'_> {
                 error,
             }
         };
-        let label =
-            label::class_of(classes, i, &self.labels.classes).map_err(|error| at(&self.labels.column, error))?;
+        let label = self.labels.of_row(classes, i).map_err(|error| at(self.labels.column(), error))?;
         let value = match values.cell(i).map_err(|error| at(self.column, error))? {
             Cell::Absent => None,
             Cell::Value(value) => Some(value),

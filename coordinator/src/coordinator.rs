@@ -6,6 +6,7 @@ mod submission;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::ids::{JobId, JobName, Term};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -68,8 +69,8 @@ struct Held {
     status: watch::Receiver<JobStatus>,
     events: EventLog,
     abort: tokio::task::AbortHandle,
-    /// Set when the job's task ended without a final status.
-    crashed: Option<String>,
+    /// Set when the job's task has ended: the reason, should its last status not be final.
+    ended: Option<&'static str>,
 }
 
 impl Coordinator {
@@ -185,16 +186,19 @@ impl Coordinator {
 
     /// Waits for a job's task and clears up after it.
     async fn supervise(self, job: JobId, task: tokio::task::JoinHandle<()>) {
-        let crashed = task.await.err().map(|error| match error.is_panic() {
-            true => "the job's task panicked: this is a bug in the coordinator, see its log".to_owned(),
-            false => "the coordinator shut down before the job reached a turn boundary".to_owned(),
-        });
+        let ended = match task.await {
+            Ok(()) => "the job's task ended without a word: this is a bug in the coordinator, see its log",
+            Err(error) if error.is_panic() => "the job's task panicked: this is a bug in the coordinator, see its log",
+            Err(_) => "the coordinator shut down before the job reached a turn boundary",
+        };
         if let Some(Entry::Held(held)) = self.jobs().get_mut(&job) {
-            held.crashed = crashed;
+            held.ended = Some(ended);
             let view = held.view(&job);
             tracing::info!(%job, state = ?view.status.state, reason = %view.status.reason, "job is over");
             self.pool.remove_job(&job, &format!("job `{job}` is over"));
-            held.events.close();
+            if let Err(error) = held.events.close(|| view.finished()) {
+                tracing::error!(%job, %error, "its last event is lost");
+            }
         }
         self.running.send_modify(|running| *running -= 1);
     }
@@ -216,9 +220,9 @@ impl Entry {
 impl Held {
     fn view(&self, job: &JobId) -> JobView {
         let mut status = self.status.borrow().clone();
-        if let Some(reason) = self.crashed.as_ref().filter(|_| !status.state.is_final()) {
+        if let Some(reason) = self.ended.filter(|_| !status.state.is_final()) {
             status.state = JobState::Failed;
-            status.reason.clone_from(reason);
+            status.reason = reason.to_owned();
         }
         JobView {
             job: job.clone(),
@@ -226,6 +230,27 @@ impl Held {
             term: self.term,
             status,
             last_event: self.events.last(),
+        }
+    }
+}
+
+impl JobView {
+    /// What is said last of a job whose task could not say it itself.
+    fn finished(&self) -> Finished {
+        let state = match self.status.state {
+            JobState::Succeeded => FinalState::Succeeded,
+            JobState::Stopped => FinalState::Stopped,
+            JobState::Failed | JobState::Waiting | JobState::Running => FinalState::Failed,
+        };
+        Finished {
+            job: self.job.clone(),
+            state,
+            reason: (state == FinalState::Failed).then(|| self.status.reason.clone()),
+            turn: self.status.turn,
+            checkpoint: self.status.checkpoint.clone(),
+            digest: None,
+            best: None,
+            evaluation: None,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The events of one job: numbered 1, 2, 3 …, appended by its task, read by any number of watchers.
 //!
 //! Invariants: an event is never changed or taken back; a watcher sees every event after the number it began at, in order,
-//! exactly once, however slow it is (it reads from the log, nothing is queued for it); a closed log takes no more events, and
-//! its watchers end once they have read it through.
+//! exactly once, however slow it is (it reads from the log, nothing is queued for it); the last event of a closed log, and no
+//! other, says how the job finished; watchers of a closed log end once they have read it through.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use antiphon_core::event::{Finished, JobEvent};
 use tokio::sync::watch;
 
 /// One event as it is kept and sent.
@@ -44,34 +44,44 @@ pub enum EventError {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self {
-            entries: Arc::default(),
-            progress: Arc::new(watch::Sender::new(Progress::default())),
-        }
+        Self { entries: Arc::default(), progress: Arc::new(watch::Sender::new(Progress::default())) }
     }
 }
 
 impl EventLog {
-    /// Appends an event and returns its number.
+    /// Appends an event and returns its number. [`JobEvent::Finished`] closes the log.
     ///
     /// # Errors
     /// The log is closed, or the event does not serialise.
-    pub fn append(&self, event: &impl Serialize) -> Result<u64, EventError> {
+    pub fn append(&self, event: &JobEvent) -> Result<u64, EventError> {
         let json: Arc<str> = serde_json::to_string(event)?.into();
         let mut entries = self.entries();
         if self.progress.borrow().closed {
             return Err(EventError::Closed);
         }
         entries.push(json);
-        let last = entries.len() as u64;
-        self.progress.send_modify(|progress| progress.last = last);
-        Ok(last)
+        let progress = Progress { last: entries.len() as u64, closed: matches!(event, JobEvent::Finished(_)) };
+        self.progress.send_replace(progress);
+        Ok(progress.last)
     }
 
-    /// Takes no more events; watchers end after the last. Closing twice is as good as once.
-    pub fn close(&self) {
-        let _entries = self.entries();
-        self.progress.send_modify(|progress| progress.closed = true);
+    /// Closes the log. One that does not say how the job finished is made to, so that every watcher is told.
+    ///
+    /// # Errors
+    /// The event does not serialise; the log is closed all the same.
+    pub fn close(&self, finished: impl FnOnce() -> Finished) -> Result<(), EventError> {
+        if self.progress.borrow().closed {
+            return Ok(());
+        }
+        match self.append(&JobEvent::Finished(finished())) {
+            // Somebody else closed it meanwhile.
+            Ok(_) | Err(EventError::Closed) => Ok(()),
+            Err(error) => {
+                let _entries = self.entries();
+                self.progress.send_modify(|progress| progress.closed = true);
+                Err(error)
+            }
+        }
     }
 
     /// The number of the last event, 0 before the first.
@@ -83,11 +93,7 @@ impl EventLog {
     /// Reads the events numbered above `after`, then those to come.
     #[must_use]
     pub fn watch(&self, after: u64) -> EventWatcher {
-        EventWatcher {
-            entries: Arc::clone(&self.entries),
-            progress: self.progress.subscribe(),
-            seen: after,
-        }
+        EventWatcher { entries: Arc::clone(&self.entries), progress: self.progress.subscribe(), seen: after }
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
@@ -131,6 +137,9 @@ impl EventWatcher {
 
 #[cfg(test)]
 mod tests {
+    use antiphon_core::event::FinalState;
+    use antiphon_core::ids::Turn;
+
     use super::*;
 
     async fn read_all(mut watcher: EventWatcher) -> Vec<(u64, String)> {
@@ -141,40 +150,63 @@ mod tests {
         events
     }
 
+    fn waiting(seconds: f64) -> JobEvent {
+        JobEvent::Waiting { job: "j".try_into().expect("an id"), reason: "for a test".to_owned(), seconds }
+    }
+
+    fn finished(reason: &str) -> Finished {
+        Finished {
+            job: "j".try_into().expect("an id"),
+            state: FinalState::Failed,
+            reason: Some(reason.to_owned()),
+            turn: Turn(0),
+            checkpoint: None,
+            digest: None,
+            best: None,
+            evaluation: None,
+        }
+    }
+
     #[tokio::test]
     async fn early_and_late_watchers_see_the_same() {
         let log = EventLog::default();
         let early = tokio::spawn(read_all(log.watch(0)));
-        for n in 0..1000_u64 {
-            assert_eq!(log.append(&n).expect("the log is open"), n + 1);
+        for n in 0..999_u32 {
+            assert_eq!(log.append(&waiting(n.into())).expect("the log is open"), u64::from(n) + 1);
             if n % 100 == 0 {
                 tokio::task::yield_now().await;
             }
         }
-        log.close();
+        log.append(&JobEvent::Finished(finished("done"))).expect("the log is open");
         let late = read_all(log.watch(0)).await;
         assert_eq!(late.len(), 1000);
-        assert_eq!(late[999], (1000, "999".to_owned()));
+        assert_eq!(late[998].0, 999);
+        assert!(late[998].1.contains("998"), "{}", late[998].1);
         assert_eq!(early.await.expect("the watcher ends"), late);
     }
 
     #[tokio::test]
     async fn a_watcher_begins_after_the_number_it_names() {
         let log = EventLog::default();
-        for word in ["a", "b", "c"] {
-            log.append(&word).expect("the log is open");
+        for seconds in [1.0, 2.0] {
+            log.append(&waiting(seconds)).expect("the log is open");
         }
-        log.close();
-        assert_eq!(read_all(log.watch(2)).await, [(3, "\"c\"".to_owned())]);
+        log.close(|| finished("over")).expect("it closes");
+        let last = read_all(log.watch(2)).await;
+        assert_eq!(last.len(), 1);
+        assert!(last[0].0 == 3 && last[0].1.contains("over"), "{last:?}");
         assert_eq!(read_all(log.watch(3)).await, []);
         assert_eq!(read_all(log.watch(u64::MAX)).await, []);
     }
 
     #[tokio::test]
-    async fn a_closed_log_takes_nothing() {
+    async fn a_job_finishes_once() {
         let log = EventLog::default();
-        log.close();
-        assert!(matches!(log.append(&1), Err(EventError::Closed)));
-        assert_eq!(log.last(), 0);
+        log.append(&JobEvent::Finished(finished("first"))).expect("the log is open");
+        assert!(matches!(log.append(&waiting(1.0)), Err(EventError::Closed)));
+        log.close(|| finished("second")).expect("closing twice is as good as once");
+        let events = read_all(log.watch(0)).await;
+        assert_eq!(events.len(), 1);
+        assert!(events[0].1.contains("first"), "{events:?}");
     }
 }

@@ -68,8 +68,10 @@ pub struct Session {
 enum End {
     /// The worker closed its side.
     Closed,
-    /// The connection broke, or the worker stopped reading.
-    Lost(String),
+    /// The connection broke, or what came over it is no message.
+    Lost(Status),
+    /// The worker does not read what it is told.
+    Deaf,
     /// No sign of life.
     Silent(Duration),
     /// The coordinator shuts down.
@@ -101,8 +103,10 @@ impl Session {
     async fn serve(&mut self, current: &mut Option<Assignment>) -> End {
         let mut heard = Instant::now();
         loop {
+            // A change of place first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
                 biased;
+                place = self.registration.next_place() => self.on_place(place, current).await,
                 () = self.closing.cancelled() => Err(End::Closing),
                 message = self.inbound.message() => match message {
                     Ok(Some(message)) => {
@@ -110,10 +114,9 @@ impl Session {
                         self.on_message(message, current).await
                     }
                     Ok(None) => Err(End::Closed),
-                    Err(status) => Err(End::Lost(status.message().to_owned())),
+                    Err(status) => Err(End::Lost(status)),
                 },
-                place = self.registration.next_place() => self.on_place(place, current).await,
-                () = self.outbound.closed() => Err(End::Lost("it stopped reading".to_owned())),
+                () = self.outbound.closed() => Err(End::Deaf),
                 () = tokio::time::sleep_until(heard + self.silence) => Err(End::Silent(self.silence)),
             };
             if let Err(end) = step {
@@ -191,7 +194,7 @@ impl Session {
     async fn tell(&mut self, message: coordinator_message::Message) -> Result<(), End> {
         match timeout(self.silence, self.outbound.send(message.into())).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Lost("it stopped reading".to_owned())),
+            Ok(Err(_)) | Err(_) => Err(End::Deaf),
         }
     }
 }
@@ -199,7 +202,9 @@ impl Session {
 impl End {
     fn status(&self) -> Option<Status> {
         match self {
-            Self::Closed | Self::Lost(_) => None,
+            Self::Closed | Self::Deaf => None,
+            // A broken connection carries it no more; after a message that cannot be read it says why.
+            Self::Lost(status) => Some(status.clone()),
             Self::Silent(_) => Some(Status::deadline_exceeded(self.to_string())),
             Self::Closing => Some(Status::unavailable(self.to_string())),
         }
@@ -210,7 +215,8 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("it closed its stream"),
-            Self::Lost(why) => write!(f, "its connection is lost: {why}"),
+            Self::Lost(status) => write!(f, "its connection is lost: {}", status.message()),
+            Self::Deaf => f.write_str("it stopped reading"),
             Self::Silent(silence) => write!(f, "it gave no sign of life for {:.1} s", silence.as_secs_f64()),
             Self::Closing => f.write_str("the coordinator is shutting down"),
         }

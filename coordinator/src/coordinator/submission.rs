@@ -161,7 +161,7 @@ impl Coordinator {
             status: handle.status,
             events,
             abort,
-            crashed: None,
+            ended: None,
         };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);

@@ -68,12 +68,16 @@ impl Training {
 
 type Queue = Option<(mpsc::Receiver<v1::CoordinatorMessage>, oneshot::Receiver<Status>)>;
 
-/// The next message, or at the end of the session the reason why it ended.
+/// The next message; after the last one, the reason why the session ended, if there is one to tell.
 async fn next_message(queue: Queue) -> Option<(Result<v1::CoordinatorMessage, Status>, Queue)> {
     let (mut queued, mut end) = queue?;
-    tokio::select! {
+    let status = tokio::select! {
         biased;
-        message = queued.recv() => message.map(|message| (Ok(message), Some((queued, end)))),
-        status = &mut end => status.ok().map(|status| (Err(status), None)),
-    }
+        message = queued.recv() => match message {
+            Some(message) => return Some((Ok(message), Some((queued, end)))),
+            None => end.await,
+        },
+        status = &mut end => status,
+    };
+    status.ok().map(|status| (Err(status), None))
 }

@@ -1,0 +1,176 @@
+//! A member of a job that sends what it must not: each message gets its typed answer and changes nothing.
+
+use antiphon_proto::v1::contribution::Gradient;
+use antiphon_proto::v1::coordinator_message::Message as Told;
+use antiphon_proto::v1::worker_message::Message;
+use antiphon_proto::v1::{self, RejectedReason};
+use bytes::Bytes;
+
+use super::fake_worker::{CLASSES, FakeWorker, WIDTH, granted, turn_of};
+use super::jobs::{parts, text};
+use super::server::{Server, TINY, golden};
+
+/// A name, and what is done to a good contribution.
+type Abuse = (&'static str, fn(&mut v1::Contribution));
+
+const CONTRIBUTIONS: &[Abuse] = &[
+    ("turn-missing", |c| c.turn = None),
+    ("turn-of-another-job", |c| turn_of(c).job = "other".to_owned()),
+    ("turn-with-a-bad-job", |c| turn_of(c).job = "No Job".to_owned()),
+    ("stale-term", |c| turn_of(c).term = 0),
+    ("future-term", |c| turn_of(c).term = 9),
+    ("future-turn", |c| turn_of(c).turn += 1),
+    ("future-step", |c| turn_of(c).step += 1),
+    ("another-attempt", |c| turn_of(c).attempt += 1),
+    ("stale-head", |c| turn_of(c).head_version = u64::MAX),
+    ("micro-shard-missing", |c| c.micro_shard = None),
+    ("micro-shard-beyond", |c| c.micro_shard = Some(v1::MicroShard { index: 1, count: 1 })),
+    ("micro-shard-of-none", |c| c.micro_shard = Some(v1::MicroShard { index: 0, count: 0 })),
+    ("half-a-batch", |c| c.micro_shard = Some(v1::MicroShard { index: 0, count: 2 })),
+    ("gradient-missing", |c| c.gradient = None),
+    ("gradient-of-another-shape", |c| dense(c, &[WIDTH as u64, CLASSES as u64], CLASSES * WIDTH)),
+    ("gradient-of-one-dimension", |c| dense(c, &[(WIDTH * CLASSES) as u64], CLASSES * WIDTH)),
+    ("gradient-without-end", |c| dense(c, &[u64::MAX, u64::MAX], 1)),
+    ("gradient-truncated", |c| dense(c, &[CLASSES as u64, WIDTH as u64], CLASSES * WIDTH - 1)),
+    ("gradient-too-long", |c| dense(c, &[CLASSES as u64, WIDTH as u64], CLASSES * WIDTH + 1)),
+    ("factors-of-another-batch", |c| {
+        let one = |columns: usize| Some(zeros(&[1, columns as u64], columns));
+        c.gradient = Some(Gradient::Factors(v1::Factors { errors: one(CLASSES), features: one(WIDTH) }));
+    }),
+    ("factors-without-features", |c| {
+        let errors = Some(zeros(&[u64::from(c.samples), CLASSES as u64], c.samples as usize * CLASSES));
+        c.gradient = Some(Gradient::Factors(v1::Factors { errors, features: None }));
+    }),
+    ("bias-gradient-nan", |c| spoil(c.bias_gradient.as_mut(), f32::NAN)),
+    ("bias-gradient-missing", |c| c.bias_gradient = None),
+    ("mean-features-infinite", |c| spoil(c.mean_features.as_mut(), f32::NEG_INFINITY)),
+    ("mean-features-f64", |c| retype(c.mean_features.as_mut(), v1::DataType::F64.into())),
+    ("mean-features-of-no-type", |c| retype(c.mean_features.as_mut(), 77)),
+    ("loss-nan", |c| c.loss = f64::NAN),
+    ("loss-infinite", |c| c.loss = f64::INFINITY),
+    ("correct-beyond-samples", |c| c.correct = c.samples + 1),
+    ("no-samples", |c| c.samples = 0),
+    ("samples-beyond-batch", |c| c.samples = u32::MAX),
+];
+
+fn zeros(shape: &[u64], elements: usize) -> v1::Tensor {
+    v1::Tensor { dtype: v1::DataType::F32.into(), shape: shape.to_vec(), data: Bytes::from(vec![0; elements * 4]) }
+}
+
+fn dense(contribution: &mut v1::Contribution, shape: &[u64], elements: usize) {
+    contribution.gradient = Some(Gradient::Dense(zeros(shape, elements)));
+}
+
+fn spoil(tensor: Option<&mut v1::Tensor>, number: f32) {
+    let tensor = tensor.expect("a good contribution has it");
+    let mut bytes = tensor.data.to_vec();
+    bytes[4..8].copy_from_slice(&number.to_le_bytes());
+    tensor.data = Bytes::from(bytes);
+}
+
+fn retype(tensor: Option<&mut v1::Tensor>, dtype: i32) {
+    tensor.expect("a good contribution has it").dtype = dtype;
+}
+
+/// Sends a message that must be rejected, and hands over the answer. For a contribution the answer names its turn.
+async fn rejected(worker: &mut FakeWorker, message: Message) -> String {
+    let turn = match &message {
+        Message::Contribution(contribution) => contribution.turn.clone(),
+        _ => None,
+    };
+    let told = format!("{message:?}");
+    worker.send(message).await;
+    match worker.hear().await {
+        Told::Rejected(rejected) => {
+            assert!(rejected.turn.is_none() || rejected.turn == turn, "{told}: {rejected:?}");
+            format!("{} {}", rejected.reason().as_str_name().trim_start_matches("REJECTED_REASON_"), rejected.message)
+        }
+        other => panic!("{told} was answered by {other:?}"),
+    }
+}
+
+fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
+    let job = || job.to_owned();
+    let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+    let saved = |parts| Message::PartSaved(v1::PartSaved { job: job(), term: 1, turn: 0, parts });
+    let logits = v1::LogitsChunk { job: job(), term: 1, last: true, ..v1::LogitsChunk::default() };
+    vec![
+        ("register-again", Message::Register(super::fake_worker::register("w-a", "a"))),
+        ("prepared-again", Message::Prepared(v1::Prepared { steps_done: 7, ..prepared(job()) })),
+        ("prepared-without-samples", Message::Prepared(v1::Prepared { samples: None, ..prepared(job()) })),
+        ("prepared-in-another-term", Message::Prepared(v1::Prepared { term: 3, ..prepared(job()) })),
+        ("prepared-for-a-bad-job", Message::Prepared(prepared("../..".to_owned()))),
+        ("heartbeat-of-a-bad-job", Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0 })),
+        ("failed-in-another-job", Message::Failed(v1::Failed { job: "other".to_owned(), term: 1, reason: String::new() })),
+        ("logits-unasked", Message::Logits(logits.clone())),
+        ("logits-without-labels", Message::Logits(v1::LogitsChunk { ids: vec!["x".to_owned()], ..logits })),
+        ("parts-unasked", saved(vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")])),
+        ("parts-of-another", saved(vec![part("encoder-b.safetensors"), part("encoder-b.state.safetensors")])),
+        ("parts-of-the-head", saved(vec![part("head.safetensors")])),
+        ("parts-elsewhere", saved(vec![part("../manifest.json")])),
+        ("parts-none", saved(vec![])),
+    ]
+}
+
+fn prepared(job: String) -> v1::Prepared {
+    let samples = Some(v1::SplitSizes { train: 6, validation: 5, test: 7 });
+    v1::Prepared { job, term: 1, samples, parameters: vec![], steps_done: 0 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abuse_is_answered_and_changes_nothing() {
+    let server = Server::start("abuse").await;
+    let clean = server.submit(TINY, "clean").await.expect("it is taken");
+    super::jobs::run_with_good_workers(&server).await;
+    let clean = server.finished(&clean).await;
+
+    let job = server.submit(TINY, "abused").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    let grant = a.work_until_granted().await;
+    let mut answers = Vec::new();
+    let mut good = a.step(&grant);
+    for (name, abuse) in CONTRIBUTIONS {
+        let mut bad = good.clone();
+        abuse(&mut bad);
+        answers.push((*name, rejected(&mut a, Message::Contribution(bad)).await));
+    }
+    for (name, message) in other_messages(&job) {
+        answers.push((name, rejected(&mut a, message).await));
+    }
+    answers.push(("not-your-turn", rejected(&mut b, Message::Contribution(good.clone())).await));
+    a.send(Message::Contribution(good.clone())).await;
+    answers.push(("doubled", rejected(&mut a, Message::Contribution(good.clone())).await));
+    let grant = b.work_until_granted().await;
+    answers.push(("applied-before", rejected(&mut b, Message::Contribution(good.clone())).await));
+    turn_of(&mut good).turn = 1;
+    answers.push(("in-anothers-turn", rejected(&mut a, Message::Contribution(good)).await));
+    b.answer(granted(grant)).await;
+    tokio::join!(a.work(), b.work());
+    golden("abuse.txt", &answers);
+
+    let abused = server.finished(&job).await;
+    assert_eq!(text(&abused["state"]), "succeeded", "{abused}");
+    assert_eq!(parts(text(&abused["checkpoint"])).await, parts(text(&clean["checkpoint"])).await);
+    assert_eq!(steps(&server.events("abused", 0).await), steps(&server.events("clean", 0).await));
+    server.stop().await;
+}
+
+/// The events of all steps, without the job's id.
+fn steps(events: &[serde_json::Value]) -> Vec<serde_json::Value> {
+    let mut steps: Vec<_> = events.iter().filter(|event| event["event"] == "step").cloned().collect();
+    steps.iter_mut().for_each(|step| step["job"].take().as_str().map_or((), |_| ()));
+    steps
+}
+
+#[test]
+fn every_reason_has_its_abuse() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/abuse.txt");
+    let golden = std::fs::read_to_string(path).expect("the golden file is there");
+    let reasons = (1..).map_while(|number| RejectedReason::try_from(number).ok());
+    for reason in reasons {
+        let name = reason.as_str_name().trim_start_matches("REJECTED_REASON_");
+        assert!(golden.contains(&format!(": {name} ")), "nothing is answered by {name}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Whole jobs with good workers.
+
+use antiphon_core::digest::{run_digest, sha256};
+use antiphon_store::checkpoints::Checkpoint;
+use serde_json::Value;
+
+use super::fake_worker::FakeWorker;
+use super::server::{Server, TINY};
+use antiphon_proto::v1::{self, JobState};
+
+/// Runs `job` with one good worker per modality, and hands over why they were released.
+pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
+    let (mut a, mut b) = (FakeWorker::start(server, "a").await, FakeWorker::start(server, "b").await);
+    let reasons = tokio::join!(a.work(), b.work());
+    drop((a, b));
+    server.nobody_is_registered().await;
+    reasons
+}
+
+/// The bytes of the parts that a run's digest is made of.
+pub(crate) async fn parts(url: &str) -> Vec<(String, Vec<u8>)> {
+    let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
+    let mut parts = Vec::new();
+    for name in
+        ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"]
+    {
+        let bytes = checkpoint.part(name).await.expect("the part is sound");
+        parts.push((name.to_owned(), bytes.to_vec()));
+    }
+    parts
+}
+
+fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["event"] == kind).collect()
+}
+
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().expect("it is text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_runs_from_submission_to_its_digest() {
+    let server = Server::start("whole").await;
+    let job = server.submit(TINY, "whole").await.expect("it is taken");
+    let released = run_with_good_workers(&server).await;
+    assert_eq!(released.0, "job `whole` is over");
+    let events = server.events(&job, 0).await;
+    assert_eq!(events[0]["event"], "submitted");
+    let kinds: Vec<&str> = events.iter().map(|event| text(&event["event"])).filter(|kind| *kind != "waiting").collect();
+    let epoch = ["step", "step", "step", "step", "evaluated", "checkpoint"];
+    let expected = ["submitted", "started"].into_iter().chain(epoch).chain(epoch).chain(["evaluated", "finished"]);
+    assert_eq!(kinds, expected.collect::<Vec<_>>());
+    let turns: Vec<(u64, &str)> = of_kind(&events, "step")
+        .iter()
+        .map(|step| (step["turn"].as_u64().expect("a number"), text(&step["modality"])))
+        .collect();
+    assert_eq!(turns, [(0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "a"), (5, "b"), (6, "a"), (7, "b")]);
+    let finished = server.finished(&job).await;
+    assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("succeeded", Some(8)));
+    assert_eq!(finished["evaluation"]["samples"], 7);
+    let written = parts(text(&finished["checkpoint"])).await;
+    let hashes: Vec<_> = written.iter().map(|(name, bytes)| (name, sha256(bytes))).collect();
+    assert_eq!(text(&finished["digest"]), format!("sha256:{}", run_digest(&hashes)));
+    let status = server.status(&job).await;
+    assert_eq!(status.state(), JobState::Succeeded);
+    assert_eq!((status.turn, status.turns, status.last_event), (8, 8, events.len() as u64));
+    assert_eq!(status.checkpoint, text(&finished["checkpoint"]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_begins_where_it_says_and_sees_what_the_others_see() {
+    let server = Server::start("watch").await;
+    let job = server.submit(TINY, "watched").await.expect("it is taken");
+    let (early, _) = tokio::join!(server.events(&job, 0), run_with_good_workers(&server));
+    for after in [0, 1, 7, early.len() - 1, early.len(), early.len() + 100] {
+        let late = server.events(&job, after as u64).await;
+        assert_eq!(late, early.get(after..).unwrap_or_default(), "after {after}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
+    let server = Server::start("resume").await;
+    let whole = server.submit(TINY, "whole").await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    let whole = server.finished(&whole).await;
+
+    let first = server.submit(TINY, "first").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::named(&server, "wa", "a").await, FakeWorker::named(&server, "wb", "b").await);
+    let turns = async {
+        let grant = a.work_until_granted().await;
+        a.answer(super::fake_worker::granted(grant)).await;
+        let grant = a.work_until_granted().await;
+        let stop = v1::StopJobRequest { job: first.clone() };
+        let status = server.jobs().await.stop_job(stop).await.expect("the job is known").into_inner().status;
+        assert_eq!(status.expect("there is a status").state(), JobState::Running, "it goes on to the end of the turn");
+        a.answer(super::fake_worker::granted(grant)).await;
+        a.work().await
+    };
+    tokio::join!(turns, b.work());
+    let stopped = server.finished(&first).await;
+    assert_eq!((text(&stopped["state"]), stopped["turn"].as_u64()), ("stopped", Some(3)));
+    let status = server.status(&first).await;
+    assert_eq!((status.state(), status.reason.as_str()), (JobState::Stopped, "stopped on request"));
+    drop((a, b));
+    server.nobody_is_registered().await;
+
+    let checkpoint = text(&stopped["checkpoint"]).to_owned();
+    let second = server.submit_from(TINY, "second", Some(checkpoint.clone())).await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    let resumed = server.finished(&second).await;
+    assert_eq!(server.events(&second, 0).await[0]["resumed_from"], checkpoint.as_str());
+    assert_eq!((text(&resumed["state"]), resumed["turn"].as_u64()), ("succeeded", Some(8)));
+    assert_eq!(resumed["digest"], whole["digest"]);
+    assert_eq!(server.status(&second).await.term, 2, "a job that goes on has a later term");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_says_for_what() {
+    let server = Server::start("waiting").await;
+    let job = server.submit(TINY, "waits").await.expect("it is taken");
+    let both = "waiting for 1 `a` worker: 0 registered; waiting for 1 `b` worker: 0 registered";
+    let status = server.waits_for(&job, both).await;
+    assert_eq!((status.state(), status.turns), (JobState::Waiting, 0));
+    let mut a = FakeWorker::start(&server, "a").await;
+    server.waits_for(&job, "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` opens its data").await;
+    let assigned = a.hear().await;
+    a.answer(assigned).await;
+    server.waits_for(&job, "waiting for 1 `b` worker: 0 registered").await;
+    let mut b = FakeWorker::start(&server, "b").await;
+    server.waits_for(&job, "`b` worker `w-b` opens its data").await;
+    tokio::join!(a.work(), b.work());
+    assert_eq!(server.status(&job).await.reason, "");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_go_from_job_to_job() {
+    let server = Server::start("next").await;
+    let mut digests = Vec::new();
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    for job in ["one", "two"] {
+        server.submit(TINY, job).await.expect("it is taken");
+        (a.forget(), b.forget());
+        tokio::join!(a.work(), b.work());
+        digests.push(server.finished(job).await["digest"].clone());
+    }
+    assert_eq!(digests[0], digests[1]);
+    server.stop().await;
+}

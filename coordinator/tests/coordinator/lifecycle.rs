@@ -1,0 +1,168 @@
+//! Beginnings and ends: where it may listen, shutting down, workers that fall silent, tasks that panic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use antiphon_coordinator::config::Config;
+use antiphon_coordinator::coordinator::Coordinator;
+use antiphon_coordinator::events::EventWatcher;
+use antiphon_coordinator::seam::{INBOX, JobConfig, JobHandle, JobStatus};
+use antiphon_coordinator::server::{ServeError, serve};
+use antiphon_proto::v1::JobState;
+use antiphon_proto::v1::coordinator_message::Message as Told;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::fake_worker::{FakeWorker, granted};
+use super::jobs::text;
+use super::server::{PATIENCE, Server, TINY, config, told};
+
+#[tokio::test]
+async fn other_machines_are_let_in_on_request_only() {
+    let bind = async || TcpListener::bind("0.0.0.0:0").await.expect("there is a free port");
+    let listener = bind().await;
+    let address = listener.local_addr().expect("it is bound");
+    let refused = serve(config("remote"), listener, CancellationToken::new()).await;
+    let Err(error @ ServeError::Remote { .. }) = refused else { panic!("{refused:?}") };
+    let expected = format!(
+        "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
+         listen on 127.0.0.1, or say --insecure-allow-remote"
+    );
+    assert_eq!(error.to_string(), expected);
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    let open = Config { insecure_allow_remote: true, ..config("remote") };
+    serve(open, bind().await, shutdown).await.expect("it serves, and stops");
+}
+
+/// Reads events to the end in this process: no connection that shutting down would wait for.
+async fn last_event(mut watched: EventWatcher) -> Value {
+    let mut last = None;
+    while let Some(event) = watched.next().await {
+        last = Some(event.json);
+    }
+    serde_json::from_str(&last.expect("it has events")).expect("it is JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_stops_jobs_at_a_turn_boundary_with_a_checkpoint() {
+    let server = Server::start("shutdown").await;
+    let job = server.submit(&TINY.replace("epochs: 2", "epochs: 100000"), "long").await.expect("it is taken");
+    let mut watched = server.coordinator.watch(&job.as_str().try_into().expect("an id"), 0).expect("it is known");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let idle = FakeWorker::start(&server, "c").await;
+    let stop = async {
+        while let Some(event) = watched.next().await {
+            if event.json.contains("\"step\"") {
+                server.shutdown.cancel();
+                break;
+            }
+        }
+    };
+    let (_, why, _) = tokio::join!(stop, a.work(), b.work());
+    assert_eq!(why, "job `long` is over");
+    let last = last_event(watched).await;
+    assert_eq!((text(&last["event"]), text(&last["state"])), ("finished", "stopped"));
+    assert_eq!(super::jobs::parts(text(&last["checkpoint"])).await.len(), 4);
+    for mut worker in [a, b, idle] {
+        let Err(Some(status)) = worker.next().await else { panic!("its stream ends with a reason") };
+        assert_eq!(told(&status), "UNAVAILABLE: the coordinator is shutting down");
+    }
+    server.ended().await.expect("it served to the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_does_not_stop_in_time_is_ended_and_says_so() {
+    let config = Config { stop_within: Duration::from_millis(100), ..config("stuck") };
+    let server = Server::of(Coordinator::new(config)).await;
+    let job = server.submit(TINY, "stuck").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    let grant = a.work_until_granted().await;
+    a.answer(granted(grant)).await;
+    let _unanswered = b.work_until_granted().await;
+    let watched = server.coordinator.watch(&job.as_str().try_into().expect("an id"), 0).expect("it is known");
+    server.shutdown.cancel();
+    let last = last_event(watched).await;
+    assert_eq!((text(&last["event"]), text(&last["state"])), ("finished", "failed"));
+    assert_eq!(text(&last["reason"]), "the coordinator shut down before the job reached a turn boundary");
+    assert_eq!(last["turn"], 1);
+    server.ended().await.expect("it served to the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_falls_silent_is_gone() {
+    let config = Config { heartbeat: Duration::from_millis(50), ..config("silent") };
+    let server = Server::of(Coordinator::new(config)).await;
+    let mut silent = FakeWorker::start(&server, "c").await;
+    let Err(Some(status)) = silent.next().await else { panic!("its stream ends with a reason") };
+    assert_eq!(told(&status), "DEADLINE_EXCEEDED: it gave no sign of life for 0.1 s");
+    FakeWorker::start(&server, "c").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_leaves_is_named() {
+    let server = Server::start("leaves").await;
+    let job = server.submit(TINY, "left").await.expect("it is taken");
+    let mut a = FakeWorker::start(&server, "a").await;
+    let assigned = a.hear().await;
+    assert!(matches!(assigned, Told::Assign(_)));
+    drop(a);
+    let finished = server.finished(&job).await;
+    assert_eq!(text(&finished["state"]), "failed");
+    assert!(text(&finished["reason"]).starts_with("worker `w-a` (`a`) is gone: "), "{finished}");
+    server.stop().await;
+}
+
+/// A job whose task does as it likes, once it is told to stop.
+fn job_that(ends: fn()) -> Arc<antiphon_coordinator::coordinator::SpawnJob> {
+    Arc::new(move |config: JobConfig| {
+        let (inbox, mut inputs) = mpsc::channel(INBOX);
+        let (status, watched) = watch::channel(JobStatus::waiting("it is a test"));
+        let task = tokio::spawn(async move {
+            let _held = (config, status);
+            inputs.recv().await;
+            ends();
+        });
+        JobHandle { inbox, status: watched, task }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_of_a_task_that_panics_are_told() {
+    let broken = "this is a bug in the coordinator, see its log";
+    for (ends, expected) in [
+        ((|| panic!("meant")) as fn(), format!("the job's task panicked: {broken}")),
+        (|| {}, format!("the job's task ended without a word: {broken}")),
+    ] {
+        let server = Server::of(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
+        let job = server.submit(TINY, "panics").await.expect("it is taken");
+        let stop = antiphon_proto::v1::StopJobRequest { job: job.clone() };
+        server.jobs().await.stop_job(stop).await.expect("the job is known");
+        let finished = server.finished(&job).await;
+        assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", expected.as_str()));
+        let status = server.status(&job).await;
+        assert_eq!((status.state(), status.reason), (JobState::Failed, expected));
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_served_after_shutdown() {
+    let server = Server::start("late").await;
+    let coordinator = server.coordinator.clone();
+    let mut jobs = server.jobs().await;
+    server.stop().await;
+    let request = antiphon_proto::v1::ListJobsRequest {};
+    let late = tokio::time::timeout(PATIENCE, jobs.list_jobs(request)).await.expect("it is told at once");
+    assert_eq!(late.expect_err("nobody is there").code(), Code::Unavailable);
+    let submission =
+        antiphon_coordinator::coordinator::Submission { specification: TINY.to_owned(), job: None, resume: None };
+    let refused = coordinator.submit(submission).await.expect_err("it takes no jobs");
+    assert_eq!(refused.to_string(), "the coordinator is shutting down and takes no jobs");
+}

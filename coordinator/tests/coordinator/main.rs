@@ -1,0 +1,9 @@
+//! A coordinator on a real socket, driven over the generated client: by good workers, by bad ones, and by people.
+
+mod abuse;
+mod fake_worker;
+mod garbage;
+mod jobs;
+mod lifecycle;
+mod server;
+mod service;

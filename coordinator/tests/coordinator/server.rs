@@ -1,0 +1,174 @@
+//! A coordinator that serves on a free port of this machine until its test is over, and what people see of it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use antiphon_coordinator::config::Config;
+use antiphon_coordinator::coordinator::Coordinator;
+use antiphon_coordinator::server::{ServeError, serve_coordinator};
+use antiphon_proto::v1;
+use antiphon_proto::v1::job_service_client::JobServiceClient;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+/// Nothing here takes that long; a test that waits longer fails instead of hanging.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two modalities, two epochs of four turns, a checkpoint and an evaluation after each.
+pub(crate) const TINY: &str = "
+name: tiny
+seed: 5
+data: {train: never-opened.parquet, validation: never-opened.parquet, test: never-opened.parquet}
+modalities: {a: {}, b: {}}
+labels: 3
+head: {width: 4, optimizer: {kind: sgd, lr: 0.1, momentum: 0.9}}
+schedule: {epochs: 2, batch: 4}
+";
+
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) shutdown: CancellationToken,
+    serving: JoinHandle<Result<(), ServeError>>,
+}
+
+/// Settings whose jobs are kept in memory under `name`, which is the test's own.
+pub(crate) fn config(name: &str) -> Config {
+    Config { state: format!("memory://{name}/runs"), message_limit: 1 << 20, ..Config::default() }
+}
+
+impl Server {
+    pub(crate) async fn start(name: &str) -> Self {
+        Self::of(Coordinator::new(config(name))).await
+    }
+
+    pub(crate) async fn of(coordinator: Coordinator) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve_coordinator(coordinator.clone(), listener, shutdown.clone()));
+        Self { address, coordinator, shutdown, serving }
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("an address makes a URL");
+        endpoint.connect().await.expect("it listens")
+    }
+
+    pub(crate) async fn jobs(&self) -> JobServiceClient<Channel> {
+        JobServiceClient::new(self.channel().await)
+    }
+
+    /// Submits a specification under an id.
+    pub(crate) async fn submit(&self, specification: &str, job: &str) -> Result<String, Status> {
+        self.submit_from(specification, job, None).await
+    }
+
+    pub(crate) async fn submit_from(&self, specification: &str, job: &str, resume: Option<String>) -> Result<String, Status> {
+        let request =
+            v1::SubmitJobRequest { specification: specification.to_owned(), job: Some(job.to_owned()), resume };
+        Ok(self.jobs().await.submit_job(request).await?.into_inner().job)
+    }
+
+    pub(crate) async fn status(&self, job: &str) -> v1::JobStatus {
+        let request = v1::GetJobRequest { job: job.to_owned() };
+        let answer = self.jobs().await.get_job(request).await.expect("the job is known");
+        answer.into_inner().status.expect("an answer has a status")
+    }
+
+    /// The status, once its reason is this one.
+    pub(crate) async fn waits_for(&self, job: &str, reason: &str) -> v1::JobStatus {
+        let mut seen = String::new();
+        let poll = async {
+            loop {
+                let status = self.status(job).await;
+                if status.reason == reason {
+                    return status;
+                }
+                seen = status.reason;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let status = tokio::time::timeout(PATIENCE, poll).await;
+        status.unwrap_or_else(|_| panic!("the reason is still `{seen}`, not `{reason}`"))
+    }
+
+    /// Waits until the coordinator has noticed that all workers are gone: a job begun before could be lent one of them.
+    pub(crate) async fn nobody_is_registered(&self) {
+        let registered = || ["a", "b"].map(|name| self.coordinator.pool().counts(&name.try_into().expect("a name")).registered);
+        let poll = async {
+            while registered() != [0, 0] {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, poll).await.expect("it notices");
+    }
+
+    /// All events after number `after`, to the job's end. Their numbers have no gap.
+    pub(crate) async fn events(&self, job: &str, after: u64) -> Vec<Value> {
+        let request = v1::WatchJobRequest { job: job.to_owned(), after };
+        let mut stream = self.jobs().await.watch_job(request).await.expect("the job is known").into_inner();
+        let mut events = Vec::new();
+        loop {
+            let next = tokio::time::timeout(PATIENCE, stream.message()).await.expect("events come or end");
+            let Some(event) = next.expect("the stream is sound") else { return events };
+            events.push(serde_json::from_str(&event.json).expect("an event is JSON"));
+            assert_eq!(event.number, after + events.len() as u64, "events are numbered without gaps");
+        }
+    }
+
+    /// The last event of a job, waited for.
+    pub(crate) async fn finished(&self, job: &str) -> Value {
+        let events = self.events(job, 0).await;
+        let finished = events.iter().filter(|event| event["event"] == "finished").count();
+        assert_eq!(finished, 1, "a job finishes once: {events:?}");
+        let last = events.last().expect("a job has events").clone();
+        assert_eq!(last["event"], "finished", "and that is its last event");
+        last
+    }
+
+    /// Shuts down, and hands over how serving ended.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.ended().await.expect("it served to the end");
+    }
+
+    /// Waits until it does not serve any more.
+    pub(crate) async fn ended(self) -> Result<(), ServeError> {
+        let ended = tokio::time::timeout(PATIENCE, self.serving).await.expect("it shuts down in time");
+        ended.expect("the server did not panic")
+    }
+}
+
+/// `NOT_FOUND: there is no job …`
+pub(crate) fn told(status: &Status) -> String {
+    let code = match status.code() {
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Internal => "INTERNAL",
+        other => return format!("{other:?}: {}", status.message()),
+    };
+    format!("{code}: {}", status.message())
+}
+
+/// Lines of `name: what was told`, as in the golden file of that name; `UPDATE=1` writes it anew.
+pub(crate) fn golden(file: &str, lines: &[(&str, String)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    let text: String = lines.iter().map(|(name, line)| format!("{name}: {line}\n")).collect();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &text).expect("the golden file can be written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{file}: run with UPDATE=1 and look at the difference if this is meant");
+}

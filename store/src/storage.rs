@@ -1,24 +1,29 @@
-//! Object stores by URL: a local folder, memory, S3, Google Cloud Storage, Azure Blob Storage.
+//! Object stores by URL: a local folder, memory, S3, Google Cloud Storage, Azure Blob Storage; to read only, web servers. This
+//! is the one place where stores are opened.
 //!
 //! Credentials and endpoints come from each cloud's usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
 //! `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). Requests are retried, and given up
-//! after a bounded time.
+//! within a minute; [`reason`] says why in a few words.
 
 use std::collections::BTreeMap;
 use std::path::{Component, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, RetryConfig};
-use url::Url;
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+use url::{Position, Url};
 
 const SCHEMES: &str = "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
+
+/// How long a server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,12 @@ pub enum StorageError {
         url: String,
         /// Its scheme.
         scheme: String,
+    },
+    /// A web server, where something is to be written.
+    #[error("`{url}` can be read but not written to; use {SCHEMES}")]
+    ReadOnly {
+        /// What was given.
+        url: String,
     },
     /// A URL without bucket, container or name.
     #[error("`{url}` names no bucket, container or store; use {SCHEMES}")]
@@ -62,7 +73,7 @@ pub enum StorageError {
         source: std::io::Error,
     },
     /// The store's settings are wrong or missing.
-    #[error("`{url}` cannot be opened: {source}; check the credentials and endpoint in the environment")]
+    #[error("`{url}` cannot be opened: {}; check the credentials and endpoint in the environment", innermost(source))]
     Settings {
         /// What was given.
         url: String,
@@ -81,28 +92,33 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `url`. Nothing is read or written yet, so an unreachable server shows at the first request.
+    /// Opens `url` to read and write. Nothing is read or written yet, so an unreachable server shows at the first request.
+    ///
+    /// # Errors
+    /// The URL is of no known kind or cannot be written to, or the settings for it are incomplete.
+    pub fn open(url: &str) -> Result<Self, StorageError> {
+        if url.starts_with("http://") || url.starts_with("https://") {
+            return Err(StorageError::ReadOnly { url: url.to_owned() });
+        }
+        Self::open_to_read(url)
+    }
+
+    /// As [`Store::open`], to read only: `http://` and `https://` are taken too, which can list nothing.
     ///
     /// # Errors
     /// The URL is of no known kind, or the settings for it are incomplete.
-    pub fn open(url: &str) -> Result<Self, StorageError> {
+    pub fn open_to_read(url: &str) -> Result<Self, StorageError> {
         if !url.contains("://") {
             return local(url, std::path::Path::new(url));
         }
-        let parsed = Url::parse(url).map_err(|source| StorageError::Url {
-            url: url.to_owned(),
-            source,
-        })?;
+        let parsed = Url::parse(url).map_err(|source| StorageError::Url { url: url.to_owned(), source })?;
         match parsed.scheme() {
             "file" => match parsed.to_file_path() {
                 Ok(path) => local(url, &path),
                 Err(()) => Err(StorageError::NoBucket { url: url.to_owned() }),
             },
-            "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" => remote(url, &parsed),
-            scheme => Err(StorageError::Scheme {
-                url: url.to_owned(),
-                scheme: scheme.to_owned(),
-            }),
+            "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "http" | "https" => remote(url, &parsed),
+            scheme => Err(StorageError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() }),
         }
     }
 
@@ -188,25 +204,15 @@ fn without_dots(path: &std::path::Path) -> PathBuf {
 fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
     let host = parsed.host_str().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| StorageError::NoBucket { url: url.to_owned() })?;
-    let prefix = Path::from_url_path(parsed.path()).map_err(|source| StorageError::Path {
-        url: url.to_owned(),
-        source,
-    })?;
-    let account = if parsed.username().is_empty() {
-        String::new()
-    } else {
-        format!("{}@", parsed.username())
-    };
-    let base = format!("{}://{account}{host}/", parsed.scheme());
+    let prefix = Path::from_url_path(parsed.path())
+        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
+    let root = &parsed[..Position::BeforePath];
     let objects: Arc<dyn ObjectStore> = if parsed.scheme() == "memory" {
         memory(host)
     } else {
-        cloud(url, parsed.scheme()).map_err(|source| StorageError::Settings {
-            url: url.to_owned(),
-            source,
-        })?
+        served(root, parsed.scheme()).map_err(|source| StorageError::Settings { url: url.to_owned(), source })?
     };
-    Ok(Store { objects, prefix, base })
+    Ok(Store { objects, prefix, base: format!("{root}/") })
 }
 
 /// Stores in memory are shared by all of the process that call them by the same name.
@@ -217,28 +223,66 @@ fn memory(name: &str) -> Arc<dyn ObjectStore> {
     store
 }
 
-fn cloud(url: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+/// A store that a server holds; `root` is its URL without a path.
+fn served(root: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     install_crypto_provider();
+    let (key, connect) = (ClientConfigKey::ConnectTimeout, format!("{} seconds", CONNECT.as_secs()));
     let retry = RetryConfig {
+        backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 },
         max_retries: 5,
         retry_timeout: Duration::from_secs(30),
-        ..RetryConfig::default()
     };
     Ok(match scheme {
-        "s3" | "s3a" => Arc::new(AmazonS3Builder::from_env().with_url(url).with_retry(retry).build()?),
-        "gs" => Arc::new(
-            GoogleCloudStorageBuilder::from_env()
-                .with_url(url)
-                .with_retry(retry)
-                .build()?,
-        ),
-        _ => Arc::new(
-            MicrosoftAzureBuilder::from_env()
-                .with_url(url)
-                .with_retry(retry)
-                .build()?,
-        ),
+        "s3" | "s3a" => {
+            let store = AmazonS3Builder::from_env().with_url(root).with_retry(retry);
+            Arc::new(store.with_config(AmazonS3ConfigKey::Client(key), connect).build()?)
+        }
+        "gs" => {
+            let store = GoogleCloudStorageBuilder::from_env().with_url(root).with_retry(retry);
+            Arc::new(store.with_config(GoogleConfigKey::Client(key), connect).build()?)
+        }
+        "http" | "https" => {
+            let options = ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT);
+            Arc::new(HttpBuilder::new().with_url(root).with_retry(retry).with_client_options(options).build()?)
+        }
+        _ => {
+            let store = MicrosoftAzureBuilder::from_env().with_url(root).with_retry(retry);
+            Arc::new(store.with_config(AzureConfigKey::Client(key), connect).build()?)
+        }
     })
+}
+
+/// Why a request to a store failed and what to do, in a few words: `Connection refused (os error 111); check that …` rather
+/// than the wrappings of it.
+#[must_use]
+pub fn reason(error: &object_store::Error) -> String {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. } => "there is no such object".to_owned(),
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => "it exists already".to_owned(),
+        Error::PermissionDenied { .. } => {
+            "access was denied; give these credentials the right to do it".to_owned()
+        }
+        Error::Unauthenticated { .. } => {
+            "the credentials were not accepted; set the credentials of this store in the environment".to_owned()
+        }
+        other => match innermost(other).strip_prefix("Server returned non-2xx status code: ") {
+            Some(answer) => format!("the server answered {answer}; check the bucket and the credentials in the environment"),
+            None => {
+                format!("{}; check that the address is right and the store can be reached from here", innermost(other))
+            }
+        },
+    }
+}
+
+/// The error at the end of the chain of causes.
+#[must_use]
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
 }
 
 #[cfg(test)]
@@ -253,6 +297,12 @@ mod tests {
             assert_eq!(again.prefix(), store.prefix(), "{url}");
             assert_eq!(again.url(), store.url(), "{url}");
         }
+    }
+
+    #[test]
+    fn web_servers_are_opened_to_read() {
+        let store = Store::open_to_read("http://host:8080/data/train.parquet").expect("it opens");
+        assert_eq!((store.url().as_str(), store.prefix().as_ref()), ("http://host:8080/data/train.parquet", "data/train.parquet"));
     }
 
     #[test]
@@ -275,6 +325,7 @@ mod tests {
             message("memory:///x"),
             format!("`memory:///x` names no bucket, container or store; use {SCHEMES}")
         );
+        assert_eq!(message("https://host/x"), format!("`https://host/x` can be read but not written to; use {SCHEMES}"));
         assert!(message("s3://[").contains("is not a URL"), "{}", message("s3://["));
     }
 }

@@ -20,7 +20,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, P
 
 pub use manifest::{FORMAT, MANIFEST, Manifest, PartEntry};
 
-use crate::storage::{StorageError, Store};
+use crate::storage::{self, StorageError, Store};
 
 /// The folder of a job that holds its checkpoints.
 pub const FOLDER: &str = "checkpoints";
@@ -32,7 +32,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A request to the store failed.
-    #[error("cannot {doing} `{url}`: {source}")]
+    #[error("cannot {doing} `{url}`: {}", storage::reason(source))]
     Request {
         /// `read`, `write`, …
         doing: &'static str,
@@ -126,9 +126,11 @@ impl CheckpointStore {
     }
 
     /// Completes a checkpoint: looks that every part is there with its size, then writes the manifest if there is none.
+    /// Completing it again with the same manifest is as good as once.
     ///
     /// # Errors
-    /// A part is not there or not as long as the manifest says; the checkpoint is complete already; the store refuses it.
+    /// A part is not there or not as long as the manifest says; the checkpoint has another manifest already; the store
+    /// refuses it.
     pub async fn complete(&self, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint {
             place: self.place(manifest.turn),
@@ -137,25 +139,21 @@ impl CheckpointStore {
         for (name, entry) in &manifest.parts {
             checkpoint.check_size(name, entry).await?;
         }
-        let place = &checkpoint.place;
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        let payload = PutPayload::from(manifest.to_json().into_bytes());
-        match place
-            .objects()
-            .put_opts(&place.object(MANIFEST), payload, options)
-            .await
-        {
-            Ok(_) => Ok(checkpoint),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Err(CheckpointError::Exists {
-                    url: child_url(place, MANIFEST),
-                })
-            }
-            Err(source) => Err(request("write", place, MANIFEST, source)),
+        let Err(error) = self.put_manifest(&checkpoint).await else { return Ok(checkpoint) };
+        // The answer to our own write may have been lost on the way, so what is there decides.
+        match checkpoint.stored_manifest().await {
+            None => Err(error),
+            Some(found) if found == manifest.to_json() => Ok(checkpoint),
+            Some(_) => Err(CheckpointError::Exists { url: child_url(&checkpoint.place, MANIFEST) }),
         }
+    }
+
+    async fn put_manifest(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let place = &checkpoint.place;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let payload = PutPayload::from(checkpoint.manifest.to_json().into_bytes());
+        let put = place.objects().put_opts(&place.object(MANIFEST), payload, options).await;
+        put.map(drop).map_err(|source| request("write", place, MANIFEST, source))
     }
 
     /// The turns of the complete checkpoints, ascending.
@@ -297,6 +295,11 @@ impl Checkpoint {
     }
 
     /// Before reading: a part that grew must not fill the memory.
+    async fn stored_manifest(&self) -> Option<Bytes> {
+        let found = self.place.objects().get(&self.place.object(MANIFEST)).await.ok()?;
+        found.bytes().await.ok()
+    }
+
     async fn check_size(&self, name: &str, entry: &PartEntry) -> Result<(), CheckpointError> {
         let found = self.place.objects().head(&self.place.object(name)).await;
         let found = found.map_err(|source| request("read", &self.place, name, source))?;

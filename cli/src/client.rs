@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
-use antiphon_proto::v1::{StopJobRequest, SubmitJobRequest, WatchJobRequest};
+use antiphon_proto::v1::{GetJobRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest};
 use anyhow::{Context as _, anyhow};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Code;
@@ -39,6 +39,13 @@ impl Client {
             Ok(response) => Ok(response.into_inner().job),
             Err(status) => Err(self.explain(&status)),
         }
+    }
+
+    /// What a job waits for or why it ended; empty while it runs.
+    pub(crate) async fn reason(&mut self, job: &str) -> anyhow::Result<String> {
+        let request = GetJobRequest { job: job.to_owned() };
+        let response = self.jobs.get_job(request).await.map_err(|status| self.explain(&status))?;
+        Ok(response.into_inner().status.map(|status| status.reason).unwrap_or_default())
     }
 
     /// Asks a job to stop at its next turn boundary.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use antiphon_core::spec::Override;
 use antiphon_proto::v1::SubmitJobRequest;
+use anyhow::anyhow;
 
 use super::check;
 use crate::client::Client;
@@ -60,16 +61,16 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let following = follow::follow(&mut client, &job, &spec, format, follow::OnInterrupt::Leave);
-    match timeout {
-        None => following.await,
-        Some(limit) => match tokio::time::timeout(limit, following).await {
-            Ok(exit) => exit,
-            Err(_) => {
-                let seconds = limit.as_secs();
-                Err(anyhow::anyhow!("job {job} is not done after {seconds} s; it goes on without being followed"))
-                    .or_exit(Exit::TimedOut)
-            }
-        },
+    let mut watching = client.clone();
+    let following = follow::follow(&mut watching, &job, &spec, format, follow::OnInterrupt::Leave);
+    let Some(limit) = timeout else { return following.await };
+    match tokio::time::timeout(limit, following).await {
+        Ok(exit) => exit,
+        Err(_) => {
+            let reason = client.reason(&job).await?;
+            let seconds = limit.as_secs();
+            Err(anyhow!("job {job} is not done after {seconds} s: {reason}; it goes on without being followed"))
+                .or_exit(Exit::TimedOut)
+        }
     }
 }

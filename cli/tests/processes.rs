@@ -1,0 +1,154 @@
+//! Coordinator, workers and client as processes of their own, and every way in which they end.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use support::{antiphon, folder_with_job, json_lines, run_to_end};
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A coordinator on a free port, and its URL.
+fn coordinator(folder: &Path) -> (Process, String) {
+    let mut child = antiphon(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the coordinator starts");
+    let log = BufReader::new(child.stderr.take().expect("its log"));
+    let mut lines = log.lines().map(|line| line.expect("a line"));
+    let line = lines.find(|line| line.contains("coordinator listens")).expect("it listens");
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    let address = line["fields"]["address"].as_str().expect("an address").to_owned();
+    std::thread::spawn(move || lines.for_each(drop));
+    (Process(child), format!("http://{address}"))
+}
+
+fn worker(folder: &Path, coordinator: &str, modality: &str) -> Process {
+    let arguments = ["worker", "--modality", modality, "--coordinator", coordinator];
+    Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
+}
+
+#[test]
+fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_other() {
+    let folder = folder_with_job();
+    let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
+    let (_coordinator, url) = coordinator(folder.path());
+    let _workers = ["audio", "image", "text"].map(|modality| worker(folder.path(), &url, modality));
+    for _ in 0..2 {
+        let last = run_to_end(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--follow"]);
+        assert_eq!(last["digest"], whole["digest"]);
+        assert_eq!(last["evaluation"], whole["evaluation"]);
+    }
+}
+
+#[test]
+fn a_worker_that_dies_ends_the_job_with_its_name_and_the_others_go_on_serving() {
+    let folder = folder_with_job();
+    let (_coordinator, url) = coordinator(folder.path());
+    let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
+    let mut text = worker(folder.path(), &url, "text");
+    let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--format", "json"];
+    let endless = ["--set", "schedule.turns=100000"];
+    let mut submit = antiphon(folder.path(), &arguments)
+        .args(endless)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the client starts");
+    let mut lines = BufReader::new(submit.stdout.take().expect("its output")).lines().map(|l| l.expect("a line"));
+    lines.find(|line| line.contains(r#""event":"step""#)).expect("a step");
+    text.0.kill().expect("it dies");
+    let last: Value = serde_json::from_str(&lines.last().expect("a last line")).expect("JSON");
+    assert_eq!(submit.wait().expect("it ends").code(), Some(1), "{last}");
+    assert_eq!(last["state"], "failed");
+    let reason = last["reason"].as_str().expect("a reason");
+    assert!(reason.contains("(`text`) is gone"), "{reason}");
+
+    let _text = worker(folder.path(), &url, "text");
+    run_to_end(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--follow", "--timeout", "120"]);
+}
+
+#[test]
+fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
+    let folder = folder_with_job();
+    let (_coordinator, url) = coordinator(folder.path());
+    let (code, lines) =
+        json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--follow", "--timeout", "1"]);
+    assert_eq!(code, Some(4), "{lines:?}");
+    let submitted = &lines[0];
+    assert_eq!(submitted["event"], "submitted");
+    let error = lines.last().expect("a last line")["error"].as_str().expect("an error").to_owned();
+    let job = submitted["job"].as_str().expect("an id");
+    assert_eq!(
+        error,
+        format!("job {job} is not done after 1 s: waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` \
+                 worker: 0 registered; waiting for 1 `text` worker: 0 registered; it goes on without being followed")
+    );
+}
+
+#[test]
+fn whoever_finds_no_coordinator_says_where_it_looked() {
+    let folder = folder_with_job();
+    let nowhere = "http://127.0.0.1:9";
+    let (code, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", nowhere]);
+    assert_eq!(code, Some(3), "{lines:?}");
+    let error = lines[0]["error"].as_str().expect("an error");
+    assert!(error.starts_with("no coordinator at http://127.0.0.1:9: "), "{error}");
+    assert!(error.contains("start one with `antiphon coordinator`"), "{error}");
+
+    let arguments = ["worker", "--modality", "audio", "--coordinator", nowhere, "--connect-timeout", "0"];
+    let (code, lines) = json_lines(folder.path(), &arguments);
+    assert_eq!(code, Some(3), "{lines:?}");
+    assert!(lines[0]["error"].as_str().is_some_and(|e| e.starts_with("no coordinator at")), "{lines:?}");
+}
+
+#[test]
+fn what_is_wrong_with_a_job_its_data_or_its_checkpoint_has_its_exit_code_and_leaves_nothing_behind() {
+    let folder = folder_with_job();
+    let path = folder.path();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["run", "nowhere.yaml"], 2, "nowhere.yaml: No such file or directory"),
+        (&["run", "job.yaml", "--set", "head.width=none"], 2, "--set head.width=none"),
+        (&["run", "job.yaml", "--resume", "nowhere"], 2, "there is no complete checkpoint in `nowhere`"),
+        (&["run", "job.yaml", "--resume"], 2, "leave out --resume to start one"),
+        (&["check", "job.yaml", "--set", "seed=-1"], 2, "seed"),
+        (&["coordinator", "--listen", "0.0.0.0:0"], 1, "--insecure-allow-remote"),
+    ];
+    for (arguments, expected, part) in cases {
+        let (code, lines) = json_lines(path, arguments);
+        let said = lines.last().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(code, Some(expected), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    assert!(!path.join("antiphon-runs").exists(), "a run that never began left a folder");
+
+    let data = ["--set", "modalities.audio.data={source: parquet, train: nothing-*.parquet}"];
+    let (code, lines) = json_lines(path, &["run", "job.yaml", data[0], data[1]]);
+    let last = lines.last().expect("a last line");
+    assert_eq!((code, &last["state"]), (Some(1), &"failed".into()), "{last}");
+    let reason = last["reason"].as_str().expect("a reason");
+    assert!(reason.contains("`audio` worker") && reason.contains("nothing-*.parquet"), "{reason}");
+}
+
+#[test]
+fn no_turns_write_the_initial_state() {
+    let folder = folder_with_job();
+    let none = ["--set", "schedule.turns=0"];
+    let last = run_to_end(folder.path(), &["run", "job.yaml", none[0], none[1]]);
+    assert_eq!(last["turn"], 0);
+    assert!(last["checkpoint"].as_str().is_some_and(|url| url.ends_with("/00000000")), "{last}");
+    let projector = Path::new(last["checkpoint"].as_str().expect("a folder")).join("projector.safetensors");
+    assert!(projector.exists());
+}

@@ -1,0 +1,34 @@
+//! `antiphon-worker`: parse, dial, serve until told to stop.
+
+use antiphon_worker::WorkerArgs;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+/// Trains the encoder of one modality for a coordinator's jobs.
+#[derive(Debug, Parser)]
+#[command(name = "antiphon-worker", version)]
+struct Arguments {
+    #[command(flatten)]
+    worker: WorkerArgs,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { worker } = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    Ok(antiphon_worker::run(worker.complete(std::process::id())?, shutdown).await?)
+}
+
+/// Ctrl-C, and what Kubernetes sends.
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    shutdown.cancel();
+}

@@ -1,0 +1,1 @@
+//! Generated rows to Parquet files.

@@ -1,7 +1,7 @@
 //! One Parquet file: its columns, and its rows batch by batch.
 //!
 //! Reading is by range: the footer, then of each row group the chunks of the wanted columns. One row group's wanted columns
-//! (as stored) and [`ROWS`] decoded rows are in memory at a time.
+//! (as stored) and 256 decoded rows are in memory at a time.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, SchemaRef};

@@ -9,6 +9,7 @@
 //!                     job: one task per job, which alone owns its head ──▶ events; checkpoints (antiphon-store)
 //! ```
 
+mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod events;

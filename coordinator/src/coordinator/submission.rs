@@ -7,6 +7,7 @@ use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::storage::{StorageError, Store};
 
 use super::{Coordinator, Entry, Held};
+use crate::clock;
 use crate::events::EventLog;
 use crate::pool::JobWorkers;
 use crate::seam::JobConfig;
@@ -174,9 +175,7 @@ impl Coordinator {
 /// The job's name with a number that nobody here has: derived, not drawn, and short enough to remain a name.
 fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
     let stem: String = name.as_str().chars().take(54).collect();
-    let started = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let started = clock::since_epoch();
     (0_u64..)
         .filter_map(|attempt| {
             let digest = sha256(format!("{name} {started:?} {attempt}").as_bytes()).to_string();

@@ -22,7 +22,7 @@ use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::JobSpec;
 use antiphon_core::time::Time;
-use antiphon_core::turn::{Effect, Input, Outcome, TurnMachine};
+use antiphon_core::turn::{Effect, Input, Outcome, TurnMachine, Waiting};
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::events::EventLog;
+use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use checkpoint::{Cut, Written};
 use evaluation::Evaluation;
@@ -109,6 +110,7 @@ struct Job {
     test_report: Option<EvaluationReport>,
     store: CheckpointStore,
     events: EventLog,
+    workers: JobWorkers,
     status: watch::Sender<JobStatus>,
     completions: mpsc::UnboundedSender<Completion>,
     tensor_bytes: usize,
@@ -149,6 +151,7 @@ impl Job {
             test_report: None,
             store: config.store,
             events: config.events,
+            workers: config.workers,
             status,
             completions,
             tensor_bytes: config.tensor_bytes,
@@ -222,15 +225,19 @@ impl Job {
     }
 
     fn emit_waiting(&self) {
-        if let Some(waiting) = self.machine.waiting(self.now()) {
+        if let Some(waiting) = self.waiting() {
             let seconds = waiting.waited.to_std().as_secs_f64();
             self.emit(&JobEvent::Waiting { job: self.id.clone(), reason: waiting.reason, seconds });
         }
     }
 
+    fn waiting(&self) -> Option<Waiting> {
+        self.machine.waiting(self.now(), |modality| self.workers.counts(modality).registered)
+    }
+
     /// Publishes the status, if it has changed.
     fn report(&self) {
-        let waiting = self.machine.waiting(self.now());
+        let waiting = self.waiting();
         let (state, reason) = match (self.machine.outcome(), waiting) {
             (Some(Outcome::Succeeded), _) => (JobState::Succeeded, String::new()),
             (Some(Outcome::Stopped), _) => (JobState::Stopped, "stopped on request".to_owned()),

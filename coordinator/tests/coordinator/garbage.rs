@@ -151,7 +151,8 @@ async fn whoever_does_not_read_holds_nobody_else_up() {
     server.submit(TINY, "stuck").await.expect("it is taken");
     let (mut deaf, mut idle) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = (deaf.hear().await, idle.hear().await);
-    (deaf.answer(assigned.0).await, idle.answer(assigned.1).await);
+    deaf.answer(assigned.0).await;
+    idle.answer(assigned.1).await;
     let job = server.submit(TINY, "goes-on").await.expect("it is taken");
     let watch = v1::WatchJobRequest { job: job.clone(), after: 0 };
     let unread = server.jobs().await.watch_job(watch).await.expect("the job is known");

@@ -132,6 +132,10 @@ async fn whoever_waits_says_for_what() {
     server.waits_for(&job, "waiting for 1 `b` worker: 0 registered").await;
     let mut b = FakeWorker::start(&server, "b").await;
     server.waits_for(&job, "`b` worker `w-b` opens its data").await;
+    let next = server.submit(TINY, "next").await.expect("it is taken");
+    let both = "waiting for 1 `a` worker: 1 registered, none of them free; \
+                waiting for 1 `b` worker: 1 registered, none of them free";
+    server.waits_for(&next, both).await;
     tokio::join!(a.work(), b.work());
     assert_eq!(server.status(&job).await.reason, "");
     server.stop().await;
@@ -144,7 +148,8 @@ async fn workers_go_from_job_to_job() {
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     for job in ["one", "two"] {
         server.submit(TINY, job).await.expect("it is taken");
-        (a.forget(), b.forget());
+        a.forget();
+        b.forget();
         tokio::join!(a.work(), b.work());
         digests.push(server.finished(job).await["digest"].clone());
     }

@@ -60,16 +60,20 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Why the job is not computing; none while it is.
+    /// Why the job is not computing; none while it is. `registered` says how many workers of a modality there are, of whichever
+    /// job: those of a place that is empty are not free.
     #[must_use]
-    pub fn waiting(&self, now: Time) -> Option<Waiting> {
+    pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
         let Phase::Gathering { since, .. } = &self.phase else { return None };
         let missing = self
             .spec
             .modalities
             .iter()
             .filter(|m| !self.members.contains_key(&m.name))
-            .map(|m| format!("waiting for 1 `{}` worker: 0 registered", m.name));
+            .map(|m| match registered(&m.name) {
+                0 => format!("waiting for 1 `{}` worker: 0 registered", m.name),
+                n => format!("waiting for 1 `{}` worker: {n} registered, none of them free", m.name),
+            });
         let unprepared = self
             .members
             .iter()
@@ -105,7 +109,7 @@ mod tests {
     #[test]
     fn a_waiting_job_names_what_it_waits_for() {
         let mut machine = machine(&["audio", "image"]);
-        let waiting = machine.waiting(Time(3_000_000)).expect("nobody is there");
+        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("nobody is there");
         assert_eq!(
             waiting.reason,
             "waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` worker: 0 registered"
@@ -113,8 +117,8 @@ mod tests {
         assert_eq!(waiting.waited.0, 3_000_000);
         take(&mut machine, Input::Joined { worker: worker("audio"), modality: modality("audio") });
         assert_eq!(
-            machine.waiting(Time(0)).expect("still waiting").reason,
-            "waiting for 1 `image` worker: 0 registered; `audio` worker `w-audio` opens its data"
+            machine.waiting(Time(0), |_| 2).expect("still waiting").reason,
+            "waiting for 1 `image` worker: 2 registered, none of them free; `audio` worker `w-audio` opens its data"
         );
     }
 

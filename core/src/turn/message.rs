@@ -202,7 +202,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
     /// From another coordinator's reign.
-    #[error("term {given} is over; the term is {current}")]
+    #[error("term {given} does not reign; the term is {current}")]
     StaleTerm {
         /// What the message carried.
         given: u64,
@@ -230,7 +230,7 @@ pub enum Rejected {
         current_step: u32,
     },
     /// The turn was granted anew since.
-    #[error("attempt {given} was given up; attempt {current} is open")]
+    #[error("attempt {given} is not open; attempt {current} is")]
     StaleAttempt {
         /// What the message carried.
         given: u32,

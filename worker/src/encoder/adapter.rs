@@ -6,6 +6,10 @@ use crate::nn::layer::{Linear, Pass};
 use crate::nn::linear::Activation;
 use crate::nn::parameters::Parameters;
 
+/// Wider features are made smaller, so that |h|², with which the head's steps grow, does not grow with s, and a learning
+/// rate that serves one width serves all.
+const WIDTH_OF_FULL_GAIN: f64 = 64.0;
+
 /// From the encoder's own width to s.
 #[derive(Debug, Clone)]
 pub(super) struct Adapter {
@@ -15,13 +19,13 @@ pub(super) struct Adapter {
 impl Adapter {
     /// No parameters when the widths are the same.
     pub(super) fn new(made: &mut Parameters<'_>, from: usize, to: usize) -> Result<Self> {
-        let linear = if from == to { None } else { Some(Linear::new(made, "adapter", from, to, 1.0)?) };
-        Ok(Self { linear })
+        if from == to { Ok(Self { linear: None }) } else { Self::always(made, from, to) }
     }
 
     /// A linear map whatever the widths.
     pub(super) fn always(made: &mut Parameters<'_>, from: usize, to: usize) -> Result<Self> {
-        Ok(Self { linear: Some(Linear::new(made, "adapter", from, to, 1.0)?) })
+        let gain = (WIDTH_OF_FULL_GAIN / to as f64).sqrt().min(1.0);
+        Ok(Self { linear: Some(Linear::new(made, "adapter", from, to, gain)?) })
     }
 
     pub(super) fn forward(&self, pass: &Pass<'_>, natural: &Tensor) -> Result<Tensor> {

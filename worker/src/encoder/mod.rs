@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mlp   features → (linear, ReLU, dropout)… ─────────────────────────────┐
-//! cnn   grid → (convolution, batch norm, ReLU, pooling)… → cells ────────┼→ adapter → features (B, s)
+//! cnn   grid → (convolution, batch norm, ReLU, pooling)… → cells → norm ─┼→ adapter → features (B, s)
 //! text  tokens → embedding → transformer blocks → mean over the tokens ──┘
 //! ```
 //!

@@ -38,10 +38,10 @@ impl Block {
         // What is added to the residual stream starts smaller the more blocks add to it (Radford et al. 2019).
         let residual = 1.0 / (2.0 * layers as f64).sqrt();
         Ok(Self {
-            attention_norm: LayerNorm::new(made, &format!("{name}.norm1"), width)?,
+            attention_norm: LayerNorm::new(made, &format!("{name}.norm1"), width, 1.0)?,
             projection_in: Linear::new(made, &format!("{name}.attention.in_proj"), width, 3 * width, 1.0)?,
             projection_out: Linear::new(made, &format!("{name}.attention.out_proj"), width, width, residual)?,
-            feed_norm: LayerNorm::new(made, &format!("{name}.norm2"), width)?,
+            feed_norm: LayerNorm::new(made, &format!("{name}.norm2"), width, 1.0)?,
             feed_in: Linear::new(made, &format!("{name}.linear1"), width, 4 * width, std::f64::consts::SQRT_2)?,
             feed_out: Linear::new(made, &format!("{name}.linear2"), 4 * width, width, residual)?,
         })
@@ -100,7 +100,7 @@ impl Text {
         let places = made.normal("position.weight".to_owned(), (max_tokens, own), deviation)?;
         let block = |i| Block::new(&mut made, &format!("blocks.{i}"), own, layers);
         let blocks = (0..layers).map(block).collect::<candle_core::Result<_>>()?;
-        let norm = LayerNorm::new(&mut made, "norm", own)?;
+        let norm = LayerNorm::new(&mut made, "norm", own, 1.0)?;
         let adapter = Adapter::new(&mut made, own, width)?;
         let (shape, heads, parameters) = (shape.clone(), heads as usize, made.into_made());
         Ok(Self { shape, vocabulary, table, places, blocks, norm, heads, dropout, adapter, width, parameters })

@@ -103,8 +103,9 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn new(made: &mut Parameters<'_>, name: &str, width: usize) -> Result<Self> {
-        let scale = made.constant(format!("{name}.weight"), width, 1.0)?;
+    /// Rows of this deviation at the start.
+    pub(crate) fn new(made: &mut Parameters<'_>, name: &str, width: usize, deviation: f64) -> Result<Self> {
+        let scale = made.constant(format!("{name}.weight"), width, deviation)?;
         let shift = made.constant(format!("{name}.bias"), width, 0.0)?;
         Ok(Self { scale, shift })
     }

@@ -17,6 +17,7 @@ pub(crate) mod attention;
 pub(crate) mod convolution;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
+pub(crate) mod grid_mean;
 pub(crate) mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;

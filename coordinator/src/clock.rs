@@ -4,7 +4,10 @@
 use std::time::{Duration, SystemTime};
 
 /// Time since 1970, as this machine's clock says: for ids that are not given twice.
-#[expect(clippy::disallowed_methods, reason = "an id has to differ from those of earlier processes, which only a clock knows")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an id has to differ from those of earlier processes, which only a clock knows"
+)]
 pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

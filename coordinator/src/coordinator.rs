@@ -123,9 +123,7 @@ impl Coordinator {
     #[must_use]
     pub fn list(&self) -> Vec<JobView> {
         let jobs = self.jobs();
-        jobs.iter()
-            .filter_map(|(job, entry)| entry.held().map(|held| held.view(job)))
-            .collect()
+        jobs.iter().filter_map(|(job, entry)| entry.held().map(|held| held.view(job))).collect()
     }
 
     /// Reads a job's events after number `after`, then those to come.
@@ -158,14 +156,8 @@ impl Coordinator {
             self.all_over().await;
         };
         if tokio::time::timeout(self.config.stop_within, stop).await.is_err() {
-            tracing::warn!(
-                seconds = self.config.stop_within.as_secs(),
-                "jobs did not stop in time; ending them"
-            );
-            self.jobs()
-                .values()
-                .filter_map(Entry::held)
-                .for_each(|held| held.abort.abort());
+            tracing::warn!(seconds = self.config.stop_within.as_secs(), "jobs did not stop in time; ending them");
+            self.jobs().values().filter_map(Entry::held).for_each(|held| held.abort.abort());
             self.all_over().await;
         }
     }
@@ -178,10 +170,7 @@ impl Coordinator {
 
     fn with_job<T>(&self, job: &JobId, read: impl FnOnce(&Held) -> T) -> Result<T, UnknownJob> {
         let jobs = self.jobs();
-        jobs.get(job)
-            .and_then(Entry::held)
-            .map(read)
-            .ok_or_else(|| UnknownJob { job: job.clone() })
+        jobs.get(job).and_then(Entry::held).map(read).ok_or_else(|| UnknownJob { job: job.clone() })
     }
 
     /// Waits for a job's task and clears up after it.
@@ -224,13 +213,7 @@ impl Held {
             status.state = JobState::Failed;
             status.reason = reason.to_owned();
         }
-        JobView {
-            job: job.clone(),
-            name: self.name.clone(),
-            term: self.term,
-            status,
-            last_event: self.events.last(),
-        }
+        JobView { job: job.clone(), name: self.name.clone(), term: self.term, status, last_event: self.events.last() }
     }
 }
 

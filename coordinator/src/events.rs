@@ -113,12 +113,7 @@ impl EventWatcher {
     /// The next event; None once the log is closed and read through. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
         let seen = self.seen;
-        let progress = self
-            .progress
-            .wait_for(|p| p.last > seen || p.closed)
-            .await
-            .ok()
-            .map(|p| *p);
+        let progress = self.progress.wait_for(|p| p.last > seen || p.closed).await.ok().map(|p| *p);
         // A log whose every writer is gone is as good as closed.
         let last = progress.map_or_else(|| self.progress.borrow().last, |p| p.last);
         if last <= seen {
@@ -128,10 +123,7 @@ impl EventWatcher {
         let json = Arc::clone(entries.get(usize::try_from(seen).ok()?)?);
         drop(entries);
         self.seen += 1;
-        Some(Event {
-            number: self.seen,
-            json,
-        })
+        Some(Event { number: self.seen, json })
     }
 }
 

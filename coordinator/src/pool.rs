@@ -107,21 +107,10 @@ impl Pool {
         }
         let (place, mut watched) = watch::channel(Place::Free);
         watched.mark_unchanged();
-        state.workers.insert(
-            worker.clone(),
-            Worker {
-                modality: modality.clone(),
-                place,
-            },
-        );
+        state.workers.insert(worker.clone(), Worker { modality: modality.clone(), place });
         state.fill_places();
         drop(state);
-        Ok(Registration {
-            pool: self.clone(),
-            worker,
-            modality,
-            place: watched,
-        })
+        Ok(Registration { pool: self.clone(), worker, modality, place: watched })
     }
 
     /// Takes a job in, behind those before it, and gives it the workers that are free.
@@ -238,16 +227,10 @@ impl State {
     fn fill_places(&mut self) {
         for entry in &mut self.jobs {
             for (modality, place) in entry.places.iter_mut().filter(|(_, place)| place.is_none()) {
-                let free = self
-                    .workers
-                    .iter()
-                    .find(|(_, worker)| worker.is_free() && worker.modality == *modality);
+                let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
                 let Some((id, worker)) = free else { continue };
                 *place = Some(id.clone());
-                let assignment = Assignment {
-                    job: entry.job.clone(),
-                    inbox: entry.inbox.clone(),
-                };
+                let assignment = Assignment { job: entry.job.clone(), inbox: entry.inbox.clone() };
                 worker.place.send_replace(Place::Assigned(assignment));
             }
         }
@@ -263,10 +246,7 @@ impl State {
 
     fn begin_release(&mut self, worker: &WorkerId, job: &JobId, reason: &str) {
         if let Some(worker) = self.workers.get(worker) {
-            worker.place.send_replace(Place::Releasing {
-                job: job.clone(),
-                reason: reason.to_owned(),
-            });
+            worker.place.send_replace(Place::Releasing { job: job.clone(), reason: reason.to_owned() });
         }
     }
 }
@@ -290,8 +270,7 @@ mod tests {
     }
 
     fn worker(pool: &Pool, id: &str, of: &str) -> Registration {
-        pool.register(id.try_into().expect("a worker id"), modality(of))
-            .expect("the id is free")
+        pool.register(id.try_into().expect("a worker id"), modality(of)).expect("the id is free")
     }
 
     fn job_of(registration: &Registration) -> Option<String> {
@@ -311,11 +290,7 @@ mod tests {
         let pool = Pool::default();
         add(&pool, "first", &["audio", "image"]);
         add(&pool, "second", &["audio"]);
-        let (a, b, c) = (
-            worker(&pool, "z", "audio"),
-            worker(&pool, "y", "audio"),
-            worker(&pool, "x", "audio"),
-        );
+        let (a, b, c) = (worker(&pool, "z", "audio"), worker(&pool, "y", "audio"), worker(&pool, "x", "audio"));
         assert_eq!(job_of(&a).as_deref(), Some("first"));
         assert_eq!(job_of(&b).as_deref(), Some("second"));
         assert_eq!(job_of(&c), None);
@@ -328,10 +303,7 @@ mod tests {
         let first = worker(&pool, "w", "audio");
         let again = pool.register(first.worker().clone(), modality("image"));
         let message = again.expect_err("the id is taken").to_string();
-        assert_eq!(
-            message,
-            "worker `w` is registered already; stop the other one, or give this one another id"
-        );
+        assert_eq!(message, "worker `w` is registered already; stop the other one, or give this one another id");
         drop(first);
         assert_eq!(worker(&pool, "w", "image").modality().as_str(), "image");
     }

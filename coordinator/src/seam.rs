@@ -107,13 +107,7 @@ impl JobStatus {
     /// Waiting, for the reason given, before anything has happened.
     #[must_use]
     pub fn waiting(reason: impl Into<String>) -> Self {
-        Self {
-            state: JobState::Waiting,
-            reason: reason.into(),
-            turn: Turn(0),
-            turns: None,
-            checkpoint: None,
-        }
+        Self { state: JobState::Waiting, reason: reason.into(), turn: Turn(0), turns: None, checkpoint: None }
     }
 }
 

@@ -87,9 +87,7 @@ pub async fn serve_coordinator(
         () = shutdown.cancelled() => {}
     }
     let stop = async {
-        health
-            .set_service_status("", tonic_health::ServingStatus::NotServing)
-            .await;
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         coordinator.stop_all().await;
         closing.cancel();
         tokio::time::sleep(DRAIN).await;
@@ -111,17 +109,12 @@ async fn router(
     closing: &CancellationToken,
 ) -> Result<(tonic_health::server::HealthReporter, Router), ServeError> {
     let limit = coordinator.config().message_limit;
-    let jobs = JobServiceServer::new(Jobs {
-        coordinator: coordinator.clone(),
-    })
-    .max_decoding_message_size(JOB_MESSAGE_LIMIT.min(limit))
-    .max_encoding_message_size(limit);
-    let training = TrainingServiceServer::new(Training {
-        coordinator: coordinator.clone(),
-        closing: closing.clone(),
-    })
-    .max_decoding_message_size(limit)
-    .max_encoding_message_size(limit);
+    let jobs = JobServiceServer::new(Jobs { coordinator: coordinator.clone() })
+        .max_decoding_message_size(JOB_MESSAGE_LIMIT.min(limit))
+        .max_encoding_message_size(limit);
+    let training = TrainingServiceServer::new(Training { coordinator: coordinator.clone(), closing: closing.clone() })
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<JobServiceServer<Jobs>>().await;
     reporter.set_serving::<TrainingServiceServer<Training>>().await;

@@ -32,13 +32,8 @@ pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result
     let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before `register` came"))?;
     match first.message {
         Some(Message::Register(register)) => Ok(Register::try_from(register)?),
-        Some(_) => Err(Status::failed_precondition(
-            "the first message of a stream must be `register`",
-        )),
-        None => Err(WireError::Missing {
-            field: "worker_message.message".to_owned(),
-        }
-        .into()),
+        Some(_) => Err(Status::failed_precondition("the first message of a stream must be `register`")),
+        None => Err(WireError::Missing { field: "worker_message.message".to_owned() }.into()),
     }
 }
 
@@ -87,12 +82,7 @@ impl Session {
         tracing::info!(%worker, why = %end, "worker is gone");
         if let Some(Assignment { inbox, .. }) = current {
             // Before the registration is dropped: the place is filled again only after the job knows that it is empty.
-            let _job_over = inbox
-                .send(JobInput::WorkerGone {
-                    worker,
-                    why: end.to_string(),
-                })
-                .await;
+            let _job_over = inbox.send(JobInput::WorkerGone { worker, why: end.to_string() }).await;
         }
         drop(self.registration);
         if let Some(status) = end.status() {
@@ -140,10 +130,7 @@ impl Session {
             }
             Place::Releasing { job, reason } => {
                 *current = None;
-                let release = v1::Release {
-                    job: job.to_string(),
-                    reason,
-                };
+                let release = v1::Release { job: job.to_string(), reason };
                 self.tell(coordinator_message::Message::Release(release)).await?;
             }
         }
@@ -182,11 +169,7 @@ impl Session {
     }
 
     async fn reject(&mut self, reason: v1::RejectedReason, message: String) -> Result<(), End> {
-        let rejected = v1::Rejected {
-            reason: reason.into(),
-            message,
-            turn: None,
-        };
+        let rejected = v1::Rejected { reason: reason.into(), message, turn: None };
         self.tell(coordinator_message::Message::Rejected(rejected)).await
     }
 

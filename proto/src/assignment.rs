@@ -10,6 +10,9 @@ use crate::{ids, v1};
 /// A text field that people wrote may be so long.
 const TEXT_LIMIT: usize = 256;
 
+/// Samples that a split may have: as many as an index of 32 bits tells apart.
+const SAMPLES_LIMIT: u64 = u32::MAX as u64;
+
 /// A worker offers one device to a modality's pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
@@ -48,8 +51,8 @@ pub struct Prepared {
     pub validation: u64,
     /// As `train`, of the test split; may be 0.
     pub test: u64,
-    /// Names and shapes of the encoder's parameters.
-    pub parameters: Vec<(String, Vec<u64>)>,
+    /// Numbers in the encoder's parameters.
+    pub parameters: u64,
     /// Steps that the encoder has behind it.
     pub steps_done: u64,
 }
@@ -59,11 +62,12 @@ impl TryFrom<v1::Prepared> for Prepared {
     fn try_from(message: v1::Prepared) -> Result<Self, WireError> {
         let samples = required("prepared.samples", message.samples)?;
         if samples.train == 0 {
-            return Err(out_of_range(
-                "prepared.samples.train",
-                0,
-                "at least 1 sample to train on",
-            ));
+            return Err(out_of_range("prepared.samples.train", 0, "at least 1 sample to train on"));
+        }
+        for (split, given) in [("train", samples.train), ("validation", samples.validation), ("test", samples.test)] {
+            if given > SAMPLES_LIMIT {
+                return Err(out_of_range(&format!("prepared.samples.{split}"), given, format!("at most {SAMPLES_LIMIT}")));
+            }
         }
         Ok(Self {
             job: ids::name("prepared.job", &message.job)?,
@@ -71,10 +75,22 @@ impl TryFrom<v1::Prepared> for Prepared {
             train: samples.train,
             validation: samples.validation,
             test: samples.test,
-            parameters: message.parameters.into_iter().map(|p| (p.name, p.shape)).collect(),
+            parameters: count_parameters(&message.parameters)?,
             steps_done: message.steps_done,
         })
     }
+}
+
+/// Numbers in all tensors together.
+fn count_parameters(tensors: &[v1::TensorSummary]) -> Result<u64, WireError> {
+    let count = |shape: &[u64]| shape.iter().try_fold(1_u64, |product, d| product.checked_mul(*d));
+    tensors.iter().enumerate().try_fold(0_u64, |sum, (at, tensor)| {
+        let sum = count(&tensor.shape).and_then(|count| sum.checked_add(count));
+        sum.ok_or_else(|| {
+            let field = format!("prepared.parameters[{at}].shape");
+            out_of_range(&field, "beyond counting", "dimensions whose product fits 64 bits, with those before")
+        })
+    })
 }
 
 /// The head for one step.
@@ -101,24 +117,11 @@ impl Grant {
     /// Whatever is wrong first.
     pub fn decode(message: &v1::Grant, classes: usize, width: usize, tensor_bytes: usize) -> Result<Self, WireError> {
         let turn = ids::turn_ref("grant.turn", message.turn.as_ref())?;
-        let (weight, bias) = decode_head(
-            "grant",
-            message.weight.as_ref(),
-            message.bias.as_ref(),
-            classes,
-            width,
-            tensor_bytes,
-        )?;
+        let (weight, bias) =
+            decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
         let progress = epochs("grant.progress", message.progress)?;
         let epochs = epochs("grant.epochs", message.epochs)?;
-        Ok(Self {
-            turn,
-            lease: Lease(message.lease),
-            weight,
-            bias,
-            progress,
-            epochs,
-        })
+        Ok(Self { turn, lease: Lease(message.lease), weight, bias, progress, epochs })
     }
 
     /// The message.
@@ -162,9 +165,5 @@ fn short_text(field: &str, text: String) -> Result<String, WireError> {
     if text.len() <= TEXT_LIMIT {
         return Ok(text);
     }
-    Err(out_of_range(
-        field,
-        format!("{} bytes long", text.len()),
-        format!("at most {TEXT_LIMIT} bytes"),
-    ))
+    Err(out_of_range(field, format!("{} bytes long", text.len()), format!("at most {TEXT_LIMIT} bytes")))
 }

@@ -33,18 +33,10 @@ pub fn decode(
     let shard = ids::micro_shard("contribution.micro_shard", message.micro_shard.as_ref())?;
     let samples = message.samples;
     if samples == 0 || samples as usize > limits.batch {
-        return Err(out_of_range(
-            "contribution.samples",
-            samples,
-            format!("1 to {}", limits.batch),
-        ));
+        return Err(out_of_range("contribution.samples", samples, format!("1 to {}", limits.batch)));
     }
     if message.correct > samples {
-        return Err(out_of_range(
-            "contribution.correct",
-            message.correct,
-            format!("at most samples, {samples}"),
-        ));
+        return Err(out_of_range("contribution.correct", message.correct, format!("at most samples, {samples}")));
     }
     if !message.loss.is_finite() {
         return Err(not_finite("contribution.loss", 0, message.loss));

@@ -113,16 +113,10 @@ impl From<WireError> for tonic::Status {
 
 /// `value`, or the error that `field` is missing.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, WireError> {
-    value.ok_or_else(|| WireError::Missing {
-        field: field.to_owned(),
-    })
+    value.ok_or_else(|| WireError::Missing { field: field.to_owned() })
 }
 
 /// The error that `value` breaks `rule`.
 pub(crate) fn out_of_range(field: &str, value: impl ToString, rule: impl Into<String>) -> WireError {
-    WireError::OutOfRange {
-        field: field.to_owned(),
-        value: value.to_string(),
-        rule: rule.into(),
-    }
+    WireError::OutOfRange { field: field.to_owned(), value: value.to_string(), rule: rule.into() }
 }

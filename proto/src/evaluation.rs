@@ -39,14 +39,8 @@ impl Evaluate {
         width: usize,
         tensor_bytes: usize,
     ) -> Result<Self, WireError> {
-        let (weight, bias) = decode_head(
-            "evaluate",
-            message.weight.as_ref(),
-            message.bias.as_ref(),
-            classes,
-            width,
-            tensor_bytes,
-        )?;
+        let (weight, bias) =
+            decode_head("evaluate", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
         Ok(Self {
             job: ids::name("evaluate.job", &message.job)?,
             term: Term(message.term),
@@ -107,11 +101,7 @@ impl LogitsChunk {
         check_ids(&message.ids, at_most)?;
         check_labels(&message.labels, message.ids.len(), classes)?;
         if message.ids.is_empty() && !message.last {
-            return Err(out_of_range(
-                "logits.ids",
-                "empty",
-                "at least one sample before the last chunk",
-            ));
+            return Err(out_of_range("logits.ids", "empty", "at least one sample before the last chunk"));
         }
         Ok(Self {
             job: ids::name("logits.job", &message.job)?,
@@ -163,16 +153,9 @@ fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {
     }
     if let Some(at) = given.iter().position(|id| id.len() > ID_LIMIT) {
         let value = format!("{} bytes long", given[at].len());
-        return Err(out_of_range(
-            &format!("logits.ids[{at}]"),
-            value,
-            format!("at most {ID_LIMIT} bytes"),
-        ));
+        return Err(out_of_range(&format!("logits.ids[{at}]"), value, format!("at most {ID_LIMIT} bytes")));
     }
-    match given
-        .windows(2)
-        .position(|pair| pair[0].as_bytes() >= pair[1].as_bytes())
-    {
+    match given.windows(2).position(|pair| pair[0].as_bytes() >= pair[1].as_bytes()) {
         None => Ok(()),
         Some(at) => Err(out_of_range(
             &format!("logits.ids[{}]", at + 1),
@@ -192,10 +175,6 @@ fn check_labels(labels: &[u32], samples: usize, classes: usize) -> Result<(), Wi
     }
     match labels.iter().position(|label| *label as usize >= classes) {
         None => Ok(()),
-        Some(at) => Err(out_of_range(
-            &format!("logits.labels[{at}]"),
-            labels[at],
-            format!("a class below {classes}"),
-        )),
+        Some(at) => Err(out_of_range(&format!("logits.labels[{at}]"), labels[at], format!("a class below {classes}"))),
     }
 }

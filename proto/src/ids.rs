@@ -18,10 +18,7 @@ where
         if source.given.chars().count() > SHOWN {
             source.given = source.given.chars().take(SHOWN).chain(['…']).collect();
         }
-        WireError::Name {
-            field: field.to_owned(),
-            source,
-        }
+        WireError::Name { field: field.to_owned(), source }
     })
 }
 
@@ -67,18 +64,12 @@ pub fn micro_shard(field: &str, message: Option<&v1::MicroShard>) -> Result<Micr
             format!("less than `{field}.count`, which is {}", message.count),
         ));
     }
-    Ok(MicroShard {
-        index: message.index,
-        count: message.count,
-    })
+    Ok(MicroShard { index: message.index, count: message.count })
 }
 
 impl From<MicroShard> for v1::MicroShard {
     fn from(shard: MicroShard) -> Self {
-        Self {
-            index: shard.index,
-            count: shard.count,
-        }
+        Self { index: shard.index, count: shard.count }
     }
 }
 
@@ -128,9 +119,5 @@ pub fn job_state(field: &str, value: i32) -> Result<v1::JobState, WireError> {
 }
 
 fn unknown(field: &str, kind: &'static str, value: i32) -> WireError {
-    WireError::UnknownEnum {
-        field: field.to_owned(),
-        kind,
-        value,
-    }
+    WireError::UnknownEnum { field: field.to_owned(), kind, value }
 }

@@ -33,18 +33,14 @@ impl TryFrom<v1::PartSaved> for PartSaved {
     type Error = WireError;
     fn try_from(message: v1::PartSaved) -> Result<Self, WireError> {
         if message.parts.is_empty() {
-            return Err(WireError::Missing {
-                field: "part_saved.parts".to_owned(),
-            });
+            return Err(WireError::Missing { field: "part_saved.parts".to_owned() });
         }
         let parts = message.parts.into_iter().enumerate();
         Ok(Self {
             job: ids::name("part_saved.job", &message.job)?,
             term: Term(message.term),
             turn: Turn(message.turn),
-            parts: parts
-                .map(|(at, part)| decode_part(at, part))
-                .collect::<Result<_, _>>()?,
+            parts: parts.map(|(at, part)| decode_part(at, part)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -57,11 +53,7 @@ impl From<PartSaved> for v1::PartSaved {
             term: saved.term.0,
             turn: saved.turn.0,
             parts: parts
-                .map(|part| v1::Part {
-                    name: part.name,
-                    size: part.size,
-                    sha256: part.sha256.to_vec(),
-                })
+                .map(|part| v1::Part { name: part.name, size: part.size, sha256: part.sha256.to_vec() })
                 .collect(),
         }
     }
@@ -77,19 +69,11 @@ pub fn is_part_name(text: &str) -> bool {
 fn decode_part(at: usize, part: v1::Part) -> Result<Part, WireError> {
     if !is_part_name(&part.name) {
         let rule = "a file name of letters, digits, `-`, `_` and `.`, at most 128, not beginning with a dot";
-        return Err(out_of_range(
-            &format!("part_saved.parts[{at}].name"),
-            format!("{:?}", part.name),
-            rule,
-        ));
+        return Err(out_of_range(&format!("part_saved.parts[{at}].name"), format!("{:?}", part.name), rule));
     }
     let sha256 = <[u8; 32]>::try_from(part.sha256.as_slice()).map_err(|_| {
         let value = format!("{} bytes long", part.sha256.len());
         out_of_range(&format!("part_saved.parts[{at}].sha256"), value, "32 bytes")
     })?;
-    Ok(Part {
-        name: part.name,
-        size: part.size,
-        sha256,
-    })
+    Ok(Part { name: part.name, size: part.size, sha256 })
 }

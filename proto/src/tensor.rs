@@ -38,11 +38,7 @@ impl std::fmt::Display for Dimension {
 /// A tensor of `shape` over `data`, which holds product(shape) numbers.
 #[must_use]
 pub fn encode_f32(shape: &[usize], data: &[f32]) -> v1::Tensor {
-    debug_assert_eq!(
-        shape.iter().product::<usize>(),
-        data.len(),
-        "a tensor's data must fill its shape"
-    );
+    debug_assert_eq!(shape.iter().product::<usize>(), data.len(), "a tensor's data must fill its shape");
     let bytes: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
     v1::Tensor {
         dtype: v1::DataType::F32.into(),
@@ -123,26 +119,16 @@ pub fn decode_vector(
 
 /// The error for a number that is NaN or infinite.
 pub(crate) fn not_finite(field: &str, index: usize, value: f64) -> WireError {
-    WireError::NotFinite {
-        field: field.to_owned(),
-        index,
-        value: value.to_string(),
-    }
+    WireError::NotFinite { field: field.to_owned(), index, value: value.to_string() }
 }
 
 fn check_data_type(field: &str, dtype: i32) -> Result<(), WireError> {
     match v1::DataType::try_from(dtype) {
         Ok(v1::DataType::F32) => Ok(()),
-        Ok(v1::DataType::F64) => Err(WireError::DataType {
-            field: field.to_owned(),
-            expected: "f32",
-            given: "f64",
-        }),
-        Ok(v1::DataType::Unspecified) | Err(_) => Err(WireError::UnknownEnum {
-            field: format!("{field}.dtype"),
-            kind: "DataType",
-            value: dtype,
-        }),
+        Ok(v1::DataType::F64) => Err(WireError::DataType { field: field.to_owned(), expected: "f32", given: "f64" }),
+        Ok(v1::DataType::Unspecified) | Err(_) => {
+            Err(WireError::UnknownEnum { field: format!("{field}.dtype"), kind: "DataType", value: dtype })
+        }
     }
 }
 
@@ -155,16 +141,10 @@ fn checked_shape(field: &str, given: &[u64], expected: &[Dimension], limit: usiz
             given: shape_text(given),
         });
     }
-    let bytes = given
-        .iter()
-        .try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d));
+    let bytes = given.iter().try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d));
     match bytes {
         Some(bytes) if bytes <= limit as u64 => Ok(given.iter().map(|d| *d as usize).collect()),
-        _ => Err(WireError::TooLarge {
-            field: field.to_owned(),
-            shape: shape_text(given),
-            limit,
-        }),
+        _ => Err(WireError::TooLarge { field: field.to_owned(), shape: shape_text(given), limit }),
     }
 }
 

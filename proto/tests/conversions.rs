@@ -19,12 +19,8 @@ use antiphon_proto::{WireError, ids, stream, v1};
 const CLASSES: usize = 3;
 const WIDTH: usize = 4;
 const BATCH: usize = 2;
-const LIMITS: ContributionLimits = ContributionLimits {
-    classes: CLASSES,
-    width: WIDTH,
-    batch: BATCH,
-    tensor_bytes: 4096,
-};
+const LIMITS: ContributionLimits =
+    ContributionLimits { classes: CLASSES, width: WIDTH, batch: BATCH, tensor_bytes: 4096 };
 
 fn job() -> JobId {
     "digits-1".try_into().expect("a job id")
@@ -58,18 +54,11 @@ fn with(gradient: HeadGradient<f32>) -> Contribution<f32> {
 }
 
 fn dense() -> v1::Contribution {
-    contribution::encode(
-        &turn(),
-        MicroShard::WHOLE,
-        &with(HeadGradient::Dense(matrix(CLASSES, WIDTH))),
-    )
+    contribution::encode(&turn(), MicroShard::WHOLE, &with(HeadGradient::Dense(matrix(CLASSES, WIDTH))))
 }
 
 fn factors() -> v1::Contribution {
-    let gradient = HeadGradient::Factors {
-        errors: matrix(BATCH, CLASSES),
-        features: matrix(BATCH, WIDTH),
-    };
+    let gradient = HeadGradient::Factors { errors: matrix(BATCH, CLASSES), features: matrix(BATCH, WIDTH) };
     contribution::encode(&turn(), MicroShard::WHOLE, &with(gradient))
 }
 
@@ -90,44 +79,22 @@ fn prepared() -> v1::Prepared {
     v1::Prepared {
         job: "digits-1".to_owned(),
         term: 2,
-        samples: Some(v1::SplitSizes {
-            train: 10,
-            validation: 2,
-            test: 0,
-        }),
-        parameters: vec![v1::TensorSummary {
-            name: "0.weight".to_owned(),
-            shape: vec![4, 2],
-        }],
+        samples: Some(v1::SplitSizes { train: 10, validation: 2, test: 0 }),
+        parameters: vec![v1::TensorSummary { name: "0.weight".to_owned(), shape: vec![4, 2] }],
         steps_done: 0,
     }
 }
 
 fn saved() -> PartSaved {
-    let part = Part {
-        name: "encoder-audio.safetensors".to_owned(),
-        size: 12,
-        sha256: [7; 32],
-    };
-    PartSaved {
-        job: job(),
-        term: Term(2),
-        turn: Turn(8),
-        parts: vec![part],
-    }
+    let part = Part { name: "encoder-audio.safetensors".to_owned(), size: 12, sha256: [7; 32] };
+    PartSaved { job: job(), term: Term(2), turn: Turn(8), parts: vec![part] }
 }
 
 #[test]
 fn what_is_encoded_decodes_to_the_same_bits() {
     for (message, gradient) in [
         (dense(), HeadGradient::Dense(matrix(CLASSES, WIDTH))),
-        (
-            factors(),
-            HeadGradient::Factors {
-                errors: matrix(BATCH, CLASSES),
-                features: matrix(BATCH, WIDTH),
-            },
-        ),
+        (factors(), HeadGradient::Factors { errors: matrix(BATCH, CLASSES), features: matrix(BATCH, WIDTH) }),
     ] {
         let decoded = contribution::decode(&message, &LIMITS).expect("it is sound");
         assert_eq!(decoded, (turn(), MicroShard::WHOLE, with(gradient)));
@@ -151,22 +118,14 @@ fn what_is_encoded_decodes_to_the_same_bits() {
     };
     assert_eq!(Evaluate::decode(&evaluate.encode(), CLASSES, WIDTH, 4096), Ok(evaluate));
     assert_eq!(LogitsChunk::decode(chunk().encode(), CLASSES, 2, 4096), Ok(chunk()));
-    let empty = LogitsChunk {
-        ids: vec![],
-        labels: vec![],
-        logits: None,
-        last: true,
-        ..chunk()
-    };
+    let empty = LogitsChunk { ids: vec![], labels: vec![], logits: None, last: true, ..chunk() };
     assert_eq!(LogitsChunk::decode(empty.clone().encode(), CLASSES, 2, 4096), Ok(empty));
     assert_eq!(PartSaved::try_from(v1::PartSaved::from(saved())), Ok(saved()));
 }
 
 #[test]
 fn floats_survive_bit_for_bit() {
-    let numbers: Vec<f32> = (0..4096_u32)
-        .map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9)))
-        .collect();
+    let numbers: Vec<f32> = (0..4096_u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9))).collect();
     let finite: Vec<f32> = numbers.into_iter().filter(|x| x.is_finite()).collect();
     let tensor = encode_f32(&[finite.len()], &finite);
     let (_, back) = decode_f32("t", &tensor, &[Dimension::Exactly(finite.len())], usize::MAX).expect("it is sound");
@@ -181,15 +140,9 @@ fn every_truncation_and_every_extra_byte_is_refused() {
     for length in (0..24).chain(25..40) {
         let mut bytes = sound.data.to_vec();
         bytes.resize(length, 0);
-        let tensor = v1::Tensor {
-            data: bytes.into(),
-            ..sound.clone()
-        };
+        let tensor = v1::Tensor { data: bytes.into(), ..sound.clone() };
         let error = decode_f32("t", &tensor, &expected, 4096).expect_err("the length is wrong");
-        assert!(
-            matches!(error, WireError::ByteLength { expected: 24, given, .. } if given == length),
-            "{error}"
-        );
+        assert!(matches!(error, WireError::ByteLength { expected: 24, given, .. } if given == length), "{error}");
     }
 }
 
@@ -228,10 +181,7 @@ fn oversize_is_told_apart_in_the_status() {
 
 #[test]
 fn refusals_say_which_field_and_why() {
-    let found: String = refusals()
-        .into_iter()
-        .map(|(case, error)| format!("{case}\n    {error}\n"))
-        .collect();
+    let found: String = refusals().into_iter().map(|(case, error)| format!("{case}\n    {error}\n")).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/refusals.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &found).expect("the golden file is written");
@@ -248,46 +198,33 @@ fn refusals() -> Vec<(&'static str, WireError)> {
     cases
 }
 
+type Damage = fn(&mut v1::Contribution);
+
+/// A name, and what is done to a good contribution with a dense gradient.
+const DAMAGES: [(&str, Damage); 18] = [
+    ("contribution without its turn", |c| c.turn = None),
+    ("contribution to a job with a bad name", |c| c.turn.as_mut().expect("turn").job = "../etc".to_owned()),
+    ("contribution without a gradient", |c| c.gradient = None),
+    ("contribution without bias gradient", |c| c.bias_gradient = None),
+    ("micro-shard beyond its count", |c| c.micro_shard = Some(v1::MicroShard { index: 1, count: 1 })),
+    ("no samples", |c| c.samples = 0),
+    ("more samples than a batch", |c| c.samples = 3),
+    ("more correct than samples", |c| c.correct = 3),
+    ("loss that is not a number", |c| c.loss = f64::NAN),
+    ("truncated bytes", |c| tensor(c, |t| t.data.truncate(47))),
+    ("extra bytes", |c| tensor(c, |t| t.data = [t.data.as_ref(), b"x"].concat().into())),
+    ("f64 elements", |c| tensor(c, |t| t.dtype = v1::DataType::F64.into())),
+    ("unknown element type", |c| tensor(c, |t| t.dtype = 77)),
+    ("head gradient of the wrong shape", |c| tensor(c, |t| *t = encode_f32(&[4, 3], &[0.0; 12]))),
+    ("head gradient of the wrong rank", |c| tensor(c, |t| t.shape = vec![1; 1000])),
+    ("shape that overflows", |c| tensor(c, |t| t.shape = vec![u64::MAX, u64::MAX])),
+    ("NaN in the head gradient", |c| tensor(c, |t| *t = number_at(5, f32::NAN))),
+    ("infinity in the head gradient", |c| tensor(c, |t| *t = number_at(11, f32::NEG_INFINITY))),
+];
+
 fn refused_contributions() -> Vec<(&'static str, WireError)> {
-    type Damage = fn(&mut v1::Contribution);
-    let damages: [(&str, Damage); 18] = [
-        ("contribution without its turn", |c| c.turn = None),
-        ("contribution to a job with a bad name", |c| {
-            c.turn.as_mut().expect("turn").job = "../etc".to_owned()
-        }),
-        ("contribution without a gradient", |c| c.gradient = None),
-        ("contribution without bias gradient", |c| c.bias_gradient = None),
-        ("micro-shard beyond its count", |c| {
-            c.micro_shard = Some(v1::MicroShard { index: 1, count: 1 })
-        }),
-        ("no samples", |c| c.samples = 0),
-        ("more samples than a batch", |c| c.samples = 3),
-        ("more correct than samples", |c| c.correct = 3),
-        ("loss that is not a number", |c| c.loss = f64::NAN),
-        ("truncated bytes", |c| tensor(c, |t| t.data.truncate(47))),
-        ("extra bytes", |c| {
-            tensor(c, |t| t.data = [t.data.as_ref(), b"x"].concat().into())
-        }),
-        ("f64 elements", |c| tensor(c, |t| t.dtype = v1::DataType::F64.into())),
-        ("unknown element type", |c| tensor(c, |t| t.dtype = 77)),
-        ("head gradient of the wrong shape", |c| {
-            tensor(c, |t| *t = encode_f32(&[4, 3], &[0.0; 12]))
-        }),
-        ("head gradient of the wrong rank", |c| {
-            tensor(c, |t| t.shape = vec![1; 1000])
-        }),
-        ("shape that overflows", |c| {
-            tensor(c, |t| t.shape = vec![u64::MAX, u64::MAX])
-        }),
-        ("NaN in the head gradient", |c| {
-            tensor(c, |t| *t = number_at(5, f32::NAN))
-        }),
-        ("infinity in the head gradient", |c| {
-            tensor(c, |t| *t = number_at(11, f32::NEG_INFINITY))
-        }),
-    ];
     let refuse = |message: &v1::Contribution| contribution::decode(message, &LIMITS).expect_err("it is damaged");
-    let mut cases: Vec<_> = damages
+    let mut cases: Vec<_> = DAMAGES
         .into_iter()
         .map(|(case, damage)| {
             let mut message = dense();
@@ -295,33 +232,18 @@ fn refused_contributions() -> Vec<(&'static str, WireError)> {
             (case, refuse(&message))
         })
         .collect();
-    let huge = v1::Tensor {
-        shape: vec![1 << 40, 1 << 40],
-        ..number_at(0, 0.0)
-    };
+    let huge = v1::Tensor { shape: vec![1 << 40, 1 << 40], ..number_at(0, 0.0) };
     let any = Dimension::AtMost(usize::MAX);
-    cases.push((
-        "product beyond a machine word",
-        decode_f32("t", &huge, &[any, any], usize::MAX).expect_err("2^82"),
-    ));
+    cases.push(("product beyond a machine word", decode_f32("t", &huge, &[any, any], usize::MAX).expect_err("2^82")));
     let mut half = factors();
-    half.gradient = Some(v1::contribution::Gradient::Factors(v1::Factors {
-        errors: None,
-        features: None,
-    }));
+    half.gradient = Some(v1::contribution::Gradient::Factors(v1::Factors { errors: None, features: None }));
     cases.push(("factors without errors", refuse(&half)));
     let mut uneven = factors();
     uneven.samples = 1;
     uneven.correct = 0;
     cases.push(("factors of more rows than samples", refuse(&uneven)));
-    let small = ContributionLimits {
-        tensor_bytes: 47,
-        ..LIMITS
-    };
-    cases.push((
-        "oversize tensor",
-        contribution::decode(&dense(), &small).expect_err("48 bytes"),
-    ));
+    let small = ContributionLimits { tensor_bytes: 47, ..LIMITS };
+    cases.push(("oversize tensor", contribution::decode(&dense(), &small).expect_err("48 bytes")));
     cases
 }
 
@@ -343,63 +265,14 @@ fn refused_chunks() -> Vec<(&'static str, WireError)> {
         |chunk: LogitsChunk| LogitsChunk::decode(chunk.encode(), CLASSES, 2, 4096).expect_err("the chunk is damaged");
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     vec![
-        (
-            "ids out of order",
-            refuse(LogitsChunk {
-                ids: ids(&["b", "a"]),
-                ..chunk()
-            }),
-        ),
-        (
-            "an id twice",
-            refuse(LogitsChunk {
-                ids: ids(&["a", "a"]),
-                ..chunk()
-            }),
-        ),
-        (
-            "more samples than asked for",
-            refuse(LogitsChunk {
-                ids: ids(&["a", "b", "c"]),
-                ..chunk()
-            }),
-        ),
-        (
-            "labels for half the ids",
-            refuse(LogitsChunk {
-                labels: vec![0],
-                ..chunk()
-            }),
-        ),
-        (
-            "label out of range",
-            refuse(LogitsChunk {
-                labels: vec![0, 3],
-                ..chunk()
-            }),
-        ),
-        (
-            "logits missing",
-            refuse(LogitsChunk {
-                logits: None,
-                ..chunk()
-            }),
-        ),
-        (
-            "empty chunk before the last",
-            refuse(LogitsChunk {
-                ids: vec![],
-                labels: vec![],
-                ..chunk()
-            }),
-        ),
-        (
-            "endless id",
-            refuse(LogitsChunk {
-                ids: vec!["a".to_owned(), "x".repeat(2000)],
-                ..chunk()
-            }),
-        ),
+        ("ids out of order", refuse(LogitsChunk { ids: ids(&["b", "a"]), ..chunk() })),
+        ("an id twice", refuse(LogitsChunk { ids: ids(&["a", "a"]), ..chunk() })),
+        ("more samples than asked for", refuse(LogitsChunk { ids: ids(&["a", "b", "c"]), ..chunk() })),
+        ("labels for half the ids", refuse(LogitsChunk { labels: vec![0], ..chunk() })),
+        ("label out of range", refuse(LogitsChunk { labels: vec![0, 3], ..chunk() })),
+        ("logits missing", refuse(LogitsChunk { logits: None, ..chunk() })),
+        ("empty chunk before the last", refuse(LogitsChunk { ids: vec![], labels: vec![], ..chunk() })),
+        ("endless id", refuse(LogitsChunk { ids: vec!["a".to_owned(), "x".repeat(2000)], ..chunk() })),
     ]
 }
 
@@ -411,40 +284,21 @@ fn refused_others() -> Vec<(&'static str, WireError)> {
         device,
     };
     let refuse = |register| Register::try_from(register).expect_err("it is damaged");
-    let empty = v1::Prepared {
-        samples: Some(v1::SplitSizes::default()),
-        ..prepared()
-    };
+    let empty = v1::Prepared { samples: Some(v1::SplitSizes::default()), ..prepared() };
     let mut path = v1::PartSaved::from(saved());
     path.parts[0].name = "../head.safetensors".to_owned();
     let mut hash = v1::PartSaved::from(saved());
     hash.parts[0].sha256.pop();
-    let grant = v1::Grant {
-        turn: Some((&turn()).into()),
-        progress: -1.0,
-        ..v1::Grant::default()
-    };
+    let grant = v1::Grant { turn: Some((&turn()).into()), progress: -1.0, ..v1::Grant::default() };
     vec![
-        (
-            "envelope with nothing in it",
-            stream::open(v1::WorkerMessage { message: None }).expect_err("empty"),
-        ),
+        ("envelope with nothing in it", stream::open(v1::WorkerMessage { message: None }).expect_err("empty")),
         ("worker without a name", refuse(register("", "cpu".to_owned()))),
-        (
-            "worker with an endless name",
-            refuse(register(&"w".repeat(100_000), "cpu".to_owned())),
-        ),
+        ("worker with an endless name", refuse(register(&"w".repeat(100_000), "cpu".to_owned()))),
         ("endless device", refuse(register("w", "x".repeat(100_000)))),
         ("nothing to train on", Prepared::try_from(empty).expect_err("0 samples")),
-        (
-            "part outside the checkpoint",
-            PartSaved::try_from(path).expect_err("a path"),
-        ),
+        ("part outside the checkpoint", PartSaved::try_from(path).expect_err("a path")),
         ("hash of 31 bytes", PartSaved::try_from(hash).expect_err("short")),
-        (
-            "grant without a head",
-            Grant::decode(&grant, CLASSES, WIDTH, 4096).expect_err("no weight"),
-        ),
+        ("grant without a head", Grant::decode(&grant, CLASSES, WIDTH, 4096).expect_err("no weight")),
         ("unknown split", ids::split("evaluate.split", 9).expect_err("9")),
     ]
 }

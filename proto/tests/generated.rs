@@ -4,11 +4,7 @@ use std::path::Path;
 
 use prost::Message;
 
-const FILES: [&str; 3] = [
-    "antiphon/v1/tensor.proto",
-    "antiphon/v1/training.proto",
-    "antiphon/v1/job.proto",
-];
+const FILES: [&str; 3] = ["antiphon/v1/tensor.proto", "antiphon/v1/training.proto", "antiphon/v1/job.proto"];
 
 #[test]
 fn generated_code_is_up_to_date() {

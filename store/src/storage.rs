@@ -117,7 +117,9 @@ impl Store {
                 Ok(path) => local(url, &path),
                 Err(()) => Err(StorageError::NoBucket { url: url.to_owned() }),
             },
-            "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "http" | "https" => remote(url, &parsed),
+            "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "http" | "https" => {
+                remote(url, &parsed)
+            }
             scheme => Err(StorageError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() }),
         }
     }
@@ -137,11 +139,7 @@ impl Store {
     /// The place called `name` below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        Self {
-            objects: Arc::clone(&self.objects),
-            prefix: self.prefix.clone().join(name),
-            base: self.base.clone(),
-        }
+        Self { objects: Arc::clone(&self.objects), prefix: self.prefix.clone().join(name), base: self.base.clone() }
     }
 
     /// The object called `name` in this place.
@@ -170,20 +168,12 @@ pub fn install_crypto_provider() {
 }
 
 fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
-    let absolute = std::path::absolute(path).map_err(|source| StorageError::WorkingFolder {
-        url: url.to_owned(),
-        source,
-    })?;
-    let prefix = Path::from_absolute_path(without_dots(&absolute)).map_err(|source| StorageError::Path {
-        url: url.to_owned(),
-        source,
-    })?;
+    let absolute =
+        std::path::absolute(path).map_err(|source| StorageError::WorkingFolder { url: url.to_owned(), source })?;
+    let prefix = Path::from_absolute_path(without_dots(&absolute))
+        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
     let objects = LocalFileSystem::new().with_fsync(true);
-    Ok(Store {
-        objects: Arc::new(objects),
-        prefix,
-        base: "/".to_owned(),
-    })
+    Ok(Store { objects: Arc::new(objects), prefix, base: "/".to_owned() })
 }
 
 /// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
@@ -204,8 +194,8 @@ fn without_dots(path: &std::path::Path) -> PathBuf {
 fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
     let host = parsed.host_str().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| StorageError::NoBucket { url: url.to_owned() })?;
-    let prefix = Path::from_url_path(parsed.path())
-        .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
+    let prefix =
+        Path::from_url_path(parsed.path()).map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
     let root = &parsed[..Position::BeforePath];
     let objects: Arc<dyn ObjectStore> = if parsed.scheme() == "memory" {
         memory(host)
@@ -228,7 +218,11 @@ fn served(root: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>
     install_crypto_provider();
     let (key, connect) = (ClientConfigKey::ConnectTimeout, format!("{} seconds", CONNECT.as_secs()));
     let retry = RetryConfig {
-        backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 },
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(2),
+            base: 2.0,
+        },
         max_retries: 5,
         retry_timeout: Duration::from_secs(30),
     };
@@ -260,14 +254,14 @@ pub fn reason(error: &object_store::Error) -> String {
     match error {
         Error::NotFound { .. } => "there is no such object".to_owned(),
         Error::AlreadyExists { .. } | Error::Precondition { .. } => "it exists already".to_owned(),
-        Error::PermissionDenied { .. } => {
-            "access was denied; give these credentials the right to do it".to_owned()
-        }
+        Error::PermissionDenied { .. } => "access was denied; give these credentials the right to do it".to_owned(),
         Error::Unauthenticated { .. } => {
             "the credentials were not accepted; set the credentials of this store in the environment".to_owned()
         }
         other => match innermost(other).strip_prefix("Server returned non-2xx status code: ") {
-            Some(answer) => format!("the server answered {answer}; check the bucket and the credentials in the environment"),
+            Some(answer) => {
+                format!("the server answered {answer}; check the bucket and the credentials in the environment")
+            }
             None => {
                 format!("{}; check that the address is right and the store can be reached from here", innermost(other))
             }
@@ -302,30 +296,28 @@ mod tests {
     #[test]
     fn web_servers_are_opened_to_read() {
         let store = Store::open_to_read("http://host:8080/data/train.parquet").expect("it opens");
-        assert_eq!((store.url().as_str(), store.prefix().as_ref()), ("http://host:8080/data/train.parquet", "data/train.parquet"));
+        assert_eq!(
+            (store.url().as_str(), store.prefix().as_ref()),
+            ("http://host:8080/data/train.parquet", "data/train.parquet")
+        );
     }
 
     #[test]
     fn relative_paths_are_made_absolute() {
         let store = Store::open("./runs/../other").expect("a path opens");
-        let expected = std::env::current_dir()
-            .expect("there is a working folder")
-            .join("other");
+        let expected = std::env::current_dir().expect("there is a working folder").join("other");
         assert_eq!(std::path::Path::new(&store.url()), expected);
     }
 
     #[test]
     fn what_cannot_be_opened_says_what_and_what_to_do() {
         let message = |url: &str| Store::open(url).expect_err(url).to_string();
+        assert_eq!(message("ftp://host/x"), format!("`ftp://host/x`: there is no store for `ftp://`; use {SCHEMES}"));
+        assert_eq!(message("memory:///x"), format!("`memory:///x` names no bucket, container or store; use {SCHEMES}"));
         assert_eq!(
-            message("ftp://host/x"),
-            format!("`ftp://host/x`: there is no store for `ftp://`; use {SCHEMES}")
+            message("https://host/x"),
+            format!("`https://host/x` can be read but not written to; use {SCHEMES}")
         );
-        assert_eq!(
-            message("memory:///x"),
-            format!("`memory:///x` names no bucket, container or store; use {SCHEMES}")
-        );
-        assert_eq!(message("https://host/x"), format!("`https://host/x` can be read but not written to; use {SCHEMES}"));
         assert!(message("s3://[").contains("is not a URL"), "{}", message("s3://["));
     }
 }

@@ -112,17 +112,12 @@ impl Coordinator {
         if let Some(newest) = store.list().await?.last().copied()
             && begins_at.is_none_or(|turn| newest > turn)
         {
-            return Err(SubmitError::Beyond {
-                folder: store.url(),
-                newest: newest.0,
-            });
+            return Err(SubmitError::Beyond { folder: store.url(), newest: newest.0 });
         }
         if let Some(checkpoint) = &resume {
             check_modalities(checkpoint, &spec)?;
         }
-        let after = resume
-            .as_ref()
-            .map_or(Term(0), |checkpoint| checkpoint.manifest().term.next());
+        let after = resume.as_ref().map_or(Term(0), |checkpoint| checkpoint.manifest().term.next());
         Ok(JobConfig {
             id: job.clone(),
             spec,
@@ -155,15 +150,7 @@ impl Coordinator {
         let handle = (self.spawn)(config);
         self.pool.add_job(job.clone(), &modalities, handle.inbox.clone());
         let abort = handle.task.abort_handle();
-        let held = Held {
-            name,
-            term,
-            inbox: handle.inbox,
-            status: handle.status,
-            events,
-            abort,
-            ended: None,
-        };
+        let held = Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);
         self.running.send_modify(|running| *running += 1);
@@ -188,11 +175,7 @@ fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
 fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
     let part = |modality: &ModalityName| format!("encoder-{modality}.safetensors");
     let manifest = checkpoint.manifest();
-    if spec
-        .modalities
-        .iter()
-        .all(|modality| manifest.parts.contains_key(&part(&modality.name)))
-    {
+    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&part(&modality.name))) {
         return Ok(());
     }
     let encoder = |name: &String| {
@@ -201,9 +184,5 @@ fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), Submi
     };
     let theirs: Vec<String> = manifest.parts.keys().filter_map(encoder).collect();
     let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
-    Err(SubmitError::OtherModalities {
-        checkpoint: checkpoint.url(),
-        theirs: theirs.join(", "),
-        ours: ours.join(", "),
-    })
+    Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
 }

@@ -181,7 +181,9 @@ fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), String> {
         if before == now {
             return Ok(());
         }
-        Err(format!("it was written with {what} {before}, and the job has {now}; they must be the same to go on from it"))
+        Err(format!(
+            "it was written with {what} {before}, and the job has {now}; they must be the same to go on from it"
+        ))
     };
     let names = |spec: &JobSpec| {
         let names: Vec<&str> = spec.modalities.iter().map(|m| m.name.as_str()).collect();
@@ -192,11 +194,7 @@ fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), String> {
     differ("labels.classes", format!("{:?}", before.labels.classes), format!("{:?}", now.labels.classes))?;
     differ("head.width", before.head.width.to_string(), now.head.width.to_string())?;
     differ("schedule.batch", before.schedule.batch.to_string(), now.schedule.batch.to_string())?;
-    differ(
-        "schedule.turn_batches",
-        before.schedule.turn_batches.to_string(),
-        now.schedule.turn_batches.to_string(),
-    )?;
+    differ("schedule.turn_batches", before.schedule.turn_batches.to_string(), now.schedule.turn_batches.to_string())?;
     differ("schedule.order", format!("{:?}", before.schedule.order), format!("{:?}", now.schedule.order))
 }
 
@@ -221,6 +219,7 @@ async fn decode_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHe
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
         Ok::<_, String>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
-    let parts = HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
+    let parts =
+        HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
     SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| error.to_string())
 }

@@ -81,13 +81,7 @@ impl Job {
     }
 
     /// Projects the contribution and steps the head: the one place where a turn's gradient meets the shared head.
-    fn apply(
-        &mut self,
-        turn: &TurnRef,
-        modality: &ModalityName,
-        progress: Progress,
-        alpha: f64,
-    ) -> Result<(), String> {
+    fn apply(&mut self, turn: &TurnRef, modality: &ModalityName, progress: Progress, alpha: f64) -> Result<(), String> {
         let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
         let optimizer = &self.spec.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);

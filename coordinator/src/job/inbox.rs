@@ -87,14 +87,20 @@ impl Job {
     fn prepared(&mut self, worker: &WorkerId, message: v1::Prepared) -> Result<(), Refusal> {
         let prepared = Prepared::try_from(message).map_err(Refusal::malformed)?;
         self.same_term(prepared.term)?;
-        if let Some(member) = self.members.get_mut(worker) {
-            member.parameters = prepared.parameters.iter().map(|(_, shape)| shape.iter().product::<u64>()).sum();
-        }
-        let samples =
-            SplitSizes { train: prepared.train, validation: prepared.validation, test: prepared.test };
+        let samples = SplitSizes { train: prepared.train, validation: prepared.validation, test: prepared.test };
         info!(job = %self.id, %worker, ?samples, "prepared");
+        // Before the machine hears of it, because the last worker to be prepared starts the job, which tells of all of them.
+        let before = self.set_parameters(worker, prepared.parameters);
         let input = Input::Prepared { worker: worker.clone(), samples, steps_done: prepared.steps_done };
-        Ok(self.try_give(input)?)
+        self.try_give(input).map_err(|rejected| {
+            self.set_parameters(worker, before);
+            rejected.into()
+        })
+    }
+
+    /// Notes how many numbers a worker's encoder has; hands over what was noted before.
+    fn set_parameters(&mut self, worker: &WorkerId, parameters: u64) -> u64 {
+        self.members.get_mut(worker).map_or(0, |member| std::mem::replace(&mut member.parameters, parameters))
     }
 
     /// The tensors are checked in full before the machine hears of them: nothing is half applied.

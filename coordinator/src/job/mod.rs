@@ -162,11 +162,7 @@ impl Job {
         Ok((job, completed))
     }
 
-    async fn run(
-        mut self,
-        mut inputs: mpsc::Receiver<JobInput>,
-        mut completions: mpsc::UnboundedReceiver<Completion>,
-    ) {
+    async fn run(mut self, mut inputs: mpsc::Receiver<JobInput>, mut completions: mpsc::UnboundedReceiver<Completion>) {
         self.report();
         while self.machine.outcome().is_none() {
             let deadline = self.machine.next_deadline().map(|(at, _)| self.origin + at.since(Time(0)).to_std());

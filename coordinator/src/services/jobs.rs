@@ -33,9 +33,7 @@ impl JobService for Jobs {
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
         let view = self.coordinator.job(&job_id(&request.get_ref().job)?)?;
-        Ok(Response::new(v1::GetJobResponse {
-            status: Some(view.into()),
-        }))
+        Ok(Response::new(v1::GetJobResponse { status: Some(view.into()) }))
     }
 
     async fn list_jobs(
@@ -56,21 +54,13 @@ impl JobService for Jobs {
 
     async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
         let view = self.coordinator.stop(&job_id(&request.get_ref().job)?).await?;
-        Ok(Response::new(v1::StopJobResponse {
-            status: Some(view.into()),
-        }))
+        Ok(Response::new(v1::StopJobResponse { status: Some(view.into()) }))
     }
 }
 
 async fn next_event(mut watcher: EventWatcher) -> Option<(Result<v1::JobEvent, Status>, EventWatcher)> {
     let event = watcher.next().await?;
-    Some((
-        Ok(v1::JobEvent {
-            number: event.number,
-            json: event.json.to_string(),
-        }),
-        watcher,
-    ))
+    Some((Ok(v1::JobEvent { number: event.number, json: event.json.to_string() }), watcher))
 }
 
 fn job_id(text: &str) -> Result<JobId, WireError> {
@@ -79,11 +69,7 @@ fn job_id(text: &str) -> Result<JobId, WireError> {
 
 fn submission(request: v1::SubmitJobRequest) -> Result<Submission, WireError> {
     let job = request.job.as_deref().map(job_id).transpose()?;
-    Ok(Submission {
-        specification: request.specification,
-        job,
-        resume: request.resume,
-    })
+    Ok(Submission { specification: request.specification, job, resume: request.resume })
 }
 
 impl From<JobView> for v1::JobStatus {

@@ -31,9 +31,7 @@ impl TrainingService for Training {
         let mut inbound = request.into_inner();
         let register = first_message(&mut inbound).await?;
         if self.coordinator.is_stopping() {
-            return Err(Status::unavailable(
-                "the coordinator is shutting down and takes no workers",
-            ));
+            return Err(Status::unavailable("the coordinator is shutting down and takes no workers"));
         }
         tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "worker");
         let registration = self.coordinator.pool().register(register.worker, register.modality)?;
@@ -54,13 +52,8 @@ impl Training {
         outbound
             .try_send(coordinator_message::Message::Registered(registered).into())
             .expect("a new channel has room for one message");
-        let session = Session {
-            registration,
-            inbound,
-            outbound,
-            silence: config.silence(),
-            closing: self.closing.clone(),
-        };
+        let session =
+            Session { registration, inbound, outbound, silence: config.silence(), closing: self.closing.clone() };
         tokio::spawn(session.run(ended));
         Box::pin(stream::unfold(Some((queued, end)), next_message))
     }

@@ -101,7 +101,10 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
         ("prepared-in-another-term", Message::Prepared(v1::Prepared { term: 3, ..prepared(job()) })),
         ("prepared-for-a-bad-job", Message::Prepared(prepared("../..".to_owned()))),
         ("heartbeat-of-a-bad-job", Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0 })),
-        ("failed-in-another-job", Message::Failed(v1::Failed { job: "other".to_owned(), term: 1, reason: String::new() })),
+        (
+            "failed-in-another-job",
+            Message::Failed(v1::Failed { job: "other".to_owned(), term: 1, reason: String::new() }),
+        ),
         ("logits-unasked", Message::Logits(logits.clone())),
         ("logits-without-labels", Message::Logits(v1::LogitsChunk { ids: vec!["x".to_owned()], ..logits })),
         ("parts-unasked", saved(vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")])),
@@ -109,6 +112,27 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
         ("parts-of-the-head", saved(vec![part("head.safetensors")])),
         ("parts-elsewhere", saved(vec![part("../manifest.json")])),
         ("parts-none", saved(vec![])),
+    ]
+}
+
+fn bad_preparations(job: &str) -> Vec<(&'static str, Message)> {
+    let prepared = || prepared(job.to_owned());
+    let sizes = |train| Some(v1::SplitSizes { train, validation: 0, test: 0 });
+    let shapes = |shapes: &[[u64; 2]]| {
+        shapes.iter().map(|shape| v1::TensorSummary { name: "w".to_owned(), shape: shape.to_vec() }).collect()
+    };
+    vec![
+        ("prepared-without-training", Message::Prepared(v1::Prepared { samples: sizes(0), ..prepared() })),
+        ("prepared-with-all-samples", Message::Prepared(v1::Prepared { samples: sizes(u64::MAX), ..prepared() })),
+        ("prepared-by-another", Message::Prepared(v1::Prepared { steps_done: 7, ..prepared() })),
+        (
+            "prepared-beyond-counting",
+            Message::Prepared(v1::Prepared { parameters: shapes(&[[1 << 33, 1 << 33]]), ..prepared() }),
+        ),
+        (
+            "prepared-beyond-adding",
+            Message::Prepared(v1::Prepared { parameters: shapes(&[[1, u64::MAX], [1, 1]]), ..prepared() }),
+        ),
     ]
 }
 
@@ -127,9 +151,12 @@ async fn abuse_is_answered_and_changes_nothing() {
     let job = server.submit(TINY, "abused").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
+    let mut answers = Vec::new();
+    for (name, message) in bad_preparations(&job) {
+        answers.push((name, rejected(&mut b, message).await));
+    }
     b.answer(assigned).await;
     let grant = a.work_until_granted().await;
-    let mut answers = Vec::new();
     let mut good = a.step(&grant);
     for (name, abuse) in CONTRIBUTIONS {
         let mut bad = good.clone();

@@ -133,7 +133,8 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
         let length = rng::below(&mut random, 200) as usize;
         let bytes: Vec<u8> = (0..length).map(|_| rng::below(&mut random, 256) as u8).collect();
         // Some are messages by chance, and are answered; nothing is sent after them, so a broken one ends the stream.
-        let ended = ends_by(&server, &format!("random-{at}"), vec![Bytes::from(bytes), Bytes::from_static(b"\xff")]).await;
+        let ended =
+            ends_by(&server, &format!("random-{at}"), vec![Bytes::from(bytes), Bytes::from_static(b"\xff")]).await;
         assert!(ended.is_some(), "garbage {at} was taken");
     }
     tokio::join!(a.work(), b.work());

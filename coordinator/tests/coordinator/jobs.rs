@@ -21,9 +21,7 @@ pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
 pub(crate) async fn parts(url: &str) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
     let mut parts = Vec::new();
-    for name in
-        ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"]
-    {
+    for name in ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"] {
         let bytes = checkpoint.part(name).await.expect("the part is sound");
         parts.push((name.to_owned(), bytes.to_vec()));
     }

@@ -69,7 +69,12 @@ impl Server {
         self.submit_from(specification, job, None).await
     }
 
-    pub(crate) async fn submit_from(&self, specification: &str, job: &str, resume: Option<String>) -> Result<String, Status> {
+    pub(crate) async fn submit_from(
+        &self,
+        specification: &str,
+        job: &str,
+        resume: Option<String>,
+    ) -> Result<String, Status> {
         let request =
             v1::SubmitJobRequest { specification: specification.to_owned(), job: Some(job.to_owned()), resume };
         Ok(self.jobs().await.submit_job(request).await?.into_inner().job)
@@ -100,7 +105,8 @@ impl Server {
 
     /// Waits until the coordinator has noticed that all workers are gone: a job begun before could be lent one of them.
     pub(crate) async fn nobody_is_registered(&self) {
-        let registered = || ["a", "b"].map(|name| self.coordinator.pool().counts(&name.try_into().expect("a name")).registered);
+        let registered =
+            || ["a", "b"].map(|name| self.coordinator.pool().counts(&name.try_into().expect("a name")).registered);
         let poll = async {
             while registered() != [0, 0] {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -212,8 +212,9 @@ impl TurnMachine {
         match self.spec.schedule.length {
             Length::Turns(turns) => turns,
             Length::Epochs(epochs) => {
-                let left = epochs.saturating_sub(self.position.epoch) * self.position.plan.turns();
-                self.position.turn.0 - self.position.turn_in_epoch.min(self.position.turn.0) + left
+                let left = epochs.saturating_sub(self.position.epoch).saturating_mul(self.position.plan.turns());
+                let before = self.position.turn.0 - self.position.turn_in_epoch.min(self.position.turn.0);
+                before.saturating_add(left)
             }
         }
     }

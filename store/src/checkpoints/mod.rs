@@ -93,9 +93,7 @@ impl CheckpointStore {
     /// The checkpoints of the job whose folder this is.
     #[must_use]
     pub fn new(job_folder: &Store) -> Self {
-        Self {
-            folder: job_folder.child(FOLDER),
-        }
+        Self { folder: job_folder.child(FOLDER) }
     }
 
     /// URL of the folder of all checkpoints.
@@ -116,10 +114,7 @@ impl CheckpointStore {
     /// The store refuses it.
     pub async fn write_part(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<PartEntry, CheckpointError> {
         let place = self.place(turn);
-        let entry = PartEntry {
-            size: bytes.len() as u64,
-            sha256: sha256(&bytes),
-        };
+        let entry = PartEntry { size: bytes.len() as u64, sha256: sha256(&bytes) };
         let put = place.objects().put(&place.object(name), PutPayload::from(bytes)).await;
         put.map_err(|source| request("write", &place, name, source))?;
         Ok(entry)
@@ -132,10 +127,7 @@ impl CheckpointStore {
     /// A part is not there or not as long as the manifest says; the checkpoint has another manifest already; the store
     /// refuses it.
     pub async fn complete(&self, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
-        let checkpoint = Checkpoint {
-            place: self.place(manifest.turn),
-            manifest: manifest.clone(),
-        };
+        let checkpoint = Checkpoint { place: self.place(manifest.turn), manifest: manifest.clone() };
         for (name, entry) in &manifest.parts {
             checkpoint.check_size(name, entry).await?;
         }
@@ -193,28 +185,13 @@ impl CheckpointStore {
 
     /// Every object below the folder that lies where a checkpoint's would, with its turn and its name.
     async fn objects(&self) -> Result<Vec<(Path, Turn, String)>, CheckpointError> {
-        let listed = self
-            .folder
-            .objects()
-            .list(Some(self.folder.prefix()))
-            .try_collect::<Vec<_>>()
-            .await;
-        let listed = listed.map_err(|source| CheckpointError::Request {
-            doing: "list",
-            url: self.url(),
-            source,
-        })?;
-        Ok(listed
-            .into_iter()
-            .filter_map(|object| self.locate(object.location))
-            .collect())
+        let listed = self.folder.objects().list(Some(self.folder.prefix())).try_collect::<Vec<_>>().await;
+        let listed = listed.map_err(|source| CheckpointError::Request { doing: "list", url: self.url(), source })?;
+        Ok(listed.into_iter().filter_map(|object| self.locate(object.location)).collect())
     }
 
     fn locate(&self, path: Path) -> Option<(Path, Turn, String)> {
-        let rest: Vec<String> = path
-            .prefix_match(self.folder.prefix())?
-            .map(|p| p.as_ref().to_owned())
-            .collect();
+        let rest: Vec<String> = path.prefix_match(self.folder.prefix())?.map(|p| p.as_ref().to_owned()).collect();
         let [turn, name] = <[String; 2]>::try_from(rest).ok()?;
         let digits = turn.len() >= 8 && turn.bytes().all(|b| b.is_ascii_digit());
         Some((path, Turn(turn.parse().ok().filter(|_| digits)?), name))
@@ -266,14 +243,9 @@ impl Checkpoint {
     /// The manifest has no such part, the store does not give it, or it is damaged.
     pub async fn part(&self, name: &str) -> Result<Bytes, CheckpointError> {
         let entry = self.manifest.parts.get(name);
-        let entry = entry.ok_or_else(|| CheckpointError::NoPart {
-            url: self.url(),
-            part: name.to_owned(),
-        })?;
+        let entry = entry.ok_or_else(|| CheckpointError::NoPart { url: self.url(), part: name.to_owned() })?;
         self.check_size(name, entry).await?;
-        let bytes = read(&self.place, name)
-            .await
-            .map_err(|source| request("read", &self.place, name, source))?;
+        let bytes = read(&self.place, name).await.map_err(|source| request("read", &self.place, name, source))?;
         self.compare(name, "size", bytes.len() as u64, entry.size)?;
         self.compare(name, "SHA-256", sha256(&bytes), entry.sha256)?;
         Ok(bytes)
@@ -287,10 +259,8 @@ impl Checkpoint {
             }
             Err(source) => return Err(request("read", &place, MANIFEST, source)),
         };
-        let manifest = Manifest::from_json(&bytes).map_err(|reason| CheckpointError::Manifest {
-            url: child_url(&place, MANIFEST),
-            reason,
-        })?;
+        let manifest = Manifest::from_json(&bytes)
+            .map_err(|reason| CheckpointError::Manifest { url: child_url(&place, MANIFEST), reason })?;
         Ok(Self { place, manifest })
     }
 
@@ -317,12 +287,7 @@ impl Checkpoint {
             return Ok(());
         }
         let (given, expected) = (given.to_string(), expected.to_string());
-        Err(CheckpointError::Damaged {
-            url: child_url(&self.place, name),
-            what,
-            given,
-            expected,
-        })
+        Err(CheckpointError::Damaged { url: child_url(&self.place, name), what, given, expected })
     }
 }
 
@@ -344,9 +309,5 @@ fn child_url(place: &Store, name: &str) -> String {
 }
 
 fn request(doing: &'static str, place: &Store, name: &str, source: object_store::Error) -> CheckpointError {
-    CheckpointError::Request {
-        doing,
-        url: child_url(place, name),
-        source,
-    }
+    CheckpointError::Request { doing, url: child_url(place, name), source }
 }

@@ -35,11 +35,8 @@ impl CheckpointStore {
     /// The store does not answer, or a manifest is not one: then nothing is removed.
     pub async fn collect_garbage(&self, in_progress: Option<Turn>) -> Result<usize, CheckpointError> {
         let objects = self.objects().await?;
-        let complete: BTreeSet<Turn> = objects
-            .iter()
-            .filter(|(_, _, name)| name == MANIFEST)
-            .map(|(_, turn, _)| *turn)
-            .collect();
+        let complete: BTreeSet<Turn> =
+            objects.iter().filter(|(_, _, name)| name == MANIFEST).map(|(_, turn, _)| *turn).collect();
         let Some(newest) = complete.last() else { return Ok(0) };
         let mut named = BTreeSet::new();
         for turn in &complete {
@@ -60,11 +57,7 @@ impl CheckpointStore {
             match self.folder.objects().delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(source) => {
-                    return Err(CheckpointError::Request {
-                        doing: "remove",
-                        url: path.to_string(),
-                        source,
-                    });
+                    return Err(CheckpointError::Request { doing: "remove", url: path.to_string(), source });
                 }
             }
         }

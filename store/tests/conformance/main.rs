@@ -19,16 +19,8 @@ async fn memory_conforms() {
 
 #[tokio::test]
 async fn memory_is_shared_by_name() {
-    write(
-        &CheckpointStore::new(&Store::open("memory://one/j").expect("it opens")),
-        1,
-    )
-    .await;
-    let newest = async |url: &str| {
-        CheckpointStore::new(&Store::open(url).expect("it opens"))
-            .newest()
-            .await
-    };
+    write(&CheckpointStore::new(&Store::open("memory://one/j").expect("it opens")), 1).await;
+    let newest = async |url: &str| CheckpointStore::new(&Store::open(url).expect("it opens")).newest().await;
     assert!(newest("memory://one/j").await.expect("it lists").is_some());
     assert!(newest("memory://other/j").await.expect("it lists").is_none());
 }

@@ -29,22 +29,12 @@ fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifest {
 
 pub(crate) async fn write(store: &CheckpointStore, turn: u64) -> Checkpoint {
     let bytes = Bytes::from(format!("head at {turn}"));
-    let entry = store
-        .write_part(Turn(turn), HEAD, bytes)
-        .await
-        .expect("the part is written");
-    store
-        .complete(&manifest(turn, BTreeMap::from([(HEAD.to_owned(), entry)])))
-        .await
-        .expect("the manifest is written")
+    let entry = store.write_part(Turn(turn), HEAD, bytes).await.expect("the part is written");
+    store.complete(&manifest(turn, BTreeMap::from([(HEAD.to_owned(), entry)]))).await.expect("the manifest is written")
 }
 
 async fn put(place: &Store, name: &str, text: &'static str) {
-    place
-        .objects()
-        .put(&place.object(name), PutPayload::from(text))
-        .await
-        .expect("the object is written");
+    place.objects().put(&place.object(name), PutPayload::from(text)).await.expect("the object is written");
 }
 
 /// Every test of the suite, each in a folder of its own below `root`.
@@ -73,20 +63,11 @@ async fn a_checkpoint_is_read_as_it_was_written(folder: &Store) {
 async fn a_checkpoint_exists_when_its_manifest_does(folder: &Store) {
     let store = CheckpointStore::new(folder);
     assert!(store.newest().await.expect("an empty folder lists").is_none());
-    let entry = store
-        .write_part(Turn(3), HEAD, Bytes::from_static(b"part"))
-        .await
-        .expect("it is written");
+    let entry = store.write_part(Turn(3), HEAD, Bytes::from_static(b"part")).await.expect("it is written");
     assert_eq!(store.list().await.expect("it lists"), []);
-    let early = manifest(
-        3,
-        BTreeMap::from([(HEAD.to_owned(), entry), ("missing.safetensors".to_owned(), entry)]),
-    );
+    let early = manifest(3, BTreeMap::from([(HEAD.to_owned(), entry), ("missing.safetensors".to_owned(), entry)]));
     let error = store.complete(&early).await.expect_err("a part is missing");
-    assert!(
-        matches!(error, CheckpointError::Request { doing: "read", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, CheckpointError::Request { doing: "read", .. }), "{error}");
     assert_eq!(store.list().await.expect("it lists"), []);
     write(&store, 3).await;
     assert_eq!(store.list().await.expect("it lists"), [Turn(3)]);
@@ -100,10 +81,7 @@ async fn a_manifest_is_written_once(folder: &Store) {
     other.term = Term(2);
     let error = store.complete(&other).await.expect_err("it is there already");
     assert!(matches!(error, CheckpointError::Exists { .. }), "{error}");
-    assert_eq!(
-        store.open(Turn(5)).await.expect("it opens").manifest(),
-        first.manifest()
-    );
+    assert_eq!(store.open(Turn(5)).await.expect("it opens").manifest(), first.manifest());
 }
 
 async fn damage_is_found(folder: &Store) {
@@ -112,10 +90,7 @@ async fn damage_is_found(folder: &Store) {
     let place = Store::open(&checkpoint.url()).expect("its own URL opens");
     let refused = async |what: &str| {
         let error = checkpoint.part(HEAD).await.expect_err(what);
-        assert!(
-            matches!(&error, CheckpointError::Damaged { what: found, .. } if *found == what),
-            "{error}"
-        );
+        assert!(matches!(&error, CheckpointError::Damaged { what: found, .. } if *found == what), "{error}");
         let error = checkpoint.part("other").await.expect_err("no such part");
         assert!(matches!(error, CheckpointError::NoPart { .. }), "{error}");
     };
@@ -137,16 +112,9 @@ async fn the_last_and_the_best_are_kept(folder: &Store) {
     }
     assert_eq!(store.retain(2, Some(Turn(10))).await.expect("it clears up"), [Turn(20)]);
     assert_eq!(store.list().await.expect("it lists"), [Turn(10), Turn(30), Turn(40)]);
-    assert_eq!(
-        store.retain(2, Some(Turn(10))).await.expect("again changes nothing"),
-        []
-    );
+    assert_eq!(store.retain(2, Some(Turn(10))).await.expect("again changes nothing"), []);
     assert_eq!(store.retain(0, None).await.expect("it clears up"), [Turn(10), Turn(30)]);
-    let newest = store
-        .newest()
-        .await
-        .expect("it lists")
-        .expect("the last is always kept");
+    let newest = store.newest().await.expect("it lists").expect("the last is always kept");
     assert_eq!(newest.part(HEAD).await.expect("the part is sound"), "head at 40");
 }
 
@@ -155,46 +123,22 @@ async fn garbage_is_what_no_manifest_names(folder: &Store) {
     put(&folder.child("checkpoints"), "notes.txt", "not a checkpoint's").await;
     put(folder, "job.json", "beside the checkpoints").await;
     for turn in [1, 2, 9] {
-        store
-            .write_part(Turn(turn), HEAD, Bytes::from_static(b"half"))
-            .await
-            .expect("it is written");
+        store.write_part(Turn(turn), HEAD, Bytes::from_static(b"half")).await.expect("it is written");
     }
     assert_eq!(store.collect_garbage(None).await.expect("nothing is complete"), 0);
     let checkpoint = write(&store, 5).await;
-    put(
-        &Store::open(&checkpoint.url()).expect("it opens"),
-        "stranger",
-        "unnamed",
-    )
-    .await;
-    assert_eq!(
-        store
-            .collect_garbage(Some(Turn(2)))
-            .await
-            .expect("1 and the stranger go"),
-        2
-    );
+    put(&Store::open(&checkpoint.url()).expect("it opens"), "stranger", "unnamed").await;
+    assert_eq!(store.collect_garbage(Some(Turn(2))).await.expect("1 and the stranger go"), 2);
     assert_eq!(store.collect_garbage(None).await.expect("2 goes"), 1);
     assert_eq!(checkpoint.part(HEAD).await.expect("the part is there"), "head at 5");
     write(&store, 9).await;
     for (place, name) in [(folder.child("checkpoints"), "notes.txt"), (folder.clone(), "job.json")] {
-        place
-            .objects()
-            .head(&place.object(name))
-            .await
-            .expect("what is not a checkpoint's is left alone");
+        place.objects().head(&place.object(name)).await.expect("what is not a checkpoint's is left alone");
     }
 }
 
 async fn what_is_not_there_is_named(folder: &Store) {
-    let error = Checkpoint::open_url(&folder.url())
-        .await
-        .expect_err("the folder is empty")
-        .to_string();
-    let expected = format!(
-        "there is no complete checkpoint in `{}`: no folder in it holds a {MANIFEST}",
-        folder.url()
-    );
+    let error = Checkpoint::open_url(&folder.url()).await.expect_err("the folder is empty").to_string();
+    let expected = format!("there is no complete checkpoint in `{}`: no folder in it holds a {MANIFEST}", folder.url());
     assert_eq!(error, expected);
 }

@@ -1,9 +1,9 @@
 //! The conformance suite over S3: a server in this process, and a client in a process of its own, because stores take their
 //! endpoint and credentials from the environment, which belongs to the whole process.
 
+mod server;
 #[path = "../conformance/suite.rs"]
 mod suite;
-mod server;
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

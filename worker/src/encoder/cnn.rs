@@ -9,7 +9,8 @@ use super::{Encoder, EncoderError, Forward, Mode, Pending, dense};
 use crate::data::{BatchInput, InputShape};
 use crate::nn::convolution::convolution;
 use crate::nn::grid_mean::grid_mean;
-use crate::nn::layer::{BatchNorm, LayerNorm, Pass};
+use crate::nn::layer::{BatchNorm, Pass};
+use crate::nn::linear::Activation;
 use crate::nn::parameters::Parameters;
 
 /// 3×3 convolution without bias (the normalisation has one), batch norm, ReLU, 2×2 pooling.
@@ -25,13 +26,13 @@ const CELLS: usize = 3;
 /// gradient descent with the usual learning rates of 0.01 to 0.1 no longer converges.
 const NORM: f64 = 16.0;
 
-/// Stages, means over the cells of a grid, layer norm (without it the common mean of what ReLU lets through rules the
-/// gradient), dropout, adapter.
+/// Stages, means over the cells of a grid, batch norm (without it the mean of what ReLU lets through rules the gradient), dropout,
+/// adapter.
 pub(super) struct Cnn {
     shape: InputShape,
     stages: Vec<Stage>,
     cells: (usize, usize),
-    norm: LayerNorm,
+    norm: BatchNorm,
     dropout: f64,
     adapter: Adapter,
     width: usize,
@@ -59,15 +60,20 @@ impl Cnn {
             // He et al. 2015: deviation √(2 / inputs), for what ReLU follows.
             let deviation = (2.0 / (9 * last) as f64).sqrt();
             let kernel = made.normal(format!("stages.{i}.conv.weight"), (channels, last, 3, 3), deviation)?;
-            let norm = BatchNorm::new(&mut made, &format!("stages.{i}.norm"), channels)?;
+            let norm = BatchNorm::new(&mut made, &format!("stages.{i}.norm"), channels, 1.0)?;
             stages.push(Stage { kernel, norm });
             (last, height, wide) = (channels, height / 2, wide / 2);
         }
         let cells = (height.min(CELLS), wide.min(CELLS));
         let natural = last * cells.0 * cells.1;
-        let norm = LayerNorm::new(&mut made, "norm", natural, NORM / (natural as f64).sqrt())?;
+        let norm = BatchNorm::new(&mut made, "norm", natural, NORM / (natural as f64).sqrt())?;
         let adapter = Adapter::always(&mut made, natural, width)?;
         Ok(Self { shape: shape.clone(), stages, cells, norm, dropout, adapter, width, parameters: made.into_made() })
+    }
+
+    /// In the order a pass meets them.
+    fn norms(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        self.stages.iter_mut().map(|stage| &mut stage.norm).chain([&mut self.norm])
     }
 }
 
@@ -82,15 +88,15 @@ impl Encoder for Cnn {
 
     fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
         let mut buffers = Vec::new();
-        for stage in &self.stages {
-            buffers.extend(stage.norm.buffers()?);
+        for norm in self.stages.iter().map(|stage| &stage.norm).chain([&self.norm]) {
+            buffers.extend(norm.buffers()?);
         }
         Ok(buffers)
     }
 
     fn load_buffers(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
-        for stage in &mut self.stages {
-            stage.norm.load_buffers(tensors)?;
+        for norm in self.norms() {
+            norm.load_buffers(tensors)?;
         }
         Ok(())
     }
@@ -100,14 +106,15 @@ impl Encoder for Cnn {
         let mut x = dense(input, &self.shape, &self.parameters)?;
         for stage in &self.stages {
             x = convolution(&x, &pass.parameter(&stage.kernel), 1, 1)?;
-            x = stage.norm.forward::<2>(&mut pass, &x)?;
+            x = stage.norm.forward::<2>(&mut pass, &x, Activation::Relu)?;
         }
-        x = self.norm.forward(&pass, &grid_mean(&x, self.cells)?.flatten_from(1)?)?;
+        x = grid_mean(&x, self.cells)?.flatten_from(1)?.unsqueeze(2)?.unsqueeze(3)?;
+        x = self.norm.forward::<1>(&mut pass, &x, Activation::Identity)?.flatten_from(1)?;
         x = pass.dropout(&x, self.dropout)?;
         Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
     }
 
     fn commit(&mut self, pending: Pending) {
-        self.stages.iter_mut().zip(&pending.0).for_each(|(stage, batch)| stage.norm.absorb(batch));
+        self.norms().zip(&pending.0).for_each(|(norm, batch)| norm.absorb(batch));
     }
 }

@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use super::dropout::dropout;
 use super::layer_norm::layer_norm;
 use super::linear::{Activation, linear};
-use super::norm_relu_pool::{ChannelStatistics, norm_relu_pool};
+use super::norm_relu_pool::{ChannelStatistics, Origin, norm_relu_pool};
 use super::parameters::Parameters;
 
 /// Names the dropout masks of one step: the same key, the same masks.
@@ -118,7 +118,7 @@ impl LayerNorm {
 /// The share of a batch in the running statistics (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Batch normalisation over (B, H, W), then ReLU and 2×2 max pooling.
+/// Batch normalisation over (B, H, W), activation, max pooling.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchNorm {
     name: String,
@@ -130,21 +130,27 @@ pub(crate) struct BatchNorm {
 }
 
 impl BatchNorm {
-    pub(crate) fn new(made: &mut Parameters<'_>, name: &str, channels: usize) -> Result<Self> {
-        let scale = made.constant(format!("{name}.weight"), channels, 1.0)?;
+    /// Channels of this deviation at the start.
+    pub(crate) fn new(made: &mut Parameters<'_>, name: &str, channels: usize, deviation: f64) -> Result<Self> {
+        let scale = made.constant(format!("{name}.weight"), channels, deviation)?;
         let shift = made.constant(format!("{name}.bias"), channels, 0.0)?;
         let (running_mean, running_variance) = (vec![0.0; channels], vec![1.0; channels]);
         Ok(Self { name: name.to_owned(), scale, shift, running_mean, running_variance })
     }
 
-    /// Normalises, cuts at 0 and pools over P × P windows.
-    pub(crate) fn forward<const P: usize>(&self, pass: &mut Pass<'_>, input: &Tensor) -> Result<Tensor> {
+    /// Normalises (B, C, H, W), activates and pools over P × P windows.
+    pub(crate) fn forward<const P: usize>(
+        &self,
+        pass: &mut Pass<'_>,
+        input: &Tensor,
+        activation: Activation,
+    ) -> Result<Tensor> {
         let affine = (&pass.parameter(&self.scale), &pass.parameter(&self.shift));
         if *pass.mode == Mode::Evaluate {
-            return norm_relu_pool::<P>(input, affine, &self.running(), false);
+            return norm_relu_pool::<P>(input, affine, (&self.running(), Origin::Running), activation);
         }
         let statistics = ChannelStatistics::of(input)?;
-        let out = norm_relu_pool::<P>(input, affine, &statistics, true);
+        let out = norm_relu_pool::<P>(input, affine, (&statistics, Origin::Batch), activation);
         pass.statistics.push(statistics);
         out
     }

@@ -1,7 +1,8 @@
-//! Batch normalisation, ReLU and max pooling in one pass over memory.
+//! Batch normalisation, ReLU (or not) and max pooling in one pass over memory.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
+use super::linear::Activation;
 use super::number::{Number, Reading, by_number, dtype, values};
 use super::parallel::{each_chunk, each_chunk_sum, sum_of_groups};
 
@@ -59,34 +60,44 @@ fn plane_moments<T: Number>(plane: &[T]) -> (f64, f64) {
     (sums.iter().sum(), squares.iter().sum())
 }
 
-/// `y = max over P × P windows of max(0, (x − mean) / √(variance + ε) · scale + shift)`, windows not overlapping, rows and
+/// `y = max over P × P windows of activation((x − mean) / √(variance + ε) · scale + shift)`, windows not overlapping, rows and
 /// columns that do not fill a window left out.
 ///
-/// `input` is (B, C, H, W), `scale` and `shift` (C), the result (B, C, ⌊H/P⌋, ⌊W/P⌋). With `batch` the statistics are those of
-/// `input` itself and the gradient goes through them; else they are constants.
+/// `input` is (B, C, H, W), `scale` and `shift` (C), the result (B, C, ⌊H/P⌋, ⌊W/P⌋). With [`Origin::Batch`] the statistics are
+/// those of `input` itself and the gradient goes through them; else they are constants.
 ///
 /// # Errors
 /// When the shapes do not fit.
 pub(crate) fn norm_relu_pool<const P: usize>(
     input: &Tensor,
     (scale, shift): (&Tensor, &Tensor),
-    statistics: &ChannelStatistics,
-    batch: bool,
+    (statistics, origin): (&ChannelStatistics, Origin),
+    activation: Activation,
 ) -> Result<Tensor> {
     let (_, channels, height, width) = input.dims4()?;
     if scale.dims1()? != channels || shift.dims1()? != channels || height < P || width < P {
         candle_core::bail!("{NAME}: {:?} with scale {:?} and shift {:?}", input.dims(), scale.dims(), shift.dims());
     }
     let inverse = statistics.variance.iter().map(|v| 1.0 / (v + EPSILON).sqrt()).collect();
-    let operator = NormReluPool::<P> { mean: statistics.mean.clone(), inverse, batch, height, width };
+    let operator = NormReluPool::<P> { mean: statistics.mean.clone(), inverse, origin, activation, height, width };
     input.contiguous()?.apply_op3(scale, shift, operator)
+}
+
+/// Where statistics come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From the input itself: the gradient goes through them.
+    Batch,
+    /// From earlier batches.
+    Running,
 }
 
 struct NormReluPool<const P: usize> {
     mean: Vec<f64>,
     /// 1 / √(variance + ε)
     inverse: Vec<f64>,
-    batch: bool,
+    origin: Origin,
+    activation: Activation,
     height: usize,
     width: usize,
 }
@@ -110,6 +121,14 @@ impl<const P: usize> NormReluPool<P> {
 
     fn pooled(&self) -> usize {
         (self.height / P) * (self.width / P)
+    }
+
+    /// What the largest value of a window must exceed to come through.
+    fn floor<T: Number>(&self) -> T {
+        match self.activation {
+            Activation::Relu => T::ZERO,
+            Activation::Identity => T::NEGATIVE_INFINITY,
+        }
     }
 
     fn affine<T: Number>(&self, channel: usize, scale: &[T], shift: &[T]) -> Affine<T> {
@@ -136,7 +155,7 @@ impl<const P: usize> NormReluPool<P> {
     fn pool_plane<T: Number>(&self, plane: &[T], affine: &Affine<T>, out: &mut [T]) {
         let wide = self.width / P;
         for (i, out) in out.chunks_exact_mut(wide).enumerate() {
-            out.fill(T::ZERO);
+            out.fill(self.floor());
             for u in 0..P {
                 let row = &plane[(i * P + u) * self.width..][..wide * P];
                 for (out, window) in out.iter_mut().zip(row.chunks_exact(P)) {
@@ -149,13 +168,13 @@ impl<const P: usize> NormReluPool<P> {
         }
     }
 
-    /// Puts each window's gradient at its first largest value, if that is above 0; returns Σ g and Σ g·x̂ of the plane.
+    /// Puts each window's gradient at its first largest value, if that came through; returns Σ g and Σ g·x̂ of the plane.
     fn unpool_plane<T: Number>(&self, plane: &[T], affine: &Affine<T>, gradient: &[T], into: &mut [T]) -> (f64, f64) {
         let wide = self.width / P;
         let (mut sum, mut product) = (0.0, 0.0);
         for (i, gradient) in gradient.chunks_exact(wide).enumerate() {
             for (j, g) in gradient.iter().enumerate() {
-                let (mut best, mut place) = (T::ZERO, None);
+                let (mut best, mut place) = (self.floor(), None);
                 for u in 0..P {
                     let start = (i * P + u) * self.width + j * P;
                     for (v, x) in plane[start..start + P].iter().enumerate() {
@@ -201,9 +220,9 @@ impl<const P: usize> NormReluPool<P> {
         each_chunk(gradient, length, || (), |(), sample, gradient| {
             for (channel, gradient) in gradient.chunks_exact_mut(self.plane()).enumerate() {
                 let affine = self.affine(channel, scale, shift);
-                let (g, gx) = match self.batch {
-                    true => (T::from_f64(sums[channel] / count), T::from_f64(sums[channels + channel] / count)),
-                    false => (T::ZERO, T::ZERO),
+                let (g, gx) = match self.origin {
+                    Origin::Batch => (T::from_f64(sums[channel] / count), T::from_f64(sums[channels + channel] / count)),
+                    Origin::Running => (T::ZERO, T::ZERO),
                 };
                 let plane = &input[sample * length + channel * self.plane()..][..self.plane()];
                 for (d, x) in gradient.iter_mut().zip(plane) {
@@ -284,26 +303,41 @@ mod tests {
     fn it_is_the_composition_of_its_parts() {
         let [x, scale, shift] = inputs((3, 4, 7, 6));
         let statistics = ChannelStatistics::of(&x).expect("statistics");
-        let two = norm_relu_pool::<2>(&x, (&scale, &shift), &statistics, true).expect("ours");
+        let two = norm_relu_pool::<2>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Relu).expect("ours");
         assert_close(&two, &composed(&x, &scale, &shift, 2).expect("composed"), 1e-12);
-        let one = norm_relu_pool::<1>(&x, (&scale, &shift), &statistics, true).expect("ours");
+        let one = norm_relu_pool::<1>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Relu).expect("ours");
         assert_close(&one, &composed(&x, &scale, &shift, 1).expect("composed"), 1e-12);
     }
 
     #[test]
     fn its_gradients_go_through_the_statistics_of_the_batch() {
         check_gradients(&inputs((3, 2, 5, 4)), |v| {
-            norm_relu_pool::<2>(&v[0], (&v[1], &v[2]), &ChannelStatistics::of(&v[0])?, true)
+            norm_relu_pool::<2>(&v[0], (&v[1], &v[2]), (&ChannelStatistics::of(&v[0])?, Origin::Batch), Activation::Relu)
         });
         check_gradients(&inputs((2, 3, 3, 2)), |v| {
-            norm_relu_pool::<1>(&v[0], (&v[1], &v[2]), &ChannelStatistics::of(&v[0])?, true)
+            norm_relu_pool::<1>(&v[0], (&v[1], &v[2]), (&ChannelStatistics::of(&v[0])?, Origin::Batch), Activation::Relu)
+        });
+    }
+
+    #[test]
+    fn without_relu_what_is_below_0_comes_through() {
+        let [x, scale, shift] = inputs((6, 3, 1, 1));
+        let statistics = ChannelStatistics::of(&x).expect("statistics");
+        let y = norm_relu_pool::<1>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Identity);
+        let y = y.expect("ours").flatten_from(1).expect("flat");
+        assert_close(&y.mean(0).expect("means"), &shift, 1e-12);
+        check_gradients(&[x, scale, shift], |v| {
+            let statistics = ChannelStatistics::of(&v[0])?;
+            norm_relu_pool::<1>(&v[0], (&v[1], &v[2]), (&statistics, Origin::Batch), Activation::Identity)
         });
     }
 
     #[test]
     fn running_statistics_are_constants() {
         let statistics = ChannelStatistics { mean: vec![0.1, -0.2], variance: vec![0.5, 1.5], count: 1 };
-        check_gradients(&inputs((2, 2, 5, 5)), |v| norm_relu_pool::<2>(&v[0], (&v[1], &v[2]), &statistics, false));
+        check_gradients(&inputs((2, 2, 5, 5)), |v| {
+            norm_relu_pool::<2>(&v[0], (&v[1], &v[2]), (&statistics, Origin::Running), Activation::Relu)
+        });
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
     let job = submitted["job"].as_str().expect("an id");
     assert_eq!(
         error,
-        format!("job {job} is not done after 1 s: waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` \
+        format!("job {job} is not done after 1 s: waiting for 1 `audio` worker `audio-local`: 0 registered; waiting for 1 `image` \
                  worker: 0 registered; waiting for 1 `text` worker: 0 registered; it goes on without being followed")
     );
 }
@@ -124,7 +124,7 @@ fn what_is_wrong_with_a_job_its_data_or_its_checkpoint_has_its_exit_code_and_lea
         (&["run", "job.yaml", "--resume", "nowhere"], 2, "there is no complete checkpoint in `nowhere`"),
         (&["run", "job.yaml", "--resume"], 2, "leave out --resume to start one"),
         (&["check", "job.yaml", "--set", "seed=-1"], 2, "seed"),
-        (&["coordinator", "--listen", "0.0.0.0:0"], 1, "--insecure-allow-remote"),
+        (&["coordinator", "--listen", "0.0.0.0:0"], 2, "--insecure-allow-remote"),
     ];
     for (arguments, expected, part) in cases {
         let (code, lines) = json_lines(path, arguments);

@@ -125,6 +125,12 @@ fn a_job_that_was_stopped_and_resumed_has_the_digest_of_one_that_was_not() {
     let resumed = run_to_end(folder.path(), &["run", "job.yaml", "--state", "parts", "--resume"]);
     assert_eq!(whole["digest"], resumed["digest"]);
     assert_eq!(half["job"], resumed["job"]);
+
+    let from = half["checkpoint"].as_str().expect("a checkpoint");
+    let elsewhere = run_to_end(folder.path(), &["run", "job.yaml", "--state", "elsewhere", "--resume", from]);
+    assert_eq!(whole["digest"], elsewhere["digest"]);
+    let best = elsewhere["best"]["checkpoint"].as_str().expect("a best checkpoint");
+    assert!(best.contains("elsewhere") && Path::new(best).join("manifest.json").exists(), "{best}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ pub struct StepEvent {
     pub gradient_norm: f64,
     /// |G P| / |G|: near 0 the projector has frozen the head.
     pub projected_ratio: f64,
-    /// trace(P) after the turn's fold or, within a turn, before it.
+    /// trace(P) of the projector that the step went through: before the turn's own fold.
     pub projector_trace: f64,
     /// Learning rate of the head.
     pub lr: f64,

@@ -6,9 +6,11 @@ use std::time::Duration;
 use antiphon_core::ids::{JobId, JobName};
 use antiphon_core::spec::{JobSpec, Override};
 use antiphon_proto::v1::SubmitJobRequest;
-use antiphon_store::checkpoints::Checkpoint;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
+use antiphon_store::storage::Store;
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
+use object_store::ObjectStore as _;
 
 use super::check;
 use crate::client::Client;
@@ -16,6 +18,10 @@ use crate::cluster::{Cluster, ClusterConfig};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, OnInterrupt};
 use crate::output::Format;
+
+const STATE: &str = "./antiphon-runs";
+const DECODE_THREADS: usize = 1;
+const DATA_MEMORY: u64 = 256;
 
 /// Train a job here: a coordinator and one worker per modality in this process
 #[derive(Debug, clap::Args)]
@@ -40,15 +46,15 @@ pub struct RunArgs {
     pub resume: Option<String>,
 
     /// Folder of the runs' state, unless the job names a store
-    #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs", value_name = "DIR")]
+    #[arg(long, env = "ANTIPHON_STATE", default_value = STATE, value_name = "DIR")]
     pub state: PathBuf,
 
     /// Threads that decode samples ahead, per modality
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = DECODE_THREADS, value_name = "N")]
     pub decode_threads: usize,
 
     /// Mebibytes of undecoded samples kept in memory per modality and split; what is beyond goes to a temporary file
-    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    #[arg(long, default_value_t = DATA_MEMORY, value_name = "MIB")]
     pub data_memory: u64,
 }
 
@@ -60,7 +66,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     let resume = match args.resume.as_deref() {
         None => None,
-        Some("") => Some(newest_run(&args.state, &spec.name).or_exit(Exit::Usage)?),
+        Some("") => Some(newest_run(&spec, &args.state).await.or_exit(Exit::Usage)?),
         Some(given) => Some(given.to_owned()),
     };
     let (job, resume) = match resume {
@@ -80,10 +86,11 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
     let request = SubmitJobRequest { specification: spec.to_json(), job: Some(job.to_string()), resume };
     let job = client.submit(request).await?;
+    let job_folder = folder_of(&job, &spec, &args.state);
     let how_to_go_on = || {
         let file = args.job.display();
         let set: String = args.set.iter().map(|change| format!(" --set '{change}'")).collect();
-        format!("antiphon run {file}{set} --resume {}", args.state.join(&job).display())
+        format!("antiphon run {file}{set}{} --resume {job_folder}", args.settings())
     };
     let following = follow::follow(&mut client, &job, &spec, format, OnInterrupt::Stop(how_to_go_on()));
     let exit = tokio::select! {
@@ -112,39 +119,60 @@ fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
 /// another folder, it becomes a job of its own.
 async fn resumed_id(checkpoint: &Checkpoint, spec: &JobSpec, state: &Path) -> anyhow::Result<JobId> {
     let job = checkpoint.manifest().job.clone();
-    let folder = match &spec.checkpoints.to {
-        None => state.join(job.as_str()).display().to_string(),
-        Some(to) => format!("{}/jobs/{job}", to.trim_end_matches('/')),
-    };
-    match Checkpoint::open_url(&folder).await {
+    match Checkpoint::open_url(&folder_of(job.as_str(), spec, state)).await {
         Ok(newest) if newest.url() == checkpoint.url() => Ok(job),
         _ => fresh_id(&spec.name, state),
     }
 }
 
-/// The folder of the run of this name that was started last and has a checkpoint.
-fn newest_run(state: &Path, name: &JobName) -> anyhow::Result<String> {
-    let prefix = format!("{name}-");
-    let entries = std::fs::read_dir(state)
-        .with_context(|| format!("there are no runs in {}; leave out --resume to start one", state.display()))?;
-    let mut runs: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|f| f.to_string_lossy().starts_with(&prefix)))
-        .filter(|path| has_checkpoint(path))
-        .collect();
-    runs.sort();
-    let newest = runs.pop().with_context(|| {
-        let state = state.display();
-        format!("no run of `{name}` in {state} has a checkpoint; leave out --resume to start one, or name a checkpoint")
-    })?;
-    Ok(newest.display().to_string())
+/// The folder or URL of a job's state: `<state>/<id>`, or `<to>/jobs/<id>` in the store that the job names.
+fn folder_of(job: &str, spec: &JobSpec, state: &Path) -> String {
+    match &spec.checkpoints.to {
+        None => state.join(job).display().to_string(),
+        Some(to) => format!("{}/jobs/{job}", to.trim_end_matches('/')),
+    }
 }
 
-fn has_checkpoint(run: &Path) -> bool {
-    let folders = std::fs::read_dir(run.join("checkpoints"));
-    folders.is_ok_and(|mut folders| {
-        folders.any(|folder| folder.is_ok_and(|folder| folder.path().join("manifest.json").exists()))
-    })
+/// The newest checkpoint of the run of this name that was started last and has one.
+async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<String> {
+    let none = || {
+        let (name, place) = (&spec.name, folder_of("", spec, state));
+        anyhow!("no run of `{name}` in {place} has a checkpoint; leave out --resume to start one, or name a checkpoint")
+    };
+    if spec.checkpoints.to.is_none() && !state.exists() {
+        return Err(none());
+    }
+    let runs = Store::open(folder_of("", spec, state).trim_end_matches('/'))?;
+    let listed = runs.objects().list_with_delimiter(Some(runs.prefix())).await;
+    let listed = listed.with_context(|| format!("cannot list {}", runs.url()))?;
+    let prefix = format!("{}-", spec.name);
+    let mut names: Vec<String> =
+        listed.common_prefixes.iter().filter_map(|run| Some(run.filename()?.to_owned())).collect();
+    names.retain(|name| name.starts_with(&prefix));
+    names.sort();
+    for name in names.iter().rev() {
+        if let Some(checkpoint) = CheckpointStore::new(&runs.child(name)).newest().await? {
+            return Ok(checkpoint.url());
+        }
+    }
+    Err(none())
+}
+
+impl RunArgs {
+    /// The settings that are not the defaults, as they are typed.
+    fn settings(&self) -> String {
+        let mut text = String::new();
+        if self.state != Path::new(STATE) {
+            text += &format!(" --state {}", self.state.display());
+        }
+        if self.decode_threads != DECODE_THREADS {
+            text += &format!(" --decode-threads {}", self.decode_threads);
+        }
+        if self.data_memory != DATA_MEMORY {
+            text += &format!(" --data-memory {}", self.data_memory);
+        }
+        text
+    }
 }
 
 #[cfg(test)]

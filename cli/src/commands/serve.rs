@@ -1,7 +1,7 @@
 //! `antiphon coordinator` and `antiphon worker`: the parts as processes of their own.
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server;
+use antiphon_coordinator::server::{self, ServeError};
 use antiphon_worker::{WorkerArgs, WorkerError};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,11 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))
         .or_exit(Exit::Usage)?;
-    server::serve(args.config(), listener, cancelled_by_signal()?).await.or_exit(Exit::Failed)?;
-    Ok(Exit::Success)
+    match server::serve(args.config(), listener, cancelled_by_signal()?).await {
+        Ok(()) => Ok(Exit::Success),
+        Err(error @ ServeError::Remote { .. }) => Err(error).or_exit(Exit::Usage),
+        Err(error) => Err(error).or_exit(Exit::Failed),
+    }
 }
 
 /// Serves as worker until Ctrl-C, SIGTERM, or the coordinator goes away.

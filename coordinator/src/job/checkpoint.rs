@@ -161,14 +161,23 @@ pub(super) struct Resumed {
     pub(super) saved: Saved,
 }
 
-/// Loads the head and the position of a checkpoint.
-pub(super) async fn resume(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<Resumed, String> {
+/// Loads the head and the position of a checkpoint, for a job whose own checkpoints are in `store`.
+pub(super) async fn resume(
+    checkpoint: &Checkpoint,
+    spec: &JobSpec,
+    store: &CheckpointStore,
+) -> Result<Resumed, String> {
     let url = checkpoint.url();
     let in_checkpoint = |reason: String| format!("checkpoint {url}: {reason}");
     let manifest = checkpoint.manifest();
     let before = JobSpec::from_json(&manifest.specification.to_string()).map_err(|e| in_checkpoint(e.to_string()))?;
     same_job(&before, spec).map_err(in_checkpoint)?;
-    let position = serde_json::from_value(manifest.state.clone()).map_err(|e| in_checkpoint(e.to_string()))?;
+    let mut position: Position =
+        serde_json::from_value(manifest.state.clone()).map_err(|e| in_checkpoint(e.to_string()))?;
+    if store.checkpoint_url(manifest.turn) != url {
+        // The best checkpoint so far is another job's, which may remove it any time.
+        position.best = None;
+    }
     let head = decode_head(checkpoint, spec).await.map_err(in_checkpoint)?;
     let saved = Saved { turn: manifest.turn, url: url.clone(), digest: digest(manifest) };
     Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), saved })

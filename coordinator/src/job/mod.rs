@@ -126,7 +126,7 @@ impl Job {
         let classes = config.spec.labels.classes.count();
         let (completions, completed) = mpsc::unbounded_channel();
         let resumed = match &config.resume {
-            Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec).await?),
+            Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &config.store).await?),
             None => None,
         };
         let resumed_from = config.resume.as_ref().map(antiphon_store::checkpoints::Checkpoint::url);

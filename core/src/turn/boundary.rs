@@ -10,17 +10,23 @@ use crate::time::Time;
 impl TurnMachine {
     /// A turn has been applied: go on, or do what is due first.
     pub(super) fn after_turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let complete = self.is_complete();
-        let due = |every| self.is_due(every);
-        if complete
-            || self.stop_requested
-            || due(self.spec.evaluation.every) && self.has(Split::Validation)
-            || due(self.spec.checkpoints.every)
-        {
-            self.enter_boundary(now, complete, effects);
+        if self.is_something_due() {
+            self.enter_boundary(now, self.is_complete(), effects);
         } else {
             self.grant_next(now, effects);
         }
+    }
+
+    /// Whether the next turn follows at once, in the same epoch.
+    pub(super) fn goes_straight_on(&self) -> bool {
+        !self.at_epoch_end() && !self.is_something_due()
+    }
+
+    fn is_something_due(&self) -> bool {
+        self.is_complete()
+            || self.stop_requested
+            || self.is_due(self.spec.evaluation.every) && self.has(Split::Validation)
+            || self.is_due(self.spec.checkpoints.every)
     }
 
     /// Collects the duties of this boundary and begins the first.

@@ -38,10 +38,17 @@ impl TurnMachine {
         *self.position.steps_done.entry(open.modality.clone()).or_default() += 1;
         self.position.head_version = self.position.head_version.next();
         if last_of_turn {
-            effects.push(Effect::EndTurn { turn: header.turn.turn, modality: open.modality });
+            let end = Effect::EndTurn { turn: header.turn.turn, modality: open.modality };
             self.position.turn = self.position.turn.next();
             self.position.turn_in_epoch += 1;
-            self.after_turn(now, effects);
+            if self.goes_straight_on() {
+                // The next worker needs W and b only: P takes in this turn while that worker computes.
+                self.grant_next(now, effects);
+                effects.push(end);
+            } else {
+                effects.push(end);
+                self.after_turn(now, effects);
+            }
         } else {
             self.grant(OpenStep { step: open.step.next(), attempt: Attempt(0), granted: now, ..open }, effects);
         }
@@ -242,7 +249,7 @@ mod tests {
         let first = contribute(&mut machine, 10);
         assert!(matches!(first[..], [Effect::Apply { .. }, Effect::Grant { .. }]), "{first:?}");
         let second = contribute(&mut machine, 10);
-        let [Effect::Apply { .. }, Effect::EndTurn { turn, modality: of }, Effect::Grant { worker: to, .. }] = &second[..]
+        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of }] = &second[..]
         else {
             panic!("{second:?}")
         };

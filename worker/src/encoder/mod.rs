@@ -149,7 +149,7 @@ fn build_of(
 #[must_use]
 pub fn resolve(spec: &EncoderSpec, shape: &InputShape) -> EncoderSpec {
     match (spec, shape) {
-        (EncoderSpec::Auto, InputShape::Features { .. }) => EncoderSpec::Mlp { hidden: vec![256], dropout: 0.0 },
+        (EncoderSpec::Auto, InputShape::Features { .. }) => EncoderSpec::Mlp { hidden: vec![128], dropout: 0.0 },
         (EncoderSpec::Auto, InputShape::Grid { .. }) => EncoderSpec::Cnn { channels: vec![16, 32, 64], dropout: 0.0 },
         (EncoderSpec::Auto, InputShape::Tokens { .. }) => {
             EncoderSpec::Text { width: 64, layers: 2, heads: 4, dropout: 0.0 }

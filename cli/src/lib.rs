@@ -1,7 +1,7 @@
 //! `antiphon`: the command line.
 //!
 //! [`commands`] has one module per command; [`follow`] shows a job's events to people and programs; [`cluster`] holds a
-//! coordinator and its workers in one process.
+//! coordinator and its workers in one process; [`predictor`] answers out of a checkpoint.
 
 mod client;
 pub mod cluster;
@@ -9,6 +9,7 @@ pub mod commands;
 pub mod exit;
 pub mod follow;
 pub mod output;
+pub mod predictor;
 mod signals;
 
 use clap::{Parser, Subcommand};

@@ -1,19 +1,135 @@
-//! `antiphon predict CHECKPOINT`.
+//! `antiphon predict CHECKPOINT`: what a checkpoint says of every sample.
 
-use crate::exit::Exit;
-use crate::output::Format;
+use std::io::{self, BufWriter, Write as _};
+use std::path::PathBuf;
 
-/// Predict with a checkpoint
+use anyhow::Context as _;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{Exit, OrExit as _};
+use crate::output::{self, Format};
+use crate::predictor::{
+    self, Labels, OutputFile, Prediction, Predictor, Progress, Source, exit_of, until_interrupted, write_line,
+};
+
+/// Predict with a checkpoint: JSON lines on standard output, or a file of JSON lines or Parquet
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon predict antiphon-runs/JOB --data 'new/*.parquet'                       JSON lines
+  antiphon predict antiphon-runs/JOB --data new.parquet --output predictions.parquet
+  antiphon predict antiphon-runs/JOB --data audio=a.parquet --data image=b.parquet --output predictions.jsonl
+  antiphon predict antiphon-runs/JOB --data new.parquet --drop audio --fusion mean
+
+A line of JSON, in ascending order of id:
+  {\"id\":\"a7\",\"label\":3,\"prediction\":3,\"probabilities\":[…],\"modalities\":{\"audio\":{\"lambda\":0.6,\"entropy\":0.2},…}}
+label is null where the data have none; label_class and prediction_class follow where the job names its classes. A modality
+that a sample lacks has lambda 0 and entropy null. Parquet has the same as columns id, label, prediction, probabilities and
+lambda_M, entropy_M of each modality M. Samples that have none of the modalities have no line.")]
 pub struct PredictArgs {
-    /// The checkpoint: its folder or URL, or the folder of a run
-    pub checkpoint: String,
+    /// The checkpoint and its data
+    #[command(flatten)]
+    pub source: Source,
+
+    /// File to write: .jsonl for JSON lines, .parquet for Parquet; it appears once it is whole
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Overwrite the file if it is there
+    #[arg(long, requires = "output")]
+    pub force: bool,
+
+    /// Do not read labels, even where they are there
+    #[arg(long)]
+    pub no_labels: bool,
 }
 
-/// Predict.
+/// Predicts.
 ///
 /// # Errors
-/// A bad checkpoint.
-pub async fn run(_args: PredictArgs, _format: Format) -> anyhow::Result<Exit> {
-    anyhow::bail!("not there yet")
+/// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read, a file that cannot be
+/// written.
+pub async fn run(args: PredictArgs, format: Format) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.output {
+        OutputFile::check(file, args.force).or_exit(Exit::Usage)?;
+    }
+    let progress = Progress::new();
+    let shown = progress.clone();
+    let labels = if args.no_labels { Labels::Ignored } else { Labels::Optional };
+    let open = async {
+        let predictor = predictor::open(args.source, labels, &progress).await?;
+        // Before any answer is computed.
+        predictor.rule().or_exit(Exit::Usage)?;
+        Ok(predictor)
+    };
+    let (file, force) = (args.output.clone(), args.force);
+    let done = until_interrupted(open, move |predictor, cancelled| {
+        let mut sink = match file {
+            None => Sink::Standard(BufWriter::new(io::stdout())),
+            Some(file) => {
+                let (modalities, classes) = (predictor.modalities(), &predictor.spec().labels.classes);
+                Sink::File(Box::new(OutputFile::create(&file, force, &modalities, classes).or_exit(Exit::Usage)?))
+            }
+        };
+        let Some(samples) = predict(&predictor, &mut sink, &shown, cancelled)? else { return Ok(None) };
+        sink.finish()?;
+        Ok(Some((samples, predictor.checkpoint().url())))
+    });
+    let done = done.await;
+    progress.clear();
+    let Some((samples, checkpoint)) = done? else { return Ok(Exit::Interrupted) };
+    let Some(file) = args.output else { return Ok(Exit::Success) };
+    let file = file.display().to_string();
+    match format {
+        Format::Json => {
+            output::json(&json!({"event": "predicted", "checkpoint": checkpoint, "samples": samples, "output": file}))?
+        }
+        Format::Text => output::line(&format!("{samples} predictions in {file}"))?,
+    }
+    Ok(Exit::Success)
+}
+
+/// Where predictions go.
+enum Sink {
+    Standard(BufWriter<io::Stdout>),
+    File(Box<OutputFile>),
+}
+
+impl Sink {
+    fn write(&mut self, prediction: &Prediction) -> anyhow::Result<()> {
+        match self {
+            Self::Standard(out) => write_line(out, prediction),
+            Self::File(file) => file.write(prediction).context("cannot write predictions"),
+        }
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Standard(mut out) => Ok(out.flush()?),
+            Self::File(file) => file.finish(),
+        }
+    }
+}
+
+/// Goes through the split; how many predictions there are. None if it was cancelled.
+fn predict(
+    predictor: &Predictor,
+    sink: &mut Sink,
+    progress: &Progress,
+    cancelled: &CancellationToken,
+) -> anyhow::Result<Option<u64>> {
+    let (rule, modalities) = (predictor.rule().or_exit(Exit::Usage)?, predictor.modalities());
+    progress.begin("predicting", predictor.rows());
+    let (mut samples, mut count) = (predictor.samples(), 0);
+    while let Some(sample) = samples.next() {
+        if cancelled.is_cancelled() {
+            return Ok(None);
+        }
+        let sample = sample.map_err(exit_of)?;
+        sink.write(&Prediction::of(&sample, &rule, &modalities, &predictor.spec().labels.classes))?;
+        count += 1;
+        progress.at(samples.rows());
+    }
+    Ok(Some(count))
 }

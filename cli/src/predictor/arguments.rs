@@ -1,0 +1,177 @@
+//! The options that `eval` and `predict` share.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use antiphon_core::ids::{ModalityName, Split};
+use antiphon_core::spec::{FusionSpec, Override};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+
+use super::PredictorError;
+
+/// Which checkpoint is asked, and about what.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Source {
+    /// The checkpoint: its folder or URL, or the folder of a run for its newest
+    pub checkpoint: String,
+
+    /// Parquet files in place of the job's: a path or URL, `*` and `?` allowed, for every modality, or for one as in
+    /// `audio=PATTERN`; may be given again
+    #[arg(long, value_name = "[MODALITY=]PATTERN")]
+    pub data: Vec<DataPattern>,
+
+    /// The split: which of the job's data are read, or what those of --data are
+    #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(["test", "validation", "train"]).map(split))]
+    pub split: Split,
+
+    /// Do without a modality: its λ is 0, and the others' sum to 1; may be given again
+    #[arg(long, value_name = "MODALITY")]
+    pub drop: Vec<String>,
+
+    /// Rule of fusion in place of the job's: `entropy`, `mean`, `tuned`, or weights as in `audio=0.7,image=0.3`
+    #[arg(long, value_name = "RULE", value_parser = fusion)]
+    pub fusion: Option<FusionSpec>,
+
+    /// Set a field of the checkpoint's job, as in `--set labels.column=digit`; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<Override>,
+
+    /// Samples per chunk, in place of the job's `evaluation.chunk`; answers do not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub chunk: Option<u32>,
+
+    /// Threads that decode samples ahead, per modality
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub decode_threads: usize,
+
+    /// Mebibytes of undecoded samples kept in memory per modality; what is beyond goes to a temporary file
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    pub data_memory: u64,
+}
+
+/// Files that take the place of the job's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataPattern {
+    /// Of this modality, or of all.
+    pub modality: Option<ModalityName>,
+    /// Path or URL, with wildcards.
+    pub pattern: String,
+}
+
+impl FromStr for DataPattern {
+    type Err = String;
+
+    /// `PATTERN`, or `MODALITY=PATTERN` where what is before the first `=` is a name.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named =
+            text.split_once('=').and_then(|(name, pattern)| Some((ModalityName::try_from(name).ok()?, pattern)));
+        let (modality, pattern) = named.map_or((None, text), |(name, pattern)| (Some(name), pattern));
+        if pattern.is_empty() {
+            return Err("a path or URL is missing".to_owned());
+        }
+        Ok(Self { modality, pattern: pattern.to_owned() })
+    }
+}
+
+impl Source {
+    /// Whether the options fit a job of these modalities.
+    pub(super) fn check(&self, there: &[ModalityName]) -> Result<(), PredictorError> {
+        let known = |option, given: &str, hint| {
+            if there.iter().any(|name| name.as_str() == given) {
+                return Ok(());
+            }
+            Err(PredictorError::UnknownModality { option, given: given.to_owned(), there: there.to_vec(), hint })
+        };
+        for name in &self.drop {
+            known("--drop", name, "")?;
+        }
+        for name in self.data.iter().filter_map(|data| data.modality.as_ref()) {
+            known("--data", name.as_str(), "; put ./ before a path that contains `=`")?;
+        }
+        let kept = || there.iter().filter(|name| !self.drop.iter().any(|dropped| dropped == name.as_str()));
+        if kept().next().is_none() {
+            return Err(PredictorError::NothingLeft { there: there.to_vec() });
+        }
+        if let Some(FusionSpec::Fixed(weights)) = &self.fusion {
+            for name in weights.keys() {
+                known("--fusion", name.as_str(), "")?;
+            }
+            if let Some(modality) = kept().find(|name| !weights.contains_key(name)) {
+                return Err(PredictorError::NoWeight { modality: modality.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn split(text: String) -> Split {
+    match text.as_str() {
+        "train" => Split::Train,
+        "validation" => Split::Validation,
+        _ => Split::Test,
+    }
+}
+
+fn fusion(text: &str) -> Result<FusionSpec, String> {
+    match text {
+        "entropy" => return Ok(FusionSpec::Entropy),
+        "mean" => return Ok(FusionSpec::Mean),
+        "tuned" => return Ok(FusionSpec::Tuned),
+        _ if !text.contains('=') => {
+            return Err("use `entropy`, `mean`, `tuned`, or weights as in `audio=0.7,image=0.3`".to_owned());
+        }
+        _ => {}
+    }
+    let mut weights = BTreeMap::new();
+    for pair in text.split(',') {
+        let (name, weight) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not MODALITY=WEIGHT"))?;
+        let name = ModalityName::try_from(name.trim()).map_err(|error| error.to_string())?;
+        let number: f64 = weight.trim().parse().map_err(|_| format!("`{weight}` is not a number"))?;
+        if !number.is_finite() || number < 0.0 {
+            return Err(format!("the weight {number} of `{name}` is not a number from 0 up"));
+        }
+        if weights.insert(name.clone(), number).is_some() {
+            return Err(format!("`{name}` has two weights"));
+        }
+    }
+    if weights.values().all(|weight| *weight == 0.0) {
+        return Err("every weight is 0; give at least one modality more".to_owned());
+    }
+    Ok(FusionSpec::Fixed(weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ModalityName {
+        ModalityName::try_from(text).expect("a name")
+    }
+
+    #[test]
+    fn what_is_before_an_equals_sign_is_a_modality_if_it_is_a_name() {
+        let read = |text: &str| text.parse::<DataPattern>().map(|data| (data.modality, data.pattern));
+        assert_eq!(read("a/*.parquet"), Ok((None, "a/*.parquet".to_owned())));
+        assert_eq!(read("audio=a=b.parquet"), Ok((Some(name("audio")), "a=b.parquet".to_owned())));
+        assert_eq!(read("./date=1/a.parquet"), Ok((None, "./date=1/a.parquet".to_owned())));
+        assert!(read("audio=").is_err() && read("").is_err());
+    }
+
+    #[test]
+    fn rules_of_fusion_are_read_or_refused_in_words() {
+        assert_eq!(fusion("mean"), Ok(FusionSpec::Mean));
+        let weights = [(name("audio"), 0.7), (name("image"), 0.0)].into();
+        assert_eq!(fusion("audio=0.7, image=0"), Ok(FusionSpec::Fixed(weights)));
+        for (text, message) in [
+            ("sum", "use `entropy`, `mean`, `tuned`, or weights as in `audio=0.7,image=0.3`"),
+            ("audio=x", "`x` is not a number"),
+            ("audio=-1", "the weight -1 of `audio` is not a number from 0 up"),
+            ("audio=NaN", "the weight NaN of `audio` is not a number from 0 up"),
+            ("audio=1,image", "`image` is not MODALITY=WEIGHT"),
+            ("audio=1,audio=2", "`audio` has two weights"),
+            ("audio=0", "every weight is 0; give at least one modality more"),
+        ] {
+            assert_eq!(fusion(text), Err(message.to_owned()));
+        }
+    }
+}

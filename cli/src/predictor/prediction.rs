@@ -1,0 +1,78 @@
+//! The answer for one sample, and how it is spelt in JSON.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::fusion::{FusionRule, fuse};
+use antiphon_core::ids::ModalityName;
+use antiphon_core::linalg::{argmax, softmax};
+use antiphon_core::spec::Classes;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Sample;
+
+/// The answer for one sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// The sample.
+    pub id: String,
+    /// Its class, where it is known.
+    pub label: Option<u32>,
+    /// The name of that class, if the job names classes.
+    #[serde(default, deserialize_with = "there", skip_serializing_if = "Named::is_none")]
+    pub label_class: Named,
+    /// The class of the greatest probability.
+    pub prediction: u32,
+    /// Its name, if the job names classes.
+    #[serde(default, deserialize_with = "there", skip_serializing_if = "Named::is_none")]
+    pub prediction_class: Named,
+    /// softmax(Σ λ_m Z_m), one per class.
+    pub probabilities: Vec<f64>,
+    /// What each modality contributed.
+    pub modalities: BTreeMap<ModalityName, Weighed>,
+}
+
+/// None where the job does not name its classes; Some(None) where there is no class to name.
+pub type Named = Option<Option<String>>;
+
+/// A field that is there, even if it is null.
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Named, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What a modality contributed to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Weighed {
+    /// λ, 0 where the sample lacks the modality or it is dropped.
+    pub lambda: f64,
+    /// e in nats; None where the sample lacks the modality or it is dropped.
+    pub entropy: Option<f64>,
+}
+
+impl Prediction {
+    /// Fuses the logits of one sample.
+    ///
+    /// # Panics
+    /// If weights, names and logits are not one per modality.
+    #[must_use]
+    pub fn of(sample: &Sample, rule: &FusionRule, modalities: &[ModalityName], classes: &Classes) -> Self {
+        let logits: Vec<Option<&[f32]>> = sample.logits.iter().map(Option::as_deref).collect();
+        let fused = fuse(rule, &logits);
+        let (probabilities, _) = softmax(&fused.logits);
+        let answer = argmax(&fused.logits) as u32;
+        let name = |class: Option<u32>| -> Named {
+            let Classes::Names(names) = classes else { return None };
+            Some(class.and_then(|class| names.get(class as usize).cloned()))
+        };
+        let weighed = fused.weights.iter().zip(fused.entropies);
+        let weighed = weighed.map(|(lambda, entropy)| Weighed { lambda: *lambda, entropy });
+        Self {
+            id: sample.id.clone(),
+            label: sample.label,
+            label_class: name(sample.label),
+            prediction: answer,
+            prediction_class: name(Some(answer)),
+            probabilities,
+            modalities: modalities.iter().cloned().zip(weighed).collect(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Work that may take long: shown on standard error after two seconds, given up at Ctrl-C.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use crate::signals::Interrupts;
+
+/// Nothing is shown of what is done by then.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A bar on standard error, once the work is seen to take its time; none where that is not a terminal.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()) }
+    }
+
+    /// Waits for work of unknown length.
+    pub(crate) async fn during<T>(&self, doing: &'static str, work: impl Future<Output = T>) -> T {
+        self.bar.set_style(ProgressStyle::default_spinner());
+        self.bar.set_message(doing);
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(PATIENCE) => self.show(),
+        }
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+        let done = work.await;
+        self.bar.disable_steady_tick();
+        done
+    }
+
+    /// Work of `length` rows begins.
+    pub(crate) fn begin(&self, doing: &'static str, length: u64) {
+        let template = "  {msg} [{bar:24}] {pos}/{len} rows  {elapsed} elapsed, {eta} to go";
+        self.bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_message(doing);
+        self.bar.set_length(length);
+        self.bar.reset();
+    }
+
+    /// So many rows are done.
+    pub(crate) fn at(&self, rows: u64) {
+        if self.bar.is_hidden() && self.bar.elapsed() >= PATIENCE {
+            self.show();
+        }
+        self.bar.set_position(rows);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn show(&self) {
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
+    }
+}
+
+/// Opens something, then works on it on a thread of its own. None if Ctrl-C or SIGTERM came first; the work has ended then as
+/// well, so that nothing of it is left behind. The work looks at the token between samples, and gives None once it is
+/// cancelled.
+pub(crate) async fn until_interrupted<O, T, W>(
+    open: impl Future<Output = anyhow::Result<O>>,
+    work: W,
+) -> anyhow::Result<Option<T>>
+where
+    O: Send + 'static,
+    T: Send + 'static,
+    W: FnOnce(O, &CancellationToken) -> anyhow::Result<Option<T>> + Send + 'static,
+{
+    let mut interrupts = Interrupts::listen()?;
+    let opened = tokio::select! {
+        opened = open => opened?,
+        () = interrupts.next() => return Ok(None),
+    };
+    let cancelled = CancellationToken::new();
+    let token = cancelled.clone();
+    let mut working = tokio::task::spawn_blocking(move || work(opened, &token));
+    loop {
+        tokio::select! {
+            done = &mut working => return done.context("the work ended in a panic")?,
+            () = interrupts.next() => cancelled.cancel(),
+        }
+    }
+}

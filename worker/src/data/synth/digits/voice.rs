@@ -5,7 +5,7 @@ use super::super::exact::{Dice, cosine, exponential, sine};
 use super::phonemes::{DIGITS, Sound};
 
 /// Samples per second.
-pub(super) const RATE: f64 = 8000.0;
+pub(in super::super) const RATE: f64 = 8000.0;
 
 /// Samples between two settings of the filters: 5 ms.
 const FRAME: usize = 40;

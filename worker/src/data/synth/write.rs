@@ -1,1 +1,0 @@
-//! Generated rows to Parquet files.

@@ -4,7 +4,7 @@
 //! the environment variables that the AWS, Google and Azure tools read. `*` and `?` are wildcards within any segment of the
 //! path, except over HTTP, which cannot list. The files of a split are sorted by name, so that shards have one order.
 //!
-//! Requests are tried three times within a few seconds; nothing waits without bound.
+//! Stores are opened by `antiphon_store`. Requests are tried a few times; nothing waits without bound.
 
 mod glob;
 mod store;
@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use antiphon_store::storage::innermost;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -175,13 +176,4 @@ fn unreachable_error(url: &str, error: &object_store::Error) -> DataError {
         reason,
         remedy,
     }
-}
-
-/// The error at the end of the chain of causes: `Connection refused (os error 111)` rather than five wrappings of it.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
 }

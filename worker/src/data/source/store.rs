@@ -1,18 +1,11 @@
 //! One name of data: which store it is in, and the segments of its path.
 
-use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::http::HttpBuilder;
-use object_store::local::LocalFileSystem;
-use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
+use antiphon_store::storage::{StorageError, Store, innermost};
+use object_store::ObjectStore;
 
 use super::super::error::DataError;
-
-const CONNECT: Duration = Duration::from_secs(3);
 
 /// A name, parsed.
 #[derive(Debug)]
@@ -43,11 +36,9 @@ impl Location {
                 "the part after `://` is missing; write for example `s3://bucket/folder/train-*.parquet`",
             ));
         }
-        install_crypto_provider();
         let root = format!("{scheme}://{authority}");
-        let store = remote(scheme, &root).map_err(|reason| bad(name, &reason))?;
         Ok(Self {
-            store,
+            store: open(name, &root)?,
             root,
             segments: cut(path),
             lists: !scheme.starts_with("http"),
@@ -68,7 +59,7 @@ impl Location {
             }
         }
         Ok(Self {
-            store: Arc::new(LocalFileSystem::new()),
+            store: open(name, "/")?,
             root: String::new(),
             segments,
             lists: true,
@@ -90,63 +81,19 @@ fn bad(name: &str, reason: &str) -> DataError {
     }
 }
 
-/// TLS needs its provider named once in a process; another part may have done so already.
-fn install_crypto_provider() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-}
-
-fn retry() -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(1),
-            base: 2.0,
-        },
-        max_retries: 2,
-        retry_timeout: Duration::from_secs(10),
-    }
-}
-
-fn remote(scheme: &str, root: &str) -> Result<Arc<dyn ObjectStore>, String> {
-    let connect = format!("{} seconds", CONNECT.as_secs());
-    let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
-        "s3" | "s3a" => AmazonS3Builder::from_env()
-            .with_url(root)
-            .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), connect)
-            .with_retry(retry())
-            .build()
-            .map(|store| Arc::new(store) as _),
-        "gs" => GoogleCloudStorageBuilder::from_env()
-            .with_url(root)
-            .with_config(GoogleConfigKey::Client(ClientConfigKey::ConnectTimeout), connect)
-            .with_retry(retry())
-            .build()
-            .map(|store| Arc::new(store) as _),
-        "az" | "azure" | "abfs" | "abfss" => MicrosoftAzureBuilder::from_env()
-            .with_url(root)
-            .with_config(AzureConfigKey::Client(ClientConfigKey::ConnectTimeout), connect)
-            .with_retry(retry())
-            .build()
-            .map(|store| Arc::new(store) as _),
-        "http" | "https" => HttpBuilder::new()
-            .with_url(root)
-            .with_client_options(ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT))
-            .with_retry(retry())
-            .build()
-            .map(|store| Arc::new(store) as _),
-        other => {
-            return Err(format!(
-                "`{other}` is not a scheme that can be read; use a path, file, s3, gs, az, http or https"
-            ));
-        }
-    };
-    store.map_err(|error| {
-        format!(
-            "{}; check the URL and this store's environment variables",
-            super::innermost(&error)
-        )
-    })
+fn open(name: &str, root: &str) -> Result<Arc<dyn ObjectStore>, DataError> {
+    let opened = Store::open_to_read(root).map_err(|error| match error {
+        StorageError::Scheme { scheme, .. } => bad(
+            name,
+            &format!("`{scheme}` is not a scheme that can be read; use a path, file, s3, gs, az, http or https"),
+        ),
+        StorageError::Settings { source, .. } => bad(
+            name,
+            &format!("{}; check the URL and this store's environment variables", innermost(&source)),
+        ),
+        other => bad(name, &other.to_string()),
+    })?;
+    Ok(Arc::clone(opened.objects()))
 }
 
 #[cfg(test)]

@@ -58,12 +58,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`EncoderError::NotFinite`] names the first parameter whose gradient is not finite; nothing is changed then.
-    pub fn step(
-        &mut self,
-        parameters: &[(String, Var)],
-        gradients: &Gradients,
-        lr: f64,
-    ) -> Result<f64, EncoderError> {
+    pub fn step(&mut self, parameters: &[(String, Var)], gradients: &Gradients, lr: f64) -> Result<f64, EncoderError> {
         let norm = self.norm(gradients)?;
         let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
         self.steps += 1;

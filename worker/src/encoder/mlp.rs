@@ -39,7 +39,11 @@ impl Mlp {
             layers.push(Linear::new(&mut made, &format!("layers.{i}"), last, hidden, std::f64::consts::SQRT_2)?);
             last = hidden;
         }
-        let adapter = if layers.is_empty() { Adapter::always(&mut made, last, width)? } else { Adapter::new(&mut made, last, width)? };
+        let adapter = if layers.is_empty() {
+            Adapter::always(&mut made, last, width)?
+        } else {
+            Adapter::new(&mut made, last, width)?
+        };
         Ok(Self { shape: shape.clone(), layers, dropout, adapter, width, parameters: made.into_made() })
     }
 }

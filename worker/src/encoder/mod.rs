@@ -29,8 +29,8 @@ use antiphon_core::spec::EncoderSpec;
 use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::error::EncoderError;
-pub use crate::nn::layer::{DropoutKey, Mode};
 use crate::data::{BatchInput, InputShape};
+pub use crate::nn::layer::{DropoutKey, Mode};
 use crate::nn::norm_relu_pool::ChannelStatistics;
 use crate::nn::parameters::Parameters;
 
@@ -176,7 +176,11 @@ pub fn backward(
     backward_tensor(encoder.parameters(), &forward.features, &upstream)
 }
 
-fn backward_tensor(parameters: &[(String, Var)], features: &Tensor, upstream: &Tensor) -> Result<Gradients, EncoderError> {
+fn backward_tensor(
+    parameters: &[(String, Var)],
+    features: &Tensor,
+    upstream: &Tensor,
+) -> Result<Gradients, EncoderError> {
     let upstream = upstream.to_dtype(features.dtype())?.detach();
     let mut store = (features * upstream)?.sum_all()?.backward()?;
     let take = |(name, variable): &(String, Var)| {
@@ -214,11 +218,7 @@ pub fn restore(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) ->
 }
 
 /// The saved tensor, if it may take the place of `own`.
-pub(crate) fn check_saved<'a>(
-    name: &str,
-    own: &Tensor,
-    saved: Option<&'a Tensor>,
-) -> Result<&'a Tensor, EncoderError> {
+pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor>) -> Result<&'a Tensor, EncoderError> {
     let wrong = |problem| EncoderError::WrongTensor { name: name.to_owned(), problem };
     let saved = saved.ok_or_else(|| wrong("it is missing".to_owned()))?;
     if saved.dims() != own.dims() || saved.dtype() != own.dtype() {
@@ -249,5 +249,7 @@ fn wrong_batch(expected: &InputShape, got: String) -> EncoderError {
     EncoderError::WrongBatch { expected: expected.clone(), got }
 }
 
+#[cfg(test)]
+mod learning_tests;
 #[cfg(test)]
 mod tests;

@@ -163,11 +163,7 @@ fn padding_is_never_read() {
     let case = cases().into_iter().find(|case| case.name == "text").expect("there is one");
     let encoder = built(&case, DType::F32);
     let features = |input: &BatchInput| bits(&encoder.forward(input, &train(1)).expect("a forward pass").features);
-    let padded = |filler: u32| BatchInput::Tokens {
-        ids: vec![1, 2, filler, 3, 4, 5],
-        lengths: vec![2, 3],
-        longest: 3,
-    };
+    let padded = |filler: u32| BatchInput::Tokens { ids: vec![1, 2, filler, 3, 4, 5], lengths: vec![2, 3], longest: 3 };
     assert_eq!(features(&padded(10)), features(&padded(7)));
 }
 
@@ -318,7 +314,8 @@ fn training_digest() -> u64 {
     let mut digest = 0u64;
     for shape in [grid, tokens, features] {
         let mut encoder = build(&EncoderSpec::Auto, &shape, 96, 3, &modality(), &Device::Cpu).expect("an encoder");
-        let mut all: Vec<u32> = (0..3).flat_map(|n| step(encoder.as_mut(), &batch(&shape, 64 * n..64 * n + 64), n as u64)).collect();
+        let mut all: Vec<u32> =
+            (0..3).flat_map(|n| step(encoder.as_mut(), &batch(&shape, 64 * n..64 * n + 64), n as u64)).collect();
         all.extend(state_bits(encoder.as_ref()).into_iter().flat_map(|(_, bits)| bits));
         digest = all.into_iter().fold(digest, |d, b| (d ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3).rotate_left(7));
     }

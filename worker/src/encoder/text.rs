@@ -55,7 +55,8 @@ impl Block {
         dropout: f64,
         texts: &Arc<Packed>,
     ) -> candle_core::Result<Tensor> {
-        let projected = self.projection_in.forward(pass, &self.attention_norm.forward(pass, x)?, Activation::Identity)?;
+        let projected =
+            self.projection_in.forward(pass, &self.attention_norm.forward(pass, x)?, Activation::Identity)?;
         let mixed = attention(&projected, heads, texts)?;
         let mixed = self.projection_out.forward(pass, &mixed, Activation::Identity)?;
         let x = (x + pass.dropout(&mixed, dropout)?)?;

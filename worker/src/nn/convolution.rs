@@ -130,21 +130,32 @@ impl Geometry {
     fn forward<T: Number>(&self, input: &[T], kernel: &[T]) -> Vec<T> {
         let mut out = vec![T::ZERO; self.samples * self.out_sample()];
         let kernel = View::new(kernel, self.outputs, self.patch());
-        each_chunk(&mut out, self.out_sample(), || self.columns(), |columns: &mut Vec<T>, b, out| {
-            self.gather(&input[b * self.sample()..][..self.sample()], columns);
-            multiply(out, false, kernel, View::new(columns, self.patch(), self.places()));
-        });
+        each_chunk(
+            &mut out,
+            self.out_sample(),
+            || self.columns(),
+            |columns: &mut Vec<T>, b, out| {
+                self.gather(&input[b * self.sample()..][..self.sample()], columns);
+                multiply(out, false, kernel, View::new(columns, self.patch(), self.places()));
+            },
+        );
         out
     }
 
     fn input_gradient<T: Number>(&self, kernel: &[T], gradient: &[T]) -> Vec<T> {
         let mut out = vec![T::ZERO; self.samples * self.sample()];
         let kernel = View::new(kernel, self.outputs, self.patch()).transposed();
-        each_chunk(&mut out, self.sample(), || self.columns(), |columns: &mut Vec<T>, b, out| {
-            let gradient = View::new(&gradient[b * self.out_sample()..][..self.out_sample()], self.outputs, self.places());
-            multiply(columns, false, kernel, gradient);
-            self.scatter(columns, out);
-        });
+        each_chunk(
+            &mut out,
+            self.sample(),
+            || self.columns(),
+            |columns: &mut Vec<T>, b, out| {
+                let gradient =
+                    View::new(&gradient[b * self.out_sample()..][..self.out_sample()], self.outputs, self.places());
+                multiply(columns, false, kernel, gradient);
+                self.scatter(columns, out);
+            },
+        );
         out
     }
 
@@ -170,7 +181,12 @@ impl Convolution {
         Ok(T::to_cpu_storage_owned(self.0.forward::<T>(values(s1, l1, NAME)?, values(s2, l2, NAME)?)))
     }
 
-    fn gradients<T: Number>(&self, input: &Tensor, kernel: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn gradients<T: Number>(
+        &self,
+        input: &Tensor,
+        kernel: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (x, w, g) = (Reading::of(input), Reading::of(kernel), Reading::of(gradient));
         let (x, w, g) = (x.values::<T>(NAME)?, w.values::<T>(NAME)?, g.values::<T>(NAME)?);
         // The first convolution of an encoder reads data, whose gradient nobody wants.
@@ -205,7 +221,11 @@ mod tests {
 
     #[test]
     fn it_is_the_convolution_of_candle() {
-        let shapes = [((2, 3, 7, 5), (4, 3, 3, 3), 1, 1), ((1, 1, 8, 8), (2, 1, 3, 3), 2, 1), ((3, 2, 9, 6), (5, 2, 1, 1), 2, 0)];
+        let shapes = [
+            ((2, 3, 7, 5), (4, 3, 3, 3), 1, 1),
+            ((1, 1, 8, 8), (2, 1, 3, 3), 2, 1),
+            ((3, 2, 9, 6), (5, 2, 1, 1), 2, 0),
+        ];
         for (input, kernel, stride, padding) in shapes.into_iter().chain([((2, 1, 12, 11), (2, 1, 7, 7), 2, 3)]) {
             let (x, w) = (noise(input, 1), noise(kernel, 2));
             let expected = x.conv2d(&w, padding, stride, 1, 1).expect("candle's");
@@ -215,7 +235,8 @@ mod tests {
 
     #[test]
     fn its_gradients_are_those_of_finite_differences() {
-        for (input, kernel, stride, padding) in [((2, 2, 5, 4), (3, 2, 3, 3), 1, 1), ((9, 1, 6, 5), (2, 1, 3, 3), 2, 1)] {
+        for (input, kernel, stride, padding) in [((2, 2, 5, 4), (3, 2, 3, 3), 1, 1), ((9, 1, 6, 5), (2, 1, 3, 3), 2, 1)]
+        {
             check_gradients(&[noise(input, 3), noise(kernel, 4)], |v| convolution(&v[0], &v[1], stride, padding));
         }
     }

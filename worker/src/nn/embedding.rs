@@ -90,7 +90,13 @@ impl CustomOp2 for Embedding {
         Ok((out, (self.texts.tokens.len(), self.width).into()))
     }
 
-    fn bwd(&self, table: &Tensor, places: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        table: &Tensor,
+        places: &Tensor,
+        _y: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let [table, places] = by_number!(table.dtype(), NAME, self.gradients(table, places, &g.contiguous()?))?;
         Ok((Some(table), Some(places)))
     }
@@ -115,7 +121,8 @@ mod tests {
         let (table, places) = (noise((4, 2), 1), noise((3, 2), 2));
         let (t, p) = (flat(&table), flat(&places));
         let y = flat(&embedding(&table, &places, &texts()).expect("ours"));
-        let expected = [(3, 0), (1, 1), (0, 0), (3, 1), (3, 2)].map(|(n, l)| [t[2 * n] + p[2 * l], t[2 * n + 1] + p[2 * l + 1]]);
+        let expected =
+            [(3, 0), (1, 1), (0, 0), (3, 1), (3, 2)].map(|(n, l)| [t[2 * n] + p[2 * l], t[2 * n + 1] + p[2 * l + 1]]);
         assert_eq!(y, expected.concat());
     }
 

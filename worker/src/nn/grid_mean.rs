@@ -47,15 +47,21 @@ impl GridMean {
     }
 
     fn run<T: Number>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
-        let (input, plane, cells) = (values::<T>(storage, layout, NAME)?, self.height * self.width, self.rows * self.columns);
+        let (input, plane, cells) =
+            (values::<T>(storage, layout, NAME)?, self.height * self.width, self.rows * self.columns);
         let mut out = vec![T::ZERO; input.len() / plane * cells];
-        each_chunk(&mut out, cells, || (), |(), n, out| {
-            let plane = &input[n * plane..][..plane];
-            self.runs(|cell, places, share| {
-                let share = T::from_f64(share);
-                plane[places].iter().for_each(|x| out[cell] += *x * share);
-            });
-        });
+        each_chunk(
+            &mut out,
+            cells,
+            || (),
+            |(), n, out| {
+                let plane = &input[n * plane..][..plane];
+                self.runs(|cell, places, share| {
+                    let share = T::from_f64(share);
+                    plane[places].iter().for_each(|x| out[cell] += *x * share);
+                });
+            },
+        );
         Ok(T::to_cpu_storage_owned(out))
     }
 
@@ -64,13 +70,18 @@ impl GridMean {
         let reading = Reading::of(gradient);
         let gradient = reading.values::<T>(NAME)?;
         let mut out = vec![T::ZERO; input.elem_count()];
-        each_chunk(&mut out, plane, || (), |(), n, out| {
-            let gradient = &gradient[n * cells..][..cells];
-            self.runs(|cell, places, share| {
-                let g = gradient[cell] * T::from_f64(share);
-                out[places].iter_mut().for_each(|x| *x += g);
-            });
-        });
+        each_chunk(
+            &mut out,
+            plane,
+            || (),
+            |(), n, out| {
+                let gradient = &gradient[n * cells..][..cells];
+                self.runs(|cell, places, share| {
+                    let g = gradient[cell] * T::from_f64(share);
+                    out[places].iter_mut().for_each(|x| *x += g);
+                });
+            },
+        );
         Tensor::from_vec(out, input.shape(), input.device())
     }
 }

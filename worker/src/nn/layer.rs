@@ -178,7 +178,8 @@ impl BatchNorm {
 
     /// Takes over what [`Self::buffers`] gave; names that are not its own are left alone.
     pub(crate) fn load_buffers(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        let read = |suffix: &str| tensors.get(&format!("{}.{suffix}", self.name)).map(Tensor::to_vec1::<f32>).transpose();
+        let read =
+            |suffix: &str| tensors.get(&format!("{}.{suffix}", self.name)).map(Tensor::to_vec1::<f32>).transpose();
         let (mean, variance) = (read("running_mean")?, read("running_var")?);
         self.running_mean = mean.unwrap_or(std::mem::take(&mut self.running_mean));
         self.running_variance = variance.unwrap_or(std::mem::take(&mut self.running_variance));

@@ -41,15 +41,20 @@ impl LayerNorm {
     fn forward<T: Number>(&self, input: &[T], scale: &[T], shift: &[T]) -> Vec<T> {
         let mut out = vec![T::ZERO; input.len()];
         let length = ROWS_PER_GROUP * self.width;
-        each_chunk(&mut out, length, || (), |(), group, out| {
-            let rows = input[group * length..].chunks_exact(self.width);
-            for (out, x) in out.chunks_exact_mut(self.width).zip(rows) {
-                let (mean, inverse) = statistics(x);
-                for i in 0..self.width {
-                    out[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
+        each_chunk(
+            &mut out,
+            length,
+            || (),
+            |(), group, out| {
+                let rows = input[group * length..].chunks_exact(self.width);
+                for (out, x) in out.chunks_exact_mut(self.width).zip(rows) {
+                    let (mean, inverse) = statistics(x);
+                    for i in 0..self.width {
+                        out[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
+                    }
                 }
-            }
-        });
+            },
+        );
         out
     }
 

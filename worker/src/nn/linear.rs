@@ -46,19 +46,24 @@ impl Linear {
     fn forward<T: Number>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let mut out = vec![T::ZERO; self.rows * self.outputs];
         let weight = View::new(weight, self.outputs, self.inputs).transposed();
-        each_chunk(&mut out, ROWS * self.outputs, || (), |(), block, out| {
-            let rows = out.len() / self.outputs;
-            let x = &x[block * ROWS * self.inputs..][..rows * self.inputs];
-            if rows == ROWS {
-                multiply(out, false, View::new(x, ROWS, self.inputs), weight);
-            } else {
-                let (mut filled, mut product) = (x.to_vec(), vec![T::ZERO; ROWS * self.outputs]);
-                filled.resize(ROWS * self.inputs, T::ZERO);
-                multiply(&mut product, false, View::new(&filled, ROWS, self.inputs), weight);
-                out.copy_from_slice(&product[..out.len()]);
-            }
-            self.finish(out, bias);
-        });
+        each_chunk(
+            &mut out,
+            ROWS * self.outputs,
+            || (),
+            |(), block, out| {
+                let rows = out.len() / self.outputs;
+                let x = &x[block * ROWS * self.inputs..][..rows * self.inputs];
+                if rows == ROWS {
+                    multiply(out, false, View::new(x, ROWS, self.inputs), weight);
+                } else {
+                    let (mut filled, mut product) = (x.to_vec(), vec![T::ZERO; ROWS * self.outputs]);
+                    filled.resize(ROWS * self.inputs, T::ZERO);
+                    multiply(&mut product, false, View::new(&filled, ROWS, self.inputs), weight);
+                    out.copy_from_slice(&product[..out.len()]);
+                }
+                self.finish(out, bias);
+            },
+        );
         out
     }
 
@@ -77,11 +82,16 @@ impl Linear {
     fn input_gradient<T: Number>(&self, weight: &[T], gradient: &[T]) -> Vec<T> {
         let mut out = vec![T::ZERO; self.rows * self.inputs];
         let weight = View::new(weight, self.outputs, self.inputs);
-        each_chunk(&mut out, ROWS * self.inputs, || (), |(), block, out| {
-            let rows = out.len() / self.inputs;
-            let gradient = &gradient[block * ROWS * self.outputs..][..rows * self.outputs];
-            multiply(out, false, View::new(gradient, rows, self.outputs), weight);
-        });
+        each_chunk(
+            &mut out,
+            ROWS * self.inputs,
+            || (),
+            |(), block, out| {
+                let rows = out.len() / self.inputs;
+                let gradient = &gradient[block * ROWS * self.outputs..][..rows * self.outputs];
+                multiply(out, false, View::new(gradient, rows, self.outputs), weight);
+            },
+        );
         out
     }
 
@@ -114,7 +124,8 @@ impl Linear {
     }
 
     fn gradients<T: Number>(&self, [x, weight, y, gradient]: [&Tensor; 4]) -> Result<(Option<Tensor>, Tensor, Tensor)> {
-        let (x_read, w_read, y_read, g_read) = (Reading::of(x), Reading::of(weight), Reading::of(y), Reading::of(gradient));
+        let (x_read, w_read, y_read, g_read) =
+            (Reading::of(x), Reading::of(weight), Reading::of(y), Reading::of(gradient));
         let masked = match self.activation {
             Activation::Identity => None,
             Activation::Relu => Some(self.activated::<T>(y_read.values(NAME)?, g_read.values(NAME)?)),

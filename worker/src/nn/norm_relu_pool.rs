@@ -142,13 +142,18 @@ impl<const P: usize> NormReluPool<P> {
     fn forward<T: Number>(&self, input: &[T], scale: &[T], shift: &[T]) -> Vec<T> {
         let samples = input.len() / (self.channels() * self.plane());
         let mut out = vec![T::ZERO; samples * self.channels() * self.pooled()];
-        each_chunk(&mut out, self.channels() * self.pooled(), || (), |(), sample, out| {
-            let input = &input[sample * self.channels() * self.plane()..];
-            for (channel, out) in out.chunks_exact_mut(self.pooled()).enumerate() {
-                let affine = self.affine(channel, scale, shift);
-                self.pool_plane(&input[channel * self.plane()..][..self.plane()], &affine, out);
-            }
-        });
+        each_chunk(
+            &mut out,
+            self.channels() * self.pooled(),
+            || (),
+            |(), sample, out| {
+                let input = &input[sample * self.channels() * self.plane()..];
+                for (channel, out) in out.chunks_exact_mut(self.pooled()).enumerate() {
+                    let affine = self.affine(channel, scale, shift);
+                    self.pool_plane(&input[channel * self.plane()..][..self.plane()], &affine, out);
+                }
+            },
+        );
         out
     }
 
@@ -217,19 +222,26 @@ impl<const P: usize> NormReluPool<P> {
         let channels = self.channels();
         let length = channels * self.plane();
         let count = (input.len() / channels) as f64;
-        each_chunk(gradient, length, || (), |(), sample, gradient| {
-            for (channel, gradient) in gradient.chunks_exact_mut(self.plane()).enumerate() {
-                let affine = self.affine(channel, scale, shift);
-                let (g, gx) = match self.origin {
-                    Origin::Batch => (T::from_f64(sums[channel] / count), T::from_f64(sums[channels + channel] / count)),
-                    Origin::Running => (T::ZERO, T::ZERO),
-                };
-                let plane = &input[sample * length + channel * self.plane()..][..self.plane()];
-                for (d, x) in gradient.iter_mut().zip(plane) {
-                    *d = affine.factor * (*d - g - (*x - affine.mean) * affine.inverse * gx);
+        each_chunk(
+            gradient,
+            length,
+            || (),
+            |(), sample, gradient| {
+                for (channel, gradient) in gradient.chunks_exact_mut(self.plane()).enumerate() {
+                    let affine = self.affine(channel, scale, shift);
+                    let (g, gx) = match self.origin {
+                        Origin::Batch => {
+                            (T::from_f64(sums[channel] / count), T::from_f64(sums[channels + channel] / count))
+                        }
+                        Origin::Running => (T::ZERO, T::ZERO),
+                    };
+                    let plane = &input[sample * length + channel * self.plane()..][..self.plane()];
+                    for (d, x) in gradient.iter_mut().zip(plane) {
+                        *d = affine.factor * (*d - g - (*x - affine.mean) * affine.inverse * gx);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     fn run<T: Number>(&self, [x, scale, shift]: [(&CpuStorage, &Layout); 3]) -> Result<CpuStorage> {
@@ -238,7 +250,8 @@ impl<const P: usize> NormReluPool<P> {
     }
 
     fn gradients<T: Number>(&self, [x, scale, shift, g]: [&Tensor; 4]) -> Result<[Tensor; 3]> {
-        let (x_read, scale_read, shift_read, g_read) = (Reading::of(x), Reading::of(scale), Reading::of(shift), Reading::of(g));
+        let (x_read, scale_read, shift_read, g_read) =
+            (Reading::of(x), Reading::of(scale), Reading::of(shift), Reading::of(g));
         let (input, scales, shifts) = (x_read.values::<T>(NAME)?, scale_read.values(NAME)?, shift_read.values(NAME)?);
         let (mut gradient, sums) = self.unpool(input, scales, shifts, g_read.values(NAME)?);
         self.denormalise(input, scales, shifts, &sums, &mut gradient);
@@ -303,19 +316,31 @@ mod tests {
     fn it_is_the_composition_of_its_parts() {
         let [x, scale, shift] = inputs((3, 4, 7, 6));
         let statistics = ChannelStatistics::of(&x).expect("statistics");
-        let two = norm_relu_pool::<2>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Relu).expect("ours");
+        let two =
+            norm_relu_pool::<2>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Relu).expect("ours");
         assert_close(&two, &composed(&x, &scale, &shift, 2).expect("composed"), 1e-12);
-        let one = norm_relu_pool::<1>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Relu).expect("ours");
+        let one =
+            norm_relu_pool::<1>(&x, (&scale, &shift), (&statistics, Origin::Batch), Activation::Relu).expect("ours");
         assert_close(&one, &composed(&x, &scale, &shift, 1).expect("composed"), 1e-12);
     }
 
     #[test]
     fn its_gradients_go_through_the_statistics_of_the_batch() {
         check_gradients(&inputs((3, 2, 5, 4)), |v| {
-            norm_relu_pool::<2>(&v[0], (&v[1], &v[2]), (&ChannelStatistics::of(&v[0])?, Origin::Batch), Activation::Relu)
+            norm_relu_pool::<2>(
+                &v[0],
+                (&v[1], &v[2]),
+                (&ChannelStatistics::of(&v[0])?, Origin::Batch),
+                Activation::Relu,
+            )
         });
         check_gradients(&inputs((2, 3, 3, 2)), |v| {
-            norm_relu_pool::<1>(&v[0], (&v[1], &v[2]), (&ChannelStatistics::of(&v[0])?, Origin::Batch), Activation::Relu)
+            norm_relu_pool::<1>(
+                &v[0],
+                (&v[1], &v[2]),
+                (&ChannelStatistics::of(&v[0])?, Origin::Batch),
+                Activation::Relu,
+            )
         });
     }
 

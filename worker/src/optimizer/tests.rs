@@ -77,7 +77,8 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let mut optimizer = Optimizer::new(&spec(adamw(), None), &parameters).expect("an optimizer");
     let before = values(&parameters);
     let bad = Tensor::new(&[[1.0, f64::NAN, 0.0, 0.0, 0.0]], &Device::Cpu).expect("a tensor");
-    let error = optimizer.step(&parameters, &Gradients::new(vec![noise((3, 4), 1), bad]), 0.1).expect_err("there is a NaN");
+    let error =
+        optimizer.step(&parameters, &Gradients::new(vec![noise((3, 4), 1), bad]), 0.1).expect_err("there is a NaN");
     assert_eq!(
         error.to_string(),
         "the gradient of parameter `bias` is not finite; a smaller learning rate or clipping may help"

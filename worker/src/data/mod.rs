@@ -20,6 +20,7 @@ mod column;
 mod dataset;
 mod error;
 mod image;
+pub mod inspect;
 mod label;
 mod open;
 mod payload;

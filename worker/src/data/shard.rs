@@ -76,6 +76,12 @@ impl Shard {
         u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
+    /// Row groups in the file.
+    #[must_use]
+    pub fn row_groups(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+
     /// A column by name; `key` is the key of the job file that names it.
     ///
     /// # Errors

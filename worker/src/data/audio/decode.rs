@@ -33,7 +33,8 @@ pub(in super::super) fn is_audio(bytes: &[u8]) -> bool {
     container(bytes).is_some()
 }
 
-fn container(bytes: &[u8]) -> Option<&'static str> {
+/// WAV, FLAC or MP3, by how a file begins.
+pub(super) fn container(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Some("WAV"),
         [b'f', b'L', b'a', b'C', ..] => Some("FLAC"),

@@ -24,6 +24,30 @@ pub(super) struct Spectrogram {
     pub(super) heard: usize,
 }
 
+/// What a recording is, for a person who looks at it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Survey {
+    /// WAV, FLAC or MP3.
+    pub(super) format: &'static str,
+    /// Hz.
+    pub(super) rate: u32,
+    /// Of the part that was decoded.
+    pub(super) seconds: f64,
+    /// Largest absolute sample, of the mean of all channels; 1 is full scale.
+    pub(super) peak: f32,
+}
+
+/// Decodes the first `seconds` of a file to see what it is.
+pub(super) fn survey(bytes: &[u8], seconds: f64) -> Result<Survey, SampleError> {
+    let recording = guarded(|| decode::decode(bytes, seconds))?;
+    Ok(Survey {
+        format: decode::container(bytes).unwrap_or_default(),
+        rate: recording.rate,
+        seconds: recording.samples.len() as f64 / f64::from(recording.rate),
+        peak: recording.samples.iter().fold(0.0, |peak, sample| peak.max(sample.abs())),
+    })
+}
+
 /// What turns a recording into a spectrogram.
 #[derive(Debug)]
 pub(super) struct Listener {

@@ -1,0 +1,207 @@
+//! `antiphon data synth KIND DIR`: the generated data sets as files.
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use antiphon_core::ids::Split;
+use antiphon_core::spec::{SynthKind, SynthSamples};
+use antiphon_worker::data::synth::write::{WriteError, WriteOptions, WrittenFile, write};
+use antiphon_worker::data::synth::{CLASSES, Generator};
+use serde::Serialize;
+
+use super::{counted, size};
+use crate::exit::{Exit, OrExit as _};
+use crate::output::{self, Format};
+use crate::predictor::{Progress, until_interrupted};
+
+/// Generate a data set: train, validation and test as Parquet files
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon data synth spoken-digits digits --missing 10%        digits written, spoken and described
+  antiphon data synth features vectors --train 1000000 --rows-per-shard 250000
+  antiphon data inspect 'digits/*.parquet'
+
+The rows are those of a job with `data: {source: synth}` and the same kind, samples, missing share and seed.
+Files are in the format of Hugging Face's datasets; memory is bounded, however many rows there are.")]
+pub struct SynthArgs {
+    /// Which data set
+    #[arg(value_enum)]
+    pub kind: Kind,
+
+    /// The folder to write into; made if need be
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Rows to learn from
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROWS))]
+    pub train: u64,
+
+    /// Rows to choose by; 0 for none
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_ROWS))]
+    pub validation: u64,
+
+    /// Rows to report on; 0 for none
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_ROWS))]
+    pub test: u64,
+
+    /// Share of missing values in each column, as in `10%` or `0.1`; no row lacks all of them
+    #[arg(long, default_value = "0", value_name = "SHARE", value_parser = share)]
+    pub missing: f64,
+
+    /// Another seed gives other rows
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub seed: u64,
+
+    /// Several files per split, of at most so many rows: train-00000-of-00003.parquet
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rows_per_shard: Option<u64>,
+
+    /// Replace a data set that is in the folder
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// As in job files.
+const MOST_ROWS: u64 = 1_000_000_000;
+
+/// Generated data sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Digits written, spoken and described: columns image, audio, text
+    SpokenDigits,
+    /// Two feature vectors per row: columns a, b
+    Features,
+}
+
+impl From<Kind> for SynthKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::SpokenDigits => Self::SpokenDigits,
+            Kind::Features => Self::Features,
+        }
+    }
+}
+
+/// `10%` or `0.1`, read as job files read it.
+fn share(text: &str) -> Result<f64, String> {
+    let number = match text.strip_suffix('%') {
+        Some(percent) if !percent.contains(['e', 'E']) => format!("{}e-2", percent.trim_end()).parse(),
+        _ => text.parse::<f64>(),
+    };
+    number.ok().filter(|share| (0.0..1.0).contains(share)).ok_or("give a share as in `10%` or `0.1`".to_owned())
+}
+
+/// What `--format json` prints.
+#[derive(Debug, Serialize)]
+struct Generated<'a> {
+    event: &'static str,
+    kind: &'static str,
+    seed: u64,
+    missing: f64,
+    files: &'a [WrittenFile],
+    /// A job on these files.
+    job: String,
+}
+
+/// Generates.
+///
+/// # Errors
+/// Options that are not possible, a data set that is there already, a folder that cannot be written to.
+pub(super) async fn run(args: SynthArgs, format: Format) -> anyhow::Result<Exit> {
+    let kind = SynthKind::from(args.kind);
+    let samples = SynthSamples { train: args.train, validation: args.validation, test: args.test };
+    let generator = Generator::new(kind, args.seed, samples, args.missing).or_exit(Exit::Usage)?;
+    let options = WriteOptions { rows_per_shard: args.rows_per_shard, overwrite: args.force };
+    let (progress, folder) = (Progress::new(), args.folder.clone());
+    let shown = progress.clone();
+    let ready = std::future::ready(Ok(generator));
+    let written = until_interrupted(ready, move |generator, cancelled| {
+        shown.begin("generating", samples.train + samples.validation + samples.test);
+        let written = write(&generator, &folder, options, |rows| {
+            shown.at(rows);
+            if cancelled.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let exit = if matches!(written, Err(WriteError::Exists { .. })) { Exit::Usage } else { Exit::Failed };
+        written.or_exit(exit)
+    });
+    let written = written.await;
+    progress.clear();
+    let Some(files) = written? else { return Ok(Exit::Interrupted) };
+    let job = job(kind, &args.folder, &files, args.rows_per_shard.is_some());
+    match format {
+        Format::Json => {
+            let (kind, seed, missing) = (kind.name(), args.seed, args.missing);
+            output::json(&Generated { event: "generated", kind, seed, missing, files: &files, job })?;
+        }
+        Format::Text => output::line(told(&args.folder, &files, &job).trim_end())?,
+    }
+    Ok(Exit::Success)
+}
+
+/// A job on these files, ready to run.
+fn job(kind: SynthKind, folder: &Path, files: &[WrittenFile], shards: bool) -> String {
+    let mut text = format!("name: {}\ndata:\n", kind.name());
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        let name = if shards { format!("{split}-*.parquet") } else { format!("{split}.parquet") };
+        let value = match files.iter().any(|file| file.split == split) {
+            true => quoted(&folder.join(name).display().to_string()),
+            false if split == Split::Validation => "0".to_owned(),
+            false => continue,
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {split}: {value}");
+    }
+    let _ = writeln!(text, "  id: id\nmodalities: [{}]\nlabels: {CLASSES}", kind.columns().join(", "));
+    text += match kind {
+        SynthKind::SpokenDigits => "optimizer: {kind: adamw, lr: 2e-3}\n",
+        SynthKind::Features => "optimizer: {lr: 0.05}\n",
+    };
+    text + "schedule: {epochs: 5}\n"
+}
+
+/// A path as YAML reads it back, with no variable and no escape in it. JSON's strings are YAML's.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    let word = path.chars().all(plain) && path.starts_with(|c: char| c.is_alphabetic() || c == '/' || c == '.');
+    if word { path.to_owned() } else { serde_json::Value::from(path.replace("${", "$${")).to_string() }
+}
+
+fn told(folder: &Path, files: &[WrittenFile], job: &str) -> String {
+    const SHOWN: usize = 12;
+    let mut text = String::new();
+    let name = |file: &WrittenFile| file.path.display().to_string();
+    let width = files.iter().take(SHOWN).map(|file| name(file).chars().count()).max().unwrap_or(0);
+    // Writing to a String cannot fail.
+    for file in files.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {:<width$}  {:>9} rows  {:>9}", name(file), file.rows, size(file.bytes));
+    }
+    if files.len() > SHOWN {
+        let _ = writeln!(text, "  and {}", counted((files.len() - SHOWN) as u64, "more file"));
+    }
+    let _ = writeln!(text, "\nA job on them, to save as job.yaml:\n");
+    for line in job.lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+    let pattern = folder.join("*.parquet");
+    let _ = writeln!(text, "\nThen: antiphon run job.yaml");
+    let _ = writeln!(text, "Look into them: antiphon data inspect '{}'", pattern.display());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_as_in_job_files() {
+        assert_eq!(
+            [share("10%"), share("0.1"), share("0"), share("33.5 %")].map(Result::ok),
+            [Some(0.1), Some(0.1), Some(0.0), Some(0.335)]
+        );
+        for bad in ["100%", "-1%", "x", "", "%", "nan", "1e0%"] {
+            assert!(share(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One row, value by value, for people.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::{ArrayRef, RecordBatch};
+use serde::Serialize;
+
+use super::super::audio::{is_audio, survey};
+use super::super::column::{Cell, Column};
+use super::super::error::SampleError;
+use super::super::image::{self, ImageSize, beginning, is_image};
+use super::super::row::RawValue;
+use super::super::shard::Shard;
+
+/// Longer side of a picture, in its own pixels.
+const PICTURE: u32 = 56;
+/// Seconds that are decoded of a recording.
+const SECONDS: f64 = 600.0;
+/// Characters shown of a text.
+const CHARACTERS: usize = 240;
+/// Numbers shown of a vector.
+const NUMBERS: usize = 6;
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SampleReport {
+    /// The file that it is in.
+    pub file: String,
+    /// Its number there, from 0.
+    pub row: u64,
+    /// One per column, in the order of the file.
+    pub values: Vec<NamedValue>,
+}
+
+/// A value and its column.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NamedValue {
+    /// The column.
+    pub column: String,
+    /// What is in it.
+    #[serde(flatten)]
+    pub value: ValueReport,
+}
+
+/// What a value is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ValueReport {
+    /// Null.
+    Missing,
+    /// A PNG or JPEG file.
+    Image {
+        /// `PNG` or `JPEG`.
+        format: &'static str,
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Size of the file.
+        bytes: usize,
+        /// The image itself, small.
+        #[serde(skip)]
+        picture: Picture,
+    },
+    /// A WAV, FLAC or MP3 file.
+    Audio {
+        /// `WAV`, `FLAC` or `MP3`.
+        format: &'static str,
+        /// Hz.
+        rate: u32,
+        /// Its length; at most 10 minutes are looked at.
+        seconds: f64,
+        /// Largest absolute sample; 1 is full scale.
+        peak: f32,
+        /// Size of the file.
+        bytes: usize,
+    },
+    /// A string.
+    Text {
+        /// Its beginning.
+        text: String,
+        /// How many it has in all.
+        characters: usize,
+    },
+    /// A list of numbers.
+    Features {
+        /// How many.
+        length: usize,
+        /// The first of them.
+        first: Vec<f32>,
+    },
+    /// A single number, or what has a type that no modality can have.
+    Plain {
+        /// As text.
+        value: String,
+    },
+    /// A value that training would refuse.
+    Unreadable {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+/// A grey image, no larger than the one that it shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Picture {
+    /// Pixels, at most 56.
+    pub width: usize,
+    /// Pixels, at most 56.
+    pub height: usize,
+    /// 0 is black; row by row.
+    pub levels: Vec<u8>,
+}
+
+/// Row `row` of a batch, which is row `number` of its file.
+pub(super) async fn look(shard: &Shard, batch: &RecordBatch, row: usize, number: u64) -> SampleReport {
+    let mut values = Vec::new();
+    for (field, array) in shard.schema().fields().iter().zip(batch.columns()) {
+        let value = look_at(shard, array, row).await;
+        values.push(NamedValue { column: field.name().clone(), value });
+    }
+    SampleReport { file: shard.source().url().to_owned(), row: number, values }
+}
+
+async fn look_at(shard: &Shard, array: &ArrayRef, row: usize) -> ValueReport {
+    let column = Column::new(array);
+    if column.is_null(row) {
+        return ValueReport::Missing;
+    }
+    if let Some(value) = plain(&column, array, row) {
+        return ValueReport::Plain { value };
+    }
+    let unreadable = |error: String| ValueReport::Unreadable { error };
+    match column.cell(row) {
+        Ok(Cell::Absent) => ValueReport::Missing,
+        Ok(Cell::Value(RawValue::Bytes(bytes))) => file(&bytes).unwrap_or_else(|error| unreadable(error.to_string())),
+        Ok(Cell::Value(RawValue::Text(text))) => {
+            ValueReport::Text { characters: text.chars().count(), text: text.chars().take(CHARACTERS).collect() }
+        }
+        Ok(Cell::Value(RawValue::Features(numbers))) => {
+            ValueReport::Features { length: numbers.len(), first: numbers.into_iter().take(NUMBERS).collect() }
+        }
+        Ok(Cell::Beside(name)) => match shard.source().read_beside(&name).await {
+            Ok(bytes) => file(&bytes).unwrap_or_else(|error| unreadable(error.to_string())),
+            Err(error) => unreadable(format!("its `path` is `{name}`, which cannot be read: {error}")),
+        },
+        Err(error) => unreadable(error.to_string()),
+    }
+}
+
+/// A number, or the type of what nothing can be made of.
+fn plain(column: &Column, array: &ArrayRef, row: usize) -> Option<String> {
+    if let Some(number) = column.integer(row) {
+        return Some(number.to_string());
+    }
+    let single = array.as_primitive_opt::<Float32Type>().map(|array| array.value(row).to_string());
+    let double = || array.as_primitive_opt::<Float64Type>().map(|array| array.value(row).to_string());
+    let other = || {
+        let kind = super::super::ColumnKind::of(array.data_type());
+        kind.is_none().then(|| format!("a value of type {}", array.data_type()))
+    };
+    single.or_else(double).or_else(other)
+}
+
+/// What a file is.
+fn file(bytes: &[u8]) -> Result<ValueReport, SampleError> {
+    if is_audio(bytes) {
+        let heard = survey(bytes, SECONDS)?;
+        let (format, rate) = (heard.format, heard.rate);
+        return Ok(ValueReport::Audio { format, rate, seconds: heard.seconds, peak: heard.peak, bytes: bytes.len() });
+    }
+    if !is_image(bytes) {
+        let what = format!("neither an image nor audio that can be read (it begins with {})", beginning(bytes));
+        return Err(SampleError::new(what, "store it as PNG, JPEG, WAV, FLAC or MP3"));
+    }
+    let format = if bytes.starts_with(b"\x89PNG") { "PNG" } else { "JPEG" };
+    let (height, width) = image::dimensions(bytes)?;
+    Ok(ValueReport::Image { format, width, height, bytes: bytes.len(), picture: picture(bytes, height, width)? })
+}
+
+fn picture(bytes: &[u8], height: u32, width: u32) -> Result<Picture, SampleError> {
+    let longer = height.max(width).max(1);
+    let side = |side: u32| if longer <= PICTURE { side } else { (side * PICTURE).div_ceil(longer) }.max(1);
+    let size = ImageSize { channels: 1, height: side(height), width: side(width) };
+    let levels = image::decode(bytes, size)?.into_iter().map(|x| ((x + 1.0) * 127.5).round() as u8).collect();
+    Ok(Picture { width: size.width as usize, height: size.height as usize, levels })
+}

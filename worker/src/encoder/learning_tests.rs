@@ -3,9 +3,7 @@
 use antiphon_core::head::{SharedHead, StepContext};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::rng::{self, Stream};
-use antiphon_core::spec::{
-    EncoderSpec, HeadSpec, LearningRateSchedule, OptimizerRule, OptimizerSpec, ProjectionSpec,
-};
+use antiphon_core::spec::{EncoderSpec, HeadSpec, LearningRateSchedule, OptimizerRule, OptimizerSpec, ProjectionSpec};
 use candle_core::Device;
 
 use super::{DropoutKey, Mode, backward, build};

@@ -13,13 +13,13 @@ const EPSILON: f64 = 1e-5;
 
 /// Mean and variance of each channel: what a batch normalisation subtracts and divides by.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ChannelStatistics {
+pub(crate) struct ChannelStatistics {
     /// C means.
-    pub mean: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
     /// C variances, divided by n (not n − 1).
-    pub variance: Vec<f64>,
+    pub(crate) variance: Vec<f64>,
     /// How many numbers each was taken over.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl ChannelStatistics {

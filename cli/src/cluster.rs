@@ -48,7 +48,8 @@ impl Cluster {
         parts.spawn(async move { Ok(server::serve_coordinator(coordinator, listener, stop).await?) });
         for modality in config.modalities {
             let worker = antiphon_worker::Config {
-                worker: WorkerId::try_from(format!("{modality}-local")).or_else(|_| WorkerId::try_from(modality.as_str()))?,
+                worker: WorkerId::try_from(format!("{modality}-local"))
+                    .or_else(|_| WorkerId::try_from(modality.as_str()))?,
                 modality,
                 coordinator: format!("http://{address}"),
                 connect_timeout: Duration::from_secs(10),

@@ -93,8 +93,10 @@ fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
     let job = submitted["job"].as_str().expect("an id");
     assert_eq!(
         error,
-        format!("job {job} is not done after 1 s: waiting for 1 `audio` worker `audio-local`: 0 registered; waiting for 1 `image` \
-                 worker: 0 registered; waiting for 1 `text` worker: 0 registered; it goes on without being followed")
+        format!(
+            "job {job} is not done after 1 s: waiting for 1 `audio` worker `audio-local`: 0 registered; waiting for 1 `image` \
+                 worker: 0 registered; waiting for 1 `text` worker: 0 registered; it goes on without being followed"
+        )
     );
 }
 

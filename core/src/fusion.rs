@@ -55,21 +55,11 @@ pub fn weights(rule: &FusionRule, entropies: &[Option<f64>]) -> Vec<f64> {
         }
         FusionRule::Mean => present(entropies),
         FusionRule::Weights(fixed) => {
-            assert_eq!(
-                fixed.len(),
-                entropies.len(),
-                "fixed fusion weights are one per modality"
-            );
-            fixed
-                .iter()
-                .zip(entropies)
-                .map(|(w, e)| if e.is_some() { *w } else { 0.0 })
-                .collect()
+            assert_eq!(fixed.len(), entropies.len(), "fixed fusion weights are one per modality");
+            fixed.iter().zip(entropies).map(|(w, e)| if e.is_some() { *w } else { 0.0 }).collect()
         }
     };
-    normalised(raw)
-        .or_else(|| normalised(present(entropies)))
-        .unwrap_or_else(|| vec![0.0; entropies.len()])
+    normalised(raw).or_else(|| normalised(present(entropies))).unwrap_or_else(|| vec![0.0; entropies.len()])
 }
 
 fn present(entropies: &[Option<f64>]) -> Vec<f64> {
@@ -108,11 +98,7 @@ pub fn fuse<T: Real>(rule: &FusionRule, logits: &[Option<&[T]>]) -> Fused {
     let entropies: Vec<Option<f64>> = logits.iter().map(|z| z.map(entropy)).collect();
     let weights = weights(rule, &entropies);
     let logits = combine(&weights, logits);
-    Fused {
-        entropies,
-        weights,
-        logits,
-    }
+    Fused { entropies, weights, logits }
 }
 
 #[cfg(test)]
@@ -120,11 +106,8 @@ mod tests {
     use super::*;
     use crate::linalg::argmax;
 
-    const RULES: [fn() -> FusionRule; 3] = [
-        || FusionRule::Entropy,
-        || FusionRule::Mean,
-        || FusionRule::Weights(vec![0.5, 2.0, 1.0]),
-    ];
+    const RULES: [fn() -> FusionRule; 3] =
+        [|| FusionRule::Entropy, || FusionRule::Mean, || FusionRule::Weights(vec![0.5, 2.0, 1.0])];
 
     fn sample() -> [Vec<f64>; 3] {
         [vec![2.0, 0.0, -1.0], vec![0.1, 0.3, 0.2], vec![-1.0, 4.0, 0.5]]
@@ -135,9 +118,8 @@ mod tests {
         let sample = sample();
         for rule in RULES {
             for mask in 1..8_u32 {
-                let logits: Vec<Option<&[f64]>> = (0..3)
-                    .map(|m| (mask >> m & 1 == 1).then_some(sample[m].as_slice()))
-                    .collect();
+                let logits: Vec<Option<&[f64]>> =
+                    (0..3).map(|m| (mask >> m & 1 == 1).then_some(sample[m].as_slice())).collect();
                 let fused = fuse(&rule(), &logits);
                 assert!((fused.weights.iter().sum::<f64>() - 1.0).abs() < 1e-15);
                 for (weight, z) in fused.weights.iter().zip(&logits) {

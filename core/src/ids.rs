@@ -14,7 +14,8 @@ pub struct BadName {
     pub given: String,
 }
 
-const RULE: &str = "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen";
+const RULE: &str =
+    "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen";
 
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();

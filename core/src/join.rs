@@ -99,11 +99,7 @@ impl Join {
         let ids = stream.last_id.as_ref().into_iter().chain(rows.iter().map(|row| &row.id));
         let ids: Vec<&String> = ids.collect();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
-            return Err(JoinError::Order {
-                modality: modality.clone(),
-                id: pair[1].clone(),
-                before: pair[0].clone(),
-            });
+            return Err(JoinError::Order { modality: modality.clone(), id: pair[1].clone(), before: pair[0].clone() });
         }
         stream.last_id = rows.last().map(|row| row.id.clone()).or(stream.last_id.take());
         stream.rows.extend(rows);

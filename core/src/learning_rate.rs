@@ -16,11 +16,7 @@ pub fn factor(schedule: &LearningRateSchedule, progress: f64, total: f64) -> f64
             rise(*warmup, progress) * factor.powi(passed)
         }
         LearningRateSchedule::Cosine { floor, warmup } => {
-            let done = if total > 0.0 {
-                (progress / total).clamp(0.0, 1.0)
-            } else {
-                1.0
-            };
+            let done = if total > 0.0 { (progress / total).clamp(0.0, 1.0) } else { 1.0 };
             let half_wave = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
             rise(*warmup, progress) * (floor + (1.0 - floor) * half_wave)
         }
@@ -28,11 +24,7 @@ pub fn factor(schedule: &LearningRateSchedule, progress: f64, total: f64) -> f64
 }
 
 fn rise(warmup: f64, progress: f64) -> f64 {
-    if progress < warmup {
-        (progress / warmup).max(0.0)
-    } else {
-        1.0
-    }
+    if progress < warmup { (progress / warmup).max(0.0) } else { 1.0 }
 }
 
 /// The projector's regulariser at batch `i` of the `n` that an epoch of the modality has.
@@ -63,15 +55,8 @@ mod tests {
     fn every_schedule_stays_between_nothing_and_the_whole_rate() {
         let schedules = [
             LearningRateSchedule::Constant { warmup: 2.0 },
-            LearningRateSchedule::Step {
-                at: vec![3.0, 7.0],
-                factor: 0.1,
-                warmup: 2.0,
-            },
-            LearningRateSchedule::Cosine {
-                floor: 0.05,
-                warmup: 2.0,
-            },
+            LearningRateSchedule::Step { at: vec![3.0, 7.0], factor: 0.1, warmup: 2.0 },
+            LearningRateSchedule::Cosine { floor: 0.05, warmup: 2.0 },
         ];
         for schedule in schedules {
             assert_eq!(factor(&schedule, 0.0, 10.0), 0.0);
@@ -84,11 +69,7 @@ mod tests {
 
     #[test]
     fn steps_multiply_at_their_epochs() {
-        let schedule = LearningRateSchedule::Step {
-            at: vec![70.0, 90.0],
-            factor: 0.1,
-            warmup: 0.0,
-        };
+        let schedule = LearningRateSchedule::Step { at: vec![70.0, 90.0], factor: 0.1, warmup: 0.0 };
         close(factor(&schedule, 0.0, 100.0), 1.0);
         close(factor(&schedule, 69.99, 100.0), 1.0);
         close(factor(&schedule, 70.0, 100.0), 0.1);
@@ -97,10 +78,7 @@ mod tests {
 
     #[test]
     fn a_cosine_falls_from_one_to_its_floor() {
-        let schedule = LearningRateSchedule::Cosine {
-            floor: 0.2,
-            warmup: 0.0,
-        };
+        let schedule = LearningRateSchedule::Cosine { floor: 0.2, warmup: 0.0 };
         close(factor(&schedule, 0.0, 10.0), 1.0);
         close(factor(&schedule, 5.0, 10.0), 0.6);
         close(factor(&schedule, 10.0, 10.0), 0.2);

@@ -30,18 +30,8 @@ impl<T: Real> Optimizer<T> {
             OptimizerRule::Sgd { .. } => Vec::new(),
             OptimizerRule::Adamw { .. } => vec![T::ZERO; size],
         };
-        let slots = sizes
-            .iter()
-            .map(|size| Slot {
-                first: vec![T::ZERO; *size],
-                second: second(*size),
-            })
-            .collect();
-        Self {
-            rule: rule.clone(),
-            steps: 0,
-            slots,
-        }
+        let slots = sizes.iter().map(|size| Slot { first: vec![T::ZERO; *size], second: second(*size) }).collect();
+        Self { rule: rule.clone(), steps: 0, slots }
     }
 
     /// How many steps it has taken.
@@ -62,11 +52,7 @@ impl<T: Real> Optimizer<T> {
         let sizes = |slots: &[Slot<T>]| -> Vec<(usize, usize)> {
             slots.iter().map(|slot| (slot.first.len(), slot.second.len())).collect()
         };
-        (sizes(&slots) == sizes(&self.slots)).then(|| Self {
-            rule: self.rule.clone(),
-            steps,
-            slots,
-        })
+        (sizes(&slots) == sizes(&self.slots)).then(|| Self { rule: self.rule.clone(), steps, slots })
     }
 
     /// One step with learning rate `lr`, of each parameter p with its gradient g.
@@ -77,35 +63,15 @@ impl<T: Real> Optimizer<T> {
     /// # Panics
     /// If parameters and gradients are not of the sizes that the optimizer was made for.
     pub fn step(&mut self, lr: f64, parameters: &mut [&mut [T]], gradients: &[&[T]]) {
-        assert!(
-            parameters.len() == self.slots.len() && gradients.len() == self.slots.len(),
-            "one slot per parameter"
-        );
+        assert!(parameters.len() == self.slots.len() && gradients.len() == self.slots.len(), "one slot per parameter");
         self.steps += 1;
         for ((slot, p), g) in self.slots.iter_mut().zip(parameters).zip(gradients) {
-            assert!(
-                p.len() == slot.first.len() && g.len() == slot.first.len(),
-                "one element of memory per parameter"
-            );
+            assert!(p.len() == slot.first.len() && g.len() == slot.first.len(), "one element of memory per parameter");
             match &self.rule {
                 OptimizerRule::Sgd { momentum, weight_decay } => {
-                    step_sgd(
-                        slot,
-                        p,
-                        g,
-                        Sgd {
-                            lr,
-                            momentum: *momentum,
-                            weight_decay: *weight_decay,
-                        },
-                    );
+                    step_sgd(slot, p, g, Sgd { lr, momentum: *momentum, weight_decay: *weight_decay });
                 }
-                OptimizerRule::Adamw {
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay,
-                } => {
+                OptimizerRule::Adamw { beta1, beta2, eps, weight_decay } => {
                     let adam = Adam {
                         shrink: 1.0 - lr * weight_decay,
                         beta1: *beta1,
@@ -128,11 +94,7 @@ struct Sgd {
 }
 
 fn step_sgd<T: Real>(slot: &mut Slot<T>, parameters: &mut [T], gradients: &[T], sgd: Sgd) {
-    let (lr, momentum, decay) = (
-        T::from_f64(sgd.lr),
-        T::from_f64(sgd.momentum),
-        T::from_f64(sgd.weight_decay),
-    );
+    let (lr, momentum, decay) = (T::from_f64(sgd.lr), T::from_f64(sgd.momentum), T::from_f64(sgd.weight_decay));
     for ((v, p), g) in slot.first.iter_mut().zip(parameters).zip(gradients) {
         *v = momentum * *v + (*g + decay * *p);
         *p = *p - lr * *v;
@@ -178,16 +140,8 @@ pub fn clip_factor(norm: f64, limit: Option<f64>) -> f64 {
 mod tests {
     use super::*;
 
-    const SGD: OptimizerRule = OptimizerRule::Sgd {
-        momentum: 0.9,
-        weight_decay: 0.1,
-    };
-    const ADAMW: OptimizerRule = OptimizerRule::Adamw {
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.01,
-    };
+    const SGD: OptimizerRule = OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.1 };
+    const ADAMW: OptimizerRule = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
     fn walk(rule: &OptimizerRule, gradients: &[f64], lr: f64) -> Vec<f64> {
         let mut optimizer = Optimizer::new(rule, &[1]);
@@ -209,10 +163,7 @@ mod tests {
 
     #[test]
     fn sgd_without_decay_is_linear_in_its_gradients() {
-        let rule = OptimizerRule::Sgd {
-            momentum: 0.9,
-            weight_decay: 0.0,
-        };
+        let rule = OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 };
         let one = walk(&rule, &[1.0, -2.0, 0.5], 0.1);
         let twice = walk(&rule, &[2.0, -4.0, 1.0], 0.1);
         for (a, b) in one.iter().zip(twice) {
@@ -222,12 +173,7 @@ mod tests {
 
     #[test]
     fn adamw_does_not_depend_on_the_scale_of_its_gradients() {
-        let rule = OptimizerRule::Adamw {
-            beta1: 0.9,
-            beta2: 0.99,
-            eps: 0.0,
-            weight_decay: 0.0,
-        };
+        let rule = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.99, eps: 0.0, weight_decay: 0.0 };
         let (one, large) = (walk(&rule, &[1.0, -2.0], 0.1), walk(&rule, &[1000.0, -2000.0], 0.1));
         for (a, b) in one.iter().zip(large) {
             assert!((a - b).abs() < 1e-12);
@@ -238,10 +184,7 @@ mod tests {
     fn the_rules_give_what_is_worked_out_by_hand() {
         // v = 0.5 + 0.1 · 1 = 0.6, p = 1 − 0.06; v = 0.54 + 0.5 + 0.094 = 1.134, p = 0.94 − 0.1134.
         let sgd = walk(&SGD, &[0.5, 0.5], 0.1);
-        assert!(
-            (sgd[0] - 0.94).abs() < 1e-15 && (sgd[1] - 0.8266).abs() < 1e-15,
-            "{sgd:?}"
-        );
+        assert!((sgd[0] - 0.94).abs() < 1e-15 && (sgd[1] - 0.8266).abs() < 1e-15, "{sgd:?}");
         // m̂ = g and v̂ = g² at the first step: p = 1 − lr λ − lr.
         let adamw = walk(&ADAMW, &[0.5], 0.1);
         assert!((adamw[0] - (1.0 - 0.001 - 0.1)).abs() < 1e-8, "{adamw:?}");
@@ -262,11 +205,7 @@ mod tests {
                 after.step(0.1, &mut [&mut p], &[&[*g]]);
                 assert_eq!(p[0], *expected);
             }
-            assert!(
-                Optimizer::<f64>::new(&rule, &[2])
-                    .restored(1, before.slots().to_vec())
-                    .is_none()
-            );
+            assert!(Optimizer::<f64>::new(&rule, &[2]).restored(1, before.slots().to_vec()).is_none());
         }
     }
 

@@ -47,11 +47,7 @@ fn every_message_is_as_it_was_reviewed() {
             differing.push(format!("{}:\n{message}", golden.display()));
         }
     }
-    assert!(
-        differing.is_empty(),
-        "messages differ; see whether they got better\n\n{}",
-        differing.join("\n")
-    );
+    assert!(differing.is_empty(), "messages differ; see whether they got better\n\n{}", differing.join("\n"));
 }
 
 #[test]
@@ -60,11 +56,7 @@ fn every_error_has_a_place_and_says_what_to_do() {
     assert!(cases.len() >= 20);
     for path in cases {
         for line in message(&path).lines() {
-            assert!(
-                line.starts_with("job.yaml:") || line.starts_with("--set "),
-                "{}: {line}",
-                path.display()
-            );
+            assert!(line.starts_with("job.yaml:") || line.starts_with("--set "), "{}: {line}", path.display());
         }
     }
 }

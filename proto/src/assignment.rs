@@ -66,7 +66,11 @@ impl TryFrom<v1::Prepared> for Prepared {
         }
         for (split, given) in [("train", samples.train), ("validation", samples.validation), ("test", samples.test)] {
             if given > SAMPLES_LIMIT {
-                return Err(out_of_range(&format!("prepared.samples.{split}"), given, format!("at most {SAMPLES_LIMIT}")));
+                return Err(out_of_range(
+                    &format!("prepared.samples.{split}"),
+                    given,
+                    format!("at most {SAMPLES_LIMIT}"),
+                ));
             }
         }
         Ok(Self {

@@ -20,8 +20,8 @@ use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
 use crate::checkpoint;
+use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
 use crate::trainer::{Options, Trainer};
 
@@ -153,11 +153,7 @@ impl Engine {
         let answer = v1::Prepared {
             job: assign.job.clone(),
             term: assign.term,
-            samples: Some(v1::SplitSizes {
-                train: samples.train,
-                validation: samples.validation,
-                test: samples.test,
-            }),
+            samples: Some(v1::SplitSizes { train: samples.train, validation: samples.validation, test: samples.test }),
             parameters: trainer.parameter_shapes(),
             steps_done: trainer.steps_done(),
         };
@@ -219,8 +215,7 @@ impl Engine {
         let written = runtime
             .block_on(checkpoint::save(&save.checkpoint, files))
             .with_context(|| format!("checkpoint {}", save.checkpoint))?;
-        let saved =
-            PartSaved { job: at.job.clone(), term: at.term, turn: Turn(save.turn), parts: written };
+        let saved = PartSaved { job: at.job.clone(), term: at.term, turn: Turn(save.turn), parts: written };
         Ok(vec![Answer::PartSaved(saved.into())])
     }
 

@@ -24,12 +24,7 @@ impl Case {
     fn new(column: &str, input: InputSpec) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let modality = modality(folder.path().join("train.parquet").display().to_string(), column, input);
-        Self {
-            folder,
-            modality,
-            labels: labels(3),
-            split: Split::Train,
-        }
+        Self { folder, modality, labels: labels(3), split: Split::Train }
     }
 
     /// Three rows with good ids and labels.
@@ -37,11 +32,7 @@ impl Case {
         Self::written(
             column,
             input,
-            vec![
-                ("id", ids(["a", "b", "c"])),
-                ("label", integers([0, 1, 2])),
-                (column, values),
-            ],
+            vec![("id", ids(["a", "b", "c"])), ("label", integers([0, 1, 2])), (column, values)],
         )
     }
 
@@ -79,18 +70,12 @@ impl Case {
 }
 
 fn check(name: &str, message: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/bad_data")
-        .join(format!("{name}.txt"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad_data").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&file, format!("{message}\n")).expect("the golden file can be written");
     }
     let expected = std::fs::read_to_string(&file).unwrap_or_default();
-    assert_eq!(
-        message,
-        expected.trim_end(),
-        "{name}: run with UPDATE=1 and look at the difference if this is meant"
-    );
+    assert_eq!(message, expected.trim_end(), "{name}: run with UPDATE=1 and look at the difference if this is meant");
 }
 
 fn features() -> InputSpec {
@@ -98,21 +83,11 @@ fn features() -> InputSpec {
 }
 
 fn audio() -> InputSpec {
-    InputSpec::Audio {
-        sample_rate: 8000,
-        seconds: 0.5,
-        mels: 16,
-        window: 256,
-        hop: 128,
-    }
+    InputSpec::Audio { sample_rate: 8000, seconds: 0.5, mels: 16, window: 256, hop: 128 }
 }
 
 fn image() -> InputSpec {
-    InputSpec::Image {
-        height: None,
-        width: None,
-        channels: 1,
-    }
+    InputSpec::Image { height: None, width: None, channels: 1 }
 }
 
 fn three_vectors() -> ArrayRef {
@@ -120,55 +95,34 @@ fn three_vectors() -> ArrayRef {
 }
 
 fn with(column: &'static str, values: ArrayRef) -> Case {
-    let mut columns = vec![
-        ("id", ids(["a", "b", "c"])),
-        ("label", integers([0, 1, 2])),
-        ("x", three_vectors()),
-    ];
-    columns
-        .iter_mut()
-        .filter(|(name, _)| *name == column)
-        .for_each(|(_, old)| *old = values.clone());
+    let mut columns = vec![("id", ids(["a", "b", "c"])), ("label", integers([0, 1, 2])), ("x", three_vectors())];
+    columns.iter_mut().filter(|(name, _)| *name == column).for_each(|(_, old)| *old = values.clone());
     Case::written("x", features(), columns)
 }
 
 #[tokio::test]
 async fn columns() {
-    Case::of("x", features(), three_vectors())
-        .run()
-        .await
-        .expect("good data");
+    Case::of("x", features(), three_vectors()).run().await.expect("good data");
     let mut case = Case::of("x", features(), three_vectors());
     case.modality = modality(case.train().display().to_string(), "audio", features());
     case.golden("wrong-column").await;
     let mut case = Case::of("x", features(), three_vectors());
     case.labels.column = "class".to_owned();
     case.golden("wrong-label-column").await;
-    Case::of("x", image(), three_vectors())
-        .golden("column-of-another-type")
-        .await;
-    with("label", texts(["cat", "dog", "the cat"]))
-        .golden("labels-without-names")
-        .await;
+    Case::of("x", image(), three_vectors()).golden("column-of-another-type").await;
+    with("label", texts(["cat", "dog", "the cat"])).golden("labels-without-names").await;
 }
 
 #[tokio::test]
 async fn labels_and_ids() {
     with("label", integers([0, 3, 1])).golden("label-out-of-range").await;
     with("label", integers([0, -1, 1])).golden("label-negative").await;
-    with("label", Arc::new(Int64Array::from(vec![Some(0), Some(1), None])))
-        .golden("label-null")
-        .await;
+    with("label", Arc::new(Int64Array::from(vec![Some(0), Some(1), None]))).golden("label-null").await;
     let mut case = with("label", texts(["cat", "dog", "cow"]));
     case.labels.classes = antiphon_core::spec::Classes::Names(vec!["cat".to_owned(), "dog".to_owned()]);
     case.golden("label-unknown").await;
     with("id", ids(["a", "b", "a"])).golden("duplicate-id").await;
-    with(
-        "id",
-        Arc::new(arrow_array::StringArray::from(vec![Some("a"), None, Some("c")])),
-    )
-    .golden("id-null")
-    .await;
+    with("id", Arc::new(arrow_array::StringArray::from(vec![Some("a"), None, Some("c")]))).golden("id-null").await;
 }
 
 #[tokio::test]
@@ -179,33 +133,21 @@ async fn values() {
     Case::of("x", features(), ragged).golden("features-ragged").await;
     let (good, whole) = (png(8, 8, 1), png(8, 8, 2));
     let cut = &whole[..whole.len() - 30];
-    Case::of("image", image(), files(&[Some(&good), None, Some(cut)]))
-        .golden("png-truncated")
-        .await;
-    Case::of("image", image(), files(&[Some(&good), Some(b"GIF89a.."), None]))
-        .golden("image-unknown")
-        .await;
+    Case::of("image", image(), files(&[Some(&good), None, Some(cut)])).golden("png-truncated").await;
+    Case::of("image", image(), files(&[Some(&good), Some(b"GIF89a.."), None])).golden("image-unknown").await;
     let recording = wav(8000, 2000, 440.0);
     let mut lying = recording.clone();
     lying[40..44].copy_from_slice(&80_000_u32.to_le_bytes());
-    Case::of("audio", audio(), files(&[Some(&recording), Some(&lying), None]))
-        .golden("wav-lying-header")
-        .await;
-    Case::of("audio", audio(), files(&[Some(&recording), Some(b"OggS\0\x02"), None]))
-        .golden("audio-unknown")
-        .await;
-    Case::of("audio", InputSpec::Auto, files(&[Some(b"%PDF-1.7"), None, None]))
-        .golden("file-unknown")
-        .await;
+    Case::of("audio", audio(), files(&[Some(&recording), Some(&lying), None])).golden("wav-lying-header").await;
+    Case::of("audio", audio(), files(&[Some(&recording), Some(b"OggS\0\x02"), None])).golden("audio-unknown").await;
+    Case::of("audio", InputSpec::Auto, files(&[Some(b"%PDF-1.7"), None, None])).golden("file-unknown").await;
 }
 
 #[tokio::test]
 async fn splits() {
     let none = vec![("id", ids([])), ("label", integers([])), ("x", lists(&[]))];
     Case::written("x", features(), none).golden("split-empty").await;
-    Case::of("x", features(), lists(&[None, None, None]))
-        .golden("split-without-modality")
-        .await;
+    Case::of("x", features(), lists(&[None, None, None])).golden("split-without-modality").await;
     let mut case = Case::of("x", features(), three_vectors());
     case.split = Split::Test;
     case.golden("split-not-given").await;
@@ -219,20 +161,14 @@ async fn splits() {
 
 #[tokio::test]
 async fn tokenizers() {
-    for (name, content) in [
-        ("tokenizer-missing", None),
-        ("tokenizer-broken", Some("{\"model\": 7}")),
-    ] {
+    for (name, content) in [("tokenizer-missing", None), ("tokenizer-broken", Some("{\"model\": 7}"))] {
         let mut case = Case::of("text", InputSpec::Auto, texts(["one", "two", "three"]));
         let file = case.folder.path().join("tokenizer.json");
         if let Some(content) = content {
             std::fs::write(&file, content).expect("the folder is writable");
         }
         let tokenizer = TokenizerSpec::File(file.display().to_string());
-        case.modality.input = InputSpec::Text {
-            tokenizer,
-            max_tokens: 8,
-        };
+        case.modality.input = InputSpec::Text { tokenizer, max_tokens: 8 };
         case.golden(name).await;
     }
 }

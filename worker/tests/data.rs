@@ -21,24 +21,15 @@ const ROWS: usize = 57;
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let images: Vec<_> = (0..ROWS).map(|i| (i % 5 != 0).then(|| png(9, 7, i as u32))).collect();
-    let sounds: Vec<_> = (0..ROWS)
-        .map(|i| (i % 4 != 0).then(|| wav(8000, 900 + 60 * i as u32, 200.0 + i as f64)))
-        .collect();
-    let vectors: Vec<_> = (0..ROWS)
-        .map(|i| (i % 3 != 0).then(|| vec![i as f32, 1.0, (i * i) as f32]))
-        .collect();
+    let sounds: Vec<_> =
+        (0..ROWS).map(|i| (i % 4 != 0).then(|| wav(8000, 900 + 60 * i as u32, 200.0 + i as f64))).collect();
+    let vectors: Vec<_> = (0..ROWS).map(|i| (i % 3 != 0).then(|| vec![i as f32, 1.0, (i * i) as f32])).collect();
     let words: Vec<_> = (0..ROWS).map(|i| "word ".repeat(i % 6)).collect();
     let columns = vec![
         ("id", numbered(ROWS)),
         ("label", integers((0..ROWS as i64).map(|i| i % 3))),
-        (
-            "image",
-            files(&images.iter().map(|file| file.as_deref()).collect::<Vec<_>>()),
-        ),
-        (
-            "audio",
-            files(&sounds.iter().map(|file| file.as_deref()).collect::<Vec<_>>()),
-        ),
+        ("image", files(&images.iter().map(|file| file.as_deref()).collect::<Vec<_>>())),
+        ("audio", files(&sounds.iter().map(|file| file.as_deref()).collect::<Vec<_>>())),
         ("features", lists(&vectors)),
         ("text", texts(words.iter().map(String::as_str))),
     ];
@@ -49,23 +40,12 @@ fn folder() -> tempfile::TempDir {
 const COLUMNS: [&str; 4] = ["image", "audio", "features", "text"];
 
 fn of(folder: &Path, column: &str) -> ModalitySpec {
-    modality(
-        folder.join("train.parquet").display().to_string(),
-        column,
-        InputSpec::Auto,
-    )
+    modality(folder.join("train.parquet").display().to_string(), column, InputSpec::Auto)
 }
 
 async fn open(modality: &ModalitySpec, split: Split, memory: u64) -> Arc<Dataset> {
-    let options = OpenOptions {
-        memory,
-        ..OpenOptions::default()
-    };
-    Arc::new(
-        Dataset::open(modality, &labels(3), split, 5, &options)
-            .await
-            .expect("good data"),
-    )
+    let options = OpenOptions { memory, ..OpenOptions::default() };
+    Arc::new(Dataset::open(modality, &labels(3), split, 5, &options).await.expect("good data"))
 }
 
 async fn train(modality: &ModalitySpec, memory: u64, from: u64, options: PrefetchOptions) -> Prefetcher {
@@ -90,11 +70,7 @@ async fn batches_do_not_depend_on_threads_depth_memory_or_where_one_begins() {
         for (memory, from, threads, depth) in [(u64::MAX, 0, 4, 7), (0, 0, 3, 2), (100, 13, 2, 40)] {
             let options = PrefetchOptions { threads, depth };
             let batches = taken(train(&modality, memory, from, options).await, 20 - from as usize);
-            assert_eq!(
-                batches,
-                expected[from as usize..],
-                "{column} {memory} {from} {threads} {depth}"
-            );
+            assert_eq!(batches, expected[from as usize..], "{column} {memory} {from} {threads} {depth}");
         }
     }
 }
@@ -104,16 +80,10 @@ async fn values_beyond_the_bound_are_in_a_file_and_the_same() {
     let folder = folder();
     for column in COLUMNS {
         let modality = of(folder.path(), column);
-        let (memory, spool) = (
-            open(&modality, Split::Train, u64::MAX).await,
-            open(&modality, Split::Train, 50).await,
-        );
+        let (memory, spool) = (open(&modality, Split::Train, u64::MAX).await, open(&modality, Split::Train, 50).await);
         assert!(!memory.is_spooled() && spool.is_spooled());
         for i in (0..memory.len() as u32).rev() {
-            assert_eq!(
-                memory.value(i).expect("in memory"),
-                spool.value(i).expect("in the file")
-            );
+            assert_eq!(memory.value(i).expect("in memory"), spool.value(i).expect("in the file"));
         }
     }
 }
@@ -150,11 +120,8 @@ async fn modalities_share_their_validation_samples() {
         if let DataSpec::Parquet { validation, .. } = &mut modality.data {
             *validation = ValidationSource::Fraction(0.3);
         }
-        let ids = |dataset: Arc<Dataset>| {
-            (0..dataset.len() as u32)
-                .map(|i| dataset.id(i).to_owned())
-                .collect::<Vec<_>>()
-        };
+        let ids =
+            |dataset: Arc<Dataset>| (0..dataset.len() as u32).map(|i| dataset.id(i).to_owned()).collect::<Vec<_>>();
         let train = open(&modality, Split::Train, u64::MAX).await;
         let validation = open(&modality, Split::Validation, u64::MAX).await;
         assert_eq!(train.rows() + validation.rows(), ROWS as u64);
@@ -162,22 +129,14 @@ async fn modalities_share_their_validation_samples() {
         held_out.push((ids(train), ids(validation)));
     }
     for (train, _) in &held_out {
-        assert!(
-            held_out
-                .iter()
-                .all(|(_, validation)| validation.iter().all(|id| !train.contains(id)))
-        );
+        assert!(held_out.iter().all(|(_, validation)| validation.iter().all(|id| !train.contains(id))));
     }
 }
 
 #[tokio::test]
 async fn rows_without_an_id_column_are_numbered_over_all_shards() {
     let folder = folder();
-    std::fs::copy(
-        folder.path().join("train.parquet"),
-        folder.path().join("train-2.parquet"),
-    )
-    .expect("there is room");
+    std::fs::copy(folder.path().join("train.parquet"), folder.path().join("train-2.parquet")).expect("there is room");
     let mut modality = of(folder.path(), "text");
     if let DataSpec::Parquet { train, id, .. } = &mut modality.data {
         *train = vec![format!("{}/train*.parquet", folder.path().display())];
@@ -187,10 +146,7 @@ async fn rows_without_an_id_column_are_numbered_over_all_shards() {
     assert_eq!(dataset.len(), 2 * ROWS);
     assert_eq!(dataset.id(0), "000000000000");
     assert_eq!(dataset.id(2 * ROWS as u32 - 1), format!("{:012}", 2 * ROWS - 1));
-    assert!(
-        dataset.place(0).file.ends_with("train-2.parquet"),
-        "shards are not in the order of their names"
-    );
+    assert!(dataset.place(0).file.ends_with("train-2.parquet"), "shards are not in the order of their names");
 }
 
 #[tokio::test]
@@ -222,15 +178,8 @@ async fn dropping_a_prefetcher_stops_it_and_an_error_comes_out_at_its_place() {
     let wrong = Arc::new(Preprocessor::from_state(state).expect("it fits together"));
     let sampler = Sampler::new(5, modality.name.clone(), dataset.len(), 8);
     let mut batches = Prefetcher::train(dataset, wrong, sampler, 3, PrefetchOptions { threads: 3, depth: 2 });
-    let message = batches
-        .next()
-        .expect("no end")
-        .expect_err("images are no features")
-        .to_string();
-    assert!(
-        message.contains("train.parquet") && message.contains("cannot be used as features"),
-        "{message}"
-    );
+    let message = batches.next().expect("no end").expect_err("images are no features").to_string();
+    assert!(message.contains("train.parquet") && message.contains("cannot be used as features"), "{message}");
     assert!(batches.next().expect("no end").is_err());
     drop(batches);
 }
@@ -246,37 +195,17 @@ async fn real_recordings_and_images_load() {
         let name = folder.join("avdigits/train.parquet").display().to_string();
         let mut modality = modality(name, column, InputSpec::Auto);
         if column == "audio" {
-            modality.input = InputSpec::Audio {
-                sample_rate: 8000,
-                seconds: 1.0,
-                mels: 64,
-                window: 256,
-                hop: 128,
-            };
+            modality.input = InputSpec::Audio { sample_rate: 8000, seconds: 1.0, mels: 64, window: 256, hop: 128 };
         }
-        let labels = LabelSpec {
-            column: "label".to_owned(),
-            classes: Classes::Count(10),
-        };
-        let dataset = Dataset::open(&modality, &labels, Split::Train, 1, &OpenOptions::default())
-            .await
-            .expect("good data");
+        let labels = LabelSpec { column: "label".to_owned(), classes: Classes::Count(10) };
+        let dataset =
+            Dataset::open(&modality, &labels, Split::Train, 1, &OpenOptions::default()).await.expect("good data");
         assert_eq!(dataset.len(), 2700);
         let preprocessor = Preprocessor::fit(&modality, &dataset).await.expect("good data");
         let channels = if column == "image" { 3 } else { 1 };
-        assert_eq!(
-            *preprocessor.shape(),
-            InputShape::Grid {
-                channels,
-                height,
-                width
-            }
-        );
+        assert_eq!(*preprocessor.shape(), InputShape::Grid { channels, height, width });
         let batches = Prefetcher::evaluation(dataset.into(), preprocessor.into(), 64, PrefetchOptions::default());
-        assert_eq!(
-            batches.map(|batch| batch.expect("good data").ids.len()).sum::<usize>(),
-            2700
-        );
+        assert_eq!(batches.map(|batch| batch.expect("good data").ids.len()).sum::<usize>(), 2700);
     }
 }
 
@@ -285,7 +214,10 @@ async fn samples_to_predict_need_no_labels() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let values = || lists(&[Some(vec![1.0]), Some(vec![2.0]), Some(vec![3.0])]);
     let some: ArrayRef = Arc::new(Int64Array::from(vec![Some(2), None, Some(-1)]));
-    write(&folder.path().join("a.parquet"), vec![("id", ids(["a", "b", "c"])), ("features", values()), ("label", some)]);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("id", ids(["a", "b", "c"])), ("features", values()), ("label", some)],
+    );
     write(&folder.path().join("b.parquet"), vec![("id", ids(["d", "e", "f"])), ("features", values())]);
     let modality = modality(folder.path().join("*.parquet").display().to_string(), "features", InputSpec::Auto);
     let (labels, options) = (labels(3), OpenOptions::default());

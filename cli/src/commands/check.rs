@@ -69,10 +69,7 @@ pub fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>),
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
-            return Err(JobFileError::NotText {
-                file,
-                valid: error.utf8_error().valid_up_to(),
-            });
+            return Err(JobFileError::NotText { file, valid: error.utf8_error().valid_up_to() });
         }
     };
     Ok(parse_and_explain(&text, &file, set, &|name| std::env::var(name).ok())?)
@@ -111,21 +108,12 @@ pub fn run(args: &CheckArgs, format: Format, out: &mut impl Write, err: &mut imp
 }
 
 fn file_name(job: &Path) -> String {
-    if job == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        job.display().to_string()
-    }
+    if job == Path::new("-") { "standard input".to_owned() } else { job.display().to_string() }
 }
 
 fn summary(spec: &JobSpec) -> String {
     let names: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
-    format!(
-        "{} is a job: {}, {} classes",
-        spec.name,
-        names.join(", "),
-        spec.labels.classes.count()
-    )
+    format!("{} is a job: {}, {} classes", spec.name, names.join(", "), spec.labels.classes.count())
 }
 
 fn accepted(spec: &JobSpec, fields: Option<&Vec<FieldReport>>) -> Value {
@@ -184,11 +172,7 @@ mod tests {
         let set = set.iter().map(|text| Override::from(*text)).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let exit = run(&CheckArgs { job, set, explain }, format, &mut out, &mut err).expect("memory to write to");
-        let text = |bytes| {
-            String::from_utf8(bytes)
-                .expect("text")
-                .replace(&folder.path().display().to_string(), "")
-        };
+        let text = |bytes| String::from_utf8(bytes).expect("text").replace(&folder.path().display().to_string(), "");
         (exit, text(out), text(err))
     }
 
@@ -196,11 +180,7 @@ mod tests {
 
     #[test]
     fn a_job_is_summed_up() {
-        let expected = (
-            Exit::Success,
-            "digits is a job: audio, image, 10 classes\n".to_owned(),
-            String::new(),
-        );
+        let expected = (Exit::Success, "digits is a job: audio, image, 10 classes\n".to_owned(), String::new());
         assert_eq!(check(JOB, Format::Text, &[], false), expected);
     }
 
@@ -212,10 +192,7 @@ mod tests {
         assert_eq!(err, format!("--set schedule.batch=0: schedule.batch: {rule}\n"));
         let (exit, out, _) = check(JOB, Format::Json, &["schedule.batch=0"], false);
         let object: Value = serde_json::from_str(&out).expect("JSON");
-        assert_eq!(
-            (exit, &object["errors"][0]["key"]),
-            (Exit::Usage, &json!("schedule.batch"))
-        );
+        assert_eq!((exit, &object["errors"][0]["key"]), (Exit::Usage, &json!("schedule.batch")));
     }
 
     #[test]
@@ -223,10 +200,7 @@ mod tests {
         let (exit, _, err) = check(b"name: \xff", Format::Text, &[], false);
         let message = "/job.yaml: not UTF-8 from byte 6 on; save the job file as UTF-8\n";
         assert_eq!((exit, err.as_str()), (Exit::Usage, message));
-        assert!(matches!(
-            load(Path::new("/no/such/job.yaml"), &[]),
-            Err(JobFileError::Unreadable { .. })
-        ));
+        assert!(matches!(load(Path::new("/no/such/job.yaml"), &[]), Err(JobFileError::Unreadable { .. })));
     }
 
     #[test]

@@ -61,14 +61,7 @@ impl Bars {
             (m.name.clone(), Modality { bar, smooth: None, epoch: Sum::default() })
         });
         let modalities = modalities.collect();
-        Self {
-            all,
-            head,
-            modalities,
-            epoch: 0,
-            on_terminal,
-            steps_per_turn: u64::from(spec.schedule.turn_batches),
-        }
+        Self { all, head, modalities, epoch: 0, on_terminal, steps_per_turn: u64::from(spec.schedule.turn_batches) }
     }
 
     /// A line above the bars.
@@ -199,7 +192,5 @@ impl Sum {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸ ")
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ")
 }

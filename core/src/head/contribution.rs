@@ -106,10 +106,7 @@ impl<T: Real> Contribution<T> {
     /// each other.
     pub fn check(&self, classes: usize, width: usize) -> Result<(), ContributionError> {
         if self.samples == 0 || self.correct > self.samples {
-            return Err(ContributionError::Counts {
-                correct: self.correct,
-                samples: self.samples,
-            });
+            return Err(ContributionError::Counts { correct: self.correct, samples: self.samples });
         }
         if !self.loss.is_finite() || self.loss < 0.0 {
             return Err(ContributionError::Loss { value: self.loss });
@@ -122,18 +119,8 @@ impl<T: Real> Contribution<T> {
                 check_matrix("features", features, samples, width)?;
             }
         }
-        check_numbers(
-            "bias gradient",
-            &self.bias_gradient,
-            &[self.bias_gradient.len()],
-            &[classes],
-        )?;
-        check_numbers(
-            "mean features",
-            &self.mean_features,
-            &[self.mean_features.len()],
-            &[width],
-        )
+        check_numbers("bias gradient", &self.bias_gradient, &[self.bias_gradient.len()], &[classes])?;
+        check_numbers("mean features", &self.mean_features, &[self.mean_features.len()], &[width])
     }
 
     /// G, `C × s`.
@@ -151,12 +138,7 @@ fn check_matrix<T: Real>(
     rows: usize,
     cols: usize,
 ) -> Result<(), ContributionError> {
-    check_numbers(
-        tensor,
-        matrix.as_slice(),
-        &[matrix.rows(), matrix.cols()],
-        &[rows, cols],
-    )
+    check_numbers(tensor, matrix.as_slice(), &[matrix.rows(), matrix.cols()], &[rows, cols])
 }
 
 fn check_numbers<T: Real>(
@@ -166,25 +148,13 @@ fn check_numbers<T: Real>(
     needed: &[usize],
 ) -> Result<(), ContributionError> {
     if given != needed {
-        return Err(ContributionError::Shape {
-            tensor,
-            given: given.to_vec(),
-            needed: needed.to_vec(),
-        });
+        return Err(ContributionError::Shape { tensor, given: given.to_vec(), needed: needed.to_vec() });
     }
     if let Some(position) = numbers.iter().position(|v| !v.is_finite()) {
-        return Err(ContributionError::NotFinite {
-            tensor,
-            position,
-            value: numbers[position].to_f64(),
-        });
+        return Err(ContributionError::NotFinite { tensor, position, value: numbers[position].to_f64() });
     }
     let squares = numbers.iter().fold(T::ZERO, |sum, v| sum + *v * *v);
-    if squares.is_finite() {
-        Ok(())
-    } else {
-        Err(ContributionError::TooLarge { tensor })
-    }
+    if squares.is_finite() { Ok(()) } else { Err(ContributionError::TooLarge { tensor }) }
 }
 
 #[cfg(test)]
@@ -203,10 +173,7 @@ mod tests {
     }
 
     fn factors(errors: Matrix<f32>, features: Matrix<f32>) -> Contribution<f32> {
-        Contribution {
-            gradient: HeadGradient::Factors { errors, features },
-            ..good()
-        }
+        Contribution { gradient: HeadGradient::Factors { errors, features }, ..good() }
     }
 
     #[test]
@@ -220,10 +187,7 @@ mod tests {
         let nan = |i: usize, n: usize| (0..n).map(|j| if i == j { f32::NAN } else { 0.0 }).collect::<Vec<_>>();
         let cases = [
             (
-                Contribution {
-                    gradient: HeadGradient::Dense(Matrix::zeros(4, 3)),
-                    ..good()
-                },
+                Contribution { gradient: HeadGradient::Dense(Matrix::zeros(4, 3)), ..good() },
                 "gradient has shape [4, 3] but the head needs [3, 4]; use the head's width and classes of this job",
             ),
             (
@@ -235,34 +199,22 @@ mod tests {
                 "features has shape [2, 5] but the head needs [2, 4]; use the head's width and classes of this job",
             ),
             (
-                Contribution {
-                    bias_gradient: nan(1, 3),
-                    ..good()
-                },
+                Contribution { bias_gradient: nan(1, 3), ..good() },
                 "bias gradient holds NaN at element 1; \
                  the encoder has diverged: lower its learning rate or set `clip`",
             ),
             (
-                Contribution {
-                    mean_features: vec![f32::NEG_INFINITY; 4],
-                    ..good()
-                },
+                Contribution { mean_features: vec![f32::NEG_INFINITY; 4], ..good() },
                 "mean features holds -inf at element 0; \
                  the encoder has diverged: lower its learning rate or set `clip`",
             ),
             (
-                Contribution {
-                    mean_features: vec![1e30; 4],
-                    ..good()
-                },
+                Contribution { mean_features: vec![1e30; 4], ..good() },
                 "mean features is too large: its squared norm overflows; \
                  lower the encoder's learning rate or set `clip`",
             ),
             (
-                Contribution {
-                    loss: f64::NAN,
-                    ..good()
-                },
+                Contribution { loss: f64::NAN, ..good() },
                 "loss is NaN, but a mean cross-entropy is finite and not negative; the encoder has diverged",
             ),
             (
@@ -270,11 +222,7 @@ mod tests {
                 "3 of 2 samples are said to be correct; send a batch of at least 1 and no more correct than that",
             ),
             (
-                Contribution {
-                    correct: 0,
-                    samples: 0,
-                    ..good()
-                },
+                Contribution { correct: 0, samples: 0, ..good() },
                 "0 of 0 samples are said to be correct; send a batch of at least 1 and no more correct than that",
             ),
         ];

@@ -87,10 +87,7 @@ impl<T: Real> Head<T> {
         if weight.rows() == bias.len() && !bias.is_empty() {
             Ok(Self { weight, bias })
         } else {
-            Err(HeadError::Bias {
-                rows: weight.rows(),
-                biases: bias.len(),
-            })
+            Err(HeadError::Bias { rows: weight.rows(), biases: bias.len() })
         }
     }
 
@@ -107,10 +104,7 @@ impl<T: Real> Head<T> {
         for value in weight.as_mut_slice() {
             *value = T::from_f64(deviation * rng::normal(&mut stream));
         }
-        Self {
-            weight,
-            bias: vec![T::ZERO; classes],
-        }
+        Self { weight, bias: vec![T::ZERO; classes] }
     }
 
     /// W, `C × s`.
@@ -151,11 +145,7 @@ impl<T: Real> Head<T> {
     pub fn logits(&self, features: &Matrix<T>) -> Matrix<T> {
         let mut logits = Matrix::zeros(features.rows(), self.classes());
         for (i, sample) in features.iter_rows().enumerate() {
-            for (z, (class, bias)) in logits
-                .row_mut(i)
-                .iter_mut()
-                .zip(self.weight.iter_rows().zip(&self.bias))
-            {
+            for (z, (class, bias)) in logits.row_mut(i).iter_mut().zip(self.weight.iter_rows().zip(&self.bias)) {
                 *z = dot(class, sample) + *bias;
             }
         }
@@ -176,11 +166,7 @@ impl<T: Real> Head<T> {
         let (batch, classes, width) = (features.rows(), self.classes(), self.width());
         let feature_gradient = errors.times(&self.weight);
         let bias_gradient = errors.column_sums().into_iter().map(T::from_f64).collect();
-        let mean_features = features
-            .column_sums()
-            .into_iter()
-            .map(|sum| T::from_f64(sum / batch as f64))
-            .collect();
+        let mean_features = features.column_sums().into_iter().map(|sum| T::from_f64(sum / batch as f64)).collect();
         let gradient = if classes * width <= batch * (classes + width) {
             HeadGradient::Dense(errors.transposed_times(&features))
         } else {
@@ -194,38 +180,22 @@ impl<T: Real> Head<T> {
             correct: scored.correct,
             samples: scored.samples,
         };
-        Ok(LocalStep {
-            contribution,
-            feature_gradient,
-        })
+        Ok(LocalStep { contribution, feature_gradient })
     }
 
     fn check_batch(&self, features: &Matrix<T>, labels: &[u32]) -> Result<(), HeadError> {
         if features.cols() != self.width() {
-            return Err(HeadError::Width {
-                given: features.cols(),
-                needed: self.width(),
-            });
+            return Err(HeadError::Width { given: features.cols(), needed: self.width() });
         }
         if features.rows() != labels.len() || labels.is_empty() {
-            return Err(HeadError::Batch {
-                features: features.rows(),
-                labels: labels.len(),
-            });
+            return Err(HeadError::Batch { features: features.rows(), labels: labels.len() });
         }
         let classes = self.classes();
         if let Some(row) = labels.iter().position(|label| *label as usize >= classes) {
-            return Err(HeadError::Label {
-                row,
-                label: labels[row],
-                classes,
-            });
+            return Err(HeadError::Label { row, label: labels[row], classes });
         }
         match features.first_not_finite() {
-            Some(at) => Err(HeadError::Features {
-                row: at / self.width(),
-                column: at % self.width(),
-            }),
+            Some(at) => Err(HeadError::Features { row: at / self.width(), column: at % self.width() }),
             None => Ok(()),
         }
     }
@@ -233,11 +203,7 @@ impl<T: Real> Head<T> {
     /// Takes H Wᵀ and leaves D in its place.
     fn turn_logits_into_errors(&self, logits: &mut Matrix<T>, labels: &[u32]) -> Result<Scored, HeadError> {
         let batch = labels.len() as f64;
-        let mut scored = Scored {
-            loss: 0.0,
-            correct: 0,
-            samples: 0,
-        };
+        let mut scored = Scored { loss: 0.0, correct: 0, samples: 0 };
         for (row, label) in labels.iter().map(|label| *label as usize).enumerate() {
             let values = logits.row_mut(row);
             for (z, bias) in values.iter_mut().zip(&self.bias) {
@@ -279,10 +245,7 @@ mod tests {
     }
 
     fn loss(head: &Head<f64>, features: &Matrix<f64>, labels: &[u32]) -> f64 {
-        head.local_step(features.clone(), labels)
-            .expect("a good batch")
-            .contribution
-            .loss
+        head.local_step(features.clone(), labels).expect("a good batch").contribution.loss
     }
 
     #[test]
@@ -347,15 +310,9 @@ mod tests {
     #[test]
     fn the_smaller_form_is_sent_and_both_mean_the_same() {
         let wide = Head::<f64>::initial(4, 30, 40);
-        let few = wide
-            .local_step(example(2, 40, 0.3), &[7, 29])
-            .expect("a good batch")
-            .contribution;
+        let few = wide.local_step(example(2, 40, 0.3), &[7, 29]).expect("a good batch").contribution;
         assert!(matches!(few.gradient, HeadGradient::Factors { .. }));
-        let many = wide
-            .local_step(example(30, 40, 0.3), &[7; 30])
-            .expect("a good batch")
-            .contribution;
+        let many = wide.local_step(example(30, 40, 0.3), &[7; 30]).expect("a good batch").contribution;
         assert!(matches!(many.gradient, HeadGradient::Dense(_)));
         assert_eq!(few.check(30, 40), Ok(()));
         assert_eq!(many.check(30, 40), Ok(()));

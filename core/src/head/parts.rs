@@ -109,15 +109,9 @@ impl<T: Real> SharedHead<T> {
     /// If a turn is open.
     pub fn to_parts(&self) -> Result<HeadParts<T>, PartsError> {
         if let Some(modality) = self.open_turn() {
-            return Err(PartsError::TurnOpen {
-                modality: modality.clone(),
-            });
+            return Err(PartsError::TurnOpen { modality: modality.clone() });
         }
-        Ok(HeadParts {
-            head: head_part(&self.head),
-            state: self.state_part()?,
-            projector: self.projector_part()?,
-        })
+        Ok(HeadParts { head: head_part(&self.head), state: self.state_part()?, projector: self.projector_part()? })
     }
 
     /// The shared head that these parts were made of, for a job with this specification and C = `classes`.
@@ -140,9 +134,7 @@ impl<T: Real> SharedHead<T> {
         shared.optimizer = shared
             .optimizer
             .restored(note.steps, slots)
-            .ok_or_else(|| PartsError::Missing {
-                name: "weight.momentum".into(),
-            })?;
+            .ok_or_else(|| PartsError::Missing { name: "weight.momentum".into() })?;
         shared.projector = Projector::resumed(
             &spec.projection,
             matrix(&parts.projector, "projector", width, width)?,
@@ -165,45 +157,21 @@ impl<T: Real> SharedHead<T> {
                 tensors.push(tensor(format!("{name}.square"), &shape, &slot.second));
             }
         }
-        let note = StateNote {
-            version: self.version,
-            steps: self.optimizer.steps(),
-        };
-        Ok(Part {
-            tensors,
-            note: write_note("head state", &note)?,
-        })
+        let note = StateNote { version: self.version, steps: self.optimizer.steps() };
+        Ok(Part { tensors, note: write_note("head state", &note)? })
     }
 
     fn projector_part(&self) -> Result<Part<T>, PartsError> {
         let (turns, width) = (self.projector.window(), self.head.width());
-        let mut tensors = vec![tensor(
-            "projector".into(),
-            &[width, width],
-            self.projector.matrix().as_slice(),
-        )];
-        let rows: Vec<T> = turns
-            .iter()
-            .flat_map(|turn| turn.rows.iter().flatten().copied())
-            .collect();
+        let mut tensors = vec![tensor("projector".into(), &[width, width], self.projector.matrix().as_slice())];
+        let rows: Vec<T> = turns.iter().flat_map(|turn| turn.rows.iter().flatten().copied()).collect();
         if rows.is_empty() {
-            return Ok(Part {
-                tensors,
-                note: String::new(),
-            });
+            return Ok(Part { tensors, note: String::new() });
         }
         tensors.push(tensor("window".into(), &[rows.len() / width, width], &rows));
-        let window = turns
-            .iter()
-            .map(|turn| TurnNote {
-                modality: turn.modality.clone(),
-                steps: turn.rows.len(),
-            })
-            .collect();
-        Ok(Part {
-            tensors,
-            note: write_note("projector", &ProjectorNote { window })?,
-        })
+        let window =
+            turns.iter().map(|turn| TurnNote { modality: turn.modality.clone(), steps: turn.rows.len() }).collect();
+        Ok(Part { tensors, note: write_note("projector", &ProjectorNote { window })? })
     }
 }
 
@@ -213,44 +181,27 @@ fn head_part<T: Real>(head: &Head<T>) -> Part<T> {
         tensor("weight".into(), &[classes, width], head.weight().as_slice()),
         tensor("bias".into(), &[classes], head.bias()),
     ];
-    Part {
-        tensors,
-        note: String::new(),
-    }
+    Part { tensors, note: String::new() }
 }
 
 fn tensor<T: Real>(name: String, shape: &[usize], data: &[T]) -> NamedTensor<T> {
-    NamedTensor {
-        name,
-        shape: shape.to_vec(),
-        data: data.to_vec(),
-    }
+    NamedTensor { name, shape: shape.to_vec(), data: data.to_vec() }
 }
 
 /// The elements of the tensor with this name, if it has this shape and all are finite.
 fn take<'a, T: Real>(part: &'a Part<T>, name: &str, needed: &[usize]) -> Result<&'a [T], PartsError> {
     let found = find(part, name)?;
     if found.shape != needed || found.data.len() != needed.iter().product::<usize>() {
-        return Err(PartsError::Shape {
-            name: name.into(),
-            given: found.shape.clone(),
-            needed: needed.to_vec(),
-        });
+        return Err(PartsError::Shape { name: name.into(), given: found.shape.clone(), needed: needed.to_vec() });
     }
     match found.data.iter().position(|v| !v.is_finite()) {
-        Some(position) => Err(PartsError::NotFinite {
-            name: name.into(),
-            position,
-        }),
+        Some(position) => Err(PartsError::NotFinite { name: name.into(), position }),
         None => Ok(&found.data),
     }
 }
 
 fn find<'a, T>(part: &'a Part<T>, name: &str) -> Result<&'a NamedTensor<T>, PartsError> {
-    part.tensors
-        .iter()
-        .find(|t| t.name == name)
-        .ok_or_else(|| PartsError::Missing { name: name.into() })
+    part.tensors.iter().find(|t| t.name == name).ok_or_else(|| PartsError::Missing { name: name.into() })
 }
 
 fn matrix<T: Real>(part: &Part<T>, name: &str, rows: usize, cols: usize) -> Result<Matrix<T>, PartsError> {
@@ -260,10 +211,9 @@ fn matrix<T: Real>(part: &Part<T>, name: &str, rows: usize, cols: usize) -> Resu
 
 fn slot<T: Real>(part: &Part<T>, rule: &OptimizerRule, name: &str, size: &[usize]) -> Result<Slot<T>, PartsError> {
     Ok(match rule {
-        OptimizerRule::Sgd { .. } => Slot {
-            first: take(part, &format!("{name}.momentum"), size)?.to_vec(),
-            second: Vec::new(),
-        },
+        OptimizerRule::Sgd { .. } => {
+            Slot { first: take(part, &format!("{name}.momentum"), size)?.to_vec(), second: Vec::new() }
+        }
         OptimizerRule::Adamw { .. } => Slot {
             first: take(part, &format!("{name}.mean"), size)?.to_vec(),
             second: take(part, &format!("{name}.square"), size)?.to_vec(),
@@ -277,29 +227,18 @@ fn window<T: Real>(part: &Part<T>, width: usize) -> Result<Vec<WindowTurn<T>>, P
     }
     let note: ProjectorNote = read_note("projector", part)?;
     let total = note.window.iter().map(|turn| turn.steps).sum();
-    let mut rows = take(part, "window", &[total, width])?
-        .chunks(width.max(1))
-        .map(<[T]>::to_vec);
+    let mut rows = take(part, "window", &[total, width])?.chunks(width.max(1)).map(<[T]>::to_vec);
     Ok(note
         .window
         .into_iter()
-        .map(|turn| WindowTurn {
-            modality: turn.modality,
-            rows: rows.by_ref().take(turn.steps).collect(),
-        })
+        .map(|turn| WindowTurn { modality: turn.modality, rows: rows.by_ref().take(turn.steps).collect() })
         .collect())
 }
 
 fn write_note(part: &'static str, note: &impl Serialize) -> Result<String, PartsError> {
-    serde_json::to_string(note).map_err(|error| PartsError::Note {
-        part,
-        reason: error.to_string(),
-    })
+    serde_json::to_string(note).map_err(|error| PartsError::Note { part, reason: error.to_string() })
 }
 
 fn read_note<T, N: for<'de> Deserialize<'de>>(part: &'static str, from: &Part<T>) -> Result<N, PartsError> {
-    serde_json::from_str(&from.note).map_err(|error| PartsError::Note {
-        part,
-        reason: error.to_string(),
-    })
+    serde_json::from_str(&from.note).map_err(|error| PartsError::Note { part, reason: error.to_string() })
 }

@@ -119,11 +119,7 @@ impl<T: Real> SharedHead<T> {
     ) -> Result<StepReport, ContributionError> {
         contribution.check(self.head.classes(), self.head.width())?;
         let begun = self.turn_projector(modality)?;
-        let stepped = self.stepped(
-            contribution,
-            begun.as_ref().unwrap_or(self.projector.matrix()),
-            at.lr_factor,
-        )?;
+        let stepped = self.stepped(contribution, begun.as_ref().unwrap_or(self.projector.matrix()), at.lr_factor)?;
 
         if let Some(matrix) = begun {
             self.projector.take_over(matrix);
@@ -131,18 +127,9 @@ impl<T: Real> SharedHead<T> {
         self.head = stepped.head;
         self.optimizer = stepped.optimizer;
         self.version = self.version.next();
-        let turn = self.open.get_or_insert_with(|| OpenTurn {
-            modality: modality.clone(),
-            steps: Vec::new(),
-        });
-        turn.steps.push(Fold {
-            mean_features: contribution.mean_features.clone(),
-            alpha: at.alpha,
-        });
-        Ok(StepReport {
-            version: self.version,
-            ..stepped.report
-        })
+        let turn = self.open.get_or_insert_with(|| OpenTurn { modality: modality.clone(), steps: Vec::new() });
+        turn.steps.push(Fold { mean_features: contribution.mean_features.clone(), alpha: at.alpha });
+        Ok(StepReport { version: self.version, ..stepped.report })
     }
 
     /// Ends the open turn: the mean features of its steps are folded into P in order, for the turns that follow. Does
@@ -162,10 +149,7 @@ impl<T: Real> SharedHead<T> {
     fn turn_projector(&self, modality: &ModalityName) -> Result<Option<Matrix<T>>, ContributionError> {
         match &self.open {
             Some(turn) if turn.modality == *modality => Ok(None),
-            Some(turn) => Err(ContributionError::OtherTurn {
-                open: turn.modality.clone(),
-                given: modality.clone(),
-            }),
+            Some(turn) => Err(ContributionError::OtherTurn { open: turn.modality.clone(), given: modality.clone() }),
             None => Ok(self.projector.matrix_for_turn_of(modality)),
         }
     }
@@ -203,17 +187,9 @@ impl<T: Real> SharedHead<T> {
             update = difference(&head.weight, &self.head.weight);
         }
         check_finite(&head, &optimizer)?;
-        let report = StepReport {
-            version: self.version,
-            gradient_norm,
-            projected_ratio: ratio,
-            update_norm: update.norm(),
-        };
-        Ok(Stepped {
-            head,
-            optimizer,
-            report,
-        })
+        let report =
+            StepReport { version: self.version, gradient_norm, projected_ratio: ratio, update_norm: update.norm() };
+        Ok(Stepped { head, optimizer, report })
     }
 }
 
@@ -270,14 +246,8 @@ fn check_finite<T: Real>(head: &Head<T>, optimizer: &Optimizer<T>) -> Result<(),
     if !finite(&head.bias) {
         return Err(ContributionError::Diverged { tensor: "bias" });
     }
-    if optimizer
-        .slots()
-        .iter()
-        .any(|slot| !finite(&slot.first) || !finite(&slot.second))
-    {
-        return Err(ContributionError::Diverged {
-            tensor: "optimizer memory",
-        });
+    if optimizer.slots().iter().any(|slot| !finite(&slot.first) || !finite(&slot.second)) {
+        return Err(ContributionError::Diverged { tensor: "optimizer memory" });
     }
     Ok(())
 }

@@ -51,11 +51,7 @@ impl<T> Matrix<T> {
         if rows.checked_mul(cols) == Some(data.len()) {
             Ok(Self { rows, cols, data })
         } else {
-            Err(ShapeError {
-                rows,
-                columns: cols,
-                elements: data.len(),
-            })
+            Err(ShapeError { rows, columns: cols, elements: data.len() })
         }
     }
 
@@ -124,14 +120,8 @@ impl<T: Real> Matrix<T> {
     /// If so many elements cannot be counted.
     #[must_use]
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        let elements = rows
-            .checked_mul(cols)
-            .expect("the shape of a matrix that fits in memory");
-        Self {
-            rows,
-            cols,
-            data: vec![T::ZERO; elements],
-        }
+        let elements = rows.checked_mul(cols).expect("the shape of a matrix that fits in memory");
+        Self { rows, cols, data: vec![T::ZERO; elements] }
     }
 
     /// The `size × size` identity.
@@ -147,11 +137,7 @@ impl<T: Real> Matrix<T> {
     /// `f` of each element.
     #[must_use]
     pub fn map<U: Real>(&self, mut f: impl FnMut(T) -> U) -> Matrix<U> {
-        Matrix {
-            rows: self.rows,
-            cols: self.cols,
-            data: self.data.iter().map(|v| f(*v)).collect(),
-        }
+        Matrix { rows: self.rows, cols: self.cols, data: self.data.iter().map(|v| f(*v)).collect() }
     }
 
     /// The same numbers in `f64`, exactly.
@@ -181,11 +167,7 @@ impl<T: Real> Matrix<T> {
     /// The sum of the diagonal of a square matrix, in `f64`.
     #[must_use]
     pub fn trace(&self) -> f64 {
-        self.iter_rows()
-            .enumerate()
-            .filter_map(|(i, row)| row.get(i))
-            .map(|v| v.to_f64())
-            .sum()
+        self.iter_rows().enumerate().filter_map(|(i, row)| row.get(i)).map(|v| v.to_f64()).sum()
     }
 
     /// The Frobenius norm, in `f64`.
@@ -227,9 +209,7 @@ mod tests {
     #[test]
     fn the_wrong_number_of_elements_is_refused_even_when_the_product_overflows() {
         assert_eq!(
-            Matrix::from_vec(2, 3, vec![0.0_f32; 5])
-                .expect_err("one is missing")
-                .to_string(),
+            Matrix::from_vec(2, 3, vec![0.0_f32; 5]).expect_err("one is missing").to_string(),
             "a 2 x 3 matrix cannot be made of 5 elements; give one per row and column, in row-major order"
         );
         assert!(Matrix::<f32>::from_vec(usize::MAX, 2, Vec::new()).is_err());

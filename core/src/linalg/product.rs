@@ -12,19 +12,11 @@ struct Operand<'a, T> {
 
 impl<'a, T: Real> Operand<'a, T> {
     fn rows(&self) -> usize {
-        if self.transposed {
-            self.matrix.cols()
-        } else {
-            self.matrix.rows()
-        }
+        if self.transposed { self.matrix.cols() } else { self.matrix.rows() }
     }
 
     fn cols(&self) -> usize {
-        if self.transposed {
-            self.matrix.rows()
-        } else {
-            self.matrix.cols()
-        }
+        if self.transposed { self.matrix.rows() } else { self.matrix.cols() }
     }
 
     /// Elements from one row to the next, and from one column to the next.
@@ -41,16 +33,7 @@ impl<T: Real> Matrix<T> {
     /// If A has not as many columns as B has rows.
     #[must_use]
     pub fn times(&self, other: &Self) -> Self {
-        product(
-            &Operand {
-                matrix: self,
-                transposed: false,
-            },
-            &Operand {
-                matrix: other,
-                transposed: false,
-            },
-        )
+        product(&Operand { matrix: self, transposed: false }, &Operand { matrix: other, transposed: false })
     }
 
     /// A Bᵀ: (m × k)(n × k)ᵀ = (m × n).
@@ -59,16 +42,7 @@ impl<T: Real> Matrix<T> {
     /// If A and B differ in the number of columns.
     #[must_use]
     pub fn times_transposed(&self, other: &Self) -> Self {
-        product(
-            &Operand {
-                matrix: self,
-                transposed: false,
-            },
-            &Operand {
-                matrix: other,
-                transposed: true,
-            },
-        )
+        product(&Operand { matrix: self, transposed: false }, &Operand { matrix: other, transposed: true })
     }
 
     /// Aᵀ B: (k × m)ᵀ(k × n) = (m × n).
@@ -77,16 +51,7 @@ impl<T: Real> Matrix<T> {
     /// If A and B differ in the number of rows.
     #[must_use]
     pub fn transposed_times(&self, other: &Self) -> Self {
-        product(
-            &Operand {
-                matrix: self,
-                transposed: true,
-            },
-            &Operand {
-                matrix: other,
-                transposed: false,
-            },
-        )
+        product(&Operand { matrix: self, transposed: true }, &Operand { matrix: other, transposed: false })
     }
 }
 
@@ -94,12 +59,7 @@ impl<T: Real> Matrix<T> {
 #[allow(unsafe_code)]
 fn product<T: Real>(a: &Operand<'_, T>, b: &Operand<'_, T>) -> Matrix<T> {
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
-    assert_eq!(
-        k,
-        b.rows(),
-        "a product of {m} x {k} and {} x {n} matrices does not exist",
-        b.rows()
-    );
+    assert_eq!(k, b.rows(), "a product of {m} x {k} and {} x {n} matrices does not exist", b.rows());
     let mut out = Matrix::zeros(m, n);
     let ((a_row, a_col), (b_row, b_col)) = (a.strides(), b.strides());
     let out_row = isize::try_from(n).expect("a matrix in memory has a width that fits isize");
@@ -171,10 +131,7 @@ mod tests {
 
     #[test]
     fn an_empty_sum_is_zero() {
-        assert_eq!(
-            Matrix::<f32>::zeros(2, 0).times(&Matrix::zeros(0, 3)),
-            Matrix::zeros(2, 3)
-        );
+        assert_eq!(Matrix::<f32>::zeros(2, 0).times(&Matrix::zeros(0, 3)), Matrix::zeros(2, 3));
     }
 
     #[test]
@@ -185,10 +142,7 @@ mod tests {
 
     #[test]
     fn the_same_product_has_the_same_bits_wherever_its_operands_lie() {
-        let (a, b) = (
-            example(37, 65, 0.4).map(|v| v as f32),
-            example(65, 41, 0.5).map(|v| v as f32),
-        );
+        let (a, b) = (example(37, 65, 0.4).map(|v| v as f32), example(65, 41, 0.5).map(|v| v as f32));
         let first = a.times(&b);
         let mut kept = Vec::new();
         for padding in 1..20 {

@@ -87,39 +87,21 @@ impl Evaluator {
         tuned: Option<&BTreeMap<ModalityName, f64>>,
     ) -> Self {
         let in_order = |weights: &BTreeMap<ModalityName, f64>| -> Vec<f64> {
-            modalities
-                .iter()
-                .map(|name| weights.get(name).copied().unwrap_or(0.0))
-                .collect()
+            modalities.iter().map(|name| weights.get(name).copied().unwrap_or(0.0)).collect()
         };
         let tuning = (split == Split::Validation).then(|| Tuning::new(modalities.len(), classes));
         let tuned_weights = tuned.filter(|_| tuning.is_none()).map(in_order);
-        let mut rules = vec![
-            (RuleName::Entropy, FusionRule::Entropy),
-            (RuleName::Mean, FusionRule::Mean),
-        ];
+        let mut rules = vec![(RuleName::Entropy, FusionRule::Entropy), (RuleName::Mean, FusionRule::Mean)];
         if let FusionSpec::Fixed(weights) = fusion {
             rules.push((RuleName::Fixed, FusionRule::Weights(in_order(weights))));
         }
-        rules.extend(
-            tuned_weights
-                .iter()
-                .map(|weights| (RuleName::Tuned, FusionRule::Weights(weights.clone()))),
-        );
-        let empty = ModalityTally {
-            answers: Tally::new(classes),
-            loss: 0.0,
-            entropy: 0.0,
-            lambda: 0.0,
-        };
+        rules.extend(tuned_weights.iter().map(|weights| (RuleName::Tuned, FusionRule::Weights(weights.clone()))));
+        let empty = ModalityTally { answers: Tally::new(classes), loss: 0.0, entropy: 0.0, lambda: 0.0 };
         Self {
             split,
             classes,
             modalities: modalities.iter().map(|name| (name.clone(), empty.clone())).collect(),
-            rules: rules
-                .into_iter()
-                .map(|(name, rule)| (name, rule, Tally::new(classes)))
-                .collect(),
+            rules: rules.into_iter().map(|(name, rule)| (name, rule, Tally::new(classes))).collect(),
             tuned_weights,
             tuning,
             samples: 0,
@@ -137,11 +119,7 @@ impl Evaluator {
         for ((_, tally), z) in self.modalities.iter_mut().zip(logits) {
             entropies.push(z.map(|z| tally.push(label, z)));
         }
-        for ((_, tally), weight) in self
-            .modalities
-            .iter_mut()
-            .zip(fusion::weights(&FusionRule::Entropy, &entropies))
-        {
+        for ((_, tally), weight) in self.modalities.iter_mut().zip(fusion::weights(&FusionRule::Entropy, &entropies)) {
             tally.lambda += weight;
         }
         for (_, rule, tally) in &mut self.rules {
@@ -156,11 +134,7 @@ impl Evaluator {
     /// The report on all samples that were counted.
     #[must_use]
     pub fn finish(self) -> EvaluationReport {
-        let mut fused: BTreeMap<_, _> = self
-            .rules
-            .iter()
-            .map(|(name, _, tally)| (*name, tally.scores()))
-            .collect();
+        let mut fused: BTreeMap<_, _> = self.rules.iter().map(|(name, _, tally)| (*name, tally.scores())).collect();
         let mut tuned_weights = self.tuned_weights;
         if let Some(tuning) = &self.tuning
             && self.samples > 0
@@ -171,26 +145,14 @@ impl Evaluator {
         }
         let names = self.modalities.iter().map(|(name, _)| name.clone());
         let tuned_weights = tuned_weights.map(|weights| names.zip(weights).collect());
-        let modalities = self
-            .modalities
-            .iter()
-            .map(|(name, tally)| (name.clone(), tally.scores(self.samples)))
-            .collect();
-        EvaluationReport {
-            split: self.split,
-            samples: self.samples,
-            modalities,
-            fused,
-            tuned_weights,
-        }
+        let modalities =
+            self.modalities.iter().map(|(name, tally)| (name.clone(), tally.scores(self.samples))).collect();
+        EvaluationReport { split: self.split, samples: self.samples, modalities, fused, tuned_weights }
     }
 
     fn check(&self, label: u32, logits: &[Option<&[f32]>]) -> Result<(), EvaluationError> {
         if logits.len() != self.modalities.len() {
-            return Err(EvaluationError::Modalities {
-                given: logits.len(),
-                needed: self.modalities.len(),
-            });
+            return Err(EvaluationError::Modalities { given: logits.len(), needed: self.modalities.len() });
         }
         if logits.iter().all(Option::is_none) {
             return Err(EvaluationError::NoModality);
@@ -198,24 +160,14 @@ impl Evaluator {
         for ((name, _), z) in self.modalities.iter().zip(logits) {
             let Some(z) = z else { continue };
             if z.len() != self.classes {
-                return Err(EvaluationError::Classes {
-                    modality: name.clone(),
-                    given: z.len(),
-                    needed: self.classes,
-                });
+                return Err(EvaluationError::Classes { modality: name.clone(), given: z.len(), needed: self.classes });
             }
             if let Some(class) = z.iter().position(|z| !z.is_finite()) {
-                return Err(EvaluationError::NotFinite {
-                    modality: name.clone(),
-                    class,
-                });
+                return Err(EvaluationError::NotFinite { modality: name.clone(), class });
             }
         }
         if label as usize >= self.classes {
-            return Err(EvaluationError::Label {
-                label,
-                classes: self.classes,
-            });
+            return Err(EvaluationError::Label { label, classes: self.classes });
         }
         Ok(())
     }
@@ -251,10 +203,7 @@ mod tests {
     use crate::rng;
 
     fn names(names: &[&str]) -> Vec<ModalityName> {
-        names
-            .iter()
-            .map(|name| ModalityName::try_from(*name).expect("a name"))
-            .collect()
+        names.iter().map(|name| ModalityName::try_from(*name).expect("a name")).collect()
     }
 
     type Sample = (u32, Vec<Option<Vec<f32>>>);
@@ -264,9 +213,7 @@ mod tests {
         let mut stream = rng::stream(11, &["samples".into()]);
         let mut logits = |label: u32, strength: f64| -> Vec<f32> {
             let noise = |stream: &mut rng::Stream| rng::normal(stream);
-            (0..3)
-                .map(|c| (noise(&mut stream) + if c == label { strength } else { 0.0 }) as f32)
-                .collect()
+            (0..3).map(|c| (noise(&mut stream) + if c == label { strength } else { 0.0 }) as f32).collect()
         };
         (0..n)
             .map(|i| {
@@ -307,10 +254,7 @@ mod tests {
         let again = evaluate(Split::Test, &samples, &FusionSpec::Tuned, tuned.tuned_weights.as_ref());
         assert_eq!(again.tuned_weights, tuned.tuned_weights);
         let (one, other) = (&tuned.fused[&RuleName::Tuned], &again.fused[&RuleName::Tuned]);
-        assert_eq!(
-            (one.accuracy, one.macro_f1, one.ece),
-            (other.accuracy, other.macro_f1, other.ece)
-        );
+        assert_eq!((one.accuracy, one.macro_f1, one.ece), (other.accuracy, other.macro_f1, other.ece));
         assert_eq!(tuned.headline(&FusionSpec::Tuned), Some(one));
     }
 
@@ -323,10 +267,7 @@ mod tests {
         assert_eq!(one.tuned_weights, other.tuned_weights);
         for (name, scores) in &one.fused {
             let others = &other.fused[name];
-            assert_eq!(
-                (scores.accuracy, &scores.confusion),
-                (others.accuracy, &others.confusion)
-            );
+            assert_eq!((scores.accuracy, &scores.confusion), (others.accuracy, &others.confusion));
             assert!((scores.ece - others.ece).abs() < 1e-12);
         }
     }
@@ -340,31 +281,15 @@ mod tests {
         let fixed = FusionSpec::Fixed(names(&["a", "b"]).into_iter().zip([0.0, 1.0]).collect());
         let report = evaluate(Split::Test, &samples, &fixed, None);
         let [a, b] = names(&["a", "b"]).try_into().expect("two names");
-        assert_eq!(
-            (
-                report.samples,
-                report.modalities[&a].samples,
-                report.modalities[&b].samples
-            ),
-            (2, 2, 1)
-        );
-        assert_eq!(
-            (
-                report.modalities[&a].scores.accuracy,
-                report.modalities[&b].scores.accuracy
-            ),
-            (0.5, 0.0)
-        );
+        assert_eq!((report.samples, report.modalities[&a].samples, report.modalities[&b].samples), (2, 2, 1));
+        assert_eq!((report.modalities[&a].scores.accuracy, report.modalities[&b].scores.accuracy), (0.5, 0.0));
         assert!((report.modalities[&b].loss - 3.0_f64.ln()).abs() < 1e-15);
         assert!((report.modalities[&b].entropy - 3.0_f64.ln()).abs() < 1e-15);
         let lambda = report.modalities[&a].lambda + report.modalities[&b].lambda;
         assert!((lambda - 1.0).abs() < 1e-15);
         assert_eq!(report.fused[&RuleName::Fixed].accuracy, 0.5);
         assert_eq!(report.fused.get(&RuleName::Tuned), None);
-        assert_eq!(
-            report.headline(&FusionSpec::Tuned),
-            Some(&report.fused[&RuleName::Mean])
-        );
+        assert_eq!(report.headline(&FusionSpec::Tuned), Some(&report.fused[&RuleName::Mean]));
     }
 
     #[test]
@@ -372,10 +297,7 @@ mod tests {
         let report = evaluate(Split::Validation, &samples(40), &FusionSpec::Entropy, None);
         let json = serde_json::to_string(&report).expect("it serialises");
         assert!(json.contains(r#""fused":{"entropy":{"accuracy":"#), "{json}");
-        assert_eq!(
-            serde_json::from_str::<EvaluationReport>(&json).expect("it is one"),
-            report
-        );
+        assert_eq!(serde_json::from_str::<EvaluationReport>(&json).expect("it is one"), report);
     }
 
     #[test]
@@ -386,16 +308,8 @@ mod tests {
         type Case<'a> = (u32, &'a [Option<&'a [f32]>], &'a str);
         let cases: [Case<'_>; 5] = [
             (0, &[Some(good)], "logits of 1 modalities were given but the job has 2"),
-            (
-                0,
-                &[None, None],
-                "a sample has none of the job's modalities; leave it out",
-            ),
-            (
-                0,
-                &[None, Some(&[0.0; 3])],
-                "`b` gave 3 logits but the job has 2 classes",
-            ),
+            (0, &[None, None], "a sample has none of the job's modalities; leave it out"),
+            (0, &[None, Some(&[0.0; 3])], "`b` gave 3 logits but the job has 2 classes"),
             (
                 0,
                 &[Some(&[0.0, f32::NAN]), None],

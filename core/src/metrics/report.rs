@@ -107,8 +107,6 @@ impl EvaluationReport {
     /// The scores by the job's rule: what checkpoints are chosen by. By `mean` where there are no tuned weights yet.
     #[must_use]
     pub fn headline(&self, fusion: &FusionSpec) -> Option<&Scores> {
-        self.fused
-            .get(&RuleName::from(fusion))
-            .or_else(|| self.fused.get(&RuleName::Mean))
+        self.fused.get(&RuleName::from(fusion)).or_else(|| self.fused.get(&RuleName::Mean))
     }
 }

@@ -33,19 +33,12 @@ struct Bin {
 impl Tally {
     /// Counts nothing yet.
     pub(super) fn new(classes: usize) -> Self {
-        Self {
-            confusion: Some(BTreeMap::new()),
-            ..Self::without_confusion(classes)
-        }
+        Self { confusion: Some(BTreeMap::new()), ..Self::without_confusion(classes) }
     }
 
     /// The same without a confusion matrix: its memory does not grow at all.
     pub(super) fn without_confusion(classes: usize) -> Self {
-        Self {
-            classes: vec![ClassCounts::default(); classes],
-            bins: [Bin::default(); BINS],
-            confusion: None,
-        }
+        Self { classes: vec![ClassCounts::default(); classes], bins: [Bin::default(); BINS], confusion: None }
     }
 
     /// Counts the answer that these logits give to a sample with this label.
@@ -82,13 +75,7 @@ impl Tally {
         Scores {
             accuracy: share(self.right() as f64, self.samples()),
             macro_f1: self.macro_f1(),
-            ece: share(
-                self.bins
-                    .iter()
-                    .map(|bin| (bin.right as f64 - bin.confidence).abs())
-                    .sum(),
-                self.samples(),
-            ),
+            ece: share(self.bins.iter().map(|bin| (bin.right as f64 - bin.confidence).abs()).sum(), self.samples()),
             confusion: confusion
                 .map(|((label, answer), count)| (*label, *answer, *count))
                 .map(ConfusionCell::from)
@@ -99,10 +86,7 @@ impl Tally {
     fn macro_f1(&self) -> f64 {
         let seen = self.classes.iter().filter(|class| class.labels + class.answers > 0);
         let (sum, classes) = seen.fold((0.0, 0), |(sum, classes), class| {
-            (
-                sum + 2.0 * class.right as f64 / (class.labels + class.answers) as f64,
-                classes + 1,
-            )
+            (sum + 2.0 * class.right as f64 / (class.labels + class.answers) as f64, classes + 1)
         });
         share(sum, classes)
     }
@@ -118,14 +102,8 @@ mod tests {
     use super::*;
 
     /// (label, answer, probability)
-    const ANSWERS: [(u32, usize, f64); 6] = [
-        (0, 0, 0.9),
-        (0, 1, 0.8),
-        (1, 1, 0.95),
-        (1, 1, 0.9),
-        (2, 0, 0.4),
-        (2, 2, 1.0),
-    ];
+    const ANSWERS: [(u32, usize, f64); 6] =
+        [(0, 0, 0.9), (0, 1, 0.8), (1, 1, 0.95), (1, 1, 0.9), (2, 0, 0.4), (2, 2, 1.0)];
 
     fn tally(answers: &[(u32, usize, f64)]) -> Tally {
         let mut tally = Tally::new(4);
@@ -139,10 +117,7 @@ mod tests {
     fn the_order_of_samples_does_not_matter() {
         let reversed: Vec<_> = ANSWERS.into_iter().rev().collect();
         let (one, other) = (tally(&ANSWERS).scores(), tally(&reversed).scores());
-        assert_eq!(
-            (one.accuracy, one.macro_f1, &one.confusion),
-            (other.accuracy, other.macro_f1, &other.confusion)
-        );
+        assert_eq!((one.accuracy, one.macro_f1, &one.confusion), (other.accuracy, other.macro_f1, &other.confusion));
         assert!((one.ece - other.ece).abs() < 1e-15);
     }
 
@@ -153,11 +128,7 @@ mod tests {
         // F1: class 0 2·1/(2+2), class 1 2·2/(2+3), class 2 2·1/(2+1); class 3 neither occurs nor is answered.
         assert!((scores.macro_f1 - (0.5 + 0.8 + 2.0 / 3.0) / 3.0).abs() < 1e-15);
         // Bins: 0.4 wrong; 0.8 wrong; 0.9, 0.9 right; 0.95, 1.0 right.
-        assert!(
-            (scores.ece - (0.4 + 0.8 + 0.2 + 0.05) / 6.0).abs() < 1e-15,
-            "{}",
-            scores.ece
-        );
+        assert!((scores.ece - (0.4 + 0.8 + 0.2 + 0.05) / 6.0).abs() < 1e-15, "{}", scores.ece);
         let cells: Vec<(u32, u32, u64)> = scores.confusion.into_iter().map(Into::into).collect();
         assert_eq!(cells, [(0, 0, 1), (0, 1, 1), (1, 1, 2), (2, 0, 1), (2, 2, 1)]);
     }

@@ -50,24 +50,15 @@ impl Tuning {
 /// Equal weights first, then all multiples of 1/n that sum to 1, from the nearest to equal weights to the farthest.
 fn candidates(modalities: usize) -> Vec<Vec<f64>> {
     let equal = vec![1.0 / modalities as f64; modalities];
-    let steps = (1..=FINEST)
-        .rev()
-        .find(|n| compositions(*n, modalities as u64) <= MOST_CANDIDATES)
-        .unwrap_or(0);
+    let steps = (1..=FINEST).rev().find(|n| compositions(*n, modalities as u64) <= MOST_CANDIDATES).unwrap_or(0);
     let mut grid = Vec::new();
     if steps > 0 {
         extend_grid(&mut grid, &mut Vec::new(), steps, modalities);
     }
-    let from_equal = |point: &Vec<u64>| {
-        point
-            .iter()
-            .map(|n| (n * modalities as u64).abs_diff(steps).pow(2))
-            .sum::<u64>()
-    };
+    let from_equal =
+        |point: &Vec<u64>| point.iter().map(|n| (n * modalities as u64).abs_diff(steps).pow(2)).sum::<u64>();
     grid.sort_by_key(|point| (from_equal(point), point.clone()));
-    let weights = grid
-        .into_iter()
-        .map(|point| point.into_iter().map(|n| n as f64 / steps as f64).collect());
+    let weights = grid.into_iter().map(|point| point.into_iter().map(|n| n as f64 / steps as f64).collect());
     std::iter::once(equal).chain(weights).collect()
 }
 
@@ -100,16 +91,7 @@ mod tests {
 
     #[test]
     fn the_grid_is_bounded_and_every_candidate_is_a_set_of_weights() {
-        for (modalities, expected) in [
-            (1, 2),
-            (2, 22),
-            (3, 232),
-            (4, 221),
-            (5, 211),
-            (6, 127),
-            (200, 201),
-            (300, 1),
-        ] {
+        for (modalities, expected) in [(1, 2), (2, 22), (3, 232), (4, 221), (5, 211), (6, 127), (200, 201), (300, 1)] {
             let candidates = candidates(modalities);
             assert_eq!(candidates.len(), expected, "{modalities} modalities");
             for weights in &candidates {

@@ -43,21 +43,13 @@ impl<T: Real> Projector<T> {
     /// P = I, before the first turn.
     #[must_use]
     pub fn new(spec: &ProjectionSpec, width: usize) -> Self {
-        Self {
-            spec: spec.clone(),
-            matrix: Matrix::identity(width),
-            window: Vec::new(),
-        }
+        Self { spec: spec.clone(), matrix: Matrix::identity(width), window: Vec::new() }
     }
 
     /// A projector that goes on from P (`s × s`) and the turns that its window remembers (none unless it is `window`).
     #[must_use]
     pub(crate) fn resumed(spec: &ProjectionSpec, matrix: Matrix<T>, window: Vec<WindowTurn<T>>) -> Self {
-        Self {
-            spec: spec.clone(),
-            matrix,
-            window,
-        }
+        Self { spec: spec.clone(), matrix, window }
     }
 
     /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`).
@@ -117,10 +109,7 @@ impl<T: Real> Projector<T> {
             }
             ProjectionSpec::Window { turns, .. } => {
                 let rows = steps.into_iter().map(|step| step.mean_features).collect();
-                self.window.push(WindowTurn {
-                    modality: modality.clone(),
-                    rows,
-                });
+                self.window.push(WindowTurn { modality: modality.clone(), rows });
                 let forgotten = self.window.len().saturating_sub(*turns as usize);
                 self.window.drain(..forgotten);
             }
@@ -143,21 +132,11 @@ mod tests {
     }
 
     fn window(turns: u32) -> Projector<f64> {
-        Projector::new(
-            &ProjectionSpec::Window {
-                alpha: 0.1,
-                turns,
-                apply_to: ApplyTo::Update,
-            },
-            3,
-        )
+        Projector::new(&ProjectionSpec::Window { alpha: 0.1, turns, apply_to: ApplyTo::Update }, 3)
     }
 
     fn turn(row: [f64; 3]) -> Vec<Fold<f64>> {
-        vec![Fold {
-            mean_features: row.to_vec(),
-            alpha: 0.1,
-        }]
+        vec![Fold { mean_features: row.to_vec(), alpha: 0.1 }]
     }
 
     #[test]
@@ -174,9 +153,7 @@ mod tests {
         let mut projector = window(8);
         projector.end_turn(&modality("a"), turn([1.0, 0.0, 0.0]));
         assert_eq!(projector.matrix_for_turn_of(&modality("a")), Some(Matrix::identity(3)));
-        let for_other = projector
-            .matrix_for_turn_of(&modality("b"))
-            .expect("a window has one for every turn");
+        let for_other = projector.matrix_for_turn_of(&modality("b")).expect("a window has one for every turn");
         assert!((for_other.row(0)[0] - 1.0 / 11.0).abs() < 1e-15);
         assert_eq!(for_other.row(1), [0.0, 1.0, 0.0]);
     }
@@ -189,11 +166,7 @@ mod tests {
             steps.extend(turn([first, 1.0, 0.0]));
             projector.end_turn(&modality("a"), steps);
         }
-        let kept: Vec<f64> = projector
-            .window()
-            .iter()
-            .flat_map(|turn| turn.rows.iter().map(|row| row[0]))
-            .collect();
+        let kept: Vec<f64> = projector.window().iter().flat_map(|turn| turn.rows.iter().map(|row| row[0])).collect();
         assert_eq!(kept, [2.0, 2.0, 3.0, 3.0]);
     }
 

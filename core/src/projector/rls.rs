@@ -36,11 +36,7 @@ mod tests {
     }
 
     fn distance(a: &Matrix<f64>, b: &Matrix<f64>) -> f64 {
-        a.as_slice()
-            .iter()
-            .zip(b.as_slice())
-            .map(|(x, y)| (x - y).abs())
-            .fold(0.0, f64::max)
+        a.as_slice().iter().zip(b.as_slice()).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
     }
 
     #[test]
@@ -69,13 +65,7 @@ mod tests {
         let mut stream = rng::stream(3, &["bounds".into()]);
         let mut projector = Matrix::<f64>::identity(6);
         let probe = row(&mut stream, 6);
-        let measure = |p: &Matrix<f64>| {
-            probe
-                .iter()
-                .zip(p.iter_rows())
-                .map(|(x, r)| x * dot(r, &probe))
-                .sum::<f64>()
-        };
+        let measure = |p: &Matrix<f64>| probe.iter().zip(p.iter_rows()).map(|(x, r)| x * dot(r, &probe)).sum::<f64>();
         let mut before = (projector.trace(), measure(&projector));
         for _ in 0..50 {
             fold(&mut projector, &row(&mut stream, 6), 0.5);
@@ -99,10 +89,7 @@ mod tests {
             }
         }
         assert!(distance(&projector, &expected) < 1e-4);
-        assert!(
-            distance(&projector.times(&projector), &projector) < 1e-4,
-            "a projection is idempotent"
-        );
+        assert!(distance(&projector.times(&projector), &projector) < 1e-4, "a projection is idempotent");
     }
 
     #[test]

@@ -9,11 +9,7 @@ use crate::linalg::{Cholesky, Matrix, Real};
 pub(super) fn closed_form<T: Real>(rows: &[&[T]], alpha: f64, width: usize) -> Matrix<T> {
     let flat = rows.iter().flat_map(|row| row.iter().map(|v| v.to_f64())).collect();
     let rows = Matrix::from_vec(rows.len(), width, flat).expect("every row of a window is as wide as the head");
-    let inverse = if rows.rows() < width {
-        by_woodbury(rows, alpha)
-    } else {
-        directly(&rows, alpha)
-    };
+    let inverse = if rows.rows() < width { by_woodbury(rows, alpha) } else { directly(&rows, alpha) };
     Matrix::from_f64(&inverse)
 }
 
@@ -59,9 +55,7 @@ mod tests {
 
     fn example(n: usize, width: usize) -> Vec<Vec<f64>> {
         let mut stream = rng::stream(5, &["window".into()]);
-        (0..n)
-            .map(|_| (0..width).map(|_| rng::normal(&mut stream) + 0.5).collect())
-            .collect()
+        (0..n).map(|_| (0..width).map(|_| rng::normal(&mut stream) + 0.5).collect()).collect()
     }
 
     fn form(rows: &[Vec<f64>], alpha: f64, width: usize) -> Matrix<f64> {

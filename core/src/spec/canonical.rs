@@ -29,13 +29,7 @@ impl JobSpec {
             ("name", Json::text(self.name.as_str())),
             ("seed", self.seed.into()),
             ("modalities", Json::List(self.modalities.iter().map(modality).collect())),
-            (
-                "labels",
-                Json::map([
-                    ("column", text(&self.labels.column)),
-                    ("classes", classes(&self.labels.classes)),
-                ]),
-            ),
+            ("labels", Json::map([("column", text(&self.labels.column)), ("classes", classes(&self.labels.classes))])),
             ("head", head(&self.head)),
             ("schedule", schedule(&self.schedule)),
             ("fusion", fusion(&self.fusion)),
@@ -80,13 +74,7 @@ fn modality(modality: &ModalitySpec) -> Json {
 
 fn data(data: &DataSpec) -> Json {
     match data {
-        DataSpec::Parquet {
-            train,
-            validation,
-            test,
-            column,
-            id,
-        } => Json::map([
+        DataSpec::Parquet { train, validation, test, column, id } => Json::map([
             ("source", Json::text("parquet")),
             ("train", texts(train)),
             (
@@ -100,13 +88,7 @@ fn data(data: &DataSpec) -> Json {
             ("column", text(column)),
             ("id", id.as_deref().map_or(Json::Null, text)),
         ]),
-        DataSpec::Synth {
-            kind,
-            column,
-            samples,
-            missing,
-            seed,
-        } => Json::map([
+        DataSpec::Synth { kind, column, samples, missing, seed } => Json::map([
             ("source", Json::text("synth")),
             ("kind", Json::text(kind.name())),
             ("column", text(column)),
@@ -127,23 +109,13 @@ fn data(data: &DataSpec) -> Json {
 fn input(input: &InputSpec) -> Json {
     match input {
         InputSpec::Auto => Json::map([("kind", Json::text("auto"))]),
-        InputSpec::Image {
-            height,
-            width,
-            channels,
-        } => Json::map([
+        InputSpec::Image { height, width, channels } => Json::map([
             ("kind", Json::text("image")),
             ("height", (*height).into()),
             ("width", (*width).into()),
             ("channels", (*channels).into()),
         ]),
-        InputSpec::Audio {
-            sample_rate,
-            seconds,
-            mels,
-            window,
-            hop,
-        } => Json::map([
+        InputSpec::Audio { sample_rate, seconds, mels, window, hop } => Json::map([
             ("kind", Json::text("audio")),
             ("sample_rate", (*sample_rate).into()),
             ("seconds", (*seconds).into()),
@@ -162,10 +134,9 @@ fn input(input: &InputSpec) -> Json {
             ),
             ("max_tokens", (*max_tokens).into()),
         ]),
-        InputSpec::Features { standardise } => Json::map([
-            ("kind", Json::text("features")),
-            ("standardise", Json::Flag(*standardise)),
-        ]),
+        InputSpec::Features { standardise } => {
+            Json::map([("kind", Json::text("features")), ("standardise", Json::Flag(*standardise))])
+        }
     }
 }
 
@@ -173,22 +144,13 @@ fn encoder(encoder: &EncoderSpec) -> Json {
     let kind = ("kind", Json::text(encoder.kind()));
     match encoder {
         EncoderSpec::Auto => Json::map([kind]),
-        EncoderSpec::Mlp { hidden, dropout } => Json::map([
-            kind,
-            ("hidden", hidden.as_slice().into()),
-            ("dropout", (*dropout).into()),
-        ]),
-        EncoderSpec::Cnn { channels, dropout } => Json::map([
-            kind,
-            ("channels", channels.as_slice().into()),
-            ("dropout", (*dropout).into()),
-        ]),
-        EncoderSpec::Text {
-            width,
-            layers,
-            heads,
-            dropout,
-        } => Json::map([
+        EncoderSpec::Mlp { hidden, dropout } => {
+            Json::map([kind, ("hidden", hidden.as_slice().into()), ("dropout", (*dropout).into())])
+        }
+        EncoderSpec::Cnn { channels, dropout } => {
+            Json::map([kind, ("channels", channels.as_slice().into()), ("dropout", (*dropout).into())])
+        }
+        EncoderSpec::Text { width, layers, heads, dropout } => Json::map([
             kind,
             ("width", (*width).into()),
             ("layers", (*layers).into()),
@@ -226,10 +188,7 @@ fn projection(projection: &ProjectionSpec) -> Json {
                     Alpha::Decay => Json::text("decay"),
                 },
             ),
-            (
-                "reset",
-                Json::text(if *reset == Reset::Epoch { "epoch" } else { "never" }),
-            ),
+            ("reset", Json::text(if *reset == Reset::Epoch { "epoch" } else { "never" })),
             ("apply_to", apply(apply_to)),
         ]),
         ProjectionSpec::Window { alpha, turns, apply_to } => Json::map([
@@ -254,12 +213,7 @@ fn optimizer(optimizer: &OptimizerSpec) -> Json {
             schedule,
             clip,
         ]),
-        OptimizerRule::Adamw {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } => Json::map([
+        OptimizerRule::Adamw { beta1, beta2, eps, weight_decay } => Json::map([
             ("kind", Json::text("adamw")),
             lr,
             ("beta1", (*beta1).into()),
@@ -283,11 +237,9 @@ fn learning_rate(schedule: &LearningRateSchedule) -> Json {
             ("at", at.as_slice().into()),
             ("factor", (*factor).into()),
         ]),
-        LearningRateSchedule::Cosine { floor, warmup } => Json::map([
-            ("kind", Json::text("cosine")),
-            ("warmup", (*warmup).into()),
-            ("floor", (*floor).into()),
-        ]),
+        LearningRateSchedule::Cosine { floor, warmup } => {
+            Json::map([("kind", Json::text("cosine")), ("warmup", (*warmup).into()), ("floor", (*floor).into())])
+        }
     }
 }
 
@@ -318,12 +270,9 @@ fn fusion(fusion: &FusionSpec) -> Json {
         FusionSpec::Entropy => Json::text("entropy"),
         FusionSpec::Mean => Json::text("mean"),
         FusionSpec::Tuned => Json::text("tuned"),
-        FusionSpec::Fixed(weights) => Json::Map(
-            weights
-                .iter()
-                .map(|(name, weight)| (name.to_string(), (*weight).into()))
-                .collect(),
-        ),
+        FusionSpec::Fixed(weights) => {
+            Json::Map(weights.iter().map(|(name, weight)| (name.to_string(), (*weight).into())).collect())
+        }
     }
 }
 
@@ -336,8 +285,5 @@ fn checkpoints(checkpoints: &CheckpointSpec) -> Json {
 }
 
 fn evaluation(evaluation: &EvaluationSpec) -> Json {
-    Json::map([
-        ("every", Json::text(evaluation.every.to_string())),
-        ("chunk", evaluation.chunk.into()),
-    ])
+    Json::map([("every", Json::text(evaluation.every.to_string())), ("chunk", evaluation.chunk.into())])
 }

@@ -56,21 +56,11 @@ pub(super) struct Entry {
 
 impl Node {
     pub(super) fn new(place: Place, value: Value) -> Self {
-        Self {
-            place,
-            path: String::new(),
-            value,
-        }
+        Self { place, path: String::new(), value }
     }
 
     pub(super) fn plain(place: Place, text: &str) -> Self {
-        Self::new(
-            place,
-            Value::Scalar {
-                text: text.to_owned(),
-                style: Style::Plain,
-            },
-        )
+        Self::new(place, Value::Scalar { text: text.to_owned(), style: Style::Plain })
     }
 
     /// The text of a scalar that has a value.
@@ -84,9 +74,7 @@ impl Node {
     /// The text of a scalar that was not quoted.
     pub(super) fn bare(&self) -> Option<&str> {
         match &self.value {
-            Value::Scalar {
-                style: Style::Quoted, ..
-            } => None,
+            Value::Scalar { style: Style::Quoted, .. } => None,
             _ => self.text(),
         }
     }
@@ -133,19 +121,13 @@ impl Node {
 
     fn unbounded_flow(&self) -> String {
         match &self.value {
-            Value::Scalar {
-                text,
-                style: Style::Quoted,
-            } => format!("\"{text}\""),
+            Value::Scalar { text, style: Style::Quoted } => format!("\"{text}\""),
             Value::Scalar { text, .. } => text.clone(),
             Value::List(items) => {
                 format!("[{}]", items.iter().map(Self::flow).collect::<Vec<_>>().join(", "))
             }
             Value::Map(entries) => {
-                let pairs: Vec<_> = entries
-                    .iter()
-                    .map(|e| format!("{}: {}", e.key, e.node.flow()))
-                    .collect();
+                let pairs: Vec<_> = entries.iter().map(|e| format!("{}: {}", e.key, e.node.flow())).collect();
                 format!("{{{}}}", pairs.join(", "))
             }
         }
@@ -153,12 +135,7 @@ impl Node {
 
     /// An error about this value.
     pub(super) fn error(&self, rule: impl Into<String>) -> SpecError {
-        SpecError {
-            place: self.place.clone(),
-            key: self.path.clone(),
-            value: Some(self.flow()),
-            rule: rule.into(),
-        }
+        SpecError { place: self.place.clone(), key: self.path.clone(), value: Some(self.flow()), rule: rule.into() }
     }
 
     /// Writes each value's path into it, and takes out keys that are there a second time.
@@ -197,21 +174,12 @@ fn duplicate(path: &str, entry: &Entry, first: &Place) -> SpecError {
         Place::Override { .. } => String::new(),
     };
     let rule = format!("the key is given twice{whence}; keep one of them");
-    SpecError {
-        place: entry.place.clone(),
-        key: shorten(path),
-        value: None,
-        rule,
-    }
+    SpecError { place: entry.place.clone(), key: shorten(path), value: None, rule }
 }
 
 /// `a.b` and `c` to `a.b.c`.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// Reads YAML, of which JSON is a part. The document is none when there is nothing but comments.
@@ -234,26 +202,15 @@ pub(super) fn load(text: &str) -> Result<Option<Node>, SpecError> {
 }
 
 fn place(mark: Marker) -> Place {
-    Place::File {
-        line: mark.line(),
-        column: mark.col() + 1,
-    }
+    Place::File { line: mark.line(), column: mark.col() + 1 }
 }
 
 fn whole_file(place: Place, rule: String) -> SpecError {
-    SpecError {
-        place,
-        key: String::new(),
-        value: None,
-        rule,
-    }
+    SpecError { place, key: String::new(), value: None, rule }
 }
 
 fn unreadable(text: &str, error: &ScanError) -> SpecError {
-    let line = text
-        .lines()
-        .nth(error.marker().line().saturating_sub(1))
-        .unwrap_or_default();
+    let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
     let indent = &line[..line.len() - line.trim_start().len()];
     let advice = if indent.contains('\t') {
         "; indent with spaces, not tabs"
@@ -274,10 +231,7 @@ struct Frame {
 
 enum Contents {
     List(Vec<Node>),
-    Map {
-        entries: Vec<Entry>,
-        key: Option<(String, Place)>,
-    },
+    Map { entries: Vec<Entry>, key: Option<(String, Place)> },
 }
 
 #[derive(Default)]
@@ -296,10 +250,7 @@ impl Builder {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err(whole_file(
-                        place,
-                        "a second document begins here; a job file holds one job".into(),
-                    ));
+                    return Err(whole_file(place, "a second document begins here; a job file holds one job".into()));
                 }
                 Ok(())
             }
@@ -307,46 +258,23 @@ impl Builder {
             | Event::SequenceStart(_, Some(tag))
             | Event::MappingStart(_, Some(tag)) => Err(whole_file(
                 place,
-                format!(
-                    "the tag `{}` has no meaning here; leave it out",
-                    shorten(&tag.to_string())
-                ),
+                format!("the tag `{}` has no meaning here; leave it out", shorten(&tag.to_string())),
             )),
             Event::Scalar(text, style, anchor, None) => {
-                let style = if style == ScalarStyle::Plain {
-                    Style::Plain
-                } else {
-                    Style::Quoted
-                };
+                let style = if style == ScalarStyle::Plain { Style::Plain } else { Style::Quoted };
                 let size = 1 + text.len() / 1024;
-                self.add(
-                    Node::new(
-                        place,
-                        Value::Scalar {
-                            text: text.into_owned(),
-                            style,
-                        },
-                    ),
-                    anchor,
-                    size,
-                )
+                self.add(Node::new(place, Value::Scalar { text: text.into_owned(), style }), anchor, size)
             }
             Event::SequenceStart(anchor, None) => self.open(place, anchor, Contents::List(Vec::new())),
-            Event::MappingStart(anchor, None) => self.open(
-                place,
-                anchor,
-                Contents::Map {
-                    entries: Vec::new(),
-                    key: None,
-                },
-            ),
+            Event::MappingStart(anchor, None) => {
+                self.open(place, anchor, Contents::Map { entries: Vec::new(), key: None })
+            }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some((node, size)) => self.add(node, 0, size),
-                None => Err(whole_file(
-                    place,
-                    "the alias stands inside what it stands for; write the value out".into(),
-                )),
+                None => {
+                    Err(whole_file(place, "the alias stands inside what it stands for; write the value out".into()))
+                }
             },
         }
     }
@@ -355,21 +283,12 @@ impl Builder {
         if self.open.len() == MOST_DEPTH {
             return Err(whole_file(place, format!("nested deeper than {MOST_DEPTH} levels")));
         }
-        self.open.push(Frame {
-            place,
-            anchor,
-            contents,
-        });
+        self.open.push(Frame { place, anchor, contents });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), SpecError> {
-        let Some(Frame {
-            place,
-            anchor,
-            contents,
-        }) = self.open.pop()
-        else {
+        let Some(Frame { place, anchor, contents }) = self.open.pop() else {
             return Ok(());
         };
         let value = match contents {
@@ -383,10 +302,7 @@ impl Builder {
     fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SpecError> {
         self.nodes += size;
         if self.nodes > MOST_NODES {
-            return Err(whole_file(
-                node.place,
-                format!("more than {MOST_NODES} values, aliases followed"),
-            ));
+            return Err(whole_file(node.place, format!("more than {MOST_NODES} values, aliases followed")));
         }
         if anchor > 0 {
             let size = count(&node);

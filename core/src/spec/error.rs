@@ -72,10 +72,7 @@ impl SpecErrors {
                 kept.push(error);
             }
         }
-        Self {
-            file: file.to_owned(),
-            errors: kept,
-        }
+        Self { file: file.to_owned(), errors: kept }
     }
 
     /// The place of an error as messages give it: `job.yaml:12:9` or `--set batch=0`.
@@ -111,11 +108,7 @@ pub(super) fn shorten(text: &str) -> String {
             short.push('…');
             break;
         }
-        if c.is_control() {
-            short.extend(c.escape_default())
-        } else {
-            short.push(c)
-        }
+        if c.is_control() { short.extend(c.escape_default()) } else { short.push(c) }
     }
     short
 }
@@ -132,18 +125,10 @@ mod tests {
 
     #[test]
     fn errors_come_in_order_and_once() {
-        let at = |place: Place| SpecError {
-            place,
-            key: "k".into(),
-            value: None,
-            rule: "r".into(),
-        };
+        let at = |place: Place| SpecError { place, key: "k".into(), value: None, rule: "r".into() };
         let late = at(Place::File { line: 9, column: 1 });
         let early = at(Place::File { line: 2, column: 30 });
-        let set = at(Place::Override {
-            index: 0,
-            text: "k=1".into(),
-        });
+        let set = at(Place::Override { index: 0, text: "k=1".into() });
         let all = SpecErrors::new("j", vec![set.clone(), late.clone(), early.clone(), late.clone()]);
         assert_eq!(all.errors, [early, late, set]);
         assert_eq!(all.to_string(), "j:2:30: k: r\nj:9:1: k: r\n--set k=1: k: r");

@@ -30,23 +30,14 @@ pub struct FieldReport {
 pub fn explain_text(fields: &[FieldReport], file: &str) -> String {
     let mut text = String::new();
     for field in fields {
-        let unit = if field.unit.is_empty() {
-            String::new()
-        } else {
-            format!(" {}", field.unit)
-        };
+        let unit = if field.unit.is_empty() { String::new() } else { format!(" {}", field.unit) };
         let whence = match &field.given {
             None => "default".to_owned(),
             Some(Place::File { line, .. }) => format!("{file}:{line}"),
             Some(Place::Override { .. }) => "--set".to_owned(),
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{}: {}{unit}  ({whence})",
-            field.key,
-            shorten(&field.value.to_string())
-        );
+        let _ = writeln!(text, "{}: {}{unit}  ({whence})", field.key, shorten(&field.value.to_string()));
         let _ = writeln!(text, "    {}", field.meaning);
         let _ = writeln!(text, "    {}; for example `{}`", field.range, field.example);
     }

@@ -23,14 +23,7 @@ pub(super) struct Field {
 
 impl Field {
     pub(super) const fn new(key: &'static str, kind: Kind, example: &'static str, meaning: &'static str) -> Self {
-        Self {
-            key,
-            kind,
-            default: None,
-            unit: "",
-            meaning,
-            example,
-        }
+        Self { key, kind, default: None, unit: "", meaning, example }
     }
 
     #[must_use]
@@ -103,14 +96,8 @@ impl fmt::Display for Kind {
             Self::Paths => f.write_str("a path or URL, or a list of them"),
             Self::Flag => f.write_str("true or false"),
             Self::Whole(low, high) => whole(f, "a whole number", low, high),
-            Self::Wholes {
-                count: (least, most),
-                each: (low, high),
-            } => {
-                write!(
-                    f,
-                    "a list of {least} to {most} whole numbers, each from {low} to {high}"
-                )
+            Self::Wholes { count: (least, most), each: (low, high) } => {
+                write!(f, "a list of {least} to {most} whole numbers, each from {low} to {high}")
             }
             Self::Number(low, high) => number(f, low, high),
             Self::Share => f.write_str("a share from 0 to below 1, as 0.1 or 10%"),

@@ -29,12 +29,7 @@ impl Json {
 
     /// An object.
     pub(super) fn map<const N: usize>(entries: [(&str, Self); N]) -> Self {
-        Self::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect(),
-        )
+        Self::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 }
 

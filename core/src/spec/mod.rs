@@ -95,11 +95,7 @@ fn read_document(
         read::names_as_keys(&mut root, &mut log.errors);
     }
     root.assign_paths("", &mut log.errors);
-    variables::Variables {
-        lookup: variable,
-        brought: 0,
-    }
-    .expand(&mut root, &mut log.errors);
+    variables::Variables { lookup: variable, brought: 0 }.expand(&mut root, &mut log.errors);
     let section = Section::new(log, root, String::new(), &JOB)?;
     read::job(section)
 }

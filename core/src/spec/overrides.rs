@@ -33,10 +33,7 @@ impl From<String> for Override {
 impl Override {
     /// Puts the value into the tree, making the mappings on the way.
     pub(super) fn apply(&self, index: usize, root: &mut Node) -> Result<(), SpecError> {
-        let place = Place::Override {
-            index,
-            text: self.0.clone(),
-        };
+        let place = Place::Override { index, text: self.0.clone() };
         let refuse = |key: &str, rule: &str| SpecError {
             place: place.clone(),
             key: shorten(key),
@@ -48,10 +45,7 @@ impl Override {
         };
         let path = path.trim();
         if path.is_empty() || path.split('.').any(str::is_empty) {
-            return Err(refuse(
-                "",
-                "has an empty key before `=`; write key=value, as in schedule.epochs=3",
-            ));
+            return Err(refuse("", "has an empty key before `=`; write key=value, as in schedule.epochs=3"));
         }
         if path.split('.').count() > MOST_KEYS {
             return Err(refuse(path, &format!("has more than {MOST_KEYS} keys before `=`")));
@@ -85,9 +79,7 @@ fn relocate(node: &mut Node, place: &Place) {
 }
 
 fn set(node: &mut Node, above: &str, path: &str, value: Node, place: &Place) -> Result<(), String> {
-    let (key, rest) = path
-        .split_once('.')
-        .map_or((path, None), |(key, rest)| (key, Some(rest)));
+    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
     if node.is_null() {
         node.value = Value::Map(Vec::new());
     }
@@ -98,10 +90,7 @@ fn set(node: &mut Node, above: &str, path: &str, value: Node, place: &Place) -> 
         Value::Map(entries) => entry(entries, key, place),
         Value::List(items) => item(items, key, place)?,
         Value::Scalar { text, .. } => {
-            return Err(format!(
-                "`{above}` is `{}`, which has no keys; set `{above}` as a whole",
-                shorten(text)
-            ));
+            return Err(format!("`{above}` is `{}`, which has no keys; set `{above}` as a whole", shorten(text)));
         }
     };
     match rest {
@@ -114,11 +103,7 @@ fn set(node: &mut Node, above: &str, path: &str, value: Node, place: &Place) -> 
 fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
     let at = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
         let node = Node::plain(place.clone(), "null");
-        entries.push(Entry {
-            key: key.to_owned(),
-            place: place.clone(),
-            node,
-        });
+        entries.push(Entry { key: key.to_owned(), place: place.clone(), node });
         entries.len() - 1
     });
     &mut entries[at].node
@@ -127,10 +112,7 @@ fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut N
 fn item<'a>(items: &'a mut Vec<Node>, key: &str, place: &Place) -> Result<&'a mut Node, String> {
     let length = items.len();
     let at = key.parse::<usize>().ok().filter(|n| *n <= length).ok_or_else(|| {
-        format!(
-            "`{}` is not a position in a list of {length}; use 0 to {length}, the last to add one",
-            shorten(key)
-        )
+        format!("`{}` is not a position in a list of {length}; use 0 to {length}, the last to add one", shorten(key))
     })?;
     if at == length {
         items.push(Node::plain(place.clone(), "null"));

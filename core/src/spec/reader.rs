@@ -34,16 +34,10 @@ impl<'r> Section<'r> {
         let node = expand_short(node, &path);
         let node = if node.is_null() { empty_at(&node) } else { node };
         match &node.value {
-            Value::Map(_) => Some(Self {
-                log,
-                node,
-                path,
-                known: Vec::new(),
-            }),
+            Value::Map(_) => Some(Self { log, node, path, known: Vec::new() }),
             _ => {
                 if !node.is_broken() {
-                    log.errors
-                        .push(node.error(format!("is not {}, for example `{}`", field.kind, field.example)));
+                    log.errors.push(node.error(format!("is not {}, for example `{}`", field.kind, field.example)));
                 }
                 None
             }
@@ -74,10 +68,7 @@ impl<'r> Section<'r> {
     }
 
     fn own(&mut self, field: &'static Field) -> Node {
-        self.child(field).unwrap_or_else(|| Node {
-            path: join(&self.node.path, field.key),
-            ..empty_at(&self.node)
-        })
+        self.child(field).unwrap_or_else(|| Node { path: join(&self.node.path, field.key), ..empty_at(&self.node) })
     }
 
     /// A mapping that was put together from elsewhere, read as the one under a key.
@@ -143,16 +134,9 @@ impl<'r> Section<'r> {
             return None;
         }
         if node.is_null() && field.default != Some("null") {
-            let advice = if field.default.is_some() {
-                ", or leave the key out"
-            } else {
-                ""
-            };
+            let advice = if field.default.is_some() { ", or leave the key out" } else { "" };
             let rule = format!("has no value; give {}{advice}", field.kind);
-            self.log.errors.push(SpecError {
-                value: None,
-                ..node.error(rule)
-            });
+            self.log.errors.push(SpecError { value: None, ..node.error(rule) });
             return None;
         }
         Some((node, true))
@@ -160,17 +144,9 @@ impl<'r> Section<'r> {
 
     /// Notes that a key that must be there is not.
     pub(super) fn missing(&mut self, field: &Field) {
-        let rule = format!(
-            "is missing; give {}, for example `{}: {}`",
-            field.kind, field.key, field.example
-        );
+        let rule = format!("is missing; give {}, for example `{}: {}`", field.kind, field.key, field.example);
         let place = self.node.place.clone();
-        self.log.errors.push(SpecError {
-            place,
-            key: join(&self.node.path, field.key),
-            value: None,
-            rule,
-        });
+        self.log.errors.push(SpecError { place, key: join(&self.node.path, field.key), value: None, rule });
     }
 
     fn misfit(&mut self, field: &Field, mut node: Node, fits: impl Fn(&Node) -> bool) {
@@ -183,11 +159,7 @@ impl<'r> Section<'r> {
         {
             error.rule += &format!("; did you mean `{word}`?");
         }
-        if let Value::Scalar {
-            style: style @ Style::Quoted,
-            ..
-        } = &mut node.value
-        {
+        if let Value::Scalar { style: style @ Style::Quoted, .. } = &mut node.value {
             *style = Style::Plain;
             if fits(&node) {
                 error.rule += "; leave the quotes out";
@@ -211,17 +183,9 @@ impl<'r> Section<'r> {
 
     /// Refuses a value that is fine by itself but not beside the others.
     pub(super) fn refuse(&mut self, field: &Field, value: impl ToString, rule: impl Into<String>) {
-        let place_and_key = self
-            .node
-            .child(field.key)
-            .map(|node| (node.place.clone(), node.path.clone()));
+        let place_and_key = self.node.child(field.key).map(|node| (node.place.clone(), node.path.clone()));
         let (place, key) = place_and_key.unwrap_or_else(|| (self.node.place.clone(), join(&self.node.path, field.key)));
-        self.log.errors.push(SpecError {
-            place,
-            key,
-            value: Some(value.to_string()),
-            rule: rule.into(),
-        });
+        self.log.errors.push(SpecError { place, key, value: Some(value.to_string()), rule: rule.into() });
     }
 
     /// Refuses whatever keys were not asked for.
@@ -238,12 +202,7 @@ impl<'r> Section<'r> {
                 }
             };
             let rule = format!("is not a key here; {advice}");
-            self.log.errors.push(SpecError {
-                place: place.clone(),
-                key: node.path.clone(),
-                value: None,
-                rule,
-            });
+            self.log.errors.push(SpecError { place: place.clone(), key: node.path.clone(), value: None, rule });
         }
     }
 
@@ -264,11 +223,7 @@ impl<'r> Section<'r> {
     }
 
     pub(super) fn wholes(&mut self, field: &'static Field) -> Option<Vec<u32>> {
-        let Kind::Wholes {
-            count: (least, most),
-            each: (low, high),
-        } = field.kind
-        else {
+        let Kind::Wholes { count: (least, most), each: (low, high) } = field.kind else {
             return None;
         };
         let one = |node: &Node| scalar::whole(node, low, high).and_then(|n| u32::try_from(n).ok());
@@ -287,9 +242,7 @@ impl<'r> Section<'r> {
         let Kind::Number(low, high) = field.kind else {
             return None;
         };
-        self.read(field, optional(|node: &Node| scalar::number(node, low, high)), |x| {
-            (*x).into()
-        })
+        self.read(field, optional(|node: &Node| scalar::number(node, low, high)), |x| (*x).into())
     }
 
     pub(super) fn share(&mut self, field: &'static Field) -> Option<f64> {
@@ -305,9 +258,7 @@ impl<'r> Section<'r> {
     }
 
     pub(super) fn optional_text(&mut self, field: &'static Field) -> Option<Option<String>> {
-        self.read(field, optional(scalar::text), |text| {
-            text.clone().map_or(Json::Null, Json::Text)
-        })
+        self.read(field, optional(scalar::text), |text| text.clone().map_or(Json::Null, Json::Text))
     }
 
     pub(super) fn texts(&mut self, field: &'static Field) -> Option<Vec<String>> {
@@ -324,11 +275,7 @@ impl<'r> Section<'r> {
 
 fn optional<T>(get: impl Fn(&Node) -> Option<T>) -> impl Fn(&Node) -> Option<Option<T>> {
     move |node| {
-        if node.is_null() {
-            Some(None)
-        } else {
-            get(node).map(Some)
-        }
+        if node.is_null() { Some(None) } else { get(node).map(Some) }
     }
 }
 
@@ -338,18 +285,11 @@ pub(super) fn texts_json(texts: &[String]) -> Json {
 
 /// `` `a`, `b` ``
 pub(super) fn listed<T: std::fmt::Display>(words: &[T]) -> String {
-    words
-        .iter()
-        .map(|word| format!("`{word}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn empty_at(node: &Node) -> Node {
-    Node {
-        value: Value::Map(Vec::new()),
-        ..node.clone()
-    }
+    Node { value: Value::Map(Vec::new()), ..node.clone() }
 }
 
 /// A bare value in place of a mapping becomes the mapping that it stands for; nothing becomes an empty one.
@@ -361,16 +301,8 @@ pub(super) fn expand_short(node: Node, path: &str) -> Node {
         Value::List(_) if key == "kind" => node,
         _ => {
             let (place, path) = (node.place.clone(), node.path.clone());
-            let entry = Entry {
-                key: key.to_owned(),
-                place: place.clone(),
-                node,
-            };
-            Node {
-                place,
-                path,
-                value: Value::Map(vec![entry]),
-            }
+            let entry = Entry { key: key.to_owned(), place: place.clone(), node };
+            Node { place, path, value: Value::Map(vec![entry]) }
         }
     }
 }
@@ -389,8 +321,5 @@ fn inherit(base: Node, own: Node, tag: (&str, &str), path: &str) -> Node {
     }
     let inherited = defaults.iter().filter(|entry| own.child(&entry.key).is_none());
     let all = inherited.chain(entries).cloned().collect();
-    Node {
-        value: Value::Map(all),
-        ..own
-    }
+    Node { value: Value::Map(all), ..own }
 }

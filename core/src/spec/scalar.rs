@@ -18,21 +18,13 @@ pub(super) fn whole(node: &Node, low: u64, high: u64) -> Option<u64> {
 /// A finite number.
 fn any_number(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-    if plain {
-        text.parse().ok().filter(|x: &f64| x.is_finite())
-    } else {
-        None
-    }
+    if plain { text.parse().ok().filter(|x: &f64| x.is_finite()) } else { None }
 }
 
 /// A number without exponent, with one put behind it: division would round a second time.
 fn scaled(text: &str, exponent: &str) -> Option<f64> {
     let text = text.trim_end();
-    if text.contains(['e', 'E']) {
-        None
-    } else {
-        any_number(&format!("{text}{exponent}"))
-    }
+    if text.contains(['e', 'E']) { None } else { any_number(&format!("{text}{exponent}")) }
 }
 
 /// A finite number within bounds.
@@ -42,8 +34,7 @@ pub(super) fn number(node: &Node, low: Bound<f64>, high: Bound<f64>) -> Option<f
 
 /// Whether it is meant as a share rather than as text.
 pub(super) fn looks_like_share(node: &Node) -> bool {
-    node.bare()
-        .is_some_and(|text| text.ends_with('%') || any_number(text).is_some())
+    node.bare().is_some_and(|text| text.ends_with('%') || any_number(text).is_some())
 }
 
 /// 0.1 or 10%, from 0 to below 1.
@@ -121,14 +112,9 @@ mod tests {
 
     #[test]
     fn shares_are_the_number_they_look_like() {
-        for (text, expected) in [
-            ("0.1", 0.1),
-            ("10%", 0.1),
-            ("10 %", 0.1),
-            ("0", 0.0),
-            ("99.9%", 0.999),
-            ("1e-3", 0.001),
-        ] {
+        for (text, expected) in
+            [("0.1", 0.1), ("10%", 0.1), ("10 %", 0.1), ("0", 0.0), ("99.9%", 0.999), ("1e-3", 0.001)]
+        {
             assert_eq!(share(&plain(text)), Some(expected), "{text}");
         }
         for text in ["1", "100%", "-0.1", "inf", "nan", ".inf", "%", "0.1.1", "", "10%%"] {
@@ -139,26 +125,10 @@ mod tests {
     #[test]
     fn whole_numbers_are_exact_to_the_last() {
         assert_eq!(whole(&plain("18446744073709551615"), 0, u64::MAX), Some(u64::MAX));
-        for text in [
-            "18446744073709551616",
-            "-1",
-            "1.0",
-            "1e3",
-            "0x10",
-            "1_000",
-            "+",
-            "",
-            "++1",
-        ] {
+        for text in ["18446744073709551616", "-1", "1.0", "1e3", "0x10", "1_000", "+", "", "++1"] {
             assert_eq!(whole(&plain(text), 0, u64::MAX), None, "{text}");
         }
-        let quoted = Node::new(
-            Place::START,
-            Value::Scalar {
-                text: "5".into(),
-                style: Style::Quoted,
-            },
-        );
+        let quoted = Node::new(Place::START, Value::Scalar { text: "5".into(), style: Style::Quoted });
         assert_eq!(whole(&quoted, 0, 9), None, "quotes make text");
     }
 
@@ -170,11 +140,7 @@ mod tests {
         for text in ["0", "-1 s", "1 h", "3601", "s", "ms"] {
             assert_eq!(seconds(&plain(text)), None, "{text}");
         }
-        let cases = [
-            ("1 epoch", Every::Epochs(1)),
-            ("10 epochs", Every::Epochs(10)),
-            ("500 turns", Every::Turns(500)),
-        ];
+        let cases = [("1 epoch", Every::Epochs(1)), ("10 epochs", Every::Epochs(10)), ("500 turns", Every::Turns(500))];
         for (text, expected) in cases {
             assert_eq!(period(&plain(text)), Some(expected), "{text}");
         }

@@ -6,10 +6,7 @@ pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let most = given.chars().count().max(3) / 3;
-    let (distance, word) = known
-        .iter()
-        .map(|word| (distance(given, word), *word))
-        .min_by_key(|(d, _)| *d)?;
+    let (distance, word) = known.iter().map(|word| (distance(given, word), *word)).min_by_key(|(d, _)| *d)?;
     (distance <= most).then_some(word)
 }
 
@@ -40,14 +37,9 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, d) in [
-            ("", "", 0),
-            ("abc", "", 3),
-            ("abc", "abc", 0),
-            ("abc", "acb", 1),
-            ("batch", "bacth", 1),
-            ("a", "b", 1),
-        ] {
+        for (a, b, d) in
+            [("", "", 0), ("abc", "", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("batch", "bacth", 1), ("a", "b", 1)]
+        {
             assert_eq!((distance(a, b), distance(b, a)), (d, d), "{a} {b}");
         }
     }

@@ -53,10 +53,8 @@ fn the_explanation_is_the_job() {
         let mut written = BTreeMap::new();
         let whole: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         leaves("", &whole, &mut written);
-        let written: BTreeMap<_, _> = written
-            .into_iter()
-            .map(|(key, value)| (key, value.replace("$${", "${")))
-            .collect();
+        let written: BTreeMap<_, _> =
+            written.into_iter().map(|(key, value)| (key, value.replace("$${", "${"))).collect();
         assert_eq!(explained, written, "seed {seed}");
     }
 }
@@ -74,11 +72,7 @@ fn leaves(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, Str
         }
         serde_json::Value::Array(items) if path == "modalities" => {
             for item in items {
-                leaves(
-                    &document::join(path, item["name"].as_str().expect("a name")),
-                    item,
-                    into,
-                );
+                leaves(&document::join(path, item["name"].as_str().expect("a name")), item, into);
             }
         }
         other => {
@@ -105,12 +99,7 @@ fn every_field_that_is_explained_can_be_set_and_unset_leaves_no_trace() {
         let set = format!("{}={{}}", field.key);
         let errors = read_with(SMALL, &[&set]).expect_err(&set);
         assert_eq!(errors.errors.len(), 1, "{errors}");
-        assert!(
-            errors
-                .to_string()
-                .starts_with(&format!("--set {set}: {}: `{{}}` is not ", field.key)),
-            "{errors}"
-        );
+        assert!(errors.to_string().starts_with(&format!("--set {set}: {}: `{{}}` is not ", field.key)), "{errors}");
     }
 }
 
@@ -155,16 +144,10 @@ fn short_forms_mean_the_long_ones() {
         ("labels=[a, b]", "labels={classes: [a, b]}"),
         ("modalities.audio.encoder=cnn", "modalities.audio.encoder={kind: cnn}"),
         ("modalities.audio.input=audio", "modalities.audio.input={kind: audio}"),
-        (
-            "modalities.audio.optimizer=adamw",
-            "modalities.audio.optimizer.kind=adamw",
-        ),
+        ("modalities.audio.optimizer=adamw", "modalities.audio.optimizer.kind=adamw"),
         ("head.projection=off", "head.projection.kind=off"),
         ("optimizer.schedule=cosine", "optimizer={schedule: {kind: cosine}}"),
-        (
-            "modalities=[audio, {name: image, encoder: cnn}]",
-            "modalities={audio: {}, image: {encoder: cnn}}",
-        ),
+        ("modalities=[audio, {name: image, encoder: cnn}]", "modalities={audio: {}, image: {encoder: cnn}}"),
         ("data.validation=10%", "data.validation=0.1"),
         ("data.train=b.parquet", "data.train=[b.parquet]"),
     ];
@@ -198,43 +181,23 @@ modalities:
 ",
     )
     .expect("a job");
-    let [one, two, a] = spec.modalities.as_slice() else {
-        panic!("three modalities")
-    };
-    let sgd = OptimizerRule::Sgd {
-        momentum: 0.5,
-        weight_decay: 1e-4,
-    };
+    let [one, two, a] = spec.modalities.as_slice() else { panic!("three modalities") };
+    let sgd = OptimizerRule::Sgd { momentum: 0.5, weight_decay: 1e-4 };
     assert_eq!((&one.optimizer.rule, one.optimizer.lr), (&sgd, 0.5));
     assert_eq!((&two.optimizer.rule, two.optimizer.lr), (&sgd, 0.1));
     assert_eq!(a.optimizer.lr, 1e-3, "another rule starts from its own defaults");
     assert!(matches!(&two.data, DataSpec::Parquet { column, id: Some(id), .. } if column == "c" && id == "key"));
-    assert!(matches!(
-        &a.data,
-        DataSpec::Synth {
-            kind: SynthKind::Features,
-            ..
-        }
-    ));
+    assert!(matches!(&a.data, DataSpec::Synth { kind: SynthKind::Features, .. }));
 }
 
 #[test]
 fn overrides_make_the_mappings_they_need_and_the_last_one_counts() {
     let spec = read_with(
         SMALL,
-        &[
-            "schedule.epochs=3",
-            "schedule.batch=8",
-            "schedule.batch=16",
-            "modalities.image.encoder.kind=cnn",
-            "seed=9",
-        ],
+        &["schedule.epochs=3", "schedule.batch=8", "schedule.batch=16", "modalities.image.encoder.kind=cnn", "seed=9"],
     )
     .expect("a job");
-    assert_eq!(
-        (spec.schedule.length, spec.schedule.batch, spec.seed),
-        (Length::Epochs(3), 16, 9)
-    );
+    assert_eq!((spec.schedule.length, spec.schedule.batch, spec.seed), (Length::Epochs(3), 16, 9));
     assert_eq!(spec.modalities[1].encoder.kind(), "cnn");
 }
 
@@ -242,20 +205,8 @@ fn overrides_make_the_mappings_they_need_and_the_last_one_counts() {
 fn turns_set_from_outside_take_the_place_of_epochs_and_back() {
     let epochs = format!("{SMALL}schedule: {{epochs: 5}}");
     let turns = format!("{SMALL}schedule: {{turns: 5}}");
-    assert_eq!(
-        read_with(&epochs, &["schedule.turns=0"])
-            .expect("a job")
-            .schedule
-            .length,
-        Length::Turns(0)
-    );
-    assert_eq!(
-        read_with(&turns, &["schedule.epochs=7"])
-            .expect("a job")
-            .schedule
-            .length,
-        Length::Epochs(7)
-    );
+    assert_eq!(read_with(&epochs, &["schedule.turns=0"]).expect("a job").schedule.length, Length::Turns(0));
+    assert_eq!(read_with(&turns, &["schedule.epochs=7"]).expect("a job").schedule.length, Length::Epochs(7));
 }
 
 #[test]
@@ -298,10 +249,7 @@ fn a_byte_order_mark_and_windows_line_ends_are_no_matter() {
 #[test]
 fn an_error_tells_the_value_its_place_even_after_other_alphabets() {
     let errors = read_with(&format!("# ✓ é\n{SMALL}head: {{width: é}}"), &[]).expect_err("a word");
-    assert_eq!(
-        errors.to_string(),
-        "job.yaml:7:15: head.width: `é` is not a whole number from 1 to 16384"
-    );
+    assert_eq!(errors.to_string(), "job.yaml:7:15: head.width: `é` is not a whole number from 1 to 16384");
 }
 
 #[test]
@@ -311,15 +259,7 @@ fn reading_is_bounded() {
     let long_key = format!("{}: 1", "k".repeat(300));
     let deep_block: String = (0..200).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
     let copies = format!("a: &a \"{}\"\nb: [{}]", "x".repeat(500_000), "*a,".repeat(10_000));
-    for text in [
-        &huge,
-        &wide,
-        &long_key,
-        &deep_block,
-        &copies,
-        &"[".repeat(100_000),
-        &"- ".repeat(100_000),
-    ] {
+    for text in [&huge, &wide, &long_key, &deep_block, &copies, &"[".repeat(100_000), &"- ".repeat(100_000)] {
         let errors = read(text).expect_err("beyond bounds");
         assert_eq!(errors.errors.len(), 1, "{errors}");
         assert!(errors.to_string().len() < 300, "{errors}");
@@ -333,10 +273,7 @@ fn reading_is_bounded() {
 /// Cuts and swaps in jobs that are fine give jobs or errors with places, never a panic.
 #[test]
 fn damaged_jobs_are_refused_calmly() {
-    let texts = [
-        include_str!("../../../examples/spoken-digits.yaml").to_owned(),
-        generate::spec(5).to_json(),
-    ];
+    let texts = [include_str!("../../../examples/spoken-digits.yaml").to_owned(), generate::spec(5).to_json()];
     for (n, text) in texts.iter().enumerate() {
         let characters: Vec<char> = text.chars().collect();
         for seed in 0..1500_u64 {
@@ -348,9 +285,8 @@ fn damaged_jobs_are_refused_calmly() {
                     0 => drop(damaged.remove(at)),
                     1 => damaged.insert(
                         at,
-                        *dice.pick(&[
-                            '{', '}', '[', ']', ':', '-', '"', '\n', '\t', '&', '*', '!', '%', '$', '\0', ' ',
-                        ]),
+                        *dice
+                            .pick(&['{', '}', '[', ']', ':', '-', '"', '\n', '\t', '&', '*', '!', '%', '$', '\0', ' ']),
                     ),
                     2 => damaged.truncate(at.max(1)),
                     _ => damaged.swap(at, 0),
@@ -370,10 +306,7 @@ fn fields_are_listed_once() {
     let keys: BTreeSet<&str> = fields.iter().map(|field| field.key.as_str()).collect();
     assert_eq!(keys.len(), fields.len());
     let text = explain_text(&fields, "job.yaml");
-    assert!(
-        text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    learning rate\n"),
-        "{text}"
-    );
+    assert!(text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    learning rate\n"), "{text}");
     assert!(text.contains("labels.classes: 10  (job.yaml:5)\n"), "{text}");
     assert!(text.contains("schedule.batch: 64 samples  (default)\n"), "{text}");
 }

@@ -17,9 +17,7 @@ impl Variables<'_> {
     pub(super) fn expand(&mut self, node: &mut Node, errors: &mut Vec<SpecError>) {
         match &mut node.value {
             Value::List(items) => items.iter_mut().for_each(|item| self.expand(item, errors)),
-            Value::Map(entries) => entries
-                .iter_mut()
-                .for_each(|entry| self.expand(&mut entry.node, errors)),
+            Value::Map(entries) => entries.iter_mut().for_each(|entry| self.expand(&mut entry.node, errors)),
             Value::Scalar { text, style } if text.contains("${") => match self.expanded(text) {
                 Ok((expanded, looked_up)) => {
                     *text = expanded;
@@ -55,9 +53,7 @@ impl Variables<'_> {
             let value = self.value(inside)?;
             self.brought += value.len();
             if self.brought > MOST_BYTES {
-                return Err(format!(
-                    "brings the variables of this job to more than {MOST_BYTES} bytes"
-                ));
+                return Err(format!("brings the variables of this job to more than {MOST_BYTES} bytes"));
             }
             expanded += &value;
             looked_up = true;
@@ -78,9 +74,9 @@ impl Variables<'_> {
             (Some(value), None) => Ok(value),
             (Some(value), Some(_)) if !value.is_empty() => Ok(value),
             (_, Some(default)) => Ok(default.to_owned()),
-            (None, None) => Err(format!(
-                "needs the variable `{name}`, which is not set; set it, or write ${{{name}:-default}}"
-            )),
+            (None, None) => {
+                Err(format!("needs the variable `{name}`, which is not set; set it, or write ${{{name}:-default}}"))
+            }
         }
     }
 }
@@ -109,12 +105,7 @@ mod tests {
             "NESTED" => Some("${HOME}".to_owned()),
             _ => None,
         };
-        Variables {
-            lookup: &lookup,
-            brought: 0,
-        }
-        .expanded(text)
-        .map(|(text, _)| text)
+        Variables { lookup: &lookup, brought: 0 }.expanded(text).map(|(text, _)| text)
     }
 
     #[test]

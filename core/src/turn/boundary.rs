@@ -88,11 +88,7 @@ impl TurnMachine {
         let score = *score;
         let Some(Duty::Save { missing, writing }) = duties.front_mut() else { return Err(phase) };
         if turn != current {
-            return Err(Rejected::Malformed {
-                what: "turn",
-                expected: current.to_string(),
-                given: turn.to_string(),
-            });
+            return Err(Rejected::Malformed { what: "turn", expected: current.to_string(), given: turn.to_string() });
         }
         let Some(place) = missing.iter().position(|w| w == worker) else { return Err(phase) };
         missing.remove(place);
@@ -218,10 +214,7 @@ mod tests {
         refuse(&mut machine, saved("stranger", 1));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1 Some(0.5)"]);
         refuse(&mut machine, saved("audio", 1));
-        assert_eq!(
-            names(&take(&mut machine, Input::CheckpointWritten { turn: Turn(1) })),
-            ["evaluate test"]
-        );
+        assert_eq!(names(&take(&mut machine, Input::CheckpointWritten { turn: Turn(1) })), ["evaluate test"]);
         assert_eq!(machine.position().best, Some((0.5, Turn(1))));
         assert_eq!(names(&take(&mut machine, finished(1, 0.1))), ["finish Succeeded"]);
         assert_eq!(machine.position().best, Some((0.5, Turn(1))), "the test split chooses nothing");

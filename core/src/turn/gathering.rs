@@ -65,15 +65,12 @@ impl TurnMachine {
     #[must_use]
     pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
         let Phase::Gathering { since, .. } = &self.phase else { return None };
-        let missing = self
-            .spec
-            .modalities
-            .iter()
-            .filter(|m| !self.members.contains_key(&m.name))
-            .map(|m| match registered(&m.name) {
+        let missing = self.spec.modalities.iter().filter(|m| !self.members.contains_key(&m.name)).map(|m| {
+            match registered(&m.name) {
                 0 => format!("waiting for 1 `{}` worker: 0 registered", m.name),
                 n => format!("waiting for 1 `{}` worker: {n} registered, none of them free", m.name),
-            });
+            }
+        });
         let unprepared = self
             .members
             .iter()
@@ -102,8 +99,8 @@ impl TurnMachine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
     use super::super::Input;
+    use super::super::testing::*;
     use super::*;
 
     #[test]

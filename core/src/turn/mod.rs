@@ -163,9 +163,8 @@ impl TurnMachine {
             Input::Prepared { worker, samples, steps_done } => {
                 self.prepared(now, &worker, samples, steps_done, effects)
             }
-            Input::Left { worker, why } => {
-                self.member_lost(&worker, effects, |modality| format!("worker `{worker}` (`{modality}`) is gone: {why}"))
-            }
+            Input::Left { worker, why } => self
+                .member_lost(&worker, effects, |modality| format!("worker `{worker}` (`{modality}`) is gone: {why}")),
             Input::WorkerFailed { worker, reason } => {
                 self.member_lost(&worker, effects, |modality| format!("`{modality}` worker `{worker}`: {reason}"))
             }

@@ -249,7 +249,8 @@ mod tests {
         let first = contribute(&mut machine, 10);
         assert!(matches!(first[..], [Effect::Apply { .. }, Effect::Grant { .. }]), "{first:?}");
         let second = contribute(&mut machine, 10);
-        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of }] = &second[..]
+        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of }] =
+            &second[..]
         else {
             panic!("{second:?}")
         };

@@ -27,20 +27,9 @@ pub(crate) struct Encoder<T> {
 
 impl<T: Real> Encoder<T> {
     pub(crate) fn new(start: &Parameters, rule: &OptimizerRule) -> Self {
-        let (w1, b1, w2, b2) = (
-            matrix(&start.w1),
-            vector(&start.b1),
-            matrix(&start.w2),
-            vector(&start.b2),
-        );
+        let (w1, b1, w2, b2) = (matrix(&start.w1), vector(&start.b1), matrix(&start.w2), vector(&start.b2));
         let sizes = [w1.rows() * w1.cols(), b1.len(), w2.rows() * w2.cols(), b2.len()];
-        Self {
-            w1,
-            b1,
-            w2,
-            b2,
-            optimizer: Optimizer::new(rule, &sizes),
-        }
+        Self { w1, b1, w2, b2, optimizer: Optimizer::new(rule, &sizes) }
     }
 
     /// The layer between (B × hidden), and H (B × s).
@@ -60,12 +49,7 @@ impl<T: Real> Encoder<T> {
         }
         self.optimizer.step(
             lr,
-            &mut [
-                self.w1.as_mut_slice(),
-                &mut self.b1,
-                self.w2.as_mut_slice(),
-                &mut self.b2,
-            ],
+            &mut [self.w1.as_mut_slice(), &mut self.b1, self.w2.as_mut_slice(), &mut self.b2],
             &[
                 middle_gradient.transposed_times(x).as_slice(),
                 &vector(&middle_gradient.column_sums()),

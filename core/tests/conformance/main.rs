@@ -80,63 +80,34 @@ struct ConstantAlpha {
 
 fn check_folds<T: Tolerance>() {
     let vectors: Rls = read(include_str!("../vectors/rls.json"));
-    let spec = ProjectionSpec::Rls {
-        alpha: Alpha::Decay,
-        reset: Reset::Never,
-        apply_to: ApplyTo::Gradient,
-    };
+    let spec = ProjectionSpec::Rls { alpha: Alpha::Decay, reset: Reset::Never, apply_to: ApplyTo::Gradient };
     let mut projector = Projector::<T>::new(&spec, vectors.s);
     let gradient = matrix::<T>(&vectors.gradient);
     for (t, step) in vectors.steps.iter().enumerate() {
         let alpha = alpha_decay(t as u64, 6);
         assert_close::<f64>("alpha", alpha, step.alpha);
-        projector.end_turn(
-            &modality("a"),
-            vec![Fold {
-                mean_features: vector(&step.h),
-                alpha,
-            }],
-        );
+        projector.end_turn(&modality("a"), vec![Fold { mean_features: vector(&step.h), alpha }]);
         assert_all_close("P", projector.matrix().as_slice(), &step.projector.concat());
-        assert_all_close(
-            "G P",
-            gradient.times(projector.matrix()).as_slice(),
-            &step.projected.concat(),
-        );
+        assert_all_close("G P", gradient.times(projector.matrix()).as_slice(), &step.projected.concat());
     }
 }
 
 fn check_closed_form<T: Tolerance>() {
     let vectors: Rls = read(include_str!("../vectors/rls.json"));
     let ConstantAlpha { alpha, rows, projector } = vectors.constant_alpha;
-    let folds = || {
-        rows.iter().map(|row| Fold {
-            mean_features: vector(row),
-            alpha,
-        })
-    };
+    let folds = || rows.iter().map(|row| Fold { mean_features: vector(row), alpha });
 
-    let spec = ProjectionSpec::Rls {
-        alpha: Alpha::Constant(alpha),
-        reset: Reset::Never,
-        apply_to: ApplyTo::Gradient,
-    };
+    let spec = ProjectionSpec::Rls { alpha: Alpha::Constant(alpha), reset: Reset::Never, apply_to: ApplyTo::Gradient };
     let mut folded = Projector::<T>::new(&spec, vectors.s);
     folded.end_turn(&modality("a"), folds().collect());
     assert_all_close("P by folds", folded.matrix().as_slice(), &projector.concat());
 
-    let spec = ProjectionSpec::Window {
-        alpha,
-        turns: 7,
-        apply_to: ApplyTo::Gradient,
-    };
+    let spec = ProjectionSpec::Window { alpha, turns: 7, apply_to: ApplyTo::Gradient };
     let mut window = Projector::<T>::new(&spec, vectors.s);
     for fold in folds() {
         window.end_turn(&modality("a"), vec![fold]);
     }
-    let closed = window
-        .matrix_for_turn_of(&modality("b"))
-        .expect("a window has a projector for every turn");
+    let closed = window.matrix_for_turn_of(&modality("b")).expect("a window has a projector for every turn");
     assert_all_close("P in closed form", closed.as_slice(), &projector.concat());
 }
 
@@ -155,9 +126,8 @@ fn check_fusion<T: Tolerance>() {
     let (modalities, samples) = (vectors.logits.len(), vectors.logits[0].len());
     for i in 0..samples {
         let logits: Vec<Vec<T>> = (0..modalities).map(|m| vector(&vectors.logits[m][i])).collect();
-        let given: Vec<Option<&[T]>> = (0..modalities)
-            .map(|m| vectors.present[m][i].then_some(logits[m].as_slice()))
-            .collect();
+        let given: Vec<Option<&[T]>> =
+            (0..modalities).map(|m| vectors.present[m][i].then_some(logits[m].as_slice())).collect();
         let fused = fusion::fuse(&FusionRule::Entropy, &given);
         for (m, z) in logits.iter().enumerate() {
             assert_close::<T>("entropy", fusion::entropy(z), vectors.entropy[m][i]);

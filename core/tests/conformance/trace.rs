@@ -92,43 +92,22 @@ impl Config {
     fn head_spec(&self) -> HeadSpec {
         let projection = match self.projection {
             Projection::Off => ProjectionSpec::Off,
-            Projection::Rls { alpha, apply_to } => ProjectionSpec::Rls {
-                alpha: Alpha::Constant(alpha),
-                reset: Reset::Never,
-                apply_to,
-            },
-            Projection::Window {
-                alpha,
-                window,
-                apply_to,
-            } => ProjectionSpec::Window {
-                alpha,
-                turns: window,
-                apply_to,
-            },
+            Projection::Rls { alpha, apply_to } => {
+                ProjectionSpec::Rls { alpha: Alpha::Constant(alpha), reset: Reset::Never, apply_to }
+            }
+            Projection::Window { alpha, window, apply_to } => ProjectionSpec::Window { alpha, turns: window, apply_to },
         };
-        let rule = OptimizerRule::Sgd {
-            momentum: self.head.momentum,
-            weight_decay: self.head.weight_decay,
-        };
+        let rule = OptimizerRule::Sgd { momentum: self.head.momentum, weight_decay: self.head.weight_decay };
         let schedule = LearningRateSchedule::Constant { warmup: 0.0 };
         HeadSpec {
             width: self.s,
             projection,
-            optimizer: OptimizerSpec {
-                rule,
-                lr: self.head.lr,
-                schedule,
-                clip: None,
-            },
+            optimizer: OptimizerSpec { rule, lr: self.head.lr, schedule, clip: None },
         }
     }
 
     fn encoder_rule(&self) -> OptimizerRule {
-        OptimizerRule::Sgd {
-            momentum: self.encoder.momentum,
-            weight_decay: self.encoder.decay,
-        }
+        OptimizerRule::Sgd { momentum: self.encoder.momentum, weight_decay: self.encoder.decay }
     }
 
     fn alpha(&self) -> f64 {
@@ -154,9 +133,7 @@ pub(crate) fn check<T: Tolerance>(name: &str) {
     for turn in &run.turns {
         let (data, labels) = (&trace.data[&turn.modality], &trace.labels[&turn.modality]);
         let cycle = turn.turn / encoders.len();
-        let batch: Vec<usize> = (0..config.batch)
-            .map(|i| (i + cycle * config.batch) % labels.len())
-            .collect();
+        let batch: Vec<usize> = (0..config.batch).map(|i| (i + cycle * config.batch) % labels.len()).collect();
         let rows: Vec<Vec<f64>> = batch.iter().map(|i| data[*i].clone()).collect();
         let labels: Vec<u32> = batch.iter().map(|i| labels[*i]).collect();
         let encoder = encoders.get_mut(turn.modality.as_str()).expect("one of the modalities");
@@ -180,13 +157,8 @@ fn take_turn<T: Tolerance>(
 ) {
     let (middle, features) = encoder.forward(x);
     let step = shared.head().local_step(features, labels).expect("a good batch");
-    let at = StepContext {
-        lr_factor: 1.0,
-        alpha: config.alpha(),
-    };
-    let report = shared
-        .apply(&modality(&expected.modality), &step.contribution, at)
-        .expect("a good contribution");
+    let at = StepContext { lr_factor: 1.0, alpha: config.alpha() };
+    let report = shared.apply(&modality(&expected.modality), &step.contribution, at).expect("a good contribution");
     shared.end_turn();
     encoder.step(x, &middle, &step.feature_gradient, config.encoder.lr);
 

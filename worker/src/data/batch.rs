@@ -37,11 +37,7 @@ impl InputShape {
     pub fn size(&self) -> usize {
         match *self {
             Self::Features { width } => width,
-            Self::Grid {
-                channels,
-                height,
-                width,
-            } => channels * height * width,
+            Self::Grid { channels, height, width } => channels * height * width,
             Self::Tokens { max_tokens, .. } => max_tokens,
         }
     }
@@ -107,11 +103,9 @@ impl BatchInput {
     pub fn stack(shape: &InputShape, samples: Vec<Decoded>) -> Self {
         match *shape {
             InputShape::Features { width } => Self::dense(vec![samples.len(), width], samples),
-            InputShape::Grid {
-                channels,
-                height,
-                width,
-            } => Self::dense(vec![samples.len(), channels, height, width], samples),
+            InputShape::Grid { channels, height, width } => {
+                Self::dense(vec![samples.len(), channels, height, width], samples)
+            }
             InputShape::Tokens { padding, .. } => Self::tokens(padding, samples),
         }
     }
@@ -123,11 +117,7 @@ impl BatchInput {
                 data.extend_from_slice(&numbers);
             }
         }
-        debug_assert_eq!(
-            data.len(),
-            shape.iter().product::<usize>(),
-            "a sample has another shape than its modality"
-        );
+        debug_assert_eq!(data.len(), shape.iter().product::<usize>(), "a sample has another shape than its modality");
         Self::Dense { shape, data }
     }
 
@@ -156,38 +146,17 @@ mod tests {
 
     #[test]
     fn a_stack_holds_its_samples_in_order() {
-        let shape = InputShape::Grid {
-            channels: 1,
-            height: 1,
-            width: 2,
-        };
-        let stacked = BatchInput::stack(
-            &shape,
-            vec![Decoded::Dense(vec![1.0, 2.0]), Decoded::Dense(vec![3.0, 4.0])],
-        );
-        assert_eq!(
-            stacked,
-            BatchInput::Dense {
-                shape: vec![2, 1, 1, 2],
-                data: vec![1.0, 2.0, 3.0, 4.0]
-            }
-        );
+        let shape = InputShape::Grid { channels: 1, height: 1, width: 2 };
+        let stacked = BatchInput::stack(&shape, vec![Decoded::Dense(vec![1.0, 2.0]), Decoded::Dense(vec![3.0, 4.0])]);
+        assert_eq!(stacked, BatchInput::Dense { shape: vec![2, 1, 1, 2], data: vec![1.0, 2.0, 3.0, 4.0] });
         assert_eq!(stacked.samples(), 2);
     }
 
     #[test]
     fn shorter_texts_are_filled_to_the_longest_of_the_batch() {
-        let shape = InputShape::Tokens {
-            vocabulary: 257,
-            max_tokens: 9,
-            padding: 256,
-        };
+        let shape = InputShape::Tokens { vocabulary: 257, max_tokens: 9, padding: 256 };
         let stacked = BatchInput::stack(&shape, vec![Decoded::Tokens(vec![7]), Decoded::Tokens(vec![1, 2, 3])]);
-        let expected = BatchInput::Tokens {
-            ids: vec![7, 256, 256, 1, 2, 3],
-            lengths: vec![1, 3],
-            longest: 3,
-        };
+        let expected = BatchInput::Tokens { ids: vec![7, 256, 256, 1, 2, 3], lengths: vec![1, 3], longest: 3 };
         assert_eq!(stacked, expected);
     }
 }

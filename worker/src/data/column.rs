@@ -36,21 +36,16 @@ impl ColumnKind {
             }
             DataType::Dictionary(_, values) => Self::of(values),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Self::Text),
-            DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => item
-                .data_type()
-                .is_numeric()
-                .then_some(Self::Features)
-                .filter(|_| !is_decimal(item.data_type())),
+            DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
+                item.data_type().is_numeric().then_some(Self::Features).filter(|_| !is_decimal(item.data_type()))
+            }
             other => is_binary(other).then_some(Self::Files),
         }
     }
 }
 
 fn is_binary(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
-    )
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
 fn is_decimal(data_type: &DataType) -> bool {
@@ -77,19 +72,13 @@ pub(super) struct Column {
 impl Column {
     pub(super) fn new(array: &ArrayRef) -> Self {
         let Some(dictionary) = array.as_any_dictionary_opt() else {
-            return Self {
-                values: Arc::clone(array),
-                keys: None,
-            };
+            return Self { values: Arc::clone(array), keys: None };
         };
         let nulls = array.logical_nulls();
         let present = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
         let keys = dictionary.normalized_keys().into_iter().enumerate();
         let keys = keys.map(|(row, key)| present(row).then_some(key)).collect();
-        Self {
-            values: Arc::clone(dictionary.values()),
-            keys: Some(keys),
-        }
+        Self { values: Arc::clone(dictionary.values()), keys: Some(keys) }
     }
 
     /// The values and the row in them; None for null.
@@ -132,9 +121,7 @@ impl Column {
     /// A string or an integer as text; None for null or another type.
     pub(super) fn text_or_integer(&self, row: usize) -> Option<String> {
         let (array, row) = self.at(row)?;
-        text_at(array, row)
-            .map(str::to_owned)
-            .or_else(|| integer_at(array, row).map(|number| number.to_string()))
+        text_at(array, row).map(str::to_owned).or_else(|| integer_at(array, row).map(|number| number.to_string()))
     }
 
     /// A string; None for null or another type.
@@ -211,10 +198,7 @@ fn list_at(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
 /// A list as finite f32 numbers.
 fn numbers(items: &ArrayRef) -> Result<Vec<f32>, SampleError> {
     if items.is_empty() {
-        return Err(SampleError::new(
-            "the list is empty",
-            "give every sample the same number of features, or null",
-        ));
+        return Err(SampleError::new("the list is empty", "give every sample the same number of features, or null"));
     }
     (0..items.len()).map(|i| number(items, i)).collect()
 }
@@ -233,8 +217,5 @@ fn number(items: &ArrayRef, i: usize) -> Result<f32, SampleError> {
     if value.is_finite() {
         return Ok(value);
     }
-    Err(SampleError::new(
-        format!("the feature at position {i} is {value}, not a finite number"),
-        REMEDY,
-    ))
+    Err(SampleError::new(format!("the feature at position {i} is {value}, not a finite number"), REMEDY))
 }

@@ -30,10 +30,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     /// 256 MiB; the system's folder for temporary files (`TMPDIR`).
     fn default() -> Self {
-        Self {
-            memory: 256 << 20,
-            folder: std::env::temp_dir(),
-        }
+        Self { memory: 256 << 20, folder: std::env::temp_dir() }
     }
 }
 
@@ -191,29 +188,18 @@ impl Dataset {
     pub fn place(&self, i: u32) -> Place {
         let file = self.files.partition_point(|(_, first)| *first <= i).saturating_sub(1);
         let file = self.files.get(file).map_or(String::new(), |(name, _)| name.clone());
-        Place {
-            file,
-            row: None,
-            id: Some(self.id(i).to_owned()),
-        }
+        Place { file, row: None, id: Some(self.id(i).to_owned()) }
     }
 
     /// Adds the place to what is wrong with sample `i`.
     #[must_use]
     pub fn sample_error(&self, i: u32, error: SampleError) -> DataError {
-        DataError::Sample {
-            place: self.place(i),
-            column: self.column.clone(),
-            error,
-        }
+        DataError::Sample { place: self.place(i), column: self.column.clone(), error }
     }
 }
 
 fn numbers(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect()
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 /// Ids one after another.
@@ -276,18 +262,14 @@ impl Gatherer {
         self.check_id(row, &sample.id)?;
         self.rows += 1;
         let Some(value) = sample.value else { return Ok(()) };
-        self.check_kind(&value)
-            .map_err(|error| self.sample_error(row, &sample.id, error))?;
+        self.check_kind(&value).map_err(|error| self.sample_error(row, &sample.id, error))?;
         let bytes: Bytes = match value {
             RawValue::Bytes(bytes) => bytes,
             RawValue::Text(text) => text.into(),
             RawValue::Features(numbers) => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
         };
         if u32::try_from(bytes.len()).is_err() || u32::try_from(self.labels.len() + 1).is_err() {
-            let error = SampleError::new(
-                "a value over 4 GiB, or more than 4,294,967,295 samples",
-                "split the data",
-            );
+            let error = SampleError::new("a value over 4 GiB, or more than 4,294,967,295 samples", "split the data");
             return Err(self.sample_error(row, &sample.id, error));
         }
         self.spans.push(self.payload.push(&bytes)?);
@@ -298,23 +280,12 @@ impl Gatherer {
 
     /// An error of a row of the file that was begun last.
     pub(super) fn sample_error(&self, row: u64, id: &str, error: SampleError) -> DataError {
-        let place = Place {
-            id: Some(id.to_owned()),
-            ..self.row_place(self.files.len() as u32 - 1, row)
-        };
-        DataError::Sample {
-            place,
-            column: self.column.clone(),
-            error,
-        }
+        let place = Place { id: Some(id.to_owned()), ..self.row_place(self.files.len() as u32 - 1, row) };
+        DataError::Sample { place, column: self.column.clone(), error }
     }
 
     fn row_place(&self, file: u32, row: u64) -> Place {
-        Place {
-            file: self.files[file as usize].0.clone(),
-            row: Some(row),
-            id: None,
-        }
+        Place { file: self.files[file as usize].0.clone(), row: Some(row), id: None }
     }
 
     fn check_id(&mut self, row: u64, id: &str) -> Result<(), DataError> {
@@ -325,10 +296,7 @@ impl Gatherer {
             None => Ok(()),
             Some(first) => Err(DataError::DuplicateId {
                 split: self.split,
-                place: Place {
-                    id: Some(id.to_owned()),
-                    ..self.row_place(here.0, row)
-                },
+                place: Place { id: Some(id.to_owned()), ..self.row_place(here.0, row) },
                 first: self.row_place(first.0, first.1),
             }),
         }
@@ -339,10 +307,7 @@ impl Gatherer {
         match *self.kind.get_or_insert(kind) {
             first if first == kind => Ok(()),
             ValueKind::Features(width) => Err(SampleError::new(
-                format!(
-                    "the number of features is {}, but {width} in the samples before",
-                    value_width(value)
-                ),
+                format!("the number of features is {}, but {width} in the samples before", value_width(value)),
                 "give every sample the same number of features, in the same order",
             )),
             _ => Err(SampleError::new(
@@ -373,9 +338,5 @@ impl Gatherer {
 }
 
 fn value_width(value: &RawValue) -> usize {
-    if let RawValue::Features(numbers) = value {
-        numbers.len()
-    } else {
-        0
-    }
+    if let RawValue::Features(numbers) = value { numbers.len() } else { 0 }
 }

@@ -38,20 +38,14 @@ pub struct SampleError {
 
 impl SampleError {
     pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { what: what.into(), remedy: remedy.into() }
     }
 }
 
 /// Runs a decoder of somebody else's making: where it panics, as some do on damaged files, that is an error like any other.
 pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, SampleError>) -> Result<T, SampleError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-        Err(SampleError::new(
-            "it made its decoder fail",
-            "the file is damaged; replace it, or make the value null",
-        ))
+        Err(SampleError::new("it made its decoder fail", "the file is damaged; replace it, or make the value null"))
     })
 }
 

@@ -53,17 +53,11 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Vec<f32>, SampleEr
         colour = imageops::resize(&colour, size.width, size.height, FilterType::Triangle);
     }
     let pixels = colour.as_raw();
-    Ok((0..3)
-        .flat_map(|channel| pixels.iter().skip(channel).step_by(3).map(|v| scaled(*v)))
-        .collect())
+    Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).map(|v| scaled(*v))).collect())
 }
 
 fn open(bytes: &[u8]) -> Result<DynamicImage, SampleError> {
-    let format = if bytes.starts_with(b"\x89PNG") {
-        ImageFormat::Png
-    } else {
-        ImageFormat::Jpeg
-    };
+    let format = if bytes.starts_with(b"\x89PNG") { ImageFormat::Png } else { ImageFormat::Jpeg };
     if !is_image(bytes) {
         let what = format!("not an image that can be read (it begins with {})", beginning(bytes));
         return Err(SampleError::new(what, "store it as PNG or JPEG"));
@@ -76,14 +70,9 @@ fn open(bytes: &[u8]) -> Result<DynamicImage, SampleError> {
     reader.limits(limits);
     let decoded = guarded(|| Ok(reader.decode()))?;
     decoded.map_err(|error| {
-        let what = format!(
-            "the {} cannot be decoded: {error}",
-            if format == ImageFormat::Png { "PNG" } else { "JPEG" }
-        );
-        SampleError::new(
-            what,
-            "the image is damaged or cut short; replace it, or make the value null",
-        )
+        let what =
+            format!("the {} cannot be decoded: {error}", if format == ImageFormat::Png { "PNG" } else { "JPEG" });
+        SampleError::new(what, "the image is damaged or cut short; replace it, or make the value null")
     })
 }
 
@@ -102,24 +91,15 @@ mod tests {
 
     fn png(image: &DynamicImage) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        image
-            .write_to(&mut bytes, ImageFormat::Png)
-            .expect("memory is writable");
+        image.write_to(&mut bytes, ImageFormat::Png).expect("memory is writable");
         bytes.into_inner()
     }
 
     #[test]
     fn channels_come_first_and_values_are_scaled() {
         let image = ::image::RgbImage::from_fn(2, 1, |x, _| ::image::Rgb([if x == 0 { 0 } else { 255 }, 255, 51]));
-        let decoded = decode(
-            &png(&image.into()),
-            ImageSize {
-                channels: 3,
-                height: 1,
-                width: 2,
-            },
-        )
-        .expect("a good image");
+        let decoded =
+            decode(&png(&image.into()), ImageSize { channels: 3, height: 1, width: 2 }).expect("a good image");
         assert_eq!(decoded, [-1.0, 1.0, 1.0, 1.0, -0.6, -0.6]);
     }
 
@@ -127,15 +107,7 @@ mod tests {
     fn an_even_image_stays_even_at_any_size() {
         let grey = DynamicImage::from(::image::GrayImage::from_pixel(7, 5, ::image::Luma([51])));
         for (height, width) in [(1, 1), (5, 7), (32, 3)] {
-            let decoded = decode(
-                &png(&grey),
-                ImageSize {
-                    channels: 1,
-                    height,
-                    width,
-                },
-            )
-            .expect("a good image");
+            let decoded = decode(&png(&grey), ImageSize { channels: 1, height, width }).expect("a good image");
             assert_eq!(decoded, vec![-0.6; (height * width) as usize]);
         }
     }
@@ -144,16 +116,6 @@ mod tests {
     fn a_png_that_claims_to_be_huge_is_refused() {
         let mut bytes = png(&DynamicImage::from(::image::GrayImage::new(4, 4)));
         bytes[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
-        assert!(
-            decode(
-                &bytes,
-                ImageSize {
-                    channels: 1,
-                    height: 4,
-                    width: 4
-                }
-            )
-            .is_err()
-        );
+        assert!(decode(&bytes, ImageSize { channels: 1, height: 4, width: 4 }).is_err());
     }
 }

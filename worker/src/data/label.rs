@@ -81,19 +81,10 @@ pub(super) async fn check_column(shards: &[Shard], labels: Labels<'_>) -> Result
             _ if data_type.is_integer() || *data_type == DataType::Boolean => continue,
             Classes::Names(_) if text => continue,
             Classes::Count(_) if text => ("integers", proposal(shards, column).await?),
-            _ => (
-                "integers or strings",
-                "convert the column, or name another by `labels: {column: …}`".to_owned(),
-            ),
+            _ => ("integers or strings", "convert the column, or name another by `labels: {column: …}`".to_owned()),
         };
         let (file, column) = (shard.source().url().to_owned(), column.to_owned());
-        return Err(DataError::ColumnType {
-            file,
-            column,
-            found: data_type.to_string(),
-            wanted,
-            remedy,
-        });
+        return Err(DataError::ColumnType { file, column, found: data_type.to_string(), wanted, remedy });
     }
     Ok(())
 }
@@ -118,10 +109,7 @@ async fn proposal(shards: &[Shard], column: &str) -> Result<String, DataError> {
         }
     }
     let names: Vec<String> = names.iter().map(|name| yaml(name)).collect();
-    Ok(format!(
-        "name the classes: `labels: {{column: {column}, classes: [{}]}}`",
-        names.join(", ")
-    ))
+    Ok(format!("name the classes: `labels: {{column: {column}, classes: [{}]}}`", names.join(", ")))
 }
 
 /// A string as YAML reads it back: quoted unless it is a plain word.
@@ -138,35 +126,25 @@ fn class_of(column: &Column, row: usize, classes: &Classes) -> Result<u32, Sampl
         return class_of_number(number, classes.count());
     }
     let Some(text) = column.text(row) else {
-        return Err(SampleError::new(
-            "the label is null",
-            "give every row a label, or leave the row out",
-        ));
+        return Err(SampleError::new("the label is null", "give every row a label, or leave the row out"));
     };
     let names = match classes {
         Classes::Names(names) => names.as_slice(),
         Classes::Count(_) => &[],
     };
-    names
-        .iter()
-        .position(|name| name == text)
-        .map(|class| class as u32)
-        .ok_or_else(|| {
-            SampleError::new(
-                format!("label `{text}` is not among the classes {}", listed(names)),
-                "add it to `labels.classes` or correct the row",
-            )
-        })
+    names.iter().position(|name| name == text).map(|class| class as u32).ok_or_else(|| {
+        SampleError::new(
+            format!("label `{text}` is not among the classes {}", listed(names)),
+            "add it to `labels.classes` or correct the row",
+        )
+    })
 }
 
 fn class_of_number(number: i128, classes: usize) -> Result<u32, SampleError> {
     if (0..classes as i128).contains(&number) {
         return Ok(number as u32);
     }
-    let what = format!(
-        "label {number} is not between 0 and {}, which {classes} classes allow",
-        classes - 1
-    );
+    let what = format!("label {number} is not between 0 and {}, which {classes} classes allow", classes - 1);
     let remedy = match number {
         0.. => format!("set `labels.classes` to {} or more, or correct the row", number + 1),
         _ => "leave rows without a label out, or give them one".to_owned(),

@@ -26,20 +26,8 @@ enum Share {
 pub(super) fn is_declared(data: &DataSpec, split: Split) -> bool {
     match (data, split) {
         (_, Split::Train) => true,
-        (
-            DataSpec::Parquet {
-                validation: ValidationSource::Files(files),
-                ..
-            },
-            Split::Validation,
-        ) => !files.is_empty(),
-        (
-            DataSpec::Parquet {
-                validation: ValidationSource::Fraction(share),
-                ..
-            },
-            Split::Validation,
-        ) => *share > 0.0,
+        (DataSpec::Parquet { validation: ValidationSource::Files(files), .. }, Split::Validation) => !files.is_empty(),
+        (DataSpec::Parquet { validation: ValidationSource::Fraction(share), .. }, Split::Validation) => *share > 0.0,
         (DataSpec::Parquet { test, .. }, Split::Test) => !test.is_empty(),
         (DataSpec::Synth { samples, .. }, Split::Validation) => samples.validation > 0,
         (DataSpec::Synth { samples, .. }, Split::Test) => samples.test > 0,
@@ -54,44 +42,18 @@ pub(super) async fn open(
     options: &OpenOptions,
 ) -> Result<Dataset, DataError> {
     let empty = |column: &str, reason: &str| {
-        Err(DataError::EmptySplit {
-            split,
-            column: column.to_owned(),
-            reason: reason.to_owned(),
-        })
+        Err(DataError::EmptySplit { split, column: column.to_owned(), reason: reason.to_owned() })
     };
     let dataset = match &modality.data {
-        DataSpec::Parquet {
-            train,
-            validation,
-            test,
-            column,
-            id,
-        } => {
+        DataSpec::Parquet { train, validation, test, column, id } => {
             if !is_declared(&modality.data, split) {
-                return empty(
-                    column,
-                    &format!("the job names no files for it; give `data: {{{split}: …}}`"),
-                );
+                return empty(column, &format!("the job names no files for it; give `data: {{{split}: …}}`"));
             }
             let (files, share) = files_of(train, validation, test, split);
-            let reading = Reading {
-                column,
-                id: id.as_deref(),
-                labels,
-                input: &modality.input,
-                share,
-                seed,
-            };
+            let reading = Reading { column, id: id.as_deref(), labels, input: &modality.input, share, seed };
             reading.gather(files, Gatherer::new(column, split, options)).await?
         }
-        DataSpec::Synth {
-            kind,
-            column,
-            samples,
-            missing,
-            seed,
-        } => {
+        DataSpec::Synth { kind, column, samples, missing, seed } => {
             let generator = Generator::new(*kind, *seed, *samples, *missing)?;
             let column = generator.column(column)?;
             let mut gatherer = Gatherer::new(column.name(), split, options);
@@ -105,10 +67,9 @@ pub(super) async fn open(
         }
     };
     match (dataset.rows(), split) {
-        (0, Split::Validation) => empty(
-            dataset.column(),
-            "no row was chosen for it; give more rows, a larger share, or `validation: 0`",
-        ),
+        (0, Split::Validation) => {
+            empty(dataset.column(), "no row was chosen for it; give more rows, a larger share, or `validation: 0`")
+        }
         (0, _) => empty(dataset.column(), "its files have no rows; give files with rows"),
         (_, Split::Train) if dataset.is_empty() => empty(
             dataset.column(),
@@ -141,10 +102,8 @@ impl Share {
             Self::Below(fraction) => (fraction, true),
             Self::From(fraction) => (fraction, false),
         };
-        let hash = Sha256::new()
-            .chain_update(b"antiphon.validation.v1")
-            .chain_update(seed.to_le_bytes())
-            .chain_update(id);
+        let hash =
+            Sha256::new().chain_update(b"antiphon.validation.v1").chain_update(seed.to_le_bytes()).chain_update(id);
         let mut first = [0; 8];
         first.copy_from_slice(&hash.finalize()[..8]);
         let draw = (u64::from_be_bytes(first) >> 11) as f64 / (1_u64 << 53) as f64;
@@ -246,16 +205,8 @@ impl Reading<'_> {
         row: u64,
     ) -> Result<RawRow, DataError> {
         let at = |column: &str, error| {
-            let place = Place {
-                file: shard.source().url().to_owned(),
-                row: Some(row),
-                id: Some(id.clone()),
-            };
-            DataError::Sample {
-                place,
-                column: column.to_owned(),
-                error,
-            }
+            let place = Place { file: shard.source().url().to_owned(), row: Some(row), id: Some(id.clone()) };
+            DataError::Sample { place, column: column.to_owned(), error }
         };
         let label = self.labels.of_row(classes, i).map_err(|error| at(self.labels.column(), error))?;
         let value = match values.cell(i).map_err(|error| at(self.column, error))? {
@@ -291,11 +242,7 @@ fn wanted(input: &InputSpec) -> (&'static str, &'static [ColumnKind]) {
 
 fn null_id(file: &str, row: u64, column: Option<&str>) -> DataError {
     DataError::Sample {
-        place: Place {
-            file: file.to_owned(),
-            row: Some(row),
-            id: None,
-        },
+        place: Place { file: file.to_owned(), row: Some(row), id: None },
         column: column.unwrap_or_default().to_owned(),
         error: SampleError::new(
             "the id is null",

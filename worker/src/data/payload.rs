@@ -48,15 +48,7 @@ pub(super) enum Payload {
 impl PayloadWriter {
     /// Keeps up to `bound` bytes in memory, and otherwise all in a file without a name in `folder`.
     pub(super) fn new(bound: u64, folder: PathBuf) -> Self {
-        Self {
-            blocks: Vec::new(),
-            starts: Vec::new(),
-            open: Vec::new(),
-            open_start: 0,
-            bound,
-            folder,
-            file: None,
-        }
+        Self { blocks: Vec::new(), starts: Vec::new(), open: Vec::new(), open_start: 0, bound, folder, file: None }
     }
 
     /// Appends one sample. At most 4 GiB - 1.
@@ -66,24 +58,15 @@ impl PayloadWriter {
         }
         let offset = self.open_start + self.open.len() as u64;
         self.open.extend_from_slice(bytes);
-        Ok(Span {
-            offset,
-            length: bytes.len() as u32,
-        })
+        Ok(Span { offset, length: bytes.len() as u32 })
     }
 
     /// No more samples.
     pub(super) fn finish(mut self) -> Result<Payload, DataError> {
         self.seal()?;
         Ok(match self.file {
-            Some(file) => Payload::Spool {
-                file,
-                folder: self.folder,
-            },
-            None => Payload::Memory {
-                blocks: self.blocks,
-                starts: self.starts,
-            },
+            Some(file) => Payload::Spool { file, folder: self.folder },
+            None => Payload::Memory { blocks: self.blocks, starts: self.starts },
         })
     }
 
@@ -94,15 +77,12 @@ impl PayloadWriter {
         if self.file.is_none() && end > self.bound {
             let file = tempfile::tempfile_in(&self.folder).map_err(|source| self.spool_error(source))?;
             for (block, start) in self.blocks.drain(..).zip(self.starts.drain(..)) {
-                file.write_all_at(&block, start)
-                    .map_err(|source| spool_error(&self.folder, source))?;
+                file.write_all_at(&block, start).map_err(|source| spool_error(&self.folder, source))?;
             }
             self.file = Some(file);
         }
         match &self.file {
-            Some(file) => file
-                .write_all_at(&block, start)
-                .map_err(|source| self.spool_error(source)),
+            Some(file) => file.write_all_at(&block, start).map_err(|source| self.spool_error(source)),
             None => {
                 self.blocks.push(block.into());
                 self.starts.push(start);
@@ -127,8 +107,7 @@ impl Payload {
             }
             Self::Spool { file, folder } => {
                 let mut bytes = vec![0; span.length as usize];
-                file.read_exact_at(&mut bytes, span.offset)
-                    .map_err(|source| spool_error(folder, source))?;
+                file.read_exact_at(&mut bytes, span.offset).map_err(|source| spool_error(folder, source))?;
                 Ok(bytes.into())
             }
         }
@@ -141,10 +120,7 @@ impl Payload {
 }
 
 fn spool_error(folder: &std::path::Path, source: std::io::Error) -> DataError {
-    DataError::Spool {
-        folder: folder.display().to_string(),
-        source,
-    }
+    DataError::Spool { folder: folder.display().to_string(), source }
 }
 
 #[cfg(test)]
@@ -152,17 +128,12 @@ mod tests {
     use super::*;
 
     fn samples() -> Vec<Vec<u8>> {
-        (0..40_usize)
-            .map(|i| vec![i as u8; [0, 1, 700_000, 5 << 20][i % 4]])
-            .collect()
+        (0..40_usize).map(|i| vec![i as u8; [0, 1, 700_000, 5 << 20][i % 4]]).collect()
     }
 
     fn gathered(bound: u64) -> (Payload, Vec<Span>) {
         let mut writer = PayloadWriter::new(bound, std::env::temp_dir());
-        let spans = samples()
-            .iter()
-            .map(|sample| writer.push(sample).expect("there is room"))
-            .collect();
+        let spans = samples().iter().map(|sample| writer.push(sample).expect("there is room")).collect();
         (writer.finish().expect("there is room"), spans)
     }
 
@@ -182,9 +153,6 @@ mod tests {
         let mut writer = PayloadWriter::new(0, "/nonexistent/folder".into());
         writer.push(b"x").expect("still in memory");
         let message = writer.finish().expect_err("no such folder").to_string();
-        assert!(
-            message.contains("`/nonexistent/folder`") && message.contains("TMPDIR"),
-            "{message}"
-        );
+        assert!(message.contains("`/nonexistent/folder`") && message.contains("TMPDIR"), "{message}");
     }
 }

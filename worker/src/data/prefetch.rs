@@ -101,12 +101,7 @@ impl Prefetcher {
         from: u64,
         options: PrefetchOptions,
     ) -> Self {
-        let state = State {
-            untaken: from,
-            wanted: from,
-            done: BTreeMap::new(),
-            stopped: false,
-        };
+        let state = State { untaken: from, wanted: from, done: BTreeMap::new(), stopped: false };
         let shared = Arc::new(Shared {
             dataset,
             preprocessor,
@@ -122,11 +117,7 @@ impl Prefetcher {
                 std::thread::spawn(move || shared.work())
             })
             .collect();
-        Self {
-            shared,
-            next: from,
-            threads,
-        }
+        Self { shared, next: from, threads }
     }
 }
 
@@ -225,11 +216,7 @@ impl Shared {
         let mut decoded = Vec::with_capacity(indices.len());
         for i in indices {
             let value = self.dataset.value(*i)?;
-            decoded.push(
-                self.preprocessor
-                    .decode(&value)
-                    .map_err(|error| self.dataset.sample_error(*i, error))?,
-            );
+            decoded.push(self.preprocessor.decode(&value).map_err(|error| self.dataset.sample_error(*i, error))?);
         }
         Ok(Batch {
             number,

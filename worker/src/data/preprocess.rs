@@ -71,25 +71,12 @@ impl Preprocessor {
         let column = train.column().to_owned();
         let input = resolve(&modality.input, train)?;
         let tokenizer = match &input {
-            InputSpec::Text {
-                tokenizer: TokenizerSpec::File(file),
-                ..
-            } => Some(tokenizer(file).await?),
+            InputSpec::Text { tokenizer: TokenizerSpec::File(file), .. } => Some(tokenizer(file).await?),
             _ => None,
         };
-        let width = if let Some(ValueKind::Features(width)) = train.kind() {
-            width
-        } else {
-            0
-        };
+        let width = if let Some(ValueKind::Features(width)) = train.kind() { width } else { 0 };
         let (decoder, shape) = build(&input, tokenizer, width).map_err(|reason| tokenizer_error(&input, reason))?;
-        let mut fitted = Self {
-            column,
-            input,
-            shape,
-            decoder,
-            standardisation: None,
-        };
+        let mut fitted = Self { column, input, shape, decoder, standardisation: None };
         fitted.standardisation = fitted.statistics(train)?;
         Ok(fitted)
     }
@@ -100,15 +87,8 @@ impl Preprocessor {
     /// A state whose parts do not fit together.
     pub fn from_state(state: PreprocessorState) -> Result<Self, DataError> {
         let PreprocessorSettings { column, input, shape } = state.settings;
-        let failed = |reason: String| DataError::State {
-            column: column.clone(),
-            reason,
-        };
-        let width = if let InputShape::Features { width } = shape {
-            width
-        } else {
-            0
-        };
+        let failed = |reason: String| DataError::State { column: column.clone(), reason };
+        let width = if let InputShape::Features { width } = shape { width } else { 0 };
         let (decoder, built) = build(&input, state.tokenizer, width).map_err(failed)?;
         if built != shape {
             return Err(failed(format!(
@@ -127,17 +107,9 @@ impl Preprocessor {
                 "a mean or deviation is not a finite number, or not above 0; take another checkpoint".to_owned(),
             ));
         }
-        let standardisation = (positions > 0).then_some(Standardisation {
-            mean: state.mean,
-            deviation: state.deviation,
-        });
-        Ok(Self {
-            column,
-            input,
-            shape,
-            decoder,
-            standardisation,
-        })
+        let standardisation =
+            (positions > 0).then_some(Standardisation { mean: state.mean, deviation: state.deviation });
+        Ok(Self { column, input, shape, decoder, standardisation })
     }
 
     /// What a checkpoint keeps: [`Preprocessor::from_state`] gives the same preprocessing to the last bit.
@@ -193,21 +165,12 @@ impl Preprocessor {
     fn features(&self, numbers: &[f32]) -> Result<Vec<f32>, SampleError> {
         let width = self.shape.size();
         if numbers.len() != width {
-            let what = format!(
-                "the number of features is {}, but {width} in the training split",
-                numbers.len()
-            );
-            return Err(SampleError::new(
-                what,
-                "give every sample the same number of features, in the same order",
-            ));
+            let what = format!("the number of features is {}, but {width} in the training split", numbers.len());
+            return Err(SampleError::new(what, "give every sample the same number of features, in the same order"));
         }
         if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
             let what = format!("the feature at position {at} is {}, not a finite number", numbers[at]);
-            return Err(SampleError::new(
-                what,
-                "replace it by a number, or make the whole value null",
-            ));
+            return Err(SampleError::new(what, "replace it by a number, or make the whole value null"));
         }
         let Some(standard) = &self.standardisation else {
             return Ok(numbers.to_vec());
@@ -236,11 +199,7 @@ impl Preprocessor {
         }
         let mut moments = Moments::new(positions);
         let samples = train.len() as u64;
-        let used = if let Decoder::Audio(_) = self.decoder {
-            samples.min(RECORDINGS as u64)
-        } else {
-            samples
-        };
+        let used = if let Decoder::Audio(_) = self.decoder { samples.min(RECORDINGS as u64) } else { samples };
         for i in (0..used).map(|i| (i * samples / used) as u32) {
             let value = train.value(i)?;
             match (&self.decoder, &value) {
@@ -269,49 +228,20 @@ fn positions(input: &InputSpec, shape: &InputShape) -> usize {
 fn build(input: &InputSpec, tokenizer: Option<Bytes>, width: usize) -> Result<(Decoder, InputShape), String> {
     Ok(match input {
         InputSpec::Features { .. } => (Decoder::Features, InputShape::Features { width }),
-        InputSpec::Image {
-            height: Some(height),
-            width: Some(width),
-            channels,
-        } => {
-            let size = ImageSize {
-                channels: *channels,
-                height: *height,
-                width: *width,
-            };
+        InputSpec::Image { height: Some(height), width: Some(width), channels } => {
+            let size = ImageSize { channels: *channels, height: *height, width: *width };
             let (channels, height, width) = (*channels as usize, *height as usize, *width as usize);
-            (
-                Decoder::Image(size),
-                InputShape::Grid {
-                    channels,
-                    height,
-                    width,
-                },
-            )
+            (Decoder::Image(size), InputShape::Grid { channels, height, width })
         }
-        InputSpec::Audio {
-            sample_rate,
-            seconds,
-            mels,
-            window,
-            hop,
-        } => {
+        InputSpec::Audio { sample_rate, seconds, mels, window, hop } => {
             let listener = Listener::new(*sample_rate, *seconds, *mels, *window, *hop);
-            let shape = InputShape::Grid {
-                channels: 1,
-                height: listener.mels(),
-                width: listener.frames(),
-            };
+            let shape = InputShape::Grid { channels: 1, height: listener.mels(), width: listener.frames() };
             (Decoder::Audio(listener), shape)
         }
         InputSpec::Text { max_tokens, .. } => {
             let cutter = tokenizer.map_or(Ok(Cutter::Byte), Cutter::from_json)?;
             let max_tokens = *max_tokens as usize;
-            let shape = InputShape::Tokens {
-                vocabulary: cutter.vocabulary(),
-                max_tokens,
-                padding: cutter.padding(),
-            };
+            let shape = InputShape::Tokens { vocabulary: cutter.vocabulary(), max_tokens, padding: cutter.padding() };
             (Decoder::Text(cutter, max_tokens), shape)
         }
         InputSpec::Auto | InputSpec::Image { .. } => {
@@ -329,22 +259,13 @@ fn resolve(input: &InputSpec, train: &Dataset) -> Result<InputSpec, DataError> {
     };
     let resolved = resolved.map_err(|error| train.sample_error(0, error))?;
     match (resolved, first) {
-        (
-            InputSpec::Image {
-                height,
-                width,
-                channels,
-            },
-            Some(RawValue::Bytes(bytes)),
-        ) if height.is_none() || width.is_none() => {
+        (InputSpec::Image { height, width, channels }, Some(RawValue::Bytes(bytes)))
+            if height.is_none() || width.is_none() =>
+        {
             let (first_height, first_width) =
                 image::dimensions(&bytes).map_err(|error| train.sample_error(0, error))?;
             let (height, width) = (height.or(Some(first_height)), width.or(Some(first_width)));
-            Ok(InputSpec::Image {
-                height,
-                width,
-                channels,
-            })
+            Ok(InputSpec::Image { height, width, channels })
         }
         (resolved, _) => Ok(resolved),
     }
@@ -354,27 +275,13 @@ fn resolve(input: &InputSpec, train: &Dataset) -> Result<InputSpec, DataError> {
 fn automatic(value: &RawValue) -> Result<InputSpec, SampleError> {
     match value {
         RawValue::Features(_) => Ok(InputSpec::Features { standardise: true }),
-        RawValue::Text(_) => Ok(InputSpec::Text {
-            tokenizer: TokenizerSpec::Byte,
-            max_tokens: 128,
-        }),
-        RawValue::Bytes(bytes) if is_image(bytes) => Ok(InputSpec::Image {
-            height: None,
-            width: None,
-            channels: 3,
-        }),
-        RawValue::Bytes(bytes) if is_audio(bytes) => Ok(InputSpec::Audio {
-            sample_rate: 16_000,
-            seconds: 1.0,
-            mels: 64,
-            window: 512,
-            hop: 256,
-        }),
+        RawValue::Text(_) => Ok(InputSpec::Text { tokenizer: TokenizerSpec::Byte, max_tokens: 128 }),
+        RawValue::Bytes(bytes) if is_image(bytes) => Ok(InputSpec::Image { height: None, width: None, channels: 3 }),
+        RawValue::Bytes(bytes) if is_audio(bytes) => {
+            Ok(InputSpec::Audio { sample_rate: 16_000, seconds: 1.0, mels: 64, window: 512, hop: 256 })
+        }
         RawValue::Bytes(bytes) => {
-            let what = format!(
-                "neither an image nor audio that can be read (it begins with {})",
-                beginning(bytes)
-            );
+            let what = format!("neither an image nor audio that can be read (it begins with {})", beginning(bytes));
             Err(SampleError::new(what, "store it as PNG, JPEG, WAV, FLAC or MP3"))
         }
     }
@@ -393,18 +300,12 @@ fn kind(input: &InputSpec) -> &'static str {
 async fn tokenizer(file: &str) -> Result<Bytes, DataError> {
     source::read_small(file, TOKENIZER_BYTES)
         .await
-        .map_err(|error| DataError::Tokenizer {
-            file: file.to_owned(),
-            reason: error.to_string(),
-        })
+        .map_err(|error| DataError::Tokenizer { file: file.to_owned(), reason: error.to_string() })
 }
 
 fn tokenizer_error(input: &InputSpec, reason: String) -> DataError {
     let file = match input {
-        InputSpec::Text {
-            tokenizer: TokenizerSpec::File(file),
-            ..
-        } => file.clone(),
+        InputSpec::Text { tokenizer: TokenizerSpec::File(file), .. } => file.clone(),
         _ => String::new(),
     };
     DataError::Tokenizer { file, reason }

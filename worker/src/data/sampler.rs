@@ -23,13 +23,7 @@ impl Sampler {
     /// Over `samples` samples in batches of `batch`; both at least 1.
     #[must_use]
     pub fn new(seed: u64, modality: ModalityName, samples: usize, batch: u32) -> Self {
-        Self {
-            seed,
-            modality,
-            samples: (samples as u32).max(1),
-            batch: batch.max(1),
-            latest: Mutex::new(None),
-        }
+        Self { seed, modality, samples: (samples as u32).max(1), batch: batch.max(1), latest: Mutex::new(None) }
     }
 
     /// ⌈samples / batch⌉.
@@ -54,10 +48,7 @@ impl Sampler {
         {
             return Arc::clone(permutation);
         }
-        let mut stream = rng::stream(
-            self.seed,
-            &["shuffle".into(), self.modality.as_str().into(), epoch.into()],
-        );
+        let mut stream = rng::stream(self.seed, &["shuffle".into(), self.modality.as_str().into(), epoch.into()]);
         let permutation = Arc::new(rng::permutation(&mut stream, self.samples));
         *latest = Some((epoch, Arc::clone(&permutation)));
         permutation
@@ -77,14 +68,9 @@ mod tests {
         let sampler = sampler(7, "audio");
         assert_eq!(sampler.batches_per_epoch(), 3);
         for epoch in 0..5 {
-            let batches: Vec<_> = (epoch * 3..epoch * 3 + 3)
-                .map(|step| sampler.batch_indices(step))
-                .collect();
+            let batches: Vec<_> = (epoch * 3..epoch * 3 + 3).map(|step| sampler.batch_indices(step)).collect();
             assert!(batches.iter().all(|(of, _)| *of == epoch));
-            assert_eq!(
-                batches.iter().map(|(_, batch)| batch.len()).collect::<Vec<_>>(),
-                [4, 4, 2]
-            );
+            assert_eq!(batches.iter().map(|(_, batch)| batch.len()).collect::<Vec<_>>(), [4, 4, 2]);
             let mut all: Vec<u32> = batches.into_iter().flat_map(|(_, batch)| batch).collect();
             all.sort_unstable();
             assert_eq!(all, (0..10).collect::<Vec<_>>());

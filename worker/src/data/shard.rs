@@ -91,12 +91,7 @@ impl Shard {
             file: self.source.url().to_owned(),
             column: column.to_owned(),
             key,
-            there: self
-                .schema()
-                .fields()
-                .iter()
-                .map(|field| field.name().clone())
-                .collect(),
+            there: self.schema().fields().iter().map(|field| field.name().clone()).collect(),
         })
     }
 
@@ -113,10 +108,7 @@ impl Shard {
             .with_projection(mask)
             .build()
             .map_err(|error| damaged(&self.source, &error))?;
-        Ok(Rows {
-            source: self.source.clone(),
-            decoder,
-        })
+        Ok(Rows { source: self.source.clone(), decoder })
     }
 }
 
@@ -134,20 +126,13 @@ impl Rows {
     /// A file that cannot be reached any more or is damaged.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, DataError> {
         loop {
-            match self
-                .decoder
-                .try_decode()
-                .map_err(|error| damaged(&self.source, &error))?
-            {
+            match self.decoder.try_decode().map_err(|error| damaged(&self.source, &error))? {
                 DecodeResult::Data(batch) => return Ok(Some(batch)),
                 DecodeResult::Finished => return Ok(None),
                 DecodeResult::NeedsData(ranges) => {
                     if let Some(range) = ranges.iter().find(|range| range.end > self.source.size()) {
-                        let reason = format!(
-                            "its footer names bytes up to {}, but it has {}",
-                            range.end,
-                            self.source.size()
-                        );
+                        let reason =
+                            format!("its footer names bytes up to {}, but it has {}", range.end, self.source.size());
                         return Err(file_error(
                             &self.source,
                             reason,
@@ -155,9 +140,7 @@ impl Rows {
                         ));
                     }
                     let bytes = self.source.read_ranges(&ranges).await?;
-                    self.decoder
-                        .push_ranges(ranges, bytes)
-                        .map_err(|error| damaged(&self.source, &error))?;
+                    self.decoder.push_ranges(ranges, bytes).map_err(|error| damaged(&self.source, &error))?;
                 }
             }
         }
@@ -165,11 +148,7 @@ impl Rows {
 }
 
 fn file_error(source: &Source, reason: String, remedy: &str) -> DataError {
-    DataError::File {
-        file: source.url().to_owned(),
-        reason,
-        remedy: remedy.to_owned(),
-    }
+    DataError::File { file: source.url().to_owned(), reason, remedy: remedy.to_owned() }
 }
 
 fn damaged(source: &Source, error: &ParquetError) -> DataError {
@@ -185,10 +164,7 @@ async fn no_footer(source: &Source) -> DataError {
     match source.read(0..source.size().min(4)).await {
         Ok(start) if start == b"PAR1".as_slice() => file_error(
             source,
-            format!(
-                "begins as Parquet, but its {} bytes do not end with a footer",
-                source.size()
-            ),
+            format!("begins as Parquet, but its {} bytes do not end with a footer", source.size()),
             "the file is cut short; copy or write it again",
         ),
         Ok(_) => file_error(

@@ -13,11 +13,7 @@ const CONSTANT: f64 = 1e-6;
 
 impl Moments {
     pub(super) fn new(width: usize) -> Self {
-        Self {
-            count: 0,
-            mean: vec![0.0; width],
-            squares: vec![0.0; width],
-        }
+        Self { count: 0, mean: vec![0.0; width], squares: vec![0.0; width] }
     }
 
     /// One more observation of every position.
@@ -35,16 +31,9 @@ impl Moments {
         let count = self.count.max(1) as f64;
         let deviation = self.squares.iter().zip(&self.mean).map(|(squares, mean)| {
             let deviation = (squares / count).sqrt();
-            if deviation > CONSTANT * (1.0 + mean.abs()) {
-                deviation as f32
-            } else {
-                1.0
-            }
+            if deviation > CONSTANT * (1.0 + mean.abs()) { deviation as f32 } else { 1.0 }
         });
-        Standardisation {
-            deviation: deviation.collect(),
-            mean: self.mean.iter().map(|mean| *mean as f32).collect(),
-        }
+        Standardisation { deviation: deviation.collect(), mean: self.mean.iter().map(|mean| *mean as f32).collect() }
     }
 }
 
@@ -74,8 +63,7 @@ mod tests {
         data.iter().for_each(|row| moments.push(*row));
         let standard = moments.finish();
         let mut again = Moments::new(2);
-        data.iter()
-            .for_each(|row| again.push([standard.apply(0, row[0]), standard.apply(1, row[1])]));
+        data.iter().for_each(|row| again.push([standard.apply(0, row[0]), standard.apply(1, row[1])]));
         assert!(again.mean[0].abs() < 1e-6 && ((again.squares[0] / 100.0).sqrt() - 1.0).abs() < 1e-6);
         assert_eq!((again.mean[1], again.squares[1]), (0.0, 0.0));
     }

@@ -87,7 +87,8 @@ impl Model {
             deviation: vector(DEVIATION),
             tokenizer: note.tokenizer.map(Bytes::from),
         };
-        let preprocessor = Preprocessor::from_state(state).with_context(|| format!("the input settings of `{name}`"))?;
+        let preprocessor =
+            Preprocessor::from_state(state).with_context(|| format!("the input settings of `{name}`"))?;
         let mut model = Self::build(job, modality, preprocessor)?;
         encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).with_context(|| format!("`{name}`"))?;
         Ok(model)
@@ -102,7 +103,11 @@ impl Trainer {
     pub fn parts(&self) -> anyhow::Result<Vec<(String, Bytes)>> {
         let modality = &self.spec.name;
         let state = state_part(modality);
-        let note = StateNote { modality: modality.clone(), steps_done: self.steps_done, optimizer_steps: self.optimizer.steps() };
+        let note = StateNote {
+            modality: modality.clone(),
+            steps_done: self.steps_done,
+            optimizer_steps: self.optimizer.steps(),
+        };
         let moments = part::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
         Ok(vec![(encoder_part(modality), self.model.to_part(modality)?), (state, moments)])
     }

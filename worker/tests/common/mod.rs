@@ -16,10 +16,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 pub(crate) fn labels(classes: u32) -> LabelSpec {
-    LabelSpec {
-        column: "label".to_owned(),
-        classes: Classes::Count(classes),
-    }
+    LabelSpec { column: "label".to_owned(), classes: Classes::Count(classes) }
 }
 
 pub(crate) fn modality(train: String, column: &str, input: InputSpec) -> ModalitySpec {
@@ -36,10 +33,7 @@ pub(crate) fn modality(train: String, column: &str, input: InputSpec) -> Modalit
         input,
         encoder: EncoderSpec::Auto,
         optimizer: OptimizerSpec {
-            rule: OptimizerRule::Sgd {
-                momentum: 0.9,
-                weight_decay: 0.0,
-            },
+            rule: OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 },
             lr: 0.1,
             schedule: LearningRateSchedule::Constant { warmup: 0.0 },
             clip: None,
@@ -52,9 +46,7 @@ pub(crate) fn modality(train: String, column: &str, input: InputSpec) -> Modalit
 pub(crate) fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
         .expect("columns of one length");
-    let properties = WriterProperties::builder()
-        .set_max_row_group_row_count(Some(10))
-        .build();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
     let file = File::create(path).expect("the folder is writable");
     let mut writer =
         ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a schema that can be written");
@@ -67,9 +59,7 @@ pub(crate) fn ids<'a>(ids: impl IntoIterator<Item = &'a str>) -> ArrayRef {
 }
 
 pub(crate) fn numbered(rows: usize) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(
-        (0..rows).map(|i| format!("s{:04}", (i * 7919) % 10_000)),
-    ))
+    Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("s{:04}", (i * 7919) % 10_000))))
 }
 
 pub(crate) fn integers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
@@ -96,28 +86,15 @@ pub(crate) fn files(rows: &[Option<&[u8]>]) -> ArrayRef {
     let mut bytes = BinaryBuilder::new();
     rows.iter().for_each(|row| bytes.append_option(*row));
     let paths = StringArray::from_iter(rows.iter().map(|_| None::<&str>));
-    let fields = vec![
-        Field::new("bytes", DataType::Binary, true),
-        Field::new("path", DataType::Utf8, true),
-    ];
+    let fields = vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
     let nulls = rows.iter().map(Option::is_some).collect::<Vec<_>>().into();
-    Arc::new(StructArray::new(
-        fields.into(),
-        vec![Arc::new(bytes.finish()), Arc::new(paths)],
-        Some(nulls),
-    ))
+    Arc::new(StructArray::new(fields.into(), vec![Arc::new(bytes.finish()), Arc::new(paths)], Some(nulls)))
 }
 
 /// A 16-bit mono WAV of a tone.
 pub(crate) fn wav(rate: u32, samples: u32, hertz: f64) -> Vec<u8> {
     let size = samples * 2;
-    let mut bytes = [
-        b"RIFF".as_slice(),
-        &(36 + size).to_le_bytes(),
-        b"WAVEfmt ",
-        &16_u32.to_le_bytes(),
-    ]
-    .concat();
+    let mut bytes = [b"RIFF".as_slice(), &(36 + size).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
     bytes.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
     bytes.extend([rate.to_le_bytes(), (rate * 2).to_le_bytes()].concat());
     bytes.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
@@ -131,8 +108,6 @@ pub(crate) fn wav(rate: u32, samples: u32, hertz: f64) -> Vec<u8> {
 pub(crate) fn png(height: u32, width: u32, seed: u32) -> Vec<u8> {
     let image = image::GrayImage::from_fn(width, height, |x, y| image::Luma([(x * 31 + y * 17 + seed * 13) as u8]));
     let mut bytes = std::io::Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .expect("memory is writable");
+    image.write_to(&mut bytes, image::ImageFormat::Png).expect("memory is writable");
     bytes.into_inner()
 }

@@ -1,52 +1,24 @@
 use super::*;
 use crate::spec::{Alpha, LearningRateSchedule, OptimizerRule, OptimizerSpec, ProjectionSpec, Reset};
 
-const AT: StepContext = StepContext {
-    lr_factor: 1.0,
-    alpha: 0.1,
-};
+const AT: StepContext = StepContext { lr_factor: 1.0, alpha: 0.1 };
 
 fn spec(projection: ProjectionSpec, momentum: f64, clip: Option<f64>) -> HeadSpec {
-    let rule = OptimizerRule::Sgd {
-        momentum,
-        weight_decay: 0.0,
-    };
+    let rule = OptimizerRule::Sgd { momentum, weight_decay: 0.0 };
     let schedule = LearningRateSchedule::Constant { warmup: 0.0 };
-    HeadSpec {
-        width: 6,
-        projection,
-        optimizer: OptimizerSpec {
-            rule,
-            lr: 0.1,
-            schedule,
-            clip,
-        },
-    }
+    HeadSpec { width: 6, projection, optimizer: OptimizerSpec { rule, lr: 0.1, schedule, clip } }
 }
 
 fn rls(apply_to: ApplyTo) -> ProjectionSpec {
-    ProjectionSpec::Rls {
-        alpha: Alpha::Constant(0.1),
-        reset: Reset::Never,
-        apply_to,
-    }
+    ProjectionSpec::Rls { alpha: Alpha::Constant(0.1), reset: Reset::Never, apply_to }
 }
 
 fn window(turns: u32) -> ProjectionSpec {
-    ProjectionSpec::Window {
-        alpha: 0.1,
-        turns,
-        apply_to: ApplyTo::Gradient,
-    }
+    ProjectionSpec::Window { alpha: 0.1, turns, apply_to: ApplyTo::Gradient }
 }
 
 fn every_projection() -> Vec<ProjectionSpec> {
-    vec![
-        ProjectionSpec::Off,
-        rls(ApplyTo::Gradient),
-        rls(ApplyTo::Update),
-        window(3),
-    ]
+    vec![ProjectionSpec::Off, rls(ApplyTo::Gradient), rls(ApplyTo::Update), window(3)]
 }
 
 fn modality(name: &str) -> ModalityName {
@@ -59,18 +31,12 @@ fn features(phase: f64) -> Matrix<f64> {
 }
 
 fn contribution(shared: &SharedHead<f64>, phase: f64) -> Contribution<f64> {
-    shared
-        .head()
-        .local_step(features(phase), &[0, 1, 2, 1])
-        .expect("a good batch")
-        .contribution
+    shared.head().local_step(features(phase), &[0, 1, 2, 1]).expect("a good batch").contribution
 }
 
 fn step(shared: &mut SharedHead<f64>, name: &str, phase: f64) -> StepReport {
     let contribution = contribution(shared, phase);
-    shared
-        .apply(&modality(name), &contribution, AT)
-        .expect("a good contribution")
+    shared.apply(&modality(name), &contribution, AT).expect("a good contribution")
 }
 
 fn turn(shared: &mut SharedHead<f64>, name: &str, phase: f64) -> StepReport {
@@ -92,10 +58,7 @@ fn a_step_is_linear_in_its_gradient() {
         let moved = |by: f64| {
             let mut shared = start.clone();
             let scaled = HeadGradient::Dense(gradient.map(|g| by * g));
-            let scaled = Contribution {
-                gradient: scaled,
-                ..contribution(&start, 0.9)
-            };
+            let scaled = Contribution { gradient: scaled, ..contribution(&start, 0.9) };
             shared.apply(&modality("a"), &scaled, AT).expect("a good contribution");
             difference(shared.head().weight(), start.head().weight())
         };
@@ -121,13 +84,8 @@ fn both_forms_of_a_gradient_mean_the_same_step() {
             }
             errors
         };
-        let factors = Contribution {
-            gradient: HeadGradient::Factors {
-                errors,
-                features: features(0.2),
-            },
-            ..sent.clone()
-        };
+        let factors =
+            Contribution { gradient: HeadGradient::Factors { errors, features: features(0.2) }, ..sent.clone() };
         one.apply(&modality("a"), &sent, AT).expect("a good contribution");
         other.apply(&modality("a"), &factors, AT).expect("a good contribution");
         assert!(distance(one.head().weight(), other.head().weight()) < 1e-14);
@@ -136,20 +94,11 @@ fn both_forms_of_a_gradient_mean_the_same_step() {
 
 #[test]
 fn factors_are_projected_without_their_product_where_that_is_cheaper() {
-    let (errors, features) = (
-        Matrix::from_vec(1, 3, vec![0.5, -0.2, -0.3]),
-        Matrix::from_vec(1, 6, vec![1.0; 6]),
-    );
+    let (errors, features) = (Matrix::from_vec(1, 3, vec![0.5, -0.2, -0.3]), Matrix::from_vec(1, 6, vec![1.0; 6]));
     let (errors, features) = (errors.expect("three"), features.expect("six"));
     let mut projector = Projector::<f64>::new(&rls(ApplyTo::Gradient), 6);
     let h = vec![0.3, -0.2, 0.9, 0.0, 0.1, 0.4];
-    projector.end_turn(
-        &modality("a"),
-        vec![Fold {
-            mean_features: h,
-            alpha: 0.1,
-        }],
-    );
+    projector.end_turn(&modality("a"), vec![Fold { mean_features: h, alpha: 0.1 }]);
     let sent = Contribution {
         gradient: HeadGradient::Factors { errors, features },
         bias_gradient: vec![0.5, -0.2, -0.3],
@@ -202,13 +151,7 @@ fn the_steps_of_a_turn_are_folded_in_order_as_if_one_by_one() {
     let mut expected = shared.projector().clone();
     for phase in [0.1, 0.2, 0.3] {
         let mean_features = contribution(&shared, phase).mean_features;
-        expected.end_turn(
-            &modality("a"),
-            vec![Fold {
-                mean_features,
-                alpha: 0.1,
-            }],
-        );
+        expected.end_turn(&modality("a"), vec![Fold { mean_features, alpha: 0.1 }]);
         step(&mut shared, "a", phase);
     }
     shared.end_turn();
@@ -241,16 +184,8 @@ fn clipping_bounds_the_step_of_weight_and_bias_together() {
     step(&mut free, "a", 0.1);
     step(&mut clipped, "a", 0.1);
     let moved = |shared: &SharedHead<f64>| {
-        let bias: Vec<f64> = shared
-            .head()
-            .bias()
-            .iter()
-            .zip(start.bias())
-            .map(|(x, y)| x - y)
-            .collect();
-        difference(shared.head().weight(), start.weight())
-            .norm()
-            .hypot(norm(&bias))
+        let bias: Vec<f64> = shared.head().bias().iter().zip(start.bias()).map(|(x, y)| x - y).collect();
+        difference(shared.head().weight(), start.weight()).norm().hypot(norm(&bias))
     };
     assert!(moved(&free) > 0.002);
     assert!((moved(&clipped) - 0.1 * 0.01).abs() < 1e-15);
@@ -268,9 +203,7 @@ fn a_report_says_what_was_done() {
     assert_eq!(shared.projector_trace(), 6.0);
     let context = StepContext { lr_factor: 0.0, ..AT };
     let sent = contribution(&shared, 0.2);
-    let report = shared
-        .apply(&modality("a"), &sent, context)
-        .expect("a good contribution");
+    let report = shared.apply(&modality("a"), &sent, context).expect("a good contribution");
     assert_eq!(report.update_norm, 0.0);
 }
 
@@ -278,11 +211,7 @@ fn a_report_says_what_was_done() {
 fn what_is_refused_changes_nothing() {
     let mut shared = SharedHead::<f32>::new(&spec(window(2), 0.9, None), 3, 7);
     let features = || features(0.1).map(|v| v as f32);
-    let good = shared
-        .head()
-        .local_step(features(), &[0, 1, 2, 1])
-        .expect("a good batch")
-        .contribution;
+    let good = shared.head().local_step(features(), &[0, 1, 2, 1]).expect("a good batch").contribution;
     shared.apply(&modality("a"), &good, AT).expect("a good contribution");
     shared.end_turn();
     shared.apply(&modality("b"), &good, AT).expect("a good contribution");
@@ -291,39 +220,12 @@ fn what_is_refused_changes_nothing() {
     let nan = HeadGradient::Dense(Matrix::from_vec(3, 6, vec![f32::NAN; 18]).expect("18"));
     let wrong = HeadGradient::Dense(Matrix::zeros(6, 3));
     let cases = [
-        (
-            "a",
-            Contribution {
-                loss: 1.0,
-                ..good.clone()
-            },
-            AT,
-            "within a turn of `b`",
-        ),
+        ("a", Contribution { loss: 1.0, ..good.clone() }, AT, "within a turn of `b`"),
+        ("b", Contribution { gradient: nan, ..good.clone() }, AT, "gradient holds NaN at element 0"),
+        ("b", Contribution { gradient: wrong, ..good.clone() }, AT, "gradient has shape [6, 3]"),
         (
             "b",
-            Contribution {
-                gradient: nan,
-                ..good.clone()
-            },
-            AT,
-            "gradient holds NaN at element 0",
-        ),
-        (
-            "b",
-            Contribution {
-                gradient: wrong,
-                ..good.clone()
-            },
-            AT,
-            "gradient has shape [6, 3]",
-        ),
-        (
-            "b",
-            Contribution {
-                gradient: huge,
-                ..good.clone()
-            },
+            Contribution { gradient: huge, ..good.clone() },
             StepContext { lr_factor: 1e30, ..AT },
             "would make the head's weight infinite or NaN",
         ),
@@ -337,20 +239,9 @@ fn what_is_refused_changes_nothing() {
 
 #[test]
 fn a_head_goes_on_from_its_parts_to_the_last_bit() {
-    let adamw = OptimizerRule::Adamw {
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.01,
-    };
+    let adamw = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     for projection in every_projection() {
-        for rule in [
-            OptimizerRule::Sgd {
-                momentum: 0.9,
-                weight_decay: 1e-4,
-            },
-            adamw.clone(),
-        ] {
+        for rule in [OptimizerRule::Sgd { momentum: 0.9, weight_decay: 1e-4 }, adamw.clone()] {
             let mut spec = spec(projection.clone(), 0.9, None);
             spec.optimizer.rule = rule;
             let mut shared = SharedHead::<f64>::new(&spec, 3, 7);
@@ -375,28 +266,15 @@ fn parts_that_do_not_fit_say_why() {
     assert_eq!(open, "a turn of `a` is open; end it before the head is saved");
     shared.end_turn();
     let parts = shared.to_parts().expect("no turn is open");
-    let message = |classes, parts| {
-        SharedHead::from_parts(&spec, classes, parts)
-            .expect_err("bad parts")
-            .to_string()
-    };
+    let message = |classes, parts| SharedHead::from_parts(&spec, classes, parts).expect_err("bad parts").to_string();
 
-    assert_eq!(
-        message(4, &parts),
-        "tensor `weight` has shape [3, 6] but this job needs [4, 6]"
-    );
+    assert_eq!(message(4, &parts), "tensor `weight` has shape [3, 6] but this job needs [4, 6]");
     let mut without = parts.clone();
     without.projector.tensors.retain(|t| t.name != "window");
-    assert_eq!(
-        message(3, &without),
-        "there is no tensor `window`; the file is not of this kind of job"
-    );
+    assert_eq!(message(3, &without), "there is no tensor `window`; the file is not of this kind of job");
     let mut damaged = parts.clone();
     damaged.head.tensors[1].data[2] = f64::NAN;
-    assert_eq!(
-        message(3, &damaged),
-        "tensor `bias` is infinite or NaN at element 2; the file is damaged"
-    );
+    assert_eq!(message(3, &damaged), "tensor `bias` is infinite or NaN at element 2; the file is damaged");
     let mut garbled = parts.clone();
     garbled.state.note = "{".into();
     assert!(message(3, &garbled).starts_with("the note of the head state cannot be read: "));

@@ -41,31 +41,15 @@ pub(in crate::spec) mod job {
         "{audio: {}, image: {}}",
         "the modalities; their order is that of a cyclic cycle",
     );
-    pub(in crate::spec) static DATA: Field = Field::new(
-        "data",
-        Kind::Section,
-        "{train: train.parquet}",
-        "where samples come from",
-    );
-    pub(in crate::spec) static OPTIMIZER: Field = Field::new(
-        "optimizer",
-        Kind::Section,
-        "{kind: sgd, lr: 0.05}",
-        "the optimizer of every encoder",
-    );
-    pub(in crate::spec) static LABELS: Field = Field::new(
-        "labels",
-        Kind::Section,
-        "{column: label, classes: 10}",
-        "what is predicted",
-    );
+    pub(in crate::spec) static DATA: Field =
+        Field::new("data", Kind::Section, "{train: train.parquet}", "where samples come from");
+    pub(in crate::spec) static OPTIMIZER: Field =
+        Field::new("optimizer", Kind::Section, "{kind: sgd, lr: 0.05}", "the optimizer of every encoder");
+    pub(in crate::spec) static LABELS: Field =
+        Field::new("labels", Kind::Section, "{column: label, classes: 10}", "what is predicted");
     pub(in crate::spec) static HEAD: Field = Field::new("head", Kind::Section, "{width: 128}", "the shared head");
-    pub(in crate::spec) static SCHEDULE: Field = Field::new(
-        "schedule",
-        Kind::Section,
-        "{epochs: 15}",
-        "how long, and in which order",
-    );
+    pub(in crate::spec) static SCHEDULE: Field =
+        Field::new("schedule", Kind::Section, "{epochs: 15}", "how long, and in which order");
     pub(in crate::spec) static FUSION: Field = Field::new(
         "fusion",
         Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, as {audio: 0.7, image: 0.3}"),
@@ -73,16 +57,8 @@ pub(in crate::spec) mod job {
         "the rule that the headline figures are given by; evaluations report every rule",
     )
     .default("entropy");
-    pub(in crate::spec) static CHECKPOINTS: Field = Field::new(
-        "checkpoints",
-        Kind::Section,
-        "{every: 1 epoch}",
-        "where and when state is kept",
-    );
-    pub(in crate::spec) static EVALUATION: Field = Field::new(
-        "evaluation",
-        Kind::Section,
-        "{every: 1 epoch}",
-        "when the validation split is gone through",
-    );
+    pub(in crate::spec) static CHECKPOINTS: Field =
+        Field::new("checkpoints", Kind::Section, "{every: 1 epoch}", "where and when state is kept");
+    pub(in crate::spec) static EVALUATION: Field =
+        Field::new("evaluation", Kind::Section, "{every: 1 epoch}", "when the validation split is gone through");
 }

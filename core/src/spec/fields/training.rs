@@ -22,26 +22,14 @@ pub(in crate::spec) mod labels {
 pub(in crate::spec) mod head {
     use super::*;
 
-    pub(in crate::spec) static WIDTH: Field = Field::new(
-        "width",
-        Kind::Whole(1, 16_384),
-        "128",
-        "s, the width that every encoder ends in",
-    )
-    .default("128")
-    .unit("units");
-    pub(in crate::spec) static PROJECTION: Field = Field::new(
-        "projection",
-        Kind::Section,
-        "{kind: rls}",
-        "what corrects the head's gradient",
-    );
-    pub(in crate::spec) static OPTIMIZER: Field = Field::new(
-        "optimizer",
-        Kind::Section,
-        "{kind: sgd, lr: 0.05}",
-        "the head's optimizer",
-    );
+    pub(in crate::spec) static WIDTH: Field =
+        Field::new("width", Kind::Whole(1, 16_384), "128", "s, the width that every encoder ends in")
+            .default("128")
+            .unit("units");
+    pub(in crate::spec) static PROJECTION: Field =
+        Field::new("projection", Kind::Section, "{kind: rls}", "what corrects the head's gradient");
+    pub(in crate::spec) static OPTIMIZER: Field =
+        Field::new("optimizer", Kind::Section, "{kind: sgd, lr: 0.05}", "the head's optimizer");
     pub(in crate::spec) static KIND: Field = Field::new(
         "kind",
         Kind::OneOf(&["off", "rls", "window"]),
@@ -56,13 +44,9 @@ pub(in crate::spec) mod head {
         "the regulariser; `decay` goes from 0.1 to 0.01 within each epoch",
     )
     .default("decay");
-    pub(in crate::spec) static RESET: Field = Field::new(
-        "reset",
-        Kind::OneOf(&["never", "epoch"]),
-        "never",
-        "when the projector starts anew",
-    )
-    .default("never");
+    pub(in crate::spec) static RESET: Field =
+        Field::new("reset", Kind::OneOf(&["never", "epoch"]), "never", "when the projector starts anew")
+            .default("never");
     pub(in crate::spec) static APPLY_TO: Field = Field::new(
         "apply_to",
         Kind::OneOf(&["gradient", "update"]),
@@ -73,9 +57,7 @@ pub(in crate::spec) mod head {
     pub(in crate::spec) static WINDOW_ALPHA: Field =
         Field::new("alpha", above(0.0), "0.1", "the regulariser").default("0.1");
     pub(in crate::spec) static TURNS: Field =
-        Field::new("turns", Kind::Whole(1, SIZE), "16", "K, turns that are remembered")
-            .default("16")
-            .unit("turns");
+        Field::new("turns", Kind::Whole(1, SIZE), "16", "K, turns that are remembered").default("16").unit("turns");
 }
 
 /// `optimizer`.
@@ -88,47 +70,25 @@ pub(in crate::spec) mod optimizer {
     pub(in crate::spec) static MOMENTUM: Field = Field::new("momentum", BELOW_ONE, "0.9", "of SGD").default("0.9");
     pub(in crate::spec) static WEIGHT_DECAY: Field =
         Field::new("weight_decay", at_least(0.0), "1e-4", "pull towards 0").default("1e-4");
-    pub(in crate::spec) static ADAMW_WEIGHT_DECAY: Field = Field::new(
-        "weight_decay",
-        at_least(0.0),
-        "0.01",
-        "pull towards 0, apart from the gradient",
-    )
-    .default("0.01");
+    pub(in crate::spec) static ADAMW_WEIGHT_DECAY: Field =
+        Field::new("weight_decay", at_least(0.0), "0.01", "pull towards 0, apart from the gradient").default("0.01");
     pub(in crate::spec) static BETA1: Field =
         Field::new("beta1", BELOW_ONE, "0.9", "memory of the gradient's mean").default("0.9");
     pub(in crate::spec) static BETA2: Field =
         Field::new("beta2", BELOW_ONE, "0.999", "memory of the gradient's square").default("0.999");
     pub(in crate::spec) static EPS: Field =
         Field::new("eps", above(0.0), "1e-8", "keeps the division finite").default("1e-8");
-    pub(in crate::spec) static CLIP: Field = Field::new(
-        "clip",
-        above(0.0),
-        "5.0",
-        "largest norm of the whole gradient; without one nothing is clipped",
-    )
-    .default("null");
-    pub(in crate::spec) static SCHEDULE: Field = Field::new(
-        "schedule",
-        Kind::Section,
-        "{kind: cosine}",
-        "how the learning rate changes over the job",
-    );
-    pub(in crate::spec) static SCHEDULE_KIND: Field = Field::new(
-        "kind",
-        Kind::OneOf(&["constant", "step", "cosine"]),
-        "cosine",
-        "its course",
-    )
-    .default("constant");
-    pub(in crate::spec) static WARMUP: Field = Field::new(
-        "warmup",
-        at_least(0.0),
-        "1",
-        "the rate rises linearly from 0 over so long",
-    )
-    .default("0")
-    .unit("epochs");
+    pub(in crate::spec) static CLIP: Field =
+        Field::new("clip", above(0.0), "5.0", "largest norm of the whole gradient; without one nothing is clipped")
+            .default("null");
+    pub(in crate::spec) static SCHEDULE: Field =
+        Field::new("schedule", Kind::Section, "{kind: cosine}", "how the learning rate changes over the job");
+    pub(in crate::spec) static SCHEDULE_KIND: Field =
+        Field::new("kind", Kind::OneOf(&["constant", "step", "cosine"]), "cosine", "its course").default("constant");
+    pub(in crate::spec) static WARMUP: Field =
+        Field::new("warmup", at_least(0.0), "1", "the rate rises linearly from 0 over so long")
+            .default("0")
+            .unit("epochs");
     pub(in crate::spec) static AT: Field = Field::new(
         "at",
         Kind::Other("a list of numbers above 0, ascending"),
@@ -147,9 +107,7 @@ pub(in crate::spec) mod schedule {
     use super::*;
 
     pub(in crate::spec) static EPOCHS: Field =
-        Field::new("epochs", Kind::Whole(1, PLENTY), "15", "training ends after so many")
-            .default("10")
-            .unit("epochs");
+        Field::new("epochs", Kind::Whole(1, PLENTY), "15", "training ends after so many").default("10").unit("epochs");
     pub(in crate::spec) static TURNS: Field = Field::new(
         "turns",
         Kind::Whole(0, u64::MAX),
@@ -166,13 +124,9 @@ pub(in crate::spec) mod schedule {
     .default("cyclic");
     pub(in crate::spec) static ORDER_TURNS: Kind = Kind::Whole(1, 1_000_000);
     pub(in crate::spec) static BATCH: Field =
-        Field::new("batch", Kind::Whole(1, 1_000_000), "64", "B, samples per step")
-            .default("64")
-            .unit("samples");
+        Field::new("batch", Kind::Whole(1, 1_000_000), "64", "B, samples per step").default("64").unit("samples");
     pub(in crate::spec) static TURN_BATCHES: Field =
-        Field::new("turn_batches", Kind::Whole(1, 1_000_000), "1", "k, steps per turn")
-            .default("1")
-            .unit("steps");
+        Field::new("turn_batches", Kind::Whole(1, 1_000_000), "1", "k, steps per turn").default("1").unit("steps");
     pub(in crate::spec) static MICRO_SHARDS: Field = Field::new(
         "micro_shards",
         Kind::Whole(1, 1024),
@@ -187,23 +141,15 @@ pub(in crate::spec) mod schedule {
 pub(in crate::spec) mod keeping {
     use super::*;
 
-    pub(in crate::spec) static TO: Field = Field::new(
-        "to",
-        Kind::Text,
-        "s3://runs",
-        "folder or URL of the store; by default the run's own folder",
-    )
-    .default("null");
+    pub(in crate::spec) static TO: Field =
+        Field::new("to", Kind::Text, "s3://runs", "folder or URL of the store; by default the run's own folder")
+            .default("null");
     pub(in crate::spec) static EVERY: Field =
         Field::new("every", Kind::Period, "1 epoch", "how often").default("1 epoch");
-    pub(in crate::spec) static KEEP: Field = Field::new(
-        "keep",
-        Kind::Whole(1, PLENTY),
-        "3",
-        "how many of the newest are kept, beside the best",
-    )
-    .default("3")
-    .unit("checkpoints");
+    pub(in crate::spec) static KEEP: Field =
+        Field::new("keep", Kind::Whole(1, PLENTY), "3", "how many of the newest are kept, beside the best")
+            .default("3")
+            .unit("checkpoints");
     pub(in crate::spec) static CHUNK: Field =
         Field::new("chunk", Kind::Whole(1, SIZE), "256", "samples per message of logits")
             .default("256")

@@ -25,28 +25,18 @@ fn parquet(mut section: Section<'_>, name: &ModalityName) -> Option<DataSpec> {
     let column = column(&mut section, name);
     let id = section.optional_text(&at::ID);
     section.finish();
-    Some(DataSpec::Parquet {
-        train: train?,
-        validation: validation?,
-        test: test?,
-        column: column?,
-        id: id?,
-    })
+    Some(DataSpec::Parquet { train: train?, validation: validation?, test: test?, column: column?, id: id? })
 }
 
 fn column(section: &mut Section<'_>, name: &ModalityName) -> Option<String> {
-    section.read_or(&at::COLUMN, Some(name.to_string()), scalar::text, |text| {
-        Json::text(text)
-    })
+    section.read_or(&at::COLUMN, Some(name.to_string()), scalar::text, |text| Json::text(text))
 }
 
 fn validation(node: &Node) -> Option<ValidationSource> {
     if scalar::looks_like_share(node) {
         scalar::share(node).map(ValidationSource::Fraction)
     } else {
-        scalar::texts(node)
-            .filter(|files| !files.is_empty())
-            .map(ValidationSource::Files)
+        scalar::texts(node).filter(|files| !files.is_empty()).map(ValidationSource::Files)
     }
 }
 
@@ -66,24 +56,14 @@ fn synth(mut section: Section<'_>, name: &ModalityName) -> Option<DataSpec> {
     if let (Some(kind), Some(column)) = (kind, &column)
         && !kind.columns().contains(&column.as_str())
     {
-        let rule = format!(
-            "is not a column of `{}`; it has {}",
-            kind.name(),
-            listed(kind.columns())
-        );
+        let rule = format!("is not a column of `{}`; it has {}", kind.name(), listed(kind.columns()));
         section.refuse(&at::COLUMN, column, rule);
     }
     let samples = section.section(&at::SAMPLES).and_then(samples);
     let missing = section.share(&at::MISSING);
     let seed = section.whole(&at::SEED);
     section.finish();
-    Some(DataSpec::Synth {
-        kind: kind?,
-        column: column?,
-        samples: samples?,
-        missing: missing?,
-        seed: seed?,
-    })
+    Some(DataSpec::Synth { kind: kind?, column: column?, samples: samples?, missing: missing?, seed: seed? })
 }
 
 fn samples(mut section: Section<'_>) -> Option<SynthSamples> {
@@ -91,9 +71,5 @@ fn samples(mut section: Section<'_>) -> Option<SynthSamples> {
     let validation = section.whole(&at::SAMPLES_VALIDATION);
     let test = section.whole(&at::SAMPLES_TEST);
     section.finish();
-    Some(SynthSamples {
-        train: train?,
-        validation: validation?,
-        test: test?,
-    })
+    Some(SynthSamples { train: train?, validation: validation?, test: test? })
 }

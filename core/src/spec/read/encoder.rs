@@ -19,19 +19,13 @@ pub(super) fn encoder(mut section: Section<'_>) -> Option<EncoderSpec> {
 fn mlp(section: &mut Section<'_>) -> Option<EncoderSpec> {
     let hidden = section.wholes(&at::HIDDEN);
     let dropout = section.share(&at::DROPOUT);
-    Some(EncoderSpec::Mlp {
-        hidden: hidden?,
-        dropout: dropout?,
-    })
+    Some(EncoderSpec::Mlp { hidden: hidden?, dropout: dropout? })
 }
 
 fn cnn(section: &mut Section<'_>) -> Option<EncoderSpec> {
     let channels = section.wholes(&at::CHANNELS);
     let dropout = section.share(&at::DROPOUT);
-    Some(EncoderSpec::Cnn {
-        channels: channels?,
-        dropout: dropout?,
-    })
+    Some(EncoderSpec::Cnn { channels: channels?, dropout: dropout? })
 }
 
 fn text(section: &mut Section<'_>) -> Option<EncoderSpec> {
@@ -46,10 +40,5 @@ fn text(section: &mut Section<'_>) -> Option<EncoderSpec> {
         let rule = format!("is not a multiple of `heads`, which is {heads}; use {above}");
         section.refuse(&at::WIDTH, width, rule);
     }
-    Some(EncoderSpec::Text {
-        width: width?,
-        layers: layers?,
-        heads: heads?,
-        dropout: dropout?,
-    })
+    Some(EncoderSpec::Text { width: width?, layers: layers?, heads: heads?, dropout: dropout? })
 }

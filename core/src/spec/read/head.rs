@@ -13,11 +13,7 @@ pub(super) fn head(mut section: Section<'_>) -> Option<HeadSpec> {
     let projection = section.section(&at::PROJECTION).and_then(projection);
     let optimizer = section.section(&at::OPTIMIZER).and_then(optimizer::optimizer);
     section.finish();
-    Some(HeadSpec {
-        width: width?,
-        projection: projection?,
-        optimizer: optimizer?,
-    })
+    Some(HeadSpec { width: width?, projection: projection?, optimizer: optimizer? })
 }
 
 fn projection(mut section: Section<'_>) -> Option<ProjectionSpec> {
@@ -36,26 +32,16 @@ fn rls(section: &mut Section<'_>) -> Option<ProjectionSpec> {
         Alpha::Constant(alpha) => Json::Number(*alpha),
         Alpha::Decay => Json::text("decay"),
     });
-    let reset = section
-        .choice(&at::RESET)
-        .map(|reset| if reset == "epoch" { Reset::Epoch } else { Reset::Never });
+    let reset = section.choice(&at::RESET).map(|reset| if reset == "epoch" { Reset::Epoch } else { Reset::Never });
     let apply_to = apply_to(section);
-    Some(ProjectionSpec::Rls {
-        alpha: alpha?,
-        reset: reset?,
-        apply_to: apply_to?,
-    })
+    Some(ProjectionSpec::Rls { alpha: alpha?, reset: reset?, apply_to: apply_to? })
 }
 
 fn window(section: &mut Section<'_>) -> Option<ProjectionSpec> {
     let alpha = section.number(&at::WINDOW_ALPHA);
     let turns = section.whole(&at::TURNS);
     let apply_to = apply_to(section);
-    Some(ProjectionSpec::Window {
-        alpha: alpha?,
-        turns: turns?,
-        apply_to: apply_to?,
-    })
+    Some(ProjectionSpec::Window { alpha: alpha?, turns: turns?, apply_to: apply_to? })
 }
 
 fn alpha(node: &Node) -> Option<Alpha> {
@@ -67,11 +53,5 @@ fn alpha(node: &Node) -> Option<Alpha> {
 }
 
 fn apply_to(section: &mut Section<'_>) -> Option<ApplyTo> {
-    section.choice(&at::APPLY_TO).map(|to| {
-        if to == "update" {
-            ApplyTo::Update
-        } else {
-            ApplyTo::Gradient
-        }
-    })
+    section.choice(&at::APPLY_TO).map(|to| if to == "update" { ApplyTo::Update } else { ApplyTo::Gradient })
 }

@@ -13,9 +13,7 @@ pub(super) fn input(mut section: Section<'_>) -> Option<InputSpec> {
         "image" => image(&mut section),
         "audio" => audio(&mut section),
         "text" => text(&mut section),
-        "features" => section
-            .flag(&at::STANDARDISE)
-            .map(|standardise| InputSpec::Features { standardise }),
+        "features" => section.flag(&at::STANDARDISE).map(|standardise| InputSpec::Features { standardise }),
         _ => Some(InputSpec::Auto),
     };
     section.finish();
@@ -34,17 +32,9 @@ fn image(section: &mut Section<'_>) -> Option<InputSpec> {
         }
         _ => {}
     }
-    let get = |node: &Node| {
-        scalar::whole(node, 1, 3)
-            .filter(|n| *n != 2)
-            .and_then(|n| u32::try_from(n).ok())
-    };
+    let get = |node: &Node| scalar::whole(node, 1, 3).filter(|n| *n != 2).and_then(|n| u32::try_from(n).ok());
     let channels = section.read(&at::CHANNELS, get, |n| Json::from(*n));
-    Some(InputSpec::Image {
-        height: height?,
-        width: width?,
-        channels: channels?,
-    })
+    Some(InputSpec::Image { height: height?, width: width?, channels: channels? })
 }
 
 fn audio(section: &mut Section<'_>) -> Option<InputSpec> {
@@ -63,13 +53,7 @@ fn audio(section: &mut Section<'_>) -> Option<InputSpec> {
             format!("at {rate} Hz is shorter than one window of {window} samples; lengthen it or shorten `window`");
         section.refuse(&at::SECONDS, format!("{seconds} s"), rule);
     }
-    Some(InputSpec::Audio {
-        sample_rate: sample_rate?,
-        seconds: seconds?,
-        mels: mels?,
-        window: window?,
-        hop: hop?,
-    })
+    Some(InputSpec::Audio { sample_rate: sample_rate?, seconds: seconds?, mels: mels?, window: window?, hop: hop? })
 }
 
 fn window_rules(section: &mut Section<'_>, window: u32, hop: Option<u32>, mels: Option<u32>) {
@@ -86,10 +70,7 @@ fn window_rules(section: &mut Section<'_>, window: u32, hop: Option<u32>, mels: 
         );
     }
     if let Some(mels) = mels.filter(|mels| *mels > window / 2) {
-        let rule = format!(
-            "is more than half of `window`, which is {window}; use at most {}",
-            window / 2
-        );
+        let rule = format!("is more than half of `window`, which is {window}; use at most {}", window / 2);
         section.refuse(&at::MELS, mels, rule);
     }
 }
@@ -102,10 +83,7 @@ fn text(section: &mut Section<'_>) -> Option<InputSpec> {
         })
     });
     let max_tokens = section.whole(&at::MAX_TOKENS);
-    Some(InputSpec::Text {
-        tokenizer: tokenizer?,
-        max_tokens: max_tokens?,
-    })
+    Some(InputSpec::Text { tokenizer: tokenizer?, max_tokens: max_tokens? })
 }
 
 /// `byte`, or a path that ends in `.json`.

@@ -19,9 +19,7 @@ pub(in super::super) fn job(mut job: Section<'_>) -> Option<JobSpec> {
     let names = modalities.as_ref().map(|(names, _)| names.as_slice());
     let labels = label_spec(&mut job);
     let head = job.section(&at::HEAD).and_then(head::head);
-    let schedule = job
-        .section(&at::SCHEDULE)
-        .and_then(|section| schedule::schedule(section, names));
+    let schedule = job.section(&at::SCHEDULE).and_then(|section| schedule::schedule(section, names));
     let fusion = schedule::fusion(&mut job, names);
     let checkpoints = job.section(&at::CHECKPOINTS).and_then(checkpoints);
     let evaluation = job.section(&at::EVALUATION).and_then(evaluation);
@@ -40,11 +38,7 @@ pub(in super::super) fn job(mut job: Section<'_>) -> Option<JobSpec> {
 }
 
 fn name(job: &mut Section<'_>) -> Option<JobName> {
-    job.read(
-        &at::NAME,
-        |node| JobName::try_from(node.text()?).ok(),
-        |name| Json::text(name.as_str()),
-    )
+    job.read(&at::NAME, |node| JobName::try_from(node.text()?).ok(), |name| Json::text(name.as_str()))
 }
 
 fn label_spec(job: &mut Section<'_>) -> Option<LabelSpec> {
@@ -62,10 +56,7 @@ fn label_spec(job: &mut Section<'_>) -> Option<LabelSpec> {
         }
     }
     section.finish();
-    Some(LabelSpec {
-        column: column?,
-        classes: classes?,
-    })
+    Some(LabelSpec { column: column?, classes: classes? })
 }
 
 fn classes(node: &Node) -> Option<Classes> {
@@ -92,21 +83,14 @@ fn checkpoints(mut section: Section<'_>) -> Option<CheckpointSpec> {
     let every = every(&mut section);
     let keep = section.whole(&keeping::KEEP);
     section.finish();
-    Some(CheckpointSpec {
-        to: to?,
-        every: every?,
-        keep: keep?,
-    })
+    Some(CheckpointSpec { to: to?, every: every?, keep: keep? })
 }
 
 fn evaluation(mut section: Section<'_>) -> Option<EvaluationSpec> {
     let every = every(&mut section);
     let chunk = section.whole(&keeping::CHUNK);
     section.finish();
-    Some(EvaluationSpec {
-        every: every?,
-        chunk: chunk?,
-    })
+    Some(EvaluationSpec { every: every?, chunk: chunk? })
 }
 
 fn every(section: &mut Section<'_>) -> Option<Every> {

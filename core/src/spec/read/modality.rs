@@ -21,20 +21,13 @@ struct Defaults {
 pub(super) type Modalities = (Vec<ModalityName>, Option<Vec<ModalitySpec>>);
 
 pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
-    let defaults = Defaults {
-        data: job.child(&at::DATA),
-        optimizer: job.child(&at::OPTIMIZER),
-    };
+    let defaults = Defaults { data: job.child(&at::DATA), optimizer: job.child(&at::OPTIMIZER) };
     let Some(node) = job.child(&at::MODALITIES) else {
         job.missing(&at::MODALITIES);
         return None;
     };
     let Value::Map(entries) = &node.value else {
-        let error = node.error(format!(
-            "is not {}, for example `{}`",
-            at::MODALITIES.kind,
-            at::MODALITIES.example
-        ));
+        let error = node.error(format!("is not {}, for example `{}`", at::MODALITIES.kind, at::MODALITIES.example));
         job.log.errors.push(error);
         return None;
     };
@@ -51,12 +44,7 @@ pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
             }
             Err(error) => {
                 let (place, key) = (entry.place.clone(), at::MODALITIES.key.to_owned());
-                job.log.errors.push(SpecError {
-                    place,
-                    key,
-                    value: None,
-                    rule: error.to_string(),
-                });
+                job.log.errors.push(SpecError { place, key, value: None, rule: error.to_string() });
                 None
             }
         };
@@ -77,19 +65,11 @@ fn modality(job: &mut Section<'_>, name: ModalityName, node: &Node, defaults: &D
     if let (Some(input), Some(encoder)) = (&input, &encoder) {
         fit(&mut section, input, encoder);
     }
-    let optimizer = section
-        .inheriting(&at::OPTIMIZER, defaults.optimizer.as_ref(), ("kind", "sgd"))
-        .and_then(optimizer::optimizer);
+    let optimizer =
+        section.inheriting(&at::OPTIMIZER, defaults.optimizer.as_ref(), ("kind", "sgd")).and_then(optimizer::optimizer);
     let workers = section.section(&field::WORKERS).and_then(workers);
     section.finish();
-    Some(ModalitySpec {
-        name,
-        data: data?,
-        input: input?,
-        encoder: encoder?,
-        optimizer: optimizer?,
-        workers: workers?,
-    })
+    Some(ModalitySpec { name, data: data?, input: input?, encoder: encoder?, optimizer: optimizer?, workers: workers? })
 }
 
 static MODALITY: Field = Field::new("", Kind::Section, "{encoder: cnn}", "a modality");
@@ -116,20 +96,13 @@ fn fit(section: &mut Section<'_>, input: &InputSpec, encoder: &EncoderSpec) {
 
 fn too_small(section: &mut Section<'_>, input: &InputSpec, channels: &[u32]) {
     let (size, what) = match input {
-        InputSpec::Image {
-            height: Some(height),
-            width: Some(width),
-            ..
-        } => (*height.min(width), "pixels"),
+        InputSpec::Image { height: Some(height), width: Some(width), .. } => (*height.min(width), "pixels"),
         InputSpec::Audio { mels, .. } => (*mels, "mel bands"),
         _ => return,
     };
     let most = size.ilog2();
     if channels.len() > most as usize {
-        let rule = format!(
-            "has {} stages, each of which halves {size} {what}; use at most {most}",
-            channels.len()
-        );
+        let rule = format!("has {} stages, each of which halves {size} {what}; use at most {most}", channels.len());
         section.refuse(&field::ENCODER, "cnn", rule);
     }
 }
@@ -160,10 +133,7 @@ pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecErro
             Ok(entry) => Some(entry),
             Err(node) => {
                 let rule = "is not a name, nor a mapping with a `name`";
-                errors.push(SpecError {
-                    key: at::MODALITIES.key.to_owned(),
-                    ..node.error(rule)
-                });
+                errors.push(SpecError { key: at::MODALITIES.key.to_owned(), ..node.error(rule) });
                 None
             }
         });
@@ -174,16 +144,9 @@ pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecErro
 fn named(mut item: Node) -> Result<Entry, Node> {
     let place = item.place.clone();
     if let Some(key) = item.text().map(str::to_owned) {
-        return Ok(Entry {
-            key,
-            place: place.clone(),
-            node: Node::new(place, Value::Map(Vec::new())),
-        });
+        return Ok(Entry { key, place: place.clone(), node: Node::new(place, Value::Map(Vec::new())) });
     }
-    let Some((key, place)) = item
-        .child("name")
-        .and_then(|n| Some((n.text()?.to_owned(), n.place.clone())))
-    else {
+    let Some((key, place)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.place.clone()))) else {
         return Err(item);
     };
     if let Value::Map(entries) = &mut item.value {

@@ -9,29 +9,17 @@ use super::super::scalar;
 pub(super) fn optimizer(mut section: Section<'_>) -> Option<OptimizerSpec> {
     let kind = section.choice(&at::KIND)?;
     let lr = section.number(&at::LR);
-    let rule = if kind == "adamw" {
-        adamw(&mut section)
-    } else {
-        sgd(&mut section)
-    };
+    let rule = if kind == "adamw" { adamw(&mut section) } else { sgd(&mut section) };
     let schedule = section.section(&at::SCHEDULE).and_then(schedule);
     let clip = section.optional_number(&at::CLIP);
     section.finish();
-    Some(OptimizerSpec {
-        rule: rule?,
-        lr: lr?,
-        schedule: schedule?,
-        clip: clip?,
-    })
+    Some(OptimizerSpec { rule: rule?, lr: lr?, schedule: schedule?, clip: clip? })
 }
 
 fn sgd(section: &mut Section<'_>) -> Option<OptimizerRule> {
     let momentum = section.number(&at::MOMENTUM);
     let weight_decay = section.number(&at::WEIGHT_DECAY);
-    Some(OptimizerRule::Sgd {
-        momentum: momentum?,
-        weight_decay: weight_decay?,
-    })
+    Some(OptimizerRule::Sgd { momentum: momentum?, weight_decay: weight_decay? })
 }
 
 fn adamw(section: &mut Section<'_>) -> Option<OptimizerRule> {
@@ -39,12 +27,7 @@ fn adamw(section: &mut Section<'_>) -> Option<OptimizerRule> {
     let beta2 = section.number(&at::BETA2);
     let eps = section.number(&at::EPS);
     let weight_decay = section.number(&at::ADAMW_WEIGHT_DECAY);
-    Some(OptimizerRule::Adamw {
-        beta1: beta1?,
-        beta2: beta2?,
-        eps: eps?,
-        weight_decay: weight_decay?,
-    })
+    Some(OptimizerRule::Adamw { beta1: beta1?, beta2: beta2?, eps: eps?, weight_decay: weight_decay? })
 }
 
 fn schedule(mut section: Section<'_>) -> Option<LearningRateSchedule> {
@@ -58,9 +41,7 @@ fn schedule(mut section: Section<'_>) -> Option<LearningRateSchedule> {
         }
         "cosine" => {
             let floor = section.number(&at::FLOOR);
-            warmup
-                .zip(floor)
-                .map(|(warmup, floor)| LearningRateSchedule::Cosine { floor, warmup })
+            warmup.zip(floor).map(|(warmup, floor)| LearningRateSchedule::Cosine { floor, warmup })
         }
         _ => warmup.map(|warmup| LearningRateSchedule::Constant { warmup }),
     };
@@ -69,11 +50,7 @@ fn schedule(mut section: Section<'_>) -> Option<LearningRateSchedule> {
 }
 
 fn step(warmup: Option<f64>, at: Option<Vec<f64>>, factor: Option<f64>) -> Option<LearningRateSchedule> {
-    Some(LearningRateSchedule::Step {
-        at: at?,
-        factor: factor?,
-        warmup: warmup?,
-    })
+    Some(LearningRateSchedule::Step { at: at?, factor: factor?, warmup: warmup? })
 }
 
 /// Numbers above 0, each above the one before; at least one.

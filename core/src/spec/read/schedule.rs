@@ -57,10 +57,7 @@ fn order(section: &mut Section<'_>, names: Names<'_>) -> Option<TurnOrder> {
     {
         let kind = at::ORDER_TURNS.to_string();
         let weights = weights(section, &at::ORDER, &node, names, &kind, turns)?;
-        let json = weights
-            .iter()
-            .map(|(name, n)| (name.to_string(), Json::from(*n)))
-            .collect();
+        let json = weights.iter().map(|(name, n)| (name.to_string(), Json::from(*n))).collect();
         section.note(&at::ORDER, Json::Map(json), Some(&node));
         return Some(TurnOrder::Weighted(weights));
     }
@@ -69,13 +66,7 @@ fn order(section: &mut Section<'_>, names: Names<'_>) -> Option<TurnOrder> {
         "weak-first" => Some(TurnOrder::WeakFirst),
         _ => None,
     };
-    section.read(&at::ORDER, get, |order| {
-        Json::text(if *order == TurnOrder::Cyclic {
-            "cyclic"
-        } else {
-            "weak-first"
-        })
-    })
+    section.read(&at::ORDER, get, |order| Json::text(if *order == TurnOrder::Cyclic { "cyclic" } else { "weak-first" }))
 }
 
 pub(super) fn fusion(section: &mut Section<'_>, names: Names<'_>) -> Option<FusionSpec> {
@@ -102,28 +93,13 @@ pub(super) fn fusion(section: &mut Section<'_>, names: Names<'_>) -> Option<Fusi
 fn fixed(section: &mut Section<'_>, node: &Node, names: Names<'_>) -> Option<FusionSpec> {
     let weight = |node: &Node| scalar::number(node, Included(0.0), Unbounded);
     let weights = weights(section, &job::FUSION, node, names, "a number from 0", weight)?;
-    for name in names
-        .unwrap_or_default()
-        .iter()
-        .filter(|name| !weights.contains_key(name))
-    {
-        section.refuse(
-            &job::FUSION,
-            node.flow(),
-            format!("gives no weight to `{name}`; name every modality"),
-        );
+    for name in names.unwrap_or_default().iter().filter(|name| !weights.contains_key(name)) {
+        section.refuse(&job::FUSION, node.flow(), format!("gives no weight to `{name}`; name every modality"));
     }
     if weights.values().all(|weight| *weight == 0.0) {
-        section.refuse(
-            &job::FUSION,
-            node.flow(),
-            "gives no modality any weight; make at least one more than 0",
-        );
+        section.refuse(&job::FUSION, node.flow(), "gives no modality any weight; make at least one more than 0");
     }
-    let json = weights
-        .iter()
-        .map(|(name, weight)| (name.to_string(), Json::from(*weight)))
-        .collect();
+    let json = weights.iter().map(|(name, weight)| (name.to_string(), Json::from(*weight))).collect();
     section.note(&job::FUSION, Json::Map(json), Some(node));
     Some(FusionSpec::Fixed(weights))
 }
@@ -141,11 +117,7 @@ fn weights<T>(
     let mut weights = BTreeMap::new();
     for entry in entries {
         let Ok(name) = ModalityName::try_from(entry.key.as_str()) else {
-            section.log.errors.push(
-                entry
-                    .node
-                    .error(format!("is for `{}`, which is no modality's name", entry.key)),
-            );
+            section.log.errors.push(entry.node.error(format!("is for `{}`, which is no modality's name", entry.key)));
             continue;
         };
         if let Some(names) = names.filter(|names| !names.contains(&name)) {
@@ -154,9 +126,7 @@ fn weights<T>(
                 Some(word) => format!("did you mean `{word}`?"),
                 None => format!("the modalities are {}", listed(&words)),
             };
-            let error = entry
-                .node
-                .error(format!("is for a modality that the job does not have; {advice}"));
+            let error = entry.node.error(format!("is for a modality that the job does not have; {advice}"));
             section.log.errors.push(error);
         }
         match get(&entry.node) {

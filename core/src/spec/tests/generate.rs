@@ -35,11 +35,7 @@ impl Dice {
 
     /// From 0 to below 1, with all the digits that a number can have.
     fn share(&mut self) -> f64 {
-        if self.below(4) == 0 {
-            0.0
-        } else {
-            (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-        }
+        if self.below(4) == 0 { 0.0 } else { (self.next() >> 11) as f64 / (1_u64 << 53) as f64 }
     }
 
     /// Above 0, of any size.
@@ -67,23 +63,13 @@ pub(super) fn spec(seed: u64) -> JobSpec {
         names.swap(n, dice.below(5) as usize);
     }
     names.truncate(dice.size(5) as usize);
-    let names: Vec<ModalityName> = names
-        .into_iter()
-        .map(|name| ModalityName::try_from(name).expect(name))
-        .collect();
+    let names: Vec<ModalityName> = names.into_iter().map(|name| ModalityName::try_from(name).expect(name)).collect();
     JobSpec {
         name: JobName::try_from("a-job").expect("a name"),
         seed: dice.next(),
         modalities: names.iter().map(|name| modality(dice, name.clone())).collect(),
-        labels: LabelSpec {
-            column: dice.text(),
-            classes: classes(dice),
-        },
-        head: HeadSpec {
-            width: dice.size(512),
-            projection: projection(dice),
-            optimizer: optimizer(dice),
-        },
+        labels: LabelSpec { column: dice.text(), classes: classes(dice) },
+        head: HeadSpec { width: dice.size(512), projection: projection(dice), optimizer: optimizer(dice) },
         schedule: schedule(dice, &names),
         fusion: fusion(dice, &names),
         checkpoints: CheckpointSpec {
@@ -91,27 +77,14 @@ pub(super) fn spec(seed: u64) -> JobSpec {
             every: every(dice),
             keep: dice.size(9),
         },
-        evaluation: EvaluationSpec {
-            every: every(dice),
-            chunk: dice.size(1000),
-        },
+        evaluation: EvaluationSpec { every: every(dice), chunk: dice.size(1000) },
     }
 }
 
 fn modality(dice: &mut Dice, name: ModalityName) -> ModalitySpec {
     let (input, encoder) = input_and_encoder(dice);
-    let workers = WorkerRange {
-        min: 1,
-        max: dice.size(8),
-    };
-    ModalitySpec {
-        name,
-        data: data(dice),
-        input,
-        encoder,
-        optimizer: optimizer(dice),
-        workers,
-    }
+    let workers = WorkerRange { min: 1, max: dice.size(8) };
+    ModalitySpec { name, data: data(dice), input, encoder, optimizer: optimizer(dice), workers }
 }
 
 fn data(dice: &mut Dice) -> DataSpec {
@@ -120,11 +93,7 @@ fn data(dice: &mut Dice) -> DataSpec {
         return DataSpec::Synth {
             kind,
             column: (*dice.pick(kind.columns())).to_owned(),
-            samples: SynthSamples {
-                train: 1 + dice.below(9999),
-                validation: dice.below(99),
-                test: dice.below(99),
-            },
+            samples: SynthSamples { train: 1 + dice.below(9999), validation: dice.below(99), test: dice.below(99) },
             missing: dice.share(),
             seed: dice.next(),
         };
@@ -144,41 +113,17 @@ fn data(dice: &mut Dice) -> DataSpec {
 
 fn input_and_encoder(dice: &mut Dice) -> (InputSpec, EncoderSpec) {
     let dropout = dice.share();
-    let cnn = EncoderSpec::Cnn {
-        channels: (0..dice.size(3)).map(|_| dice.size(64)).collect(),
-        dropout,
-    };
-    let mlp = EncoderSpec::Mlp {
-        hidden: (0..dice.below(3)).map(|_| dice.size(64)).collect(),
-        dropout,
-    };
+    let cnn = EncoderSpec::Cnn { channels: (0..dice.size(3)).map(|_| dice.size(64)).collect(), dropout };
+    let mlp = EncoderSpec::Mlp { hidden: (0..dice.below(3)).map(|_| dice.size(64)).collect(), dropout };
     let heads = dice.size(8);
-    let text = EncoderSpec::Text {
-        width: heads * dice.size(9),
-        layers: dice.size(4),
-        heads,
-        dropout,
-    };
-    let tokenizer = if dice.coin() {
-        TokenizerSpec::Byte
-    } else {
-        TokenizerSpec::File(format!("{}.json", dice.text()))
-    };
+    let text = EncoderSpec::Text { width: heads * dice.size(9), layers: dice.size(4), heads, dropout };
+    let tokenizer =
+        if dice.coin() { TokenizerSpec::Byte } else { TokenizerSpec::File(format!("{}.json", dice.text())) };
     let side = if dice.coin() { Some(8 + dice.size(64)) } else { None };
     let window = 1 << (5 + dice.below(6));
     match dice.below(5) {
-        0 => (
-            InputSpec::Auto,
-            vec![EncoderSpec::Auto, cnn, mlp, text].swap_remove(dice.below(4) as usize),
-        ),
-        1 => (
-            InputSpec::Image {
-                height: side,
-                width: side,
-                channels: *dice.pick(&[1, 3]),
-            },
-            cnn,
-        ),
+        0 => (InputSpec::Auto, vec![EncoderSpec::Auto, cnn, mlp, text].swap_remove(dice.below(4) as usize)),
+        1 => (InputSpec::Image { height: side, width: side, channels: *dice.pick(&[1, 3]) }, cnn),
         2 => (
             InputSpec::Audio {
                 sample_rate: 8000 + dice.size(40_000),
@@ -189,19 +134,8 @@ fn input_and_encoder(dice: &mut Dice) -> (InputSpec, EncoderSpec) {
             },
             cnn,
         ),
-        3 => (
-            InputSpec::Text {
-                tokenizer,
-                max_tokens: dice.size(512),
-            },
-            text,
-        ),
-        _ => (
-            InputSpec::Features {
-                standardise: dice.coin(),
-            },
-            mlp,
-        ),
+        3 => (InputSpec::Text { tokenizer, max_tokens: dice.size(512) }, text),
+        _ => (InputSpec::Features { standardise: dice.coin() }, mlp),
     }
 }
 
@@ -210,11 +144,7 @@ fn classes(dice: &mut Dice) -> Classes {
         return Classes::Count(1 + dice.size(1000));
     }
     let names: BTreeSet<String> = (0..9).map(|_| dice.text()).collect();
-    if names.len() < 2 {
-        Classes::Count(2)
-    } else {
-        Classes::Names(names.into_iter().collect())
-    }
+    if names.len() < 2 { Classes::Count(2) } else { Classes::Names(names.into_iter().collect()) }
 }
 
 fn projection(dice: &mut Dice) -> ProjectionSpec {
@@ -222,19 +152,11 @@ fn projection(dice: &mut Dice) -> ProjectionSpec {
     match dice.below(3) {
         0 => ProjectionSpec::Off,
         1 => ProjectionSpec::Rls {
-            alpha: if dice.coin() {
-                Alpha::Decay
-            } else {
-                Alpha::Constant(dice.positive())
-            },
+            alpha: if dice.coin() { Alpha::Decay } else { Alpha::Constant(dice.positive()) },
             reset: *dice.pick(&[Reset::Never, Reset::Epoch]),
             apply_to,
         },
-        _ => ProjectionSpec::Window {
-            alpha: dice.positive(),
-            turns: dice.size(99),
-            apply_to,
-        },
+        _ => ProjectionSpec::Window { alpha: dice.positive(), turns: dice.size(99), apply_to },
     }
 }
 
@@ -244,30 +166,15 @@ fn optimizer(dice: &mut Dice) -> OptimizerSpec {
     let at = dice.positive();
     OptimizerSpec {
         rule: if dice.coin() {
-            OptimizerRule::Sgd {
-                momentum: dice.share(),
-                weight_decay,
-            }
+            OptimizerRule::Sgd { momentum: dice.share(), weight_decay }
         } else {
-            OptimizerRule::Adamw {
-                beta1: dice.share(),
-                beta2: dice.share(),
-                eps: dice.positive(),
-                weight_decay,
-            }
+            OptimizerRule::Adamw { beta1: dice.share(), beta2: dice.share(), eps: dice.positive(), weight_decay }
         },
         lr: dice.positive(),
         schedule: match dice.below(3) {
             0 => LearningRateSchedule::Constant { warmup },
-            1 => LearningRateSchedule::Step {
-                at: vec![at, at * 2.0, at * 4.5],
-                factor: dice.positive(),
-                warmup,
-            },
-            _ => LearningRateSchedule::Cosine {
-                floor: dice.share(),
-                warmup,
-            },
+            1 => LearningRateSchedule::Step { at: vec![at, at * 2.0, at * 4.5], factor: dice.positive(), warmup },
+            _ => LearningRateSchedule::Cosine { floor: dice.share(), warmup },
         },
         clip: if dice.coin() { None } else { Some(dice.positive()) },
     }
@@ -275,11 +182,7 @@ fn optimizer(dice: &mut Dice) -> OptimizerSpec {
 
 fn schedule(dice: &mut Dice, names: &[ModalityName]) -> ScheduleSpec {
     ScheduleSpec {
-        length: if dice.coin() {
-            Length::Epochs(1 + dice.below(99))
-        } else {
-            Length::Turns(dice.below(9999))
-        },
+        length: if dice.coin() { Length::Epochs(1 + dice.below(99)) } else { Length::Turns(dice.below(9999)) },
         order: match dice.below(3) {
             0 => TurnOrder::Cyclic,
             1 => TurnOrder::WeakFirst,

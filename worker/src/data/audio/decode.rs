@@ -55,17 +55,13 @@ pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleErro
     }
     let failed = |error: Error| SampleError::new(format!("the {container} cannot be decoded: {error}"), REPLACE);
     let mut format = open(bytes).map_err(failed)?;
-    let track = format
-        .default_track(TrackType::Audio)
-        .ok_or_else(|| failed(Error::Unsupported("no audio track")))?;
+    let track = format.default_track(TrackType::Audio).ok_or_else(|| failed(Error::Unsupported("no audio track")))?;
     let id = track.id;
     let promised = track.num_frames.filter(|_| container != "MP3");
     let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
     let parameters = parameters.ok_or_else(|| failed(Error::Unsupported("no parameters of the codec")))?;
     let options = AudioDecoderOptions::default().verify(container == "FLAC");
-    let mut decoder = symphonia::default::get_codecs()
-        .make_audio_decoder(parameters, &options)
-        .map_err(failed)?;
+    let mut decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(failed)?;
     let (recording, ended) = samples(format.as_mut(), decoder.as_mut(), id, seconds, failed)?;
     let there = recording.samples.len() as u64;
     match promised {
@@ -80,12 +76,7 @@ pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleErro
 
 fn open(bytes: &[u8]) -> Result<Box<dyn FormatReader>, Error> {
     let stream = MediaSourceStream::new(Box::new(Cursor::new(Bytes::copy_from_slice(bytes))), Default::default());
-    symphonia::default::get_probe().probe(
-        &Hint::new(),
-        stream,
-        FormatOptions::default(),
-        MetadataOptions::default(),
-    )
+    symphonia::default::get_probe().probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
 }
 
 /// The samples, and whether the end of the file was reached.
@@ -96,10 +87,7 @@ fn samples(
     seconds: f64,
     failed: impl Fn(Error) -> SampleError,
 ) -> Result<(Recording, bool), SampleError> {
-    let mut recording = Recording {
-        rate: 0,
-        samples: Vec::new(),
-    };
+    let mut recording = Recording { rate: 0, samples: Vec::new() };
     let mut interleaved: Vec<f32> = Vec::new();
     loop {
         let packet = match format.next_packet().map_err(&failed)? {
@@ -113,18 +101,8 @@ fn samples(
         recording.rate = rate;
         decoded.copy_to_vec_interleaved(&mut interleaved);
         let scale = 1.0 / channels as f32;
-        recording.samples.extend(
-            interleaved
-                .chunks_exact(channels)
-                .map(|frame| frame.iter().sum::<f32>() * scale),
-        );
-        if recording
-            .samples
-            .iter()
-            .rev()
-            .take(interleaved.len() / channels)
-            .any(|sample| !sample.is_finite())
-        {
+        recording.samples.extend(interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() * scale));
+        if recording.samples.iter().rev().take(interleaved.len() / channels).any(|sample| !sample.is_finite()) {
             return Err(SampleError::new("a sample is not a finite number", REPLACE));
         }
         if recording.samples.len() >= (seconds * f64::from(rate)).ceil() as usize + MARGIN {
@@ -135,11 +113,7 @@ fn samples(
 
 fn check_rate(rate: u32, before: u32, channels: usize) -> Result<(), SampleError> {
     if !RATES.contains(&rate) {
-        let what = format!(
-            "its header says {rate} Hz, which is not between {} and {}",
-            RATES.start(),
-            RATES.end()
-        );
+        let what = format!("its header says {rate} Hz, which is not between {} and {}", RATES.start(), RATES.end());
         return Err(SampleError::new(what, REPLACE));
     }
     if (before != 0 && before != rate) || channels == 0 {

@@ -30,14 +30,8 @@ impl fmt::Debug for MelBands {
 
 impl MelBands {
     pub(super) fn new(rate: u32, window: usize, mels: usize) -> Self {
-        let hann = (0..window)
-            .map(|i| (0.5 - 0.5 * (TAU * i as f64 / window as f64).cos()) as f32)
-            .collect();
-        Self {
-            transform: RealFftPlanner::new().plan_fft_forward(window),
-            hann,
-            bands: bands(rate, window, mels),
-        }
+        let hann = (0..window).map(|i| (0.5 - 0.5 * (TAU * i as f64 / window as f64).cos()) as f32).collect();
+        Self { transform: RealFftPlanner::new().plan_fft_forward(window), hann, bands: bands(rate, window, mels) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -59,17 +53,11 @@ impl MelBands {
             for ((to, sample), weight) in windowed.iter_mut().zip(here).zip(&self.hann) {
                 *to = sample * weight;
             }
-            self.transform
-                .process_with_scratch(&mut windowed, &mut spectrum, &mut scratch)
-                .map_err(|error| {
-                    SampleError::new(format!("its spectrum cannot be computed: {error}"), "change `window`")
-                })?;
+            self.transform.process_with_scratch(&mut windowed, &mut spectrum, &mut scratch).map_err(|error| {
+                SampleError::new(format!("its spectrum cannot be computed: {error}"), "change `window`")
+            })?;
             for (band, (first, weights)) in self.bands.iter().enumerate() {
-                let power: f32 = weights
-                    .iter()
-                    .zip(&spectrum[*first..])
-                    .map(|(weight, x)| weight * x.norm_sqr())
-                    .sum();
+                let power: f32 = weights.iter().zip(&spectrum[*first..]).map(|(weight, x)| weight * x.norm_sqr()).sum();
                 values[band * frames + frame] = power.max(FLOOR).ln();
             }
         }
@@ -83,9 +71,7 @@ fn bands(rate: u32, window: usize, mels: usize) -> Vec<(usize, Vec<f32>)> {
     let bin = f64::from(rate) / window as f64;
     let highest = to_mel(f64::from(rate) / 2.0);
     let edge = |i: usize| to_hertz(highest * i as f64 / (mels + 1) as f64);
-    (0..mels)
-        .map(|band| triangle(edge(band), edge(band + 1), edge(band + 2), bin, window / 2))
-        .collect()
+    (0..mels).map(|band| triangle(edge(band), edge(band + 1), edge(band + 2), bin, window / 2)).collect()
 }
 
 /// The weights of the bins between `low` and `high`, 1 at `centre`; all in Hz, bins `bin` Hz apart, the last being `last`.
@@ -94,11 +80,7 @@ fn triangle(low: f64, centre: f64, high: f64, bin: f64, last: usize) -> (usize, 
     let end = ((high / bin).ceil() as usize).min(last + 1);
     let weight = |i: usize| {
         let hertz = i as f64 * bin;
-        let side = if hertz <= centre {
-            (hertz - low) / (centre - low)
-        } else {
-            (high - hertz) / (high - centre)
-        };
+        let side = if hertz <= centre { (hertz - low) / (centre - low) } else { (high - hertz) / (high - centre) };
         side.max(0.0) as f32
     };
     let weights: Vec<f32> = (first..end).map(weight).collect();
@@ -119,22 +101,13 @@ mod tests {
             let all = bands(rate, window, mels);
             for (first, weights) in &all {
                 assert!(weights.iter().sum::<f32>() > 0.0);
-                assert!(
-                    first + weights.len() <= window / 2 + 1,
-                    "a band reaches past the last bin"
-                );
+                assert!(first + weights.len() <= window / 2 + 1, "a band reaches past the last bin");
             }
         }
         let all = bands(16_000, 1024, 10);
         for bin in 40..390_usize {
-            let sum: f32 = all
-                .iter()
-                .filter_map(|(first, weights)| weights.get(bin.checked_sub(*first)?))
-                .sum();
-            assert!(
-                (sum - 1.0).abs() < 1e-4 || bin as f64 * 15.625 < 174.0,
-                "bin {bin} weighs {sum}"
-            );
+            let sum: f32 = all.iter().filter_map(|(first, weights)| weights.get(bin.checked_sub(*first)?)).sum();
+            assert!((sum - 1.0).abs() < 1e-4 || bin as f64 * 15.625 < 174.0, "bin {bin} weighs {sum}");
         }
     }
 }

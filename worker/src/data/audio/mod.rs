@@ -61,12 +61,7 @@ impl Listener {
     /// `seconds` at `rate` Hz, seen through windows of `window` samples, `hop` apart, in `mels` bands.
     pub(super) fn new(rate: u32, seconds: f64, mels: u32, window: u32, hop: u32) -> Self {
         let samples = ((seconds * f64::from(rate)).round() as usize).max(1);
-        Self {
-            rate,
-            samples,
-            hop: hop.max(1) as usize,
-            bands: MelBands::new(rate, window as usize, mels as usize),
-        }
+        Self { rate, samples, hop: hop.max(1) as usize, bands: MelBands::new(rate, window as usize, mels as usize) }
     }
 
     /// Rows of a spectrogram.
@@ -86,10 +81,7 @@ impl Listener {
         let mut samples = resample::resample(&recording.samples, recording.rate, self.rate, self.samples);
         let heard = samples.len().div_ceil(self.hop).clamp(1, self.frames());
         samples.resize(self.samples.max(self.bands.window()), 0.0);
-        Ok(Spectrogram {
-            values: self.bands.spectrogram(&samples, self.hop, self.frames())?,
-            heard,
-        })
+        Ok(Spectrogram { values: self.bands.spectrogram(&samples, self.hop, self.frames())?, heard })
     }
 }
 
@@ -100,13 +92,7 @@ pub(super) mod tests {
     /// A 16-bit mono WAV.
     pub(in super::super) fn wav(rate: u32, samples: &[f32]) -> Vec<u8> {
         let size = samples.len() as u32 * 2;
-        let mut bytes = [
-            b"RIFF".as_slice(),
-            &(36 + size).to_le_bytes(),
-            b"WAVEfmt ",
-            &16_u32.to_le_bytes(),
-        ]
-        .concat();
+        let mut bytes = [b"RIFF".as_slice(), &(36 + size).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
         bytes.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
         bytes.extend([rate.to_le_bytes(), (rate * 2).to_le_bytes()].concat());
         bytes.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
@@ -117,9 +103,7 @@ pub(super) mod tests {
 
     fn tone(rate: u32, hertz: f64, seconds: f64) -> Vec<f32> {
         let samples = (seconds * f64::from(rate)) as usize;
-        (0..samples)
-            .map(|i| 0.5 * (std::f64::consts::TAU * hertz * i as f64 / f64::from(rate)).sin() as f32)
-            .collect()
+        (0..samples).map(|i| 0.5 * (std::f64::consts::TAU * hertz * i as f64 / f64::from(rate)).sin() as f32).collect()
     }
 
     fn loudest(spectrogram: &Spectrogram, frames: usize) -> usize {
@@ -131,9 +115,7 @@ pub(super) mod tests {
     fn a_tone_sounds_in_its_own_band_whatever_the_rate_of_the_recording() {
         let listener = Listener::new(8000, 0.5, 40, 256, 128);
         let band = |rate, hertz| {
-            let heard = listener
-                .hear(&wav(rate, &tone(rate, hertz, 0.5)))
-                .expect("a good recording");
+            let heard = listener.hear(&wav(rate, &tone(rate, hertz, 0.5))).expect("a good recording");
             loudest(&heard, listener.frames())
         };
         for hertz in [300.0, 1000.0, 3000.0] {
@@ -147,9 +129,7 @@ pub(super) mod tests {
         let listener = Listener::new(8000, 0.5, 20, 256, 128);
         assert_eq!(listener.frames(), 1 + (4000 - 256) / 128);
         for (seconds, heard) in [(0.01, 1), (0.1, 7), (2.0, listener.frames())] {
-            let spectrogram = listener
-                .hear(&wav(8000, &tone(8000, 500.0, seconds)))
-                .expect("a good recording");
+            let spectrogram = listener.hear(&wav(8000, &tone(8000, 500.0, seconds))).expect("a good recording");
             assert_eq!(spectrogram.values.len(), 20 * listener.frames());
             assert_eq!(spectrogram.heard, heard, "{seconds} s");
         }
@@ -160,11 +140,7 @@ pub(super) mod tests {
         let listener = Listener::new(8000, 0.05, 8, 64, 32);
         let whole = wav(8000, &tone(8000, 500.0, 0.04));
         for length in 0..whole.len() {
-            assert!(
-                listener.hear(&whole[..length]).is_err(),
-                "{length} of {} bytes were taken",
-                whole.len()
-            );
+            assert!(listener.hear(&whole[..length]).is_err(), "{length} of {} bytes were taken", whole.len());
         }
         for at in 0..44 {
             for value in [0, 1, 0x7f, 0xff] {

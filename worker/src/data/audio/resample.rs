@@ -25,11 +25,7 @@ pub(super) fn resample(samples: &[f32], from: u32, to: u32, limit: usize) -> Vec
             let first = whole as i64 - half + 1;
             let skipped = (-first).max(0) as usize;
             let start = first.max(0) as usize;
-            taps.iter()
-                .skip(skipped)
-                .zip(samples.get(start..).unwrap_or(&[]))
-                .map(|(tap, x)| tap * x)
-                .sum()
+            taps.iter().skip(skipped).zip(samples.get(start..).unwrap_or(&[])).map(|(tap, x)| tap * x).sum()
         })
         .collect()
 }
@@ -54,11 +50,7 @@ fn taps(offset: f64, from: u32, to: u32) -> Vec<f32> {
 }
 
 fn greatest_common_divisor(a: u32, b: u32) -> u32 {
-    if b == 0 {
-        a.max(1)
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
+    if b == 0 { a.max(1) } else { greatest_common_divisor(b, a % b) }
 }
 
 #[cfg(test)]
@@ -66,20 +58,12 @@ mod tests {
     use super::*;
 
     fn tone(rate: u32, hertz: f64, samples: usize) -> Vec<f32> {
-        (0..samples)
-            .map(|i| (2.0 * PI * hertz * i as f64 / f64::from(rate)).sin() as f32)
-            .collect()
+        (0..samples).map(|i| (2.0 * PI * hertz * i as f64 / f64::from(rate)).sin() as f32).collect()
     }
 
     #[test]
     fn a_tone_below_both_limits_stays_itself() {
-        for (from, to) in [
-            (44_100, 16_000),
-            (8000, 16_000),
-            (16_000, 8000),
-            (22_050, 8000),
-            (11_025, 16_001),
-        ] {
+        for (from, to) in [(44_100, 16_000), (8000, 16_000), (16_000, 8000), (22_050, 8000), (11_025, 16_001)] {
             let resampled = resample(&tone(from, 440.0, from as usize), from, to, usize::MAX);
             let expected = tone(to, 440.0, resampled.len());
             assert_eq!(resampled.len(), to as usize);

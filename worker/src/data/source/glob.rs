@@ -13,10 +13,7 @@ pub(super) async fn expand(location: &Location, name: &str) -> Result<Vec<Source
         if !location.lists {
             let reason =
                 "wildcards need a store that can list its files; name each file, or use s3, gs or az".to_owned();
-            return Err(DataError::Location {
-                location: name.to_owned(),
-                reason,
-            });
+            return Err(DataError::Location { location: name.to_owned(), reason });
         }
         walk(location, name).await?
     } else {
@@ -37,19 +34,12 @@ fn has_wildcard(segment: &str) -> bool {
 
 fn source(location: &Location, path: Path, size: u64) -> Source {
     let url = format!("{}/{path}", location.root);
-    Source {
-        store: location.store.clone(),
-        path,
-        url,
-        size,
-    }
+    Source { store: location.store.clone(), path, url, size }
 }
 
 fn joined(segments: &[String], name: &str) -> Result<Path, DataError> {
-    Path::parse(segments.join("/")).map_err(|error| DataError::Location {
-        location: name.to_owned(),
-        reason: format!("{error}; rename it"),
-    })
+    Path::parse(segments.join("/"))
+        .map_err(|error| DataError::Location { location: name.to_owned(), reason: format!("{error}; rename it") })
 }
 
 /// The file of a name without wildcards.
@@ -78,10 +68,8 @@ async fn walk(location: &Location, name: &str) -> Result<Vec<Source>, DataError>
             }
             let listing = list(location, &folder, name).await?;
             if last {
-                let fits = listing
-                    .files
-                    .into_iter()
-                    .filter(|(path, _)| matches(pattern, path.filename().unwrap_or("")));
+                let fits =
+                    listing.files.into_iter().filter(|(path, _)| matches(pattern, path.filename().unwrap_or("")));
                 files.extend(fits.map(|(path, size)| source(location, path, size)));
             } else {
                 for child in listing.folders.into_iter().filter(|child| matches(pattern, child)) {
@@ -108,46 +96,19 @@ async fn list(location: &Location, folder: &[String], name: &str) -> Result<List
         }
     };
     let Some(found) = bounded(name, request).await? else {
-        return Ok(Listing {
-            folders: Vec::new(),
-            files: Vec::new(),
-        });
+        return Ok(Listing { folders: Vec::new(), files: Vec::new() });
     };
-    let folders = found
-        .common_prefixes
-        .iter()
-        .filter_map(|path| path.filename().map(str::to_owned))
-        .collect();
-    Ok(Listing {
-        folders,
-        files: found
-            .objects
-            .into_iter()
-            .map(|meta| (meta.location, meta.size))
-            .collect(),
-    })
+    let folders = found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+    Ok(Listing { folders, files: found.objects.into_iter().map(|meta| (meta.location, meta.size)).collect() })
 }
 
 /// What the deepest folder of the name that has no wildcard holds instead.
 async fn what_is_there(location: &Location, name: &str) -> Result<String, DataError> {
-    let literal = location
-        .segments
-        .iter()
-        .take_while(|segment| !has_wildcard(segment))
-        .count();
+    let literal = location.segments.iter().take_while(|segment| !has_wildcard(segment)).count();
     let folder = &location.segments[..literal.min(location.segments.len().saturating_sub(1))];
     let listing = list(location, folder, name).await?;
-    let mut names = listing
-        .folders
-        .iter()
-        .map(|name| format!("{name}/"))
-        .collect::<Vec<_>>();
-    names.extend(
-        listing
-            .files
-            .iter()
-            .filter_map(|(path, _)| path.filename().map(str::to_owned)),
-    );
+    let mut names = listing.folders.iter().map(|name| format!("{name}/")).collect::<Vec<_>>();
+    names.extend(listing.files.iter().filter_map(|(path, _)| path.filename().map(str::to_owned)));
     names.sort();
     let folder = format!("{}/{}", location.root, folder.join("/"));
     Ok(match names.as_slice() {
@@ -202,13 +163,7 @@ mod tests {
     #[tokio::test]
     async fn shards_are_found_in_any_folder_and_sorted() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for name in [
-            "b/x-1.parquet",
-            "a/x-2.parquet",
-            "a/x-1.parquet",
-            "a/y.txt",
-            "c/d/x-1.parquet",
-        ] {
+        for name in ["b/x-1.parquet", "a/x-2.parquet", "a/x-1.parquet", "a/y.txt", "c/d/x-1.parquet"] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().expect("it is in a folder")).expect("the folder can be made");
             std::fs::write(path, name).expect("the file can be written");
@@ -216,19 +171,11 @@ mod tests {
         let name = format!("{}/?/x-*.parquet", folder.path().display());
         let twice = [name.clone(), name];
         let found = super::super::resolve(&twice).await.expect("there are three");
-        let names: Vec<_> = found
-            .iter()
-            .map(|file| file.url().rsplitn(3, '/').take(2).collect::<Vec<_>>().join("<"))
-            .collect();
+        let names: Vec<_> =
+            found.iter().map(|file| file.url().rsplitn(3, '/').take(2).collect::<Vec<_>>().join("<")).collect();
         assert_eq!(names, ["x-1.parquet<a", "x-2.parquet<a", "x-1.parquet<b"]);
         assert_eq!(found[2].read(2..5).await.expect("it is there"), "x-1");
-        assert_eq!(
-            found[2].read_beside("./x-1.parquet").await.expect("it is there"),
-            "b/x-1.parquet"
-        );
-        assert!(
-            found[2].read_beside("../a/y.txt").await.is_err(),
-            "a row must not reach outside its folder"
-        );
+        assert_eq!(found[2].read_beside("./x-1.parquet").await.expect("it is there"), "b/x-1.parquet");
+        assert!(found[2].read_beside("../a/y.txt").await.is_err(), "a row must not reach outside its folder");
     }
 }

@@ -56,18 +56,12 @@ pub async fn read_small(name: &str, limit: u64) -> Result<Bytes, DataError> {
     let files = resolve(&[name.to_owned()]).await?;
     let [file] = files.as_slice() else {
         let reason = format!("it stands for {} files; name one", files.len());
-        return Err(DataError::Location {
-            location: name.to_owned(),
-            reason,
-        });
+        return Err(DataError::Location { location: name.to_owned(), reason });
     };
     if file.size > limit {
         return Err(DataError::File {
             file: file.url.clone(),
-            reason: format!(
-                "it has {} bytes, more than the {limit} that can be of use here",
-                file.size
-            ),
+            reason: format!("it has {} bytes, more than the {limit} that can be of use here", file.size),
             remedy: "check that it is the right file".to_owned(),
         });
     }
@@ -111,10 +105,7 @@ impl Source {
     /// # Errors
     /// Names that leave the folder, and as [`Source::read`].
     pub async fn read_beside(&self, name: &str) -> Result<Bytes, DataError> {
-        let refused = |reason: &str| DataError::Location {
-            location: name.to_owned(),
-            reason: reason.to_owned(),
-        };
+        let refused = |reason: &str| DataError::Location { location: name.to_owned(), reason: reason.to_owned() };
         if name.starts_with('/') || name.split('/').any(|segment| segment == "..") || name.contains("://") {
             return Err(refused(
                 "a row may only name files below the folder of its Parquet file; or put the bytes into the row",
@@ -158,22 +149,13 @@ fn unreachable_error(url: &str, error: &object_store::Error) -> DataError {
     use object_store::Error;
     let (reason, remedy) = match error {
         Error::NotFound { .. } => ("there is no such file".to_owned(), "correct the path"),
-        Error::PermissionDenied { .. } => (
-            "access was denied".to_owned(),
-            "give these credentials the right to read it",
-        ),
-        Error::Unauthenticated { .. } => (
-            "the credentials were not accepted".to_owned(),
-            "set the credentials of this store in the environment",
-        ),
-        other => (
-            innermost(other),
-            "check that the address is right and the store can be reached from here",
-        ),
+        Error::PermissionDenied { .. } => {
+            ("access was denied".to_owned(), "give these credentials the right to read it")
+        }
+        Error::Unauthenticated { .. } => {
+            ("the credentials were not accepted".to_owned(), "set the credentials of this store in the environment")
+        }
+        other => (innermost(other), "check that the address is right and the store can be reached from here"),
     };
-    DataError::Unreachable {
-        url: url.to_owned(),
-        reason,
-        remedy,
-    }
+    DataError::Unreachable { url: url.to_owned(), reason, remedy }
 }

@@ -37,12 +37,7 @@ impl Location {
             ));
         }
         let root = format!("{scheme}://{authority}");
-        Ok(Self {
-            store: open(name, &root)?,
-            root,
-            segments: cut(path),
-            lists: !scheme.starts_with("http"),
-        })
+        Ok(Self { store: open(name, &root)?, root, segments: cut(path), lists: !scheme.starts_with("http") })
     }
 
     fn local(path: &str, name: &str) -> Result<Self, DataError> {
@@ -52,33 +47,18 @@ impl Location {
         };
         let mut segments = Vec::new();
         for segment in cut(text) {
-            if segment == ".." {
-                drop(segments.pop())
-            } else {
-                segments.push(segment)
-            }
+            if segment == ".." { drop(segments.pop()) } else { segments.push(segment) }
         }
-        Ok(Self {
-            store: open(name, "/")?,
-            root: String::new(),
-            segments,
-            lists: true,
-        })
+        Ok(Self { store: open(name, "/")?, root: String::new(), segments, lists: true })
     }
 }
 
 fn cut(path: &str) -> Vec<String> {
-    path.split('/')
-        .filter(|segment| !segment.is_empty() && *segment != ".")
-        .map(str::to_owned)
-        .collect()
+    path.split('/').filter(|segment| !segment.is_empty() && *segment != ".").map(str::to_owned).collect()
 }
 
 fn bad(name: &str, reason: &str) -> DataError {
-    DataError::Location {
-        location: name.to_owned(),
-        reason: reason.to_owned(),
-    }
+    DataError::Location { location: name.to_owned(), reason: reason.to_owned() }
 }
 
 fn open(name: &str, root: &str) -> Result<Arc<dyn ObjectStore>, DataError> {
@@ -87,10 +67,9 @@ fn open(name: &str, root: &str) -> Result<Arc<dyn ObjectStore>, DataError> {
             name,
             &format!("`{scheme}` is not a scheme that can be read; use a path, file, s3, gs, az, http or https"),
         ),
-        StorageError::Settings { source, .. } => bad(
-            name,
-            &format!("{}; check the URL and this store's environment variables", innermost(&source)),
-        ),
+        StorageError::Settings { source, .. } => {
+            bad(name, &format!("{}; check the URL and this store's environment variables", innermost(&source)))
+        }
         other => bad(name, &other.to_string()),
     })?;
     Ok(Arc::clone(opened.objects()))
@@ -108,10 +87,7 @@ mod tests {
         };
         assert_eq!(of("/a//b/./c-*.parquet"), (String::new(), "a|b|c-*.parquet".to_owned()));
         assert_eq!(of("file:///a/../b"), (String::new(), "b".to_owned()));
-        assert_eq!(
-            of("http://host:81/x/y.parquet"),
-            ("http://host:81".to_owned(), "x|y.parquet".to_owned())
-        );
+        assert_eq!(of("http://host:81/x/y.parquet"), ("http://host:81".to_owned(), "x|y.parquet".to_owned()));
     }
 
     #[test]

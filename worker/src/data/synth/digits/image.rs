@@ -133,7 +133,12 @@ fn spoil(canvas: &mut Canvas, spoilt: bool, dice: &mut Dice) {
     let (contrast, grain, blots, scratches) = if spoilt {
         (dice.between(0.25, 0.6), dice.between(0.25, 0.42), 2 + dice.below(3), 1 + dice.below(3))
     } else {
-        (dice.between(0.75, 1.0), dice.between(0.03, 0.15), usize::from(dice.chance(0.3)), usize::from(dice.chance(0.2)))
+        (
+            dice.between(0.75, 1.0),
+            dice.between(0.03, 0.15),
+            usize::from(dice.chance(0.3)),
+            usize::from(dice.chance(0.2)),
+        )
     };
     for _ in 0..blots {
         blot(canvas, if spoilt { 1.5 } else { 1.0 }, dice);

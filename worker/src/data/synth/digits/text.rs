@@ -13,7 +13,15 @@ const WORDS: [[&str; 10]; 5] = [
 
 /// Ways to name a digit, by language; `{}` is its name.
 const NAMED: [&[&str]; 5] = [
-    &["{}", "it is {}", "that was a {}", "number {}, please", "I can see a {} here", "somebody said {}", "write down {}"],
+    &[
+        "{}",
+        "it is {}",
+        "that was a {}",
+        "number {}, please",
+        "I can see a {} here",
+        "somebody said {}",
+        "write down {}",
+    ],
     &["{}", "das ist eine {}", "die Zahl {}", "ich höre {}", "bitte {} aufschreiben"],
     &["{}", "c'est le {}", "le chiffre {}", "je vois un {}"],
     &["{}", "es el {}", "el número {}", "veo un {}"],
@@ -24,7 +32,8 @@ const NAMED: [&[&str]; 5] = [
 const CORRECTED: &[&str] = &["not [] but {}", "{}, not []", "no [], it was {}", "first I thought [] but it is {}"];
 
 /// Ways to leave two digits possible, in any order.
-const EITHER: &[&str] = &["{} or []", "either {} or []", "it could be {} or []", "maybe {}, maybe []", "{}? or was it []?"];
+const EITHER: &[&str] =
+    &["{} or []", "either {} or []", "it could be {} or []", "maybe {}, maybe []", "{}? or was it []?"];
 
 /// Traits that several digits share.
 const TRAITS: [(&str, &[usize]); 12] = [
@@ -43,7 +52,8 @@ const TRAITS: [(&str, &[usize]); 12] = [
 ];
 
 /// Texts that say nothing.
-const SILENT: &[&str] = &["no idea", "the line was noisy", "some digit", "I could not read it", "???", "ask somebody else"];
+const SILENT: &[&str] =
+    &["no idea", "the line was noisy", "some digit", "I could not read it", "???", "ask somebody else"];
 
 /// A text about `digit`, at most 60 bytes, with typing errors.
 pub(in super::super) fn phrase(digit: usize, dice: &mut Dice) -> String {
@@ -57,7 +67,8 @@ pub(in super::super) fn phrase(digit: usize, dice: &mut Dice) -> String {
     } else if kind < 0.84 {
         beside(EITHER, digit, dice)
     } else if kind < 0.95 {
-        let fitting: Vec<&str> = TRAITS.iter().filter(|(_, digits)| digits.contains(&digit)).map(|(text, _)| *text).collect();
+        let fitting: Vec<&str> =
+            TRAITS.iter().filter(|(_, digits)| digits.contains(&digit)).map(|(text, _)| *text).collect();
         dice.pick(&fitting).to_owned()
     } else {
         dice.pick(SILENT).to_owned()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
+use antiphon_proto::DEFAULT_MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest};
 use anyhow::{Context as _, anyhow};
@@ -30,7 +31,10 @@ impl Client {
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             anyhow!("no coordinator at {url}: {reason}; start one with `antiphon coordinator`, or name another with --coordinator")
         });
-        Ok(Self { url: url.to_owned(), jobs: JobServiceClient::new(channel.or_exit(Exit::Unreachable)?) })
+        // Reports carry confusion matrices, which may be large.
+        let jobs = JobServiceClient::new(channel.or_exit(Exit::Unreachable)?)
+            .max_decoding_message_size(DEFAULT_MESSAGE_LIMIT);
+        Ok(Self { url: url.to_owned(), jobs })
     }
 
     /// Submits a job and returns its id once the coordinator holds it.

@@ -94,7 +94,7 @@ fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
     assert_eq!(
         error,
         format!(
-            "job {job} is not done after 1 s: waiting for 1 `audio` worker `audio-local`: 0 registered; waiting for 1 `image` \
+            "job {job} is not done after 1 s: waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` \
                  worker: 0 registered; waiting for 1 `text` worker: 0 registered; it goes on without being followed"
         )
     );

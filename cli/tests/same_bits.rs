@@ -3,59 +3,106 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
 use antiphon_core::head::{SharedHead, StepContext};
-use antiphon_core::ids::Split;
+use antiphon_core::ids::{MicroShard, Split};
 use antiphon_core::learning_rate::{alpha, factor};
-use antiphon_core::spec::{Alpha, JobSpec, ProjectionSpec};
+use antiphon_core::spec::{Alpha, JobSpec, ModalitySpec, ProjectionSpec};
 use antiphon_core::turn::Progress;
-use antiphon_core::turn::epoch::batches;
 use antiphon_store::part::{self, Arrays};
-use antiphon_worker::trainer::{Options, Trainer};
+use antiphon_worker::data::{BatchInput, Dataset, OpenOptions, Preprocessor, Sampler};
+use antiphon_worker::encoder::{self, DropoutKey, Encoder, Mode};
+use antiphon_worker::optimizer::Optimizer;
+use candle_core::{Device, Tensor};
 use serde_json::Value;
 use support::{SMALL_JOB, antiphon, folder_with_job, json_lines, run_to_end};
 
 const TURNS: usize = 60;
 
-/// One modality after the other on this thread: no coordinator, no worker, no turn machine.
+/// What comes of one modality after the other on one thread: no coordinator, no worker, no turn machine, nothing ahead.
 struct PlainLoop {
     losses: Vec<f64>,
     head: SharedHead<f32>,
-    encoders: BTreeMap<String, Vec<u8>>,
+    /// Parameters and buffers of each modality.
+    encoders: Vec<Vec<(String, Vec<u32>)>>,
 }
 
-async fn plain_loop(spec: &JobSpec) -> PlainLoop {
-    let options = Options { prefetch: Default::default(), data: Default::default() };
-    let mut trainers = Vec::new();
-    for modality in &spec.modalities {
-        trainers.push(Trainer::open(spec, &modality.name, options.clone()).await.expect("a trainer"));
+/// One modality in a plain loop.
+struct Learner {
+    data: Dataset,
+    preprocessor: Preprocessor,
+    encoder: Box<dyn Encoder>,
+    optimizer: Optimizer,
+    sampler: Sampler,
+    steps: u64,
+}
+
+impl Learner {
+    async fn new(job: &JobSpec, modality: &ModalitySpec) -> Self {
+        let open = Dataset::open(modality, &job.labels, Split::Train, job.seed, &OpenOptions::default());
+        let data = open.await.expect("a training split");
+        let preprocessor = Preprocessor::fit(modality, &data).await.expect("samples that decode");
+        let (width, name) = (job.head.width as usize, &modality.name);
+        let encoder =
+            encoder::build(&modality.encoder, preprocessor.shape(), width, job.seed, name, &Device::Cpu).expect("fits");
+        let optimizer = Optimizer::new(&modality.optimizer, encoder.parameters()).expect("an optimizer");
+        let sampler = Sampler::new(job.seed, name.clone(), data.len(), job.schedule.batch);
+        Self { data, preprocessor, encoder, optimizer, sampler, steps: 0 }
     }
-    let per_epoch: Vec<u64> =
-        trainers.iter().map(|t| batches(t.samples().of(Split::Train), spec.schedule.batch)).collect();
-    let turns_per_epoch = (trainers.len() as u64 * per_epoch.iter().max().expect("modalities")) as f64;
-    let mut head = SharedHead::new(&spec.head, spec.labels.classes.count(), spec.seed);
+
+    fn step(&mut self, job: &JobSpec, modality: &ModalitySpec, head: &mut SharedHead<f32>, progress: Progress) -> f64 {
+        let (_, indices) = self.sampler.batch_indices(self.steps);
+        let value = |i: &u32| self.preprocessor.decode(&self.data.value(*i).expect("a value")).expect("it decodes");
+        let input = BatchInput::stack(self.preprocessor.shape(), indices.iter().map(value).collect());
+        let labels: Vec<u32> = indices.iter().map(|i| self.data.label(*i)).collect();
+        let key = DropoutKey {
+            seed: job.seed,
+            modality: modality.name.clone(),
+            step: self.steps,
+            shard: MicroShard::WHOLE,
+        };
+        let forward = self.encoder.forward(&input, &Mode::Train(key)).expect("features");
+        let local = head.head().local_step(forward.matrix().expect("features"), &labels).expect("a step");
+        let per_epoch = self.sampler.batches_per_epoch();
+        let context = StepContext {
+            lr_factor: factor(&job.head.optimizer.schedule, progress.epoch, progress.epochs),
+            alpha: alpha(&decay(job), self.steps % per_epoch, per_epoch),
+        };
+        head.apply(&modality.name, &local.contribution, context).expect("a contribution that fits");
+        head.end_turn();
+        let gradients = encoder::backward(self.encoder.as_ref(), &forward, &local.feature_gradient).expect("gradients");
+        let lr =
+            modality.optimizer.lr * factor(&modality.optimizer.schedule, progress.epoch, progress.epochs);
+        self.optimizer.step(self.encoder.parameters(), &gradients, lr).expect("finite gradients");
+        self.encoder.commit(forward.pending);
+        self.steps += 1;
+        local.contribution.loss
+    }
+
+    fn state(&self) -> Vec<(String, Vec<u32>)> {
+        let state = encoder::state(self.encoder.as_ref()).expect("its state").into_iter();
+        let flat = |tensor: Tensor| tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("numbers");
+        state.map(|(name, tensor)| (name, bits(&flat(tensor)))).collect()
+    }
+}
+
+fn plain_loop(job: &JobSpec) -> PlainLoop {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut learners: Vec<Learner> =
+        job.modalities.iter().map(|modality| runtime.block_on(Learner::new(job, modality))).collect();
+    let longest = learners.iter().map(|learner| learner.sampler.batches_per_epoch()).max().expect("modalities");
+    let turns_per_epoch = (longest * learners.len() as u64) as f64;
+    let mut head = SharedHead::new(&job.head, job.labels.classes.count(), job.seed);
     let mut losses = Vec::new();
     for turn in 0..TURNS {
-        let at = turn % trainers.len();
-        let (modality, trainer) = (&spec.modalities[at], &mut trainers[at]);
+        let at = turn % learners.len();
         let progress = Progress { epoch: turn as f64 / turns_per_epoch, epochs: TURNS as f64 / turns_per_epoch };
-        let step = trainer.local_step(head.head()).expect("a step");
-        let context = StepContext {
-            lr_factor: factor(&spec.head.optimizer.schedule, progress.epoch, progress.epochs),
-            alpha: alpha(&decay(spec), trainer.steps_done() % per_epoch[at], per_epoch[at]),
-        };
-        losses.push(step.contribution.loss);
-        head.apply(&modality.name, &step.contribution, context).expect("a contribution that fits");
-        head.end_turn();
-        trainer.learn(&step.feature_gradient, progress).expect("a gradient that fits");
+        losses.push(learners[at].step(job, &job.modalities[at], &mut head, progress));
     }
-    let parts = trainers.iter().map(|trainer| trainer.parts().expect("parts").swap_remove(0));
-    let encoders = parts.map(|(name, bytes)| (name, bytes.to_vec())).collect();
-    PlainLoop { losses, head, encoders }
+    PlainLoop { losses, head, encoders: learners.iter().map(Learner::state).collect() }
 }
 
 fn decay(spec: &JobSpec) -> Alpha {
@@ -73,13 +120,14 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_distributed_run_equals_a_plain_loop_bit_for_bit() {
+#[test]
+fn the_distributed_run_equals_a_plain_loop_bit_for_bit() {
     let folder = folder_with_job();
     let (code, lines) = json_lines(folder.path(), &["run", "job.yaml"]);
     assert_eq!(code, Some(0), "{lines:#?}");
     let spec = antiphon_core::spec::parse(SMALL_JOB, "job.yaml", &[], &|_| None).expect("a job");
-    let plain = plain_loop(&spec).await;
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+    let plain = one_thread.install(|| plain_loop(&spec));
 
     let losses: Vec<u64> = lines
         .iter()
@@ -99,8 +147,12 @@ async fn the_distributed_run_equals_a_plain_loop_bit_for_bit() {
     let projector = parts.projector.tensors.iter().find(|t| t.name == "projector").expect("a projector");
     assert_eq!(tensor(checkpoint, "projector.safetensors", "projector"), bits(&projector.data));
     assert_eq!(plain.encoders.len(), 3);
-    for (name, bytes) in &plain.encoders {
-        assert!(*bytes == std::fs::read(checkpoint.join(name)).expect("a part"), "{name} differs");
+    for (modality, state) in spec.modalities.iter().zip(&plain.encoders) {
+        let file = format!("encoder-{}.safetensors", modality.name);
+        assert!(!state.is_empty());
+        for (name, numbers) in state {
+            assert!(*numbers == tensor(checkpoint, &file, name), "{name} of {file} differs");
+        }
     }
 }
 
@@ -131,6 +183,31 @@ fn a_job_that_was_stopped_and_resumed_has_the_digest_of_one_that_was_not() {
     assert_eq!(whole["digest"], elsewhere["digest"]);
     let best = elsewhere["best"]["checkpoint"].as_str().expect("a best checkpoint");
     assert!(best.contains("elsewhere") && Path::new(best).join("manifest.json").exists(), "{best}");
+}
+
+/// Projectors with a memory, turns of several steps and orders that depend on what happened all come back.
+#[test]
+fn every_kind_of_state_survives_a_resume() {
+    let folder = folder_with_job();
+    let settings: [&[&str]; 3] = [
+        &["head.projection={kind: window, alpha: 0.1, turns: 6}", "schedule.turn_batches=2", "schedule.order=weak-first"],
+        &["head.projection={kind: rls, reset: epoch, apply_to: update}", "schedule.order={audio: 2}"],
+        &["head.projection=off", "head.optimizer={kind: adamw, lr: 1e-2, clip: 1.0}", "optimizer.schedule={kind: step, at: [1], factor: 0.1}"],
+    ];
+    for (number, set) in settings.iter().enumerate() {
+        let run = |state: &str, more: &[&str]| {
+            let (whole, parts) = (format!("whole-{number}"), format!("parts-{number}"));
+            let mut arguments = vec!["run", "job.yaml", "--state", if state == "whole" { &whole } else { &parts }];
+            set.iter().for_each(|set| arguments.extend(["--set", *set]));
+            arguments.extend(more);
+            run_to_end(folder.path(), &arguments)
+        };
+        let whole = run("whole", &[]);
+        run("parts", &["--set", "schedule.turns=31"]);
+        let resumed = run("parts", &["--resume"]);
+        assert_eq!(whole["digest"], resumed["digest"], "{set:?}");
+        assert_eq!(whole["evaluation"], resumed["evaluation"], "{set:?}");
+    }
 }
 
 #[test]

@@ -79,6 +79,10 @@ pub struct ModalityStart {
     pub samples: SplitSizes,
     /// Numbers in its encoder.
     pub parameters: u64,
+    /// Turns that it has had before.
+    pub turns_done: u64,
+    /// Turns that it has in all, as far as they are known.
+    pub turns: u64,
 }
 
 /// One step of the shared head.

@@ -20,7 +20,7 @@ pub struct WorkerArgs {
     pub name: Option<WorkerId>,
 
     /// Seconds to go on trying to reach the coordinator before giving up
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub connect_timeout: u64,
 
     /// Threads that decode samples ahead of training

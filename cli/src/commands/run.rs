@@ -88,9 +88,9 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     let job = client.submit(request).await?;
     let job_folder = folder_of(&job, &spec, &args.state);
     let how_to_go_on = || {
-        let file = args.job.display();
-        let set: String = args.set.iter().map(|change| format!(" --set '{change}'")).collect();
-        format!("antiphon run {file}{set}{} --resume {job_folder}", args.settings())
+        let file = quoted(&args.job.display().to_string());
+        let set: String = args.set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
+        format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
     };
     let following = follow::follow(&mut client, &job, &spec, format, OnInterrupt::Stop(how_to_go_on()));
     let exit = tokio::select! {
@@ -108,11 +108,17 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
 /// `<name>-<date>-<time>` in UTC, with a number where that is taken.
 fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
     let stamp = Utc::now().format("%Y%m%d-%H%M%S").to_string();
-    let stem: String = name.as_str().chars().take(63 - stamp.len() - 5).collect();
-    let stem = format!("{}-{stamp}", stem.trim_end_matches('-'));
+    let stem = format!("{}-{stamp}", stem(name));
     let candidates = std::iter::once(stem.clone()).chain((2..1000).map(|n| format!("{stem}-{n}")));
     let free = candidates.into_iter().find(|id| !state.join(id).exists());
     Ok(JobId::try_from(free.context("a thousand runs began in this very second")?)?)
+}
+
+/// As much of a job's name as leaves room for a date, a time and a number.
+fn stem(name: &JobName) -> &str {
+    // Names are ASCII.
+    let text = name.as_str();
+    text[..text.len().min(42)].trim_end_matches('-')
 }
 
 /// The job that a checkpoint belongs to goes on under its own id, from its newest checkpoint; from an older one, or into
@@ -145,17 +151,24 @@ async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<String> {
     let runs = Store::open(folder_of("", spec, state).trim_end_matches('/'))?;
     let listed = runs.objects().list_with_delimiter(Some(runs.prefix())).await;
     let listed = listed.with_context(|| format!("cannot list {}", runs.url()))?;
-    let prefix = format!("{}-", spec.name);
     let mut names: Vec<String> =
         listed.common_prefixes.iter().filter_map(|run| Some(run.filename()?.to_owned())).collect();
-    names.retain(|name| name.starts_with(&prefix));
+    names.retain(|name| name.starts_with(stem(&spec.name)));
     names.sort();
     for name in names.iter().rev() {
-        if let Some(checkpoint) = CheckpointStore::new(&runs.child(name)).newest().await? {
+        let newest = CheckpointStore::new(&runs.child(name)).newest().await?;
+        // The name of another job may begin like this one's.
+        if let Some(checkpoint) = newest.filter(|c| c.manifest().specification["name"] == spec.name.as_str()) {
             return Ok(checkpoint.url());
         }
     }
     Err(none())
+}
+
+/// The text as a shell reads it back.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 impl RunArgs {
@@ -163,7 +176,7 @@ impl RunArgs {
     fn settings(&self) -> String {
         let mut text = String::new();
         if self.state != Path::new(STATE) {
-            text += &format!(" --state {}", self.state.display());
+            text += &format!(" --state {}", quoted(&self.state.display().to_string()));
         }
         if self.decode_threads != DECODE_THREADS {
             text += &format!(" --decode-threads {}", self.decode_threads);
@@ -178,6 +191,13 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_typed() {
+        for (text, typed) in [("a/b-1.yaml", "a/b-1.yaml"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
+            assert_eq!(quoted(text), typed);
+        }
+    }
 
     #[test]
     fn ids_are_new_and_fit_for_folders() {

@@ -56,7 +56,7 @@ impl Bars {
         let widest = spec.modalities.iter().map(|m| m.name.as_str().len()).max().unwrap_or(0);
         let modalities = spec.modalities.iter().map(|m| {
             let bar = all.add(ProgressBar::no_length());
-            bar.set_style(style("  {prefix} [{bar:24}] {pos:>6} turns  {msg}"));
+            bar.set_style(style("  {prefix} [{bar:24}] {pos:>6} turns  {msg}  {eta} to go"));
             bar.set_prefix(format!("{:widest$}", m.name.as_str()));
             (m.name.clone(), Modality { bar, smooth: None, epoch: Sum::default() })
         });
@@ -97,8 +97,13 @@ impl Bars {
                         samples.train, samples.validation, samples.test
                     ))?;
                 }
-                let share = turns / (spec.modalities.len() as u64).max(1);
-                self.modalities.values().for_each(|modality| modality.bar.set_length(share));
+                for (name, start) in modalities {
+                    if let Some(modality) = self.modalities.get(name) {
+                        modality.bar.set_length(start.turns);
+                        modality.bar.set_position(start.turns_done);
+                        modality.bar.reset_eta();
+                    }
+                }
                 Ok(())
             }
             JobEvent::Step(step) => self.step(step),

@@ -57,7 +57,8 @@ impl Job {
         let samples = self.machine.samples();
         let modalities = self.members.values().filter_map(|member| {
             let samples = *samples.get(&member.modality)?;
-            Some((member.modality.clone(), ModalityStart { samples, parameters: member.parameters }))
+            let (turns_done, turns) = self.machine.turns_of(&member.modality);
+            Some((member.modality.clone(), ModalityStart { samples, parameters: member.parameters, turns_done, turns }))
         });
         self.emit(&JobEvent::Started {
             job: self.id.clone(),

@@ -35,7 +35,8 @@ impl TurnMachine {
         let is_new = self.resumed_at != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
-        let evaluate = if complete { trained } else { !stopping && self.is_due(self.spec.evaluation.every) };
+        // Also when stopping: a job that goes on later must not have skipped what would have chosen its best checkpoint.
+        let evaluate = if complete { trained } else { self.is_due(self.spec.evaluation.every) };
         if evaluate && self.has(Split::Validation) {
             duties.push_back(self.evaluation(Split::Validation));
         }

@@ -213,6 +213,16 @@ impl TurnMachine {
         self.position.turn_in_epoch == self.position.plan.turns()
     }
 
+    /// Turns that a modality has had, and those it has in the whole job, as far as they are known.
+    #[must_use]
+    pub fn turns_of(&self, modality: &ModalityName) -> (u64, u64) {
+        let steps = self.position.steps_done.get(modality).copied().unwrap_or(0);
+        let cycle = &self.position.plan.cycle;
+        let per_cycle = cycle.iter().filter(|name| *name == modality).count() as u64;
+        let planned = self.turns_planned().saturating_mul(per_cycle) / (cycle.len() as u64).max(1);
+        (steps / u64::from(self.spec.schedule.turn_batches), planned)
+    }
+
     /// Turns of the whole job, as far as they are known: epochs of a changing layout count as the one under way.
     #[must_use]
     pub fn turns_planned(&self) -> u64 {

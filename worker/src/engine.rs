@@ -4,6 +4,7 @@
 //! The order of work is what lets all modalities compute at once: a contribution is sent before the encoder's backward
 //! pass, and the next forward pass runs before the next grant is there.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -99,19 +100,39 @@ impl Engine {
         self.answers.blocking_send(answer.into()).map_err(|_| Disconnected)
     }
 
-    /// Carries out one command. What goes wrong in a job is told to the coordinator and ends the worker's part in the job.
+    /// Carries out one command, then computes ahead. What goes wrong, a panic too, is told to the coordinator and ends the
+    /// worker's part in the job.
     fn take(&mut self, runtime: &tokio::runtime::Handle, command: Command) -> Result<(), Disconnected> {
-        let (job, term) = named_job(&command);
-        match self.carry_out(runtime, command) {
+        let under = match &command {
+            Command::Assign(assign) => Some((assign.job.clone(), assign.term)),
+            _ => self.assigned(),
+        };
+        match guarded(|| self.carry_out(runtime, command)) {
             Ok(answers) => answers.into_iter().try_for_each(|answer| self.answer(answer))?,
-            Err(error) => {
-                let reason = format!("{error:#}");
-                warn!(%job, reason, "cannot go on with the job");
-                self.drop_assignment();
-                self.answer(Answer::Failed(v1::Failed { job, term, reason }))?;
-            }
+            Err(error) => return self.fail(under, &error),
         }
-        self.compute_ahead()
+        // The next forward pass needs this modality's encoder only, so it does not wait for the head.
+        match guarded(|| self.assignment.as_mut().map_or(Ok(()), |at| at.trainer.compute_ahead())) {
+            Ok(()) => Ok(()),
+            Err(error) => self.fail(self.assigned(), &error),
+        }
+    }
+
+    /// The job and term that failures are told under.
+    fn assigned(&self) -> Option<(String, u64)> {
+        self.assignment.as_ref().map(|at| (at.job.to_string(), at.term.0))
+    }
+
+    /// Drops the job. Without one there is nobody whom it concerns.
+    fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) -> Result<(), Disconnected> {
+        let reason = format!("{error:#}");
+        self.drop_assignment();
+        let Some((job, term)) = under else {
+            warn!(reason, "a message that belongs to no job");
+            return Ok(());
+        };
+        warn!(job, reason, "cannot go on with the job");
+        self.answer(Answer::Failed(v1::Failed { job, term, reason }))
     }
 
     fn carry_out(&mut self, runtime: &tokio::runtime::Handle, command: Command) -> anyhow::Result<Vec<Answer>> {
@@ -121,15 +142,32 @@ impl Engine {
             Command::Evaluate(evaluate) => self.evaluate(&evaluate),
             Command::NextLogits(next) => self.next_logits(&next),
             Command::SavePart(save) => self.save(runtime, &save),
-            Command::Release(release) => {
-                info!(job = release.job, reason = release.reason, "released");
-                self.drop_assignment();
-                Ok(vec![Answer::Released(v1::Released { job: release.job })])
-            }
-            Command::Rejected(rejected) => {
-                bail!("the coordinator refused this worker's message: {}", rejected.message)
-            }
+            Command::Release(release) => Ok(vec![self.release(release)]),
+            Command::Rejected(rejected) => self.rejected(&rejected),
             Command::Registered(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn release(&mut self, release: v1::Release) -> Answer {
+        info!(job = release.job, reason = release.reason, "released");
+        if self.assignment.as_ref().is_some_and(|at| at.job.as_str() == release.job) {
+            self.drop_assignment();
+        }
+        Answer::Released(v1::Released { job: release.job })
+    }
+
+    /// The job at hand cannot go on without what was refused.
+    fn rejected(&self, rejected: &v1::Rejected) -> anyhow::Result<Vec<Answer>> {
+        let Some(at) = &self.assignment else {
+            warn!(message = rejected.message, "a message was refused, but there is no job");
+            return Ok(Vec::new());
+        };
+        match &rejected.turn {
+            Some(turn) if !at.is(&turn.job, turn.term) => {
+                warn!(job = turn.job, message = rejected.message, "a message of another job was refused");
+                Ok(Vec::new())
+            }
+            _ => bail!("the coordinator refused this worker's message: {}", rejected.message),
         }
     }
 
@@ -143,6 +181,7 @@ impl Engine {
             data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::default() },
         };
         let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);
+        self.drop_assignment();
         self.status.set_job(Some(job.clone()));
         let mut trainer = runtime.block_on(Trainer::open(&spec, &modality, options))?;
         if let Some(url) = &assign.restore {
@@ -166,10 +205,11 @@ impl Engine {
     /// Z, D, G, h̄ go out at once; then the encoder learns from dH.
     fn grant(&mut self, message: &v1::Grant) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
-        let grant = Grant::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
-        if !at.is(&grant.turn.job, grant.turn.term) {
+        // Before decoding: the head of another job may have another shape.
+        if message.turn.as_ref().is_some_and(|turn| !at.is(&turn.job, turn.term)) {
             return Ok(Vec::new());
         }
+        let grant = Grant::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
         let head = Head::new(grant.weight, grant.bias)?;
         let step = at.trainer.local_step(&head)?;
         let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, &step.contribution));
@@ -182,17 +222,15 @@ impl Engine {
     }
 
     fn evaluate(&mut self, message: &v1::Evaluate) -> anyhow::Result<Vec<Answer>> {
-        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let Some(at) = self.at(&message.job, message.term) else { return Ok(Vec::new()) };
         let evaluate = Evaluate::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
-        if at.is(&evaluate.job, evaluate.term) {
-            let head = Head::new(evaluate.weight, evaluate.bias)?;
-            at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, head, at.chunk);
-        }
+        let head = Head::new(evaluate.weight, evaluate.bias)?;
+        at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, head, at.chunk);
         Ok(Vec::new())
     }
 
     fn next_logits(&mut self, next: &v1::NextLogits) -> anyhow::Result<Vec<Answer>> {
-        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let Some(at) = self.at(&next.job, next.term) else { return Ok(Vec::new()) };
         let chunk = at.trainer.next_logits(EvaluationId(next.evaluation))?;
         let rows: usize = chunk.labels.len();
         debug!(rows, last = chunk.last, "logits");
@@ -210,7 +248,7 @@ impl Engine {
     }
 
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: &v1::SavePart) -> anyhow::Result<Vec<Answer>> {
-        let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
+        let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let files = at.trainer.parts()?;
         let written = runtime
             .block_on(checkpoint::save(&save.checkpoint, files))
@@ -219,13 +257,9 @@ impl Engine {
         Ok(vec![Answer::PartSaved(saved.into())])
     }
 
-    /// The next forward pass needs this modality's encoder only, so it does not wait for the head.
-    fn compute_ahead(&mut self) -> Result<(), Disconnected> {
-        let Some(at) = self.assignment.as_mut() else { return Ok(()) };
-        let Err(error) = at.trainer.compute_ahead() else { return Ok(()) };
-        let failed = v1::Failed { job: at.job.to_string(), term: at.term.0, reason: format!("{error:#}") };
-        self.drop_assignment();
-        self.answer(Answer::Failed(failed))
+    /// The job at hand, if it is the one that a message is about.
+    fn at(&mut self, job: &str, term: u64) -> Option<&mut Assignment> {
+        self.assignment.as_mut().filter(|at| at.is(job, term))
     }
 
     fn drop_assignment(&mut self) {
@@ -237,20 +271,19 @@ impl Engine {
 
 impl Assignment {
     /// Whether a message is about this job, in this term; others are late and say nothing any more.
-    fn is(&self, job: &JobId, term: Term) -> bool {
-        self.job == *job && self.term == term
+    fn is(&self, job: &str, term: u64) -> bool {
+        self.job.as_str() == job && self.term.0 == term
     }
 }
 
-/// The job and term that a failure is to be reported under.
-fn named_job(command: &Command) -> (String, u64) {
-    match command {
-        Command::Assign(m) => (m.job.clone(), m.term),
-        Command::Grant(m) => m.turn.as_ref().map(|turn| (turn.job.clone(), turn.term)).unwrap_or_default(),
-        Command::Evaluate(m) => (m.job.clone(), m.term),
-        Command::NextLogits(m) => (m.job.clone(), m.term),
-        Command::SavePart(m) => (m.job.clone(), m.term),
-        Command::Rejected(m) => m.turn.as_ref().map(|turn| (turn.job.clone(), turn.term)).unwrap_or_default(),
-        Command::Registered(_) | Command::Release(_) => Default::default(),
-    }
+/// Makes a panic an error: the process goes on, without the job whose state it may have left half changed.
+fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let message =
+            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        bail!("the worker panicked: {}", message.unwrap_or("it does not say why"))
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{EvaluationId, Split};
 use antiphon_core::linalg::Matrix;
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::{Model, Trainer};
 use crate::data::{Dataset, PrefetchOptions, Prefetcher};
@@ -55,7 +55,7 @@ impl Pass {
     /// The next chunk; an empty last one when there is nothing left.
     ///
     /// # Errors
-    /// A sample that cannot be decoded, or a failure of the device.
+    /// A sample that cannot be decoded, logits that are not finite, or a failure of the device.
     pub fn next_chunk(&mut self, model: &Model) -> anyhow::Result<Chunk> {
         let Some(batches) = self.batches.as_mut().filter(|_| self.left > 0) else {
             return Ok(Chunk { ids: Vec::new(), labels: Vec::new(), logits: None, last: true });
@@ -63,8 +63,20 @@ impl Pass {
         let batch = batches.next().context("the split ended before its last sample")??;
         self.left -= 1;
         let features = model.encoder.forward(&batch.input, &Mode::Evaluate)?.matrix()?;
-        let logits = Some(self.head.logits(&features));
-        Ok(Chunk { ids: batch.ids, labels: batch.labels, logits, last: self.left == 0 })
+        let logits = self.head.logits(&features);
+        check_finite(&logits, &batch.ids).with_context(|| format!("evaluation {}", self.evaluation))?;
+        Ok(Chunk { ids: batch.ids, labels: batch.labels, logits: Some(logits), last: self.left == 0 })
+    }
+}
+
+/// Whether the logits of every sample can be compared; `ids` has one for each row.
+fn check_finite(logits: &Matrix<f32>, ids: &[String]) -> anyhow::Result<()> {
+    match logits.iter_rows().position(|row| row.iter().any(|logit| !logit.is_finite())) {
+        None => Ok(()),
+        Some(at) => {
+            let id = ids.get(at).map_or("", String::as_str);
+            bail!("the logits of sample `{id}` are not finite; training has diverged: lower the learning rates")
+        }
     }
 }
 
@@ -91,5 +103,21 @@ impl Trainer {
             self.evaluation = None;
         }
         Ok(chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_whose_logits_are_not_finite_is_named() {
+        let ids = ["a".to_owned(), "b".to_owned()];
+        for (value, good) in [(1.0, true), (f32::NAN, false), (f32::NEG_INFINITY, false)] {
+            let logits = Matrix::from_vec(2, 2, vec![0.0, 1.0, 2.0, value]).expect("2 × 2");
+            let message = check_finite(&logits, &ids).err().map(|error| error.to_string());
+            assert_eq!(message.is_none(), good);
+            assert!(message.is_none_or(|message| message.contains("`b`")));
+        }
     }
 }

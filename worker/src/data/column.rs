@@ -76,8 +76,13 @@ impl Column {
         };
         let nulls = array.logical_nulls();
         let present = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-        let keys = dictionary.normalized_keys().into_iter().enumerate();
-        let keys = keys.map(|(row, key)| present(row).then_some(key)).collect();
+        let keys = if dictionary.values().is_empty() {
+            // Of rows that are all null, which arrow's `normalized_keys` panics at.
+            vec![None; array.len()]
+        } else {
+            let keys = dictionary.normalized_keys().into_iter().enumerate();
+            keys.map(|(row, key)| present(row).then_some(key)).collect()
+        };
         Self { values: Arc::clone(dictionary.values()), keys: Some(keys) }
     }
 
@@ -218,4 +223,23 @@ fn number(items: &ArrayRef, i: usize) -> Result<f32, SampleError> {
         return Ok(value);
     }
     Err(SampleError::new(format!("the feature at position {i} is {value}, not a finite number"), REMEDY))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::DictionaryArray;
+
+    use super::*;
+
+    #[test]
+    fn a_dictionary_is_looked_up_and_one_without_values_is_all_null() {
+        let read = |rows: &[Option<&str>]| {
+            let array: ArrayRef = Arc::new(rows.iter().copied().collect::<DictionaryArray<Int32Type>>());
+            let column = Column::new(&array);
+            (0..rows.len()).map(|row| column.text(row).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&[None, None, None]), [None, None, None]);
+        let words = [Some("b"), None, Some("a"), Some("b")];
+        assert_eq!(read(&words), words.map(|word| word.map(str::to_owned)));
+    }
 }

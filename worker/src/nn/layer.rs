@@ -138,7 +138,8 @@ impl BatchNorm {
         Ok(Self { name: name.to_owned(), scale, shift, running_mean, running_variance })
     }
 
-    /// Normalises (B, C, H, W), activates and pools over P × P windows.
+    /// Normalises (B, C, H, W), activates and pools over P × P windows. Training normalises by the batch's own statistics,
+    /// by the running ones where those would be of a single number per channel (B = H = W = 1).
     pub(crate) fn forward<const P: usize>(
         &self,
         pass: &mut Pass<'_>,
@@ -150,7 +151,12 @@ impl BatchNorm {
             return norm_relu_pool::<P>(input, affine, (&self.running(), Origin::Running), activation);
         }
         let statistics = ChannelStatistics::of(input)?;
-        let out = norm_relu_pool::<P>(input, affine, (&statistics, Origin::Batch), activation);
+        let out = if statistics.count < 2 {
+            // One number less its own mean says nothing, whatever the input is.
+            norm_relu_pool::<P>(input, affine, (&self.running(), Origin::Running), activation)
+        } else {
+            norm_relu_pool::<P>(input, affine, (&statistics, Origin::Batch), activation)
+        };
         pass.statistics.push(statistics);
         out
     }
@@ -160,9 +166,13 @@ impl BatchNorm {
         ChannelStatistics { mean: wide(&self.running_mean), variance: wide(&self.running_variance), count: 0 }
     }
 
-    /// `running ← (1 − 0.1) running + 0.1 batch`, the variance with n − 1 in its denominator.
+    /// `running ← (1 − 0.1) running + 0.1 batch`, the variance with n − 1 in its denominator; nothing of a single number,
+    /// which has no variance.
     pub(crate) fn absorb(&mut self, batch: &ChannelStatistics) {
-        let unbiased = batch.count as f64 / (batch.count as f64 - 1.0).max(1.0);
+        if batch.count < 2 {
+            return;
+        }
+        let unbiased = batch.count as f64 / (batch.count as f64 - 1.0);
         let blend = |old: &mut f32, new: f64| *old = (f64::from(*old) * (1.0 - MOMENTUM) + new * MOMENTUM) as f32;
         self.running_mean.iter_mut().zip(&batch.mean).for_each(|(old, new)| blend(old, *new));
         self.running_variance.iter_mut().zip(&batch.variance).for_each(|(old, new)| blend(old, new * unbiased));
@@ -184,5 +194,36 @@ impl BatchNorm {
         self.running_mean = mean.unwrap_or(std::mem::take(&mut self.running_mean));
         self.running_variance = variance.unwrap_or(std::mem::take(&mut self.running_variance));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn one_number_per_channel_is_normalised_by_the_running_statistics_and_leaves_them_alone() {
+        let modality = ModalityName::try_from("m").expect("a name");
+        let mut made = Parameters::new(1, &modality, DType::F32, &Device::Cpu);
+        let mut norm = BatchNorm::new(&mut made, "norm", 2, 1.0).expect("made");
+        let mode = Mode::Train(DropoutKey { seed: 1, modality: modality.clone(), step: 0, shard: MicroShard::WHOLE });
+        let train = |norm: &mut BatchNorm, values: &[f32]| {
+            let input = Tensor::from_slice(values, (values.len() / 2, 2, 1, 1), &Device::Cpu).expect("as many");
+            let mut pass = Pass::new(&mode);
+            let out = norm.forward::<1>(&mut pass, &input, Activation::Identity).expect("it fits");
+            pass.into_statistics().iter().for_each(|batch| norm.absorb(batch));
+            out.flatten_all().and_then(|out| out.to_vec1::<f32>()).expect("numbers")
+        };
+        train(&mut norm, &[1.0, 2.0, 5.0, -2.0]);
+        let before = norm.running();
+        assert_ne!((before.mean[0], before.variance[0]), (0.0, 1.0), "two samples were not absorbed");
+        let out = train(&mut norm, &[3.0, -4.0]);
+        for (channel, value) in [3.0, -4.0].into_iter().enumerate() {
+            let expected = (value - before.mean[channel]) / (before.variance[channel] + 1e-5).sqrt();
+            assert!((f64::from(out[channel]) - expected).abs() < 1e-5, "{} for {expected}", out[channel]);
+        }
+        assert_eq!(norm.running(), before);
     }
 }

@@ -99,24 +99,6 @@ impl Column {
     }
 }
 
-/// The name of a kind in job files and on the command line.
-#[must_use]
-pub fn kind_name(kind: SynthKind) -> &'static str {
-    match kind {
-        SynthKind::SpokenDigits => "spoken-digits",
-        SynthKind::Features => "features",
-    }
-}
-
-/// The names of a kind's columns, in the order in which files hold them.
-#[must_use]
-pub fn column_names(kind: SynthKind) -> &'static [&'static str] {
-    match kind {
-        SynthKind::SpokenDigits => &["image", "audio", "text"],
-        SynthKind::Features => &["a", "b"],
-    }
-}
-
 fn column_kind(kind: SynthKind, position: usize) -> ColumnKind {
     match (kind, position) {
         (SynthKind::SpokenDigits, 0) => ColumnKind::Image,
@@ -141,13 +123,13 @@ impl Generator {
     /// # Errors
     /// When `missing` is not in 0 ..= (columns − 1) / columns, or the training split would be empty.
     pub fn new(kind: SynthKind, seed: u64, samples: SynthSamples, missing: f64) -> Result<Self, SynthError> {
-        let columns = column_names(kind).len();
+        let columns = kind.columns().len();
         let most = (columns - 1) as f64 / columns as f64;
         if !(0.0..=most).contains(&missing) {
-            return Err(SynthError::MissingShare { kind: kind_name(kind), missing, columns, most });
+            return Err(SynthError::MissingShare { kind: kind.name(), missing, columns, most });
         }
         if samples.train == 0 {
-            return Err(SynthError::NoTrainingSamples { kind: kind_name(kind) });
+            return Err(SynthError::NoTrainingSamples { kind: kind.name() });
         }
         Ok(Self { kind, seed, samples, missing })
     }
@@ -178,7 +160,7 @@ impl Generator {
     #[must_use]
     pub fn columns(&self) -> Vec<Column> {
         let kind = self.kind;
-        let names = column_names(kind).iter().enumerate();
+        let names = kind.columns().iter().enumerate();
         names.map(|(position, name)| Column { position, name, kind: column_kind(kind, position) }).collect()
     }
 
@@ -188,9 +170,9 @@ impl Generator {
     /// When the data set has no such column.
     pub fn column(&self, name: &str) -> Result<Column, SynthError> {
         self.columns().into_iter().find(|column| column.name == name).ok_or_else(|| SynthError::UnknownColumn {
-            kind: kind_name(self.kind),
+            kind: self.kind.name(),
             column: name.to_owned(),
-            known: column_names(self.kind),
+            known: self.kind.columns(),
         })
     }
 
@@ -204,7 +186,7 @@ impl Generator {
     #[must_use]
     pub fn label(&self, split: Split, index: u64) -> u32 {
         let classes = u64::from(CLASSES);
-        let mut dice = self.dice(&["label", split_name(split)], index / classes);
+        let mut dice = self.dice(&["label", &split.to_string()], index / classes);
         let mut order: Vec<u32> = (0..CLASSES).collect();
         for last in (1..order.len()).rev() {
             order.swap(last, dice.below(last + 1));
@@ -218,8 +200,8 @@ impl Generator {
     /// probability missing · n / (n − 1) for n columns, so that each lacks the share `missing` of its values.
     #[must_use]
     pub fn has(&self, split: Split, index: u64, column: Column) -> bool {
-        let columns = column_names(self.kind).len();
-        let mut dice = self.dice(&["missing", split_name(split)], index);
+        let columns = self.kind.columns().len();
+        let mut dice = self.dice(&["missing", &split.to_string()], index);
         let kept = dice.below(columns);
         let share = self.missing * columns as f64 / (columns - 1) as f64;
         let lacking: Vec<bool> = (0..columns).map(|_| dice.chance(share)).collect();
@@ -236,7 +218,7 @@ impl Generator {
 
     fn value(&self, split: Split, index: u64, label: u32, column: Column) -> RawValue {
         let digit = label as usize;
-        let split = split_name(split);
+        let split = &split.to_string();
         let mut dice = self.dice(&["value", column.name, split], index);
         match column.kind {
             ColumnKind::Image => {
@@ -258,18 +240,10 @@ impl Generator {
 
     /// The stream that belongs to `path` and `number` in this data set.
     fn dice(&self, path: &[&str], number: u64) -> Dice {
-        let mut components = vec!["synth".into(), kind_name(self.kind).into()];
+        let mut components = vec!["synth".into(), self.kind.name().into()];
         components.extend(path.iter().map(|&name| rng::Component::from(name)));
         components.push(number.into());
         Dice::new(rng::stream(self.seed, &components))
-    }
-}
-
-fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Validation => "validation",
-        Split::Test => "test",
     }
 }
 

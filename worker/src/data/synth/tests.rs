@@ -137,7 +137,7 @@ fn job(kind: SynthKind) -> JobSpec {
     let text = format!(
         "name: t\ndata: {{source: synth, kind: {}, samples: {{train: 60, validation: 20, test: 30}}, missing: 20%}}\n\
          modalities: [{modalities}]\nlabels: 10\nschedule: {{epochs: 1}}\n",
-        kind_name(kind)
+        kind.name()
     );
     parse(&text, "test", &[], &|_| None).expect("a job")
 }

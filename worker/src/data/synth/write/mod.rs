@@ -21,7 +21,7 @@ use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::{Generator, split_name};
+use super::Generator;
 
 /// Rows made at once.
 const ROWS: u64 = 256;
@@ -158,7 +158,7 @@ fn is_ours(name: &str) -> bool {
     let number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some(stem) = name.strip_suffix(".parquet") else { return false };
     let splits = [Split::Train, Split::Validation, Split::Test];
-    splits.into_iter().filter_map(|split| stem.strip_prefix(split_name(split))).any(|rest| {
+    splits.into_iter().filter_map(|split| stem.strip_prefix(&split.to_string())).any(|rest| {
         let shard = rest.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
         rest.is_empty() || shard.is_some_and(|(shard, shards)| number(shard) && number(shards))
     })

@@ -122,6 +122,8 @@ async fn labels_and_ids() {
     case.labels.classes = antiphon_core::spec::Classes::Names(vec!["cat".to_owned(), "dog".to_owned()]);
     case.golden("label-unknown").await;
     with("id", ids(["a", "b", "a"])).golden("duplicate-id").await;
+    with("id", ids(["a", "b", &"c".repeat(1025)])).golden("id-too-long").await;
+    with("id", ids(["a", "b", &"c".repeat(1024)])).run().await.expect("an id of the greatest length");
     with("id", Arc::new(arrow_array::StringArray::from(vec![Some("a"), None, Some("c")]))).golden("id-null").await;
 }
 

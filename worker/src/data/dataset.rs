@@ -194,7 +194,7 @@ impl Dataset {
     /// Adds the place to what is wrong with sample `i`.
     #[must_use]
     pub fn sample_error(&self, i: u32, error: SampleError) -> DataError {
-        DataError::Sample { place: self.place(i), column: self.column.clone(), error }
+        DataError::Sample { place: Box::new(self.place(i)), column: self.column.clone(), error }
     }
 }
 
@@ -281,7 +281,7 @@ impl Gatherer {
     /// An error of a row of the file that was begun last.
     pub(super) fn sample_error(&self, row: u64, id: &str, error: SampleError) -> DataError {
         let place = Place { id: Some(id.to_owned()), ..self.row_place(self.files.len() as u32 - 1, row) };
-        DataError::Sample { place, column: self.column.clone(), error }
+        DataError::Sample { place: Box::new(place), column: self.column.clone(), error }
     }
 
     fn row_place(&self, file: u32, row: u64) -> Place {
@@ -296,8 +296,8 @@ impl Gatherer {
             None => Ok(()),
             Some(first) => Err(DataError::DuplicateId {
                 split: self.split,
-                place: Place { id: Some(id.to_owned()), ..self.row_place(here.0, row) },
-                first: self.row_place(first.0, first.1),
+                place: Box::new(Place { id: Some(id.to_owned()), ..self.row_place(here.0, row) }),
+                first: Box::new(self.row_place(first.0, first.1)),
             }),
         }
     }

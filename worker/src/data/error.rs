@@ -118,7 +118,7 @@ pub enum DataError {
     #[error("{place}, column `{column}`: {error}")]
     Sample {
         /// The sample.
-        place: Place,
+        place: Box<Place>,
         /// The column.
         column: String,
         /// What is wrong with the value.
@@ -133,9 +133,9 @@ pub enum DataError {
         /// The split.
         split: Split,
         /// The second sample with this id.
-        place: Place,
+        place: Box<Place>,
         /// The first.
-        first: Place,
+        first: Box<Place>,
     },
     /// A split without samples.
     #[error("the {split} split of column `{column}` is empty: {reason}")]

@@ -1,17 +1,25 @@
-//! Opening a split: from the job's `data` to a [`Dataset`].
+//! Opening a split: from the job's `data` to a [`Dataset`]. Rows come in their order, files that they name by `path` are read
+//! a few ahead.
 
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{DataSpec, InputSpec, ModalitySpec, ValidationSource};
+use antiphon_proto::evaluation::ID_LIMIT;
+use arrow_array::RecordBatch;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use super::column::{Cell, Column, ColumnKind};
 use super::dataset::{Dataset, Gatherer, OpenOptions};
 use super::error::{DataError, Place, SampleError};
 use super::label::{self, Labels};
-use super::row::RawRow;
+use super::row::{RawRow, RawValue};
 use super::shard::Shard;
-use super::source;
-use super::synth::{Generator, kind_name};
+use super::source::{self, Source};
+use super::synth::Generator;
+
+/// Files named by `path` that are read at once.
+const FILES_AT_ONCE: usize = 16;
 
 /// Which rows of the files belong to the split.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +65,7 @@ pub(super) async fn open(
             let generator = Generator::new(*kind, *seed, *samples, *missing)?;
             let column = generator.column(column)?;
             let mut gatherer = Gatherer::new(column.name(), split, options);
-            gatherer.begin_file(&format!("synth {}", kind_name(*kind)));
+            gatherer.begin_file(&format!("synth {}", kind.name()));
             for index in 0..generator.len(split) {
                 let mut row = generator.row(split, index, column);
                 row.label = labels.of_generated(row.label);
@@ -174,57 +182,102 @@ impl Reading<'_> {
         let label = self.labels.column_of(shard);
         let columns: Vec<&str> = [self.column].into_iter().chain(label).chain(self.id).collect();
         let mut rows = shard.read(&columns)?;
-        let mut row = 0;
+        let mut first = 0;
         while let Some(batch) = rows.next().await? {
-            let column = |name: &str| batch.column_by_name(name).map(Column::new);
-            let Some(values) = column(self.column) else { return Ok(()) };
-            let classes = label.and_then(column);
-            let ids = self.id.and_then(column);
-            for i in 0..batch.num_rows() {
-                let id = match &ids {
-                    None => format!("{number:012}"),
-                    Some(ids) => ids.text_or_integer(i).ok_or_else(|| null_id(file, row, self.id))?,
-                };
-                if self.share.takes(self.seed, &id) {
-                    let sample = self.row(shard, (&values, classes.as_ref()), i, id, row).await?;
-                    gatherer.push(row, sample)?;
-                }
-                row += 1;
-                *number += 1;
-            }
+            self.gather_batch(shard, &batch, (first, *number), gatherer).await?;
+            first += batch.num_rows() as u64;
+            *number += batch.num_rows() as u64;
         }
         Ok(())
     }
 
-    async fn row(
+    /// Rows from row `first` of the file and `number` of all files on.
+    async fn gather_batch(
         &self,
         shard: &Shard,
+        batch: &RecordBatch,
+        (first, number): (u64, u64),
+        gatherer: &mut Gatherer,
+    ) -> Result<(), DataError> {
+        let column = |name: &str| batch.column_by_name(name).map(Column::new);
+        let Some(values) = column(self.column) else { return Ok(()) };
+        let classes = self.labels.column_of(shard).and_then(column);
+        let ids = self.id.and_then(column);
+        let file = shard.source().url();
+        let rows = (0..batch.num_rows()).map(|i| {
+            let row = first + i as u64;
+            let id = match &ids {
+                None => format!("{:012}", number + i as u64),
+                Some(ids) => checked_id(ids.text_or_integer(i)).map_err(|error| self.id_error(file, row, error))?,
+            };
+            let taken = self.share.takes(self.seed, &id);
+            taken.then(|| self.row(shard.source(), (&values, classes.as_ref()), i, id, row)).transpose()
+        });
+        // Whatever is wrong is told in the order of the rows, also by files that are read ahead.
+        let mut samples = stream::iter(rows.filter_map(Result::transpose)).map(completed).buffered(FILES_AT_ONCE);
+        while let Some(sample) = samples.next().await {
+            let (row, sample, failed) = sample?;
+            if let Some(error) = failed {
+                return Err(gatherer.sample_error(row, &sample.id, error));
+            }
+            gatherer.push(row, sample)?;
+        }
+        Ok(())
+    }
+
+    /// A row with its value, unless that is in a file of its own.
+    fn row(
+        &self,
+        source: &Source,
         (values, classes): (&Column, Option<&Column>),
         i: usize,
         id: String,
         row: u64,
-    ) -> Result<RawRow, DataError> {
+    ) -> Result<Unread, DataError> {
         let at = |column: &str, error| {
-            let place = Place { file: shard.source().url().to_owned(), row: Some(row), id: Some(id.clone()) };
-            DataError::Sample { place, column: column.to_owned(), error }
+            let place = Place { file: source.url().to_owned(), row: Some(row), id: Some(id.clone()) };
+            DataError::Sample { place: Box::new(place), column: column.to_owned(), error }
         };
         let label = self.labels.of_row(classes, i).map_err(|error| at(self.labels.column(), error))?;
-        let value = match values.cell(i).map_err(|error| at(self.column, error))? {
-            Cell::Absent => None,
-            Cell::Value(value) => Some(value),
-            Cell::Beside(name) => {
-                let bytes = shard.source().read_beside(&name).await.map_err(|error| {
-                    let what = format!("its `path` is `{name}`, which cannot be read: {error}");
-                    at(
-                        self.column,
-                        SampleError::new(what, "put the file beside the Parquet file, or its bytes into `bytes`"),
-                    )
-                })?;
-                Some(super::row::RawValue::Bytes(bytes))
-            }
+        let (value, beside) = match values.cell(i).map_err(|error| at(self.column, error))? {
+            Cell::Absent => (None, None),
+            Cell::Value(value) => (Some(value), None),
+            Cell::Beside(name) => (None, Some((source.clone(), name))),
         };
-        Ok(RawRow { id, label, value })
+        Ok(Unread { row, sample: RawRow { id, label, value }, beside })
     }
+
+    fn id_error(&self, file: &str, row: u64, error: SampleError) -> DataError {
+        let place = Place { file: file.to_owned(), row: Some(row), id: None };
+        DataError::Sample { place: Box::new(place), column: self.id.unwrap_or_default().to_owned(), error }
+    }
+}
+
+/// A row whose value may have to be read yet.
+struct Unread {
+    /// Within the file.
+    row: u64,
+    sample: RawRow,
+    /// The Parquet file, and the name of the file beside it that holds the value.
+    beside: Option<(Source, String)>,
+}
+
+/// A row's number and the row, with what is wrong with the file that it names.
+async fn completed(unread: Result<Unread, DataError>) -> Result<(u64, RawRow, Option<SampleError>), DataError> {
+    let Unread { row, mut sample, beside } = unread?;
+    let Some((source, name)) = beside else { return Ok((row, sample, None)) };
+    let read: Result<Bytes, DataError> = source.read_beside(&name).await;
+    let failed = match read {
+        Ok(bytes) => {
+            sample.value = Some(RawValue::Bytes(bytes));
+            None
+        }
+        Err(error) => Some(SampleError::new(
+            format!("its `path` is `{name}`, which cannot be read: {error}"),
+            "put the file beside the Parquet file, or its bytes into `bytes`",
+        )),
+    };
+    Ok((row, sample, failed))
 }
 
 fn wanted(input: &InputSpec) -> (&'static str, &'static [ColumnKind]) {
@@ -240,13 +293,19 @@ fn wanted(input: &InputSpec) -> (&'static str, &'static [ColumnKind]) {
     }
 }
 
-fn null_id(file: &str, row: u64, column: Option<&str>) -> DataError {
-    DataError::Sample {
-        place: Place { file: file.to_owned(), row: Some(row), id: None },
-        column: column.unwrap_or_default().to_owned(),
-        error: SampleError::new(
+/// An id that can pair samples, and that the coordinator takes.
+fn checked_id(id: Option<String>) -> Result<String, SampleError> {
+    let Some(id) = id else {
+        return Err(SampleError::new(
             "the id is null",
             "give every row an id, or leave `data: {id: …}` out to number the rows",
-        ),
+        ));
+    };
+    if id.len() <= ID_LIMIT {
+        return Ok(id);
     }
+    Err(SampleError::new(
+        format!("the id is {} bytes long, more than the {ID_LIMIT} that an id may have", id.len()),
+        "give it a shorter one, the same in every modality, or leave `data: {id: …}` out to number the rows",
+    ))
 }

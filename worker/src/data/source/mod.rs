@@ -15,15 +15,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_store::storage::innermost;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::error::DataError;
 use store::Location;
 
-/// How long one request may take, its retries included.
+/// How long one request may take, its retries included. None asks for more than [`PIECE`], so that it bounds silence rather
+/// than the size of what is read.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of one request at most.
+const PIECE: u64 = 4 << 20;
+/// Pieces of one range that are asked for at once.
+const PIECES_AT_ONCE: usize = 2;
+/// Ranges no further apart than this are fetched as one.
+const GAP: u64 = 1 << 20;
 
 /// A file that was found.
 #[derive(Debug, Clone)]
@@ -86,10 +94,7 @@ impl Source {
     /// # Errors
     /// When the store does not answer within its bounds, or the file has changed.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, DataError> {
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        bounded(&self.url, self.store.get_range(&self.path, range)).await
+        read_pieces(&self.url, self.store.as_ref(), &self.path, range).await
     }
 
     /// Several ranges of bytes, in order; ranges near each other are fetched together.
@@ -97,7 +102,7 @@ impl Source {
     /// # Errors
     /// As [`Source::read`].
     pub async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, DataError> {
-        bounded(&self.url, self.store.get_ranges(&self.path, ranges)).await
+        object_store::coalesce_ranges(ranges, |range| self.read(range), GAP).await
     }
 
     /// A file that a row names relative to this file's folder. It must be below that folder.
@@ -116,8 +121,24 @@ impl Source {
             path = path.join(segment);
         }
         let url = format!("{}/{name}", self.url.rsplit_once('/').map_or("", |(folder, _)| folder));
-        bounded(&url, async { self.store.get(&path).await?.bytes().await }).await
+        let found = bounded(&url, self.store.head(&path)).await?;
+        read_pieces(&url, self.store.as_ref(), &path, 0..found.size).await
     }
+}
+
+/// Reads a range in pieces, so that a long one on a slow line takes its time.
+async fn read_pieces(url: &str, store: &dyn ObjectStore, path: &Path, range: Range<u64>) -> Result<Bytes, DataError> {
+    let pieces = range.clone().step_by(PIECE as usize).map(|start| start..range.end.min(start + PIECE));
+    let mut pieces =
+        stream::iter(pieces).map(|piece| bounded(url, store.get_range(path, piece))).buffered(PIECES_AT_ONCE);
+    if range.end.saturating_sub(range.start) <= PIECE {
+        return pieces.next().await.unwrap_or_else(|| Ok(Bytes::new()));
+    }
+    let mut whole = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        whole.extend_from_slice(&piece?);
+    }
+    Ok(whole.freeze())
 }
 
 trait Folder {

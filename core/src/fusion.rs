@@ -80,13 +80,19 @@ pub fn combine<T: Real>(weights: &[f64], logits: &[Option<&[T]>]) -> Vec<f64> {
     assert_eq!(weights.len(), logits.len(), "fusion weights are one per modality");
     let classes = logits.iter().flatten().map(|z| z.len()).next().unwrap_or(0);
     let mut fused = vec![0.0; classes];
+    combine_into(&mut fused, weights, logits);
+    fused
+}
+
+/// The same, written to `fused` (`C`).
+pub(crate) fn combine_into<T: Real>(fused: &mut [f64], weights: &[f64], logits: &[Option<&[T]>]) {
+    fused.fill(0.0);
     for (weight, z) in weights.iter().zip(logits).filter_map(|(w, z)| z.map(|z| (*w, z))) {
-        assert_eq!(z.len(), classes, "every modality has one logit per class");
+        assert_eq!(z.len(), fused.len(), "every modality has one logit per class");
         for (sum, z) in fused.iter_mut().zip(z) {
             *sum += weight * z.to_f64();
         }
     }
-    fused
 }
 
 /// The answer for one sample, from the logits (`C` each) of the modalities that it has, in the order of the job.

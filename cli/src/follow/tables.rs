@@ -48,7 +48,7 @@ pub fn evaluation_table(report: &EvaluationReport, headline: RuleName) -> String
             name.to_string(),
             percent(scores.accuracy),
             percent(scores.macro_f1),
-            percent(scores.ece),
+            scores.ece.map(percent).unwrap_or_default(),
             format!("{:.3}", modality.entropy),
             format!("{:.3}", modality.lambda),
             modality.samples.to_string(),
@@ -58,8 +58,8 @@ pub fn evaluation_table(report: &EvaluationReport, headline: RuleName) -> String
     for (rule, scores) in &report.fused {
         let mark = if *rule == headline { " *" } else { "" };
         let name = format!("fused, {}{mark}", format!("{rule:?}").to_lowercase());
-        let figures = [scores.accuracy, scores.macro_f1, scores.ece].map(percent);
-        let [accuracy, macro_f1, ece] = figures;
+        let [accuracy, macro_f1] = [scores.accuracy, scores.macro_f1].map(percent);
+        let ece = scores.ece.map(percent).unwrap_or_default();
         row(&mut text, [name, accuracy, macro_f1, ece, String::new(), String::new(), report.samples.to_string()]);
     }
     text

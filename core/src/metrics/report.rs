@@ -21,6 +21,9 @@ pub struct EvaluationReport {
     /// The weights behind `tuned`: found on this split if it is the validation split, else taken from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    /// Why no weights were sought on a validation split, if none were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_tuned: Option<String>,
 }
 
 /// A modality alone.
@@ -46,10 +49,11 @@ pub struct Scores {
     pub accuracy: f64,
     /// Mean over classes of F1 = 2 tp / (2 tp + fp + fn); classes that neither occur nor are answered are left out.
     pub macro_f1: f64,
-    /// Expected calibration error, 15 bins of equal width over the greatest probability.
-    pub ece: f64,
-    /// The cells of the confusion matrix that are not 0, by label and answer. Left out for the weights that are tuned on
-    /// this very split.
+    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for the weights that are tuned
+    /// on this very split: that takes a probability for each of the weights tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece: Option<f64>,
+    /// The cells of the confusion matrix that are not 0, by label and answer. Left out as `ece` is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<ConfusionCell>,
 }

@@ -7,12 +7,12 @@ use crate::linalg::{argmax, softmax};
 
 const BINS: usize = 15;
 
-/// Counts the answers of one way of answering.
+/// Counts answers by class: all that accuracy and F1 need.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tally {
+pub(super) struct Answers {
     classes: Vec<ClassCounts>,
-    bins: [Bin; BINS],
-    confusion: Option<BTreeMap<(u32, u32), u64>>,
+    samples: u64,
+    right: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -22,10 +22,56 @@ struct ClassCounts {
     right: u64,
 }
 
+impl Answers {
+    /// Counts nothing yet. Its memory does not grow.
+    pub(super) fn new(classes: usize) -> Self {
+        Self { classes: vec![ClassCounts::default(); classes], samples: 0, right: 0 }
+    }
+
+    /// Counts this answer to a sample with this label.
+    pub(super) fn push(&mut self, label: u32, answer: usize) {
+        let right = u64::from(answer == label as usize);
+        self.classes[label as usize].labels += 1;
+        self.classes[answer].answers += 1;
+        self.classes[answer].right += right;
+        self.samples += 1;
+        self.right += right;
+    }
+
+    pub(super) fn right(&self) -> u64 {
+        self.right
+    }
+
+    /// Accuracy and F1; there is nothing to tell of calibration.
+    pub(super) fn scores(&self) -> Scores {
+        Scores {
+            accuracy: share(self.right as f64, self.samples),
+            macro_f1: self.macro_f1(),
+            ece: None,
+            confusion: Vec::new(),
+        }
+    }
+
+    fn macro_f1(&self) -> f64 {
+        let seen = self.classes.iter().filter(|class| class.labels + class.answers > 0);
+        let (sum, classes) = seen.fold((0.0, 0), |(sum, classes), class| {
+            (sum + 2.0 * class.right as f64 / (class.labels + class.answers) as f64, classes + 1)
+        });
+        share(sum, classes)
+    }
+}
+
+/// Counts the answers of one way of answering, how sure they are, and what is taken for what.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tally {
+    answers: Answers,
+    bins: [Bin; BINS],
+    confusion: BTreeMap<(u32, u32), u64>,
+}
+
 /// The answers whose probability falls between two bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Bin {
-    samples: u64,
     right: u64,
     confidence: f64,
 }
@@ -33,12 +79,7 @@ struct Bin {
 impl Tally {
     /// Counts nothing yet.
     pub(super) fn new(classes: usize) -> Self {
-        Self { confusion: Some(BTreeMap::new()), ..Self::without_confusion(classes) }
-    }
-
-    /// The same without a confusion matrix: its memory does not grow at all.
-    pub(super) fn without_confusion(classes: usize) -> Self {
-        Self { classes: vec![ClassCounts::default(); classes], bins: [Bin::default(); BINS], confusion: None }
+        Self { answers: Answers::new(classes), bins: [Bin::default(); BINS], confusion: BTreeMap::new() }
     }
 
     /// Counts the answer that these logits give to a sample with this label.
@@ -49,46 +90,25 @@ impl Tally {
 
     /// Counts this answer, given with this probability.
     pub(super) fn push_answer(&mut self, label: u32, answer: usize, confidence: f64) {
-        let right = answer == label as usize;
-        self.classes[label as usize].labels += 1;
-        self.classes[answer].answers += 1;
-        self.classes[answer].right += u64::from(right);
+        self.answers.push(label, answer);
         let bin = &mut self.bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
-        bin.samples += 1;
-        bin.right += u64::from(right);
+        bin.right += u64::from(answer == label as usize);
         bin.confidence += confidence;
-        if let Some(confusion) = &mut self.confusion {
-            *confusion.entry((label, answer as u32)).or_default() += 1;
-        }
+        *self.confusion.entry((label, answer as u32)).or_default() += 1;
     }
 
     pub(super) fn samples(&self) -> u64 {
-        self.bins.iter().map(|bin| bin.samples).sum()
-    }
-
-    pub(super) fn right(&self) -> u64 {
-        self.bins.iter().map(|bin| bin.right).sum()
+        self.answers.samples
     }
 
     pub(super) fn scores(&self) -> Scores {
-        let confusion = self.confusion.iter().flatten();
+        let gaps = self.bins.iter().map(|bin| (bin.right as f64 - bin.confidence).abs());
+        let cells = self.confusion.iter().map(|((label, answer), count)| (*label, *answer, *count));
         Scores {
-            accuracy: share(self.right() as f64, self.samples()),
-            macro_f1: self.macro_f1(),
-            ece: share(self.bins.iter().map(|bin| (bin.right as f64 - bin.confidence).abs()).sum(), self.samples()),
-            confusion: confusion
-                .map(|((label, answer), count)| (*label, *answer, *count))
-                .map(ConfusionCell::from)
-                .collect(),
+            ece: Some(share(gaps.sum(), self.samples())),
+            confusion: cells.map(ConfusionCell::from).collect(),
+            ..self.answers.scores()
         }
-    }
-
-    fn macro_f1(&self) -> f64 {
-        let seen = self.classes.iter().filter(|class| class.labels + class.answers > 0);
-        let (sum, classes) = seen.fold((0.0, 0), |(sum, classes), class| {
-            (sum + 2.0 * class.right as f64 / (class.labels + class.answers) as f64, classes + 1)
-        });
-        share(sum, classes)
     }
 }
 
@@ -118,7 +138,8 @@ mod tests {
         let reversed: Vec<_> = ANSWERS.into_iter().rev().collect();
         let (one, other) = (tally(&ANSWERS).scores(), tally(&reversed).scores());
         assert_eq!((one.accuracy, one.macro_f1, &one.confusion), (other.accuracy, other.macro_f1, &other.confusion));
-        assert!((one.ece - other.ece).abs() < 1e-15);
+        let [one, other] = [one.ece, other.ece].map(|ece| ece.expect("answers are probabilities"));
+        assert!((one - other).abs() < 1e-15);
     }
 
     #[test]
@@ -128,18 +149,20 @@ mod tests {
         // F1: class 0 2·1/(2+2), class 1 2·2/(2+3), class 2 2·1/(2+1); class 3 neither occurs nor is answered.
         assert!((scores.macro_f1 - (0.5 + 0.8 + 2.0 / 3.0) / 3.0).abs() < 1e-15);
         // Bins: 0.4 wrong; 0.8 wrong; 0.9, 0.9 right; 0.95, 1.0 right.
-        assert!((scores.ece - (0.4 + 0.8 + 0.2 + 0.05) / 6.0).abs() < 1e-15, "{}", scores.ece);
+        let ece = scores.ece.expect("answers are probabilities");
+        assert!((ece - (0.4 + 0.8 + 0.2 + 0.05) / 6.0).abs() < 1e-15, "{ece}");
         let cells: Vec<(u32, u32, u64)> = scores.confusion.into_iter().map(Into::into).collect();
         assert_eq!(cells, [(0, 0, 1), (0, 1, 1), (1, 1, 2), (2, 0, 1), (2, 2, 1)]);
     }
 
     #[test]
     fn a_sure_and_right_answer_leaves_no_calibration_error() {
-        assert_eq!(tally(&[(0, 0, 1.0), (1, 1, 1.0)]).scores().ece, 0.0);
+        assert_eq!(tally(&[(0, 0, 1.0), (1, 1, 1.0)]).scores().ece, Some(0.0));
     }
 
     #[test]
     fn nothing_counted_is_nothing_scored() {
-        assert_eq!(Tally::new(3).scores(), Scores::default());
+        assert_eq!(Tally::new(3).scores(), Scores { ece: Some(0.0), ..Scores::default() });
+        assert_eq!(Answers::new(3).scores(), Scores::default());
     }
 }

@@ -1,33 +1,51 @@
 //! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go by.
+//! A candidate costs one answer per sample and a few numbers per class, and no probabilities.
 
 use super::report::Scores;
-use super::scores::Tally;
+use super::scores::Answers;
 use crate::fusion::{self, FusionRule};
+use crate::linalg::argmax;
 
 /// No more candidates than this beside equal weights, whatever the number of modalities.
 const MOST_CANDIDATES: u64 = 231;
 /// Weights are multiples of 1/20 or coarser.
 const FINEST: u64 = 20;
+/// Candidates times classes: logits to fuse per sample, and counts to keep.
+const MOST_LOGITS: usize = 1 << 18;
 
 /// Scores every candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Tuning {
-    candidates: Vec<(FusionRule, Tally)>,
+    candidates: Vec<(FusionRule, Answers)>,
+    /// Fused logits of the sample at hand.
+    fused: Vec<f64>,
 }
 
 impl Tuning {
-    pub(super) fn new(modalities: usize, classes: usize) -> Self {
-        let candidates = candidates(modalities)
-            .into_iter()
-            .map(|weights| (FusionRule::Weights(weights), Tally::without_confusion(classes)))
-            .collect();
-        Self { candidates }
+    /// Nothing is scored yet.
+    ///
+    /// # Errors
+    /// It would take too long and too much memory: why, in words.
+    pub(super) fn new(modalities: usize, classes: usize) -> Result<Self, String> {
+        let grid = candidates(modalities);
+        let logits = grid.len().saturating_mul(classes);
+        if logits > MOST_LOGITS {
+            return Err(format!(
+                "fusion weights were not tuned: {} candidates by {classes} classes are {logits} logits per sample, more than \
+                 {MOST_LOGITS}",
+                grid.len()
+            ));
+        }
+        let candidates =
+            grid.into_iter().map(|weights| (FusionRule::Weights(weights), Answers::new(classes))).collect();
+        Ok(Self { candidates, fused: vec![0.0; classes] })
     }
 
     /// Scores every candidate on one sample.
     pub(super) fn push(&mut self, label: u32, entropies: &[Option<f64>], logits: &[Option<&[f32]>]) {
-        for (rule, tally) in &mut self.candidates {
-            tally.push(label, &fusion::combine(&fusion::weights(rule, entropies), logits));
+        for (rule, answers) in &mut self.candidates {
+            fusion::combine_into(&mut self.fused, &fusion::weights(rule, entropies), logits);
+            answers.push(label, argmax(&self.fused));
         }
     }
 
@@ -112,8 +130,19 @@ mod tests {
 
     #[test]
     fn among_equals_equal_weights_win() {
-        let mut tuning = Tuning::new(2, 2);
+        let mut tuning = Tuning::new(2, 2).expect("two classes are few");
         tuning.push(0, &[Some(0.1), Some(0.1)], &[Some(&[1.0, 0.0]), Some(&[1.0, 0.0])]);
         assert_eq!(tuning.best().0, [0.5, 0.5]);
+    }
+
+    #[test]
+    fn too_many_classes_are_not_tuned_for_and_the_reason_is_given() {
+        assert!(Tuning::new(3, 1000).is_ok());
+        let reason = Tuning::new(3, 100_000).expect_err("that is a lot");
+        assert_eq!(
+            reason,
+            "fusion weights were not tuned: 232 candidates by 100000 classes are 23200000 logits per sample, more than 262144"
+        );
+        assert!(Tuning::new(3, usize::MAX).is_err());
     }
 }

@@ -23,6 +23,7 @@
 //! 4. Steps of all modalities add up to the head version.
 //! 5. A finished job stays finished.
 
+mod activity;
 mod boundary;
 pub mod epoch;
 mod gathering;

@@ -1,0 +1,95 @@
+//! What a job that computes is doing, in words: whose answer it waits for.
+
+use super::{Duty, Phase, TurnMachine};
+use crate::ids::{ModalityName, WorkerId};
+use crate::time::Time;
+
+impl TurnMachine {
+    /// What is being done, and by whom: `` turn 12: `audio` worker `audio-1` has the head ``. Of an evaluation the machine
+    /// knows only that it is under way; whose logits are to come is the shell's to say.
+    #[must_use]
+    pub fn activity(&self) -> String {
+        let turn = self.position.turn;
+        match &self.phase {
+            Phase::Gathering { .. } | Phase::Finished(_) => self.phase_name().to_owned(),
+            Phase::Training(open) => {
+                let holder = self.named(&open.modality, self.worker(&open.modality));
+                match self.spec.schedule.turn_batches {
+                    1 => format!("turn {turn}: {holder} has the head"),
+                    steps => format!("turn {turn}: {holder} has the head for step {} of {steps}", open.step.0 + 1),
+                }
+            }
+            Phase::Boundary { duties, .. } => match duties.front() {
+                Some(Duty::Evaluate { split, .. }) => format!("turn {turn}: evaluating {split}"),
+                Some(Duty::Save { missing, .. }) if missing.is_empty() => {
+                    format!("turn {turn}: saving; the manifest is being written")
+                }
+                Some(Duty::Save { missing, .. }) => {
+                    let from: Vec<String> = self
+                        .members
+                        .iter()
+                        .filter(|(_, member)| missing.contains(&member.worker))
+                        .map(|(modality, member)| self.named(modality, Some(&member.worker)))
+                        .collect();
+                    format!("turn {turn}: saving; parts are to come from {}", from.join(", "))
+                }
+                Some(Duty::Finish(_)) | None => format!("turn {turn}: finishing"),
+            },
+        }
+    }
+
+    /// When the step that is open was granted.
+    #[must_use]
+    pub fn granted(&self) -> Option<Time> {
+        match &self.phase {
+            Phase::Training(open) => Some(open.granted),
+            Phase::Gathering { .. } | Phase::Boundary { .. } | Phase::Finished(_) => None,
+        }
+    }
+
+    fn named(&self, modality: &ModalityName, worker: Option<&WorkerId>) -> String {
+        worker.map_or_else(|| format!("`{modality}`"), |worker| format!("`{modality}` worker `{worker}`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::{Input, SplitSizes};
+    use super::*;
+    use crate::ids::{EvaluationId, Turn};
+    use crate::spec::Length;
+
+    #[test]
+    fn whoever_is_waited_for_is_named() {
+        let mut spec = job(&["audio", "image"]);
+        spec.schedule.length = Length::Turns(2);
+        let mut machine = running(spec, SplitSizes { train: 20, validation: 5, test: 0 });
+        assert_eq!(machine.activity(), "turn 0: `audio` worker `w-audio` has the head");
+        assert_eq!(machine.granted(), Some(Time(1)));
+        contribute(&mut machine, 10);
+        assert_eq!(machine.activity(), "turn 1: `image` worker `w-image` has the head");
+        contribute(&mut machine, 10);
+        assert_eq!(machine.activity(), "turn 2: evaluating validation");
+        assert_eq!(machine.granted(), None);
+        take(&mut machine, Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 });
+        let both = "`audio` worker `w-audio`, `image` worker `w-image`";
+        assert_eq!(machine.activity(), format!("turn 2: saving; parts are to come from {both}"));
+        let saved = |name: &str| Input::PartSaved { worker: worker(name), turn: Turn(2) };
+        take(&mut machine, saved("audio"));
+        assert_eq!(machine.activity(), "turn 2: saving; parts are to come from `image` worker `w-image`");
+        take(&mut machine, saved("image"));
+        assert_eq!(machine.activity(), "turn 2: saving; the manifest is being written");
+        take(&mut machine, Input::CheckpointWritten { turn: Turn(2) });
+        assert_eq!(machine.activity(), "finished");
+    }
+
+    #[test]
+    fn a_turn_of_several_steps_says_which() {
+        let mut spec = job(&["audio"]);
+        spec.schedule.turn_batches = 2;
+        let mut machine = running(spec, SplitSizes { train: 20, validation: 0, test: 0 });
+        contribute(&mut machine, 10);
+        assert_eq!(machine.activity(), "turn 0: `audio` worker `w-audio` has the head for step 2 of 2");
+    }
+}

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::parts;
+
 /// A SHA-256 hash. Shown, read and serialised as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -72,13 +74,13 @@ pub fn sha256(bytes: &[u8]) -> Sha256Hash {
 /// (`<hash>  <name>` and a line feed for each, encoders in byte order of their names), so that
 /// `LC_ALL=C sha256sum head.safetensors … | sha256sum` gives it too.
 #[must_use]
-pub fn run_digest<N: AsRef<str>>(parts: &[(N, Sha256Hash)]) -> Sha256Hash {
+pub fn run_digest<N: AsRef<str>>(files: &[(N, Sha256Hash)]) -> Sha256Hash {
     let place = |name: &str| match name {
-        "head.safetensors" => 0,
-        "projector.safetensors" => 1,
+        parts::HEAD => 0,
+        parts::PROJECTOR => 1,
         _ => 2,
     };
-    let mut sorted: Vec<(&str, &Sha256Hash)> = parts.iter().map(|(name, hash)| (name.as_ref(), hash)).collect();
+    let mut sorted: Vec<(&str, &Sha256Hash)> = files.iter().map(|(name, hash)| (name.as_ref(), hash)).collect();
     sorted.sort_by_key(|(name, _)| (place(name), *name));
     let mut text = String::new();
     for (name, hash) in sorted {

@@ -14,6 +14,7 @@ pub mod learning_rate;
 pub mod linalg;
 pub mod metrics;
 pub mod optimizer;
+pub mod parts;
 pub mod projector;
 pub mod rng;
 pub mod spec;

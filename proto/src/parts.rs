@@ -59,15 +59,8 @@ impl From<PartSaved> for v1::PartSaved {
     }
 }
 
-/// Whether `text` can be a file of a checkpoint: letters, digits, `-`, `_` and `.`, not beginning with a dot, at most 128.
-#[must_use]
-pub fn is_part_name(text: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    (1..=128).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(fine)
-}
-
 fn decode_part(at: usize, part: v1::Part) -> Result<Part, WireError> {
-    if !is_part_name(&part.name) {
+    if !antiphon_core::parts::is_name(&part.name) {
         let rule = "a file name of letters, digits, `-`, `_` and `.`, at most 128, not beginning with a dot";
         return Err(out_of_range(&format!("part_saved.parts[{at}].name"), format!("{:?}", part.name), rule));
     }

@@ -23,6 +23,7 @@ use antiphon_core::head::Head;
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
+use antiphon_core::parts::HEAD;
 use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, ValidationSource, parse};
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::part::{self, Array, Arrays};
@@ -41,8 +42,6 @@ pub(crate) use output_file::write_line;
 pub(crate) use progress::{Progress, until_interrupted};
 
 use crate::exit::{Exit, OrExit as _};
-
-const HEAD: &str = "head.safetensors";
 
 /// What becomes of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

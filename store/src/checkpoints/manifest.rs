@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn};
+use antiphon_core::parts::is_name;
+use antiphon_core::turn::SplitSizes;
 use serde::{Deserialize, Serialize};
 
 /// Name of the manifest inside a checkpoint's folder.
@@ -35,6 +37,9 @@ pub struct Manifest {
     /// Weights of the modalities that are most accurate on the validation split, if they were sought.
     #[serde(default)]
     pub fusion_weights: Option<BTreeMap<ModalityName, f64>>,
+    /// Samples of each split that each modality was trained with; None in checkpoints of before this was written down.
+    #[serde(default)]
+    pub samples: Option<BTreeMap<ModalityName, SplitSizes>>,
     /// The state of the turn machine; only the software that wrote it looks inside.
     pub state: serde_json::Value,
 }
@@ -74,15 +79,9 @@ impl Manifest {
             ));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        match manifest.parts.keys().find(|name| !is_part_name(name)) {
+        match manifest.parts.keys().find(|name| !is_name(name)) {
             None => Ok(manifest),
             Some(name) => Err(format!("{name:?} is not the name of a part")),
         }
     }
-}
-
-/// Whether `text` can be a file of a checkpoint: it must not lead out of the checkpoint's folder.
-fn is_part_name(text: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    !text.is_empty() && !text.starts_with('.') && text.bytes().all(fine)
 }

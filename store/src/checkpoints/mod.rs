@@ -11,7 +11,7 @@
 mod manifest;
 mod retention;
 
-use antiphon_core::digest::{Sha256Hash, sha256};
+use antiphon_core::digest::sha256;
 use antiphon_core::ids::Turn;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -288,15 +288,6 @@ impl Checkpoint {
         }
         let (given, expected) = (given.to_string(), expected.to_string());
         Err(CheckpointError::Damaged { url: child_url(&self.place, name), what, given, expected })
-    }
-}
-
-/// SHA-256 over the parts that make up a run's digest, as the manifest states them.
-impl Manifest {
-    /// The hash of one part.
-    #[must_use]
-    pub fn hash(&self, part: &str) -> Option<Sha256Hash> {
-        self.parts.get(part).map(|entry| entry.sha256)
     }
 }
 

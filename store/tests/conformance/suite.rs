@@ -23,6 +23,7 @@ fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifest {
         parts,
         score: Some(0.1 + 0.2),
         fusion_weights: None,
+        samples: None,
         state: serde_json::Value::Null,
     }
 }

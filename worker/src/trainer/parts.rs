@@ -24,13 +24,13 @@ const DEVIATION: &str = "input.deviation";
 /// The file of a modality's encoder.
 #[must_use]
 pub fn encoder_part(modality: &ModalityName) -> String {
-    format!("encoder-{modality}.safetensors")
+    antiphon_core::parts::encoder(modality)
 }
 
 /// The file of what training needs besides.
 #[must_use]
 pub fn state_part(modality: &ModalityName) -> String {
-    format!("encoder-{modality}.state.safetensors")
+    antiphon_core::parts::encoder_state(modality)
 }
 
 /// The note of an encoder's part.

@@ -96,28 +96,6 @@ impl From<Split> for v1::Split {
     }
 }
 
-/// Why a message changed nothing.
-///
-/// # Errors
-/// The number is none of the enum's.
-pub fn rejected_reason(field: &str, value: i32) -> Result<v1::RejectedReason, WireError> {
-    match v1::RejectedReason::try_from(value) {
-        Ok(v1::RejectedReason::Unspecified) | Err(_) => Err(unknown(field, "RejectedReason", value)),
-        Ok(reason) => Ok(reason),
-    }
-}
-
-/// The state of a job.
-///
-/// # Errors
-/// The number is none of the enum's.
-pub fn job_state(field: &str, value: i32) -> Result<v1::JobState, WireError> {
-    match v1::JobState::try_from(value) {
-        Ok(v1::JobState::Unspecified) | Err(_) => Err(unknown(field, "JobState", value)),
-        Ok(state) => Ok(state),
-    }
-}
-
 fn unknown(field: &str, kind: &'static str, value: i32) -> WireError {
     WireError::UnknownEnum { field: field.to_owned(), kind, value }
 }

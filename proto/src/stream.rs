@@ -37,6 +37,53 @@ pub fn open_coordinator(envelope: v1::CoordinatorMessage) -> Result<coordinator_
     required("coordinator_message.message", envelope.message)
 }
 
+/// What a worker's message is about, for the answer should it be rejected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// The job that it names; None if it names none, or what it names is no job id.
+    pub job: Option<JobId>,
+    term: u64,
+    turn: Option<v1::TurnRef>,
+    answered: bool,
+}
+
+impl Subject {
+    /// What `message` is about.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        let mut turn = None;
+        let (job, term) = match message {
+            Message::Register(_) => ("", 0),
+            Message::Heartbeat(heartbeat) => (heartbeat.job.as_str(), 0),
+            Message::Prepared(prepared) => (prepared.job.as_str(), prepared.term),
+            Message::Contribution(contribution) => {
+                turn.clone_from(&contribution.turn);
+                contribution.turn.as_ref().map_or(("", 0), |turn| (turn.job.as_str(), turn.term))
+            }
+            Message::Logits(logits) => (logits.job.as_str(), logits.term),
+            Message::PartSaved(saved) => (saved.job.as_str(), saved.term),
+            Message::Failed(failed) => (failed.job.as_str(), failed.term),
+            Message::Released(released) => (released.job.as_str(), 0),
+        };
+        let job = JobId::try_from(job).ok();
+        Self { turn: turn.filter(|_| job.is_some()), job, term, answered: !matches!(message, Message::Failed(_)) }
+    }
+
+    /// What an envelope without a message is about.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { job: None, term: 0, turn: None, answered: true }
+    }
+
+    /// The answer to the message: it changed nothing. None to `failed`, because a worker may answer a rejection with it, and
+    /// the two would go on without end.
+    #[must_use]
+    pub fn rejected(self, reason: v1::RejectedReason, message: String) -> Option<v1::Rejected> {
+        let job = self.job.map(|job| job.to_string()).unwrap_or_default();
+        self.answered.then(|| v1::Rejected { reason: reason.into(), message, turn: self.turn, job, term: self.term })
+    }
+}
+
 impl From<worker_message::Message> for v1::WorkerMessage {
     fn from(message: worker_message::Message) -> Self {
         Self { message: Some(message) }

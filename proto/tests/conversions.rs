@@ -12,6 +12,7 @@ use antiphon_proto::assignment::{Grant, Prepared, Register};
 use antiphon_proto::contribution::{self, ContributionLimits};
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::parts::{Part, PartSaved};
+use antiphon_proto::stream::Subject;
 use antiphon_proto::tensor::{Dimension, decode_f32, encode_f32};
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::{WireError, ids, stream, v1};
@@ -151,11 +152,27 @@ fn enums_go_both_ways() {
     for split in [Split::Train, Split::Validation, Split::Test] {
         assert_eq!(ids::split("split", v1::Split::from(split).into()), Ok(split));
     }
-    for value in 1..=9 {
-        assert!(ids::rejected_reason("reason", value).is_ok(), "{value}");
+    for value in [0, 4, -1] {
+        assert!(ids::split("split", value).is_err(), "{value}");
     }
-    for value in [0, 10, -1] {
-        assert!(ids::rejected_reason("reason", value).is_err(), "{value}");
+}
+
+#[test]
+fn a_rejection_says_what_was_rejected_and_a_failure_is_never_rejected() {
+    let reject = |message: Message| Subject::of(&message).rejected(v1::RejectedReason::Unexpected, "no".to_owned());
+    let job = || "digits-1".to_owned();
+    let saved = v1::PartSaved { job: job(), term: 3, ..v1::PartSaved::default() };
+    let rejected = reject(Message::PartSaved(saved)).expect("it is answered");
+    assert_eq!((rejected.job.as_str(), rejected.term, rejected.turn), ("digits-1", 3, None));
+    let turn = v1::TurnRef { job: job(), term: 2, turn: 9, ..v1::TurnRef::default() };
+    let contribution = v1::Contribution { turn: Some(turn.clone()), ..v1::Contribution::default() };
+    let rejected = reject(Message::Contribution(contribution)).expect("it is answered");
+    assert_eq!((rejected.job.as_str(), rejected.term, rejected.turn), ("digits-1", 2, Some(turn)));
+    let nobody = v1::Heartbeat { job: "../..".repeat(1000), steps_done: 0 };
+    assert_eq!(reject(Message::Heartbeat(nobody)).expect("it is answered").job, "", "what is no name is not sent back");
+    for job in ["", "digits-1", "No Job"] {
+        let failed = v1::Failed { job: job.to_owned(), term: 1, reason: String::new() };
+        assert_eq!(reject(Message::Failed(failed)), None, "{job:?}");
     }
 }
 

@@ -373,7 +373,8 @@ pub struct SavePart {
     #[prost(string, tag = "4")]
     pub checkpoint: ::prost::alloc::string::String,
 }
-/// The answer to a message that changed nothing.
+/// The answer to a message that changed nothing. Failed is never answered by it, so that a worker that gives up because it
+/// was rejected is not rejected again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rejected {
     #[prost(enumeration = "RejectedReason", tag = "1")]
@@ -383,6 +384,12 @@ pub struct Rejected {
     /// what was rejected, where it was a contribution
     #[prost(message, optional, tag = "3")]
     pub turn: ::core::option::Option<TurnRef>,
+    /// the job that the rejected message named, or else the one that the worker has; may be empty
+    #[prost(string, tag = "4")]
+    pub job: ::prost::alloc::string::String,
+    /// the term that the rejected message named
+    #[prost(uint64, tag = "5")]
+    pub term: u64,
 }
 /// The worker is to drop the job. It answers Released.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -825,7 +832,7 @@ pub struct JobStatus {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "JobState", tag = "3")]
     pub state: i32,
-    /// what it waits for, or why it ended
+    /// whom or what it waits for, or why it ended
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
     #[prost(uint64, tag = "5")]

@@ -5,6 +5,7 @@ mod submission;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::ids::{JobId, JobName, Term};
@@ -17,6 +18,9 @@ use crate::config::Config;
 use crate::events::{EventLog, EventWatcher};
 use crate::pool::Pool;
 use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
+
+/// Whoever has the head for longer than this is worth a remark.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Starts the task of a job.
 pub type SpawnJob = dyn Fn(JobConfig) -> JobHandle + Send + Sync;
@@ -212,6 +216,10 @@ impl Held {
         if let Some(reason) = self.ended.filter(|_| !status.state.is_final()) {
             status.state = JobState::Failed;
             status.reason = reason.to_owned();
+            status.since = None;
+        }
+        if let Some(held) = status.since.map(|since| since.elapsed()).filter(|held| *held >= LONG) {
+            status.reason = format!("{}, for {} s now", status.reason, held.as_secs());
         }
         JobView { job: job.clone(), name: self.name.clone(), term: self.term, status, last_event: self.events.last() }
     }

@@ -194,26 +194,13 @@ impl Drop for Registration {
 #[derive(Debug, Clone)]
 pub struct JobWorkers {
     pool: Pool,
-    job: JobId,
 }
 
 impl JobWorkers {
-    /// The workers of `job`.
+    /// What a job may ask of `pool`.
     #[must_use]
-    pub fn new(pool: Pool, job: JobId) -> Self {
-        Self { pool, job }
-    }
-
-    /// Lets go of a worker while the job goes on: nothing more comes from it, it is told, and its place is filled again.
-    /// A worker that is not the job's is left alone.
-    pub fn release(&self, worker: &WorkerId, reason: &str) {
-        let mut state = self.pool.lock();
-        let entry = state.jobs.iter().find(|entry| entry.job == self.job);
-        if entry.is_some_and(|entry| entry.places.values().flatten().any(|held| held == worker)) {
-            state.empty_place_of(worker);
-            state.begin_release(worker, &self.job, reason);
-            state.fill_places();
-        }
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
     }
 
     /// How many workers `modality` has, whosesoever they are: for the reason of a wait.
@@ -330,18 +317,5 @@ mod tests {
         assert_eq!(job_of(&a), None, "it has not let go yet");
         a.released();
         assert_eq!(job_of(&a).as_deref(), Some("second"));
-    }
-
-    #[test]
-    fn a_job_lets_go_of_its_own_workers_only() {
-        let pool = Pool::default();
-        let (a, b) = (worker(&pool, "a", "audio"), worker(&pool, "b", "audio"));
-        add(&pool, "first", &["audio"]);
-        add(&pool, "second", &["audio"]);
-        let workers = JobWorkers::new(pool.clone(), job("first"));
-        workers.release(b.worker(), "mistaken");
-        assert_eq!(job_of(&b).as_deref(), Some("second"));
-        workers.release(a.worker(), "too slow");
-        assert!(matches!(&*a.place.borrow(), Place::Releasing { reason, .. } if reason == "too slow"));
     }
 }

@@ -37,7 +37,7 @@ pub struct JobConfig {
     pub resume: Option<Checkpoint>,
     /// Where events are appended; the shell closes it when the task ends.
     pub events: EventLog,
-    /// To let go of a worker before the job ends.
+    /// To count workers, for the reason of a wait.
     pub workers: JobWorkers,
     /// Bytes that one tensor off the wire may have.
     pub tensor_bytes: usize,
@@ -93,8 +93,10 @@ pub enum JobInput {
 pub struct JobStatus {
     /// In a word.
     pub state: JobState,
-    /// What it waits for, or why it ended; empty while it runs.
+    /// What or whom it waits for, or why it ended; empty once it has succeeded.
     pub reason: String,
+    /// Since when a worker has had the head, if one has it.
+    pub since: Option<tokio::time::Instant>,
     /// Turns applied.
     pub turn: Turn,
     /// Turns planned; None while unknown.
@@ -107,7 +109,14 @@ impl JobStatus {
     /// Waiting, for the reason given, before anything has happened.
     #[must_use]
     pub fn waiting(reason: impl Into<String>) -> Self {
-        Self { state: JobState::Waiting, reason: reason.into(), turn: Turn(0), turns: None, checkpoint: None }
+        Self {
+            state: JobState::Waiting,
+            reason: reason.into(),
+            since: None,
+            turn: Turn(0),
+            turns: None,
+            checkpoint: None,
+        }
     }
 }
 

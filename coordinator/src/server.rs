@@ -88,6 +88,8 @@ pub async fn serve_coordinator(
     }
     let stop = async {
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        health.set_not_serving::<JobServiceServer<Jobs>>().await;
+        health.set_not_serving::<TrainingServiceServer<Training>>().await;
         coordinator.stop_all().await;
         closing.cancel();
         tokio::time::sleep(DRAIN).await;

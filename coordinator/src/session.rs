@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use antiphon_core::ids::JobId;
 use antiphon_proto::assignment::Register;
+use antiphon_proto::stream::Subject;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::v1::{self, coordinator_message};
 use antiphon_proto::{WireError, stream};
@@ -138,22 +139,32 @@ impl Session {
     }
 
     async fn on_message(&mut self, envelope: v1::WorkerMessage, current: &Option<Assignment>) -> Result<(), End> {
+        let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
+        if subject.job.is_none() {
+            subject.job = current.as_ref().map(|assignment| assignment.job.clone());
+        }
         match stream::open(envelope) {
-            Err(error) => self.reject(v1::RejectedReason::Malformed, error.to_string()).await,
+            Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((_, Message::Heartbeat(_))) => Ok(()),
             Ok((_, Message::Released(_))) => {
                 self.registration.released();
                 Ok(())
             }
-            Ok((Some(job), message)) => self.hand_on(&job, message, current).await,
+            Ok((Some(job), message)) => self.hand_on(&job, message, subject, current).await,
             Ok((None, _)) => {
                 let what = "`register` comes once, at the beginning of a stream".to_owned();
-                self.reject(v1::RejectedReason::Unexpected, what).await
+                self.reject(subject, v1::RejectedReason::Unexpected, what).await
             }
         }
     }
 
-    async fn hand_on(&mut self, job: &JobId, message: Message, current: &Option<Assignment>) -> Result<(), End> {
+    async fn hand_on(
+        &mut self,
+        job: &JobId,
+        message: Message,
+        subject: Subject,
+        current: &Option<Assignment>,
+    ) -> Result<(), End> {
         let worker = self.registration.worker().clone();
         match current {
             Some(assignment) if assignment.job == *job => {
@@ -163,14 +174,18 @@ impl Session {
             }
             _ => {
                 let what = format!("worker `{worker}` has no place in job `{job}`");
-                self.reject(v1::RejectedReason::UnknownJob, what).await
+                self.reject(subject, v1::RejectedReason::UnknownJob, what).await
             }
         }
     }
 
-    async fn reject(&mut self, reason: v1::RejectedReason, message: String) -> Result<(), End> {
-        let rejected = v1::Rejected { reason: reason.into(), message, turn: None };
-        self.tell(coordinator_message::Message::Rejected(rejected)).await
+    async fn reject(&mut self, subject: Subject, reason: v1::RejectedReason, message: String) -> Result<(), End> {
+        let worker = self.registration.worker();
+        tracing::debug!(%worker, ?reason, why = message, "refused");
+        match subject.rejected(reason, message) {
+            Some(rejected) => self.tell(coordinator_message::Message::Rejected(rejected)).await,
+            None => Ok(()),
+        }
     }
 
     /// A worker that does not read for as long as it may be silent is gone.

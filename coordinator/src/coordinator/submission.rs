@@ -2,6 +2,7 @@
 
 use antiphon_core::digest::sha256;
 use antiphon_core::ids::{JobId, JobName, ModalityName, Term};
+use antiphon_core::parts;
 use antiphon_core::spec::{self, JobSpec};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::storage::{StorageError, Store};
@@ -77,19 +78,13 @@ impl Coordinator {
         }
         let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)
             .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
-        let job = self.reserve(submission.job.as_ref(), &spec.name)?;
-        let started = self.prepare(&job, spec, submission.resume.as_deref()).await;
-        match started {
-            Ok(config) => self.start(config),
-            Err(error) => {
-                self.jobs().remove(&job);
-                Err(error)
-            }
-        }
+        let reservation = self.reserve(submission.job.as_ref(), &spec.name)?;
+        let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
+        self.start(config)
     }
 
     /// Takes the id, so that nobody else gets it while the submission is being checked.
-    fn reserve(&self, wanted: Option<&JobId>, name: &JobName) -> Result<JobId, SubmitError> {
+    fn reserve(&self, wanted: Option<&JobId>, name: &JobName) -> Result<Reservation, SubmitError> {
         let mut jobs = self.jobs();
         let job = match wanted {
             Some(job) => job.clone(),
@@ -99,7 +94,7 @@ impl Coordinator {
             return Err(SubmitError::Duplicate { job });
         }
         jobs.insert(job.clone(), Entry::Submitting);
-        Ok(job)
+        Ok(Reservation { coordinator: self.clone(), job })
     }
 
     async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
@@ -125,7 +120,7 @@ impl Coordinator {
             store,
             resume,
             events: EventLog::default(),
-            workers: JobWorkers::new(self.pool.clone(), job.clone()),
+            workers: JobWorkers::new(self.pool.clone()),
             tensor_bytes: self.config.tensor_bytes(),
         })
     }
@@ -144,7 +139,6 @@ impl Coordinator {
         let events = config.events.clone();
         let mut jobs = self.jobs();
         if self.is_stopping() {
-            jobs.remove(&job);
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
@@ -156,6 +150,22 @@ impl Coordinator {
         self.running.send_modify(|running| *running += 1);
         tokio::spawn(self.clone().supervise(job.clone(), handle.task));
         Ok(job)
+    }
+}
+
+/// An id that is taken while its submission is being checked. Dropping this frees it, unless a job was made of it meanwhile:
+/// also when whoever submitted has hung up and nobody waits for the answer.
+struct Reservation {
+    coordinator: Coordinator,
+    job: JobId,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut jobs = self.coordinator.jobs();
+        if let Some(Entry::Submitting) = jobs.get(&self.job) {
+            jobs.remove(&self.job);
+        }
     }
 }
 
@@ -173,16 +183,11 @@ fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
 }
 
 fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
-    let part = |modality: &ModalityName| format!("encoder-{modality}.safetensors");
     let manifest = checkpoint.manifest();
-    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&part(&modality.name))) {
+    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&parts::encoder(&modality.name))) {
         return Ok(());
     }
-    let encoder = |name: &String| {
-        let modality = name.strip_prefix("encoder-")?.strip_suffix(".safetensors")?;
-        (!modality.ends_with(".state")).then(|| modality.to_owned())
-    };
-    let theirs: Vec<String> = manifest.parts.keys().filter_map(encoder).collect();
+    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| parts::modality_of(name)).collect();
     let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
     Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
 }

@@ -5,23 +5,21 @@ use std::collections::BTreeMap;
 use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::event::JobEvent;
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
-use antiphon_core::ids::{ModalityName, Turn, WorkerId};
+use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
+use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::JobSpec;
-use antiphon_core::turn::{Input, Position};
+use antiphon_core::turn::{Input, Position, SplitSizes};
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore, FORMAT, Manifest, PartEntry};
 use antiphon_store::part::{self, Array, Arrays};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::inbox::Refusal;
+use super::same_job::same_job;
 use super::{Completion, Job, Saved};
-
-const HEAD: &str = "head.safetensors";
-const HEAD_STATE: &str = "head.state.safetensors";
-const PROJECTOR: &str = "projector.safetensors";
 
 /// A checkpoint in the making.
 #[derive(Debug)]
@@ -69,18 +67,28 @@ impl Job {
     pub(super) fn add_parts(&mut self, worker: &WorkerId, saved: &PartSaved) -> Result<(), Refusal> {
         let modality = self.machine.modality_of(worker);
         let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
-        let expected = [format!("encoder-{modality}.safetensors"), format!("encoder-{modality}.state.safetensors")];
+        let expected = [parts::encoder(modality), parts::encoder_state(modality)];
         let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
         if given != expected {
             return Err(Refusal::malformed(format!("part_saved.parts: expected {expected:?}, got {given:?}")));
         }
         let cut = self.cut.as_mut().filter(|cut| cut.turn == saved.turn);
         let cut = cut.ok_or_else(|| Refusal::unexpected(format!("no checkpoint {} is being written", saved.turn)))?;
+        if let Some(part) = saved.parts.iter().find(|part| cut.parts.contains_key(&part.name)) {
+            return Err(Refusal::unexpected(format!("`{}` of checkpoint {} is saved already", part.name, saved.turn)));
+        }
         for part in &saved.parts {
             let entry = PartEntry { size: part.size, sha256: Sha256Hash(part.sha256) };
             cut.parts.insert(part.name.clone(), entry);
         }
         Ok(())
+    }
+
+    /// Takes back what [`Self::add_parts`] noted.
+    pub(super) fn remove_parts(&mut self, saved: &PartSaved) {
+        if let Some(cut) = &mut self.cut {
+            cut.parts.retain(|name, _| saved.parts.iter().all(|part| part.name != *name));
+        }
     }
 
     /// All parts of the workers are there: writes the manifest on a task of its own.
@@ -98,6 +106,7 @@ impl Job {
             parts: cut.parts,
             score,
             fusion_weights: self.tuned_weights.clone(),
+            samples: Some(self.machine.samples()),
             state: serde_json::to_value(position).map_err(|error| error.to_string())?,
         };
         let (store, completions) = (self.store.clone(), self.completions.clone());
@@ -141,15 +150,23 @@ async fn write(
     if let Err(error) = store.retain(keep, best).await {
         warn!(%error, "old checkpoints were not removed");
     }
+    clear_up(store, &manifest.job).await;
     Ok(Saved { turn: manifest.turn, url: checkpoint.url(), digest: digest(&manifest) })
+}
+
+/// Removes what is left of checkpoints that were never completed. Nothing rests on it.
+pub(super) async fn clear_up(store: &CheckpointStore, job: &JobId) {
+    match store.collect_garbage(None).await {
+        Ok(0) => {}
+        Ok(count) => info!(%job, count, "files of checkpoints that were never completed are removed"),
+        Err(error) => warn!(%job, %error, "files of checkpoints that were never completed are left"),
+    }
 }
 
 /// The run's digest of a checkpoint, as `sha256:…`; see [`run_digest`].
 fn digest(manifest: &Manifest) -> String {
-    let encoders = manifest.parts.keys().filter(|name| name.starts_with("encoder-") && !name.contains(".state."));
-    let names = [HEAD, PROJECTOR].into_iter().chain(encoders.map(String::as_str));
-    let hashes: Vec<(&str, Sha256Hash)> =
-        names.filter_map(|name| Some((name, manifest.parts.get(name)?.sha256))).collect();
+    let parts = manifest.parts.iter().filter(|(name, _)| parts::in_digest(name));
+    let hashes: Vec<(&str, Sha256Hash)> = parts.map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
     format!("sha256:{}", run_digest(&hashes))
 }
 
@@ -158,6 +175,8 @@ pub(super) struct Resumed {
     pub(super) head: SharedHead<f32>,
     pub(super) position: Position,
     pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    /// Samples that each modality was trained with; empty if that was not written down.
+    pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
     pub(super) saved: Saved,
 }
 
@@ -180,31 +199,8 @@ pub(super) async fn resume(
     }
     let head = decode_head(checkpoint, spec).await.map_err(in_checkpoint)?;
     let saved = Saved { turn: manifest.turn, url: url.clone(), digest: digest(manifest) };
-    Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), saved })
-}
-
-/// What must not change between a checkpoint and the job that goes on from it. Lengths, periods, stores and learning rates
-/// may.
-fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), String> {
-    let differ = |what: &str, before: String, now: String| {
-        if before == now {
-            return Ok(());
-        }
-        Err(format!(
-            "it was written with {what} {before}, and the job has {now}; they must be the same to go on from it"
-        ))
-    };
-    let names = |spec: &JobSpec| {
-        let names: Vec<&str> = spec.modalities.iter().map(|m| m.name.as_str()).collect();
-        format!("[{}]", names.join(", "))
-    };
-    differ("seed", before.seed.to_string(), now.seed.to_string())?;
-    differ("modalities", names(before), names(now))?;
-    differ("labels.classes", format!("{:?}", before.labels.classes), format!("{:?}", now.labels.classes))?;
-    differ("head.width", before.head.width.to_string(), now.head.width.to_string())?;
-    differ("schedule.batch", before.schedule.batch.to_string(), now.schedule.batch.to_string())?;
-    differ("schedule.turn_batches", before.schedule.turn_batches.to_string(), now.schedule.turn_batches.to_string())?;
-    differ("schedule.order", format!("{:?}", before.schedule.order), format!("{:?}", now.schedule.order))
+    let samples = manifest.samples.clone().unwrap_or_default();
+    Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), samples, saved })
 }
 
 fn encode_head(head: &SharedHead<f32>) -> Result<Vec<(String, Bytes)>, String> {

@@ -1,13 +1,14 @@
 //! Going through a split: asks each worker for its next chunk of logits when the join needs it, fuses sample by sample.
 
 use antiphon_core::event::JobEvent;
-use antiphon_core::ids::{EvaluationId, ModalityName, Split, WorkerId};
+use antiphon_core::ids::{EvaluationId, ModalityName, Split, Turn, WorkerId};
 use antiphon_core::join::{Join, Row};
 use antiphon_core::metrics::Evaluator;
-use antiphon_core::turn::Input;
+use antiphon_core::turn::{Input, TurnMachine};
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::v1::{self, coordinator_message::Message};
 use std::collections::BTreeMap;
+use tracing::warn;
 
 use super::Job;
 use super::inbox::Refusal;
@@ -69,7 +70,7 @@ impl Job {
         let Some((next, outstanding)) = evaluation.asked.get_mut(&modality) else {
             return Err(Refusal::unexpected(format!("no logits of `{modality}` were asked for")));
         };
-        if !*outstanding || chunk.sequence + 1 != *next {
+        if !*outstanding || chunk.sequence.checked_add(1) != Some(*next) {
             return Err(Refusal::unexpected(format!("chunk {} of `{modality}` was not asked for", chunk.sequence)));
         }
         *outstanding = false;
@@ -124,6 +125,9 @@ impl Job {
     fn end_evaluation(&mut self) {
         let Some(Evaluation { id, split, evaluator, .. }) = self.evaluation.take() else { return };
         let report = evaluator.finish();
+        if let Some(reason) = &report.not_tuned {
+            warn!(job = %self.id, reason);
+        }
         if split == Split::Validation {
             self.tuned_weights.clone_from(&report.tuned_weights);
         } else {
@@ -137,6 +141,20 @@ impl Job {
 }
 
 impl Evaluation {
+    /// Whose logits it waits for, in words.
+    pub(super) fn activity(&self, turn: Turn, machine: &TurnMachine) -> String {
+        let outstanding = self.asked.iter().filter(|(_, (_, outstanding))| *outstanding);
+        let from = outstanding.filter_map(|(modality, _)| {
+            let worker = machine.worker(modality)?;
+            Some(format!("`{modality}` worker `{worker}`"))
+        });
+        format!(
+            "turn {turn}: evaluating {}; logits are to come from {}",
+            self.split,
+            from.collect::<Vec<_>>().join(", ")
+        )
+    }
+
     fn count(&mut self) -> Result<(), String> {
         while let Some(sample) = self.join.next_sample().map_err(|error| error.to_string())? {
             let logits: Vec<Option<&[f32]>> = sample.logits.iter().map(Option::as_deref).collect();

@@ -1,11 +1,13 @@
 //! What comes in: checked against the job's shapes, turned into inputs of the turn machine, answered when refused.
 
-use antiphon_core::ids::WorkerId;
+use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_core::turn::{ContributionHeader, Input, Rejected, SplitSizes};
 use antiphon_proto::assignment::Prepared;
 use antiphon_proto::contribution::{self, ContributionLimits};
 use antiphon_proto::parts::PartSaved;
+use antiphon_proto::stream::Subject;
 use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{Job, Member};
@@ -49,9 +51,7 @@ impl Job {
     pub(super) fn take(&mut self, input: JobInput) {
         match input {
             JobInput::WorkerJoined { worker, modality, outbound } => {
-                let member = Member { modality: modality.clone(), outbound, parameters: 0 };
-                self.members.insert(worker.clone(), member);
-                self.give(Input::Joined { worker, modality });
+                self.worker_joined(worker, modality, outbound);
             }
             JobInput::WorkerGone { worker, why } => {
                 if self.members.remove(&worker).is_some() {
@@ -63,11 +63,26 @@ impl Job {
         }
     }
 
+    fn worker_joined(
+        &mut self,
+        worker: WorkerId,
+        modality: ModalityName,
+        outbound: mpsc::Sender<v1::CoordinatorMessage>,
+    ) {
+        // Before the machine judges, because it has the worker assigned at once.
+        let member = Member { modality: modality.clone(), outbound, parameters: 0 };
+        let before = self.members.insert(worker.clone(), member);
+        if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality }) {
+            info!(job = %self.id, %worker, %rejected, "it has no place here");
+            match before {
+                Some(member) => self.members.insert(worker, member),
+                None => self.members.remove(&worker),
+            };
+        }
+    }
+
     fn hear(&mut self, worker: &WorkerId, message: Message) {
-        let turn = match &message {
-            Message::Contribution(contribution) => contribution.turn.clone(),
-            _ => None,
-        };
+        let subject = Subject::of(&message);
         let taken = match message {
             Message::Prepared(prepared) => self.prepared(worker, prepared),
             Message::Contribution(contribution) => self.contribution(worker, &contribution),
@@ -78,9 +93,10 @@ impl Job {
             Message::Register(_) | Message::Heartbeat(_) | Message::Released(_) => Ok(()),
         };
         if let Err(Refusal { reason, message }) = taken {
-            warn!(job = %self.id, %worker, ?reason, message, "refused");
-            let rejected = v1::Rejected { reason: reason.into(), message, turn };
-            self.send(worker, v1::coordinator_message::Message::Rejected(rejected));
+            warn!(job = %self.id, %worker, ?reason, why = message, "refused");
+            if let Some(rejected) = subject.rejected(reason, message) {
+                self.send(worker, v1::coordinator_message::Message::Rejected(rejected));
+            }
         }
     }
 
@@ -88,6 +104,7 @@ impl Job {
         let prepared = Prepared::try_from(message).map_err(Refusal::malformed)?;
         self.same_term(prepared.term)?;
         let samples = SplitSizes { train: prepared.train, validation: prepared.validation, test: prepared.test };
+        self.same_data(worker, samples)?;
         info!(job = %self.id, %worker, ?samples, "prepared");
         // Before the machine hears of it, because the last worker to be prepared starts the job, which tells of all of them.
         let before = self.set_parameters(worker, prepared.parameters);
@@ -96,6 +113,18 @@ impl Job {
             self.set_parameters(worker, before);
             rejected.into()
         })
+    }
+
+    /// A job that goes on from a checkpoint must have as many samples to train on as before: the order of batches follows them.
+    fn same_data(&self, worker: &WorkerId, samples: SplitSizes) -> Result<(), Refusal> {
+        let Some(modality) = self.machine.modality_of(worker) else { return Ok(()) };
+        match self.samples_before.get(modality) {
+            Some(before) if before.train != samples.train => Err(Refusal::malformed(format!(
+                "`{modality}` has {} samples to train on, but the checkpoint was written with {}; go on with the same data",
+                samples.train, before.train
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Notes how many numbers a worker's encoder has; hands over what was noted before.
@@ -130,8 +159,12 @@ impl Job {
     fn part_saved(&mut self, worker: &WorkerId, message: v1::PartSaved) -> Result<(), Refusal> {
         let saved = PartSaved::try_from(message).map_err(Refusal::malformed)?;
         self.same_term(saved.term)?;
+        // Before the machine judges, because the last parts have the manifest written at once.
         self.add_parts(worker, &saved)?;
-        Ok(self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn })?)
+        self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
+            self.remove_parts(&saved);
+            rejected.into()
+        })
     }
 
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {

@@ -13,6 +13,7 @@ mod checkpoint;
 mod effects;
 mod evaluation;
 mod inbox;
+mod same_job;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::JobSpec;
 use antiphon_core::time::Time;
-use antiphon_core::turn::{Effect, Input, Outcome, TurnMachine, Waiting};
+use antiphon_core::turn::{Effect, Input, Outcome, SplitSizes, TurnMachine, Waiting};
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
 use tokio::sync::{mpsc, watch};
@@ -107,6 +108,10 @@ struct Job {
     cut: Option<Cut>,
     restore: Option<String>,
     newest: Option<Saved>,
+    /// Samples that the checkpoint to go on from was trained with.
+    samples_before: BTreeMap<ModalityName, SplitSizes>,
+    /// Turns applied, where the machine counts one more whose step failed.
+    reached: Option<Turn>,
     test_report: Option<EvaluationReport>,
     store: CheckpointStore,
     events: EventLog,
@@ -130,10 +135,12 @@ impl Job {
             None => None,
         };
         let resumed_from = config.resume.as_ref().map(antiphon_store::checkpoints::Checkpoint::url);
+        let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
         let (head, position, tuned_weights, newest) = match resumed {
             Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
             None => (SharedHead::new(&config.spec.head, classes, config.spec.seed), None, None, None),
         };
+        checkpoint::clear_up(&config.store, &config.id).await;
         let machine = TurnMachine::new(config.id.clone(), config.term, config.spec.clone(), position, Time(0));
         let job = Self {
             modalities: config.spec.modalities.iter().map(|m| m.name.clone()).collect(),
@@ -148,6 +155,8 @@ impl Job {
             cut: None,
             restore: resumed_from.clone(),
             newest,
+            samples_before,
+            reached: None,
             test_report: None,
             store: config.store,
             events: config.events,
@@ -196,9 +205,13 @@ impl Job {
     /// Gives the machine an input and carries out its effects, in order.
     fn try_give(&mut self, input: Input) -> Result<(), antiphon_core::turn::Rejected> {
         let mut effects: Vec<Effect> = Vec::new();
+        let turn = self.machine.position().turn;
         self.machine.step(self.now(), input, &mut effects)?;
         for effect in effects {
+            let applies = matches!(effect, Effect::Apply { .. });
             if let Err(reason) = self.carry_out(effect) {
+                // The machine counts the step already, but the head did not take it.
+                self.reached = applies.then_some(turn);
                 // What follows an effect that failed would rest on it.
                 self.give(Input::ShellFailed { reason });
                 break;
@@ -231,6 +244,19 @@ impl Job {
         self.machine.waiting(self.now(), |modality| self.workers.counts(modality).registered)
     }
 
+    /// Turns that the head has taken.
+    fn turn(&self) -> Turn {
+        self.reached.unwrap_or(self.machine.position().turn)
+    }
+
+    /// What is being done, and whose answer it waits for.
+    fn activity(&self) -> String {
+        match &self.evaluation {
+            Some(evaluation) => evaluation.activity(self.turn(), &self.machine),
+            None => self.machine.activity(),
+        }
+    }
+
     /// Publishes the status, if it has changed.
     fn report(&self) {
         let waiting = self.waiting();
@@ -239,12 +265,14 @@ impl Job {
             (Some(Outcome::Stopped), _) => (JobState::Stopped, "stopped on request".to_owned()),
             (Some(Outcome::Failed { reason }), _) => (JobState::Failed, reason.clone()),
             (None, Some(waiting)) => (JobState::Waiting, waiting.reason),
-            (None, None) => (JobState::Running, self.machine.phase_name().to_owned()),
+            (None, None) => (JobState::Running, self.activity()),
         };
+        let since = self.machine.granted().map(|at| self.origin + at.since(Time(0)).to_std());
         let status = JobStatus {
             state,
             reason,
-            turn: self.machine.position().turn,
+            since,
+            turn: self.turn(),
             turns: (state != JobState::Waiting).then(|| self.machine.turns_planned()),
             checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
         };
@@ -271,7 +299,7 @@ impl Job {
             job: self.id.clone(),
             state,
             reason,
-            turn: position.turn,
+            turn: self.turn(),
             checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
             digest: self.newest.as_ref().map(|saved| saved.digest.clone()),
             best,

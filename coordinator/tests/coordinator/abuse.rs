@@ -83,6 +83,7 @@ async fn rejected(worker: &mut FakeWorker, message: Message) -> String {
     match worker.hear().await {
         Told::Rejected(rejected) => {
             assert!(rejected.turn.is_none() || rejected.turn == turn, "{told}: {rejected:?}");
+            assert!(!rejected.job.is_empty(), "a member is told of which job: {told}: {rejected:?}");
             format!("{} {}", rejected.reason().as_str_name().trim_start_matches("REJECTED_REASON_"), rejected.message)
         }
         other => panic!("{told} was answered by {other:?}"),
@@ -101,10 +102,7 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
         ("prepared-in-another-term", Message::Prepared(v1::Prepared { term: 3, ..prepared(job()) })),
         ("prepared-for-a-bad-job", Message::Prepared(prepared("../..".to_owned()))),
         ("heartbeat-of-a-bad-job", Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0 })),
-        (
-            "failed-in-another-job",
-            Message::Failed(v1::Failed { job: "other".to_owned(), term: 1, reason: String::new() }),
-        ),
+        ("saved-in-another-job", Message::PartSaved(v1::PartSaved { job: "other".to_owned(), ..Default::default() })),
         ("logits-unasked", Message::Logits(logits.clone())),
         ("logits-without-labels", Message::Logits(v1::LogitsChunk { ids: vec!["x".to_owned()], ..logits })),
         ("parts-unasked", saved(vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")])),
@@ -181,6 +179,99 @@ async fn abuse_is_answered_and_changes_nothing() {
     assert_eq!(text(&abused["state"]), "succeeded", "{abused}");
     assert_eq!(parts(text(&abused["checkpoint"])).await, parts(text(&clean["checkpoint"])).await);
     assert_eq!(steps(&server.events("abused", 0).await), steps(&server.events("clean", 0).await));
+    server.stop().await;
+}
+
+/// Works until it is told something of this kind, which it does not answer.
+async fn work_until(worker: &mut FakeWorker, kind: impl Fn(&Told) -> bool) -> Told {
+    loop {
+        match worker.hear().await {
+            told if kind(&told) => return told,
+            told => worker.answer(told).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abuse_between_two_turns_changes_nothing_either() {
+    let server = Server::start("boundary").await;
+    let clean = server.submit(TINY, "clean").await.expect("it is taken");
+    super::jobs::run_with_good_workers(&server).await;
+    let clean = server.finished(&clean).await;
+
+    let job = server.submit(TINY, "abused").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let mut answers = Vec::new();
+    let logits = |sequence| {
+        let chunk = v1::LogitsChunk { job: "abused".to_owned(), term: 1, last: true, ..v1::LogitsChunk::default() };
+        Message::Logits(v1::LogitsChunk { sequence, ..chunk })
+    };
+    let abuse = async {
+        let asked = work_until(&mut a, |told| matches!(told, Told::NextLogits(_))).await;
+        for (name, sequence) in [("logits-without-end", u64::MAX), ("logits-ahead", 1)] {
+            answers.push((name, rejected(&mut a, logits(sequence)).await));
+        }
+        a.answer(asked).await;
+        let save = work_until(&mut a, |told| matches!(told, Told::SavePart(_))).await;
+        let Told::SavePart(v1::SavePart { job, term, turn, .. }) = save.clone() else { panic!("it is one") };
+        a.answer(save).await;
+        let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+        let parts = vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")];
+        // The other worker's parts are still missing.
+        let again = Message::PartSaved(v1::PartSaved { job, term, turn, parts });
+        answers.push(("parts-doubled", rejected(&mut a, again).await));
+    };
+    let saving = async {
+        let kind = |told: &Told| matches!(told, Told::SavePart(_));
+        work_until(&mut b, kind).await
+    };
+    let (save, ()) = tokio::join!(saving, abuse);
+    b.answer(save).await;
+    tokio::join!(a.work(), b.work());
+    golden("boundary.txt", &answers);
+
+    let abused = server.finished(&job).await;
+    assert_eq!(text(&abused["state"]), "succeeded", "{abused}");
+    assert_eq!(abused["digest"], clean["digest"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_answers_rejections_by_giving_up_is_not_rejected_again() {
+    let server = Server::start("ping-pong").await;
+    let mut worker = FakeWorker::named(&server, "w", "a").await;
+    for round in 0..10 {
+        let job = format!("round-{round}");
+        worker.send(Message::Prepared(prepared(job.clone()))).await;
+        // Whatever follows the one rejection of this round would be heard before that of the next.
+        let Told::Rejected(rejected) = worker.hear().await else { panic!("it has no job") };
+        assert_eq!((rejected.job, rejected.term), (job.clone(), 1));
+        for job in [String::new(), job, "No Job".to_owned()] {
+            worker.send(Message::Failed(v1::Failed { job, term: 0, reason: "it was rejected".to_owned() })).await;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_the_head_cannot_take_is_not_counted() {
+    let server = Server::start("diverged").await;
+    let job = server.submit(&TINY.replace("lr: 0.1", "lr: 1e30"), "diverged").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    let grant = a.work_until_granted().await;
+    let mut huge = a.step(&grant);
+    dense(&mut huge, &[CLASSES as u64, WIDTH as u64], 0);
+    if let Some(Gradient::Dense(tensor)) = &mut huge.gradient {
+        tensor.data = Bytes::from(1e18_f32.to_le_bytes().repeat(CLASSES * WIDTH));
+    }
+    a.send(Message::Contribution(huge)).await;
+    let Told::Release(_) = a.hear().await else { panic!("the job is over") };
+    let finished = server.finished(&job).await;
+    assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("failed", Some(0)), "{finished}");
+    assert!(text(&finished["reason"]).starts_with("turn 0 of `a`: "), "{finished}");
+    assert_eq!(server.status(&job).await.turn, 0);
     server.stop().await;
 }
 

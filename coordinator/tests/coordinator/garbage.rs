@@ -51,7 +51,8 @@ async fn a_stream_begins_with_a_good_registration() {
     answers.push(("worker-twice", refused(&server, named("w", "b")).await));
     first.send(Message::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 0 })).await;
     first.send(Message::Released(v1::Released { job: "unheard-of".to_owned() })).await;
-    first.send(Message::Failed(v1::Failed { job: "unheard-of".to_owned(), term: 1, reason: String::new() })).await;
+    let unheard = v1::Prepared { job: "unheard-of".to_owned(), term: 1, ..v1::Prepared::default() };
+    first.send(Message::Prepared(unheard)).await;
     let Told::Rejected(rejected) = first.hear().await else { panic!("it has no job") };
     answers.push(("without-a-job", format!("{} {}", rejected.reason().as_str_name(), rejected.message)));
     golden("registration.txt", &answers);
@@ -160,8 +161,9 @@ async fn whoever_does_not_read_holds_nobody_else_up() {
     let talker = FakeWorker::named(&server, "talker", "c").await;
     let talk = async {
         for _ in 0..2000 {
-            let failed = v1::Failed { job: "unheard-of".to_owned(), term: 1, reason: "x".repeat(1000) };
-            talker.send(Message::Failed(failed)).await;
+            let ids = vec!["x".repeat(1000)];
+            let unheard = v1::LogitsChunk { job: "unheard-of".to_owned(), term: 1, ids, ..v1::LogitsChunk::default() };
+            talker.send(Message::Logits(unheard)).await;
         }
         std::future::pending::<()>().await;
     };

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::fake_worker::FakeWorker;
 use super::server::{Server, TINY};
+use antiphon_proto::v1::coordinator_message::Message as Told;
+use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::v1::{self, JobState};
 
 /// Runs `job` with one good worker per modality, and hands over why they were released.
@@ -134,6 +136,9 @@ async fn whoever_waits_says_for_what() {
     let both = "waiting for 1 `a` worker: 1 registered, none of them free; \
                 waiting for 1 `b` worker: 1 registered, none of them free";
     server.waits_for(&next, both).await;
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    server.waits_for(&job, "turn 0: `a` worker `w-a` has the head").await;
     tokio::join!(a.work(), b.work());
     assert_eq!(server.status(&job).await.reason, "");
     server.stop().await;
@@ -152,5 +157,37 @@ async fn workers_go_from_job_to_job() {
         digests.push(server.finished(job).await["digest"].clone());
     }
     assert_eq!(digests[0], digests[1]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
+    let server = Server::start("changed").await;
+    let whole = server.submit(TINY, "whole").await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    let checkpoint = text(&server.finished(&whole).await["checkpoint"]).to_owned();
+    let resume = |specification: String, job: &'static str| {
+        let (server, checkpoint) = (&server, Some(checkpoint.clone()));
+        async move { server.submit_from(&specification, job, checkpoint).await.expect("it is taken") }
+    };
+    let reseeded = resume(TINY.replace("seed: 5", "seed: 6"), "reseeded").await;
+    let finished = server.finished(&reseeded).await;
+    let same = "they must be the same to go on from it";
+    let expected = format!("checkpoint {checkpoint}: it was written with seed 5, and the job has 6; {same}");
+    assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", expected.as_str()));
+
+    let longer = resume(TINY.replace("epochs: 2", "epochs: 3"), "longer").await;
+    let mut a = FakeWorker::start(&server, "a").await;
+    let Told::Assign(assign) = a.hear().await else { panic!("it has a job") };
+    let samples = Some(v1::SplitSizes { train: 7, validation: 5, test: 7 });
+    let prepared = v1::Prepared { samples, steps_done: 4, ..a.prepared(&assign.job, assign.term) };
+    a.send(Message::Prepared(prepared)).await;
+    let Told::Rejected(rejected) = a.hear().await else { panic!("it has other data") };
+    let expected =
+        "`a` has 7 samples to train on, but the checkpoint was written with 6; go on with the same data".to_owned();
+    assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
+    let reason = "other data".to_owned();
+    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason })).await;
+    assert_eq!(text(&server.finished(&longer).await["reason"]), "`a` worker `w-a`: other data");
     server.stop().await;
 }

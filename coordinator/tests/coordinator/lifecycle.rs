@@ -166,3 +166,17 @@ async fn nobody_is_served_after_shutdown() {
     let refused = coordinator.submit(submission).await.expect_err("it takes no jobs");
     assert_eq!(refused.to_string(), "the coordinator is shutting down and takes no jobs");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_nobody_waits_for_leaves_its_id() {
+    use futures::FutureExt as _;
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let server = Server::start("abandoned").await;
+    let specification = format!("{TINY}checkpoints: {{to: \"{}\"}}\n", folder.path().display());
+    let job = Some("again".try_into().expect("an id"));
+    let submission = antiphon_coordinator::coordinator::Submission { specification, job, resume: None };
+    // The store is asked, and whoever asked hangs up.
+    assert!(server.coordinator.submit(submission.clone()).now_or_never().is_none(), "a disk takes its time");
+    server.coordinator.submit(submission).await.expect("the id is free again");
+    server.stop().await;
+}

@@ -8,7 +8,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use super::server::{Server, TINY, golden, told};
+use super::server::{PATIENCE, Server, TINY, golden, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_what_where_and_what_to_do() {
@@ -74,6 +74,26 @@ async fn health_answers_for_the_server_and_its_services() {
     }
     let unknown = HealthCheckRequest { service: "antiphon.v1.Nothing".to_owned() };
     assert_eq!(health.check(unknown).await.expect_err("it is unknown").code(), tonic::Code::NotFound);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_of_every_service_that_it_shuts_down() {
+    let server = Server::start("unhealthy").await;
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watched = Vec::new();
+    for service in ["", "antiphon.v1.JobService", "antiphon.v1.TrainingService"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let mut stream = health.watch(request).await.expect(service).into_inner();
+        let first = stream.message().await.expect(service).expect("there is an answer");
+        assert_eq!(first.status(), ServingStatus::Serving, "{service}");
+        watched.push((service, stream));
+    }
+    server.shutdown.cancel();
+    for (service, mut stream) in watched {
+        let next = tokio::time::timeout(PATIENCE, stream.message()).await.expect("it says so");
+        assert_eq!(next.expect(service).expect(service).status(), ServingStatus::NotServing, "{service}");
+    }
     server.stop().await;
 }
 

@@ -1,0 +1,150 @@
+//! What must not change between a checkpoint and the job that goes on from it: everything that the state in it depends on.
+
+use antiphon_core::spec::JobSpec;
+use serde_json::Value;
+
+/// What may change, as the beginning of a path; `*` stands for any key. Lengths, periods and stores, how results are shown,
+/// and how fast it learns from here on.
+const FREE: &[&str] = &[
+    "name",
+    "schedule.epochs",
+    "schedule.turns",
+    "checkpoints",
+    "evaluation",
+    "fusion",
+    "modalities.*.workers",
+    "modalities.*.optimizer.lr",
+    "modalities.*.optimizer.schedule",
+    "modalities.*.optimizer.weight_decay",
+    "head.optimizer.lr",
+    "head.optimizer.schedule",
+    "head.optimizer.weight_decay",
+];
+
+/// Whether a job `now` can go on from a checkpoint of the job `before`.
+///
+/// # Errors
+/// The first key that differs, with both values.
+pub(super) fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), String> {
+    let names = |spec: &JobSpec| {
+        let names: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
+        format!("[{}]", names.join(", "))
+    };
+    let (was, is) = (names(before), names(now));
+    if was != is {
+        return Err(differ("modalities", &was, &is));
+    }
+    match difference(&mut Vec::new(), &by_name(before)?, &by_name(now)?) {
+        None => Ok(()),
+        Some((path, was, is)) => Err(differ(&path, &was, &is)),
+    }
+}
+
+fn differ(path: &str, was: &str, is: &str) -> String {
+    format!("it was written with {path} {was}, and the job has {is}; they must be the same to go on from it")
+}
+
+/// The specification with its modalities under their names, so that paths name them.
+fn by_name(spec: &JobSpec) -> Result<Value, String> {
+    let mut json: Value = serde_json::from_str(&spec.to_json()).map_err(|error| error.to_string())?;
+    if let Some(Value::Array(list)) = json.get("modalities") {
+        let names = spec.modalities.iter().map(|modality| modality.name.to_string());
+        json["modalities"] = Value::Object(names.zip(list.clone()).collect());
+    }
+    Ok(json)
+}
+
+/// The first path, in byte order of the keys, whose values differ and may not.
+fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<(String, String, String)> {
+    if before == now || is_free(path) {
+        return None;
+    }
+    let (Value::Object(was), Value::Object(is)) = (before, now) else {
+        return Some((path.join("."), before.to_string(), now.to_string()));
+    };
+    let mut keys: Vec<&String> = was.keys().chain(is.keys()).collect();
+    // What kind of thing it is first: its other fields follow from it.
+    keys.sort_by_key(|key| (!matches!(key.as_str(), "kind" | "source"), *key));
+    keys.dedup();
+    keys.into_iter().find_map(|key| {
+        path.push(key.clone());
+        let absent = Value::Null;
+        let found = difference(path, was.get(key).unwrap_or(&absent), is.get(key).unwrap_or(&absent));
+        path.pop();
+        found
+    })
+}
+
+fn is_free(path: &[String]) -> bool {
+    FREE.iter().any(|free| {
+        let free: Vec<&str> = free.split('.').collect();
+        free.len() == path.len() && free.iter().zip(path).all(|(free, key)| *free == "*" || free == key)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::spec::parse;
+
+    use super::*;
+
+    fn spec(text: &str) -> JobSpec {
+        parse(text, "job.yaml", &[], &|_| None).expect("a good job")
+    }
+
+    const JOB: &str = "
+name: digits
+seed: 5
+data: {train: t.parquet, validation: v.parquet}
+modalities:
+  image: {encoder: {kind: mlp, hidden: [8]}, optimizer: {kind: sgd, lr: 0.1, momentum: 0.9}}
+  audio: {}
+labels: 3
+head: {width: 4, optimizer: {kind: sgd, lr: 0.1, momentum: 0.9}}
+schedule: {epochs: 2, batch: 4}
+";
+
+    #[test]
+    fn lengths_periods_rates_and_names_may_change() {
+        for (was, is) in [
+            ("name: digits", "name: other"),
+            ("epochs: 2", "epochs: 5"),
+            ("epochs: 2", "turns: 9"),
+            ("lr: 0.1", "lr: 0.2"),
+            ("momentum: 0.9}}\nschedule", "momentum: 0.9, weight_decay: 0.1, schedule: {kind: cosine}}}\nschedule"),
+            ("labels: 3", "labels: 3\nfusion: mean\nevaluation: {every: 2 turns}\ncheckpoints: {keep: 9, to: there}"),
+        ] {
+            let changed = JOB.replace(was, is);
+            assert_ne!(changed, JOB, "{was}");
+            assert_eq!(same_job(&spec(JOB), &spec(&changed)), Ok(()), "{is}");
+        }
+    }
+
+    #[test]
+    fn whatever_else_changes_is_named_with_both_values() {
+        for (was, is, path, before, now) in [
+            ("seed: 5", "seed: 6", "seed", "5", "6"),
+            ("labels: 3", "labels: 4", "labels.classes", "3", "4"),
+            ("width: 4", "width: 5", "head.width", "4", "5"),
+            ("batch: 4", "batch: 8", "schedule.batch", "4", "8"),
+            ("hidden: [8]", "hidden: [9]", "modalities.image.encoder.hidden", "[8]", "[9]"),
+            ("kind: mlp, hidden: [8]", "kind: cnn", "modalities.image.encoder.kind", "\"mlp\"", "\"cnn\""),
+            (
+                "{kind: sgd, lr: 0.1, momentum: 0.9}}\n  a",
+                "{kind: adamw}}\n  a",
+                "modalities.image.optimizer.kind",
+                "\"sgd\"",
+                "\"adamw\"",
+            ),
+            ("audio:", "text:", "modalities", "[image, audio]", "[image, text]"),
+            ("t.parquet", "u.parquet", "modalities.audio.data.train", "[\"t.parquet\"]", "[\"u.parquet\"]"),
+        ] {
+            let changed = JOB.replace(was, is);
+            let message = same_job(&spec(JOB), &spec(&changed)).expect_err(is);
+            let expected = format!(
+                "it was written with {path} {before}, and the job has {now}; they must be the same to go on from it"
+            );
+            assert_eq!(message, expected);
+        }
+    }
+}

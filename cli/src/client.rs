@@ -32,8 +32,8 @@ impl Client {
             anyhow!("no coordinator at {url}: {reason}; start one with `antiphon coordinator`, or name another with --coordinator")
         });
         // Reports carry confusion matrices, which may be large.
-        let jobs = JobServiceClient::new(channel.or_exit(Exit::Unreachable)?)
-            .max_decoding_message_size(DEFAULT_MESSAGE_LIMIT);
+        let jobs =
+            JobServiceClient::new(channel.or_exit(Exit::Unreachable)?).max_decoding_message_size(DEFAULT_MESSAGE_LIMIT);
         Ok(Self { url: url.to_owned(), jobs })
     }
 

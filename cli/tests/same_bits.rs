@@ -42,7 +42,8 @@ struct Learner {
 
 impl Learner {
     async fn new(job: &JobSpec, modality: &ModalitySpec) -> Self {
-        let open = Dataset::open(modality, &job.labels, Split::Train, job.seed, &OpenOptions::default());
+        let options = OpenOptions::default();
+        let open = Dataset::open(modality, &job.labels, Split::Train, job.seed, &options);
         let data = open.await.expect("a training split");
         let preprocessor = Preprocessor::fit(modality, &data).await.expect("samples that decode");
         let (width, name) = (job.head.width as usize, &modality.name);
@@ -58,12 +59,8 @@ impl Learner {
         let value = |i: &u32| self.preprocessor.decode(&self.data.value(*i).expect("a value")).expect("it decodes");
         let input = BatchInput::stack(self.preprocessor.shape(), indices.iter().map(value).collect());
         let labels: Vec<u32> = indices.iter().map(|i| self.data.label(*i)).collect();
-        let key = DropoutKey {
-            seed: job.seed,
-            modality: modality.name.clone(),
-            step: self.steps,
-            shard: MicroShard::WHOLE,
-        };
+        let key =
+            DropoutKey { seed: job.seed, modality: modality.name.clone(), step: self.steps, shard: MicroShard::WHOLE };
         let forward = self.encoder.forward(&input, &Mode::Train(key)).expect("features");
         let local = head.head().local_step(forward.matrix().expect("features"), &labels).expect("a step");
         let per_epoch = self.sampler.batches_per_epoch();
@@ -74,8 +71,7 @@ impl Learner {
         head.apply(&modality.name, &local.contribution, context).expect("a contribution that fits");
         head.end_turn();
         let gradients = encoder::backward(self.encoder.as_ref(), &forward, &local.feature_gradient).expect("gradients");
-        let lr =
-            modality.optimizer.lr * factor(&modality.optimizer.schedule, progress.epoch, progress.epochs);
+        let lr = modality.optimizer.lr * factor(&modality.optimizer.schedule, progress.epoch, progress.epochs);
         self.optimizer.step(self.encoder.parameters(), &gradients, lr).expect("finite gradients");
         self.encoder.commit(forward.pending);
         self.steps += 1;
@@ -190,9 +186,17 @@ fn a_job_that_was_stopped_and_resumed_has_the_digest_of_one_that_was_not() {
 fn every_kind_of_state_survives_a_resume() {
     let folder = folder_with_job();
     let settings: [&[&str]; 3] = [
-        &["head.projection={kind: window, alpha: 0.1, turns: 6}", "schedule.turn_batches=2", "schedule.order=weak-first"],
+        &[
+            "head.projection={kind: window, alpha: 0.1, turns: 6}",
+            "schedule.turn_batches=2",
+            "schedule.order=weak-first",
+        ],
         &["head.projection={kind: rls, reset: epoch, apply_to: update}", "schedule.order={audio: 2}"],
-        &["head.projection=off", "head.optimizer={kind: adamw, lr: 1e-2, clip: 1.0}", "optimizer.schedule={kind: step, at: [1], factor: 0.1}"],
+        &[
+            "head.projection=off",
+            "head.optimizer={kind: adamw, lr: 1e-2, clip: 1.0}",
+            "optimizer.schedule={kind: step, at: [1], factor: 0.1}",
+        ],
     ];
     for (number, set) in settings.iter().enumerate() {
         let run = |state: &str, more: &[&str]| {

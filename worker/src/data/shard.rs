@@ -1,7 +1,8 @@
 //! One Parquet file: its columns, and its rows batch by batch.
 //!
-//! Reading is by range: the footer, then of each row group the chunks of the wanted columns. One row group's wanted columns
-//! (as stored) and 256 decoded rows are in memory at a time.
+//! Reading is by range: the footer, then of each row group the chunks of the wanted columns. All of one row group's wanted
+//! columns, as stored, and 256 decoded rows are in memory at a time: a file written as a single row group is in memory whole,
+//! so files of large values want row groups of moderate size.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, SchemaRef};

@@ -1,4 +1,10 @@
 //! Sound files to mono samples, with their headers checked against what is there.
+//!
+//! Of WAV the lengths of chunks are checked, and the number of samples that the header promises. Of FLAC the checksum of
+//! each frame, and, where the whole file was decoded (it is no longer than what is asked for), the number of samples and the
+//! MD5 of them all, if the header gives one. Of MP3 nothing but that its frames can be decoded: its checksums are optional and
+//! not looked at, and its header promises nothing that could be relied on, so that a recording which was cut short between two
+//! frames passes for a shorter one.
 
 use std::io::Cursor;
 
@@ -63,6 +69,10 @@ pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleErro
     let options = AudioDecoderOptions::default().verify(container == "FLAC");
     let mut decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(failed)?;
     let (recording, ended) = samples(format.as_mut(), decoder.as_mut(), id, seconds, failed)?;
+    if ended && decoder.finalize().verify_ok == Some(false) {
+        let what = format!("the {container}'s samples are not those that its MD5 was taken of");
+        return Err(SampleError::new(what, REPLACE));
+    }
     let there = recording.samples.len() as u64;
     match promised {
         Some(promised) if ended && there < promised => Err(SampleError::new(
@@ -157,4 +167,38 @@ fn check_wav_format(format: &[u8]) -> Result<(), SampleError> {
         return Err(SampleError::new(what, REPLACE));
     }
     check_rate(rate, 0, channels.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1000 samples of 1000 at 8 kHz, mono, 16 bit, in one frame of a constant, with this MD5 in the header.
+    fn flac(md5: u128) -> Vec<u8> {
+        let information = [0x03e8_03e8_0000_u64 << 16, 0x01f4_00f0_0000_03e8].map(u64::to_be_bytes).concat();
+        let frame = [0xff, 0xf8, 0x74, 0x08, 0x00, 0x03, 0xe7, 0x11, 0x00, 0x03, 0xe8, 0x13, 0xe5];
+        let (sizes, rest) = information.split_at(8);
+        [b"fLaC".as_slice(), &[0x80, 0, 0, 34], sizes, &[0, 0], rest, &md5.to_be_bytes(), &frame].concat()
+    }
+
+    const MD5: u128 = 0x67d8_e138_fa3c_f40d_59ac_3c73_fd9b_e593;
+
+    #[test]
+    fn a_flac_is_held_to_its_md5_if_it_gives_one() {
+        for md5 in [MD5, 0] {
+            let recording = decode(&flac(md5), 1.0).expect("a good file");
+            assert_eq!((recording.rate, recording.samples.len()), (8000, 1000));
+            assert!(recording.samples.iter().all(|sample| *sample == 1000.0 / 32768.0));
+        }
+        let error = decode(&flac(MD5 + 1), 1.0).expect_err("an MD5 of other samples");
+        assert!(error.what.contains("MD5"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_frame_of_a_flac_is_refused() {
+        let mut bytes = flac(MD5);
+        let value = bytes.len() - 3;
+        bytes[value] ^= 1;
+        assert!(decode(&bytes, 1.0).is_err());
+    }
 }

@@ -61,7 +61,8 @@ fn rows(count: usize, seed: u64) -> Vec<Row> {
             kind: Some(CLASSES[class]),
             gait: (i % 4 != 1).then(|| vector(class, 6, 0.5)),
             shape: (i % 5 != 2).then(|| vector(class, 3, 1.0)),
-            words: (i % 3 != 0 || i % 4 == 1).then(|| format!("a {} it is {}", CLASSES[(class + i / 20) % 3], i % 7)),
+            words: (!i.is_multiple_of(3) || i % 4 == 1)
+                .then(|| format!("a {} it is {}", CLASSES[(class + i / 20) % 3], i % 7)),
         }
     };
     (0..count).map(row).collect()

@@ -162,13 +162,12 @@ impl Engine {
             warn!(message = rejected.message, "a message was refused, but there is no job");
             return Ok(Vec::new());
         };
-        match &rejected.turn {
-            Some(turn) if !at.is(&turn.job, turn.term) => {
-                warn!(job = turn.job, message = rejected.message, "a message of another job was refused");
-                Ok(Vec::new())
-            }
-            _ => bail!("the coordinator refused this worker's message: {}", rejected.message),
+        let named = rejected.job.is_empty() || rejected.job == at.job.as_str();
+        if !named || rejected.turn.as_ref().is_some_and(|turn| !at.is(&turn.job, turn.term)) {
+            warn!(job = rejected.job, message = rejected.message, "a message of another job was refused");
+            return Ok(Vec::new());
         }
+        bail!("the coordinator refused this worker's message: {}", rejected.message)
     }
 
     fn assign(&mut self, runtime: &tokio::runtime::Handle, assign: &v1::Assign) -> anyhow::Result<Answer> {

@@ -1,13 +1,13 @@
 //! Generated data sets: rows made from a seed, without a download.
 //!
 //! 1. A row is a pure function of (kind, seed, split, index, column): any worker makes any row at any time, in any order.
-//! 2. Bytes do not depend on the machine: see [`exact`]; PNG files may differ between releases of their encoder, never
+//! 2. Bytes do not depend on the machine: see `exact`; PNG files may differ between releases of their encoder, never
 //!    in their pixels.
 //! 3. Ten rows in a row hold every class once.
 //! 4. Writers and speakers of one split do not occur in another.
 //! 5. A sample never lacks all of its columns, not even when every column has its own share of missing values.
 //!
-//! Files are written by [`write`]; who reads rows to train on them is [`super::Dataset`](crate::data).
+//! Files are written by [`mod@write`]; who reads rows to train on them is [`super::Dataset`](crate::data).
 
 mod digits;
 mod exact;

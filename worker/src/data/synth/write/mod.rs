@@ -1,6 +1,6 @@
 //! Generated rows to Parquet files.
 //!
-//! Rows stream: [`ROWS`] of them and one row group of about [`GROUP_BYTES`] are in memory, however many there are. All files
+//! Rows stream: `ROWS` of them and one row group of about `GROUP_BYTES` are in memory, however many there are. All files
 //! are written under temporary names and get their own together, when the last is complete; before that, none is there.
 
 mod table;

@@ -26,6 +26,11 @@ impl Client {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .with_context(|| format!("`{url}` is not an address; give it as http://host:port"))
             .or_exit(Exit::Usage)?;
+        if endpoint.uri().scheme_str() != Some("http") {
+            // There is no TLS yet, and what asks for it must not be sent in the clear.
+            return Err(anyhow!("`{url}` is not an address that is spoken to; give it as http://host:port"))
+                .or_exit(Exit::Usage);
+        }
         let channel = endpoint.connect_timeout(timeout).tcp_nodelay(true).connect().await;
         let channel = channel.map_err(|error| {
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -78,11 +83,13 @@ impl Client {
         let exit = match status.code() {
             Code::Unavailable => Exit::Unreachable,
             Code::DeadlineExceeded => Exit::TimedOut,
+            // The connection broke, or whoever answered does not speak gRPC.
+            _ if std::error::Error::source(status).is_some() => Exit::Unreachable,
             Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => Exit::Usage,
             _ => Exit::Failed,
         };
         let error = match exit {
-            Exit::Unreachable => anyhow!("lost the coordinator at {}: {}", self.url, status.message()),
+            Exit::Unreachable => anyhow!("lost the coordinator at {}, or it is none: {}", self.url, status.message()),
             _ => anyhow!("{}", status.message()),
         };
         Err::<(), _>(error).or_exit(exit).expect_err("it is an error")

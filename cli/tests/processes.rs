@@ -110,6 +110,14 @@ fn whoever_finds_no_coordinator_says_where_it_looked() {
     assert!(error.starts_with("no coordinator at http://127.0.0.1:9: "), "{error}");
     assert!(error.contains("start one with `antiphon coordinator`"), "{error}");
 
+    for address in ["https://127.0.0.1:9", "127.0.0.1:9"] {
+        for arguments in [&["submit", "job.yaml"][..], &["worker", "--modality", "audio"]] {
+            let arguments = [arguments, &["--coordinator", address]].concat();
+            let (code, lines) = json_lines(folder.path(), &arguments);
+            assert_eq!(code, Some(2), "{arguments:?}: {lines:?}");
+        }
+    }
+
     let arguments = ["worker", "--modality", "audio", "--coordinator", nowhere, "--connect-timeout", "0"];
     let (code, lines) = json_lines(folder.path(), &arguments);
     assert_eq!(code, Some(3), "{lines:?}");

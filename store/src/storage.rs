@@ -172,7 +172,7 @@ fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
         std::path::absolute(path).map_err(|source| StorageError::WorkingFolder { url: url.to_owned(), source })?;
     let prefix = Path::from_absolute_path(without_dots(&absolute))
         .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
-    let objects = LocalFileSystem::new().with_fsync(true);
+    let objects = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
     Ok(Store { objects: Arc::new(objects), prefix, base: "/".to_owned() })
 }
 

@@ -78,8 +78,9 @@ async fn connect(config: &Config) -> Result<Channel, WorkerError> {
         .http2_keep_alive_interval(Duration::from_secs(10))
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);
-    if endpoint.uri().host().is_none() || endpoint.uri().scheme().is_none() {
-        return Err(address("it has no scheme or no host".to_owned()));
+    if endpoint.uri().host().is_none() || endpoint.uri().scheme_str() != Some("http") {
+        // There is no TLS yet, and what asks for it must not be sent in the clear.
+        return Err(address("it has no host, or its scheme is not http".to_owned()));
     }
     let deadline = Instant::now() + config.connect_timeout;
     loop {

@@ -21,7 +21,7 @@ use crate::predictor::{Labels, Predictor, Progress, Source, exit_of, open, until
 Examples:
   antiphon eval antiphon-runs/JOB                                the newest checkpoint of a run, on the job's test split
   antiphon eval antiphon-runs/JOB/checkpoints/00000300 --drop audio
-  antiphon eval s3://runs/jobs/JOB --data 'new/*.parquet' --fusion audio=0.7,image=0.3 --confusion
+  antiphon eval s3://runs/jobs/JOB --data 'new/*.parquet' --fusion tuned --confusion
   antiphon eval antiphon-runs/JOB --format json                  one line: {\"event\":\"evaluation\", …}
 
 The rule marked * is the one of --fusion, or the job's. Samples that have none of the modalities do not count.")]

@@ -24,7 +24,7 @@ use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::parts::HEAD;
-use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, ValidationSource, parse};
+use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, ValidationSource, parse};
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::part::{self, Array, Arrays};
 use antiphon_worker::data::{DataError, Dataset, OpenOptions, PrefetchOptions};
@@ -88,7 +88,7 @@ impl Predictor {
         let checkpoint = Checkpoint::open_url(&source.checkpoint).await?;
         let file = format!("{}/manifest.json", checkpoint.url());
         let text = checkpoint.manifest().specification.to_string();
-        let mut spec = parse(&text, &file, &source.set, &|_| None)?;
+        let mut spec = parse(&text, &file, &spread(&source.set, &checkpoint.manifest().specification), &|_| None)?;
         let names: Vec<ModalityName> = spec.modalities.iter().map(|modality| modality.name.clone()).collect();
         source.check(&names)?;
         let fusion = fusion(source, &spec, checkpoint.manifest())?;
@@ -235,6 +235,20 @@ async fn open_data(
         }
         other => other.into(),
     })
+}
+
+/// Changes of the shared `data` are changes of every modality's: a checkpoint's job has all of it written out.
+fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> {
+    let modalities = specification["modalities"].as_array().into_iter().flatten();
+    let names: Vec<&str> = modalities.filter_map(|modality| modality["name"].as_str()).collect();
+    let to_each = |change: &Override| -> Vec<Override> {
+        let text = change.to_string();
+        if !text.starts_with("data.") {
+            return vec![change.clone()];
+        }
+        names.iter().map(|name| Override::from(format!("modalities.{name}.{text}"))).collect()
+    };
+    set.iter().flat_map(to_each).collect()
 }
 
 /// W and b, which must fit the job: `--set` can say anything.

@@ -1,13 +1,15 @@
 //! `antiphon`: the command line.
 //!
 //! [`commands`] has one module per command; [`follow`] shows a job's events to people and programs; [`cluster`] holds a
-//! coordinator and its workers in one process; [`predictor`] answers out of a checkpoint.
+//! coordinator and its workers in one process; [`predictor`] answers out of a checkpoint; `joint` trains all modalities at
+//! once, to compare with.
 
 mod client;
 pub mod cluster;
 pub mod commands;
 pub mod exit;
 pub mod follow;
+mod joint;
 pub mod output;
 pub mod predictor;
 mod signals;
@@ -56,6 +58,8 @@ pub enum Command {
     Predict(commands::predict::PredictArgs),
     /// Generate data sets, and look into data files
     Data(commands::data::DataArgs),
+    /// Measure what a job is decided by
+    Bench(commands::bench::BenchArgs),
     /// Serve as coordinator
     Coordinator(antiphon_coordinator::config::CoordinatorArgs),
     /// Serve as worker for one modality
@@ -78,6 +82,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Eval(args) => commands::eval::run(args, format).await,
         Command::Predict(args) => commands::predict::run(args, format).await,
         Command::Data(args) => commands::data::run(args, format).await,
+        Command::Bench(args) => commands::bench::run(args, format).await,
         Command::Coordinator(args) => commands::serve::coordinator(&args).await,
         Command::Worker(args) => commands::serve::worker(args).await,
         Command::Submit(args) => commands::submit::run(args, format).await,

@@ -1,0 +1,270 @@
+//! `antiphon bench joint JOB.yaml`: what becomes of each modality when all are trained jointly, in turns, and alone.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use antiphon_core::ids::{JobName, ModalityName, Split};
+use antiphon_core::metrics::{EvaluationReport, ModalityScores, RuleName};
+use antiphon_core::spec::{JobSpec, Override};
+use antiphon_worker::data::OpenOptions;
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::in_turns;
+use crate::commands::check;
+use crate::exit::{Exit, OrExit as _};
+use crate::joint::{self, Measured, Member, Opened, Training};
+use crate::output::{self, Format};
+use crate::predictor::{Progress, exit_of, until_interrupted};
+
+/// Would joint training starve a modality? Train jointly, in turns and alone, and compare
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon bench joint examples/spoken-digits.yaml
+  antiphon bench joint job.yaml --set schedule.epochs=20 --set seed=2
+  antiphon bench joint job.yaml --skip-alone --format json
+
+Every column has the job's encoders, seed, optimizers, batch size and epochs:
+  jointly    one linear head over all features side by side, one loss; every encoder steps with
+             every batch of samples, paired by id. Read by the modality's slice of the head.
+  in turns   what `antiphon run` does with this job
+  alone      each modality with a head to itself: what its encoder can reach
+A modality that ends far lower jointly than alone was starved: once the others explain the
+samples, its encoder is told little. It is named where it ends 5 points or more below, and by
+more than the size of the split would explain. What the joint head answers from all modalities
+together is in the last row: a starved modality need not make it worse.
+
+Figures are accuracies on the test split, or on the validation split where there is no other.
+Nothing is kept.")]
+pub struct JointArgs {
+    /// The job file, YAML or JSON; `-` is standard input
+    pub job: PathBuf,
+
+    /// Set one field, as in `--set schedule.epochs=3`; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<Override>,
+
+    /// Do not train each modality alone: a third less work
+    #[arg(long)]
+    pub skip_alone: bool,
+
+    /// Mebibytes of undecoded samples kept in memory per modality and split; what is beyond goes to a temporary file
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    pub data_memory: u64,
+}
+
+/// A modality so far below what it reaches otherwise is called starved, if the split is large enough to tell.
+const STARVED: f64 = 0.05;
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Comparison {
+    event: &'static str,
+    bench: &'static str,
+    job: JobName,
+    seed: u64,
+    epochs: f64,
+    /// The job's rule of fusion.
+    fusion: RuleName,
+    joint: EvaluationReport,
+    /// Accuracy of the head that joint training trains, over all modalities that a sample has.
+    joint_head: f64,
+    in_turns: EvaluationReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alone: Option<EvaluationReport>,
+    starved: Vec<ModalityName>,
+}
+
+/// Trains in every way and compares.
+///
+/// # Errors
+/// A bad job file, data that cannot be read, a training that fails.
+pub(super) async fn run(args: JointArgs, format: Format) -> anyhow::Result<Exit> {
+    let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let progress = Progress::new();
+    let done = compare(spec, &args, &progress).await;
+    progress.clear();
+    let Some(comparison) = done? else { return Ok(Exit::Interrupted) };
+    match format {
+        Format::Json => output::json(&comparison)?,
+        Format::Text => output::line(comparison.table().trim_end())?,
+    }
+    Ok(Exit::Success)
+}
+
+/// None if it was interrupted.
+async fn compare(spec: JobSpec, args: &JointArgs, progress: &Progress) -> anyhow::Result<Option<Comparison>> {
+    if spec.modalities.len() < 2 {
+        let error = anyhow!("a job of one modality has nothing to train jointly: name two or more");
+        return Err(error).or_exit(Exit::Usage);
+    }
+    let memory = args.data_memory << 20;
+    let opening = tokio::spawn(Trainings::open(spec.clone(), memory, !args.skip_alone));
+    let opening = async {
+        let opened = progress.during("opening", opening).await.context("opening ended in a panic")?;
+        opened.or_exit(Exit::Usage)
+    };
+    let shown = progress.clone();
+    let work = move |trainings: Trainings, cancelled: &CancellationToken| trainings.run(&shown, cancelled);
+    let Some(Trained { split, epochs, joint, alone }) = until_interrupted(opening, work).await? else {
+        return Ok(None);
+    };
+    let Some(in_turns) = in_turns::run(&spec, split, memory, progress).await? else { return Ok(None) };
+    Ok(Some(Comparison {
+        event: "bench",
+        bench: "joint",
+        fusion: RuleName::from(&spec.fusion),
+        job: spec.name,
+        seed: spec.seed,
+        epochs,
+        starved: starved(&joint.report, alone.as_ref().unwrap_or(&in_turns)),
+        joint_head: joint.summed,
+        joint: joint.report,
+        in_turns,
+        alone,
+    }))
+}
+
+/// The trainings of this process, ready to begin.
+struct Trainings {
+    job: JobSpec,
+    split: Split,
+    epochs: f64,
+    joint: Training,
+    alone: Vec<Training>,
+}
+
+/// What came of them.
+struct Trained {
+    split: Split,
+    epochs: f64,
+    joint: Measured,
+    alone: Option<EvaluationReport>,
+}
+
+impl Trainings {
+    async fn open(job: JobSpec, memory: u64, with_alone: bool) -> anyhow::Result<Self> {
+        let options = OpenOptions { memory, ..OpenOptions::default() };
+        let mut modalities = Vec::with_capacity(job.modalities.len());
+        for modality in &job.modalities {
+            modalities.push(Opened::new(&job, modality, &options).await?);
+        }
+        let split = [Split::Test, Split::Validation]
+            .into_iter()
+            .find(|split| modalities.iter().any(|modality| modality.split(*split).is_some()));
+        let none = || {
+            anyhow!(
+                "the job has no test split and no validation split to measure on; give it one, as in `data.validation: 10%`"
+            )
+        };
+        let split = split.ok_or_else(none)?;
+        let epochs = joint::epochs(&job, &modalities);
+        let joint = Training::new(&job, &modalities, epochs).await?;
+        let mut alone = Vec::new();
+        for modality in modalities.iter().filter(|_| with_alone) {
+            alone.push(Training::new(&job, std::slice::from_ref(modality), epochs).await?);
+        }
+        Ok(Self { job, split, epochs, joint, alone })
+    }
+
+    /// None if it was cancelled.
+    fn run(mut self, progress: &Progress, cancelled: &CancellationToken) -> anyhow::Result<Option<Trained>> {
+        let joint = std::iter::once((&mut self.joint, "training jointly"));
+        let all = joint.chain(self.alone.iter_mut().map(|training| (training, "training alone")));
+        for (training, doing) in all {
+            progress.begin(doing, training.rows());
+            while !training.is_done() {
+                if cancelled.is_cancelled() {
+                    return Ok(None);
+                }
+                training.step().map_err(exit_of)?;
+                progress.at(training.rows_done());
+            }
+        }
+        let measure =
+            |members: &[Member<'_>]| joint::evaluate(&self.job, self.split, members, cancelled).map_err(exit_of);
+        let Some(joint) = measure(&self.joint.members()?)? else { return Ok(None) };
+        let mut members = Vec::new();
+        for training in &self.alone {
+            members.extend(training.members()?);
+        }
+        let alone = if members.is_empty() {
+            None
+        } else {
+            let Some(measured) = measure(&members)? else { return Ok(None) };
+            Some(measured.report)
+        };
+        Ok(Some(Trained { split: self.split, epochs: self.epochs, joint, alone }))
+    }
+}
+
+/// The modalities that joint training leaves below what they reach otherwise, by more than chance would.
+fn starved(joint: &EvaluationReport, otherwise: &EvaluationReport) -> Vec<ModalityName> {
+    let starved = |(name, scores): &(&ModalityName, &ModalityScores)| {
+        let (low, high) = (scores.scores.accuracy, accuracy(otherwise, name));
+        high - low > STARVED.max(2.0 * deviation(low, scores.samples).hypot(deviation(high, scores.samples)))
+    };
+    joint.modalities.iter().filter(starved).map(|(name, _)| name.clone()).collect()
+}
+
+fn accuracy(report: &EvaluationReport, modality: &ModalityName) -> f64 {
+    report.modalities.get(modality).map_or(0.0, |scores| scores.scores.accuracy)
+}
+
+/// The standard deviation of a share that was counted on so many samples.
+fn deviation(share: f64, samples: u64) -> f64 {
+    (share * (1.0 - share) / samples.max(1) as f64).sqrt()
+}
+
+impl Comparison {
+    fn table(&self) -> String {
+        let (split, samples) = (self.joint.split, self.joint.samples);
+        let plural = if self.epochs == 1.0 { "" } else { "s" };
+        let epochs = (100.0 * self.epochs).round() / 100.0;
+        let mut text = format!(
+            "{}, seed {}, {epochs} epoch{plural}: accuracy on the {split} split, {samples} samples\n",
+            self.job, self.seed
+        );
+        let reports = [Some(&self.joint), Some(&self.in_turns), self.alone.as_ref()];
+        let heads = ["jointly", "in turns", "alone"].map(str::to_owned);
+        row(
+            &mut text,
+            "",
+            heads.into_iter().zip(&reports).filter(|(_, report)| report.is_some()).map(|(head, _)| head),
+        );
+        for name in self.joint.modalities.keys() {
+            let cells = reports.iter().flatten().map(|report| percent(accuracy(report, name)));
+            row(&mut text, name.as_str(), cells);
+        }
+        let fused = |report: &&EvaluationReport| {
+            let scores = report.fused.get(&self.fusion).or_else(|| report.fused.get(&RuleName::Mean));
+            scores.map(|scores| percent(scores.accuracy)).unwrap_or_default()
+        };
+        let rule = format!("fused, {}", format!("{:?}", self.fusion).to_lowercase());
+        row(&mut text, &rule, reports.iter().flatten().map(fused));
+        row(&mut text, "fused, joint head", [percent(self.joint_head)].into_iter());
+        let otherwise = if self.alone.is_some() { "alone" } else { "in turns" };
+        let reference = self.alone.as_ref().unwrap_or(&self.in_turns);
+        for name in &self.starved {
+            let lost = 100.0 * (accuracy(reference, name) - accuracy(&self.joint, name));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\njoint training starves {name}: {lost:.1} points below what it reaches {otherwise}");
+        }
+        if self.starved.is_empty() {
+            text += "\njoint training starves no modality of this job";
+        }
+        text
+    }
+}
+
+fn row(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+    let cells: String = cells.map(|cell| format!("{cell:>10}")).collect();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}", format!("  {name:<18}{cells}").trim_end());
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}

@@ -1,0 +1,36 @@
+//! `antiphon bench`: measurements that a job is decided by.
+
+mod in_turns;
+mod joint;
+
+use clap::Subcommand;
+
+use crate::exit::Exit;
+use crate::output::Format;
+
+pub use joint::JointArgs;
+
+/// Measure what a job is decided by
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// What is measured
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Would joint training starve a modality? Train jointly, in turns and alone, and compare
+    Joint(JointArgs),
+}
+
+/// Measures.
+///
+/// # Errors
+/// A bad job file, data that cannot be read, a training that fails.
+pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
+    match args.command {
+        BenchCommand::Joint(args) => joint::run(args, format).await,
+    }
+}

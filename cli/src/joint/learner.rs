@@ -1,0 +1,113 @@
+//! One modality: its data, its encoder, its optimizer.
+
+use std::sync::Arc;
+
+use antiphon_core::head::Head;
+use antiphon_core::ids::{MicroShard, Split};
+use antiphon_core::learning_rate::factor;
+use antiphon_core::linalg::Matrix;
+use antiphon_core::spec::{JobSpec, ModalitySpec};
+use antiphon_core::turn::Progress;
+use antiphon_worker::data::{BatchInput, DataError, Dataset, OpenOptions};
+use antiphon_worker::encoder::{self, DropoutKey, Forward, Mode};
+use antiphon_worker::optimizer::Optimizer;
+use antiphon_worker::trainer::Model;
+use anyhow::Context as _;
+
+use super::Member;
+
+/// The data of one modality; several trainings may share them.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) spec: ModalitySpec,
+    pub(crate) train: Arc<Dataset>,
+    validation: Option<Arc<Dataset>>,
+    test: Option<Arc<Dataset>>,
+}
+
+impl Opened {
+    /// Reads every split that the job has.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the data.
+    pub(crate) async fn new(job: &JobSpec, spec: &ModalitySpec, options: &OpenOptions) -> Result<Self, DataError> {
+        let open = async |split| {
+            if !Dataset::is_declared(spec, split) {
+                return Ok(None);
+            }
+            Dataset::open(spec, &job.labels, split, job.seed, options).await.map(|data| Some(Arc::new(data)))
+        };
+        let train = Arc::new(Dataset::open(spec, &job.labels, Split::Train, job.seed, options).await?);
+        Ok(Self {
+            spec: spec.clone(),
+            train,
+            validation: open(Split::Validation).await?,
+            test: open(Split::Test).await?,
+        })
+    }
+
+    /// A split with samples in it; none where there are none.
+    pub(crate) fn split(&self, split: Split) -> Option<&Arc<Dataset>> {
+        let data = match split {
+            Split::Train => Some(&self.train),
+            Split::Validation => self.validation.as_ref(),
+            Split::Test => self.test.as_ref(),
+        };
+        data.filter(|data| !data.is_empty())
+    }
+}
+
+/// The half of a training that is the modality's own.
+pub(super) struct Learner {
+    data: Opened,
+    seed: u64,
+    model: Model,
+    optimizer: Optimizer,
+    steps: u64,
+    /// The pass whose gradient is still to come.
+    open: Option<Forward>,
+}
+
+impl Learner {
+    pub(super) async fn new(job: &JobSpec, data: &Opened) -> anyhow::Result<Self> {
+        let model = Model::fit(job, &data.spec, &data.train).await?;
+        let optimizer = Optimizer::new(&data.spec.optimizer, model.encoder.parameters())?;
+        Ok(Self { data: data.clone(), seed: job.seed, model, optimizer, steps: 0, open: None })
+    }
+
+    /// H (samples, s) of these samples of the training split; None of none.
+    pub(super) fn forward(&mut self, samples: &[u32]) -> anyhow::Result<Option<Matrix<f32>>> {
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        let (train, preprocessor) = (&self.data.train, &self.model.preprocessor);
+        let decode = |sample: &u32| {
+            preprocessor.decode(&train.value(*sample)?).map_err(|error| train.sample_error(*sample, error))
+        };
+        let decoded = samples.iter().map(decode).collect::<Result<_, DataError>>()?;
+        let input = BatchInput::stack(preprocessor.shape(), decoded);
+        let modality = self.data.spec.name.clone();
+        let key = DropoutKey { seed: self.seed, modality, step: self.steps, shard: MicroShard::WHOLE };
+        let forward = self.model.encoder.forward(&input, &Mode::Train(key))?;
+        let features = forward.matrix()?;
+        self.open = Some(forward);
+        Ok(Some(features))
+    }
+
+    /// dH (samples, s) through the encoder, and one step of its optimizer. Nothing where the pass had no samples.
+    pub(super) fn learn(&mut self, gradient: &Matrix<f32>, at: Progress) -> anyhow::Result<()> {
+        let Some(forward) = self.open.take() else { return Ok(()) };
+        let spec = &self.data.spec.optimizer;
+        let gradients = encoder::backward(self.model.encoder.as_ref(), &forward, gradient)?;
+        let lr = spec.lr * factor(&spec.schedule, at.epoch, at.epochs);
+        let stepped = self.optimizer.step(self.model.encoder.parameters(), &gradients, lr);
+        stepped.with_context(|| format!("step {} of `{}`", self.steps, self.data.spec.name))?;
+        self.model.encoder.commit(forward.pending);
+        self.steps += 1;
+        Ok(())
+    }
+
+    pub(super) fn member(&self, head: Head<f32>) -> Member<'_> {
+        Member { data: &self.data, model: &self.model, head }
+    }
+}

@@ -1,0 +1,91 @@
+//! What `antiphon bench` finds.
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::{antiphon, folder_with_job, json_lines, run_to_end};
+
+/// The one line that a bench prints.
+fn bench(folder: &Path, arguments: &[&str]) -> Value {
+    let arguments: Vec<&str> = ["bench", "joint"].iter().chain(arguments).copied().collect();
+    let (code, lines) = json_lines(folder, &arguments);
+    assert_eq!((code, lines.len()), (Some(0), 1), "{lines:#?}");
+    lines.into_iter().next().expect("one line")
+}
+
+fn accuracy(comparison: &Value, training: &str, modality: &str) -> f64 {
+    comparison[training]["modalities"][modality]["accuracy"].as_f64().expect("an accuracy")
+}
+
+#[test]
+fn a_comparison_is_the_same_each_time_and_its_turns_are_those_of_a_run() {
+    let folder = folder_with_job();
+    let first = bench(folder.path(), &["job.yaml"]);
+    assert_eq!(first, bench(folder.path(), &["job.yaml", "--data-memory", "0"]));
+    assert_eq!(names(folder.path()), ["job.yaml"], "nothing is kept");
+    assert_eq!((&first["event"], &first["bench"], &first["seed"]), (&"bench".into(), &"joint".into(), &11.into()));
+
+    let run = run_to_end(folder.path(), &["run", "job.yaml"]);
+    assert_eq!(first["in_turns"], run["evaluation"]);
+    for training in ["joint", "in_turns", "alone"] {
+        let report = &first[training];
+        assert_eq!((&report["split"], &report["samples"]), (&"test".into(), &50.into()));
+        for modality in ["audio", "image", "text"] {
+            let samples = &report["modalities"][modality]["samples"];
+            assert_eq!(samples, &run["evaluation"]["modalities"][modality]["samples"], "{training} {modality}");
+        }
+    }
+    assert_ne!(first["joint"], first["alone"]);
+    let less = bench(folder.path(), &["job.yaml", "--skip-alone", "--set", "fusion=tuned"]);
+    assert!(less["alone"].is_null() && less["joint"]["fused"]["tuned"]["accuracy"].is_number(), "{less}");
+    assert_eq!(less["joint"]["modalities"], first["joint"]["modalities"], "fusion has no part in training");
+    let other = bench(folder.path(), &["job.yaml", "--skip-alone", "--set", "seed=12"]);
+    assert_ne!(first["joint"], other["joint"]);
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn the_table_holds_what_the_line_holds() {
+    let folder = folder_with_job();
+    let set = ["job.yaml", "--set", "data.samples.test=0", "--set", "schedule={epochs: 1, batch: 16}"];
+    let line = bench(folder.path(), &set);
+    assert_eq!(
+        (&line["joint"]["split"], &line["epochs"]),
+        (&"validation".into(), &1.0.into()),
+        "there is no test split"
+    );
+    let output = antiphon(folder.path(), &["bench", "joint"]).args(set).output().expect("the program starts");
+    let table = String::from_utf8(output.stdout).expect("it prints UTF-8");
+    let row = |name: &str| {
+        let cells = ["joint", "in_turns", "alone"].map(|training| accuracy(&line, training, name));
+        cells.iter().fold(format!("  {name:<18}"), |row, cell| row + &format!("{:>8.1} %", 100.0 * cell))
+    };
+    assert!(table.starts_with("small, seed 11, 1 epoch: accuracy on the validation split, 40 samples\n"), "{table}");
+    for modality in ["audio", "image", "text"] {
+        assert!(table.contains(&row(modality)), "{table}");
+    }
+    let starved = line["starved"].as_array().expect("a list");
+    assert_eq!(table.matches("joint training starves").count(), starved.len().max(1), "{table}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let folder = folder_with_job();
+    let refused = |set: &[&str]| {
+        let output = antiphon(folder.path(), &["bench", "joint", "job.yaml"]).args(set).output();
+        let output = output.expect("the program starts");
+        (output.status.code(), String::from_utf8(output.stderr).expect("it prints UTF-8"))
+    };
+    let (code, message) = refused(&["--set", "data.samples={train: 30, validation: 0, test: 0}"]);
+    assert!(code == Some(2) && message.contains("no test split and no validation split to measure on"), "{message}");
+    let one = "name: one\ndata: {source: synth, kind: spoken-digits}\nmodalities: [text]\nlabels: 10\nschedule: {epochs: 1}\n";
+    std::fs::write(folder.path().join("job.yaml"), one).expect("a job file");
+    let (code, message) = refused(&[]);
+    assert!(code == Some(2) && message.contains("nothing to train jointly"), "{message}");
+}

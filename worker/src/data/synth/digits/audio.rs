@@ -12,7 +12,7 @@ const SPEAKERS: usize = 40;
 const LONGEST: usize = 8000;
 
 /// Share of recordings in which the background is as loud as the voice in front, or louder.
-const DROWNED: f64 = 0.2;
+const DROWNED: f64 = 0.15;
 
 /// A WAV file of `digit`: 8 kHz, mono, 16 bit, 0.5 to 1 s. `speaker` makes the speakers of the split by number.
 pub(in super::super) fn wav(digit: usize, speaker: &dyn Fn(u64) -> Speaker, dice: &mut Dice) -> Bytes {

@@ -14,7 +14,7 @@ pub(in super::super) const WRITERS: usize = 64;
 const SIDE: usize = 28;
 
 /// Share of images that are spoilt beyond sure reading.
-const SPOILT: f64 = 0.27;
+const SPOILT: f64 = 0.21;
 
 /// A hand: what the digits of one person have in common.
 pub(in super::super) struct Writer {

@@ -58,13 +58,13 @@ const SILENT: &[&str] =
 /// A text about `digit`, at most 60 bytes, with typing errors.
 pub(in super::super) fn phrase(digit: usize, dice: &mut Dice) -> String {
     let kind = dice.between(0.0, 1.0);
-    let text = if kind < 0.40 {
+    let text = if kind < 0.44 {
         named(digit, dice)
-    } else if kind < 0.50 {
+    } else if kind < 0.54 {
         beside(CORRECTED, digit, dice)
-    } else if kind < 0.62 {
+    } else if kind < 0.66 {
         worked_out(digit, dice)
-    } else if kind < 0.84 {
+    } else if kind < 0.86 {
         beside(EITHER, digit, dice)
     } else if kind < 0.95 {
         let fitting: Vec<&str> =

@@ -1,10 +1,11 @@
 //! The last step of every encoder: a linear map where its own width is not s.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use crate::nn::layer::{Linear, Pass};
 use crate::nn::linear::Activation;
 use crate::nn::parameters::Parameters;
+use crate::nn::value::Value;
 
 /// Wider features are made smaller, so that |h|², with which the head's steps grow, does not grow with s, and a learning
 /// rate that serves one width serves all.
@@ -28,7 +29,7 @@ impl Adapter {
         Ok(Self { linear: Some(Linear::new(made, "adapter", from, to, gain)?) })
     }
 
-    pub(super) fn forward(&self, pass: &Pass<'_>, natural: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, pass: &mut Pass<'_>, natural: &Value) -> Result<Value> {
         match &self.linear {
             Some(linear) => linear.forward(pass, natural, Activation::Identity),
             None => Ok(natural.clone()),

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use candle_core::{Tensor, Var};
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, Pending, dense};
+use super::{Encoder, EncoderError, Forward, Mode, Pending, grid};
 use crate::data::{BatchInput, InputShape};
 use crate::nn::convolution::convolution;
-use crate::nn::grid_mean::grid_mean;
 use crate::nn::layer::{BatchNorm, Pass};
 use crate::nn::linear::Activation;
 use crate::nn::parameters::Parameters;
+use crate::nn::pooling::{Window, grid_mean, max_pool};
 
 /// 3×3 convolution without bias (the normalisation has one), batch norm, ReLU, 2×2 pooling.
 struct Stage {
@@ -32,6 +32,8 @@ pub(super) struct Cnn {
     shape: InputShape,
     stages: Vec<Stage>,
     cells: (usize, usize),
+    /// Numbers that the adapter reads.
+    natural: usize,
     norm: BatchNorm,
     dropout: f64,
     adapter: Adapter,
@@ -68,7 +70,17 @@ impl Cnn {
         let natural = last * cells.0 * cells.1;
         let norm = BatchNorm::new(&mut made, "norm", natural, NORM / (natural as f64).sqrt())?;
         let adapter = Adapter::always(&mut made, natural, width)?;
-        Ok(Self { shape: shape.clone(), stages, cells, norm, dropout, adapter, width, parameters: made.into_made() })
+        Ok(Self {
+            shape: shape.clone(),
+            stages,
+            cells,
+            natural,
+            norm,
+            dropout,
+            adapter,
+            width,
+            parameters: made.into_made(),
+        })
     }
 
     /// In the order a pass meets them.
@@ -103,15 +115,17 @@ impl Encoder for Cnn {
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
         let mut pass = Pass::new(mode);
-        let mut x = dense(input, &self.shape, &self.parameters)?;
+        let mut x = grid(input, &self.shape, &self.parameters)?;
         for stage in &self.stages {
             x = convolution(&x, &pass.parameter(&stage.kernel), 1, 1)?;
-            x = stage.norm.forward::<2>(&mut pass, &x, Activation::Relu)?;
+            x = stage.norm.forward(&mut pass, &x, None, Activation::Relu)?;
+            x = max_pool(&x, Window::tiles(2))?;
         }
-        x = grid_mean(&x, self.cells)?.flatten_from(1)?.unsqueeze(2)?.unsqueeze(3)?;
-        x = self.norm.forward::<1>(&mut pass, &x, Activation::Identity)?.flatten_from(1)?;
+        x = grid_mean(&x, self.cells)?.reshape(((), self.natural))?;
+        x = self.norm.forward(&mut pass, &x, None, Activation::Identity)?;
         x = pass.dropout(&x, self.dropout)?;
-        Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
+        let features = self.adapter.forward(&mut pass, &x)?;
+        Ok(Forward::new(features, pass))
     }
 
     fn commit(&mut self, pending: Pending) {

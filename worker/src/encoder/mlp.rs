@@ -1,15 +1,14 @@
 //! `mlp`: fully connected layers with ReLU, for features.
 
-use std::collections::BTreeMap;
-
-use candle_core::{Tensor, Var};
+use candle_core::Var;
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, Pending, dense};
+use super::{Encoder, EncoderError, Forward, Mode, dense};
 use crate::data::{BatchInput, InputShape};
 use crate::nn::layer::{Linear, Pass};
 use crate::nn::linear::Activation;
 use crate::nn::parameters::Parameters;
+use crate::nn::value::Value;
 
 /// `(linear, ReLU, dropout)` for each hidden width, then the adapter.
 pub(super) struct Mlp {
@@ -57,23 +56,14 @@ impl Encoder for Mlp {
         &self.parameters
     }
 
-    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
-        Ok(Vec::new())
-    }
-
-    fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
-        Ok(())
-    }
-
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
         let mut pass = Pass::new(mode);
-        let mut x = dense(input, &self.shape, &self.parameters)?.flatten_from(1)?;
+        let mut x = Value::constant(dense(input, &self.shape, &self.parameters)?.flatten_from(1)?);
         for layer in &self.layers {
-            x = layer.forward(&pass, &x, Activation::Relu)?;
+            x = layer.forward(&mut pass, &x, Activation::Relu)?;
             x = pass.dropout(&x, self.dropout)?;
         }
-        Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
+        let features = self.adapter.forward(&mut pass, &x)?;
+        Ok(Forward::new(features, pass))
     }
-
-    fn commit(&mut self, _pending: Pending) {}
 }

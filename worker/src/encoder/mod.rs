@@ -30,9 +30,11 @@ use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::error::EncoderError;
 use crate::data::{BatchInput, InputShape};
+use crate::nn::batch_norm::ChannelStatistics;
 pub use crate::nn::layer::{DropoutKey, Mode};
-use crate::nn::norm_relu_pool::ChannelStatistics;
+use crate::nn::layer::{Pass, Variables};
 use crate::nn::parameters::Parameters;
+use crate::nn::value::{Place, Value, backward as backward_on_tape};
 
 /// f_m with its parameters θ_m.
 pub trait Encoder: Send {
@@ -46,13 +48,17 @@ pub trait Encoder: Send {
     ///
     /// # Errors
     /// When candle fails.
-    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError>;
+    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
+        Ok(Vec::new())
+    }
 
     /// Takes over buffers that [`Encoder::buffers`] gave. Use [`restore`], which checks them.
     ///
     /// # Errors
     /// When candle fails.
-    fn load_buffers(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError>;
+    fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+        Ok(())
+    }
 
     /// H = f_m(X), a pure function of parameters, buffers, input and mode.
     ///
@@ -61,7 +67,7 @@ pub trait Encoder: Send {
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError>;
 
     /// Takes in the running statistics of a batch whose turn was applied.
-    fn commit(&mut self, pending: Pending);
+    fn commit(&mut self, _pending: Pending) {}
 }
 
 /// Running statistics of one batch, to be committed in the order of the steps. Empty for encoders without buffers.
@@ -71,13 +77,21 @@ pub struct Pending(Vec<ChannelStatistics>);
 /// What a forward pass gives.
 #[derive(Debug)]
 pub struct Forward {
-    /// H (B, s), with the graph that leads to it when training.
+    /// H (B, s).
     pub features: Tensor,
     /// See [`Encoder::commit`].
     pub pending: Pending,
+    /// When training: the way back.
+    trace: Option<(Place, Variables)>,
 }
 
 impl Forward {
+    fn new(features: Value, pass: Pass<'_>) -> Self {
+        let (variables, statistics) = pass.finish();
+        let trace = features.place().map(|place| (place.clone(), variables));
+        Self { features: features.tensor().clone(), pending: Pending(statistics), trace }
+    }
+
     /// H as the head reads it.
     ///
     /// # Errors
@@ -158,7 +172,7 @@ pub fn resolve(spec: &EncoderSpec, shape: &InputShape) -> EncoderSpec {
     }
 }
 
-/// The gradient of θ_m from the gradient dH (B, s) of the features, by `Σ H · dH`.
+/// The gradient of θ_m from the gradient dH (B, s) of the features: the way back of a pass, which can be gone once.
 ///
 /// # Errors
 /// When the shapes differ, or a parameter gets no gradient.
@@ -173,20 +187,24 @@ pub fn backward(
         return Err(EncoderError::WrongGradient { rows, columns, samples, width });
     }
     let upstream = Tensor::from_slice(feature_gradient.as_slice(), (rows, columns), forward.features.device())?;
-    backward_tensor(encoder.parameters(), &forward.features, &upstream)
+    backward_tensor(encoder.parameters(), forward, &upstream)
 }
 
 fn backward_tensor(
     parameters: &[(String, Var)],
-    features: &Tensor,
+    forward: &Forward,
     upstream: &Tensor,
 ) -> Result<Gradients, EncoderError> {
-    let upstream = upstream.to_dtype(features.dtype())?.detach();
-    let mut store = (features * upstream)?.sum_all()?.backward()?;
-    let take = |(name, variable): &(String, Var)| {
-        store.remove(variable).ok_or_else(|| EncoderError::NoGradient { name: name.clone() })
+    let missing = |name: &String| EncoderError::NoGradient { name: name.clone() };
+    let Some((place, variables)) = &forward.trace else {
+        return Err(parameters
+            .first()
+            .map_or(EncoderError::NoGradient { name: String::new() }, |(name, _)| missing(name)));
     };
-    parameters.iter().map(take).collect::<Result<_, _>>().map(Gradients)
+    let upstream = upstream.to_dtype(forward.features.dtype())?.contiguous()?;
+    let gradients = backward_on_tape(place, upstream, &variables.numbers(parameters))?;
+    let named = gradients.into_iter().zip(parameters);
+    named.map(|(gradient, (name, _))| gradient.ok_or_else(|| missing(name))).collect::<Result<_, _>>().map(Gradients)
 }
 
 /// Parameters, then buffers: what a checkpoint keeps of an encoder. Copies, which later steps do not touch.
@@ -243,6 +261,11 @@ fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]
         BatchInput::Dense { shape, .. } => Err(wrong_batch(expected, format!("shape {shape:?}"))),
         BatchInput::Tokens { .. } => Err(wrong_batch(expected, "texts".to_owned())),
     }
+}
+
+/// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them.
+fn grid(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Value, EncoderError> {
+    Ok(Value::constant(dense(input, expected, parameters)?.permute((0, 2, 3, 1))?.contiguous()?))
 }
 
 fn wrong_batch(expected: &InputShape, got: String) -> EncoderError {

@@ -64,7 +64,7 @@ fn every_parameter_gets_the_gradient_of_finite_differences() {
         let input = batch(&case.shape, 0..5);
         let forward = encoder.forward(&input, &train(3)).expect(case.name);
         let upstream = noise(forward.features.shape(), 9);
-        let gradients = backward_tensor(encoder.parameters(), &forward.features, &upstream).expect(case.name);
+        let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
         for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
             let elements: Vec<usize> = (0..variable.elem_count()).step_by(1 + variable.elem_count() / 12).collect();
             check_elements(&format!("{}: {name}", case.name), variable, gradient, &elements, || {
@@ -81,7 +81,7 @@ fn no_gradient_is_zero_throughout() {
         let encoder = built(&case, DType::F32);
         let forward = encoder.forward(&batch(&case.shape, 0..16), &train(0)).expect(case.name);
         let upstream = noise(forward.features.shape(), 9);
-        let gradients = backward_tensor(encoder.parameters(), &forward.features, &upstream).expect(case.name);
+        let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
         assert!(!encoder.parameters().is_empty());
         for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
             assert_eq!(variable.dims(), gradient.dims(), "{}: {name}", case.name);
@@ -104,7 +104,7 @@ fn state_bits(encoder: &dyn Encoder) -> Vec<(String, Vec<u32>)> {
 fn step(encoder: &mut dyn Encoder, input: &BatchInput, number: u64) -> Vec<u32> {
     let forward = encoder.forward(input, &train(number)).expect("a forward pass");
     let upstream = noise(forward.features.shape(), number);
-    let gradients = backward_tensor(encoder.parameters(), &forward.features, &upstream).expect("a backward pass");
+    let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect("a backward pass");
     for ((_, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
         let moved = (variable.as_tensor() - (gradient * 0.01).expect("scaled")).expect("moved");
         variable.set(&moved.detach()).expect("set");

@@ -1,12 +1,11 @@
 //! `text`: embedding, transformer blocks, mean over the tokens.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Tensor, Var};
+use candle_core::Var;
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, Pending, wrong_batch};
+use super::{Encoder, EncoderError, Forward, Mode, wrong_batch};
 use crate::data::{BatchInput, InputShape};
 use crate::nn::attention::attention;
 use crate::nn::embedding::{Packed, embedding};
@@ -14,6 +13,7 @@ use crate::nn::layer::{LayerNorm, Linear, Pass};
 use crate::nn::linear::Activation;
 use crate::nn::parameters::Parameters;
 use crate::nn::segment_mean::segment_mean;
+use crate::nn::value::Value;
 
 /// What a text encoder looks like.
 pub(super) struct Plan {
@@ -50,19 +50,20 @@ impl Block {
     fn forward(
         &self,
         pass: &mut Pass<'_>,
-        x: &Tensor,
+        x: &Value,
         heads: usize,
         dropout: f64,
         texts: &Arc<Packed>,
-    ) -> candle_core::Result<Tensor> {
-        let projected =
-            self.projection_in.forward(pass, &self.attention_norm.forward(pass, x)?, Activation::Identity)?;
+    ) -> candle_core::Result<Value> {
+        let normed = self.attention_norm.forward(pass, x)?;
+        let projected = self.projection_in.forward(pass, &normed, Activation::Identity)?;
         let mixed = attention(&projected, heads, texts)?;
         let mixed = self.projection_out.forward(pass, &mixed, Activation::Identity)?;
-        let x = (x + pass.dropout(&mixed, dropout)?)?;
-        let inner = self.feed_in.forward(pass, &self.feed_norm.forward(pass, &x)?, Activation::Relu)?;
+        let x = x.add(&pass.dropout(&mixed, dropout)?)?;
+        let normed = self.feed_norm.forward(pass, &x)?;
+        let inner = self.feed_in.forward(pass, &normed, Activation::Relu)?;
         let fed = self.feed_out.forward(pass, &inner, Activation::Identity)?;
-        &x + pass.dropout(&fed, dropout)?
+        x.add(&pass.dropout(&fed, dropout)?)
     }
 }
 
@@ -134,14 +135,6 @@ impl Encoder for Text {
         &self.parameters
     }
 
-    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
-        Ok(Vec::new())
-    }
-
-    fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
-        Ok(())
-    }
-
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
         let texts = self.packed(input)?;
         let mut pass = Pass::new(mode);
@@ -149,9 +142,8 @@ impl Encoder for Text {
         for block in &self.blocks {
             x = block.forward(&mut pass, &x, self.heads, self.dropout, &texts)?;
         }
-        x = segment_mean(&self.norm.forward(&pass, &x)?, &texts)?;
-        Ok(Forward { features: self.adapter.forward(&pass, &x)?, pending: Pending(pass.into_statistics()) })
+        x = segment_mean(&self.norm.forward(&mut pass, &x)?, &texts)?;
+        let features = self.adapter.forward(&mut pass, &x)?;
+        Ok(Forward::new(features, pass))
     }
-
-    fn commit(&mut self, _pending: Pending) {}
 }

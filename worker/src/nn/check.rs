@@ -1,6 +1,10 @@
 //! Checks that operators and encoders share in their tests.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+
+use super::value::{Place, Tape, Value, backward};
 
 /// Numbers between −1 and 1 without pattern, in f64.
 pub(crate) fn noise(shape: impl Into<Shape>, seed: u64) -> Tensor {
@@ -34,18 +38,23 @@ pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
 ///
 /// # Panics
 /// When an input gets no gradient, or a wrong one.
-pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> Result<Tensor>) {
+pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     let variables: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).expect("a variable")).collect();
-    let score = || -> Result<Tensor> {
-        let tensors: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
-        let out = function(&tensors)?;
-        (&out * noise(out.shape(), 99))?.sum_all()
+    let tape = Arc::new(Tape::default());
+    let values: Vec<Value> = variables.iter().map(|v| tape.variable(v.as_tensor().clone())).collect();
+    let out = function(&values).expect("a result");
+    let weights = noise(out.tensor().shape(), 99);
+    let numbers: Vec<_> = values.iter().map(|v| v.place().map(Place::number)).collect();
+    let place = out.place().expect("the result depends on the inputs");
+    let gradients = backward(place, weights.clone(), &numbers).expect("a backward pass");
+    let score = || -> Result<f64> {
+        let constants: Vec<Value> = variables.iter().map(|v| Value::constant(v.as_tensor().clone())).collect();
+        (function(&constants)?.tensor() * &weights)?.sum_all()?.to_scalar()
     };
-    let gradients = score().and_then(|s| s.backward()).expect("a backward pass");
-    for (n, variable) in variables.iter().enumerate() {
-        let gradient = gradients.get(variable).unwrap_or_else(|| panic!("input {n} got no gradient"));
+    for (n, (variable, gradient)) in variables.iter().zip(gradients).enumerate() {
+        let gradient = gradient.unwrap_or_else(|| panic!("input {n} got no gradient"));
         let elements: Vec<usize> = (0..variable.elem_count()).collect();
-        check_elements(&format!("input {n}"), variable, gradient, &elements, || score()?.to_scalar());
+        check_elements(&format!("input {n}"), variable, &gradient, &elements, score);
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::number::{Number, Reading, by_number, dtype, values};
+use super::number::{Number, Reading, by_number, tensor};
+use super::value::Value;
 
 const NAME: &str = "embedding";
 
@@ -38,8 +39,8 @@ impl Packed {
 ///
 /// # Errors
 /// When a token is not in the table or a text is longer than there are places.
-pub(crate) fn embedding(table: &Tensor, places: &Tensor, texts: &Arc<Packed>) -> Result<Tensor> {
-    let ((vocabulary, width), (longest, place_width)) = (table.dims2()?, places.dims2()?);
+pub(crate) fn embedding(table: &Value, places: &Value, texts: &Arc<Packed>) -> Result<Value> {
+    let ((vocabulary, width), (longest, place_width)) = (table.tensor().dims2()?, places.tensor().dims2()?);
     let token = texts.tokens.iter().max().map_or(0, |t| *t as usize);
     let length = texts.places().max().map_or(0, |p| p + 1);
     if token >= vocabulary || length > longest || width != place_width {
@@ -47,58 +48,45 @@ pub(crate) fn embedding(table: &Tensor, places: &Tensor, texts: &Arc<Packed>) ->
             "{NAME}: token {token} and {length} places in tables of {vocabulary} × {width} and {longest} × {place_width}"
         );
     }
-    table.contiguous()?.apply_op2(&places.contiguous()?, Embedding { texts: Arc::clone(texts), width })
+    let operator = Embedding { texts: Arc::clone(texts), width, vocabulary, longest };
+    let (t, p) = (table.tensor().contiguous()?, places.tensor().contiguous()?);
+    let y = by_number!(t.dtype(), NAME, operator.forward(&t, &p))?;
+    Ok(Value::of(y, [table, places], move |g| {
+        let [table, places] = by_number!(g.dtype(), NAME, operator.gradients(g))?;
+        Ok([Some(table), Some(places)])
+    }))
 }
 
 struct Embedding {
     texts: Arc<Packed>,
     width: usize,
+    vocabulary: usize,
+    longest: usize,
 }
 
 impl Embedding {
-    fn run<T: Number>(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<CpuStorage> {
-        let (table, places) = (values::<T>(s1, l1, NAME)?, values::<T>(s2, l2, NAME)?);
+    fn forward<T: Number>(&self, table: &Tensor, places: &Tensor) -> Result<Tensor> {
+        let (t, p) = (Reading::of(table), Reading::of(places));
+        let (rows, places) = (t.values::<T>(NAME)?, p.values::<T>(NAME)?);
         let mut out = Vec::with_capacity(self.texts.tokens.len() * self.width);
         for (token, place) in self.texts.tokens.iter().zip(self.texts.places()) {
-            let row = &table[*token as usize * self.width..][..self.width];
+            let row = &rows[*token as usize * self.width..][..self.width];
             out.extend(row.iter().zip(&places[place * self.width..]).map(|(t, p)| *t + *p));
         }
-        Ok(T::to_cpu_storage_owned(out))
+        tensor(out, (self.texts.tokens.len(), self.width), table)
     }
 
-    fn gradients<T: Number>(&self, table: &Tensor, places: &Tensor, gradient: &Tensor) -> Result<[Tensor; 2]> {
+    fn gradients<T: Number>(&self, gradient: &Tensor) -> Result<[Tensor; 2]> {
         let reading = Reading::of(gradient);
-        let mut for_table = vec![T::ZERO; table.elem_count()];
-        let mut for_places = vec![T::ZERO; places.elem_count()];
+        let mut for_table = vec![T::ZERO; self.vocabulary * self.width];
+        let mut for_places = vec![T::ZERO; self.longest * self.width];
         let rows = reading.values::<T>(NAME)?.chunks_exact(self.width);
         for ((token, place), g) in self.texts.tokens.iter().zip(self.texts.places()).zip(rows) {
             for_table[*token as usize * self.width..].iter_mut().zip(g).for_each(|(t, g)| *t += *g);
             for_places[place * self.width..].iter_mut().zip(g).for_each(|(p, g)| *p += *g);
         }
-        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
-        Ok([tensor(for_table, table)?, tensor(for_places, places)?])
-    }
-}
-
-impl CustomOp2 for Embedding {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = by_number!(dtype(s1), NAME, self.run(s1, l1, s2, l2))?;
-        Ok((out, (self.texts.tokens.len(), self.width).into()))
-    }
-
-    fn bwd(
-        &self,
-        table: &Tensor,
-        places: &Tensor,
-        _y: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [table, places] = by_number!(table.dtype(), NAME, self.gradients(table, places, &g.contiguous()?))?;
-        Ok((Some(table), Some(places)))
+        let table = tensor(for_table, (self.vocabulary, self.width), gradient)?;
+        Ok([table, tensor(for_places, (self.longest, self.width), gradient)?])
     }
 }
 
@@ -120,7 +108,7 @@ mod tests {
     fn each_row_is_its_token_and_its_place() {
         let (table, places) = (noise((4, 2), 1), noise((3, 2), 2));
         let (t, p) = (flat(&table), flat(&places));
-        let y = flat(&embedding(&table, &places, &texts()).expect("ours"));
+        let y = flat(embedding(&Value::constant(table), &Value::constant(places), &texts()).expect("ours").tensor());
         let expected =
             [(3, 0), (1, 1), (0, 0), (3, 1), (3, 2)].map(|(n, l)| [t[2 * n] + p[2 * l], t[2 * n + 1] + p[2 * l + 1]]);
         assert_eq!(y, expected.concat());
@@ -133,7 +121,8 @@ mod tests {
 
     #[test]
     fn an_unknown_token_is_refused() {
-        let error = embedding(&noise((3, 2), 1), &noise((3, 2), 2), &texts()).expect_err("there is no token 3");
+        let [table, places] = [noise((3, 2), 1), noise((3, 2), 2)].map(Value::constant);
+        let error = embedding(&table, &places, &texts()).expect_err("there is no token 3");
         assert!(error.to_string().contains("token 3 and 3 places in tables of 3 × 2 and 3 × 2"), "{error}");
     }
 }

@@ -1,16 +1,18 @@
 //! Layers: operators together with their parameters, and the pass that goes through them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::rng;
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, TensorId, Var};
 
+use super::batch_norm::{ChannelStatistics, Origin, batch_norm};
 use super::dropout::dropout;
-use super::layer_norm::layer_norm;
+use super::layer_norm::{EPSILON, layer_norm};
 use super::linear::{Activation, linear};
-use super::norm_relu_pool::{ChannelStatistics, Origin, norm_relu_pool};
 use super::parameters::Parameters;
+use super::value::{Place, Tape, Value};
 
 /// Names the dropout masks of one step: the same key, the same masks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,31 +40,53 @@ pub enum Mode {
 #[derive(Debug)]
 pub(crate) struct Pass<'a> {
     mode: &'a Mode,
+    /// When training.
+    tape: Option<Arc<Tape>>,
+    variables: Variables,
     /// Of each batch normalisation met so far.
     statistics: Vec<ChannelStatistics>,
     dropouts: u64,
 }
 
+/// The parameters that a pass met, and their values on its tape.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Variables(Vec<(TensorId, Value)>);
+
+impl Variables {
+    fn value(&self, variable: &Var) -> Option<&Value> {
+        self.0.iter().find(|(id, _)| *id == variable.as_tensor().id()).map(|(_, value)| value)
+    }
+
+    /// The number on the tape of each of these parameters; None if the pass did not meet it.
+    pub(crate) fn numbers(&self, parameters: &[(String, Var)]) -> Vec<Option<usize>> {
+        parameters.iter().map(|(_, variable)| self.value(variable)?.place().map(Place::number)).collect()
+    }
+}
+
 impl<'a> Pass<'a> {
     pub(crate) fn new(mode: &'a Mode) -> Self {
-        Self { mode, statistics: Vec::new(), dropouts: 0 }
+        let tape = matches!(mode, Mode::Train(_)).then(Arc::default);
+        Self { mode, tape, variables: Variables::default(), statistics: Vec::new(), dropouts: 0 }
     }
 
-    /// Batch statistics, in the order of the layers. Empty when evaluating.
-    pub(crate) fn into_statistics(self) -> Vec<ChannelStatistics> {
-        self.statistics
+    /// The parameters it met, and batch statistics in the order of the layers; both are empty when evaluating.
+    pub(crate) fn finish(self) -> (Variables, Vec<ChannelStatistics>) {
+        (self.variables, self.statistics)
     }
 
-    /// When evaluating, parameters are constants, so that candle lets go of each layer's input once it is used.
-    pub(crate) fn parameter(&self, variable: &Var) -> Tensor {
-        match self.mode {
-            Mode::Train(_) => variable.as_tensor().clone(),
-            Mode::Evaluate => variable.as_detached_tensor(),
+    /// When evaluating, parameters are constants, so that nothing is recorded.
+    pub(crate) fn parameter(&mut self, variable: &Var) -> Value {
+        let Some(tape) = &self.tape else { return Value::constant(variable.as_detached_tensor()) };
+        if let Some(value) = self.variables.value(variable) {
+            return value.clone();
         }
+        let value = tape.variable(variable.as_detached_tensor());
+        self.variables.0.push((variable.as_tensor().id(), value.clone()));
+        value
     }
 
     /// Drops each value with this probability and scales the rest up, when training.
-    pub(crate) fn dropout(&mut self, input: &Tensor, probability: f64) -> Result<Tensor> {
+    pub(crate) fn dropout(&mut self, input: &Value, probability: f64) -> Result<Value> {
         let Mode::Train(key) = self.mode else { return Ok(input.clone()) };
         let (shard, layer) = (key.shard.index, self.dropouts);
         self.dropouts += 1;
@@ -90,8 +114,9 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    pub(crate) fn forward(&self, pass: &Pass<'_>, input: &Tensor, activation: Activation) -> Result<Tensor> {
-        linear(input, &pass.parameter(&self.weight), &pass.parameter(&self.bias), activation)
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &Value, activation: Activation) -> Result<Value> {
+        let (weight, bias) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
+        linear(input, &weight, &bias, activation)
     }
 }
 
@@ -110,15 +135,16 @@ impl LayerNorm {
         Ok(Self { scale, shift })
     }
 
-    pub(crate) fn forward(&self, pass: &Pass<'_>, input: &Tensor) -> Result<Tensor> {
-        layer_norm(input, &pass.parameter(&self.scale), &pass.parameter(&self.shift))
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &Value) -> Result<Value> {
+        let (scale, shift) = (pass.parameter(&self.scale), pass.parameter(&self.shift));
+        layer_norm(input, &scale, &shift, EPSILON)
     }
 }
 
 /// The share of a batch in the running statistics (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Batch normalisation over (B, H, W), activation, max pooling.
+/// Batch normalisation over all but the channels, which come last.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchNorm {
     name: String,
@@ -138,24 +164,25 @@ impl BatchNorm {
         Ok(Self { name: name.to_owned(), scale, shift, running_mean, running_variance })
     }
 
-    /// Normalises (B, C, H, W), activates and pools over P × P windows. Training normalises by the batch's own statistics,
-    /// by the running ones where those would be of a single number per channel (B = H = W = 1).
-    pub(crate) fn forward<const P: usize>(
+    /// Normalises (…, C), adds the residual if there is one, and activates. Training normalises by the batch's own statistics, by the
+    /// running ones where those would be of a single number per channel.
+    pub(crate) fn forward(
         &self,
         pass: &mut Pass<'_>,
-        input: &Tensor,
+        input: &Value,
+        residual: Option<&Value>,
         activation: Activation,
-    ) -> Result<Tensor> {
+    ) -> Result<Value> {
         let affine = (&pass.parameter(&self.scale), &pass.parameter(&self.shift));
         if *pass.mode == Mode::Evaluate {
-            return norm_relu_pool::<P>(input, affine, (&self.running(), Origin::Running), activation);
+            return batch_norm(input, affine, (&self.running(), Origin::Running), residual, activation);
         }
-        let statistics = ChannelStatistics::of(input)?;
+        let statistics = ChannelStatistics::of(&input.tensor().contiguous()?)?;
         let out = if statistics.count < 2 {
             // One number less its own mean says nothing, whatever the input is.
-            norm_relu_pool::<P>(input, affine, (&self.running(), Origin::Running), activation)
+            batch_norm(input, affine, (&self.running(), Origin::Running), residual, activation)
         } else {
-            norm_relu_pool::<P>(input, affine, (&statistics, Origin::Batch), activation)
+            batch_norm(input, affine, (&statistics, Origin::Batch), residual, activation)
         };
         pass.statistics.push(statistics);
         out
@@ -210,11 +237,11 @@ mod tests {
         let mut norm = BatchNorm::new(&mut made, "norm", 2, 1.0).expect("made");
         let mode = Mode::Train(DropoutKey { seed: 1, modality: modality.clone(), step: 0, shard: MicroShard::WHOLE });
         let train = |norm: &mut BatchNorm, values: &[f32]| {
-            let input = Tensor::from_slice(values, (values.len() / 2, 2, 1, 1), &Device::Cpu).expect("as many");
+            let input = Tensor::from_slice(values, (values.len() / 2, 2), &Device::Cpu).expect("as many");
             let mut pass = Pass::new(&mode);
-            let out = norm.forward::<1>(&mut pass, &input, Activation::Identity).expect("it fits");
-            pass.into_statistics().iter().for_each(|batch| norm.absorb(batch));
-            out.flatten_all().and_then(|out| out.to_vec1::<f32>()).expect("numbers")
+            let out = norm.forward(&mut pass, &Value::constant(input), None, Activation::Identity).expect("it fits");
+            pass.finish().1.iter().for_each(|batch| norm.absorb(batch));
+            out.tensor().flatten_all().and_then(|out| out.to_vec1::<f32>()).expect("numbers")
         };
         train(&mut norm, &[1.0, 2.0, 5.0, -2.0]);
         let before = norm.running();

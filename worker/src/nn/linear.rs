@@ -1,20 +1,17 @@
 //! Matrix product with bias and activation.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::number::{Number, Reading, by_number, dtype, values};
-use super::parallel::{each_chunk, sum_of_groups};
-use super::product::{View, multiply};
+use super::batch_norm::through;
+use super::number::{Number, Reading, by_number, tensor};
+use super::parallel::{each_chunk, piece_for_threads};
+use super::product::{Panels, View, multiply_panels, transposed_product};
+use super::value::Value;
+use super::vector::vectorised;
 
 const NAME: &str = "linear";
 
-/// Rows that are multiplied at once; fewer are filled up with zeros, so that a row's bits never depend on how many there are.
-const ROWS: usize = 64;
-
-/// Rows whose weight gradients are summed before the sums are added up. Bits depend on it.
-const ROWS_PER_GROUP: usize = 512;
-
-/// What follows the product.
+/// What follows a product or a normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
     Identity,
@@ -25,13 +22,30 @@ pub(crate) enum Activation {
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub(crate) fn linear(input: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
-    let ((rows, inputs), (outputs, weight_inputs)) = (input.dims2()?, weight.dims2()?);
-    if weight_inputs != inputs || bias.dims1()? != outputs {
-        candle_core::bail!("{NAME}: input {:?}, weight {:?}, bias {:?}", input.dims(), weight.dims(), bias.dims());
+pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Activation) -> Result<Value> {
+    let (x, w, b) = (input.tensor().contiguous()?, weight.tensor().contiguous()?, bias.tensor().contiguous()?);
+    let ((rows, inputs), (outputs, weight_inputs)) = (x.dims2()?, w.dims2()?);
+    if weight_inputs != inputs || b.dims1()? != outputs {
+        candle_core::bail!("{NAME}: input {:?}, weight {:?}, bias {:?}", x.dims(), w.dims(), b.dims());
     }
     let operator = Linear { rows, inputs, outputs, activation };
-    input.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, operator)
+    let y = by_number!(x.dtype(), NAME, operator.forward([&x, &w, &b]))?;
+    let wanted = (input.wanted(), weight.wanted() || bias.wanted());
+    // Only ReLU looks at what came out.
+    let output = (activation == Activation::Relu).then(|| y.clone());
+    Ok(Value::of(y, [input, weight, bias], move |g| {
+        let g = match &output {
+            Some(y) => by_number!(g.dtype(), NAME, through(y, g))?,
+            None => g.clone(),
+        };
+        let for_input =
+            if wanted.0 { Some(by_number!(g.dtype(), NAME, operator.input_gradient(&w, &g))?) } else { None };
+        if !wanted.1 {
+            return Ok([for_input, None, None]);
+        }
+        let [weight, bias] = by_number!(g.dtype(), NAME, operator.weight_gradients(&x, &g))?;
+        Ok([for_input, Some(weight), Some(bias)])
+    }))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,137 +56,75 @@ struct Linear {
     activation: Activation,
 }
 
-impl Linear {
-    fn forward<T: Number>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let mut out = vec![T::ZERO; self.rows * self.outputs];
-        let weight = View::new(weight, self.outputs, self.inputs).transposed();
-        each_chunk(
-            &mut out,
-            ROWS * self.outputs,
-            || (),
-            |(), block, out| {
-                let rows = out.len() / self.outputs;
-                let x = &x[block * ROWS * self.inputs..][..rows * self.inputs];
-                if rows == ROWS {
-                    multiply(out, false, View::new(x, ROWS, self.inputs), weight);
-                } else {
-                    let (mut filled, mut product) = (x.to_vec(), vec![T::ZERO; ROWS * self.outputs]);
-                    filled.resize(ROWS * self.inputs, T::ZERO);
-                    multiply(&mut product, false, View::new(&filled, ROWS, self.inputs), weight);
-                    out.copy_from_slice(&product[..out.len()]);
-                }
-                self.finish(out, bias);
-            },
-        );
-        out
-    }
-
-    fn finish<T: Number>(&self, out: &mut [T], bias: &[T]) {
-        for row in out.chunks_exact_mut(self.outputs) {
-            match self.activation {
-                Activation::Identity => row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b),
-                Activation::Relu => row.iter_mut().zip(bias).for_each(|(y, b)| {
-                    let z = *y + *b;
-                    *y = if z > T::ZERO { z } else { T::ZERO };
-                }),
-            }
-        }
-    }
-
-    fn input_gradient<T: Number>(&self, weight: &[T], gradient: &[T]) -> Vec<T> {
-        let mut out = vec![T::ZERO; self.rows * self.inputs];
-        let weight = View::new(weight, self.outputs, self.inputs);
-        each_chunk(
-            &mut out,
-            ROWS * self.inputs,
-            || (),
-            |(), block, out| {
-                let rows = out.len() / self.inputs;
-                let gradient = &gradient[block * ROWS * self.outputs..][..rows * self.outputs];
-                multiply(out, false, View::new(gradient, rows, self.outputs), weight);
-            },
-        );
-        out
-    }
-
-    /// dW (O, I), then db (O).
-    fn weight_gradients<T: Number>(&self, x: &[T], gradient: &[T]) -> Vec<T> {
-        let size = self.outputs * self.inputs;
-        sum_of_groups(self.rows.div_ceil(ROWS_PER_GROUP), size + self.outputs, |group, sum| {
-            let first = group * ROWS_PER_GROUP;
-            let rows = ROWS_PER_GROUP.min(self.rows - first);
-            let x = &x[first * self.inputs..][..rows * self.inputs];
-            let gradient = &gradient[first * self.outputs..][..rows * self.outputs];
-            let (for_weight, for_bias) = sum.split_at_mut(size);
-            let left = View::new(gradient, rows, self.outputs).transposed();
-            multiply(for_weight, false, left, View::new(x, rows, self.inputs));
-            for row in gradient.chunks_exact(self.outputs) {
-                for_bias.iter_mut().zip(row).for_each(|(b, g)| *b += *g);
-            }
-        })
-    }
-
-    fn run<T: Number>(&self, [x, weight, bias]: [(&CpuStorage, &Layout); 3]) -> Result<CpuStorage> {
-        let read = |(storage, layout)| values::<T>(storage, layout, NAME);
-        Ok(T::to_cpu_storage_owned(self.forward(read(x)?, read(weight)?, read(bias)?)))
-    }
-
-    /// Only what came through the activation goes back.
-    fn activated<T: Number>(&self, y: &[T], gradient: &[T]) -> Vec<T> {
-        let pairs = y.iter().zip(gradient);
-        pairs.map(|(y, g)| if *y > T::ZERO { *g } else { T::ZERO }).collect()
-    }
-
-    fn gradients<T: Number>(&self, [x, weight, y, gradient]: [&Tensor; 4]) -> Result<(Option<Tensor>, Tensor, Tensor)> {
-        let (x_read, w_read, y_read, g_read) =
-            (Reading::of(x), Reading::of(weight), Reading::of(y), Reading::of(gradient));
-        let masked = match self.activation {
-            Activation::Identity => None,
-            Activation::Relu => Some(self.activated::<T>(y_read.values(NAME)?, g_read.values(NAME)?)),
-        };
-        let g = match &masked {
-            Some(masked) => masked.as_slice(),
-            None => g_read.values(NAME)?,
-        };
-        let for_input = match x.track_op() {
-            true => Some(Tensor::from_vec(self.input_gradient(w_read.values(NAME)?, g), x.shape(), x.device())?),
-            false => None,
-        };
-        let mut for_weight = self.weight_gradients(x_read.values(NAME)?, g);
-        let for_bias = for_weight.split_off(self.outputs * self.inputs);
-        let for_weight = Tensor::from_vec(for_weight, weight.shape(), x.device())?;
-        Ok((for_input, for_weight, Tensor::from_vec(for_bias, self.outputs, x.device())?))
-    }
+/// `out (N, O) = x (N, I) · panels`, then `finish` on each piece of rows.
+fn product<T: Number>(x: &[T], rows: usize, panels: &Panels<T>, finish: impl Fn(&mut [T]) + Sync + Send) -> Vec<T> {
+    let (inputs, outputs) = (x.len() / rows.max(1), panels.columns());
+    let mut out = vec![T::ZERO; rows * outputs];
+    let at_once = piece_for_threads(rows, 4, 8).clamp(16, 256);
+    each_chunk(
+        &mut out,
+        at_once * outputs,
+        || (),
+        |(), piece, out| {
+            let rows = out.len() / outputs;
+            let x = View::new(&x[piece * at_once * inputs..][..rows * inputs], rows, inputs);
+            multiply_panels(out, false, x, panels);
+            finish(out);
+        },
+    );
+    out
 }
 
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        NAME
+impl Linear {
+    fn forward<T: Number>(&self, [input, weight, bias]: [&Tensor; 3]) -> Result<Tensor> {
+        let readings = [input, weight, bias].map(Reading::of);
+        let [x, w, b] = [0, 1, 2].map(|n: usize| readings[n].values::<T>(NAME));
+        let (x, w, b) = (x?, w?, b?);
+        let panels = Panels::of(View::new(w, self.outputs, self.inputs).transposed());
+        let floor = match self.activation {
+            Activation::Identity => T::NEGATIVE_INFINITY,
+            Activation::Relu => T::ZERO,
+        };
+        let out = product(x, self.rows, &panels, |out| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for row in out.chunks_exact_mut(self.outputs) {
+                        for (y, b) in row.iter_mut().zip(b) {
+                            let z = *y + *b;
+                            *y = if z > floor { z } else { floor };
+                        }
+                    }
+                },
+            );
+        });
+        tensor(out, (self.rows, self.outputs), input)
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let out = by_number!(dtype(s1), NAME, self.run([(s1, l1), (s2, l2), (s3, l3)]))?;
-        Ok((out, (self.rows, self.outputs).into()))
+    fn input_gradient<T: Number>(&self, weight: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let (w, g) = (Reading::of(weight), Reading::of(gradient));
+        let panels = Panels::of(View::new(w.values::<T>(NAME)?, self.outputs, self.inputs));
+        tensor(product(g.values(NAME)?, self.rows, &panels, |_| ()), (self.rows, self.inputs), gradient)
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
-        y: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x, weight, bias) = by_number!(x.dtype(), NAME, self.gradients([x, weight, y, &g.contiguous()?]))?;
-        Ok((x, Some(weight), Some(bias)))
+    /// dW (O, I) and db (O).
+    fn weight_gradients<T: Number>(&self, input: &Tensor, gradient: &Tensor) -> Result<[Tensor; 2]> {
+        let (x, g) = (Reading::of(input), Reading::of(gradient));
+        let (x, g) = (x.values::<T>(NAME)?, g.values::<T>(NAME)?);
+        let for_weight = transposed_product(g, (self.rows, self.outputs, self.inputs), |rows| {
+            Panels::of(View::new(&x[rows.start * self.inputs..rows.end * self.inputs], rows.len(), self.inputs))
+        });
+        let mut for_bias = vec![0.0f64; self.outputs];
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in g.chunks_exact(self.outputs) {
+                    for_bias.iter_mut().zip(row).for_each(|(b, g)| *b += g.to_f64());
+                }
+            },
+        );
+        let for_bias = for_bias.into_iter().map(T::from_f64).collect();
+        Ok([tensor(for_weight, (self.outputs, self.inputs), input)?, tensor(for_bias, self.outputs, input)?])
     }
 }
 
@@ -181,13 +133,18 @@ mod tests {
     use super::super::check::{assert_close, check_gradients, flat, noise};
     use super::*;
 
+    fn ours(x: &Tensor, w: &Tensor, b: &Tensor, activation: Activation) -> Tensor {
+        let [x, w, b] = [x, w, b].map(|t| Value::constant(t.clone()));
+        linear(&x, &w, &b, activation).expect("ours").tensor().clone()
+    }
+
     #[test]
     fn it_is_the_product_of_candle() {
         for rows in [1, 64, 65, 600] {
             let (x, w, b) = (noise((rows, 9), 1), noise((6, 9), 2), noise(6, 3));
             let expected = x.matmul(&w.t().expect("transposed")).and_then(|y| y.broadcast_add(&b)).expect("candle's");
-            assert_close(&linear(&x, &w, &b, Activation::Identity).expect("ours"), &expected, 1e-13);
-            assert_close(&linear(&x, &w, &b, Activation::Relu).expect("ours"), &expected.relu().expect("relu"), 1e-13);
+            assert_close(&ours(&x, &w, &b, Activation::Identity), &expected, 1e-13);
+            assert_close(&ours(&x, &w, &b, Activation::Relu), &expected.relu().expect("relu"), 1e-13);
         }
     }
 
@@ -203,19 +160,19 @@ mod tests {
     fn weight_gradients_of_many_rows_are_those_of_one_product() {
         let (x, g) = (noise((1200, 3), 1), noise((1200, 2), 2));
         let operator = Linear { rows: 1200, inputs: 3, outputs: 2, activation: Activation::Identity };
-        let sum = operator.weight_gradients(&flat(&x), &flat(&g));
-        let expected = g.t().and_then(|g| g.matmul(&x)).expect("a product");
-        assert_close(&Tensor::from_slice(&sum[..6], (2, 3), x.device()).expect("six values"), &expected, 1e-12);
+        let [weight, bias] = operator.weight_gradients::<f64>(&x, &g).expect("gradients");
+        assert_close(&weight, &g.t().and_then(|g| g.matmul(&x)).expect("a product"), 1e-12);
+        assert_close(&bias, &g.sum(0).expect("a sum"), 1e-12);
     }
 
     #[test]
     fn a_row_has_the_same_bits_whatever_it_is_with() {
         let single = |t: Tensor| t.to_dtype(candle_core::DType::F32).expect("f32");
         let (x, w, b) = (single(noise((150, 37), 1)), single(noise((21, 37), 2)), single(noise(21, 3)));
-        let all = flat(&linear(&x, &w, &b, Activation::Relu).expect("all rows"));
+        let all = flat(&ours(&x, &w, &b, Activation::Relu));
         for (first, count) in [(0, 1), (5, 30), (60, 90), (149, 1)] {
             let some = x.narrow(0, first, count).expect("some rows");
-            let some = flat(&linear(&some, &w, &b, Activation::Relu).expect("some rows"));
+            let some = flat(&ours(&some, &w, &b, Activation::Relu));
             assert_eq!(some, all[first * 21..(first + count) * 21]);
         }
     }

@@ -1,32 +1,43 @@
 //! Building blocks of encoders: operators with a backward of their own, and layers that hold parameters.
 //!
 //! ```text
-//! convolution ─ norm_relu_pool     images and spectrograms       linear, dropout     everywhere
-//! embedding ─ layer_norm ─ attention ─ segment_mean   texts, packed: no row is padding
+//! convolution ─ batch_norm ─ pooling                       images and spectrograms, (B, H, W, C)
+//! embedding ─ layer_norm ─ attention ─ gelu ─ segment_mean     sequences, packed: no row is padding
+//! linear, dropout                                          everywhere
+//!         │                    all of them leave their way back on a tape: value
+//! walk ─ product ─ tile ─ lanes                            products of matrices; vector, parallel: loops
 //! ```
 //!
 //! Invariants:
-//! 1. Bits never depend on the number of threads: work is cut into pieces of fixed size, sums have a fixed order.
-//! 2. In evaluation a sample's bits never depend on its batch: products are taken per sample, or over blocks of a fixed
-//!    number of rows.
+//! 1. Bits never depend on the number of threads: sums have a fixed order, and what is cut into pieces for threads has no sum
+//!    that reaches over them.
+//! 2. In evaluation a sample's bits never depend on its batch.
 //! 3. Every operator's backward agrees with finite differences in f64.
 //!
 //! Operators run in main memory (`Device::Cpu`); nothing here knows of modalities, heads or turns.
 
 pub(crate) mod attention;
+pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
-pub(crate) mod grid_mean;
+pub(crate) mod gelu;
+#[allow(unsafe_code, reason = "vector units are reached through intrinsics and pointers")]
+mod lanes;
 pub(crate) mod layer;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
-pub(crate) mod norm_relu_pool;
 pub(crate) mod number;
 mod parallel;
 pub(crate) mod parameters;
+pub(crate) mod pooling;
 mod product;
 pub(crate) mod segment_mean;
+#[allow(unsafe_code, reason = "the innermost loops go by pointers, which its two entries have checked")]
+mod tile;
+pub(crate) mod value;
+mod vector;
+mod walk;
 
 #[cfg(test)]
 pub(crate) mod check;

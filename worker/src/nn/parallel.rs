@@ -27,6 +27,22 @@ pub(crate) fn each_chunk<T: Number, S>(
     }
 }
 
+/// `whole` cut into about `per_thread` pieces for each thread, each a multiple of `unit`: for work whose bits do not depend on it.
+pub(crate) fn piece_for_threads(whole: usize, per_thread: usize, unit: usize) -> usize {
+    whole.div_ceil(per_thread * rayon::current_num_threads()).next_multiple_of(unit)
+}
+
+/// Gives each run of `length` values of two slices of the same length to `work`, with its number.
+pub(crate) fn each_pair<T: Send, U: Send>(
+    first: &mut [T],
+    second: &mut [U],
+    length: usize,
+    work: impl Fn(usize, &mut [T], &mut [U]) + Sync + Send,
+) {
+    let pairs = first.par_chunks_mut(length).zip(second.par_chunks_mut(length));
+    pairs.enumerate().for_each(|(i, (first, second))| work(i, first, second));
+}
+
 /// Gives each of `pieces` to `work`, with its number.
 pub(crate) fn each_piece<P: Send>(pieces: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
     pieces.into_par_iter().enumerate().for_each(|(i, piece)| work(i, piece));

@@ -1,6 +1,11 @@
-//! Matrix products over slices. One thread each, so that bits depend on the shape alone.
+//! Matrix products over slices.
+//!
+//! The right operand is laid out in [`Panels`] first, once for all who need it. Every element of a product is one sum in
+//! ascending order (see [`super::tile`]), so that bits depend neither on threads nor on how the product is cut up.
 
 use super::number::Number;
+use super::parallel::{each_chunk, piece_for_threads};
+use super::tile::{self, Into, PANEL, Runs};
 
 /// A matrix laid over a slice.
 #[derive(Debug, Clone, Copy)]
@@ -40,45 +45,144 @@ impl<'a, T: Number> View<'a, T> {
     }
 }
 
+/// A right operand (K × N) laid out for [`tile`]: [`PANEL`] columns at a time, filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct Panels<T> {
+    depth: usize,
+    columns: usize,
+    values: Vec<T>,
+}
+
+/// Rows of a matrix that are laid out at a time, so that what is written stays near.
+const ROWS_AT_A_TIME: usize = 64;
+
+impl<T: Number> Panels<T> {
+    /// Of a matrix.
+    pub(crate) fn of(right: View<'_, T>) -> Self {
+        Self::filled(right.rows, right.columns, |columns, panel| {
+            if right.column_stride == 1 {
+                for (k, into) in panel.chunks_exact_mut(PANEL).enumerate() {
+                    let from = &right.values[k * right.row_stride + columns.start..][..columns.len()];
+                    into[..columns.len()].copy_from_slice(from);
+                }
+                return;
+            }
+            for (block, into) in panel.chunks_mut(ROWS_AT_A_TIME * PANEL).enumerate() {
+                for (n, column) in columns.clone().enumerate() {
+                    let from = right.values[column * right.column_stride..].iter().skip(block * ROWS_AT_A_TIME);
+                    into[n..].iter_mut().step_by(PANEL).zip(from).for_each(|(into, from)| *into = *from);
+                }
+            }
+        })
+    }
+
+    /// Of a matrix that `fill` writes, some columns at a time: row k of those to `panel[k · PANEL..]`, which is zero at first.
+    pub(crate) fn filled(
+        depth: usize,
+        columns: usize,
+        fill: impl Fn(std::ops::Range<usize>, &mut [T]) + Sync + Send,
+    ) -> Self {
+        let mut values = vec![T::ZERO; columns.div_ceil(PANEL) * depth * PANEL];
+        each_chunk(
+            &mut values,
+            depth * PANEL,
+            || (),
+            |(), number, panel| fill(number * PANEL..columns.min((number + 1) * PANEL), panel),
+        );
+        Self { depth, columns, values }
+    }
+
+    /// N.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// First column of each panel, how many it has, and its values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, usize, &[T])> {
+        // Without rows there is nothing to lay out, and the product is 0.
+        let panels = (0..self.columns).step_by(PANEL);
+        panels.map(|first| {
+            let panel = &self.values[first * self.depth..][..self.depth * PANEL];
+            (first, PANEL.min(self.columns - first), panel)
+        })
+    }
+}
+
+/// Bytes of the left operand that are multiplied by one panel after the other, so that they stay near.
+const NEAR: usize = 1 << 17;
+
 /// `into = left right`, or `into += left right` with `accumulate`; `into` is row-major without gaps.
 ///
 /// # Panics
 /// When the shapes do not fit.
 pub(crate) fn multiply<T: Number>(into: &mut [T], accumulate: bool, left: View<'_, T>, right: View<'_, T>) {
-    assert_eq!(left.columns, right.rows, "inner dimensions differ");
+    multiply_panels(into, accumulate, left, &Panels::of(right));
+}
+
+/// [`multiply`] with a right operand that is laid out already.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(crate) fn multiply_panels<T: Number>(into: &mut [T], accumulate: bool, left: View<'_, T>, right: &Panels<T>) {
+    assert_eq!(left.columns, right.depth, "inner dimensions differ");
     assert_eq!(into.len(), left.rows * right.columns, "the product does not fit its destination");
-    if into.is_empty() {
-        return;
-    }
-    let stride = |n: usize| isize::try_from(n).expect("no slice is longer than isize::MAX");
-    // SAFETY: a `View` is only made with every element inside its slice, `into` holds rows × columns values and, being
-    // borrowed mutably, overlaps neither; the strides passed are theirs.
-    #[allow(unsafe_code)]
-    unsafe {
-        gemm::gemm(
-            left.rows,
-            right.columns,
-            left.columns,
-            into.as_mut_ptr(),
-            1,
-            stride(right.columns),
-            accumulate,
-            left.values.as_ptr(),
-            stride(left.column_stride),
-            stride(left.row_stride),
-            right.values.as_ptr(),
-            stride(right.column_stride),
-            stride(right.row_stride),
-            T::ONE,
-            T::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    let stride = right.columns;
+    if left.column_stride == 1 {
+        let block = (NEAR / (left.columns * size_of::<T>()).max(1)).clamp(16, 256);
+        let starts: Vec<usize> = (0..left.rows).map(|row| row * left.row_stride).collect();
+        for (number, starts) in starts.chunks(block).enumerate() {
+            for (first, columns, panel) in right.iter() {
+                let values = &mut into[number * block * stride + first..];
+                tile::rows(
+                    left.values,
+                    starts,
+                    Runs::whole(left.columns),
+                    panel,
+                    Into { values, stride, columns, accumulate },
+                );
+            }
+        }
+    } else {
+        for (first, columns, panel) in right.iter().filter(|_| left.rows > 0) {
+            let values = &mut into[first..];
+            let operand = tile::Columns { rows: left.rows, length: left.columns, step: left.column_stride };
+            tile::columns(left.values, operand, panel, Into { values, stride, columns, accumulate });
+        }
     }
 }
 
+/// Rows of the operands whose products are summed before the sums are added up. Bits depend on it.
+pub(crate) const ROWS_PER_SUM: usize = 512;
+
+/// `out (M, N) = leftᵀ right`, for `left` (K, M) row-major and any `right` (K, N), of which `panels(rows)` gives some rows: the form of
+/// every gradient of a weight.
+pub(crate) fn transposed_product<T: Number>(
+    left: &[T],
+    (depth, rows, columns): (usize, usize, usize),
+    panels: impl Fn(std::ops::Range<usize>) -> Panels<T>,
+) -> Vec<T> {
+    let mut out = vec![T::ZERO; rows * columns];
+    let at_once = piece_for_threads(rows, 1, 8);
+    for first in (0..depth).step_by(ROWS_PER_SUM) {
+        let length = ROWS_PER_SUM.min(depth - first);
+        let right = panels(first..first + length);
+        each_chunk(
+            &mut out,
+            at_once * columns,
+            || (),
+            |(), number, out| {
+                let left = &left[first * rows + number * at_once..];
+                let operand = tile::Columns { rows: out.len() / columns, length, step: rows };
+                for (column, count, panel) in right.iter() {
+                    let into =
+                        Into { values: &mut out[column..], stride: columns, columns: count, accumulate: first > 0 };
+                    tile::columns(left, operand, panel, into);
+                }
+            },
+        );
+    }
+    out
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::embedding::Packed;
-use super::number::{Number, Reading, by_number, dtype, values};
+use super::number::{Number, Reading, by_number, tensor};
+use super::value::Value;
 
 const NAME: &str = "segment_mean";
 
@@ -13,12 +14,14 @@ const NAME: &str = "segment_mean";
 ///
 /// # Errors
 /// When `input` has another number of rows than the texts have tokens.
-pub(crate) fn segment_mean(input: &Tensor, texts: &Arc<Packed>) -> Result<Tensor> {
-    let (rows, width) = input.dims2()?;
+pub(crate) fn segment_mean(input: &Value, texts: &Arc<Packed>) -> Result<Value> {
+    let (rows, width) = input.tensor().dims2()?;
     if rows != texts.tokens.len() {
         candle_core::bail!("{NAME}: {rows} rows for {} tokens", texts.tokens.len());
     }
-    input.contiguous()?.apply_op1(SegmentMean { texts: Arc::clone(texts), width })
+    let operator = SegmentMean { texts: Arc::clone(texts), width };
+    let y = by_number!(input.tensor().dtype(), NAME, operator.forward(&input.tensor().contiguous()?))?;
+    Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, operator.gradient(g))?)])))
 }
 
 struct SegmentMean {
@@ -27,8 +30,9 @@ struct SegmentMean {
 }
 
 impl SegmentMean {
-    fn run<T: Number>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
-        let (input, width) = (values::<T>(storage, layout, NAME)?, self.width);
+    fn forward<T: Number>(&self, x: &Tensor) -> Result<Tensor> {
+        let reading = Reading::of(x);
+        let (input, width) = (reading.values::<T>(NAME)?, self.width);
         let mut out = vec![T::ZERO; (self.texts.starts.len() - 1) * width];
         for (out, text) in out.chunks_exact_mut(width).zip(self.texts.starts.windows(2)) {
             for row in input[text[0] * width..text[1] * width].chunks_exact(width) {
@@ -37,40 +41,25 @@ impl SegmentMean {
             let share = share::<T>(text);
             out.iter_mut().for_each(|y| *y *= share);
         }
-        Ok(T::to_cpu_storage_owned(out))
+        tensor(out, (self.texts.starts.len() - 1, width), x)
     }
 
-    fn gradient<T: Number>(&self, input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    fn gradient<T: Number>(&self, gradient: &Tensor) -> Result<Tensor> {
         let reading = Reading::of(gradient);
-        let mut out = Vec::with_capacity(input.elem_count());
+        let mut out = Vec::with_capacity(self.texts.tokens.len() * self.width);
         for (g, text) in reading.values::<T>(NAME)?.chunks_exact(self.width).zip(self.texts.starts.windows(2)) {
             let share = share::<T>(text);
             for _ in text[0]..text[1] {
                 out.extend(g.iter().map(|g| *g * share));
             }
         }
-        Tensor::from_vec(out, input.shape(), input.device())
+        tensor(out, (self.texts.tokens.len(), self.width), gradient)
     }
 }
 
 /// 1 / length; every text has a token at least.
 fn share<T: Number>(text: &[usize]) -> T {
     T::from_f64(1.0 / (text[1] - text[0]).max(1) as f64)
-}
-
-impl CustomOp1 for SegmentMean {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = by_number!(dtype(storage), NAME, self.run(storage, layout))?;
-        Ok((out, (self.texts.starts.len() - 1, self.width).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        by_number!(x.dtype(), NAME, self.gradient(x, &g.contiguous()?)).map(Some)
-    }
 }
 
 #[cfg(test)]
@@ -87,7 +76,7 @@ mod tests {
         let x = noise((6, 3), 1);
         let rest = x.narrow(0, 1, 5).and_then(|r| r.mean_keepdim(0)).expect("a mean");
         let expected = Tensor::cat(&[&x.narrow(0, 0, 1).expect("a row"), &rest], 0).expect("two rows");
-        assert_close(&segment_mean(&x, &texts()).expect("ours"), &expected, 1e-14);
+        assert_close(segment_mean(&Value::constant(x), &texts()).expect("ours").tensor(), &expected, 1e-14);
     }
 
     #[test]

@@ -173,10 +173,14 @@ async fn a_submission_that_nobody_waits_for_leaves_its_id() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let server = Server::start("abandoned").await;
     let specification = format!("{TINY}checkpoints: {{to: \"{}\"}}\n", folder.path().display());
-    let job = Some("again".try_into().expect("an id"));
-    let submission = antiphon_coordinator::coordinator::Submission { specification, job, resume: None };
-    // The store is asked, and whoever asked hangs up.
-    assert!(server.coordinator.submit(submission.clone()).now_or_never().is_none(), "a disk takes its time");
-    server.coordinator.submit(submission).await.expect("the id is free again");
+    let submission = |number: u32| antiphon_coordinator::coordinator::Submission {
+        specification: specification.clone(),
+        job: Some(format!("again-{number}").as_str().try_into().expect("an id")),
+        resume: None,
+    };
+    // The store is asked, and whoever asked hangs up; where it answers at once, nobody hung up, and another id is tried.
+    let hangs_up = |number: &u32| server.coordinator.submit(submission(*number)).now_or_never().is_none();
+    let number = (0..1000).find(hangs_up).expect("a disk takes its time now and then");
+    server.coordinator.submit(submission(number)).await.expect("the id is free again");
     server.stop().await;
 }

@@ -30,11 +30,27 @@ pub enum EncoderError {
         /// Stages that are possible.
         most: usize,
     },
-    /// A kind that a job may name and this version cannot build.
-    #[error("encoder `{kind}` cannot be built by this version; use another kind")]
-    NotBuilt {
-        /// The encoder's kind.
-        kind: &'static str,
+    /// A patch that is larger than the input.
+    #[error(
+        "encoder `vit` cuts patches of {patch} × {patch} out of an input of {height} × {width}; use a smaller `patch` or a larger input"
+    )]
+    PatchTooLarge {
+        /// Rows and columns of a patch.
+        patch: usize,
+        /// Rows of the input.
+        height: usize,
+        /// Columns of the input.
+        width: usize,
+    },
+    /// Texts that may be longer than there are positions.
+    #[error(
+        "encoder `bert` has {positions} positions, and texts have up to {tokens} tokens; set `max_tokens` to {positions} or less"
+    )]
+    TextsTooLong {
+        /// Tokens that a text may have.
+        tokens: usize,
+        /// Rows of the table of positions.
+        positions: usize,
     },
     /// The heads do not divide the width.
     #[error("encoder `text` has width {width} and {heads} heads; use a width that is a multiple of the heads")]

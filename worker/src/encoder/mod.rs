@@ -1,9 +1,11 @@
 //! Encoders: f_m, from a batch of one modality to features (B, s).
 //!
 //! ```text
-//! mlp   features → (linear, ReLU, dropout)… ─────────────────────────────┐
-//! cnn   grid → (convolution, batch norm, ReLU, pooling)… → cells → norm ─┼→ adapter → features (B, s)
-//! text  tokens → embedding → transformer blocks → mean over the tokens ──┘
+//! mlp         features → (linear, ReLU, dropout)… ─────────────────────────────┐
+//! cnn         grid → (convolution, batch norm, ReLU, pooling)… → cells → norm ─┤
+//! resnet18…   grid → stem → residual blocks → mean over the places ────────────┼→ adapter → features (B, s)
+//! vit         grid → patches → transformer blocks → class token or mean ───────┤
+//! text, bert  tokens → embedding → transformer blocks → pooling ───────────────┘
 //! ```
 //!
 //! Invariants:
@@ -16,10 +18,13 @@
 //! Nothing here knows of the head, turns or optimizers.
 
 mod adapter;
+mod bert;
 mod cnn;
 mod error;
 mod mlp;
+mod resnet;
 mod text;
+mod vit;
 
 use std::collections::BTreeMap;
 
@@ -155,8 +160,14 @@ fn build_of(
             let plan = text::Plan { width: blocks, layers, heads, dropout };
             Box::new(text::Text::new(made, &plan, shape, width)?)
         }
-        kind @ (EncoderSpec::Resnet { .. } | EncoderSpec::Vit { .. } | EncoderSpec::Bert { .. }) => {
-            return Err(EncoderError::NotBuilt { kind: kind.kind() });
+        EncoderSpec::Resnet { depth } => Box::new(resnet::Resnet::new(made, resnet::Plan::of(depth), shape, width)?),
+        EncoderSpec::Vit { size, patch, pooling, dropout } => {
+            let plan = vit::Plan { size: size.dimensions(), patch: patch as usize, pooling, dropout };
+            Box::new(vit::Vit::new(made, plan, shape, width)?)
+        }
+        EncoderSpec::Bert { size, pooling, dropout } => {
+            let plan = bert::Plan { size: size.dimensions(), pooling, dropout };
+            Box::new(bert::Bert::new(made, plan, shape, width)?)
         }
         EncoderSpec::Auto => unreachable!("resolved above"),
     })

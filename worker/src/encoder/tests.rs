@@ -1,4 +1,5 @@
 use antiphon_core::ids::MicroShard;
+use antiphon_core::spec::{Pooling, TransformerSize};
 
 use super::*;
 use crate::data::Decoded;
@@ -15,8 +16,16 @@ fn train(step: u64) -> Mode {
 /// An encoder to try, with what it reads.
 struct Case {
     name: &'static str,
-    spec: EncoderSpec,
+    network: Network,
     shape: InputShape,
+}
+
+/// What a job may name, or a small one of those that come in large sizes only.
+enum Network {
+    Spec(EncoderSpec),
+    Resnet(resnet::Plan),
+    Vit(vit::Plan),
+    Bert(bert::Plan),
 }
 
 /// Every kind, with dropout, with and without an adapter (s = 6).
@@ -27,7 +36,16 @@ fn cases() -> Vec<Case> {
     let mlp = |hidden: &[u32]| EncoderSpec::Mlp { hidden: hidden.to_vec(), dropout: 0.2 };
     let text = |width| EncoderSpec::Text { width, layers: 2, heads: 2, dropout: 0.2 };
     let cnn = EncoderSpec::Cnn { channels: vec![3, 4], dropout: 0.2 };
-    let case = |name, spec, shape: &InputShape| Case { name, spec, shape: shape.clone() };
+    let pixels = InputShape::Grid { channels: 3, height: 17, width: 24 };
+    let size = TransformerSize { width: 8, layers: 2, heads: 2 };
+    let vit = |pooling| Network::Vit(vit::Plan { size, patch: 8, pooling, dropout: 0.1 });
+    let bert = |pooling| Network::Bert(bert::Plan { size, pooling, dropout: 0.1 });
+    let resnet = |bottlenecks| {
+        let (kind, channels) = ("resnet", [4, 4, 6, WIDTH]);
+        Network::Resnet(resnet::Plan { kind, bottlenecks, blocks: [1, 2, 1, 1], channels })
+    };
+    let of = |name, network, shape: &InputShape| Case { name, network, shape: shape.clone() };
+    let case = |name, spec, shape: &InputShape| of(name, Network::Spec(spec), shape);
     vec![
         case("mlp", mlp(&[8, 5]), &features),
         case("mlp without adapter", mlp(&[6]), &features),
@@ -36,13 +54,27 @@ fn cases() -> Vec<Case> {
         case("cnn", cnn, &grid),
         case("text", text(4), &tokens),
         case("text without adapter", text(6), &tokens),
+        of("resnet without adapter", resnet(false), &pixels),
+        of("resnet of bottlenecks", resnet(true), &pixels),
+        of("vit", vit(Pooling::Cls), &pixels),
+        of("vit, mean", vit(Pooling::Mean), &pixels),
+        of("bert", bert(Pooling::Cls), &tokens),
+        of("bert, mean", bert(Pooling::Mean), &tokens),
     ]
 }
 
 const WIDTH: usize = 6;
 
 fn built(case: &Case, dtype: DType) -> Box<dyn Encoder> {
-    build_of(dtype, &case.spec, &case.shape, WIDTH, 1, &modality(), &Device::Cpu).expect(case.name)
+    let modality = modality();
+    let made = Parameters::new(1, &modality, dtype, &Device::Cpu);
+    let built: Result<Box<dyn Encoder>, EncoderError> = match &case.network {
+        Network::Spec(spec) => build_of(dtype, spec, &case.shape, WIDTH, 1, &modality, &Device::Cpu),
+        Network::Resnet(plan) => resnet::Resnet::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
+        Network::Vit(plan) => vit::Vit::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
+        Network::Bert(plan) => bert::Bert::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
+    };
+    built.expect(case.name)
 }
 
 /// Samples `range` of an endless sequence.
@@ -132,7 +164,8 @@ fn a_forward_pass_changes_nothing() {
 
 #[test]
 fn dropout_differs_from_step_to_step_and_is_off_in_evaluation() {
-    for case in cases().into_iter().filter(|case| case.name != "mlp without hidden layers") {
+    let drops = |case: &Case| case.name != "mlp without hidden layers" && !matches!(case.network, Network::Resnet(_));
+    for case in cases().into_iter().filter(drops) {
         let encoder = built(&case, DType::F32);
         let input = batch(&case.shape, 0..7);
         let features = |mode: &Mode| bits(&encoder.forward(&input, mode).expect(case.name).features);
@@ -187,10 +220,10 @@ fn running_statistics_are_those_of_committed_batches_only() {
 
 #[test]
 fn the_first_parameters_depend_on_seed_and_modality() {
-    let case = &cases()[4];
+    let (spec, shape) = (EncoderSpec::Cnn { channels: vec![3, 4], dropout: 0.2 }, &cases()[4].shape);
     let of = |seed, modality: &str| {
         let modality = ModalityName::try_from(modality).expect("a name");
-        let encoder = build(&case.spec, &case.shape, WIDTH, seed, &modality, &Device::Cpu).expect("an encoder");
+        let encoder = build(&spec, shape, WIDTH, seed, &modality, &Device::Cpu).expect("an encoder");
         state_bits(encoder.as_ref())
     };
     assert_eq!(of(1, "audio"), of(1, "audio"));

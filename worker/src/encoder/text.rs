@@ -38,10 +38,10 @@ impl Block {
         // What is added to the residual stream starts smaller the more blocks add to it (Radford et al. 2019).
         let residual = 1.0 / (2.0 * layers as f64).sqrt();
         Ok(Self {
-            attention_norm: LayerNorm::new(made, &format!("{name}.norm1"), width, 1.0)?,
+            attention_norm: LayerNorm::new(made, &format!("{name}.norm1"), width)?,
             projection_in: Linear::new(made, &format!("{name}.attention.in_proj"), width, 3 * width, 1.0)?,
             projection_out: Linear::new(made, &format!("{name}.attention.out_proj"), width, width, residual)?,
-            feed_norm: LayerNorm::new(made, &format!("{name}.norm2"), width, 1.0)?,
+            feed_norm: LayerNorm::new(made, &format!("{name}.norm2"), width)?,
             feed_in: Linear::new(made, &format!("{name}.linear1"), width, 4 * width, std::f64::consts::SQRT_2)?,
             feed_out: Linear::new(made, &format!("{name}.linear2"), 4 * width, width, residual)?,
         })
@@ -53,11 +53,11 @@ impl Block {
         x: &Value,
         heads: usize,
         dropout: f64,
-        texts: &Arc<Packed>,
+        starts: &Arc<[usize]>,
     ) -> candle_core::Result<Value> {
         let normed = self.attention_norm.forward(pass, x)?;
         let projected = self.projection_in.forward(pass, &normed, Activation::Identity)?;
-        let mixed = attention(&projected, heads, texts)?;
+        let mixed = attention(&projected, heads, starts)?;
         let mixed = self.projection_out.forward(pass, &mixed, Activation::Identity)?;
         let x = x.add(&pass.dropout(&mixed, dropout)?)?;
         let normed = self.feed_norm.forward(pass, &x)?;
@@ -70,7 +70,6 @@ impl Block {
 /// Embedding, blocks, mean, adapter.
 pub(super) struct Text {
     shape: InputShape,
-    vocabulary: usize,
     table: Var,
     places: Var,
     blocks: Vec<Block>,
@@ -102,27 +101,29 @@ impl Text {
         let places = made.normal("position.weight".to_owned(), (max_tokens, own), deviation)?;
         let block = |i| Block::new(&mut made, &format!("blocks.{i}"), own, layers);
         let blocks = (0..layers).map(block).collect::<candle_core::Result<_>>()?;
-        let norm = LayerNorm::new(&mut made, "norm", own, 1.0)?;
+        let norm = LayerNorm::new(&mut made, "norm", own)?;
         let adapter = Adapter::new(&mut made, own, width)?;
         let (shape, heads, parameters) = (shape.clone(), heads as usize, made.into_made());
-        Ok(Self { shape, vocabulary, table, places, blocks, norm, heads, dropout, adapter, width, parameters })
+        Ok(Self { shape, table, places, blocks, norm, heads, dropout, adapter, width, parameters })
     }
+}
 
-    fn packed(&self, input: &BatchInput) -> Result<Arc<Packed>, EncoderError> {
-        let (ids, lengths, longest) = match input {
-            BatchInput::Tokens { ids, lengths, longest } => (ids, lengths, *longest),
-            BatchInput::Dense { shape, .. } => return Err(wrong_batch(&self.shape, format!("shape {shape:?}"))),
-        };
-        let fits = |length: &u32| (1..=longest).contains(&(*length as usize));
-        if longest > self.shape.size() || ids.len() != lengths.len() * longest || !lengths.iter().all(fits) {
-            let got = format!("{} ids for {} texts of up to {longest} tokens", ids.len(), lengths.len());
-            return Err(wrong_batch(&self.shape, got));
-        }
-        let texts = Packed::new(ids, lengths, longest);
-        match texts.tokens.iter().find(|token| **token as usize >= self.vocabulary) {
-            Some(token) => Err(wrong_batch(&self.shape, format!("texts with token {token}"))),
-            None => Ok(Arc::new(texts)),
-        }
+/// The texts of a batch, if an encoder of this shape can read them.
+pub(super) fn packed(input: &BatchInput, shape: &InputShape) -> Result<Arc<Packed>, EncoderError> {
+    let (ids, lengths, longest) = match input {
+        BatchInput::Tokens { ids, lengths, longest } => (ids, lengths, *longest),
+        BatchInput::Dense { shape: got, .. } => return Err(wrong_batch(shape, format!("shape {got:?}"))),
+    };
+    let fits = |length: &u32| (1..=longest).contains(&(*length as usize));
+    if longest > shape.size() || ids.len() != lengths.len() * longest || !lengths.iter().all(fits) {
+        let got = format!("{} ids for {} texts of up to {longest} tokens", ids.len(), lengths.len());
+        return Err(wrong_batch(shape, got));
+    }
+    let InputShape::Tokens { vocabulary, .. } = *shape else { return Err(wrong_batch(shape, "texts".to_owned())) };
+    let texts = Packed::new(ids, lengths, longest);
+    match texts.tokens.iter().find(|token| **token as usize >= vocabulary) {
+        Some(token) => Err(wrong_batch(shape, format!("texts with token {token}"))),
+        None => Ok(Arc::new(texts)),
     }
 }
 
@@ -136,13 +137,14 @@ impl Encoder for Text {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
-        let texts = self.packed(input)?;
+        let texts = packed(input, &self.shape)?;
         let mut pass = Pass::new(mode);
-        let mut x = embedding(&pass.parameter(&self.table), &pass.parameter(&self.places), &texts)?;
+        let mut x = embedding(&pass.parameter(&self.table), &pass.parameter(&self.places), None, &texts)?;
         for block in &self.blocks {
-            x = block.forward(&mut pass, &x, self.heads, self.dropout, &texts)?;
+            x = block.forward(&mut pass, &x, self.heads, self.dropout, &texts.starts)?;
         }
-        x = segment_mean(&self.norm.forward(&mut pass, &x)?, &texts)?;
+        let all = texts.starts.windows(2).map(|text| text[0]..text[1]);
+        x = segment_mean(&self.norm.forward(&mut pass, &x)?, all.collect())?;
         let features = self.adapter.forward(&mut pass, &x)?;
         Ok(Forward::new(features, pass))
     }

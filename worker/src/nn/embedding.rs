@@ -15,18 +15,18 @@ pub(crate) struct Packed {
     /// N ids, N being the sum of the lengths.
     pub(crate) tokens: Vec<u32>,
     /// B + 1 ascending positions in `tokens`: text i is `starts[i] .. starts[i + 1]`.
-    pub(crate) starts: Vec<usize>,
+    pub(crate) starts: Arc<[usize]>,
 }
 
 impl Packed {
     /// The texts of a (B, `longest`) matrix of ids.
     pub(crate) fn new(ids: &[u32], lengths: &[u32], longest: usize) -> Self {
-        let mut packed = Self { tokens: Vec::with_capacity(ids.len()), starts: vec![0] };
+        let (mut tokens, mut starts) = (Vec::with_capacity(ids.len()), vec![0]);
         for (row, length) in lengths.iter().enumerate() {
-            packed.tokens.extend_from_slice(&ids[row * longest..][..*length as usize]);
-            packed.starts.push(packed.tokens.len());
+            tokens.extend_from_slice(&ids[row * longest..][..*length as usize]);
+            starts.push(tokens.len());
         }
-        packed
+        Self { tokens, starts: starts.into() }
     }
 
     /// Of each token, its place within its text.
@@ -35,11 +35,12 @@ impl Packed {
     }
 }
 
-/// `y[n] = table[token n] + places[place of n within its text]`: `table` is (V, W), `places` (L, W), the result (N, W).
+/// `y[n] = table[token n] + places[place of n within its text] + kinds[0]`: `table` is (V, W), `places` (L, W), `kinds` (K, W) if there are any,
+/// the result (N, W).
 ///
 /// # Errors
 /// When a token is not in the table or a text is longer than there are places.
-pub(crate) fn embedding(table: &Value, places: &Value, texts: &Arc<Packed>) -> Result<Value> {
+pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, texts: &Arc<Packed>) -> Result<Value> {
     let ((vocabulary, width), (longest, place_width)) = (table.tensor().dims2()?, places.tensor().dims2()?);
     let token = texts.tokens.iter().max().map_or(0, |t| *t as usize);
     let length = texts.places().max().map_or(0, |p| p + 1);
@@ -51,9 +52,16 @@ pub(crate) fn embedding(table: &Value, places: &Value, texts: &Arc<Packed>) -> R
     let operator = Embedding { texts: Arc::clone(texts), width, vocabulary, longest };
     let (t, p) = (table.tensor().contiguous()?, places.tensor().contiguous()?);
     let y = by_number!(t.dtype(), NAME, operator.forward(&t, &p))?;
-    Ok(Value::of(y, [table, places], move |g| {
+    let placed = Value::of(y, [table, places], move |g| {
         let [table, places] = by_number!(g.dtype(), NAME, operator.gradients(g))?;
         Ok([Some(table), Some(places)])
+    });
+    let Some(kinds) = kinds else { return Ok(placed) };
+    let y = placed.tensor().broadcast_add(&kinds.tensor().narrow(0, 0, 1)?)?;
+    let rows = kinds.tensor().dim(0)?;
+    Ok(Value::of(y, [&placed, kinds], move |g| {
+        let first = g.sum_keepdim(0)?;
+        Ok([Some(g.clone()), Some(first.pad_with_zeros(0, 0, rows - 1)?)])
     }))
 }
 
@@ -101,14 +109,15 @@ mod tests {
 
     #[test]
     fn padding_is_left_behind() {
-        assert_eq!(*texts(), Packed { tokens: vec![3, 1, 0, 3, 3], starts: vec![0, 2, 5] });
+        assert_eq!(*texts(), Packed { tokens: vec![3, 1, 0, 3, 3], starts: Arc::new([0, 2, 5]) });
     }
 
     #[test]
     fn each_row_is_its_token_and_its_place() {
         let (table, places) = (noise((4, 2), 1), noise((3, 2), 2));
         let (t, p) = (flat(&table), flat(&places));
-        let y = flat(embedding(&Value::constant(table), &Value::constant(places), &texts()).expect("ours").tensor());
+        let y =
+            flat(embedding(&Value::constant(table), &Value::constant(places), None, &texts()).expect("ours").tensor());
         let expected =
             [(3, 0), (1, 1), (0, 0), (3, 1), (3, 2)].map(|(n, l)| [t[2 * n] + p[2 * l], t[2 * n + 1] + p[2 * l + 1]]);
         assert_eq!(y, expected.concat());
@@ -116,13 +125,15 @@ mod tests {
 
     #[test]
     fn its_gradients_are_those_of_finite_differences() {
-        check_gradients(&[noise((4, 2), 1), noise((3, 2), 2)], |v| embedding(&v[0], &v[1], &texts()));
+        check_gradients(&[noise((4, 2), 1), noise((3, 2), 2)], |v| embedding(&v[0], &v[1], None, &texts()));
+        let inputs = [noise((4, 2), 1), noise((3, 2), 2), noise((2, 2), 3)];
+        check_gradients(&inputs, |v| embedding(&v[0], &v[1], Some(&v[2]), &texts()));
     }
 
     #[test]
     fn an_unknown_token_is_refused() {
         let [table, places] = [noise((3, 2), 1), noise((3, 2), 2)].map(Value::constant);
-        let error = embedding(&table, &places, &texts()).expect_err("there is no token 3");
+        let error = embedding(&table, &places, None, &texts()).expect_err("there is no token 3");
         assert!(error.to_string().contains("token 3 and 3 places in tables of 3 × 2 and 3 × 2"), "{error}");
     }
 }

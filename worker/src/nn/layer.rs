@@ -114,6 +114,19 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// Weights normal with this deviation; biases 0.
+    pub(crate) fn normal(
+        made: &mut Parameters<'_>,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        deviation: f64,
+    ) -> Result<Self> {
+        let weight = made.normal(format!("{name}.weight"), (outputs, inputs), deviation)?;
+        let bias = made.constant(format!("{name}.bias"), outputs, 0.0)?;
+        Ok(Self { weight, bias })
+    }
+
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &Value, activation: Activation) -> Result<Value> {
         let (weight, bias) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
         linear(input, &weight, &bias, activation)
@@ -125,19 +138,25 @@ impl Linear {
 pub(crate) struct LayerNorm {
     scale: Var,
     shift: Var,
+    epsilon: f64,
 }
 
 impl LayerNorm {
-    /// Rows of this deviation at the start.
-    pub(crate) fn new(made: &mut Parameters<'_>, name: &str, width: usize, deviation: f64) -> Result<Self> {
-        let scale = made.constant(format!("{name}.weight"), width, deviation)?;
+    /// With PyTorch's ε.
+    pub(crate) fn new(made: &mut Parameters<'_>, name: &str, width: usize) -> Result<Self> {
+        Self::with_epsilon(made, name, width, EPSILON)
+    }
+
+    /// With this ε added to variances.
+    pub(crate) fn with_epsilon(made: &mut Parameters<'_>, name: &str, width: usize, epsilon: f64) -> Result<Self> {
+        let scale = made.constant(format!("{name}.weight"), width, 1.0)?;
         let shift = made.constant(format!("{name}.bias"), width, 0.0)?;
-        Ok(Self { scale, shift })
+        Ok(Self { scale, shift, epsilon })
     }
 
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &Value) -> Result<Value> {
         let (scale, shift) = (pass.parameter(&self.scale), pass.parameter(&self.shift));
-        layer_norm(input, &scale, &shift, EPSILON)
+        layer_norm(input, &scale, &shift, self.epsilon)
     }
 }
 

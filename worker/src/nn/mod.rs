@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! convolution ─ batch_norm ─ pooling                       images and spectrograms, (B, H, W, C)
-//! embedding ─ layer_norm ─ attention ─ gelu ─ segment_mean     sequences, packed: no row is padding
+//! embedding, sequence ─ layer_norm ─ attention ─ gelu ─ segment_mean     sequences, packed: no row is padding
 //! linear, dropout                                          everywhere
 //!         │                    all of them leave their way back on a tape: value
 //! walk ─ product ─ tile ─ lanes                            products of matrices; vector, parallel: loops
@@ -33,6 +33,7 @@ pub(crate) mod parameters;
 pub(crate) mod pooling;
 mod product;
 pub(crate) mod segment_mean;
+pub(crate) mod sequence;
 #[allow(unsafe_code, reason = "the innermost loops go by pointers, which its two entries have checked")]
 mod tile;
 pub(crate) mod value;

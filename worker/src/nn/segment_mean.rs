@@ -1,31 +1,32 @@
-//! The mean over the tokens of each text.
+//! Means over some rows of each sample.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::embedding::Packed;
 use super::number::{Number, Reading, by_number, tensor};
 use super::value::Value;
 
 const NAME: &str = "segment_mean";
 
-/// `y[b] = mean of the rows of text b`: `input` is (N, W), the result (B, W).
+/// `y[b] = mean of rows segments[b]`: `input` is (N, W), the result (B, W). The mean of no rows is 0.
 ///
 /// # Errors
-/// When `input` has another number of rows than the texts have tokens.
-pub(crate) fn segment_mean(input: &Value, texts: &Arc<Packed>) -> Result<Value> {
-    let (rows, width) = input.tensor().dims2()?;
-    if rows != texts.tokens.len() {
-        candle_core::bail!("{NAME}: {rows} rows for {} tokens", texts.tokens.len());
+/// When a segment reaches past the input.
+pub(crate) fn segment_mean(input: &Value, segments: Vec<Range<usize>>) -> Result<Value> {
+    let x = input.tensor().contiguous()?;
+    let (rows, width) = x.dims2()?;
+    if segments.iter().any(|segment| segment.end > rows) {
+        candle_core::bail!("{NAME}: {segments:?} of {rows} rows");
     }
-    let operator = SegmentMean { texts: Arc::clone(texts), width };
-    let y = by_number!(input.tensor().dtype(), NAME, operator.forward(&input.tensor().contiguous()?))?;
+    let operator = SegmentMean { segments, rows, width };
+    let y = by_number!(x.dtype(), NAME, operator.forward(&x))?;
     Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, operator.gradient(g))?)])))
 }
 
 struct SegmentMean {
-    texts: Arc<Packed>,
+    segments: Vec<Range<usize>>,
+    rows: usize,
     width: usize,
 }
 
@@ -33,33 +34,33 @@ impl SegmentMean {
     fn forward<T: Number>(&self, x: &Tensor) -> Result<Tensor> {
         let reading = Reading::of(x);
         let (input, width) = (reading.values::<T>(NAME)?, self.width);
-        let mut out = vec![T::ZERO; (self.texts.starts.len() - 1) * width];
-        for (out, text) in out.chunks_exact_mut(width).zip(self.texts.starts.windows(2)) {
-            for row in input[text[0] * width..text[1] * width].chunks_exact(width) {
+        let mut out = vec![T::ZERO; self.segments.len() * width];
+        for (out, segment) in out.chunks_exact_mut(width).zip(&self.segments) {
+            for row in input[segment.start * width..segment.end * width].chunks_exact(width) {
                 out.iter_mut().zip(row).for_each(|(y, x)| *y += *x);
             }
-            let share = share::<T>(text);
+            let share = share::<T>(segment);
             out.iter_mut().for_each(|y| *y *= share);
         }
-        tensor(out, (self.texts.starts.len() - 1, width), x)
+        tensor(out, (self.segments.len(), width), x)
     }
 
     fn gradient<T: Number>(&self, gradient: &Tensor) -> Result<Tensor> {
-        let reading = Reading::of(gradient);
-        let mut out = Vec::with_capacity(self.texts.tokens.len() * self.width);
-        for (g, text) in reading.values::<T>(NAME)?.chunks_exact(self.width).zip(self.texts.starts.windows(2)) {
-            let share = share::<T>(text);
-            for _ in text[0]..text[1] {
-                out.extend(g.iter().map(|g| *g * share));
+        let (reading, width) = (Reading::of(gradient), self.width);
+        let mut out = vec![T::ZERO; self.rows * width];
+        for (g, segment) in reading.values::<T>(NAME)?.chunks_exact(width).zip(&self.segments) {
+            let share = share::<T>(segment);
+            for row in out[segment.start * width..segment.end * width].chunks_exact_mut(width) {
+                row.iter_mut().zip(g).for_each(|(x, g)| *x += *g * share);
             }
         }
-        tensor(out, (self.texts.tokens.len(), self.width), gradient)
+        tensor(out, (self.rows, width), gradient)
     }
 }
 
-/// 1 / length; every text has a token at least.
-fn share<T: Number>(text: &[usize]) -> T {
-    T::from_f64(1.0 / (text[1] - text[0]).max(1) as f64)
+/// 1 / length.
+fn share<T: Number>(segment: &Range<usize>) -> T {
+    T::from_f64(1.0 / segment.len().max(1) as f64)
 }
 
 #[cfg(test)]
@@ -67,8 +68,8 @@ mod tests {
     use super::super::check::{assert_close, check_gradients, noise};
     use super::*;
 
-    fn texts() -> Arc<Packed> {
-        Arc::new(Packed { tokens: vec![0; 6], starts: vec![0, 1, 6] })
+    fn texts() -> Vec<Range<usize>> {
+        vec![0..1, 1..6]
     }
 
     #[test]
@@ -76,11 +77,12 @@ mod tests {
         let x = noise((6, 3), 1);
         let rest = x.narrow(0, 1, 5).and_then(|r| r.mean_keepdim(0)).expect("a mean");
         let expected = Tensor::cat(&[&x.narrow(0, 0, 1).expect("a row"), &rest], 0).expect("two rows");
-        assert_close(segment_mean(&Value::constant(x), &texts()).expect("ours").tensor(), &expected, 1e-14);
+        assert_close(segment_mean(&Value::constant(x), texts()).expect("ours").tensor(), &expected, 1e-14);
     }
 
     #[test]
     fn its_gradient_is_that_of_finite_differences() {
-        check_gradients(&[noise((6, 3), 1)], |v| segment_mean(&v[0], &texts()));
+        check_gradients(&[noise((6, 3), 1)], |v| segment_mean(&v[0], texts()));
+        check_gradients(&[noise((6, 3), 1)], |v| segment_mean(&v[0], vec![0..1, 3..5, 5..5]));
     }
 }

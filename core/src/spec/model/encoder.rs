@@ -148,7 +148,7 @@ impl BertSize {
 pub enum Pooling {
     /// The first token, which is there for it.
     Cls,
-    /// The mean of the others.
+    /// The mean of what stands for the input: patches, or all tokens of a text.
     Mean,
 }
 

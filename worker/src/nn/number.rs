@@ -67,13 +67,7 @@ fn exponential(x: f32) -> f32 {
     const LIMIT: f32 = 87.0;
     // Adding and taking away 1.5 · 2²³ rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
-    let clamped = if x < -LIMIT {
-        -LIMIT
-    } else if x > LIMIT {
-        LIMIT
-    } else {
-        x
-    };
+    let clamped = x.clamp(-LIMIT, LIMIT);
     let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
     // ln 2 in two parts, the first with few digits, so that n · ln 2 is exact.
     let f = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;

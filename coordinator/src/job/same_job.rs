@@ -129,6 +129,15 @@ schedule: {epochs: 2, batch: 4}
             ("batch: 4", "batch: 8", "schedule.batch", "4", "8"),
             ("hidden: [8]", "hidden: [9]", "modalities.image.encoder.hidden", "[8]", "[9]"),
             ("kind: mlp, hidden: [8]", "kind: cnn", "modalities.image.encoder.kind", "\"mlp\"", "\"cnn\""),
+            ("hidden: [8]", "hidden: [8], freeze: l*", "modalities.image.encoder.freeze", "[]", "[\"l*\"]"),
+            ("hidden: [8]", "hidden: [8], adapter_lr: 2", "modalities.image.encoder.adapter_lr", "1.0", "2.0"),
+            (
+                "hidden: [8]",
+                "hidden: [8], weights: w.pth",
+                "modalities.image.encoder.weights",
+                "null",
+                "{\"from\":\"w.pth\",\"sha256\":null,\"strict\":true}",
+            ),
             (
                 "{kind: sgd, lr: 0.1, momentum: 0.9}}\n  a",
                 "{kind: adamw}}\n  a",

@@ -66,7 +66,7 @@ fn modality(modality: &ModalitySpec) -> Json {
         ("name", Json::text(modality.name.as_str())),
         ("data", data(&modality.data)),
         ("input", input(&modality.input)),
-        ("encoder", encoder(&modality.encoder)),
+        ("encoder", encoder(&modality.encoder, &modality.transfer)),
         ("optimizer", optimizer(&modality.optimizer)),
         ("workers", Json::map([("min", min.into()), ("max", max.into())])),
     ])
@@ -140,23 +140,48 @@ fn input(input: &InputSpec) -> Json {
     }
 }
 
-fn encoder(encoder: &EncoderSpec) -> Json {
-    let kind = ("kind", Json::text(encoder.kind()));
+fn encoder(encoder: &EncoderSpec, transfer: &TransferSpec) -> Json {
+    let mut fields = vec![("kind", Json::text(encoder.kind()))];
+    fields.extend(network(encoder));
+    let weights = |WeightsSpec { from, sha256, strict }: &WeightsSpec| {
+        Json::map([
+            ("from", text(from)),
+            ("sha256", sha256.as_deref().map_or(Json::Null, Json::text)),
+            ("strict", Json::Flag(*strict)),
+        ])
+    };
+    fields.push(("weights", transfer.weights.as_ref().map_or(Json::Null, weights)));
+    fields.push(("freeze", texts(&transfer.freeze)));
+    fields.push(("adapter_lr", transfer.adapter_lr.into()));
+    Json::map(fields)
+}
+
+fn network(encoder: &EncoderSpec) -> Vec<(&'static str, Json)> {
     match encoder {
-        EncoderSpec::Auto => Json::map([kind]),
+        EncoderSpec::Auto | EncoderSpec::Resnet { .. } => Vec::new(),
         EncoderSpec::Mlp { hidden, dropout } => {
-            Json::map([kind, ("hidden", hidden.as_slice().into()), ("dropout", (*dropout).into())])
+            vec![("hidden", hidden.as_slice().into()), ("dropout", (*dropout).into())]
         }
         EncoderSpec::Cnn { channels, dropout } => {
-            Json::map([kind, ("channels", channels.as_slice().into()), ("dropout", (*dropout).into())])
+            vec![("channels", channels.as_slice().into()), ("dropout", (*dropout).into())]
         }
-        EncoderSpec::Text { width, layers, heads, dropout } => Json::map([
-            kind,
+        EncoderSpec::Text { width, layers, heads, dropout } => vec![
             ("width", (*width).into()),
             ("layers", (*layers).into()),
             ("heads", (*heads).into()),
             ("dropout", (*dropout).into()),
-        ]),
+        ],
+        EncoderSpec::Vit { size, patch, pooling, dropout } => vec![
+            ("size", Json::text(size.name())),
+            ("patch", (*patch).into()),
+            ("pooling", Json::text(pooling.name())),
+            ("dropout", (*dropout).into()),
+        ],
+        EncoderSpec::Bert { size, pooling, dropout } => vec![
+            ("size", Json::text(size.name())),
+            ("pooling", Json::text(pooling.name())),
+            ("dropout", (*dropout).into()),
+        ],
     }
 }
 

@@ -28,7 +28,7 @@ impl Json {
     }
 
     /// An object.
-    pub(super) fn map<const N: usize>(entries: [(&str, Self); N]) -> Self {
+    pub(super) fn map<'k>(entries: impl IntoIterator<Item = (&'k str, Self)>) -> Self {
         Self::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 }

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobName, ModalityName};
 
+mod encoder;
+
+pub use encoder::*;
+
 /// A whole job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
@@ -45,6 +49,9 @@ pub struct ModalitySpec {
     pub input: InputSpec,
     /// f_m.
     pub encoder: EncoderSpec,
+    /// What the encoder begins from, and which of it is trained.
+    #[serde(default)]
+    pub transfer: TransferSpec,
     /// The optimizer of the encoder (and adapter).
     pub optimizer: OptimizerSpec,
     /// How many workers it may have.
@@ -176,39 +183,6 @@ pub enum TokenizerSpec {
     Byte,
     /// Path or URL of a Hugging Face `tokenizer.json`; ends in `.json`.
     File(String),
-}
-
-/// f_m.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum EncoderSpec {
-    /// `mlp` for features, `cnn` for images and audio, `text` for text, with that kind's defaults.
-    Auto,
-    /// Fully connected layers with ReLU between.
-    Mlp {
-        /// Widths of the hidden layers.
-        hidden: Vec<u32>,
-        /// Dropout after each hidden layer, 0 ≤ p < 1.
-        dropout: f64,
-    },
-    /// 3×3 convolutions with batch norm, ReLU and 2×2 pooling.
-    Cnn {
-        /// Output channels of each stage; every stage halves height and width.
-        channels: Vec<u32>,
-        /// Dropout before the adapter, 0 ≤ p < 1.
-        dropout: f64,
-    },
-    /// Embedding and transformer blocks, mean pooled over the tokens that are there.
-    Text {
-        /// Width of the embedding and the blocks; a multiple of `heads`.
-        width: u32,
-        /// Transformer blocks.
-        layers: u32,
-        /// Attention heads.
-        heads: u32,
-        /// Dropout in the blocks, 0 ≤ p < 1.
-        dropout: f64,
-    },
 }
 
 /// What is predicted.

@@ -273,7 +273,8 @@ impl<'r> Section<'r> {
     }
 }
 
-fn optional<T>(get: impl Fn(&Node) -> Option<T>) -> impl Fn(&Node) -> Option<Option<T>> {
+/// `get`, or no value.
+pub(super) fn optional<T>(get: impl Fn(&Node) -> Option<T>) -> impl Fn(&Node) -> Option<Option<T>> {
     move |node| {
         if node.is_null() { Some(None) } else { get(node).map(Some) }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::model::{EncoderSpec, Every, SynthKind};
+use super::model::{BertSize, EncoderSpec, Every, Pooling, ResnetDepth, SynthKind, VitSize};
 
 impl SynthKind {
     /// As a job file spells it.
@@ -33,6 +33,48 @@ impl EncoderSpec {
             Self::Mlp { .. } => "mlp",
             Self::Cnn { .. } => "cnn",
             Self::Text { .. } => "text",
+            Self::Resnet { depth: ResnetDepth::Eighteen } => "resnet18",
+            Self::Resnet { depth: ResnetDepth::ThirtyFour } => "resnet34",
+            Self::Resnet { depth: ResnetDepth::Fifty } => "resnet50",
+            Self::Vit { .. } => "vit",
+            Self::Bert { .. } => "bert",
+        }
+    }
+}
+
+impl VitSize {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::Small => "small",
+            Self::Base => "base",
+        }
+    }
+}
+
+impl BertSize {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::Mini => "mini",
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Base => "base",
+        }
+    }
+}
+
+impl Pooling {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
         }
     }
 }

@@ -148,6 +148,10 @@ fn short_forms_mean_the_long_ones() {
         ("head.projection=off", "head.projection.kind=off"),
         ("optimizer.schedule=cosine", "optimizer={schedule: {kind: cosine}}"),
         ("modalities=[audio, {name: image, encoder: cnn}]", "modalities={audio: {}, image: {encoder: cnn}}"),
+        ("modalities.audio.encoder.weights=a.pth", "modalities.audio.encoder.weights={from: a.pth, strict: true}"),
+        ("modalities.audio.encoder.freeze=conv1.*", "modalities.audio.encoder={freeze: [conv1.*]}"),
+        ("modalities.audio.encoder=vit", "modalities.audio.encoder={kind: vit, size: small, patch: 16, pooling: cls}"),
+        ("modalities.audio.encoder=bert", "modalities.audio.encoder={kind: bert, size: base, dropout: 0.1}"),
         ("data.validation=10%", "data.validation=0.1"),
         ("data.train=b.parquet", "data.train=[b.parquet]"),
     ];
@@ -156,6 +160,29 @@ fn short_forms_mean_the_long_ones() {
         assert!(short_spec.is_ok(), "{short_spec:?}");
         assert_eq!(short_spec, long_spec, "{short}");
     }
+}
+
+#[test]
+fn an_encoder_of_any_kind_may_begin_from_weights() {
+    for kind in ["auto", "mlp", "cnn", "text", "resnet18", "resnet34", "resnet50", "vit", "bert"] {
+        let digits = "0123456789abcdef".repeat(4);
+        let set = format!(
+            "modalities.audio.encoder={{kind: {kind}, weights: {{from: s3://b/w, sha256: {digits}, strict: false}}, \
+             freeze: ['a.*', 'b.?'], adapter_lr: 10}}"
+        );
+        let spec = read_with(SMALL, &[&set]).expect(kind);
+        let weights = WeightsSpec { from: "s3://b/w".to_owned(), sha256: Some(digits), strict: false };
+        let freeze = vec!["a.*".to_owned(), "b.?".to_owned()];
+        let expected = TransferSpec { weights: Some(weights), freeze, adapter_lr: 10.0 };
+        assert_eq!((spec.modalities[0].encoder.kind(), &spec.modalities[0].transfer), (kind, &expected));
+        assert_eq!(spec.modalities[1].transfer, TransferSpec::default());
+    }
+}
+
+#[test]
+fn a_modality_may_be_called_weights() {
+    let spec = read("name: n\ndata: {train: a}\nlabels: 2\nmodalities: {weights: {encoder: cnn}}").expect("a job");
+    assert_eq!(spec.modalities[0].encoder.kind(), "cnn");
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(super) fn job(modalities: &[&str]) -> JobSpec {
         },
         input: InputSpec::Auto,
         encoder: EncoderSpec::Auto,
+        transfer: TransferSpec::default(),
         optimizer: optimizer.clone(),
         workers: WorkerRange { min: 1, max: 1 },
     };

@@ -30,6 +30,12 @@ pub enum EncoderError {
         /// Stages that are possible.
         most: usize,
     },
+    /// A kind that a job may name and this version cannot build.
+    #[error("encoder `{kind}` cannot be built by this version; use another kind")]
+    NotBuilt {
+        /// The encoder's kind.
+        kind: &'static str,
+    },
     /// The heads do not divide the width.
     #[error("encoder `text` has width {width} and {heads} heads; use a width that is a multiple of the heads")]
     HeadsDoNotDivide {

@@ -141,6 +141,9 @@ fn build_of(
             let plan = text::Plan { width: blocks, layers, heads, dropout };
             Box::new(text::Text::new(made, &plan, shape, width)?)
         }
+        kind @ (EncoderSpec::Resnet { .. } | EncoderSpec::Vit { .. } | EncoderSpec::Bert { .. }) => {
+            return Err(EncoderError::NotBuilt { kind: kind.kind() });
+        }
         EncoderSpec::Auto => unreachable!("resolved above"),
     })
 }

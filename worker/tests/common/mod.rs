@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use antiphon_core::spec::{
     Classes, DataSpec, EncoderSpec, InputSpec, LabelSpec, LearningRateSchedule, ModalitySpec, OptimizerRule,
-    OptimizerSpec, ValidationSource, WorkerRange,
+    OptimizerSpec, TransferSpec, ValidationSource, WorkerRange,
 };
 use arrow_array::builder::{BinaryBuilder, Float32Builder, ListBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
@@ -32,6 +32,7 @@ pub(crate) fn modality(train: String, column: &str, input: InputSpec) -> Modalit
         data,
         input,
         encoder: EncoderSpec::Auto,
+        transfer: TransferSpec::default(),
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 },
             lr: 0.1,

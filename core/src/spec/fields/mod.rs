@@ -5,7 +5,7 @@ mod training;
 
 use super::field::{Field, Kind};
 
-pub(super) use samples::{data, encoder, input, modality};
+pub(super) use samples::{data, encoder, input, modality, transfer};
 pub(super) use training::{head, keeping, labels, optimizer, schedule};
 
 /// The largest number of rows, columns, tokens, ... that a size may be.
@@ -20,6 +20,7 @@ pub(super) fn short_key(path: &str) -> Option<&'static str> {
     match path.rsplit('.').next().unwrap_or_default() {
         "encoder" | "input" | "optimizer" | "schedule" | "projection" => Some("kind"),
         "labels" => Some("classes"),
+        "weights" if path.ends_with(".encoder.weights") => Some("from"),
         _ => None,
     }
 }

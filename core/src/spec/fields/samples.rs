@@ -1,6 +1,6 @@
 //! The fields of one modality: its samples and what reads them.
 
-use super::super::field::{Field, Kind};
+use super::super::field::{Field, Kind, above};
 use super::SIZE;
 
 /// `modalities.<name>`.
@@ -131,7 +131,7 @@ pub(in crate::spec) mod encoder {
 
     pub(in crate::spec) static KIND: Field = Field::new(
         "kind",
-        Kind::OneOf(&["auto", "mlp", "cnn", "text"]),
+        Kind::OneOf(&["auto", "mlp", "cnn", "text", "resnet18", "resnet34", "resnet50", "vit", "bert"]),
         "cnn",
         "the network; `auto` is `mlp` for features, `cnn` for images and audio, `text` for text",
     )
@@ -162,4 +162,74 @@ pub(in crate::spec) mod encoder {
         Field::new("heads", Kind::Whole(1, 256), "4", "attention heads").default("4").unit("heads");
     pub(in crate::spec) static DROPOUT: Field =
         Field::new("dropout", Kind::Share, "0.1", "share of units dropped in training").default("0");
+    pub(in crate::spec) static VIT_SIZE: Field = Field::new(
+        "size",
+        Kind::OneOf(&["tiny", "small", "base"]),
+        "small",
+        "width, blocks and heads: 192, 12, 3; 384, 12, 6; 768, 12, 12",
+    )
+    .default("small");
+    pub(in crate::spec) static PATCH: Field =
+        Field::new("patch", Kind::Whole(1, 64), "16", "rows and columns of a patch, which divide the input's")
+            .default("16")
+            .unit("pixels");
+    pub(in crate::spec) static POOLING: Field = Field::new(
+        "pooling",
+        Kind::OneOf(&["cls", "mean"]),
+        "cls",
+        "what is made of the tokens: the first one, which is there for it, or the mean of the others",
+    )
+    .default("cls");
+    pub(in crate::spec) static BERT_SIZE: Field = Field::new(
+        "size",
+        Kind::OneOf(&["tiny", "mini", "small", "medium", "base"]),
+        "base",
+        "width, layers and heads: 128, 2, 2; 256, 4, 4; 512, 4, 8; 512, 8, 8; 768, 12, 12",
+    )
+    .default("base");
+    pub(in crate::spec) static BERT_DROPOUT: Field =
+        Field::new("dropout", Kind::Share, "0.1", "share of units dropped in training").default("0.1");
+}
+
+/// `encoder`, whatever its kind: what it begins from, and which of it is trained.
+pub(in crate::spec) mod transfer {
+    use super::*;
+
+    pub(in crate::spec) static WEIGHTS: Field = Field::new(
+        "weights",
+        Kind::Other("a path or URL, or a mapping with `from`"),
+        "{from: resnet18.pth, strict: true}",
+        "pretrained weights that the encoder begins from; without any it begins from the seed",
+    )
+    .default("null");
+    pub(in crate::spec) static FROM: Field =
+        Field::new("from", Kind::Text, "s3://models/resnet18.pth", "path or URL of a safetensors or PyTorch file");
+    pub(in crate::spec) static SHA256: Field = Field::new(
+        "sha256",
+        Kind::Other("64 hexadecimal digits in lower case"),
+        "5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
+        "the file's SHA-256; a file with another one is refused",
+    )
+    .default("null");
+    pub(in crate::spec) static STRICT: Field = Field::new(
+        "strict",
+        Kind::Flag,
+        "false",
+        "whether the file must have what the encoder has and nothing else, the adapter aside; else what fits is taken",
+    )
+    .default("true");
+    pub(in crate::spec) static FREEZE: Field = Field::new(
+        "freeze",
+        Kind::Other("a pattern of names, as conv1.*, or a list of them"),
+        r#"["conv1.*", "layer1.*"]"#,
+        "parameters that are not trained, by name; `*` stands for any characters and `?` for one",
+    )
+    .default("[]");
+    pub(in crate::spec) static ADAPTER_LR: Field = Field::new(
+        "adapter_lr",
+        above(0.0),
+        "10",
+        "the learning rate of the adapter, the encoder's last layer, is this times the optimizer's",
+    )
+    .default("1");
 }

@@ -1,19 +1,29 @@
 //! The network of a modality.
 
 use super::super::fields::encoder as at;
-use super::super::model::EncoderSpec;
+use super::super::model::{BertSize, EncoderSpec, Pooling, ResnetDepth, TransferSpec, VitSize};
 use super::super::reader::Section;
+use super::transfer::transfer;
 
-pub(super) fn encoder(mut section: Section<'_>) -> Option<EncoderSpec> {
-    let kind = section.choice(&at::KIND)?;
-    let encoder = match kind {
+pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, TransferSpec)> {
+    let kind = section.choice(&at::KIND);
+    let encoder = kind.and_then(|kind| match kind {
         "mlp" => mlp(&mut section),
         "cnn" => cnn(&mut section),
         "text" => text(&mut section),
+        "resnet18" => Some(EncoderSpec::Resnet { depth: ResnetDepth::Eighteen }),
+        "resnet34" => Some(EncoderSpec::Resnet { depth: ResnetDepth::ThirtyFour }),
+        "resnet50" => Some(EncoderSpec::Resnet { depth: ResnetDepth::Fifty }),
+        "vit" => vit(&mut section),
+        "bert" => bert(&mut section),
         _ => Some(EncoderSpec::Auto),
-    };
-    section.finish();
-    encoder
+    });
+    let transfer = transfer(&mut section);
+    // Which keys there are depends on the kind.
+    if kind.is_some() {
+        section.finish();
+    }
+    Some((encoder?, transfer?))
 }
 
 fn mlp(section: &mut Section<'_>) -> Option<EncoderSpec> {
@@ -41,4 +51,34 @@ fn text(section: &mut Section<'_>) -> Option<EncoderSpec> {
         section.refuse(&at::WIDTH, width, rule);
     }
     Some(EncoderSpec::Text { width: width?, layers: layers?, heads: heads?, dropout: dropout? })
+}
+
+fn vit(section: &mut Section<'_>) -> Option<EncoderSpec> {
+    let size = section.choice(&at::VIT_SIZE).map(|size| match size {
+        "tiny" => VitSize::Tiny,
+        "base" => VitSize::Base,
+        _ => VitSize::Small,
+    });
+    let patch = section.whole(&at::PATCH);
+    let pooling = pooling(section);
+    let dropout = section.share(&at::DROPOUT);
+    Some(EncoderSpec::Vit { size: size?, patch: patch?, pooling: pooling?, dropout: dropout? })
+}
+
+fn bert(section: &mut Section<'_>) -> Option<EncoderSpec> {
+    let size = section.choice(&at::BERT_SIZE).map(|size| match size {
+        "tiny" => BertSize::Tiny,
+        "mini" => BertSize::Mini,
+        "small" => BertSize::Small,
+        "medium" => BertSize::Medium,
+        _ => BertSize::Base,
+    });
+    let pooling = pooling(section);
+    let dropout = section.share(&at::BERT_DROPOUT);
+    Some(EncoderSpec::Bert { size: size?, pooling: pooling?, dropout: dropout? })
+}
+
+fn pooling(section: &mut Section<'_>) -> Option<Pooling> {
+    let pooling = section.choice(&at::POOLING)?;
+    Some(if pooling == "mean" { Pooling::Mean } else { Pooling::Cls })
 }

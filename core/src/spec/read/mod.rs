@@ -2,12 +2,14 @@
 
 mod data;
 mod encoder;
+mod fit;
 mod head;
 mod input;
 mod job;
 mod modality;
 mod optimizer;
 mod schedule;
+mod transfer;
 
 pub(super) use job::job;
 pub(super) use modality::names_as_keys;

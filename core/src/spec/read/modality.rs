@@ -5,9 +5,10 @@ use super::super::error::SpecError;
 use super::super::field::{Field, Kind};
 use super::super::fields::{job as at, modality as field};
 use super::super::json::Json;
-use super::super::model::{EncoderSpec, InputSpec, ModalitySpec, WorkerRange};
+use super::super::model::{ModalitySpec, WorkerRange};
 use super::super::reader::Section;
 use super::super::scalar;
+use super::fit::fit;
 use super::{data, encoder, input, optimizer};
 use crate::ids::ModalityName;
 
@@ -62,50 +63,19 @@ fn modality(job: &mut Section<'_>, name: ModalityName, node: &Node, defaults: &D
         .and_then(|section| data::data(section, &name));
     let input = section.section(&field::INPUT).and_then(input::input);
     let encoder = section.section(&field::ENCODER).and_then(encoder::encoder);
-    if let (Some(input), Some(encoder)) = (&input, &encoder) {
+    if let (Some(input), Some((encoder, _))) = (&input, &encoder) {
         fit(&mut section, input, encoder);
     }
     let optimizer =
         section.inheriting(&at::OPTIMIZER, defaults.optimizer.as_ref(), ("kind", "sgd")).and_then(optimizer::optimizer);
     let workers = section.section(&field::WORKERS).and_then(workers);
     section.finish();
-    Some(ModalitySpec { name, data: data?, input: input?, encoder: encoder?, optimizer: optimizer?, workers: workers? })
+    let (encoder, transfer) = encoder?;
+    let (data, input, optimizer, workers) = (data?, input?, optimizer?, workers?);
+    Some(ModalitySpec { name, data, input, encoder, transfer, optimizer, workers })
 }
 
 static MODALITY: Field = Field::new("", Kind::Section, "{encoder: cnn}", "a modality");
-
-/// The encoder must be able to read what the input makes.
-fn fit(section: &mut Section<'_>, input: &InputSpec, encoder: &EncoderSpec) {
-    let refused = match (input, encoder) {
-        (InputSpec::Auto, _) | (_, EncoderSpec::Auto) => None,
-        (InputSpec::Text { .. }, EncoderSpec::Text { .. }) => None,
-        (InputSpec::Text { .. }, _) => Some("cannot read text; use text"),
-        (InputSpec::Features { .. }, EncoderSpec::Mlp { .. }) => None,
-        (InputSpec::Features { .. }, _) => Some("cannot read features; use mlp"),
-        (_, EncoderSpec::Text { .. }) => Some("reads text only; use cnn"),
-        (input, EncoderSpec::Cnn { channels, .. }) => {
-            too_small(section, input, channels);
-            None
-        }
-        (_, EncoderSpec::Mlp { .. }) => None,
-    };
-    if let Some(rule) = refused {
-        section.refuse(&field::ENCODER, encoder.kind(), rule);
-    }
-}
-
-fn too_small(section: &mut Section<'_>, input: &InputSpec, channels: &[u32]) {
-    let (size, what) = match input {
-        InputSpec::Image { height: Some(height), width: Some(width), .. } => (*height.min(width), "pixels"),
-        InputSpec::Audio { mels, .. } => (*mels, "mel bands"),
-        _ => return,
-    };
-    let most = size.ilog2();
-    if channels.len() > most as usize {
-        let rule = format!("has {} stages, each of which halves {size} {what}; use at most {most}", channels.len());
-        section.refuse(&field::ENCODER, "cnn", rule);
-    }
-}
 
 fn workers(mut section: Section<'_>) -> Option<WorkerRange> {
     let min: Option<u32> = section.whole(&field::MIN);

@@ -84,7 +84,21 @@ pub(super) fn spec(seed: u64) -> JobSpec {
 fn modality(dice: &mut Dice, name: ModalityName) -> ModalitySpec {
     let (input, encoder) = input_and_encoder(dice);
     let workers = WorkerRange { min: 1, max: dice.size(8) };
-    ModalitySpec { name, data: data(dice), input, encoder, optimizer: optimizer(dice), workers }
+    let transfer = transfer(dice);
+    ModalitySpec { name, data: data(dice), input, encoder, transfer, optimizer: optimizer(dice), workers }
+}
+
+fn transfer(dice: &mut Dice) -> TransferSpec {
+    let weights = WeightsSpec {
+        from: dice.text(),
+        sha256: dice.coin().then(|| format!("{:064x}", dice.next())),
+        strict: dice.coin(),
+    };
+    TransferSpec {
+        weights: dice.coin().then_some(weights),
+        freeze: dice.texts(0),
+        adapter_lr: if dice.coin() { 1.0 } else { dice.positive() },
+    }
 }
 
 fn data(dice: &mut Dice) -> DataSpec {
@@ -117,13 +131,26 @@ fn input_and_encoder(dice: &mut Dice) -> (InputSpec, EncoderSpec) {
     let mlp = EncoderSpec::Mlp { hidden: (0..dice.below(3)).map(|_| dice.size(64)).collect(), dropout };
     let heads = dice.size(8);
     let text = EncoderSpec::Text { width: heads * dice.size(9), layers: dice.size(4), heads, dropout };
+    let pooling = *dice.pick(&[Pooling::Cls, Pooling::Mean]);
+    let depth = *dice.pick(&[ResnetDepth::Eighteen, ResnetDepth::ThirtyFour, ResnetDepth::Fifty]);
+    let resnet = EncoderSpec::Resnet { depth };
+    let patch = dice.size(64);
+    let size = *dice.pick(&[VitSize::Tiny, VitSize::Small, VitSize::Base]);
+    let vit = EncoderSpec::Vit { size, patch, pooling, dropout };
+    let size = *dice.pick(&[BertSize::Tiny, BertSize::Mini, BertSize::Small, BertSize::Medium, BertSize::Base]);
+    let bert = EncoderSpec::Bert { size, pooling, dropout };
     let tokenizer =
         if dice.coin() { TokenizerSpec::Byte } else { TokenizerSpec::File(format!("{}.json", dice.text())) };
     let side = if dice.coin() { Some(8 + dice.size(64)) } else { None };
     let window = 1 << (5 + dice.below(6));
-    match dice.below(5) {
-        0 => (InputSpec::Auto, vec![EncoderSpec::Auto, cnn, mlp, text].swap_remove(dice.below(4) as usize)),
-        1 => (InputSpec::Image { height: side, width: side, channels: *dice.pick(&[1, 3]) }, cnn),
+    let any = [EncoderSpec::Auto, cnn.clone(), mlp.clone(), text.clone(), resnet.clone(), vit.clone(), bert.clone()];
+    match dice.below(6) {
+        0 => (InputSpec::Auto, dice.pick(&any).clone()),
+        1 => (
+            InputSpec::Image { height: side, width: side, channels: *dice.pick(&[1, 3]) },
+            dice.pick(&[cnn, resnet]).clone(),
+        ),
+        5 => (InputSpec::Image { height: Some(patch * 2), width: Some(patch * 3), channels: 3 }, vit),
         2 => (
             InputSpec::Audio {
                 sample_rate: 8000 + dice.size(40_000),
@@ -132,9 +159,9 @@ fn input_and_encoder(dice: &mut Dice) -> (InputSpec, EncoderSpec) {
                 window,
                 hop: dice.size(window),
             },
-            cnn,
+            dice.pick(&[cnn, resnet]).clone(),
         ),
-        3 => (InputSpec::Text { tokenizer, max_tokens: dice.size(512) }, text),
+        3 => (InputSpec::Text { tokenizer, max_tokens: dice.size(512) }, dice.pick(&[text, bert]).clone()),
         _ => (InputSpec::Features { standardise: dice.coin() }, mlp),
     }
 }

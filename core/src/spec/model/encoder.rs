@@ -1,0 +1,183 @@
+//! Encoders, and what they begin from.
+
+use serde::{Deserialize, Serialize};
+
+/// f_m.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum EncoderSpec {
+    /// `mlp` for features, `cnn` for images and audio, `text` for text, with that kind's defaults.
+    Auto,
+    /// Fully connected layers with ReLU between.
+    Mlp {
+        /// Widths of the hidden layers.
+        hidden: Vec<u32>,
+        /// Dropout after each hidden layer, 0 ≤ p < 1.
+        dropout: f64,
+    },
+    /// 3×3 convolutions with batch norm, ReLU and 2×2 pooling.
+    Cnn {
+        /// Output channels of each stage; every stage halves height and width.
+        channels: Vec<u32>,
+        /// Dropout before the adapter, 0 ≤ p < 1.
+        dropout: f64,
+    },
+    /// Embedding and transformer blocks, mean pooled over the tokens that are there.
+    Text {
+        /// Width of the embedding and the blocks; a multiple of `heads`.
+        width: u32,
+        /// Transformer blocks.
+        layers: u32,
+        /// Attention heads.
+        heads: u32,
+        /// Dropout in the blocks, 0 ≤ p < 1.
+        dropout: f64,
+    },
+    /// A residual network of 3×3 convolutions (He et al. 2016) as torchvision has it, without its last layer.
+    Resnet {
+        /// How deep.
+        depth: ResnetDepth,
+    },
+    /// A vision transformer (Dosovitskiy et al. 2021) over patches of an image or spectrogram.
+    Vit {
+        /// Width, blocks and heads.
+        size: VitSize,
+        /// Rows and columns of a patch, 1 to 64; divides the input's.
+        patch: u32,
+        /// What is made of the tokens.
+        pooling: Pooling,
+        /// Dropout in the blocks, 0 ≤ p < 1.
+        dropout: f64,
+    },
+    /// BERT (Devlin et al. 2019) over tokens.
+    Bert {
+        /// Width, layers and heads.
+        size: BertSize,
+        /// What is made of the tokens.
+        pooling: Pooling,
+        /// Dropout after the embedding and in the layers, 0 ≤ p < 1.
+        dropout: f64,
+    },
+}
+
+/// Layers with weights of a residual network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResnetDepth {
+    /// 18, of basic blocks.
+    Eighteen,
+    /// 34, of basic blocks.
+    ThirtyFour,
+    /// 50, of bottlenecks.
+    Fifty,
+}
+
+/// Sizes of a vision transformer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VitSize {
+    /// 192 wide, 12 blocks, 3 heads.
+    Tiny,
+    /// 384 wide, 12 blocks, 6 heads.
+    Small,
+    /// 768 wide, 12 blocks, 12 heads.
+    Base,
+}
+
+/// Sizes of BERT (Turc et al. 2019).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BertSize {
+    /// 128 wide, 2 layers, 2 heads.
+    Tiny,
+    /// 256 wide, 4 layers, 4 heads.
+    Mini,
+    /// 512 wide, 4 layers, 8 heads.
+    Small,
+    /// 512 wide, 8 layers, 8 heads.
+    Medium,
+    /// 768 wide, 12 layers, 12 heads.
+    Base,
+}
+
+/// Dimensions of a transformer. Its feed-forward layers are four times as wide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransformerSize {
+    /// Numbers per token.
+    pub width: u32,
+    /// Blocks, one after the other.
+    pub layers: u32,
+    /// Attention heads, which divide the width.
+    pub heads: u32,
+}
+
+impl VitSize {
+    /// What it stands for.
+    #[must_use]
+    pub const fn dimensions(self) -> TransformerSize {
+        let (width, layers, heads) = match self {
+            Self::Tiny => (192, 12, 3),
+            Self::Small => (384, 12, 6),
+            Self::Base => (768, 12, 12),
+        };
+        TransformerSize { width, layers, heads }
+    }
+}
+
+impl BertSize {
+    /// Rows of the table of positions: a text may have so many tokens.
+    pub const POSITIONS: u32 = 512;
+
+    /// What it stands for.
+    #[must_use]
+    pub const fn dimensions(self) -> TransformerSize {
+        let (width, layers, heads) = match self {
+            Self::Tiny => (128, 2, 2),
+            Self::Mini => (256, 4, 4),
+            Self::Small => (512, 4, 8),
+            Self::Medium => (512, 8, 8),
+            Self::Base => (768, 12, 12),
+        };
+        TransformerSize { width, layers, heads }
+    }
+}
+
+/// What a transformer makes of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The first token, which is there for it.
+    Cls,
+    /// The mean of the others.
+    Mean,
+}
+
+/// What an encoder begins from, and which of it is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferSpec {
+    /// Pretrained weights; None begins from the seed.
+    pub weights: Option<WeightsSpec>,
+    /// Patterns of parameter names, with `*` and `?`; those parameters are not trained.
+    pub freeze: Vec<String>,
+    /// The adapter's learning rate is this times the optimizer's. Above 0.
+    pub adapter_lr: f64,
+}
+
+impl Default for TransferSpec {
+    fn default() -> Self {
+        Self { weights: None, freeze: Vec::new(), adapter_lr: 1.0 }
+    }
+}
+
+/// A file of pretrained weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsSpec {
+    /// Path or URL of a safetensors file or of a PyTorch state dict.
+    pub from: String,
+    /// The file's SHA-256, 64 lower-case hexadecimal digits.
+    pub sha256: Option<String>,
+    /// Whether every parameter of the encoder must be in the file and the other way round, the adapter's aside.
+    pub strict: bool,
+}

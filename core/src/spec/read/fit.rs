@@ -1,0 +1,59 @@
+//! Whether an encoder can read what its input makes, as far as the job says what that is.
+
+use super::super::fields::modality as field;
+use super::super::model::{BertSize, EncoderSpec, InputSpec};
+use super::super::reader::Section;
+
+/// Refuses an encoder that cannot.
+pub(super) fn fit(section: &mut Section<'_>, input: &InputSpec, encoder: &EncoderSpec) {
+    let rule = match (input, encoder) {
+        (InputSpec::Auto, _) | (_, EncoderSpec::Auto) => None,
+        (InputSpec::Text { max_tokens, .. }, EncoderSpec::Bert { .. }) => too_long(*max_tokens),
+        (InputSpec::Text { .. }, EncoderSpec::Text { .. }) => None,
+        (InputSpec::Text { .. }, _) => Some("cannot read text; use text or bert".to_owned()),
+        (_, EncoderSpec::Mlp { .. }) => None,
+        (InputSpec::Features { .. }, _) => Some("cannot read features; use mlp".to_owned()),
+        (_, EncoderSpec::Text { .. } | EncoderSpec::Bert { .. }) => {
+            Some("reads text only; use cnn, resnet18 or vit".to_owned())
+        }
+        (input, EncoderSpec::Cnn { channels, .. }) => too_small(input, channels.len()),
+        (input, EncoderSpec::Vit { patch, .. }) => uneven(input, *patch),
+        (_, EncoderSpec::Resnet { .. }) => None,
+    };
+    if let Some(rule) = rule {
+        section.refuse(&field::ENCODER, encoder.kind(), rule);
+    }
+}
+
+/// Rows and columns as far as they are given, and what they count.
+fn sizes(input: &InputSpec) -> (Vec<u32>, &'static str) {
+    match input {
+        InputSpec::Image { height, width, .. } => (height.iter().chain(width).copied().collect(), "pixels"),
+        InputSpec::Audio { mels, .. } => (vec![*mels], "mel bands"),
+        _ => (Vec::new(), ""),
+    }
+}
+
+fn too_small(input: &InputSpec, stages: usize) -> Option<String> {
+    let (sizes, what) = sizes(input);
+    let size = sizes.into_iter().min()?;
+    let most = size.ilog2();
+    (stages > most as usize)
+        .then(|| format!("has {stages} stages, each of which halves {size} {what}; use at most {most}"))
+}
+
+fn uneven(input: &InputSpec, patch: u32) -> Option<String> {
+    let (sizes, what) = sizes(input);
+    let size = *sizes.iter().find(|size| !size.is_multiple_of(patch))?;
+    let divides = (1..=patch).rev().find(|smaller| sizes.iter().all(|size| size.is_multiple_of(*smaller)))?;
+    let fitting = size.next_multiple_of(patch);
+    Some(format!(
+        "cuts {size} {what} into patches of {patch}, which does not come out even; use `patch: {divides}` or {fitting} {what}"
+    ))
+}
+
+fn too_long(max_tokens: u32) -> Option<String> {
+    let most = BertSize::POSITIONS;
+    (max_tokens > most)
+        .then(|| format!("has {most} positions, but `max_tokens` of the input is {max_tokens}; use at most {most}"))
+}

@@ -8,3 +8,4 @@ mod fetching;
 mod files;
 mod loading;
 mod support;
+mod training;

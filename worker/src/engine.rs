@@ -25,6 +25,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
 use crate::trainer::{Options, Trainer};
+use crate::weights::Cache;
 
 /// What heartbeats tell.
 #[derive(Debug, Default)]
@@ -183,9 +184,12 @@ impl Engine {
         self.drop_assignment();
         self.status.set_job(Some(job.clone()));
         let mut trainer = runtime.block_on(Trainer::open(&spec, &modality, options))?;
-        if let Some(url) = &assign.restore {
-            let (encoder, state) = runtime.block_on(checkpoint::load(url, &modality))?;
-            trainer.restore(&spec, &encoder, &state).with_context(|| format!("checkpoint {url}"))?;
+        match &assign.restore {
+            Some(url) => {
+                let (encoder, state) = runtime.block_on(checkpoint::load(url, &modality))?;
+                trainer.restore(&spec, &encoder, &state).with_context(|| format!("checkpoint {url}"))?;
+            }
+            None => runtime.block_on(trainer.begin_from_weights(&Cache::from_environment()))?,
         }
         let samples = trainer.samples();
         let answer = v1::Prepared {

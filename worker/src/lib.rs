@@ -3,6 +3,7 @@
 //! ```text
 //! session (socket, async) ⇄ engine (its own thread) ─ trainer ─┬─ data      Parquet or generated rows → batches
 //!                                                              ├─ encoder   batches → features, gradients
+//!                                                              ├─ weights   a file → the parameters it begins from
 //!                                                              └─ optimizer gradients → parameters
 //! ```
 
@@ -15,6 +16,7 @@ pub mod nn;
 pub mod optimizer;
 mod session;
 pub mod trainer;
+pub mod weights;
 
 pub use config::{Config, WorkerArgs};
 pub use session::{WorkerError, run};

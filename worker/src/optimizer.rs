@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, InplaceOp3, Layout, Result as TensorResult, Tensor
 
 use crate::encoder::{EncoderError, Gradients, check_saved};
 use crate::nn::number::{Number, Reading, by_number, dtype, values, values_mut};
+use crate::weights::Rates;
 
 /// An optimizer with its memory of earlier gradients.
 #[derive(Debug)]
@@ -20,10 +21,14 @@ pub struct Optimizer {
     slots: Vec<Slot>,
 }
 
-/// What is remembered of one parameter.
+/// What is remembered of one parameter that is trained.
 #[derive(Debug)]
 struct Slot {
     name: String,
+    /// Its place among all parameters.
+    position: usize,
+    /// What the learning rate is multiplied by.
+    factor: f64,
     /// SGD: the velocity v. AdamW: the running mean of gradients m.
     first: Tensor,
     /// AdamW: the running mean of squared gradients.
@@ -36,12 +41,21 @@ impl Optimizer {
     /// # Errors
     /// When candle fails.
     pub fn new(spec: &OptimizerSpec, parameters: &[(String, Var)]) -> Result<Self, EncoderError> {
+        Self::with_rates(spec, parameters, &Rates::same(parameters.len()))
+    }
+
+    /// As [`Self::new`], with parameters that are not trained and others that have learning rates of their own.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn with_rates(spec: &OptimizerSpec, parameters: &[(String, Var)], rates: &Rates) -> Result<Self, EncoderError> {
         let adaptive = matches!(spec.rule, OptimizerRule::Adamw { .. });
-        let slot = |(name, variable): &(String, Var)| -> TensorResult<Slot> {
+        let slot = |(position, factor): (usize, f64)| -> TensorResult<Slot> {
+            let (name, variable) = &parameters[position];
             let second = if adaptive { Some(variable.zeros_like()?) } else { None };
-            Ok(Slot { name: name.clone(), first: variable.zeros_like()?, second })
+            Ok(Slot { name: name.clone(), position, factor, first: variable.zeros_like()?, second })
         };
-        let slots = parameters.iter().map(slot).collect::<TensorResult<_>>()?;
+        let slots = rates.trained().map(slot).collect::<TensorResult<_>>()?;
         Ok(Self { rule: spec.rule.clone(), clip: spec.clip, steps: 0, slots })
     }
 
@@ -51,7 +65,7 @@ impl Optimizer {
         self.steps
     }
 
-    /// One step with learning rate `lr`; returns the norm of the whole gradient g before clipping.
+    /// One step with learning rate `lr`; returns the norm of the whole gradient g of what is trained, before clipping.
     ///
     /// With clipping at c, `g ← g · min(1, c / |g|)`. SGD: `v ← μ v + (g + λ p); p ← p − lr v`. AdamW (Loshchilov & Hutter 2019):
     /// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← p − lr λ p − lr m̂ / (√v̂ + ε)`, `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
@@ -62,15 +76,17 @@ impl Optimizer {
         let norm = self.norm(gradients)?;
         let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
         self.steps += 1;
-        for ((slot, (_, variable)), gradient) in self.slots.iter().zip(parameters).zip(gradients.tensors()) {
-            self.update(slot, variable, &gradient.contiguous()?, share, lr)?;
+        for slot in &self.slots {
+            let (variable, gradient) = (&parameters[slot.position].1, &gradients.tensors()[slot.position]);
+            self.update(slot, variable, &gradient.contiguous()?, share, lr * slot.factor)?;
         }
         Ok(norm)
     }
 
     fn norm(&self, gradients: &Gradients) -> Result<f64, EncoderError> {
         let mut total = 0.0;
-        for (slot, gradient) in self.slots.iter().zip(gradients.tensors()) {
+        for slot in &self.slots {
+            let gradient = &gradients.tensors()[slot.position];
             let squares = by_number!(gradient.dtype(), "norm", sum_of_squares(&gradient.contiguous()?))?;
             if !squares.is_finite() {
                 return Err(EncoderError::NotFinite { name: slot.name.clone() });
@@ -127,7 +143,7 @@ impl Optimizer {
     fn named(&self) -> Vec<(String, &Tensor)> {
         let slots = self.slots.iter();
         slots
-            .flat_map(|Slot { name, first, second }| match second {
+            .flat_map(|Slot { name, first, second, .. }| match second {
                 None => vec![(format!("momentum.{name}"), first)],
                 Some(second) => vec![(format!("mean.{name}"), first), (format!("square.{name}"), second)],
             })

@@ -91,7 +91,7 @@ impl Bert {
         shape: &InputShape,
         width: usize,
     ) -> std::result::Result<Self, EncoderError> {
-        let &InputShape::Tokens { vocabulary, max_tokens, .. } = shape else {
+        let &InputShape::Tokens { vocabulary, max_tokens, padding } = shape else {
             let instead = "`mlp`, `cnn`, `resnet18` or `vit`";
             return Err(EncoderError::WrongInput { kind: "bert", input: shape.clone(), instead });
         };
@@ -101,7 +101,8 @@ impl Bert {
         }
         let own = plan.size.width as usize;
         let mut table = |name: &str, rows| made.normal(format!("embeddings.{name}.weight"), (rows, own), DEVIATION);
-        let words = table("word_embeddings", vocabulary)?;
+        // Padding that stands after all other tokens is never read, and pretrained tables have no row for it.
+        let words = table("word_embeddings", vocabulary - usize::from(padding as usize + 1 == vocabulary))?;
         let places = table("position_embeddings", positions)?;
         let sentences = table("token_type_embeddings", SENTENCES)?;
         let norm = LayerNorm::with_epsilon(&mut made, "embeddings.LayerNorm", own, EPSILON)?;

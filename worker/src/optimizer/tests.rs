@@ -1,5 +1,5 @@
 use antiphon_core::optimizer as reference;
-use antiphon_core::spec::LearningRateSchedule;
+use antiphon_core::spec::{LearningRateSchedule, TransferSpec};
 use candle_core::{DType, Device};
 
 use super::*;
@@ -123,4 +123,48 @@ fn a_saved_state_of_another_kind_is_refused() {
     let mut same = Optimizer::new(&spec(sgd(), None), &parameters).expect("an optimizer");
     let message = same.restore(&wrong, 1).expect_err("f32 is not f64").to_string();
     assert!(message.starts_with("saved tensor `momentum.weight`: it is F32 [3, 4], not F64 [3, 4]"), "{message}");
+}
+
+#[test]
+fn what_has_no_rate_stays_and_what_has_one_of_its_own_steps_by_it() {
+    for rule in [sgd(), adamw()] {
+        let transfer = |freeze: &[&str], adapter_lr| TransferSpec {
+            freeze: freeze.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            adapter_lr,
+            ..TransferSpec::default()
+        };
+        let named = |transfer: &TransferSpec| {
+            let mut parameters = parameters();
+            parameters[1].0 = "adapter.bias".to_owned();
+            let rates = Rates::new(transfer, &parameters).expect("names that there are");
+            let optimizer =
+                Optimizer::with_rates(&spec(rule.clone(), Some(0.1)), &parameters, &rates).expect("an optimizer");
+            (parameters, optimizer)
+        };
+        let (frozen, mut half) = named(&transfer(&["weight"], 3.0));
+        let before = values(&frozen);
+        let norm = half.step(&frozen, &gradients(0), 0.05).expect("a step");
+        let bias = flat(&gradients(0).tensors()[1]);
+        assert_eq!(norm, bias.iter().map(|g| g * g).sum::<f64>().sqrt(), "of what is trained");
+        assert_eq!(values(&frozen)[0], before[0], "frozen to the last bit");
+        let names: Vec<String> = half.state().expect("state").into_iter().map(|(name, _)| name).collect();
+        assert!(names.iter().all(|name| name.ends_with(".adapter.bias")), "{names:?}");
+
+        // Alone at three times the rate is the same as frozen beside it with a factor of three.
+        let (alone, mut fast) = named(&transfer(&["weight"], 1.0));
+        fast.step(&alone, &gradients(0), 0.15).expect("a step");
+        for (a, b) in values(&alone)[1].iter().zip(&values(&frozen)[1]) {
+            assert!((a - b).abs() < 1e-15, "{a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_no_matter_where_nothing_is_trained() {
+    let parameters = parameters();
+    let transfer = TransferSpec { freeze: vec!["weight".to_owned()], ..TransferSpec::default() };
+    let rates = Rates::new(&transfer, &parameters).expect("names that there are");
+    let mut optimizer = Optimizer::with_rates(&spec(sgd(), None), &parameters, &rates).expect("an optimizer");
+    let bad = (noise((3, 4), 1) * f64::INFINITY).expect("a product");
+    optimizer.step(&parameters, &Gradients::new(vec![bad, noise((1, 5), 2)]), 0.1).expect("a step");
 }

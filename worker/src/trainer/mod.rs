@@ -26,6 +26,7 @@ pub use parts::{encoder_part, state_part};
 use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
 use crate::encoder::{self, DropoutKey, Forward, Mode};
 use crate::optimizer::Optimizer;
+use crate::weights::{Cache, Rates};
 
 /// How a trainer uses the machine.
 #[derive(Debug, Clone)]
@@ -83,7 +84,9 @@ impl Trainer {
         let Some(train) = open(Split::Train).await? else { bail!("the training split of `{modality}` has no samples") };
         let data = Splits { train, validation: open(Split::Validation).await?, test: open(Split::Test).await? };
         let model = Model::fit(job, &spec, &data.train).await?;
-        let optimizer = Optimizer::new(&spec.optimizer, model.encoder.parameters())?;
+        let parameters = model.encoder.parameters();
+        let rates = Rates::new(&spec.transfer, parameters).with_context(|| format!("the encoder of `{modality}`"))?;
+        let optimizer = Optimizer::with_rates(&spec.optimizer, parameters, &rates)?;
         let sampler = Sampler::new(job.seed, modality.clone(), data.train.len(), job.schedule.batch);
         let batches = model.batches(&data.train, sampler, 0, options.prefetch);
         Ok(Self {
@@ -99,6 +102,23 @@ impl Trainer {
             ahead: None,
             evaluation: None,
         })
+    }
+
+    /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for one that goes on from a
+    /// checkpoint, which has its values.
+    ///
+    /// # Errors
+    /// Weights that cannot be fetched or do not fit.
+    pub async fn begin_from_weights(&mut self, cache: &Cache) -> anyhow::Result<()> {
+        if let Some(weights) = &self.spec.transfer.weights {
+            let shape = self.model.preprocessor.shape();
+            let kind = encoder::resolve(&self.spec.encoder, shape);
+            crate::weights::begin(self.model.encoder.as_mut(), &kind, weights, cache)
+                .await
+                .with_context(|| format!("the encoder of `{}`", self.spec.name))?;
+            self.ahead = None;
+        }
+        Ok(())
     }
 
     /// Samples of each split.

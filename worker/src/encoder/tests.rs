@@ -1,5 +1,5 @@
 use antiphon_core::ids::MicroShard;
-use antiphon_core::spec::{Pooling, TransformerSize};
+use antiphon_core::spec::{BertSize, Pooling, ResnetDepth, TransformerSize, VitSize};
 
 use super::*;
 use crate::data::Decoded;
@@ -344,11 +344,20 @@ fn training_digest() -> u64 {
     let grid = InputShape::Grid { channels: 1, height: 28, width: 28 };
     let tokens = InputShape::Tokens { vocabulary: 257, max_tokens: 40, padding: 256 };
     let features = InputShape::Features { width: 300 };
+    let vit = EncoderSpec::Vit { size: VitSize::Tiny, patch: 7, pooling: Pooling::Cls, dropout: 0.1 };
+    let cases = [
+        (EncoderSpec::Auto, &grid, 64),
+        (EncoderSpec::Auto, &tokens, 64),
+        (EncoderSpec::Auto, &features, 64),
+        (EncoderSpec::Resnet { depth: ResnetDepth::Eighteen }, &grid, 20),
+        (vit, &grid, 20),
+        (EncoderSpec::Bert { size: BertSize::Tiny, pooling: Pooling::Mean, dropout: 0.1 }, &tokens, 20),
+    ];
     let mut digest = 0u64;
-    for shape in [grid, tokens, features] {
-        let mut encoder = build(&EncoderSpec::Auto, &shape, 96, 3, &modality(), &Device::Cpu).expect("an encoder");
+    for (spec, shape, size) in cases {
+        let mut encoder = build(&spec, shape, 96, 3, &modality(), &Device::Cpu).expect("an encoder");
         let mut all: Vec<u32> =
-            (0..3).flat_map(|n| step(encoder.as_mut(), &batch(&shape, 64 * n..64 * n + 64), n as u64)).collect();
+            (0..3).flat_map(|n| step(encoder.as_mut(), &batch(shape, size * n..size * n + size), n as u64)).collect();
         all.extend(state_bits(encoder.as_ref()).into_iter().flat_map(|(_, bits)| bits));
         digest = all.into_iter().fold(digest, |d, b| (d ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3).rotate_left(7));
     }

@@ -51,6 +51,11 @@ impl<T: Number> Into<'_, T> {
         let end = if rows == 0 { 0 } else { (rows - 1) * self.stride + self.columns };
         assert!(end <= self.values.len() && self.columns <= PANEL, "{rows} rows do not fit their destination");
     }
+
+    fn destination(self) -> Destination<T> {
+        let Self { values, stride, columns, accumulate } = self;
+        Destination { values: values.as_mut_ptr(), stride, columns, accumulate }
+    }
 }
 
 /// `into (+)= left · panel`, row r of `left` being the runs from `starts[r]` on.
@@ -63,15 +68,9 @@ pub(crate) fn rows<T: Number>(left: &[T], starts: &[usize], runs: Runs, panel: &
     assert!(starts.iter().all(|start| start + reach <= left.len()), "a run reaches past its slice");
     assert!(runs.count * runs.length * PANEL <= panel.len(), "the panel is too short");
     let left = Left::Rows { values: left.as_ptr(), starts, runs };
-    let destination = Destination {
-        values: into.values.as_mut_ptr(),
-        stride: into.stride,
-        columns: into.columns,
-        accumulate: into.accumulate,
-    };
     // SAFETY: the processor has the unit that `kernel` chose, and all that the kernel reads and writes was checked above.
     unsafe {
-        T::kernel()(&left, panel.as_ptr(), destination);
+        T::kernel()(&left, panel.as_ptr(), into.destination());
     }
 }
 
@@ -96,15 +95,9 @@ pub(crate) fn columns<T: Number>(left: &[T], operand: Columns, panel: &[T], into
     assert!(length == 0 || (length - 1) * step + rows <= left.len(), "a column reaches past its slice");
     assert!(length * PANEL <= panel.len(), "the panel is too short");
     let left = Left::Columns { first: left.as_ptr(), rows, length, step };
-    let destination = Destination {
-        values: into.values.as_mut_ptr(),
-        stride: into.stride,
-        columns: into.columns,
-        accumulate: into.accumulate,
-    };
     // SAFETY: as above.
     unsafe {
-        T::kernel()(&left, panel.as_ptr(), destination);
+        T::kernel()(&left, panel.as_ptr(), into.destination());
     }
 }
 
@@ -275,7 +268,7 @@ macro_rules! kernels {
     ($($name:ident $(with $feature:literal)?: $register:ty, $most:literal rows;)*) => {
         $(
             $(#[target_feature(enable = $feature)])?
-            unsafe fn $name(left: &Left<'_, <$register as Lanes>::Number>, panel: *const <$register as Lanes>::Number, to: Destination<<$register as Lanes>::Number>) {
+            pub(super) unsafe fn $name(left: &Left<'_, <$register as Lanes>::Number>, panel: *const <$register as Lanes>::Number, to: Destination<<$register as Lanes>::Number>) {
                 unsafe { product::<$register, $most>(left, panel, to) }
             }
         )*
@@ -325,3 +318,74 @@ mod x86 {
 }
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{kernel_f32, kernel_f64};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes whose tiles are whole, and cut off below and to the right.
+    const SHAPES: [(usize, usize, usize); 4] = [(1, 1, 1), (8, 40, 32), (13, 147, 21), (23, 700, 32)];
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    /// The bits that a kernel gives, added to what is there, with the left operand by rows and by columns.
+    fn bits(kernel: Kernel<f32>, (rows, depth, columns): (usize, usize, usize)) -> Vec<u32> {
+        let (left, panel) = (numbers(rows * depth, 1), numbers(depth * PANEL, 2));
+        let starts: Vec<usize> = (0..rows).map(|row| row * depth).collect();
+        let operands = [
+            Left::Rows { values: left.as_ptr(), starts: &starts, runs: Runs::whole(depth) },
+            Left::Columns { first: left.as_ptr(), rows, length: depth, step: rows },
+        ];
+        let mut all = Vec::new();
+        for operand in operands {
+            let mut out = numbers(rows * columns, 3);
+            let into = Into { values: &mut out, stride: columns, columns, accumulate: true };
+            // SAFETY: operands, panel and destination have just the sizes that are named, and callers ask for the unit.
+            unsafe { kernel(&operand, panel.as_ptr(), into.destination()) };
+            all.extend(out.into_iter().map(f32::to_bits));
+        }
+        all
+    }
+
+    /// The sums that [`bits`] stands for, one after the other.
+    fn plain_sums((rows, depth, columns): (usize, usize, usize)) -> Vec<u32> {
+        let (left, panel, before) = (numbers(rows * depth, 1), numbers(depth * PANEL, 2), numbers(rows * columns, 3));
+        let sum = |left: &dyn Fn(usize) -> f32, n: usize| {
+            (0..depth).fold(0.0f32, |sum, k| left(k).mul_add(panel[k * PANEL + n], sum))
+        };
+        let mut all = Vec::new();
+        for by_rows in [true, false] {
+            for (m, n) in (0..rows).flat_map(|m| (0..columns).map(move |n| (m, n))) {
+                let at = |k: usize| if by_rows { left[m * depth + k] } else { left[k * rows + m] };
+                all.push((before[m * columns + n] + sum(&at, n)).to_bits());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_vector_unit_gives_the_bits_of_one_sum_after_the_other() {
+        let mut kernels: Vec<Kernel<f32>> = vec![plain_f32, kernel_f32()];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                kernels.push(x86::avx2_f32);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                kernels.push(x86::avx512_f32);
+            }
+        }
+        for shape in SHAPES {
+            for kernel in &kernels {
+                assert_eq!(bits(*kernel, shape), plain_sums(shape), "{shape:?}");
+            }
+        }
+    }
+}

@@ -143,7 +143,11 @@ pub fn build(
     build_of(DType::F32, spec, shape, width, seed, modality, device)
 }
 
-fn build_of(
+/// As [`build`], with parameters in f64 where rounding would stand in the way of a comparison. Running statistics stay in f32.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_of(
     dtype: DType,
     spec: &EncoderSpec,
     shape: &InputShape,

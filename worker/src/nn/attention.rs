@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+use super::buffer::unwritten;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_piece, split_at_rows};
 use super::product::{View, multiply};
@@ -60,19 +61,23 @@ impl Attention {
         let (depth, stride) = (self.depth(), 3 * self.width);
         let queries = part(rows, length, head * depth, depth, stride);
         let keys = part(rows, length, self.width + head * depth, depth, stride);
-        let mut scores = vec![T::ZERO; length * length];
+        let mut scores = unwritten(length * length);
         multiply(&mut scores, false, queries, keys.transposed());
         let scale = self.scale();
         vectorised(
             #[inline(always)]
-            || scores.chunks_exact_mut(length).for_each(|row| softmax(row, scale)),
+            || {
+                for row in scores.chunks_exact_mut(length) {
+                    softmax(row, scale);
+                }
+            },
         );
         scores
     }
 
     fn text_forward<T: Number>(&self, rows: &[T], out: &mut [T]) {
         let (depth, length) = (self.depth(), out.len() / self.width);
-        let mut mixed = vec![T::ZERO; length * depth];
+        let mut mixed = unwritten(length * depth);
         for head in 0..self.heads {
             let probabilities = self.probabilities(rows, length, head);
             let values = part(rows, length, 2 * self.width + head * depth, depth, 3 * self.width);
@@ -85,8 +90,8 @@ impl Attention {
     fn text_backward<T: Number>(&self, rows: &[T], gradient: &[T], out: &mut [T]) {
         let (depth, stride, width) = (self.depth(), 3 * self.width, self.width);
         let length = gradient.len() / width;
-        let mut product = vec![T::ZERO; length * depth];
-        let mut scores = vec![T::ZERO; length * length];
+        let mut product = unwritten(length * depth);
+        let mut scores = unwritten(length * length);
         for first in (0..self.heads).map(|head| head * depth) {
             let [queries, keys, values] = [0, width, 2 * width].map(|c| part(rows, length, c + first, depth, stride));
             let from_out = part(gradient, length, first, depth, width);
@@ -113,7 +118,7 @@ impl Attention {
     fn forward<T: Number>(&self, x: &Tensor) -> Result<Tensor> {
         let reading = Reading::of(x);
         let input = reading.values::<T>(NAME)?;
-        let mut out = vec![T::ZERO; input.len() / 3];
+        let mut out = unwritten(input.len() / 3);
         each_piece(split_at_rows(&mut out, self.width, &self.starts), |text, out| {
             let rows = &input[self.starts[text] * 3 * self.width..][..3 * out.len()];
             self.text_forward(rows, out);
@@ -124,7 +129,7 @@ impl Attention {
     fn gradient<T: Number>(&self, input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let (x_read, g_read) = (Reading::of(input), Reading::of(gradient));
         let (input_values, gradient) = (x_read.values::<T>(NAME)?, g_read.values::<T>(NAME)?);
-        let mut out = vec![T::ZERO; input_values.len()];
+        let mut out = unwritten(input_values.len());
         each_piece(split_at_rows(&mut out, 3 * self.width, &self.starts), |text, out| {
             let start = self.starts[text] * self.width;
             let rows = &input_values[3 * start..][..out.len()];
@@ -138,9 +143,13 @@ impl Attention {
 #[inline(always)]
 fn softmax<T: Number>(row: &mut [T], scale: T) {
     let largest = in_lanes(row.len(), T::NEGATIVE_INFINITY, |i| row[i], |a, b| if b > a { b } else { a });
-    row.iter_mut().for_each(|value| *value = ((*value - largest) * scale).exponential());
+    for value in row.iter_mut() {
+        *value = ((*value - largest) * scale).exponential();
+    }
     let inverse = T::ONE / in_lanes(row.len(), T::ZERO, |i| row[i], |a, b| a + b);
-    row.iter_mut().for_each(|value| *value *= inverse);
+    for value in row.iter_mut() {
+        *value *= inverse;
+    }
 }
 
 /// Puts `length` values together in eight lanes, and the lanes at the end: a fixed order that a processor may take eight at a time.

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::buffer::unwritten;
 use super::linear::Activation;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_chunk, sum_of_groups};
@@ -103,15 +104,15 @@ pub(crate) fn batch_norm(
     let operator = BatchNorm::new(statistics, origin, activation, scale.tensor(), shift.tensor())?;
     let residual_tensor = residual.map(|r| r.tensor().contiguous()).transpose()?;
     let y = by_number!(x.dtype(), NAME, operator.forward(&x, residual_tensor.as_ref()))?;
-    let output = y.clone();
     let Some(residual) = residual else {
-        return Ok(Value::of(output, [input, scale, shift], move |g| {
-            let [x, scale, shift, _] = by_number!(x.dtype(), NAME, operator.gradients(&x, &y, g))?;
+        return Ok(Value::of(y, [input, scale, shift], move |g| {
+            let [x, scale, shift, _] = by_number!(x.dtype(), NAME, operator.gradients(&x, None, g))?;
             Ok([x, scale, shift])
         }));
     };
+    let output = y.clone();
     Ok(Value::of(output, [input, scale, shift, residual], move |g| {
-        by_number!(x.dtype(), NAME, operator.gradients(&x, &y, g))
+        by_number!(x.dtype(), NAME, operator.gradients(&x, Some(&y), g))
     }))
 }
 
@@ -162,26 +163,31 @@ impl BatchNorm {
         let (factor, offset) = (narrow::<T>(&self.factor), narrow::<T>(&self.offset));
         let (channels, floor) = (self.channels(), self.floor::<T>());
         let length = ROWS_PER_GROUP * channels;
-        let mut out = vec![T::ZERO; x.len()];
+        let mut out = unwritten(x.len());
         each_chunk(
             &mut out,
             length,
             || (),
             |(), number, out| {
+                let at = number * length;
+                let rows = out.chunks_exact_mut(channels).zip(x[at..].chunks_exact(channels));
                 vectorised(
                     #[inline(always)]
-                    || {
-                        let at = number * length;
-                        out.copy_from_slice(&x[at..at + out.len()]);
-                        for row in out.chunks_exact_mut(channels) {
-                            for ((y, factor), offset) in row.iter_mut().zip(&factor).zip(&offset) {
-                                *y = *y * *factor + *offset;
+                    || match added {
+                        None => {
+                            for (y, x) in rows {
+                                for c in 0..channels {
+                                    y[c] = at_least(floor, x[c] * factor[c] + offset[c]);
+                                }
                             }
                         }
-                        if let Some(added) = added {
-                            out.iter_mut().zip(&added[at..]).for_each(|(y, r)| *y += *r);
+                        Some(added) => {
+                            for ((y, x), added) in rows.zip(added[at..].chunks_exact(channels)) {
+                                for c in 0..channels {
+                                    y[c] = at_least(floor, x[c] * factor[c] + offset[c] + added[c]);
+                                }
+                            }
                         }
-                        out.iter_mut().for_each(|y| *y = if *y > floor { *y } else { floor });
                     },
                 );
             },
@@ -189,26 +195,66 @@ impl BatchNorm {
         tensor(out, input.shape(), input)
     }
 
-    /// Of input, scale, shift and residual. With g the gradient of what came through the activation and x̂ the normalised input:
-    /// `dx = factor · (g − mean(g) − x̂ · mean(g·x̂))`, without the means when the statistics are constants.
-    fn gradients<T: Number>(&self, input: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 4]> {
-        let passed = match self.activation {
-            Activation::Identity => gradient.clone(),
-            Activation::Relu => through::<T>(output, gradient)?,
-        };
-        let (x, g) = (Reading::of(input), Reading::of(&passed));
+    /// Of input, scale, shift and, if there is one, residual. With g the gradient of what came through the activation and x̂ the normalised
+    /// input: `dx = factor · (g − mean(g) − x̂ · mean(g·x̂))`, without the means when the statistics are constants.
+    fn gradients<T: Number>(
+        &self,
+        input: &Tensor,
+        residual_output: Option<&Tensor>,
+        gradient: &Tensor,
+    ) -> Result<[Option<Tensor>; 4]> {
+        let (x, g) = (Reading::of(input), Reading::of(gradient));
         let (x, g) = (x.values::<T>(NAME)?, g.values::<T>(NAME)?);
+        let (for_input, sums, for_residual) = match (self.activation, residual_output) {
+            (Activation::Relu, None) => {
+                let (factor, offset) = (narrow::<T>(&self.factor), narrow::<T>(&self.offset));
+                let gate = Gate::<T, true> { factor: &factor, offset: &offset };
+                let sums = self.sums(x, g, &gate);
+                (self.input_gradient(x, g, &sums, &gate), sums, None)
+            }
+            (Activation::Identity, residual) => {
+                let sums = self.sums(x, g, &Gate::OPEN);
+                let for_input = self.input_gradient(x, g, &sums, &Gate::OPEN);
+                (for_input, sums, residual.map(|_| gradient.clone()))
+            }
+            (Activation::Relu, Some(output)) => {
+                let passed = through::<T>(output, gradient)?;
+                let reading = Reading::of(&passed);
+                let g = reading.values::<T>(NAME)?;
+                let sums = self.sums(x, g, &Gate::OPEN);
+                (self.input_gradient(x, g, &sums, &Gate::OPEN), sums, Some(passed.clone()))
+            }
+        };
+        let vector = |sums: &[f64]| Tensor::from_slice(sums, sums.len(), input.device())?.to_dtype(input.dtype());
+        let (for_shift, for_scale) = sums.split_at(self.channels());
+        let for_input = tensor(for_input, input.shape(), input)?;
+        Ok([Some(for_input), Some(vector(for_scale)?), Some(vector(for_shift)?), for_residual])
+    }
+
+    /// Σ g, then Σ g·x̂, of each channel.
+    fn sums<T: Number, const GATED: bool>(&self, x: &[T], g: &[T], gate: &Gate<'_, T, GATED>) -> Vec<f64> {
         let channels = self.channels();
         let (mean, inverse) = (narrow::<T>(&self.mean), narrow::<T>(&self.inverse));
-        let sums = grouped(x.len(), channels, |range, sums| {
+        grouped(x.len(), channels, |range, sums| {
             let (sums, products) = sums.split_at_mut(channels);
             for (x, g) in x[range.clone()].chunks_exact(channels).zip(g[range].chunks_exact(channels)) {
                 for c in 0..channels {
-                    sums[c] += g[c].to_f64();
-                    products[c] += (g[c] * (x[c] - mean[c]) * inverse[c]).to_f64();
+                    let g = gate.through(c, x[c], g[c]);
+                    sums[c] += g.to_f64();
+                    products[c] += (g * (x[c] - mean[c]) * inverse[c]).to_f64();
                 }
             }
-        });
+        })
+    }
+
+    fn input_gradient<T: Number, const GATED: bool>(
+        &self,
+        x: &[T],
+        g: &[T],
+        sums: &[f64],
+        gate: &Gate<'_, T, GATED>,
+    ) -> Vec<T> {
+        let channels = self.channels();
         // dx = factor · g + slope · x + level, the two means and x̂ multiplied out.
         let count = (x.len() / channels) as f64;
         let (mut slope, mut level) = (vec![0.0; channels], vec![0.0; channels]);
@@ -219,7 +265,7 @@ impl BatchNorm {
             }
         }
         let (factor, slope, level) = (narrow::<T>(&self.factor), narrow::<T>(&slope), narrow::<T>(&level));
-        let mut out = vec![T::ZERO; x.len()];
+        let mut out = unwritten(x.len());
         let length = ROWS_PER_GROUP * channels;
         each_chunk(
             &mut out,
@@ -232,18 +278,42 @@ impl BatchNorm {
                     || {
                         for (out, (x, g)) in out.chunks_exact_mut(channels).zip(rows) {
                             for c in 0..channels {
-                                out[c] = factor[c] * g[c] + (slope[c] * x[c] + level[c]);
+                                let g = gate.through(c, x[c], g[c]);
+                                out[c] = factor[c] * g + (slope[c] * x[c] + level[c]);
                             }
                         }
                     },
                 );
             },
         );
-        let vector = |sums: &[f64]| Tensor::from_slice(sums, sums.len(), input.device())?.to_dtype(input.dtype());
-        let (for_shift, for_scale) = sums.split_at(channels);
-        let for_input = tensor(out, input.shape(), input)?;
-        Ok([Some(for_input), Some(vector(for_scale)?), Some(vector(for_shift)?), Some(passed.clone())])
+        out
     }
+}
+
+/// Lets through the gradient of what came through ReLU, which it computes again from the input: reading the output would cost
+/// more. Without `GATED` all comes through.
+struct Gate<'a, T, const GATED: bool> {
+    factor: &'a [T],
+    offset: &'a [T],
+}
+
+impl<T> Gate<'_, T, false> {
+    const OPEN: Self = Self { factor: &[], offset: &[] };
+}
+
+impl<T: Number, const GATED: bool> Gate<'_, T, GATED> {
+    #[inline(always)]
+    fn through(&self, channel: usize, x: T, gradient: T) -> T {
+        // Just as the forward pass computes it, so that no sign differs.
+        let passed = !GATED || x * self.factor[channel] + self.offset[channel] > T::ZERO;
+        if passed { gradient } else { T::ZERO }
+    }
+}
+
+/// The larger one; NaN if `x` is, so that a training that diverged is seen.
+#[inline(always)]
+pub(crate) fn at_least<T: Number>(floor: T, x: T) -> T {
+    if x < floor { floor } else { x }
 }
 
 fn narrow<T: Number>(values: &[f64]) -> Vec<T> {
@@ -255,7 +325,7 @@ pub(crate) fn through<T: Number>(output: &Tensor, gradient: &Tensor) -> Result<T
     let (y, g) = (Reading::of(output), Reading::of(gradient));
     let (y, g) = (y.values::<T>(NAME)?, g.values::<T>(NAME)?);
     let length = ROWS_PER_GROUP * 16;
-    let mut out = vec![T::ZERO; g.len()];
+    let mut out = unwritten(g.len());
     each_chunk(
         &mut out,
         length,
@@ -264,7 +334,11 @@ pub(crate) fn through<T: Number>(output: &Tensor, gradient: &Tensor) -> Result<T
             let pairs = y[number * length..].iter().zip(&g[number * length..]);
             vectorised(
                 #[inline(always)]
-                || out.iter_mut().zip(pairs).for_each(|(out, (y, g))| *out = if *y > T::ZERO { *g } else { T::ZERO }),
+                || {
+                    for (out, (y, g)) in out.iter_mut().zip(pairs) {
+                        *out = if *y > T::ZERO { *g } else { T::ZERO };
+                    }
+                },
             );
         },
     );

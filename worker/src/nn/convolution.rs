@@ -6,6 +6,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::buffer::unwritten;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
 use super::product::{Panels, transposed_product};
@@ -94,7 +95,7 @@ impl Geometry {
             }
         });
         let walk = Walk::new(self.vertical.forward(), self.horizontal.forward(), self.channels);
-        let mut out = vec![T::ZERO; self.samples * self.places() * self.outputs];
+        let mut out = unwritten(self.samples * self.places() * self.outputs);
         let group = walk.samples_per_task(self.samples);
         each_chunk(&mut out, group * self.places() * self.outputs, Vec::new, |scratch, number, out| {
             let samples = out.len() / (self.places() * self.outputs);
@@ -107,7 +108,10 @@ impl Geometry {
     fn input_gradient<T: Number>(&self, kernel: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let (w, g) = (Reading::of(kernel), Reading::of(gradient));
         let (w, g) = (w.values::<T>(NAME)?, g.values::<T>(NAME)?);
-        let mut out = vec![T::ZERO; self.samples * self.sample()];
+        let length = self.samples * self.sample();
+        // With a stride beyond the kernel there are places that no tap reaches.
+        let all_met = [self.vertical, self.horizontal].iter().all(|axis| axis.stride <= axis.taps);
+        let mut out = if all_met { unwritten(length) } else { vec![T::ZERO; length] };
         for (down, across) in self.vertical.phases().flat_map(|down| self.horizontal.phases().map(move |a| (down, a))) {
             let depth = down.taps() * across.taps() * self.outputs;
             let panels = Panels::filled(depth, self.channels, |channels, panel| {
@@ -117,7 +121,9 @@ impl Geometry {
                     let (u, v) = (down.tap(tap / across.taps()), across.tap(tap % across.taps()));
                     let weights = &w[output * self.patch() + u * self.horizontal.taps + v..];
                     let weights = weights.iter().step_by(self.area()).skip(channels.start).take(channels.len());
-                    into.iter_mut().zip(weights).for_each(|(into, weight)| *into = *weight);
+                    for (into, weight) in into.iter_mut().zip(weights) {
+                        *into = *weight;
+                    }
                 }
             });
             let walk = Walk::new(down.backward(), across.backward(), self.outputs);
@@ -151,14 +157,16 @@ impl Geometry {
         // (O, U, V, C)
         let sums = transposed_product(g, size, |rows| walk.panels(x, rows));
         let (area, patch) = (self.area(), self.patch());
-        let mut out = vec![T::ZERO; sums.len()];
+        let mut out = unwritten(sums.len());
         each_chunk(
             &mut out,
             patch,
             || (),
             |(), output, out| {
                 for (tap, sums) in sums[output * patch..][..patch].chunks_exact(self.channels).enumerate() {
-                    out[tap..].iter_mut().step_by(area).zip(sums).for_each(|(out, sum)| *out = *sum);
+                    for (out, sum) in out[tap..].iter_mut().step_by(area).zip(sums) {
+                        *out = *sum;
+                    }
                 }
             },
         );

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::buffer::unwritten;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
 use super::value::Value;
@@ -25,7 +26,12 @@ pub(crate) fn gelu(input: &Value) -> Result<Value> {
 fn forward<T: Number>(input: &Tensor) -> Result<Tensor> {
     let reading = Reading::of(input);
     let x = reading.values::<T>(NAME)?;
-    let out = mapped(x, |_, x| x * x.normal_cumulative());
+    let out = mapped(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| x * x.normal().0,
+    );
     tensor(out, input.shape(), input)
 }
 
@@ -33,14 +39,21 @@ fn forward<T: Number>(input: &Tensor) -> Result<Tensor> {
 fn gradient<T: Number>(input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let (x, g) = (Reading::of(input), Reading::of(gradient));
     let (x, g) = (x.values::<T>(NAME)?, g.values::<T>(NAME)?);
-    let density = T::from_f64(1.0 / (2.0 * std::f64::consts::PI).sqrt());
-    let half = T::from_f64(-0.5);
-    let out = mapped(x, |i, x| g[i] * (x.normal_cumulative() + x * density * (half * x * x).exponential()));
+    let out = mapped(
+        x,
+        g,
+        #[inline(always)]
+        |x, g| {
+            let (cumulative, density) = x.normal();
+            g * (cumulative + x * density)
+        },
+    );
     tensor(out, input.shape(), input)
 }
 
-fn mapped<T: Number>(x: &[T], function: impl Fn(usize, T) -> T + Sync + Send) -> Vec<T> {
-    let mut out = vec![T::ZERO; x.len()];
+/// `function(xᵢ, gᵢ)` for each i.
+fn mapped<T: Number>(x: &[T], g: &[T], function: impl Fn(T, T) -> T + Sync + Send) -> Vec<T> {
+    let mut out = unwritten(x.len());
     each_chunk(
         &mut out,
         AT_ONCE,
@@ -50,8 +63,9 @@ fn mapped<T: Number>(x: &[T], function: impl Fn(usize, T) -> T + Sync + Send) ->
             vectorised(
                 #[inline(always)]
                 || {
-                    let x = &x[first..first + out.len()];
-                    out.iter_mut().zip(x).enumerate().for_each(|(i, (y, x))| *y = function(first + i, *x));
+                    for ((y, x), g) in out.iter_mut().zip(&x[first..]).zip(&g[first..]) {
+                        *y = function(*x, *g);
+                    }
                 },
             );
         },

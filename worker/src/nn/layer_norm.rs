@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::buffer::unwritten;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_chunk, each_chunk_sum};
 use super::value::Value;
@@ -65,7 +66,7 @@ impl LayerNorm {
         let readings = [input, scale, shift].map(Reading::of);
         let [x, scale, shift] = [0, 1, 2].map(|n: usize| readings[n].values::<T>(NAME));
         let (x, scale, shift) = (x?, scale?, shift?);
-        let mut out = vec![T::ZERO; x.len()];
+        let mut out = unwritten(x.len());
         let length = ROWS_PER_GROUP * self.width;
         each_chunk(
             &mut out,
@@ -96,7 +97,7 @@ impl LayerNorm {
         let [x, scale, g] = [0, 1, 2].map(|n: usize| readings[n].values::<T>(NAME));
         let (x, scale, g) = (x?, &scale?[..self.width], g?);
         let (width, length) = (self.width, ROWS_PER_GROUP * self.width);
-        let mut out = vec![T::ZERO; x.len()];
+        let mut out = unwritten(x.len());
         let sums = each_chunk_sum(&mut out, length, 2 * width, |group, out, sums| {
             let rows = x[group * length..].chunks_exact(width).zip(g[group * length..].chunks_exact(width));
             vectorised(

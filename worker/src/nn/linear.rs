@@ -2,9 +2,10 @@
 
 use candle_core::{Result, Tensor};
 
-use super::batch_norm::through;
+use super::batch_norm::{at_least, through};
+use super::buffer::unwritten;
 use super::number::{Number, Reading, by_number, tensor};
-use super::parallel::{each_chunk, piece_for_threads};
+use super::parallel::{each_chunk, piece_for_threads, sum_of_rows};
 use super::product::{Panels, View, multiply_panels, transposed_product};
 use super::value::Value;
 use super::vector::vectorised;
@@ -59,7 +60,7 @@ struct Linear {
 /// `out (N, O) = x (N, I) · panels`, then `finish` on each piece of rows.
 fn product<T: Number>(x: &[T], rows: usize, panels: &Panels<T>, finish: impl Fn(&mut [T]) + Sync + Send) -> Vec<T> {
     let (inputs, outputs) = (x.len() / rows.max(1), panels.columns());
-    let mut out = vec![T::ZERO; rows * outputs];
+    let mut out = unwritten(rows * outputs);
     let at_once = piece_for_threads(rows, 4, 8).clamp(16, 256);
     each_chunk(
         &mut out,
@@ -91,8 +92,7 @@ impl Linear {
                 || {
                     for row in out.chunks_exact_mut(self.outputs) {
                         for (y, b) in row.iter_mut().zip(b) {
-                            let z = *y + *b;
-                            *y = if z > floor { z } else { floor };
+                            *y = at_least(floor, *y + *b);
                         }
                     }
                 },
@@ -114,15 +114,7 @@ impl Linear {
         let for_weight = transposed_product(g, (self.rows, self.outputs, self.inputs), |rows| {
             Panels::of(View::new(&x[rows.start * self.inputs..rows.end * self.inputs], rows.len(), self.inputs))
         });
-        let mut for_bias = vec![0.0f64; self.outputs];
-        vectorised(
-            #[inline(always)]
-            || {
-                for row in g.chunks_exact(self.outputs) {
-                    for_bias.iter_mut().zip(row).for_each(|(b, g)| *b += g.to_f64());
-                }
-            },
-        );
+        let for_bias = sum_of_rows(g, self.outputs);
         let for_bias = for_bias.into_iter().map(T::from_f64).collect();
         Ok([tensor(for_weight, (self.outputs, self.inputs), input)?, tensor(for_bias, self.outputs, input)?])
     }

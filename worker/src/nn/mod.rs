@@ -18,6 +18,8 @@
 
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
+#[allow(unsafe_code, reason = "memory is handed out that nobody has written yet")]
+mod buffer;
 pub(crate) mod convolution;
 pub(crate) mod dropout;
 pub(crate) mod embedding;

@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::number::Number;
+use super::vector::vectorised;
 
 /// Below so many values the hand-over costs more than it gains.
 const WORTH_SHARING: usize = 1 << 14;
@@ -78,6 +79,27 @@ pub(crate) fn sum_of_groups<T: Number>(
         })
         .collect();
     total(parts, length)
+}
+
+/// Rows whose sums are taken before they are added up. Bits depend on it.
+const ROWS_PER_GROUP: usize = 256;
+
+/// The sum of the rows of `width` numbers.
+pub(crate) fn sum_of_rows<T: Number>(values: &[T], width: usize) -> Vec<f64> {
+    let group = ROWS_PER_GROUP * width.max(1);
+    sum_of_groups(values.len().div_ceil(group), width, |number, sums: &mut [f64]| {
+        let rows = &values[number * group..values.len().min((number + 1) * group)];
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact(width) {
+                    for (sum, value) in sums.iter_mut().zip(row) {
+                        *sum += value.to_f64();
+                    }
+                }
+            },
+        );
+    })
 }
 
 fn total<T: Number>(parts: Vec<Vec<T>>, length: usize) -> Vec<T> {

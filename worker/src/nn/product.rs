@@ -3,6 +3,7 @@
 //! The right operand is laid out in [`Panels`] first, once for all who need it. Every element of a product is one sum in
 //! ascending order (see [`super::tile`]), so that bits depend neither on threads nor on how the product is cut up.
 
+use super::buffer::unwritten;
 use super::number::Number;
 use super::parallel::{each_chunk, piece_for_threads};
 use super::tile::{self, Into, PANEL, Runs};
@@ -161,7 +162,7 @@ pub(crate) fn transposed_product<T: Number>(
     (depth, rows, columns): (usize, usize, usize),
     panels: impl Fn(std::ops::Range<usize>) -> Panels<T>,
 ) -> Vec<T> {
-    let mut out = vec![T::ZERO; rows * columns];
+    let mut out = if depth == 0 { vec![T::ZERO; rows * columns] } else { unwritten(rows * columns) };
     let at_once = piece_for_threads(rows, 1, 8);
     for first in (0..depth).step_by(ROWS_PER_SUM) {
         let length = ROWS_PER_SUM.min(depth - first);

@@ -6,7 +6,11 @@ use std::process::ExitCode;
 use antiphon::exit::{self, Exit};
 use antiphon::output::{self, Format};
 use antiphon::{Cli, Command};
+use antiphon_worker::allocator::Allocator;
 use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator::new();
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -7,6 +7,8 @@
 //!                                                              └─ optimizer gradients → parameters
 //! ```
 
+#[allow(unsafe_code, reason = "an allocator is unsafe to implement")]
+pub mod allocator;
 pub mod checkpoint;
 mod config;
 pub mod data;

@@ -58,7 +58,8 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    fn show(&self) {
+    /// Shown from now on.
+    pub(crate) fn show(&self) {
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
     }
 }

@@ -1,5 +1,6 @@
 //! `antiphon bench`: measurements that a job is decided by.
 
+mod encoder;
 mod in_turns;
 mod joint;
 
@@ -8,6 +9,7 @@ use clap::Subcommand;
 use crate::exit::Exit;
 use crate::output::Format;
 
+pub use encoder::EncoderArgs;
 pub use joint::JointArgs;
 
 /// Measure what a job is decided by
@@ -23,6 +25,8 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// Would joint training starve a modality? Train jointly, in turns and alone, and compare
     Joint(JointArgs),
+    /// What does a training step of an encoder cost, in time and in memory?
+    Encoder(EncoderArgs),
 }
 
 /// Measures.
@@ -32,5 +36,6 @@ pub enum BenchCommand {
 pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
     match args.command {
         BenchCommand::Joint(args) => joint::run(args, format).await,
+        BenchCommand::Encoder(args) => encoder::run(&args, format),
     }
 }

@@ -1,0 +1,126 @@
+//! Training steps of one encoder in this process, timed.
+
+use std::time::{Duration, Instant};
+
+use antiphon_core::ids::{MicroShard, ModalityName};
+use antiphon_core::linalg::Matrix;
+use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec};
+use antiphon_worker::encoder::{self, DropoutKey, Encoder, Mode};
+use antiphon_worker::optimizer::Optimizer;
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::case::{Case, noise};
+use super::memory;
+
+/// Which optimizer steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Rule {
+    /// SGD with momentum and weight decay.
+    #[default]
+    Sgd,
+    /// AdamW.
+    Adamw,
+}
+
+impl Rule {
+    /// Steps so small that the numbers stay in their usual range, however many there are.
+    fn spec(self) -> OptimizerSpec {
+        let rule = match self {
+            Self::Sgd => OptimizerRule::Sgd { momentum: 0.9, weight_decay: 1e-4 },
+            Self::Adamw => OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2 },
+        };
+        OptimizerSpec { rule, lr: 1e-5, schedule: LearningRateSchedule::Constant { warmup: 0.0 }, clip: None }
+    }
+}
+
+/// What steps of an encoder cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Measured {
+    /// Numbers that are trained.
+    pub parameters: u64,
+    /// Seconds of each step after the first, which is not counted.
+    pub steps: Vec<Parts>,
+    /// The most memory that a step had beyond what the process had before there was an encoder, in bytes; None where the system does not
+    /// tell.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Seconds of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Parts {
+    /// From the batch to H.
+    pub forward: f64,
+    /// From dH to the gradients of the parameters.
+    pub backward: f64,
+    /// From those to new parameters.
+    pub optimizer: f64,
+}
+
+impl Parts {
+    /// All of it.
+    pub(super) fn total(&self) -> f64 {
+        self.forward + self.backward + self.optimizer
+    }
+}
+
+/// Takes `warmup` steps, then measures `steps`.
+///
+/// # Errors
+/// An encoder that cannot read this input, or a training that diverges.
+pub(super) fn measure(
+    case: &Case,
+    samples: usize,
+    (warmup, steps): (usize, usize),
+    rule: Rule,
+) -> anyhow::Result<Measured> {
+    let batch = case.batch(samples);
+    memory::forget_peak();
+    let before = memory::resident();
+    let modality = ModalityName::try_from("bench")?;
+    let mut encoder = encoder::build(case.spec(), &case.shape(), case.width(), 1, &modality, &Device::Cpu)?;
+    let spec = rule.spec();
+    let mut optimizer = Optimizer::new(&spec, encoder.parameters())?;
+    let parameters = encoder.parameters().iter().map(|(_, parameter)| parameter.elem_count() as u64).sum();
+    let scale = 1.0 / samples as f32;
+    let upstream = noise().take(samples * case.width()).map(|x| x * scale).collect();
+    let upstream = Matrix::from_vec(samples, case.width(), upstream)?;
+
+    let mut one = |encoder: &mut dyn Encoder, step: usize| -> anyhow::Result<Parts> {
+        let key = DropoutKey { seed: 1, modality: modality.clone(), step: step as u64, shard: MicroShard::WHOLE };
+        let mut watch = Watch::new();
+        let forward = encoder.forward(&batch, &Mode::Train(key))?;
+        forward.matrix()?;
+        let seconds_forward = watch.lap();
+        let gradients = encoder::backward(encoder, &forward, &upstream)?;
+        let seconds_backward = watch.lap();
+        optimizer.step(encoder.parameters(), &gradients, spec.lr)?;
+        encoder.commit(forward.pending);
+        Ok(Parts { forward: seconds_forward, backward: seconds_backward, optimizer: watch.lap() })
+    };
+    for step in 0..warmup {
+        one(encoder.as_mut(), step)?;
+    }
+    let steps = (warmup..warmup + steps).map(|step| one(encoder.as_mut(), step)).collect::<Result<_, _>>()?;
+    let peak_bytes = memory::peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    Ok(Measured { parameters, steps, peak_bytes })
+}
+
+struct Watch(Instant);
+
+impl Watch {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measuring time is what a benchmark is for; nothing else depends on it"
+    )]
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds since the last call.
+    fn lap(&mut self) -> f64 {
+        let elapsed: Duration = self.0.elapsed();
+        self.0 += elapsed;
+        elapsed.as_secs_f64()
+    }
+}

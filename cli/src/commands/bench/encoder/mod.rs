@@ -1,0 +1,219 @@
+//! `antiphon bench encoder`: what a training step of each encoder costs.
+//!
+//! Each case is measured in a process of its own, which this one starts again with `--here`: so the peak of its memory is its own, and
+//! so is its number of threads.
+
+mod case;
+mod measure;
+mod memory;
+
+use std::num::NonZeroUsize;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, OrExit as _};
+use crate::output::{self, Format};
+use crate::predictor::Progress;
+
+use case::Case;
+use measure::{Measured, Parts, Rule};
+
+/// What does a training step of an encoder cost, in time and in memory?
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon bench encoder                                          the usual cases, batches of 64
+  antiphon bench encoder resnet18@1x128x128 vit-small --batch 16,64
+  antiphon bench encoder bert-base@128 --optimizer adamw --threads 1 --format json
+
+An encoder is mlp, cnn, text, resnet18, resnet34, resnet50, vit-tiny, vit-small, vit-base, bert-tiny,
+bert-mini, bert-small, bert-medium or bert-base; its input follows after `@`: numbers of a feature
+vector, channels x height x width of an image or spectrogram, or tokens of a text.
+
+A step is what a worker does in a turn without data and head: forward from the batch to the
+features H, backward from a given dH, and one step of the optimizer. Medians are printed; JSON has
+every step. Peak memory is what a step needs beyond the program itself: parameters, optimizer,
+gradients and activations. Each case is measured in a process of its own.")]
+pub struct EncoderArgs {
+    /// What is measured, as in `resnet18@1x128x128`; the usual ones if none is named
+    #[arg(value_name = "ENCODER[@INPUT]")]
+    pub cases: Vec<Case>,
+
+    /// Samples per batch; several are measured one after the other
+    #[arg(long, value_delimiter = ',', default_values_t = [NonZeroUsize::new(64).expect("64 is not 0")], value_name = "B")]
+    pub batch: Vec<NonZeroUsize>,
+
+    /// Steps that are measured of each, after those that are not
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+
+    /// Steps before those that are measured
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub warmup: u32,
+
+    /// Which optimizer steps
+    #[arg(long, value_enum, default_value_t)]
+    pub optimizer: Rule,
+
+    /// Threads that compute; as many as there are cores by default
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Measure the one case in this very process
+    #[arg(long, hide = true)]
+    pub here: bool,
+}
+
+/// One line of the table.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    event: String,
+    bench: String,
+    encoder: String,
+    batch: usize,
+    threads: usize,
+    /// Median seconds of a step.
+    step_seconds: f64,
+    samples_per_second: f64,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+/// Measures.
+///
+/// # Errors
+/// An encoder that cannot read the input it was given.
+pub(super) fn run(args: &EncoderArgs, format: Format) -> anyhow::Result<Exit> {
+    if args.here {
+        let [case] = args.cases.as_slice() else { bail!("one case is measured in a process") };
+        output::json(&measured_here(case, args.batch[0].get(), args)?)?;
+        return Ok(Exit::Success);
+    }
+    let usual = || case::USUAL.iter().map(|text| text.parse().expect("the usual cases can be read")).collect();
+    let cases: Vec<Case> = if args.cases.is_empty() { usual() } else { args.cases.clone() };
+    if format == Format::Text {
+        output::line(HEAD)?;
+    }
+    let progress = Progress::new();
+    for (case, batch) in cases.iter().flat_map(|case| args.batch.iter().map(move |batch| (case, batch.get()))) {
+        progress.begin("measuring, batches of", batch as u64);
+        progress.show();
+        let row = in_a_process_of_its_own(case, batch, args);
+        progress.clear();
+        let row = row?;
+        match format {
+            Format::Json => output::json(&row)?,
+            Format::Text => output::line(&row.line())?,
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Row> {
+    let counts = (args.warmup as usize, args.steps as usize);
+    let measured = measure::measure(case, batch, counts, args.optimizer).or_exit(Exit::Usage)?;
+    let step_seconds = median(measured.steps.iter().map(Parts::total));
+    Ok(Row {
+        event: "bench".to_owned(),
+        bench: "encoder".to_owned(),
+        encoder: case.to_string(),
+        batch,
+        threads: threads(args),
+        step_seconds,
+        samples_per_second: batch as f64 / step_seconds,
+        measured,
+    })
+}
+
+fn threads(args: &EncoderArgs) -> usize {
+    args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
+}
+
+fn in_a_process_of_its_own(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Row> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let rule = match args.optimizer {
+        Rule::Sgd => "sgd",
+        Rule::Adamw => "adamw",
+    };
+    let [batch, steps, warmup, threads] =
+        [batch as u64, args.steps.into(), args.warmup.into(), threads(args) as u64].map(|n| n.to_string());
+    let output = Command::new(program)
+        .args(["bench", "encoder", &case.to_string(), "--here", "--batch", &batch, "--steps", &steps])
+        .args(["--warmup", &warmup, "--optimizer", rule, "--threads", &threads])
+        .env("RAYON_NUM_THREADS", &threads)
+        .output()
+        .context("cannot start the process that measures")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().trim_start_matches("error: ");
+        let error =
+            anyhow::anyhow!("{case}, batches of {batch}: {}", if said.is_empty() { "ended early" } else { said });
+        return Err(error).or_exit(if output.status.code() == Some(2) { Exit::Usage } else { Exit::Failed });
+    }
+    serde_json::from_slice(&output.stdout).context("the process that measures printed something else")
+}
+
+const HEAD: &str = "\
+encoder                  batch threads  parameters     step  forward backward optimizer  samples/s  peak memory";
+
+impl Row {
+    fn line(&self) -> String {
+        let part = |part: fn(&Parts) -> f64| time(median(self.measured.steps.iter().map(part)));
+        let peak = self.measured.peak_bytes.map_or("unknown".to_owned(), |bytes| format!("{:.0} MiB", mebi(bytes)));
+        format!(
+            "{:<24}{:>6}{:>8}{:>12}{:>9}{:>9}{:>9}{:>10}{:>11.1}{peak:>13}",
+            self.encoder,
+            self.batch,
+            self.threads,
+            self.measured.parameters,
+            time(self.step_seconds),
+            part(|parts| parts.forward),
+            part(|parts| parts.backward),
+            part(|parts| parts.optimizer),
+            self.samples_per_second,
+        )
+    }
+}
+
+fn mebi(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.1} ms", 1e3 * seconds) } else { format!("{seconds:.2} s") }
+}
+
+/// Of one number or more.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+
+    #[test]
+    fn a_step_is_measured_whole() {
+        let case: Case = "cnn@1x16x16".parse().expect("a case");
+        let measured = measure::measure(&case, 4, (1, 2), Rule::Adamw).expect("measured");
+        assert_eq!(measured.steps.len(), 2);
+        assert!(measured.parameters > 20_000, "{}", measured.parameters);
+        assert!(
+            measured.steps.iter().all(|parts| parts.forward > 0.0 && parts.backward > 0.0 && parts.optimizer > 0.0)
+        );
+        if cfg!(target_os = "linux") {
+            assert!(measured.peak_bytes.is_some());
+        }
+    }
+}

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use antiphon_core::spec::{OptimizerRule, OptimizerSpec};
-use candle_core::{CpuStorage, InplaceOp3, Layout, Result as TensorResult, Tensor, Var};
+use candle_core::{Result as TensorResult, Tensor, Var};
 
 use crate::encoder::{EncoderError, Gradients, check_saved};
-use crate::nn::number::{Number, Reading, by_number, dtype, values, values_mut};
+use crate::nn::update::{self, Adam};
 use crate::weights::Rates;
 
 /// An optimizer with its memory of earlier gradients.
@@ -84,10 +84,9 @@ impl Optimizer {
     }
 
     fn norm(&self, gradients: &Gradients) -> Result<f64, EncoderError> {
+        let trained: Vec<&Tensor> = self.slots.iter().map(|slot| &gradients.tensors()[slot.position]).collect();
         let mut total = 0.0;
-        for slot in &self.slots {
-            let gradient = &gradients.tensors()[slot.position];
-            let squares = by_number!(gradient.dtype(), "norm", sum_of_squares(&gradient.contiguous()?))?;
+        for (slot, squares) in self.slots.iter().zip(update::sums_of_squares(&trained)?) {
             if !squares.is_finite() {
                 return Err(EncoderError::NotFinite { name: slot.name.clone() });
             }
@@ -98,17 +97,17 @@ impl Optimizer {
 
     fn update(&self, slot: &Slot, variable: &Var, gradient: &Tensor, share: f64, lr: f64) -> TensorResult<()> {
         let Slot { first, second, .. } = slot;
+        let parameter = variable.as_tensor();
         match (&self.rule, second) {
             (&OptimizerRule::Sgd { momentum, weight_decay: decay }, _) => {
-                Update::Velocity { share, momentum, decay }.to(first, variable, gradient)?;
-                Update::Descent { lr }.to(variable, first, first)
+                update::sgd([parameter, first, gradient], (share, momentum, decay, lr))
             }
-            (&OptimizerRule::Adamw { beta1, beta2, eps, weight_decay }, Some(second)) => {
-                Update::Mean { share, beta: beta1 }.to(first, gradient, gradient)?;
-                Update::Square { share, beta: beta2 }.to(second, gradient, gradient)?;
+            (&OptimizerRule::Adamw { beta1, beta2, eps: epsilon, weight_decay }, Some(second)) => {
                 let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf(self.steps as f64));
                 let (decay, rate) = (1.0 - lr * weight_decay, lr / corrections[0]);
-                Update::AdamDescent { decay, rate, correction: corrections[1].sqrt(), eps }.to(variable, first, second)
+                let adam =
+                    Adam { share, betas: [beta1, beta2], decay, rate, correction: corrections[1].sqrt(), epsilon };
+                update::adamw([parameter, first, second, gradient], adam)
             }
             (OptimizerRule::Adamw { .. }, None) => unreachable!("AdamW makes every slot with a second moment"),
         }
@@ -133,8 +132,7 @@ impl Optimizer {
         let saved = named.iter().map(|(name, own)| check_saved(name, own, tensors.get(name)));
         let saved = saved.collect::<Result<Vec<_>, _>>()?;
         for ((_, own), saved) in named.iter().zip(saved) {
-            let saved = saved.contiguous()?;
-            Update::Copy.to(own, &saved, &saved)?;
+            update::copy(&saved.contiguous()?, own)?;
         }
         self.steps = steps;
         Ok(())
@@ -148,98 +146,6 @@ impl Optimizer {
                 Some(second) => vec![(format!("mean.{name}"), first), (format!("square.{name}"), second)],
             })
             .collect()
-    }
-}
-
-/// In f64, in eight lanes that are added up at the end: a fixed order that a processor may take eight at a time.
-fn sum_of_squares<T: Number>(tensor: &Tensor) -> TensorResult<f64> {
-    let reading = Reading::of(tensor);
-    let mut lanes = [0.0; 8];
-    for eight in reading.values::<T>("norm")?.chunks(8) {
-        for (lane, value) in lanes.iter_mut().zip(eight) {
-            *lane += value.to_f64() * value.to_f64();
-        }
-    }
-    Ok(lanes.iter().sum())
-}
-
-/// What is done in place to one tensor x while reading two others, a and b, of its shape.
-#[derive(Debug)]
-enum Update {
-    /// SGD's velocity from parameter a and gradient b: `x ← μ x + (share · b + λ a)`.
-    Velocity { share: f64, momentum: f64, decay: f64 },
-    /// A parameter along velocity a: `x ← x − lr a`.
-    Descent { lr: f64 },
-    /// The running mean of gradient a: `x ← β x + (1 − β) share · a`.
-    Mean { share: f64, beta: f64 },
-    /// The running mean of its square: `x ← β x + (1 − β) (share · a)²`.
-    Square { share: f64, beta: f64 },
-    /// A parameter along AdamW's direction from the means a and b: `x ← decay · x − rate · a / (√b / correction + ε)`.
-    AdamDescent { decay: f64, rate: f64, correction: f64, eps: f64 },
-    /// `x ← a`
-    Copy,
-}
-
-impl Update {
-    fn to(&self, tensor: &Tensor, a: &Tensor, b: &Tensor) -> TensorResult<()> {
-        tensor.inplace_op3(a, b, self)
-    }
-
-    fn run<T: Number>(&self, x: &mut [T], a: &[T], b: &[T]) {
-        let pairs = x.iter_mut().zip(a);
-        match *self {
-            Self::Velocity { share, momentum, decay } => {
-                let [share, momentum, decay] = [share, momentum, decay].map(T::from_f64);
-                pairs.zip(b).for_each(|((x, a), b)| *x = momentum * *x + (share * *b + decay * *a));
-            }
-            Self::Descent { lr } => {
-                let lr = T::from_f64(lr);
-                pairs.for_each(|(x, a)| *x -= lr * *a);
-            }
-            Self::Mean { share, beta } => {
-                let [old, new] = [beta, (1.0 - beta) * share].map(T::from_f64);
-                pairs.for_each(|(x, a)| *x = old * *x + new * *a);
-            }
-            Self::Square { share, beta } => {
-                let [old, new] = [beta, (1.0 - beta) * share * share].map(T::from_f64);
-                pairs.for_each(|(x, a)| *x = old * *x + new * *a * *a);
-            }
-            Self::AdamDescent { decay, rate, correction, eps } => {
-                let [decay, rate, correction, eps] = [decay, rate, correction, eps].map(T::from_f64);
-                let step = |a: &T, b: &T| rate * *a / (b.square_root() / correction + eps);
-                pairs.zip(b).for_each(|((x, a), b)| *x = decay * *x - step(a, b));
-            }
-            Self::Copy => x.copy_from_slice(a),
-        }
-    }
-
-    fn read_and_run<T: Number>(
-        &self,
-        (s1, l1): (&mut CpuStorage, &Layout),
-        (s2, l2): (&CpuStorage, &Layout),
-        (s3, l3): (&CpuStorage, &Layout),
-    ) -> TensorResult<()> {
-        let name = InplaceOp3::name(self);
-        self.run(values_mut::<T>(s1, l1, name)?, values(s2, l2, name)?, values(s3, l3, name)?);
-        Ok(())
-    }
-}
-
-impl InplaceOp3 for Update {
-    fn name(&self) -> &'static str {
-        "optimizer"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &mut CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> TensorResult<()> {
-        by_number!(dtype(s1), InplaceOp3::name(self), self.read_and_run((s1, l1), (s2, l2), (s3, l3)))
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) mod segment_mean;
 pub(crate) mod sequence;
 #[allow(unsafe_code, reason = "the innermost loops go by pointers, which its two entries have checked")]
 mod tile;
+pub(crate) mod update;
 pub(crate) mod value;
 mod vector;
 mod walk;

@@ -1,7 +1,6 @@
 //! The numbers that operators are written for, and their way out of a candle tensor.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, DType, Error, Layout, Result, Shape, Storage, StorageRef, Tensor, WithDType};
+use candle_core::{CpuStorage, Error, Layout, Result, Shape, Storage, StorageRef, Tensor, WithDType};
 
 use super::tile::{Kernel, kernel_f32, kernel_f64};
 
@@ -163,11 +162,6 @@ impl<'a> Reading<'a> {
 /// A tensor of these values beside another.
 pub(crate) fn tensor<T: Number>(values: Vec<T>, shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), like.device())
-}
-
-/// Which kind of numbers a storage holds.
-pub(crate) fn dtype(storage: &CpuStorage) -> DType {
-    storage.dtype()
 }
 
 #[cfg(test)]

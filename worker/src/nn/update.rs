@@ -1,0 +1,171 @@
+//! Steps of optimizers, in place and in one pass over parameter, moments and gradient.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor};
+use rayon::prelude::*;
+
+use super::number::{Number, Reading, by_number, values_mut};
+use super::vector::vectorised;
+
+const NAME: &str = "optimizer";
+
+/// Numbers that a thread takes at a time. The bits of [`sum_of_squares`] depend on it.
+const PIECE: usize = 1 << 14;
+
+/// `v ← μ v + (share · g + λ p); p ← p − lr v`
+///
+/// # Errors
+/// When the tensors are of different sizes or not in main memory.
+pub(crate) fn sgd([p, v, g]: [&Tensor; 3], (share, momentum, decay, lr): (f64, f64, f64, f64)) -> Result<()> {
+    fn run<T: Number>([p, v, g]: [&Tensor; 3], numbers: [f64; 4]) -> Result<()> {
+        let [share, momentum, decay, lr] = numbers.map(T::from_f64);
+        let g = Reading::of(g);
+        let g = g.values::<T>(NAME)?;
+        in_place(p, |p: &mut [T]| {
+            in_place(v, |v: &mut [T]| {
+                let pieces = p.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE));
+                pieces.for_each(|((p, v), g)| {
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
+                                *v = momentum * *v + (share * *g + decay * *p);
+                                *p -= lr * *v;
+                            }
+                        },
+                    );
+                });
+            })
+        })?
+    }
+    same_size(&[p, v, g])?;
+    by_number!(p.dtype(), NAME, run([p, v, g], [share, momentum, decay, lr]))
+}
+
+/// What a step of AdamW is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adam {
+    pub(crate) share: f64,
+    pub(crate) betas: [f64; 2],
+    /// `1 − lr λ`
+    pub(crate) decay: f64,
+    /// `lr / (1 − β₁ᵗ)`
+    pub(crate) rate: f64,
+    /// `√(1 − β₂ᵗ)`
+    pub(crate) correction: f64,
+    pub(crate) epsilon: f64,
+}
+
+/// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
+///
+/// # Errors
+/// As [`sgd`].
+pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
+    fn run<T: Number>([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
+        let Adam { share, betas: [beta1, beta2], .. } = adam;
+        let [old1, new1, old2, new2] =
+            [beta1, (1.0 - beta1) * share, beta2, (1.0 - beta2) * share * share].map(T::from_f64);
+        let [decay, rate, correction, epsilon] =
+            [adam.decay, adam.rate, adam.correction, adam.epsilon].map(T::from_f64);
+        let g = Reading::of(g);
+        let g = g.values::<T>(NAME)?;
+        in_place(p, |p: &mut [T]| {
+            in_place(m, |m: &mut [T]| {
+                in_place(v, |v: &mut [T]| {
+                    let parameters = p.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE));
+                    let moments = m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE));
+                    parameters.zip(moments).for_each(|((p, g), (m, v))| {
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                                    *m = old1 * *m + new1 * *g;
+                                    *v = old2 * *v + new2 * *g * *g;
+                                    *p = decay * *p - rate * *m / (v.square_root() / correction + epsilon);
+                                }
+                            },
+                        );
+                    });
+                })
+            })?
+        })?
+    }
+    same_size(&[p, m, v, g])?;
+    by_number!(p.dtype(), NAME, run([p, m, v, g], adam))
+}
+
+/// `to ← from`
+///
+/// # Errors
+/// As [`sgd`].
+pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
+    fn run<T: Number>(from: &Tensor, to: &Tensor) -> Result<()> {
+        let from = Reading::of(from);
+        let from = from.values::<T>(NAME)?;
+        in_place(to, |to: &mut [T]| to.copy_from_slice(from))
+    }
+    same_size(&[from, to])?;
+    by_number!(to.dtype(), NAME, run(from, to))
+}
+
+/// Of all numbers of each tensor, in f64 and in a fixed order.
+///
+/// # Errors
+/// As [`sgd`].
+pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    tensors.iter().map(|tensor| by_number!(tensor.dtype(), NAME, sum_of_squares(&tensor.contiguous()?))).collect()
+}
+
+fn sum_of_squares<T: Number>(tensor: &Tensor) -> Result<f64> {
+    let reading = Reading::of(tensor);
+    let of_piece = |piece: &[T]| {
+        vectorised(
+            #[inline(always)]
+            || {
+                // Eight lanes that are added up at the end: an order that a processor may take eight at a time.
+                let mut lanes = [0.0; 8];
+                for eight in piece.chunks(8) {
+                    for (lane, value) in lanes.iter_mut().zip(eight) {
+                        *lane += value.to_f64() * value.to_f64();
+                    }
+                }
+                lanes.iter().sum::<f64>()
+            },
+        )
+    };
+    let pieces: Vec<f64> = reading.values::<T>(NAME)?.par_chunks(PIECE).map(of_piece).collect();
+    Ok(pieces.into_iter().sum())
+}
+
+fn same_size(tensors: &[&Tensor]) -> Result<()> {
+    if tensors.iter().any(|tensor| tensor.dims() != tensors[0].dims() || tensor.dtype() != tensors[0].dtype()) {
+        candle_core::bail!("{NAME}: tensors of different shapes: {tensors:?}");
+    }
+    Ok(())
+}
+
+/// Gives the numbers of a contiguous tensor in main memory to `work`, to be changed where they are.
+fn in_place<T: Number, R>(tensor: &Tensor, work: impl FnOnce(&mut [T]) -> R) -> Result<R> {
+    // candle lends a tensor's storage for writing to operators only; this is one that runs once.
+    struct Once<T, W, R> {
+        work: Cell<Option<W>>,
+        result: Cell<Option<R>>,
+        numbers: PhantomData<T>,
+    }
+    impl<T: Number, R, W: FnOnce(&mut [T]) -> R> InplaceOp1 for Once<T, W, R> {
+        fn name(&self) -> &'static str {
+            NAME
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            let values = values_mut::<T>(storage, layout, NAME)?;
+            self.result.set(self.work.take().map(|work| work(values)));
+            Ok(())
+        }
+    }
+    let once = Once { work: Cell::new(Some(work)), result: Cell::new(None), numbers: PhantomData::<T> };
+    tensor.inplace_op1(&once)?;
+    once.result.take().ok_or_else(|| candle_core::Error::Msg(format!("{NAME}: candle ran no operator")))
+}

@@ -14,7 +14,7 @@ use antiphon_core::spec::{Alpha, JobSpec, ModalitySpec, ProjectionSpec};
 use antiphon_core::turn::Progress;
 use antiphon_store::part::{self, Arrays};
 use antiphon_worker::data::{BatchInput, Dataset, OpenOptions, Preprocessor, Sampler};
-use antiphon_worker::encoder::{self, DropoutKey, Encoder, Mode};
+use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -61,7 +61,7 @@ impl Learner {
         let labels: Vec<u32> = indices.iter().map(|i| self.data.label(*i)).collect();
         let key =
             DropoutKey { seed: job.seed, modality: modality.name.clone(), step: self.steps, shard: MicroShard::WHOLE };
-        let forward = self.encoder.forward(&input, &Mode::Train(key)).expect("features");
+        let forward = self.encoder.forward(&input, &Mode::Train(key, Frozen::none())).expect("features");
         let local = head.head().local_step(forward.matrix().expect("features"), &labels).expect("a step");
         let per_epoch = self.sampler.batches_per_epoch();
         let context = StepContext {

@@ -35,6 +35,14 @@ struct Slot {
     second: Option<Tensor>,
 }
 
+impl Slot {
+    /// Its parameter's gradient, which is there unless the pass took the parameter for frozen.
+    fn gradient<'a>(&self, gradients: &'a Gradients) -> Result<&'a Tensor, EncoderError> {
+        let gradient = gradients.tensors()[self.position].as_ref();
+        gradient.ok_or_else(|| EncoderError::NoGradient { name: self.name.clone() })
+    }
+}
+
 impl Optimizer {
     /// An optimizer that has seen nothing. `parameters` are those of every later step.
     ///
@@ -71,20 +79,21 @@ impl Optimizer {
     /// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← p − lr λ p − lr m̂ / (√v̂ + ε)`, `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
     ///
     /// # Errors
-    /// [`EncoderError::NotFinite`] names the first parameter whose gradient is not finite; nothing is changed then.
+    /// [`EncoderError::NotFinite`] names the first parameter whose gradient is not finite, [`EncoderError::NoGradient`] one that is
+    /// trained and has none; nothing is changed then.
     pub fn step(&mut self, parameters: &[(String, Var)], gradients: &Gradients, lr: f64) -> Result<f64, EncoderError> {
         let norm = self.norm(gradients)?;
         let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
         self.steps += 1;
         for slot in &self.slots {
-            let (variable, gradient) = (&parameters[slot.position].1, &gradients.tensors()[slot.position]);
+            let (variable, gradient) = (&parameters[slot.position].1, slot.gradient(gradients)?);
             self.update(slot, variable, &gradient.contiguous()?, share, lr * slot.factor)?;
         }
         Ok(norm)
     }
 
     fn norm(&self, gradients: &Gradients) -> Result<f64, EncoderError> {
-        let trained: Vec<&Tensor> = self.slots.iter().map(|slot| &gradients.tensors()[slot.position]).collect();
+        let trained = self.slots.iter().map(|slot| slot.gradient(gradients)).collect::<Result<Vec<_>, _>>()?;
         let mut total = 0.0;
         for (slot, squares) in self.slots.iter().zip(update::sums_of_squares(&trained)?) {
             if !squares.is_finite() {

@@ -9,7 +9,7 @@ use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::Progress;
 use antiphon_worker::data::{BatchInput, DataError, Dataset, OpenOptions};
-use antiphon_worker::encoder::{self, DropoutKey, Forward, Mode};
+use antiphon_worker::encoder::{self, DropoutKey, Forward, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
 use antiphon_worker::trainer::Model;
 use anyhow::Context as _;
@@ -88,7 +88,7 @@ impl Learner {
         let input = BatchInput::stack(preprocessor.shape(), decoded);
         let modality = self.data.spec.name.clone();
         let key = DropoutKey { seed: self.seed, modality, step: self.steps, shard: MicroShard::WHOLE };
-        let forward = self.model.encoder.forward(&input, &Mode::Train(key))?;
+        let forward = self.model.encoder.forward(&input, &Mode::Train(key, Frozen::none()))?;
         let features = forward.matrix()?;
         self.open = Some(forward);
         Ok(Some(features))

@@ -6,7 +6,7 @@ use antiphon_core::rng::{self, Stream};
 use antiphon_core::spec::{EncoderSpec, HeadSpec, LearningRateSchedule, OptimizerRule, OptimizerSpec, ProjectionSpec};
 use candle_core::Device;
 
-use super::{DropoutKey, Mode, backward, build};
+use super::{DropoutKey, Frozen, Mode, backward, build};
 use crate::data::{BatchInput, Decoded, InputShape};
 use crate::optimizer::Optimizer;
 
@@ -48,7 +48,7 @@ fn accuracy(
     for step in 0..steps {
         let (input, labels) = batch("train", step);
         let key = DropoutKey { seed: 1, modality: modality.clone(), step, shard: MicroShard::WHOLE };
-        let forward = encoder.forward(&input, &Mode::Train(key)).expect("a forward pass");
+        let forward = encoder.forward(&input, &Mode::Train(key, Frozen::none())).expect("a forward pass");
         let local = head.head().local_step(forward.matrix().expect("features"), &labels).expect("a step of the head");
         let gradients = backward(encoder.as_ref(), &forward, &local.feature_gradient).expect("a backward pass");
         head.apply(&modality, &local.contribution, StepContext { lr_factor: 1.0, alpha: 1.0 }).expect("a step");

@@ -12,7 +12,7 @@
 //! 1. A forward pass changes nothing: what training has to remember of it (running statistics) comes out as [`Pending`] and
 //!    is taken in by [`Encoder::commit`] once the turn it belongs to was applied.
 //! 2. Parameters at the start are a function of seed, modality and parameter name; dropout of the [`DropoutKey`].
-//! 3. Every parameter gets a gradient, or [`backward`] says which did not.
+//! 3. Every trained parameter gets a gradient, or [`backward`] says which did not; none is computed of a [`Frozen`] one.
 //! 4. When evaluating, a sample's features do not depend on its batch, to the last bit.
 //!
 //! Nothing here knows of the head, turns or optimizers.
@@ -36,7 +36,7 @@ use candle_core::{DType, Device, Tensor, Var};
 pub use self::error::EncoderError;
 use crate::data::{BatchInput, InputShape};
 use crate::nn::batch_norm::ChannelStatistics;
-pub use crate::nn::layer::{DropoutKey, Mode};
+pub use crate::nn::layer::{DropoutKey, Frozen, Mode};
 use crate::nn::layer::{Pass, Variables};
 use crate::nn::parameters::Parameters;
 use crate::nn::value::{Place, Value, backward as backward_on_tape};
@@ -46,7 +46,7 @@ pub trait Encoder: Send {
     /// s, the width of the features.
     fn width(&self) -> usize;
 
-    /// What is trained, named in PyTorch's style, always in the same order.
+    /// What can be trained, named in PyTorch's style, always in the same order.
     fn parameters(&self) -> &[(String, Var)];
 
     /// What is kept beside the parameters (running statistics), always in the same order, in f32.
@@ -87,13 +87,23 @@ pub struct Forward {
     /// See [`Encoder::commit`].
     pub pending: Pending,
     /// When training: the way back.
-    trace: Option<(Place, Variables)>,
+    trace: Option<Trace>,
+}
+
+/// What a backward pass needs of the forward pass.
+#[derive(Debug)]
+struct Trace {
+    /// The features' on the tape; None if all that they depend on is frozen.
+    place: Option<Place>,
+    variables: Variables,
+    frozen: Frozen,
 }
 
 impl Forward {
     fn new(features: Value, pass: Pass<'_>) -> Self {
+        let frozen = pass.frozen().cloned();
         let (variables, statistics) = pass.finish();
-        let trace = features.place().map(|place| (place.clone(), variables));
+        let trace = frozen.map(|frozen| Trace { place: features.place().cloned(), variables, frozen });
         Self { features: features.tensor().clone(), pending: Pending(statistics), trace }
     }
 
@@ -110,17 +120,17 @@ impl Forward {
 
 /// Gradients of an encoder's parameters, in the order of [`Encoder::parameters`].
 #[derive(Debug, Clone)]
-pub struct Gradients(Vec<Tensor>);
+pub struct Gradients(Vec<Option<Tensor>>);
 
 impl Gradients {
     /// Gradients that came about in another way, in the order of the parameters.
     #[cfg(test)]
     pub(crate) fn new(tensors: Vec<Tensor>) -> Self {
-        Self(tensors)
+        Self(tensors.into_iter().map(Some).collect())
     }
 
-    /// One for each parameter, of its shape.
-    pub fn tensors(&self) -> &[Tensor] {
+    /// One for each parameter, of its shape; None of those that are frozen.
+    pub fn tensors(&self) -> &[Option<Tensor>] {
         &self.0
     }
 }
@@ -193,7 +203,7 @@ pub fn resolve(spec: &EncoderSpec, shape: &InputShape) -> EncoderSpec {
 /// The gradient of θ_m from the gradient dH (B, s) of the features: the way back of a pass, which can be gone once.
 ///
 /// # Errors
-/// When the shapes differ, or a parameter gets no gradient.
+/// When the shapes differ, the pass was not for training, or a parameter that is not frozen gets no gradient.
 pub fn backward(
     encoder: &dyn Encoder,
     forward: &Forward,
@@ -214,15 +224,21 @@ fn backward_tensor(
     upstream: &Tensor,
 ) -> Result<Gradients, EncoderError> {
     let missing = |name: &String| EncoderError::NoGradient { name: name.clone() };
-    let Some((place, variables)) = &forward.trace else {
+    let Some(Trace { place, variables, frozen }) = &forward.trace else {
         return Err(parameters
             .first()
             .map_or(EncoderError::NoGradient { name: String::new() }, |(name, _)| missing(name)));
     };
     let upstream = upstream.to_dtype(forward.features.dtype())?.contiguous()?;
-    let gradients = backward_on_tape(place, upstream, &variables.numbers(parameters))?;
-    let named = gradients.into_iter().zip(parameters);
-    named.map(|(gradient, (name, _))| gradient.ok_or_else(|| missing(name))).collect::<Result<_, _>>().map(Gradients)
+    let gradients = match place {
+        Some(place) => backward_on_tape(place, upstream, &variables.numbers(parameters))?,
+        None => vec![None; parameters.len()],
+    };
+    let checked = gradients.into_iter().zip(parameters).map(|(gradient, (name, variable))| match gradient {
+        None if !frozen.contains(variable) => Err(missing(name)),
+        gradient => Ok(gradient),
+    });
+    checked.collect::<Result<_, _>>().map(Gradients)
 }
 
 /// Parameters, then buffers: what a checkpoint keeps of an encoder. Copies, which later steps do not touch.

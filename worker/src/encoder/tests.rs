@@ -10,7 +10,7 @@ fn modality() -> ModalityName {
 }
 
 fn train(step: u64) -> Mode {
-    Mode::Train(DropoutKey { seed: 5, modality: modality(), step, shard: MicroShard::WHOLE })
+    Mode::Train(DropoutKey { seed: 5, modality: modality(), step, shard: MicroShard::WHOLE }, Frozen::none())
 }
 
 /// An encoder to try, with what it reads.
@@ -97,7 +97,7 @@ fn every_parameter_gets_the_gradient_of_finite_differences() {
         let forward = encoder.forward(&input, &train(3)).expect(case.name);
         let upstream = noise(forward.features.shape(), 9);
         let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
-        for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
+        for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors().iter().flatten()) {
             let elements: Vec<usize> = (0..variable.elem_count()).step_by(1 + variable.elem_count() / 12).collect();
             check_elements(&format!("{}: {name}", case.name), variable, gradient, &elements, || {
                 let forward = encoder.forward(&input, &train(3)).map_err(candle_core::Error::wrap)?;
@@ -115,9 +115,42 @@ fn no_gradient_is_zero_throughout() {
         let upstream = noise(forward.features.shape(), 9);
         let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
         assert!(!encoder.parameters().is_empty());
-        for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
+        for ((name, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors().iter().flatten()) {
             assert_eq!(variable.dims(), gradient.dims(), "{}: {name}", case.name);
             assert!(flat(gradient).iter().any(|g| g.abs() > 1e-6), "{}: {name}", case.name);
+        }
+    }
+}
+
+#[test]
+fn of_what_is_frozen_no_gradient_is_computed_and_that_of_the_rest_has_the_same_bits() {
+    for case in cases() {
+        let encoder = built(&case, DType::F32);
+        let input = batch(&case.shape, 0..7);
+        let pass = |frozen: Frozen| {
+            let Mode::Train(key, _) = train(3) else { unreachable!("it trains") };
+            let forward = encoder.forward(&input, &Mode::Train(key, frozen)).expect(case.name);
+            let steps = forward.trace.as_ref().and_then(|trace| trace.place.as_ref()).map_or(0, Place::steps);
+            let upstream = noise(forward.features.shape(), 9);
+            let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
+            let gradients: Vec<_> = gradients.tensors().iter().map(|gradient| gradient.as_ref().map(bits)).collect();
+            (bits(&forward.features), forward.pending, steps, gradients)
+        };
+        let (features, pending, steps, whole) = pass(Frozen::none());
+        let parameters = || encoder.parameters().iter().map(|(_, variable)| variable);
+        let count = parameters().count();
+        let stem = Frozen::new(parameters().take(count.div_ceil(2)));
+        let scattered = Frozen::new(parameters().step_by(3));
+        let all = Frozen::new(parameters());
+        // A single layer has no stem before it.
+        for (frozen, begins_later) in [(stem, count > 2), (scattered, false), (all, true)] {
+            let (same_features, same_pending, fewer, some) = pass(frozen.clone());
+            assert_eq!((&same_features, &same_pending), (&features, &pending), "{}", case.name);
+            assert!(if begins_later { fewer < steps } else { fewer <= steps }, "{}: {fewer} of {steps}", case.name);
+            for (n, variable) in parameters().enumerate() {
+                let expected = whole[n].as_ref().filter(|_| !frozen.contains(variable));
+                assert_eq!(some[n].as_ref(), expected, "{}: {}", case.name, encoder.parameters()[n].0);
+            }
         }
     }
 }
@@ -137,7 +170,7 @@ fn step(encoder: &mut dyn Encoder, input: &BatchInput, number: u64) -> Vec<u32> 
     let forward = encoder.forward(input, &train(number)).expect("a forward pass");
     let upstream = noise(forward.features.shape(), number);
     let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect("a backward pass");
-    for ((_, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors()) {
+    for ((_, variable), gradient) in encoder.parameters().iter().zip(gradients.tensors().iter().flatten()) {
         let moved = (variable.as_tensor() - (gradient * 0.01).expect("scaled")).expect("moved");
         variable.set(&moved.detach()).expect("set");
     }

@@ -104,15 +104,16 @@ pub(crate) fn batch_norm(
     let operator = BatchNorm::new(statistics, origin, activation, scale.tensor(), shift.tensor())?;
     let residual_tensor = residual.map(|r| r.tensor().contiguous()).transpose()?;
     let y = by_number!(x.dtype(), NAME, operator.forward(&x, residual_tensor.as_ref()))?;
+    let wanted = [input.wanted(), scale.wanted(), shift.wanted(), residual.is_some_and(Value::wanted)];
     let Some(residual) = residual else {
         return Ok(Value::of(y, [input, scale, shift], move |g| {
-            let [x, scale, shift, _] = by_number!(x.dtype(), NAME, operator.gradients(&x, None, g))?;
+            let [x, scale, shift, _] = by_number!(x.dtype(), NAME, operator.gradients(&x, None, g, wanted))?;
             Ok([x, scale, shift])
         }));
     };
     let output = y.clone();
     Ok(Value::of(output, [input, scale, shift, residual], move |g| {
-        by_number!(x.dtype(), NAME, operator.gradients(&x, Some(&y), g))
+        by_number!(x.dtype(), NAME, operator.gradients(&x, Some(&y), g, wanted))
     }))
 }
 
@@ -196,39 +197,51 @@ impl BatchNorm {
     }
 
     /// Of input, scale, shift and, if there is one, residual. With g the gradient of what came through the activation and x̂ the normalised
-    /// input: `dx = factor · (g − mean(g) − x̂ · mean(g·x̂))`, without the means when the statistics are constants.
+    /// input: `dx = factor · (g − mean(g) − x̂ · mean(g·x̂))`, without the means when the statistics are constants. Only what is
+    /// wanted is computed.
     fn gradients<T: Number>(
         &self,
         input: &Tensor,
         residual_output: Option<&Tensor>,
         gradient: &Tensor,
+        wanted: [bool; 4],
     ) -> Result<[Option<Tensor>; 4]> {
-        let (x, g) = (Reading::of(input), Reading::of(gradient));
+        let (passed, gated) = match (self.activation, residual_output) {
+            (Activation::Identity, _) => (gradient.clone(), false),
+            (Activation::Relu, None) => (gradient.clone(), true),
+            (Activation::Relu, Some(output)) => (through::<T>(output, gradient)?, false),
+        };
+        let for_residual = wanted[3].then(|| passed.clone());
+        if !wanted[..3].contains(&true) {
+            return Ok([None, None, None, for_residual]);
+        }
+        let (x, g) = (Reading::of(input), Reading::of(&passed));
         let (x, g) = (x.values::<T>(NAME)?, g.values::<T>(NAME)?);
-        let (for_input, sums, for_residual) = match (self.activation, residual_output) {
-            (Activation::Relu, None) => {
-                let (factor, offset) = (narrow::<T>(&self.factor), narrow::<T>(&self.offset));
-                let gate = Gate::<T, true> { factor: &factor, offset: &offset };
-                let sums = self.sums(x, g, &gate);
-                (self.input_gradient(x, g, &sums, &gate), sums, None)
-            }
-            (Activation::Identity, residual) => {
-                let sums = self.sums(x, g, &Gate::OPEN);
-                let for_input = self.input_gradient(x, g, &sums, &Gate::OPEN);
-                (for_input, sums, residual.map(|_| gradient.clone()))
-            }
-            (Activation::Relu, Some(output)) => {
-                let passed = through::<T>(output, gradient)?;
-                let reading = Reading::of(&passed);
-                let g = reading.values::<T>(NAME)?;
-                let sums = self.sums(x, g, &Gate::OPEN);
-                (self.input_gradient(x, g, &sums, &Gate::OPEN), sums, Some(passed.clone()))
-            }
+        let (sums, for_input) = if gated {
+            let (factor, offset) = (narrow::<T>(&self.factor), narrow::<T>(&self.offset));
+            self.behind(&Gate::<T, true> { factor: &factor, offset: &offset }, x, g, wanted[0])
+        } else {
+            self.behind(&Gate::OPEN, x, g, wanted[0])
         };
         let vector = |sums: &[f64]| Tensor::from_slice(sums, sums.len(), input.device())?.to_dtype(input.dtype());
         let (for_shift, for_scale) = sums.split_at(self.channels());
-        let for_input = tensor(for_input, input.shape(), input)?;
-        Ok([Some(for_input), Some(vector(for_scale)?), Some(vector(for_shift)?), for_residual])
+        let for_input = for_input.map(|values| tensor(values, input.shape(), input)).transpose()?;
+        let for_scale = wanted[1].then(|| vector(for_scale)).transpose()?;
+        let for_shift = wanted[2].then(|| vector(for_shift)).transpose()?;
+        Ok([for_input, for_scale, for_shift, for_residual])
+    }
+
+    /// The sums, and the gradient of the input if it is wanted.
+    fn behind<T: Number, const GATED: bool>(
+        &self,
+        gate: &Gate<'_, T, GATED>,
+        x: &[T],
+        g: &[T],
+        input_wanted: bool,
+    ) -> (Vec<f64>, Option<Vec<T>>) {
+        let sums = self.sums(x, g, gate);
+        let for_input = input_wanted.then(|| self.input_gradient(x, g, &sums, gate));
+        (sums, for_input)
     }
 
     /// Σ g, then Σ g·x̂, of each channel.

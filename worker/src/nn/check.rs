@@ -34,19 +34,21 @@ pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
     }
 }
 
-/// Compares `backward` of `Σ weights · function(inputs)` with central differences, for every element of every input.
+/// Compares `backward` of `Σ weights · function(inputs)` with central differences, for every element of every input; and the
+/// gradients of some inputs, the others being constants, with those.
 ///
 /// # Panics
-/// When an input gets no gradient, or a wrong one.
+/// When an input gets no gradient or a wrong one, or one is computed that nobody wants.
 pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     let variables: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).expect("a variable")).collect();
-    let tape = Arc::new(Tape::default());
-    let values: Vec<Value> = variables.iter().map(|v| tape.variable(v.as_tensor().clone())).collect();
-    let out = function(&values).expect("a result");
-    let weights = noise(out.tensor().shape(), 99);
-    let numbers: Vec<_> = values.iter().map(|v| v.place().map(Place::number)).collect();
-    let place = out.place().expect("the result depends on the inputs");
-    let gradients = backward(place, weights.clone(), &numbers).expect("a backward pass");
+    let everything = (1_usize << inputs.len()) - 1;
+    let (gradients, weights) = gradients_of(everything, inputs, &function);
+    for wanted in 1..everything {
+        for (n, (gradient, whole)) in gradients_of(wanted, inputs, &function).0.iter().zip(&gradients).enumerate() {
+            let expected = whole.as_ref().filter(|_| wanted >> n & 1 == 1);
+            assert_eq!(gradient.as_ref().map(flat), expected.map(flat), "input {n} of {wanted:b}");
+        }
+    }
     let score = || -> Result<f64> {
         let constants: Vec<Value> = variables.iter().map(|v| Value::constant(v.as_tensor().clone())).collect();
         (function(&constants)?.tensor() * &weights)?.sum_all()?.to_scalar()
@@ -56,6 +58,24 @@ pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Value]) -> 
         let elements: Vec<usize> = (0..variable.elem_count()).collect();
         check_elements(&format!("input {n}"), variable, &gradient, &elements, score);
     }
+}
+
+/// Gradients of the inputs whose bits are set in `wanted`, the others being constants, and the weights they are for.
+fn gradients_of(
+    wanted: usize,
+    inputs: &[Tensor],
+    function: impl Fn(&[Value]) -> Result<Value>,
+) -> (Vec<Option<Tensor>>, Tensor) {
+    let tape = Arc::new(Tape::default());
+    let value = |(n, input): (usize, &Tensor)| {
+        if wanted >> n & 1 == 1 { tape.variable(input.clone()) } else { Value::constant(input.clone()) }
+    };
+    let values: Vec<Value> = inputs.iter().enumerate().map(value).collect();
+    let out = function(&values).expect("a result");
+    let weights = noise(out.tensor().shape(), 99);
+    let numbers: Vec<_> = values.iter().map(|v| v.place().map(Place::number)).collect();
+    let place = out.place().expect("the result depends on the inputs");
+    (backward(place, weights.clone(), &numbers).expect("a backward pass"), weights)
 }
 
 /// Compares a gradient with central differences of `score` at some elements of a variable.

@@ -26,13 +26,11 @@ pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding:
     let (x, w) = (input.tensor().contiguous()?, kernel.tensor().contiguous()?);
     let geometry = Geometry::of(x.dims4()?, w.dims4()?, stride, padding)?;
     let output = by_number!(x.dtype(), NAME, geometry.forward(&x, &w))?;
-    // The first convolution of an encoder reads data, whose gradient nobody wants.
-    let wanted = (input.wanted(), kernel.wanted());
+    // The first convolution of an encoder reads data, whose gradient nobody wants, as nobody wants that of a frozen kernel.
+    let (x, w) = (kernel.wanted().then_some(x), input.wanted().then_some(w));
     Ok(Value::of(output, [input, kernel], move |g| {
-        let for_input =
-            if wanted.0 { Some(by_number!(g.dtype(), NAME, geometry.input_gradient(&w, g))?) } else { None };
-        let for_kernel =
-            if wanted.1 { Some(by_number!(g.dtype(), NAME, geometry.kernel_gradient(&x, g))?) } else { None };
+        let for_input = w.map(|w| by_number!(g.dtype(), NAME, geometry.input_gradient(&w, g))).transpose()?;
+        let for_kernel = x.map(|x| by_number!(g.dtype(), NAME, geometry.kernel_gradient(&x, g))).transpose()?;
         Ok([for_input, for_kernel])
     }))
 }

@@ -52,16 +52,15 @@ pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, te
     let operator = Embedding { texts: Arc::clone(texts), width, vocabulary, longest };
     let (t, p) = (table.tensor().contiguous()?, places.tensor().contiguous()?);
     let y = by_number!(t.dtype(), NAME, operator.forward(&t, &p))?;
-    let placed = Value::of(y, [table, places], move |g| {
-        let [table, places] = by_number!(g.dtype(), NAME, operator.gradients(g))?;
-        Ok([Some(table), Some(places)])
-    });
+    let wanted = [table, places].map(Value::wanted);
+    let placed = Value::of(y, [table, places], move |g| by_number!(g.dtype(), NAME, operator.gradients(g, wanted)));
     let Some(kinds) = kinds else { return Ok(placed) };
     let y = placed.tensor().broadcast_add(&kinds.tensor().narrow(0, 0, 1)?)?;
     let rows = kinds.tensor().dim(0)?;
+    let wanted = [&placed, kinds].map(Value::wanted);
     Ok(Value::of(y, [&placed, kinds], move |g| {
-        let first = g.sum_keepdim(0)?;
-        Ok([Some(g.clone()), Some(first.pad_with_zeros(0, 0, rows - 1)?)])
+        let for_kinds = || g.sum_keepdim(0)?.pad_with_zeros(0, 0, rows - 1);
+        Ok([wanted[0].then(|| g.clone()), wanted[1].then(for_kinds).transpose()?])
     }))
 }
 
@@ -84,17 +83,22 @@ impl Embedding {
         tensor(out, (self.texts.tokens.len(), self.width), table)
     }
 
-    fn gradients<T: Number>(&self, gradient: &Tensor) -> Result<[Tensor; 2]> {
+    /// Of the table and the places, as far as they are wanted.
+    fn gradients<T: Number>(&self, gradient: &Tensor, wanted: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
+        let tokens = || self.texts.tokens.iter().map(|token| *token as usize);
+        let table = wanted[0].then(|| self.summed::<T>(gradient, self.vocabulary, tokens()));
+        let places = wanted[1].then(|| self.summed::<T>(gradient, self.longest, self.texts.places()));
+        Ok([table.transpose()?, places.transpose()?])
+    }
+
+    /// (`rows`, W), into each row of which the gradients of the tokens that read it are summed.
+    fn summed<T: Number>(&self, gradient: &Tensor, rows: usize, read: impl Iterator<Item = usize>) -> Result<Tensor> {
         let reading = Reading::of(gradient);
-        let mut for_table = vec![T::ZERO; self.vocabulary * self.width];
-        let mut for_places = vec![T::ZERO; self.longest * self.width];
-        let rows = reading.values::<T>(NAME)?.chunks_exact(self.width);
-        for ((token, place), g) in self.texts.tokens.iter().zip(self.texts.places()).zip(rows) {
-            for_table[*token as usize * self.width..].iter_mut().zip(g).for_each(|(t, g)| *t += *g);
-            for_places[place * self.width..].iter_mut().zip(g).for_each(|(p, g)| *p += *g);
+        let mut sums = vec![T::ZERO; rows * self.width];
+        for (row, g) in read.zip(reading.values::<T>(NAME)?.chunks_exact(self.width)) {
+            sums[row * self.width..].iter_mut().zip(g).for_each(|(sum, g)| *sum += *g);
         }
-        let table = tensor(for_table, (self.vocabulary, self.width), gradient)?;
-        Ok([table, tensor(for_places, (self.longest, self.width), gradient)?])
+        tensor(sums, (rows, self.width), gradient)
     }
 }
 

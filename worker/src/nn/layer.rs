@@ -27,11 +27,34 @@ pub struct DropoutKey {
     pub shard: MicroShard,
 }
 
+/// Parameters that are not trained: they enter a pass as constants, so that nothing is computed or remembered for a gradient
+/// of them, nor for one of what came before them if that is frozen too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frozen(Vec<TensorId>);
+
+impl Frozen {
+    /// None: every parameter is trained.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Exactly these.
+    pub fn new<'a>(parameters: impl IntoIterator<Item = &'a Var>) -> Self {
+        Self(parameters.into_iter().map(|variable| variable.as_tensor().id()).collect())
+    }
+
+    pub(crate) fn contains(&self, variable: &Var) -> bool {
+        self.0.contains(&variable.as_tensor().id())
+    }
+}
+
 /// What a forward pass is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// A gradient will be asked for: dropout drops, normalisation takes the batch's own statistics.
-    Train(DropoutKey),
+    /// A gradient of all parameters but the frozen ones will be asked for: dropout drops, normalisation takes the batch's own
+    /// statistics, that with frozen parameters too.
+    Train(DropoutKey, Frozen),
     /// Predictions: no dropout, running statistics, nothing is remembered for a backward pass.
     Evaluate,
 }
@@ -48,7 +71,7 @@ pub(crate) struct Pass<'a> {
     dropouts: u64,
 }
 
-/// The parameters that a pass met, and their values on its tape.
+/// The trained parameters that a pass met, and their values on its tape.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Variables(Vec<(TensorId, Value)>);
 
@@ -65,18 +88,29 @@ impl Variables {
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(mode: &'a Mode) -> Self {
-        let tape = matches!(mode, Mode::Train(_)).then(Arc::default);
+        let tape = matches!(mode, Mode::Train(..)).then(Arc::default);
         Self { mode, tape, variables: Variables::default(), statistics: Vec::new(), dropouts: 0 }
     }
 
-    /// The parameters it met, and batch statistics in the order of the layers; both are empty when evaluating.
+    /// When training: the parameters that are not trained.
+    pub(crate) fn frozen(&self) -> Option<&Frozen> {
+        match self.mode {
+            Mode::Train(_, frozen) => Some(frozen),
+            Mode::Evaluate => None,
+        }
+    }
+
+    /// The trained parameters it met, and batch statistics in the order of the layers; both are empty when evaluating.
     pub(crate) fn finish(self) -> (Variables, Vec<ChannelStatistics>) {
         (self.variables, self.statistics)
     }
 
-    /// When evaluating, parameters are constants, so that nothing is recorded.
+    /// Parameters are constants when evaluating, and frozen ones always are, so that nothing is recorded.
     pub(crate) fn parameter(&mut self, variable: &Var) -> Value {
-        let Some(tape) = &self.tape else { return Value::constant(variable.as_detached_tensor()) };
+        let frozen = matches!(self.mode, Mode::Train(_, frozen) if frozen.contains(variable));
+        let Some(tape) = self.tape.as_ref().filter(|_| !frozen) else {
+            return Value::constant(variable.as_detached_tensor());
+        };
         if let Some(value) = self.variables.value(variable) {
             return value.clone();
         }
@@ -87,7 +121,7 @@ impl<'a> Pass<'a> {
 
     /// Drops each value with this probability and scales the rest up, when training.
     pub(crate) fn dropout(&mut self, input: &Value, probability: f64) -> Result<Value> {
-        let Mode::Train(key) = self.mode else { return Ok(input.clone()) };
+        let Mode::Train(key, _) = self.mode else { return Ok(input.clone()) };
         let (shard, layer) = (key.shard.index, self.dropouts);
         self.dropouts += 1;
         if probability == 0.0 {
@@ -254,7 +288,8 @@ mod tests {
         let modality = ModalityName::try_from("m").expect("a name");
         let mut made = Parameters::new(1, &modality, DType::F32, &Device::Cpu);
         let mut norm = BatchNorm::new(&mut made, "norm", 2, 1.0).expect("made");
-        let mode = Mode::Train(DropoutKey { seed: 1, modality: modality.clone(), step: 0, shard: MicroShard::WHOLE });
+        let key = DropoutKey { seed: 1, modality: modality.clone(), step: 0, shard: MicroShard::WHOLE };
+        let mode = Mode::Train(key, Frozen::none());
         let train = |norm: &mut BatchNorm, values: &[f32]| {
             let input = Tensor::from_slice(values, (values.len() / 2, 2), &Device::Cpu).expect("as many");
             let mut pass = Pass::new(&mode);

@@ -29,9 +29,9 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
     }
     let operator = LayerNorm { width, epsilon };
     let y = by_number!(x.dtype(), NAME, operator.forward([&x, &scale_tensor, shift_tensor]))?;
+    let wanted = [input, scale, shift].map(Value::wanted);
     Ok(Value::of(y, [input, scale, shift], move |g| {
-        let [x, scale, shift] = by_number!(g.dtype(), NAME, operator.gradients([&x, &scale_tensor, g]))?;
-        Ok([Some(x), Some(scale), Some(shift)])
+        by_number!(g.dtype(), NAME, operator.gradients([&x, &scale_tensor, g], wanted))
     }))
 }
 
@@ -91,8 +91,12 @@ impl LayerNorm {
     }
 
     /// With x̂ the normalised row and d = g · scale: `dx = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε)`; then Σ g·x̂ and Σ g over the
-    /// rows.
-    fn gradients<T: Number>(&self, [input, scale, gradient]: [&Tensor; 3]) -> Result<[Tensor; 3]> {
+    /// rows. Only what is wanted is computed.
+    fn gradients<T: Number>(
+        &self,
+        [input, scale, gradient]: [&Tensor; 3],
+        wanted: [bool; 3],
+    ) -> Result<[Option<Tensor>; 3]> {
         let readings = [input, scale, gradient].map(Reading::of);
         let [x, scale, g] = [0, 1, 2].map(|n: usize| readings[n].values::<T>(NAME));
         let (x, scale, g) = (x?, &scale?[..self.width], g?);
@@ -106,10 +110,17 @@ impl LayerNorm {
                     let (for_scale, for_shift) = sums.split_at_mut(width);
                     for (out, (x, g)) in out.chunks_exact_mut(width).zip(rows) {
                         let (mean, inverse) = statistics(x, self.epsilon);
-                        for i in 0..width {
-                            out[i] = g[i] * scale[i];
-                            for_scale[i] += (g[i] * ((x[i] - mean) * inverse)).to_f64();
-                            for_shift[i] += g[i].to_f64();
+                        if wanted[1] || wanted[2] {
+                            for i in 0..width {
+                                out[i] = g[i] * scale[i];
+                                for_scale[i] += (g[i] * ((x[i] - mean) * inverse)).to_f64();
+                                for_shift[i] += g[i].to_f64();
+                            }
+                        } else {
+                            out.iter_mut().zip(g).zip(scale).for_each(|((d, g), scale)| *d = *g * *scale);
+                        }
+                        if !wanted[0] {
+                            continue;
                         }
                         let mean_d = T::from_f64(sum(out, |_, d| d) / width as f64);
                         let normal = |i: usize| ((x[i] - mean) * inverse).to_f64();
@@ -123,7 +134,11 @@ impl LayerNorm {
         });
         let (for_scale, for_shift) = sums.split_at(width);
         let vector = |sums: &[f64]| Tensor::from_slice(sums, width, input.device())?.to_dtype(input.dtype());
-        Ok([tensor(out, input.shape(), input)?, vector(for_scale)?, vector(for_shift)?])
+        Ok([
+            wanted[0].then(|| tensor(out, input.shape(), input)).transpose()?,
+            wanted[1].then(|| vector(for_scale)).transpose()?,
+            wanted[2].then(|| vector(for_shift)).transpose()?,
+        ])
     }
 }
 

@@ -31,7 +31,8 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     }
     let operator = Linear { rows, inputs, outputs, activation };
     let y = by_number!(x.dtype(), NAME, operator.forward([&x, &w, &b]))?;
-    let wanted = (input.wanted(), weight.wanted() || bias.wanted());
+    let bias_wanted = bias.wanted();
+    let (x, w) = (weight.wanted().then_some(x), input.wanted().then_some(w));
     // Only ReLU looks at what came out.
     let output = (activation == Activation::Relu).then(|| y.clone());
     Ok(Value::of(y, [input, weight, bias], move |g| {
@@ -39,13 +40,10 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
             Some(y) => by_number!(g.dtype(), NAME, through(y, g))?,
             None => g.clone(),
         };
-        let for_input =
-            if wanted.0 { Some(by_number!(g.dtype(), NAME, operator.input_gradient(&w, &g))?) } else { None };
-        if !wanted.1 {
-            return Ok([for_input, None, None]);
-        }
-        let [weight, bias] = by_number!(g.dtype(), NAME, operator.weight_gradients(&x, &g))?;
-        Ok([for_input, Some(weight), Some(bias)])
+        let for_input = w.map(|w| by_number!(g.dtype(), NAME, operator.input_gradient(&w, &g))).transpose()?;
+        let for_weight = x.map(|x| by_number!(g.dtype(), NAME, operator.weight_gradient(&x, &g))).transpose()?;
+        let for_bias = if bias_wanted { Some(by_number!(g.dtype(), NAME, operator.bias_gradient(&g))?) } else { None };
+        Ok([for_input, for_weight, for_bias])
     }))
 }
 
@@ -107,16 +105,21 @@ impl Linear {
         tensor(product(g.values(NAME)?, self.rows, &panels, |_| ()), (self.rows, self.inputs), gradient)
     }
 
-    /// dW (O, I) and db (O).
-    fn weight_gradients<T: Number>(&self, input: &Tensor, gradient: &Tensor) -> Result<[Tensor; 2]> {
+    /// dW (O, I).
+    fn weight_gradient<T: Number>(&self, input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let (x, g) = (Reading::of(input), Reading::of(gradient));
         let (x, g) = (x.values::<T>(NAME)?, g.values::<T>(NAME)?);
         let for_weight = transposed_product(g, (self.rows, self.outputs, self.inputs), |rows| {
             Panels::of(View::new(&x[rows.start * self.inputs..rows.end * self.inputs], rows.len(), self.inputs))
         });
-        let for_bias = sum_of_rows(g, self.outputs);
-        let for_bias = for_bias.into_iter().map(T::from_f64).collect();
-        Ok([tensor(for_weight, (self.outputs, self.inputs), input)?, tensor(for_bias, self.outputs, input)?])
+        tensor(for_weight, (self.outputs, self.inputs), input)
+    }
+
+    /// db (O).
+    fn bias_gradient<T: Number>(&self, gradient: &Tensor) -> Result<Tensor> {
+        let reading = Reading::of(gradient);
+        let for_bias = sum_of_rows(reading.values::<T>(NAME)?, self.outputs);
+        tensor(for_bias.into_iter().map(T::from_f64).collect(), self.outputs, gradient)
     }
 }
 
@@ -152,7 +155,8 @@ mod tests {
     fn weight_gradients_of_many_rows_are_those_of_one_product() {
         let (x, g) = (noise((1200, 3), 1), noise((1200, 2), 2));
         let operator = Linear { rows: 1200, inputs: 3, outputs: 2, activation: Activation::Identity };
-        let [weight, bias] = operator.weight_gradients::<f64>(&x, &g).expect("gradients");
+        let weight = operator.weight_gradient::<f64>(&x, &g).expect("a gradient");
+        let bias = operator.bias_gradient::<f64>(&g).expect("a gradient");
         assert_close(&weight, &g.t().and_then(|g| g.matmul(&x)).expect("a product"), 1e-12);
         assert_close(&bias, &g.sum(0).expect("a sum"), 1e-12);
     }

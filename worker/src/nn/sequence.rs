@@ -22,7 +22,8 @@ pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, pla
     let rest = [bias, class, places].map(|value| value.tensor().clone());
     let y = by_number!(x.dtype(), NAME, forward(&x, &rest))?;
     let shape = x.dims3()?;
-    Ok(Value::of(y, [patches, bias, class, places], move |g| by_number!(g.dtype(), NAME, gradients(g, shape))))
+    let wanted = [patches, bias, class, places].map(Value::wanted);
+    Ok(Value::of(y, [patches, bias, class, places], move |g| by_number!(g.dtype(), NAME, gradients(g, shape, wanted))))
 }
 
 fn forward<T: Number>(patches: &Tensor, rest: &[Tensor; 3]) -> Result<Tensor> {
@@ -43,16 +44,24 @@ fn forward<T: Number>(patches: &Tensor, rest: &[Tensor; 3]) -> Result<Tensor> {
     tensor(out, (samples * (1 + count), width), patches)
 }
 
+/// Only of what is wanted.
 fn gradients<T: Number>(
     gradient: &Tensor,
     (samples, count, width): (usize, usize, usize),
+    wanted: [bool; 4],
 ) -> Result<[Option<Tensor>; 4]> {
     let reading = Reading::of(gradient);
-    let g = reading.values::<T>(NAME)?;
-    let mut patches = Vec::with_capacity(samples * count * width);
+    let g = reading.values::<T>(NAME)?.chunks_exact((1 + count) * width);
+    let patches = wanted[0].then(|| {
+        let patches = g.clone().flat_map(|sample| &sample[width..]).copied().collect();
+        tensor(patches, (samples, count, width), gradient)
+    });
+    let patches = patches.transpose()?;
+    if !wanted[1..].contains(&true) {
+        return Ok([patches, None, None, None]);
+    }
     let mut places = vec![0.0f64; (1 + count) * width];
-    for sample in g.chunks_exact((1 + count) * width) {
-        patches.extend_from_slice(&sample[width..]);
+    for sample in g {
         places.iter_mut().zip(sample).for_each(|(sum, g)| *sum += g.to_f64());
     }
     let mut bias = vec![0.0f64; width];
@@ -60,14 +69,10 @@ fn gradients<T: Number>(
         bias.iter_mut().zip(place).for_each(|(sum, g)| *sum += g);
     }
     let narrow = |sums: &[f64]| sums.iter().map(|sum| T::from_f64(*sum)).collect::<Vec<T>>();
-    let class = tensor(narrow(&places[..width]), (1, 1, width), gradient)?;
-    let (bias, places) = (narrow(&bias), narrow(&places));
-    Ok([
-        Some(tensor(patches, (samples, count, width), gradient)?),
-        Some(tensor(bias, width, gradient)?),
-        Some(class),
-        Some(tensor(places, (1, 1 + count, width), gradient)?),
-    ])
+    let bias = wanted[1].then(|| tensor(narrow(&bias), width, gradient));
+    let class = wanted[2].then(|| tensor(narrow(&places[..width]), (1, 1, width), gradient));
+    let places = wanted[3].then(|| tensor(narrow(&places), (1, 1 + count, width), gradient));
+    Ok([patches, bias.transpose()?, class.transpose()?, places.transpose()?])
 }
 
 #[cfg(test)]

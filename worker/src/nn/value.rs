@@ -81,8 +81,8 @@ impl Value {
         self.place.as_ref()
     }
 
-    /// The result of an operator on `inputs`. `backward` gets the gradient of `output`, contiguous, and gives those of the inputs; it
-    /// may leave out those that are not [wanted](Self::wanted).
+    /// The result of an operator on `inputs`. `backward` gets the gradient of `output`, contiguous, and gives those of the inputs that
+    /// are [wanted](Self::wanted), and None for the others: for what nobody wants there is nothing to compute.
     pub(crate) fn of<const N: usize>(
         output: Tensor,
         inputs: [&Self; N],
@@ -116,7 +116,8 @@ impl Value {
     /// When their shapes differ.
     pub(crate) fn add(&self, other: &Self) -> Result<Self> {
         let output = (&self.tensor + &other.tensor)?;
-        Ok(Self::of(output, [self, other], |gradient| Ok([Some(gradient.clone()), Some(gradient.clone())])))
+        let wanted = [self, other].map(Self::wanted);
+        Ok(Self::of(output, [self, other], move |gradient| Ok(wanted.map(|wanted| wanted.then(|| gradient.clone())))))
     }
 }
 
@@ -135,6 +136,8 @@ pub(crate) fn backward(result: &Place, gradient: Tensor, variables: &[Option<usi
         let parts = backward(&gradient.contiguous()?)?;
         drop(gradient);
         for (input, part) in inputs.into_iter().zip(parts) {
+            #[cfg(test)]
+            assert!(input.is_some() || part.is_none(), "a gradient that nobody wants was computed");
             if let (Some(input), Some(part)) = (input, part) {
                 gradients[input] = Some(match gradients[input].take() {
                     Some(sum) => (sum + part)?,
@@ -149,6 +152,12 @@ pub(crate) fn backward(result: &Place, gradient: Tensor, variables: &[Option<usi
 impl Place {
     pub(crate) fn number(&self) -> usize {
         self.number
+    }
+
+    /// Steps on the tape so far.
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> usize {
+        self.tape.recording().steps.len()
     }
 }
 

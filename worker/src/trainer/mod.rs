@@ -44,6 +44,8 @@ pub struct Trainer {
     batch: u32,
     model: Model,
     optimizer: Optimizer,
+    /// Which of the encoder's parameters are trained.
+    rates: Rates,
     data: Splits,
     batches: Prefetcher,
     options: Options,
@@ -95,6 +97,7 @@ impl Trainer {
             spec,
             model,
             optimizer,
+            rates,
             data,
             batches,
             options,
@@ -155,13 +158,15 @@ impl Trainer {
     pub fn compute_ahead(&mut self) -> anyhow::Result<()> {
         if self.ahead.is_none() {
             let batch = self.batches.next().context("the training split gives no batches")??;
-            let mode = Mode::Train(DropoutKey {
+            let key = DropoutKey {
                 seed: self.seed,
                 modality: self.spec.name.clone(),
                 step: self.steps_done,
                 shard: MicroShard::WHOLE,
-            });
-            let forward = self.model.encoder.forward(&batch.input, &mode)?;
+            };
+            let encoder = &self.model.encoder;
+            let mode = Mode::Train(key, self.rates.frozen(encoder.parameters()));
+            let forward = encoder.forward(&batch.input, &mode)?;
             self.ahead = Some(Ahead { labels: batch.labels, forward });
         }
         Ok(())

@@ -3,6 +3,8 @@
 use antiphon_core::spec::TransferSpec;
 use candle_core::Var;
 
+use crate::encoder::Frozen;
+
 /// Parameters of the last layer, from the encoder's own width to the head's, begin with this.
 pub(super) const ADAPTER: &str = "adapter.";
 
@@ -43,6 +45,14 @@ impl Rates {
             (!frozen).then(|| if name.starts_with(ADAPTER) { transfer.adapter_lr } else { 1.0 })
         };
         Ok(Self(parameters.iter().map(|(name, _)| rate(name)).collect()))
+    }
+
+    /// Those of these parameters, which are the ones that the rates are of, that are not trained.
+    #[must_use]
+    pub fn frozen(&self, parameters: &[(String, Var)]) -> Frozen {
+        Frozen::new(
+            parameters.iter().zip(&self.0).filter(|(_, rate)| rate.is_none()).map(|((_, variable), _)| variable),
+        )
     }
 
     /// Positions of the parameters that are trained, each with its factor.

@@ -66,7 +66,12 @@ pub(crate) fn run_to_end(folder: &Path, arguments: &[&str]) -> Value {
 
 /// A folder that holds [`SMALL_JOB`] as `job.yaml`.
 pub(crate) fn folder_with_job() -> tempfile::TempDir {
+    folder_with(SMALL_JOB)
+}
+
+/// A folder that holds a job as `job.yaml`.
+pub(crate) fn folder_with(job: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("job.yaml"), SMALL_JOB).expect("a job file");
+    std::fs::write(folder.path().join("job.yaml"), job).expect("a job file");
     folder
 }

@@ -10,7 +10,7 @@ use antiphon_core::ids::Split;
 use antiphon_core::spec::{DataSpec, InputSpec, LabelSpec, ModalitySpec, TokenizerSpec, ValidationSource};
 use antiphon_worker::data::{DataError, Dataset, OpenOptions, PrefetchOptions, Prefetcher, Preprocessor};
 use arrow_array::{ArrayRef, Int64Array};
-use common::{files, ids, integers, labels, lists, modality, png, texts, wav, write};
+use common::{clips, files, ids, integers, labels, lists, modality, png, texts, wav, write};
 
 /// A folder for one case, and what the job says about the files in it.
 struct Case {
@@ -87,7 +87,7 @@ fn audio() -> InputSpec {
 }
 
 fn image() -> InputSpec {
-    InputSpec::Image { height: None, width: None, channels: 1 }
+    InputSpec::Image { height: None, width: None, channels: 1, frames: 1 }
 }
 
 fn three_vectors() -> ArrayRef {
@@ -143,6 +143,30 @@ async fn values() {
     Case::of("audio", audio(), files(&[Some(&recording), Some(&lying), None])).golden("wav-lying-header").await;
     Case::of("audio", audio(), files(&[Some(&recording), Some(b"OggS\0\x02"), None])).golden("audio-unknown").await;
     Case::of("audio", InputSpec::Auto, files(&[Some(b"%PDF-1.7"), None, None])).golden("file-unknown").await;
+}
+
+#[tokio::test]
+async fn frames_of_clips() {
+    let (good, whole) = (png(8, 8, 1), png(8, 8, 2));
+    let (good, cut) = (good.as_slice(), &whole[..whole.len() - 30]);
+    let fine = || Some(vec![Some(good); 3]);
+    let of = |frames, second: Option<Vec<Option<&[u8]>>>| {
+        let input = InputSpec::Image { height: None, width: None, channels: 1, frames };
+        Case::of("clip", input, clips(&[fine(), second, None]))
+    };
+    of(2, fine()).run().await.expect("good clips");
+    of(2, Some(Vec::new())).golden("clip-empty").await;
+    of(2, Some(vec![Some(good), None, Some(good)])).golden("clip-null-frame").await;
+    of(3, Some(vec![Some(good), Some(good), Some(cut)])).golden("clip-broken-frame").await;
+    of(1, Some(vec![Some(good), Some(b"GIF89a..".as_slice()), Some(good)])).golden("clip-unknown-frame").await;
+    // A frame that is not taken is not decoded.
+    of(1, Some(vec![Some(good), Some(good), Some(cut)])).run().await.expect("the one in the middle is fine");
+    let input = InputSpec::Image { height: None, width: None, channels: 1, frames: 2 };
+    Case::of("image", input, files(&[Some(good), Some(good), None])).golden("frames-of-single-images").await;
+    Case::of("audio", audio(), clips(&[fine(), None, None])).golden("clips-as-audio").await;
+    Case::of("clip", InputSpec::Auto, clips(&[Some(vec![Some(b"OggS".as_slice())]), None, None]))
+        .golden("clips-of-sound")
+        .await;
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{Classes, DataSpec, InputSpec, LabelSpec, ModalitySpec, ValidationSource};
 use antiphon_worker::data::{
-    Batch, BatchInput, DataError, Dataset, InputShape, OpenOptions, PrefetchOptions, Prefetcher, Preprocessor, Sampler,
-    UNLABELLED,
+    Batch, BatchInput, DataError, Dataset, Decoded, InputShape, OpenOptions, PrefetchOptions, Prefetcher, Preprocessor,
+    Sampler, UNLABELLED,
 };
 use arrow_array::{ArrayRef, Int64Array};
-use common::{files, ids, integers, labels, lists, modality, numbered, png, texts, wav, write};
+use common::{clips, files, ids, integers, labels, lists, modality, numbered, png, texts, wav, write};
 
 const ROWS: usize = 57;
 
@@ -23,6 +23,10 @@ fn folder() -> tempfile::TempDir {
     let images: Vec<_> = (0..ROWS).map(|i| (i % 5 != 0).then(|| png(9, 7, i as u32))).collect();
     let sounds: Vec<_> =
         (0..ROWS).map(|i| (i % 4 != 0).then(|| wav(8000, 900 + 60 * i as u32, 200.0 + i as f64))).collect();
+    let frames: Vec<Vec<_>> =
+        (0..ROWS).map(|i| (0..=i % 7).map(|frame| png(9, 7, (31 * i + frame) as u32)).collect()).collect();
+    let taken =
+        |i: usize| (i % 6 != 0).then(|| frames[i].iter().map(|frame| Some(frame.as_slice())).collect::<Vec<_>>());
     let vectors: Vec<_> = (0..ROWS).map(|i| (i % 3 != 0).then(|| vec![i as f32, 1.0, (i * i) as f32])).collect();
     let words: Vec<_> = (0..ROWS).map(|i| "word ".repeat(i % 6)).collect();
     let columns = vec![
@@ -30,6 +34,7 @@ fn folder() -> tempfile::TempDir {
         ("label", integers((0..ROWS as i64).map(|i| i % 3))),
         ("image", files(&images.iter().map(|file| file.as_deref()).collect::<Vec<_>>())),
         ("audio", files(&sounds.iter().map(|file| file.as_deref()).collect::<Vec<_>>())),
+        ("clip", clips(&(0..ROWS).map(taken).collect::<Vec<_>>())),
         ("features", lists(&vectors)),
         ("text", texts(words.iter().map(String::as_str))),
     ];
@@ -37,10 +42,15 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
-const COLUMNS: [&str; 4] = ["image", "audio", "features", "text"];
+const COLUMNS: [&str; 5] = ["image", "audio", "clip", "features", "text"];
 
 fn of(folder: &Path, column: &str) -> ModalitySpec {
-    modality(folder.join("train.parquet").display().to_string(), column, InputSpec::Auto)
+    let input = if column == "clip" { clip(3) } else { InputSpec::Auto };
+    modality(folder.join("train.parquet").display().to_string(), column, input)
+}
+
+fn clip(frames: u32) -> InputSpec {
+    InputSpec::Image { height: Some(9), width: Some(7), channels: 1, frames }
 }
 
 async fn open(modality: &ModalitySpec, split: Split, memory: u64) -> Arc<Dataset> {
@@ -86,6 +96,41 @@ async fn values_beyond_the_bound_are_in_a_file_and_the_same() {
             assert_eq!(memory.value(i).expect("in memory"), spool.value(i).expect("in the file"));
         }
     }
+}
+
+#[tokio::test]
+async fn a_clip_is_the_images_that_are_taken_of_it_one_after_the_other() {
+    let folder = folder();
+    let read = async |input: InputSpec| {
+        let modality = ModalitySpec { input, ..of(folder.path(), "clip") };
+        let dataset = open(&modality, Split::Train, u64::MAX).await;
+        let preprocessor = Preprocessor::fit(&modality, &dataset).await.expect("good data");
+        let decode = |i: u32| preprocessor.decode(&dataset.value(i).expect("a value")).expect("it decodes");
+        let samples: Vec<Vec<f32>> = (0..dataset.len() as u32)
+            .map(|i| match decode(i) {
+                Decoded::Dense(values) => values,
+                Decoded::Tokens(_) => panic!("images are dense"),
+            })
+            .collect();
+        (preprocessor.shape().clone(), samples)
+    };
+    let (shape, threes) = read(clip(3)).await;
+    assert_eq!(shape, InputShape::Clip { frames: 3, channels: 1, height: 9, width: 7 });
+    let (shape, ones) = read(clip(1)).await;
+    assert_eq!(shape, InputShape::Grid { channels: 1, height: 9, width: 7 });
+    let rows = (0..ROWS).filter(|i| i % 6 != 0);
+    assert_eq!(threes.len(), rows.clone().count());
+    for (row, (three, one)) in rows.zip(threes.iter().zip(&ones)) {
+        let length = row % 7 + 1;
+        let frame = |position: usize| {
+            let image = image::load_from_memory(&png(9, 7, (31 * row + position) as u32)).expect("a PNG").into_luma8();
+            image.into_raw().into_iter().map(|v| f32::from(v) / 127.5 - 1.0).collect::<Vec<_>>()
+        };
+        let expected: Vec<f32> = [1, 3, 5].into_iter().flat_map(|odd| frame(odd * length / 6)).collect();
+        assert_eq!((three, one), (&expected, &frame(length / 2)), "row {row}");
+    }
+    let (shape, automatic) = read(InputSpec::Auto).await;
+    assert_eq!((shape, automatic.len()), (InputShape::Grid { channels: 3, height: 9, width: 7 }, ones.len()));
 }
 
 #[tokio::test]

@@ -105,7 +105,9 @@ impl Predictor {
                 None
             } else {
                 let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?)?;
-                let data = open_data(modality, &spec, source.split, labels, &options).await?;
+                // What is read of a value (which frames of a clip) is the checkpoint's to say, as is what is made of it.
+                let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
+                let data = open_data(&modality, &spec, source.split, labels, &options).await?;
                 Some(Ready { model, data: Arc::new(data) })
             };
             modalities.push(Modality { name, ready, dropped });

@@ -109,12 +109,19 @@ fn data(data: &DataSpec) -> Json {
 fn input(input: &InputSpec) -> Json {
     match input {
         InputSpec::Auto => Json::map([("kind", Json::text("auto"))]),
-        InputSpec::Image { height, width, channels } => Json::map([
-            ("kind", Json::text("image")),
-            ("height", (*height).into()),
-            ("width", (*width).into()),
-            ("channels", (*channels).into()),
-        ]),
+        InputSpec::Image { height, width, channels, frames } => {
+            let mut fields = vec![
+                ("kind", Json::text("image")),
+                ("height", (*height).into()),
+                ("width", (*width).into()),
+                ("channels", (*channels).into()),
+            ];
+            // Jobs of single images read as they did before there were clips.
+            if *frames > 1 {
+                fields.push(("frames", (*frames).into()));
+            }
+            Json::map(fields)
+        }
         InputSpec::Audio { sample_rate, seconds, mels, window, hop } => Json::map([
             ("kind", Json::text("audio")),
             ("sample_rate", (*sample_rate).into()),

@@ -147,6 +147,10 @@ pub enum InputSpec {
         width: Option<u32>,
         /// 1 (grey) or 3 (RGB).
         channels: u32,
+        /// Frames taken of each clip, a list of images, 1 to 256: the middle ones of so many equal stretches of it, which repeat
+        /// where the clip is shorter. The features of a clip are the mean of its frames'. Single images have 1.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        frames: u32,
     },
     /// WAV, FLAC or MP3 to a log-mel spectrogram (1, mels, frames).
     Audio {
@@ -173,6 +177,14 @@ pub enum InputSpec {
         /// Subtract the training split's mean and divide by its deviation.
         standardise: bool,
     },
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(frames: &u32) -> bool {
+    *frames == 1
 }
 
 /// How text is cut.

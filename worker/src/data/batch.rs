@@ -20,6 +20,17 @@ pub enum InputShape {
         /// Columns.
         width: usize,
     },
+    /// Images of one size, more than one: the frames of a clip.
+    Clip {
+        /// At least 2.
+        frames: usize,
+        /// 1 or 3.
+        channels: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
     /// Token ids.
     Tokens {
         /// Ids are below this; the padding token is among them.
@@ -31,13 +42,43 @@ pub enum InputShape {
     },
 }
 
+/// The images, or spectrograms, that a sample is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Images {
+    /// How many: 1 of a grid.
+    pub frames: usize,
+    /// 1 or 3.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
 impl InputShape {
+    /// Of grids and clips.
+    #[must_use]
+    pub fn images(&self) -> Option<Images> {
+        match *self {
+            Self::Grid { channels, height, width } => Some(Images { frames: 1, channels, height, width }),
+            Self::Clip { frames, channels, height, width } => Some(Images { frames, channels, height, width }),
+            Self::Features { .. } | Self::Tokens { .. } => None,
+        }
+    }
+
+    /// Frames of a clip; 1 of anything else.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.images().map_or(1, |images| images.frames)
+    }
+
     /// Numbers per sample; for tokens the largest number of tokens.
     #[must_use]
     pub fn size(&self) -> usize {
         match *self {
             Self::Features { width } => width,
             Self::Grid { channels, height, width } => channels * height * width,
+            Self::Clip { frames, channels, height, width } => frames * channels * height * width,
             Self::Tokens { max_tokens, .. } => max_tokens,
         }
     }
@@ -70,9 +111,9 @@ pub struct Batch {
 /// The inputs of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BatchInput {
-    /// Features or grids.
+    /// Features, grids or clips.
     Dense {
-        /// (B, width) or (B, channels, height, width).
+        /// (B, width), (B, channels, height, width) or (B, frames, channels, height, width).
         shape: Vec<usize>,
         /// Row-major.
         data: Vec<f32>,
@@ -105,6 +146,9 @@ impl BatchInput {
             InputShape::Features { width } => Self::dense(vec![samples.len(), width], samples),
             InputShape::Grid { channels, height, width } => {
                 Self::dense(vec![samples.len(), channels, height, width], samples)
+            }
+            InputShape::Clip { frames, channels, height, width } => {
+                Self::dense(vec![samples.len(), frames, channels, height, width], samples)
             }
             InputShape::Tokens { padding, .. } => Self::tokens(padding, samples),
         }

@@ -11,14 +11,16 @@ use arrow_array::{Array, ArrayRef, StructArray};
 use arrow_schema::DataType;
 use bytes::Bytes;
 
+use super::clip;
 use super::error::SampleError;
-use super::row::RawValue;
 
 /// What a column holds, by its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {
     /// Image or audio files: binary, or a struct of `bytes` and `path`.
     Files,
+    /// Lists of files: the frames of clips.
+    Clips,
     /// Strings.
     Text,
     /// Lists of numbers.
@@ -37,6 +39,9 @@ impl ColumnKind {
             DataType::Dictionary(_, values) => Self::of(values),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Self::Text),
             DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
+                if Self::of(item.data_type()) == Some(Self::Files) {
+                    return Some(Self::Clips);
+                }
                 item.data_type().is_numeric().then_some(Self::Features).filter(|_| !is_decimal(item.data_type()))
             }
             other => is_binary(other).then_some(Self::Files),
@@ -57,8 +62,21 @@ fn is_decimal(data_type: &DataType) -> bool {
 pub(super) enum Cell {
     /// Null: the sample lacks the modality.
     Absent,
-    /// The value itself.
-    Value(RawValue),
+    /// A string.
+    Text(String),
+    /// Numbers, all finite.
+    Features(Vec<f32>),
+    /// An image or a recording.
+    File(File),
+    /// What was taken of a list of images, and where it is in the list.
+    Clip(Vec<(u32, File)>),
+}
+
+/// A file, or where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum File {
+    /// Here.
+    Bytes(Bytes),
     /// The name of a file beside the Parquet file.
     Beside(String),
 }
@@ -95,32 +113,39 @@ impl Column {
         self.values.is_valid(row).then_some((&self.values, row))
     }
 
+    fn len(&self) -> usize {
+        self.keys.as_ref().map_or(self.values.len(), Vec::len)
+    }
+
     /// Whether a row has nothing here.
     pub(super) fn is_null(&self, row: usize) -> bool {
         self.at(row).is_none()
     }
 
-    /// The modality's value in a row.
-    pub(super) fn cell(&self, row: usize) -> Result<Cell, SampleError> {
+    /// The modality's value in a row; of a clip so many frames.
+    pub(super) fn cell(&self, row: usize, frames: u32) -> Result<Cell, SampleError> {
         let Some((array, row)) = self.at(row) else {
             return Ok(Cell::Absent);
         };
-        if let Some(parts) = array.as_struct_opt() {
-            return file_cell(parts, row);
-        }
         if let Some(text) = text_at(array, row) {
-            return Ok(Cell::Value(RawValue::Text(text.to_owned())));
+            return Ok(Cell::Text(text.to_owned()));
         }
-        if let Some(bytes) = bytes_at(array, row) {
-            return Ok(Cell::Value(RawValue::Bytes(Bytes::copy_from_slice(bytes))));
+        if let Some(file) = file_at(array, row)? {
+            return Ok(Cell::File(file));
         }
-        match list_at(array, row) {
-            Some(items) => Ok(Cell::Value(RawValue::Features(numbers(&items)?))),
-            None => Err(SampleError::new(
+        match (list_at(array, row), ColumnKind::of(array.data_type())) {
+            (Some(items), Some(ColumnKind::Clips)) => clip(&items, frames).map(Cell::Clip),
+            (Some(items), _) => numbers(&items).map(Cell::Features),
+            (None, _) => Err(SampleError::new(
                 format!("a value of type {} cannot be read", array.data_type()),
                 "convert the column",
             )),
         }
+    }
+
+    /// Items of the list in a row; 0 for null or another type.
+    pub(super) fn list_length(&self, row: usize) -> usize {
+        self.at(row).and_then(|(array, row)| list_at(array, row)).map_or(0, |items| items.len())
     }
 
     /// A string or an integer as text; None for null or another type.
@@ -142,14 +167,42 @@ impl Column {
     }
 }
 
-/// A struct of `bytes` and `path`: the bytes, or else the file that the path names.
-fn file_cell(parts: &StructArray, row: usize) -> Result<Cell, SampleError> {
+/// What is taken of the items of a list. All must be there, whatever is taken: a gap would shift what follows it.
+fn clip(items: &ArrayRef, frames: u32) -> Result<Vec<(u32, File)>, SampleError> {
+    const REMEDY: &str = "or make the whole value null where the sample lacks this modality";
+    let items = Column::new(items);
+    let length = items.len();
+    if length == 0 {
+        return Err(SampleError::new("the clip has no frames", format!("give it one at least, {REMEDY}")));
+    }
+    if let Some(null) = (0..length).find(|item| items.is_null(*item)) {
+        let error = SampleError::new("it is null", format!("give the image, leave it out of the list, {REMEDY}"));
+        return Err(error.in_frame(null));
+    }
+    let frame = |position: usize| {
+        let file = items.at(position).map_or(Ok(None), |(array, item)| file_at(array, item));
+        let file = file.map_err(|error| error.in_frame(position))?;
+        Ok(file.map(|file| (position as u32, file)))
+    };
+    clip::taken(length, frames).filter_map(|position| frame(position).transpose()).collect()
+}
+
+/// Binary, or a struct of `bytes` and `path`; None for another type.
+fn file_at(array: &ArrayRef, row: usize) -> Result<Option<File>, SampleError> {
+    match array.as_struct_opt() {
+        Some(parts) => file_of(parts, row).map(Some),
+        None => Ok(bytes_at(array, row).map(|bytes| File::Bytes(Bytes::copy_from_slice(bytes)))),
+    }
+}
+
+/// The bytes of a struct of `bytes` and `path`, or else the file that the path names.
+fn file_of(parts: &StructArray, row: usize) -> Result<File, SampleError> {
     let part = |name| parts.column_by_name(name).filter(|array| array.is_valid(row));
     if let Some(bytes) = part("bytes").and_then(|array| bytes_at(array, row)) {
-        return Ok(Cell::Value(RawValue::Bytes(Bytes::copy_from_slice(bytes))));
+        return Ok(File::Bytes(Bytes::copy_from_slice(bytes)));
     }
     match part("path").and_then(|array| text_at(array, row)) {
-        Some(path) => Ok(Cell::Beside(path.to_owned())),
+        Some(path) => Ok(File::Beside(path.to_owned())),
         None => Err(SampleError::new(
             "both `bytes` and `path` are null",
             "fill one of them, or make the whole value null where the sample lacks this modality",

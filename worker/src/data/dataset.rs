@@ -12,6 +12,7 @@ use antiphon_core::spec::{LabelSpec, ModalitySpec};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::clip;
 use super::error::{DataError, Place, SampleError};
 use super::label::Labels;
 use super::open;
@@ -39,6 +40,8 @@ impl Default for OpenOptions {
 pub enum ValueKind {
     /// Image or audio files.
     Files,
+    /// Frames of clips.
+    Clips,
     /// Strings.
     Text,
     /// Vectors of so many numbers.
@@ -49,6 +52,7 @@ impl ValueKind {
     fn of(value: &RawValue) -> Self {
         match value {
             RawValue::Bytes(_) => Self::Files,
+            RawValue::Clip(_) => Self::Clips,
             RawValue::Text(_) => Self::Text,
             RawValue::Features(numbers) => Self::Features(numbers.len()),
         }
@@ -179,6 +183,7 @@ impl Dataset {
         Ok(match self.kind {
             Some(ValueKind::Text) => RawValue::Text(String::from_utf8_lossy(&bytes).into_owned()),
             Some(ValueKind::Features(_)) => RawValue::Features(numbers(&bytes)),
+            Some(ValueKind::Clips) => RawValue::Clip(clip::unpack(&bytes)),
             Some(ValueKind::Files) | None => RawValue::Bytes(bytes),
         })
     }
@@ -265,6 +270,7 @@ impl Gatherer {
         self.check_kind(&value).map_err(|error| self.sample_error(row, &sample.id, error))?;
         let bytes: Bytes = match value {
             RawValue::Bytes(bytes) => bytes,
+            RawValue::Clip(frames) => clip::pack(&frames),
             RawValue::Text(text) => text.into(),
             RawValue::Features(numbers) => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
         };

@@ -40,6 +40,11 @@ impl SampleError {
     pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into() }
     }
+
+    /// The same of one frame of a clip.
+    pub(super) fn in_frame(self, position: usize) -> Self {
+        Self { what: format!("frame {position}: {}", self.what), ..self }
+    }
 }
 
 /// Runs a decoder of somebody else's making: where it panics, as some do on damaged files, that is an error like any other.

@@ -16,6 +16,7 @@
 
 mod audio;
 mod batch;
+mod clip;
 mod column;
 mod dataset;
 mod error;
@@ -34,12 +35,12 @@ mod standardise;
 pub mod synth;
 mod text;
 
-pub use batch::{Batch, BatchInput, Decoded, InputShape};
+pub use batch::{Batch, BatchInput, Decoded, Images, InputShape};
 pub use column::ColumnKind;
 pub use dataset::{Dataset, OpenOptions, ValueKind};
 pub use error::{DataError, Place, SampleError};
 pub use label::UNLABELLED;
 pub use prefetch::{PrefetchOptions, Prefetcher};
 pub use preprocess::{Preprocessor, PreprocessorSettings, PreprocessorState};
-pub use row::{RawRow, RawValue};
+pub use row::{Frame, RawRow, RawValue};
 pub use sampler::Sampler;

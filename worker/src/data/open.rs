@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
-use super::column::{Cell, Column, ColumnKind};
+use super::column::{Cell, Column, ColumnKind, File};
 use super::dataset::{Dataset, Gatherer, OpenOptions};
 use super::error::{DataError, Place, SampleError};
 use super::label::{self, Labels};
-use super::row::{RawRow, RawValue};
+use super::row::{Frame, RawRow, RawValue};
 use super::shard::Shard;
 use super::source::{self, Source};
 use super::synth::Generator;
@@ -239,12 +239,16 @@ impl Reading<'_> {
             DataError::Sample { place: Box::new(place), column: column.to_owned(), error }
         };
         let label = self.labels.of_row(classes, i).map_err(|error| at(self.labels.column(), error))?;
-        let (value, beside) = match values.cell(i).map_err(|error| at(self.column, error))? {
+        let frames = if let InputSpec::Image { frames, .. } = self.input { *frames } else { 1 };
+        let (value, files) = match values.cell(i, frames).map_err(|error| at(self.column, error))? {
             Cell::Absent => (None, None),
-            Cell::Value(value) => (Some(value), None),
-            Cell::Beside(name) => (None, Some((source.clone(), name))),
+            Cell::Text(text) => (Some(RawValue::Text(text)), None),
+            Cell::Features(numbers) => (Some(RawValue::Features(numbers)), None),
+            Cell::File(File::Bytes(bytes)) => (Some(RawValue::Bytes(bytes)), None),
+            Cell::File(file) => (None, Some((source.clone(), Files::One(file)))),
+            Cell::Clip(frames) => (None, Some((source.clone(), Files::Clip(frames)))),
         };
-        Ok(Unread { row, sample: RawRow { id, label, value }, beside })
+        Ok(Unread { row, sample: RawRow { id, label, value }, files })
     }
 
     fn id_error(&self, file: &str, row: u64, error: SampleError) -> DataError {
@@ -258,35 +262,71 @@ struct Unread {
     /// Within the file.
     row: u64,
     sample: RawRow,
-    /// The Parquet file, and the name of the file beside it that holds the value.
-    beside: Option<(Source, String)>,
+    /// The Parquet file, and the files in it or beside it that are the value.
+    files: Option<(Source, Files)>,
 }
 
-/// A row's number and the row, with what is wrong with the file that it names.
-async fn completed(unread: Result<Unread, DataError>) -> Result<(u64, RawRow, Option<SampleError>), DataError> {
-    let Unread { row, mut sample, beside } = unread?;
-    let Some((source, name)) = beside else { return Ok((row, sample, None)) };
-    let read: Result<Bytes, DataError> = source.read_beside(&name).await;
-    let failed = match read {
-        Ok(bytes) => {
-            sample.value = Some(RawValue::Bytes(bytes));
-            None
+/// The files that a value is made of.
+enum Files {
+    One(File),
+    Clip(Vec<(u32, File)>),
+}
+
+impl Files {
+    async fn read(self, source: &Source) -> Result<RawValue, SampleError> {
+        match self {
+            Self::One(file) => read(source, file).await.map(RawValue::Bytes),
+            Self::Clip(files) => {
+                let mut frames: Vec<Frame> = Vec::with_capacity(files.len());
+                for (position, file) in files {
+                    let bytes = match frames.last() {
+                        Some(last) if last.position == position => last.bytes.clone(),
+                        _ => read(source, file).await.map_err(|error| error.in_frame(position as usize))?,
+                    };
+                    frames.push(Frame { position, bytes });
+                }
+                Ok(RawValue::Clip(frames))
+            }
         }
-        Err(error) => Some(SampleError::new(
+    }
+}
+
+async fn read(source: &Source, file: File) -> Result<Bytes, SampleError> {
+    let name = match file {
+        File::Bytes(bytes) => return Ok(bytes),
+        File::Beside(name) => name,
+    };
+    source.read_beside(&name).await.map_err(|error| {
+        SampleError::new(
             format!("its `path` is `{name}`, which cannot be read: {error}"),
             "put the file beside the Parquet file, or its bytes into `bytes`",
-        )),
-    };
-    Ok((row, sample, failed))
+        )
+    })
+}
+
+/// A row's number and the row, with what is wrong with the files that it names.
+async fn completed(unread: Result<Unread, DataError>) -> Result<(u64, RawRow, Option<SampleError>), DataError> {
+    let Unread { row, mut sample, files } = unread?;
+    let Some((source, files)) = files else { return Ok((row, sample, None)) };
+    match files.read(&source).await {
+        Ok(value) => {
+            sample.value = Some(value);
+            Ok((row, sample, None))
+        }
+        Err(failed) => Ok((row, sample, Some(failed))),
+    }
 }
 
 fn wanted(input: &InputSpec) -> (&'static str, &'static [ColumnKind]) {
     match input {
         InputSpec::Auto => (
-            "files (binary, or a struct of bytes and path), text, or lists of numbers",
-            &[ColumnKind::Files, ColumnKind::Text, ColumnKind::Features],
+            "files (binary, or a struct of bytes and path), lists of images, text, or lists of numbers",
+            &[ColumnKind::Files, ColumnKind::Clips, ColumnKind::Text, ColumnKind::Features],
         ),
-        InputSpec::Image { .. } => ("images (binary, or a struct of bytes and path)", &[ColumnKind::Files]),
+        InputSpec::Image { frames: 1, .. } => {
+            ("images (binary, or a struct of bytes and path) or lists of them", &[ColumnKind::Files, ColumnKind::Clips])
+        }
+        InputSpec::Image { .. } => ("lists of images, which `frames` are taken of", &[ColumnKind::Clips]),
         InputSpec::Audio { .. } => ("audio (binary, or a struct of bytes and path)", &[ColumnKind::Files]),
         InputSpec::Text { .. } => ("text", &[ColumnKind::Text]),
         InputSpec::Features { .. } => ("lists of numbers", &[ColumnKind::Features]),

@@ -9,7 +9,7 @@ use super::batch::{Decoded, InputShape};
 use super::dataset::{Dataset, ValueKind};
 use super::error::{DataError, SampleError};
 use super::image::{self, ImageSize, beginning, is_image};
-use super::row::RawValue;
+use super::row::{Frame, RawValue};
 use super::source;
 use super::standardise::{Moments, Standardisation};
 use super::text::Cutter;
@@ -56,7 +56,8 @@ pub struct PreprocessorSettings {
 #[derive(Debug)]
 enum Decoder {
     Features,
-    Image(ImageSize),
+    /// So many frames of this size.
+    Image(ImageSize, u32),
     Audio(Listener),
     Text(Cutter, usize),
 }
@@ -150,7 +151,10 @@ impl Preprocessor {
     pub fn decode(&self, value: &RawValue) -> Result<Decoded, SampleError> {
         match (&self.decoder, value) {
             (Decoder::Features, RawValue::Features(numbers)) => self.features(numbers).map(Decoded::Dense),
-            (Decoder::Image(size), RawValue::Bytes(bytes)) => image::decode(bytes, *size).map(Decoded::Dense),
+            (Decoder::Image(size, 1), RawValue::Bytes(bytes)) => image::decode(bytes, *size).map(Decoded::Dense),
+            (Decoder::Image(size, frames), RawValue::Clip(clip)) => {
+                decoded_clip(clip, *size, *frames).map(Decoded::Dense)
+            }
             (Decoder::Audio(listener), RawValue::Bytes(bytes)) => self.spectrogram(listener, bytes).map(Decoded::Dense),
             (Decoder::Text(cutter, max_tokens), RawValue::Text(text)) => {
                 cutter.cut(text, *max_tokens).map(Decoded::Tokens)
@@ -228,10 +232,15 @@ fn positions(input: &InputSpec, shape: &InputShape) -> usize {
 fn build(input: &InputSpec, tokenizer: Option<Bytes>, width: usize) -> Result<(Decoder, InputShape), String> {
     Ok(match input {
         InputSpec::Features { .. } => (Decoder::Features, InputShape::Features { width }),
-        InputSpec::Image { height: Some(height), width: Some(width), channels } => {
+        InputSpec::Image { height: Some(height), width: Some(width), channels, frames } => {
             let size = ImageSize { channels: *channels, height: *height, width: *width };
             let (channels, height, width) = (*channels as usize, *height as usize, *width as usize);
-            (Decoder::Image(size), InputShape::Grid { channels, height, width })
+            let shape = match *frames as usize {
+                0 => return Err("it takes no frames; take another checkpoint".to_owned()),
+                1 => InputShape::Grid { channels, height, width },
+                frames => InputShape::Clip { frames, channels, height, width },
+            };
+            (Decoder::Image(size, *frames), shape)
         }
         InputSpec::Audio { sample_rate, seconds, mels, window, hop } => {
             let listener = Listener::new(*sample_rate, *seconds, *mels, *window, *hop);
@@ -259,16 +268,48 @@ fn resolve(input: &InputSpec, train: &Dataset) -> Result<InputSpec, DataError> {
     };
     let resolved = resolved.map_err(|error| train.sample_error(0, error))?;
     match (resolved, first) {
-        (InputSpec::Image { height, width, channels }, Some(RawValue::Bytes(bytes)))
-            if height.is_none() || width.is_none() =>
-        {
-            let (first_height, first_width) =
-                image::dimensions(&bytes).map_err(|error| train.sample_error(0, error))?;
-            let (height, width) = (height.or(Some(first_height)), width.or(Some(first_width)));
-            Ok(InputSpec::Image { height, width, channels })
+        (InputSpec::Image { height, width, channels, frames }, Some(first)) if height.is_none() || width.is_none() => {
+            let (first_height, first_width) = first_size(&first).map_err(|error| train.sample_error(0, error))?;
+            let (height, width) = (height.or(first_height), width.or(first_width));
+            Ok(InputSpec::Image { height, width, channels, frames })
         }
         (resolved, _) => Ok(resolved),
     }
+}
+
+/// Height and width of an image, or of the first that was taken of a clip; none of anything else.
+fn first_size(value: &RawValue) -> Result<(Option<u32>, Option<u32>), SampleError> {
+    let size = match value {
+        RawValue::Bytes(bytes) => Some(image::dimensions(bytes)?),
+        RawValue::Clip(frames) => {
+            let first = frames.first().map(|Frame { position, bytes }| {
+                image::dimensions(bytes).map_err(|error| error.in_frame(*position as usize))
+            });
+            first.transpose()?
+        }
+        RawValue::Text(_) | RawValue::Features(_) => None,
+    };
+    Ok(size.unzip())
+}
+
+/// (frames, channels, height, width), row-major. A frame that is repeated is decoded once.
+fn decoded_clip(clip: &[Frame], size: ImageSize, frames: u32) -> Result<Vec<f32>, SampleError> {
+    if clip.len() != frames as usize {
+        let what = format!("{} frames were taken of the clip, but {frames} are wanted", clip.len());
+        return Err(SampleError::new(what, "correct `input: {frames: …}`"));
+    }
+    let mut values: Vec<f32> =
+        Vec::with_capacity(frames as usize * (size.channels * size.height * size.width) as usize);
+    let mut last: Option<(u32, usize)> = None;
+    for Frame { position, bytes } in clip {
+        let start = values.len();
+        match last {
+            Some((same, before)) if same == *position => values.extend_from_within(before..start),
+            _ => values.extend(image::decode(bytes, size).map_err(|error| error.in_frame(*position as usize))?),
+        }
+        last = Some((*position, start));
+    }
+    Ok(values)
 }
 
 /// The defaults of each kind, as the job specification documents them.
@@ -276,7 +317,14 @@ fn automatic(value: &RawValue) -> Result<InputSpec, SampleError> {
     match value {
         RawValue::Features(_) => Ok(InputSpec::Features { standardise: true }),
         RawValue::Text(_) => Ok(InputSpec::Text { tokenizer: TokenizerSpec::Byte, max_tokens: 128 }),
-        RawValue::Bytes(bytes) if is_image(bytes) => Ok(InputSpec::Image { height: None, width: None, channels: 3 }),
+        RawValue::Bytes(bytes) if is_image(bytes) => Ok(images()),
+        RawValue::Clip(frames) => match frames.iter().find(|frame| !is_image(&frame.bytes)) {
+            None => Ok(images()),
+            Some(Frame { position, bytes }) => {
+                let what = format!("not an image that can be read (it begins with {})", beginning(bytes));
+                Err(SampleError::new(what, "store it as PNG or JPEG").in_frame(*position as usize))
+            }
+        },
         RawValue::Bytes(bytes) if is_audio(bytes) => {
             Ok(InputSpec::Audio { sample_rate: 16_000, seconds: 1.0, mels: 64, window: 512, hop: 256 })
         }
@@ -287,10 +335,15 @@ fn automatic(value: &RawValue) -> Result<InputSpec, SampleError> {
     }
 }
 
+fn images() -> InputSpec {
+    InputSpec::Image { height: None, width: None, channels: 3, frames: 1 }
+}
+
 fn kind(input: &InputSpec) -> &'static str {
     match input {
         InputSpec::Auto => "input",
-        InputSpec::Image { .. } => "an image",
+        InputSpec::Image { frames: 1, .. } => "an image",
+        InputSpec::Image { .. } => "a clip of several frames",
         InputSpec::Audio { .. } => "audio",
         InputSpec::Text { .. } => "text",
         InputSpec::Features { .. } => "features",

@@ -7,6 +7,8 @@ use bytes::Bytes;
 pub enum RawValue {
     /// An image or audio file as it was stored: PNG, JPEG, WAV, FLAC or MP3.
     Bytes(Bytes),
+    /// What was taken of a list of images, in its order; not empty.
+    Clip(Vec<Frame>),
     /// UTF-8 text.
     Text(String),
     /// A feature vector.
@@ -19,10 +21,20 @@ impl RawValue {
     pub fn what(&self) -> &'static str {
         match self {
             Self::Bytes(_) => "a file's bytes",
+            Self::Clip(_) => "a list of images",
             Self::Text(_) => "text",
             Self::Features(_) => "a list of numbers",
         }
     }
+}
+
+/// One image of a clip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its place in the clip, from 0.
+    pub position: u32,
+    /// PNG or JPEG.
+    pub bytes: Bytes,
 }
 
 /// One sample of one modality.

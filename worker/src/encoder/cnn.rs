@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::{Tensor, Var};
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, Pending, grid};
-use crate::data::{BatchInput, InputShape};
+use super::{Encoder, EncoderError, Forward, Mode, Pending, frame_mean, grid};
+use crate::data::{BatchInput, Images, InputShape};
 use crate::nn::convolution::convolution;
 use crate::nn::layer::{BatchNorm, Pass};
 use crate::nn::linear::Activation;
@@ -49,7 +49,7 @@ impl Cnn {
         shape: &InputShape,
         width: usize,
     ) -> Result<Self, EncoderError> {
-        let &InputShape::Grid { channels: mut last, mut height, width: mut wide } = shape else {
+        let Some(Images { channels: mut last, mut height, width: mut wide, .. }) = shape.images() else {
             let instead = if matches!(shape, InputShape::Tokens { .. }) { "`text`" } else { "`mlp`" };
             return Err(EncoderError::WrongInput { kind: "cnn", input: shape.clone(), instead });
         };
@@ -122,7 +122,7 @@ impl Encoder for Cnn {
             x = max_pool(&x, Window::tiles(2))?;
         }
         x = grid_mean(&x, self.cells)?.reshape(((), self.natural))?;
-        x = self.norm.forward(&mut pass, &x, None, Activation::Identity)?;
+        x = frame_mean(self.norm.forward(&mut pass, &x, None, Activation::Identity)?, &self.shape)?;
         x = pass.dropout(&x, self.dropout)?;
         let features = self.adapter.forward(&mut pass, &x)?;
         Ok(Forward::new(features, pass))

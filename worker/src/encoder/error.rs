@@ -109,6 +109,9 @@ fn describe(input: &InputShape) -> String {
     match input {
         InputShape::Features { width } => format!("features of width {width}"),
         InputShape::Grid { channels, height, width } => format!("grids of {channels} × {height} × {width}"),
+        InputShape::Clip { frames, channels, height, width } => {
+            format!("clips of {frames} frames of {channels} × {height} × {width}")
+        }
         InputShape::Tokens { vocabulary, max_tokens, .. } => {
             format!("texts of up to {max_tokens} tokens out of {vocabulary}")
         }

@@ -3,7 +3,7 @@
 use candle_core::Var;
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, dense};
+use super::{Encoder, EncoderError, Forward, Mode, dense, frame_mean};
 use crate::data::{BatchInput, InputShape};
 use crate::nn::layer::{Linear, Pass};
 use crate::nn::linear::Activation;
@@ -33,7 +33,7 @@ impl Mlp {
             return Err(EncoderError::WrongInput { kind: "mlp", input: shape.clone(), instead: "`text`" });
         }
         let mut layers = Vec::new();
-        let mut last = shape.size();
+        let mut last = shape.size() / shape.frames();
         for (i, hidden) in hidden.iter().map(|h| *h as usize).enumerate() {
             layers.push(Linear::new(&mut made, &format!("layers.{i}"), last, hidden, std::f64::consts::SQRT_2)?);
             last = hidden;
@@ -63,7 +63,7 @@ impl Encoder for Mlp {
             x = layer.forward(&mut pass, &x, Activation::Relu)?;
             x = pass.dropout(&x, self.dropout)?;
         }
-        let features = self.adapter.forward(&mut pass, &x)?;
+        let features = self.adapter.forward(&mut pass, &frame_mean(x, &self.shape)?)?;
         Ok(Forward::new(features, pass))
     }
 }

@@ -8,6 +8,9 @@
 //! text, bert  tokens → embedding → transformer blocks → pooling ───────────────┘
 //! ```
 //!
+//! Of a clip of F frames each goes through all of that as a sample of its own, so that a batch norm sees B·F images; what comes
+//! out before the adapter is averaged over the frames ([`frame_mean`]).
+//!
 //! Invariants:
 //! 1. A forward pass changes nothing: what training has to remember of it (running statistics) comes out as [`Pending`] and
 //!    is taken in by [`Encoder::commit`] once the turn it belongs to was applied.
@@ -39,6 +42,7 @@ use crate::nn::batch_norm::ChannelStatistics;
 pub use crate::nn::layer::{DropoutKey, Frozen, Mode};
 use crate::nn::layer::{Pass, Variables};
 use crate::nn::parameters::Parameters;
+use crate::nn::segment_mean::segment_mean;
 use crate::nn::value::{Place, Value, backward as backward_on_tape};
 
 /// f_m with its parameters θ_m.
@@ -192,7 +196,9 @@ pub fn build_of(
 pub fn resolve(spec: &EncoderSpec, shape: &InputShape) -> EncoderSpec {
     match (spec, shape) {
         (EncoderSpec::Auto, InputShape::Features { .. }) => EncoderSpec::Mlp { hidden: vec![128], dropout: 0.0 },
-        (EncoderSpec::Auto, InputShape::Grid { .. }) => EncoderSpec::Cnn { channels: vec![16, 32, 64], dropout: 0.0 },
+        (EncoderSpec::Auto, InputShape::Grid { .. } | InputShape::Clip { .. }) => {
+            EncoderSpec::Cnn { channels: vec![16, 32, 64], dropout: 0.0 }
+        }
         (EncoderSpec::Auto, InputShape::Tokens { .. }) => {
             EncoderSpec::Text { width: 64, layers: 2, heads: 4, dropout: 0.0 }
         }
@@ -280,26 +286,38 @@ pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor
     Ok(saved)
 }
 
-/// The dense batch as a tensor of the parameters' type, if it is of the shape the encoder reads.
+/// The dense batch as a tensor of the parameters' type, if it is of the shape the encoder reads: (B, …), of clips (B·F, …).
 fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
     let sample = match *expected {
         InputShape::Features { width } => vec![width],
         InputShape::Grid { channels, height, width } => vec![channels, height, width],
+        InputShape::Clip { frames, channels, height, width } => vec![frames, channels, height, width],
         InputShape::Tokens { .. } => vec![],
     };
     match input {
         BatchInput::Dense { shape, data } if shape.len() > 1 && shape[1..] == sample => {
             let like = &parameters[0].1;
-            Ok(Tensor::from_slice(data, shape.as_slice(), like.device())?.to_dtype(like.dtype())?)
+            let tensor = Tensor::from_slice(data, shape.as_slice(), like.device())?.to_dtype(like.dtype())?;
+            Ok(if let InputShape::Clip { .. } = expected { tensor.flatten(0, 1)? } else { tensor })
         }
         BatchInput::Dense { shape, .. } => Err(wrong_batch(expected, format!("shape {shape:?}"))),
         BatchInput::Tokens { .. } => Err(wrong_batch(expected, "texts".to_owned())),
     }
 }
 
-/// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them.
+/// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them; of clips there are B·F.
 fn grid(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Value, EncoderError> {
     Ok(Value::constant(dense(input, expected, parameters)?.permute((0, 2, 3, 1))?.contiguous()?))
+}
+
+/// The mean over the frames of each sample: `x` is (B·F, N), the result (B, N). What is not of a clip stays as it is.
+fn frame_mean(x: Value, shape: &InputShape) -> candle_core::Result<Value> {
+    let frames = shape.frames();
+    if frames == 1 {
+        return Ok(x);
+    }
+    let samples = x.tensor().dim(0)? / frames;
+    segment_mean(&x, (0..samples).map(|sample| sample * frames..(sample + 1) * frames).collect())
 }
 
 fn wrong_batch(expected: &InputShape, got: String) -> EncoderError {

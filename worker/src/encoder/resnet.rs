@@ -6,8 +6,8 @@ use antiphon_core::spec::ResnetDepth;
 use candle_core::{Result, Tensor, Var};
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, Pending, grid};
-use crate::data::{BatchInput, InputShape};
+use super::{Encoder, EncoderError, Forward, Mode, Pending, frame_mean, grid};
+use crate::data::{BatchInput, Images, InputShape};
 use crate::nn::convolution::convolution;
 use crate::nn::layer::{BatchNorm, Pass};
 use crate::nn::linear::Activation;
@@ -154,7 +154,7 @@ impl Resnet {
         width: usize,
     ) -> std::result::Result<Self, EncoderError> {
         let Plan { kind, bottlenecks, blocks: stages, channels: inner } = plan;
-        let &InputShape::Grid { channels, .. } = shape else {
+        let Some(Images { channels, .. }) = shape.images() else {
             let instead = if matches!(shape, InputShape::Tokens { .. }) { "`text` or `bert`" } else { "`mlp`" };
             return Err(EncoderError::WrongInput { kind, input: shape.clone(), instead });
         };
@@ -210,7 +210,7 @@ impl Encoder for Resnet {
         for block in &self.blocks {
             x = block.forward(&mut pass, &x)?;
         }
-        x = grid_mean(&x, (1, 1))?.reshape(((), self.natural))?;
+        x = frame_mean(grid_mean(&x, (1, 1))?.reshape(((), self.natural))?, &self.shape)?;
         let features = self.adapter.forward(&mut pass, &x)?;
         Ok(Forward::new(features, pass))
     }

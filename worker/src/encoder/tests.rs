@@ -3,7 +3,7 @@ use antiphon_core::spec::{BertSize, Pooling, ResnetDepth, TransformerSize, VitSi
 
 use super::*;
 use crate::data::Decoded;
-use crate::nn::check::{check_elements, flat, noise};
+use crate::nn::check::{assert_close, check_elements, flat, noise};
 
 fn modality() -> ModalityName {
     ModalityName::try_from("audio").expect("a name")
@@ -21,6 +21,7 @@ struct Case {
 }
 
 /// What a job may name, or a small one of those that come in large sizes only.
+#[derive(Clone)]
 enum Network {
     Spec(EncoderSpec),
     Resnet(resnet::Plan),
@@ -44,6 +45,8 @@ fn cases() -> Vec<Case> {
         let (kind, channels) = ("resnet", [4, 4, 6, WIDTH]);
         Network::Resnet(resnet::Plan { kind, bottlenecks, blocks: [1, 2, 1, 1], channels })
     };
+    let small = InputShape::Clip { frames: 3, channels: 2, height: 9, width: 6 };
+    let clip = InputShape::Clip { frames: 2, channels: 3, height: 17, width: 24 };
     let of = |name, network, shape: &InputShape| Case { name, network, shape: shape.clone() };
     let case = |name, spec, shape: &InputShape| of(name, Network::Spec(spec), shape);
     vec![
@@ -51,7 +54,7 @@ fn cases() -> Vec<Case> {
         case("mlp without adapter", mlp(&[6]), &features),
         case("mlp without hidden layers", mlp(&[]), &features),
         case("mlp over a grid", mlp(&[5]), &grid),
-        case("cnn", cnn, &grid),
+        case("cnn", cnn.clone(), &grid),
         case("text", text(4), &tokens),
         case("text without adapter", text(6), &tokens),
         of("resnet without adapter", resnet(false), &pixels),
@@ -60,6 +63,11 @@ fn cases() -> Vec<Case> {
         of("vit, mean", vit(Pooling::Mean), &pixels),
         of("bert", bert(Pooling::Cls), &tokens),
         of("bert, mean", bert(Pooling::Mean), &tokens),
+        case("mlp over a clip", mlp(&[5]), &small),
+        case("mlp over a clip without hidden layers", mlp(&[]), &small),
+        case("cnn over a clip", cnn, &small),
+        of("resnet over a clip", resnet(false), &clip),
+        of("vit over a clip", vit(Pooling::Cls), &clip),
     ]
 }
 
@@ -197,7 +205,8 @@ fn a_forward_pass_changes_nothing() {
 
 #[test]
 fn dropout_differs_from_step_to_step_and_is_off_in_evaluation() {
-    let drops = |case: &Case| case.name != "mlp without hidden layers" && !matches!(case.network, Network::Resnet(_));
+    let drops =
+        |case: &Case| !case.name.contains("without hidden layers") && !matches!(case.network, Network::Resnet(_));
     for case in cases().into_iter().filter(drops) {
         let encoder = built(&case, DType::F32);
         let input = batch(&case.shape, 0..7);
@@ -221,6 +230,36 @@ fn in_evaluation_a_sample_has_the_same_bits_whatever_it_is_with() {
         for (first, count) in [(0, 1), (1, 64), (64, 65), (148, 2)] {
             assert_eq!(features(first..first + count), all[first * WIDTH..(first + count) * WIDTH], "{}", case.name);
         }
+    }
+}
+
+#[test]
+fn the_features_of_a_clip_are_the_mean_of_those_of_its_frames() {
+    for clip in cases() {
+        let InputShape::Clip { frames, channels, height, width } = clip.shape else { continue };
+        let shape = InputShape::Grid { channels, height, width };
+        let image = Case { name: clip.name, network: clip.network.clone(), shape };
+        let inputs = |first: usize| {
+            let BatchInput::Dense { shape, data } = batch(&clip.shape, first..first + 6) else {
+                unreachable!("clips are dense")
+            };
+            let images = BatchInput::Dense { shape: vec![6 * frames, channels, height, width], data: data.clone() };
+            (BatchInput::Dense { shape, data }, images)
+        };
+        let (mut of_clips, mut of_images) = (built(&clip, DType::F64), built(&image, DType::F64));
+        let (clips, images) = inputs(0);
+        let trained = [(&of_clips, &clips), (&of_images, &images)]
+            .map(|(encoder, input)| encoder.forward(input, &train(0)).expect(clip.name).pending);
+        assert_eq!(trained[0], trained[1], "{}: a batch norm sees every frame", clip.name);
+        let [of_clip, of_image] = trained;
+        of_clips.commit(of_clip);
+        of_images.commit(of_image);
+        let (clips, images) = inputs(6);
+        let features = |encoder: &dyn Encoder, input: &BatchInput| {
+            encoder.forward(input, &Mode::Evaluate).expect(clip.name).features
+        };
+        let each = features(of_images.as_ref(), &images).reshape((6, frames, WIDTH)).expect("frame by frame");
+        assert_close(&features(of_clips.as_ref(), &clips), &each.mean(1).expect("a mean"), 1e-12);
     }
 }
 

@@ -6,8 +6,8 @@ use antiphon_core::spec::{Pooling, TransformerSize};
 use candle_core::{Result, Var};
 
 use super::adapter::Adapter;
-use super::{Encoder, EncoderError, Forward, Mode, grid};
-use crate::data::{BatchInput, InputShape};
+use super::{Encoder, EncoderError, Forward, Mode, frame_mean, grid};
+use crate::data::{BatchInput, Images, InputShape};
 use crate::nn::attention::attention;
 use crate::nn::convolution::convolution;
 use crate::nn::gelu::gelu;
@@ -95,7 +95,7 @@ impl Vit {
         shape: &InputShape,
         width: usize,
     ) -> std::result::Result<Self, EncoderError> {
-        let &InputShape::Grid { channels, height, width: wide } = shape else {
+        let Some(Images { channels, height, width: wide, .. }) = shape.images() else {
             let instead = if matches!(shape, InputShape::Tokens { .. }) { "`text` or `bert`" } else { "`mlp`" };
             return Err(EncoderError::WrongInput { kind: "vit", input: shape.clone(), instead });
         };
@@ -160,7 +160,7 @@ impl Encoder for Vit {
             Pooling::Cls => sample[0]..sample[0] + 1,
             Pooling::Mean => sample[0] + 1..sample[1],
         });
-        x = segment_mean(&x, pooled.collect())?;
+        x = frame_mean(segment_mean(&x, pooled.collect())?, &self.shape)?;
         let features = self.adapter.forward(&mut pass, &x)?;
         Ok(Forward::new(features, pass))
     }

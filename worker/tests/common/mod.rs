@@ -9,9 +9,9 @@ use antiphon_core::spec::{
     Classes, DataSpec, EncoderSpec, InputSpec, LabelSpec, LearningRateSchedule, ModalitySpec, OptimizerRule,
     OptimizerSpec, TransferSpec, ValidationSource, WorkerRange,
 };
-use arrow_array::builder::{BinaryBuilder, Float32Builder, ListBuilder};
+use arrow_array::builder::{ArrayBuilder, BinaryBuilder, Float32Builder, ListBuilder, StringBuilder, StructBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, Fields};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
@@ -82,14 +82,33 @@ pub(crate) fn lists(rows: &[Option<Vec<f32>>]) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
+fn file_fields() -> Fields {
+    vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)].into()
+}
+
 /// The struct{bytes,path} of the Hugging Face convention.
 pub(crate) fn files(rows: &[Option<&[u8]>]) -> ArrayRef {
     let mut bytes = BinaryBuilder::new();
     rows.iter().for_each(|row| bytes.append_option(*row));
     let paths = StringArray::from_iter(rows.iter().map(|_| None::<&str>));
-    let fields = vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
     let nulls = rows.iter().map(Option::is_some).collect::<Vec<_>>().into();
-    Arc::new(StructArray::new(fields.into(), vec![Arc::new(bytes.finish()), Arc::new(paths)], Some(nulls)))
+    Arc::new(StructArray::new(file_fields(), vec![Arc::new(bytes.finish()), Arc::new(paths)], Some(nulls)))
+}
+
+/// Lists of that struct, as Hugging Face's `Sequence(Image())`.
+pub(crate) fn clips(rows: &[Option<Vec<Option<&[u8]>>>]) -> ArrayRef {
+    let parts: Vec<Box<dyn ArrayBuilder>> = vec![Box::new(BinaryBuilder::new()), Box::new(StringBuilder::new())];
+    let mut builder = ListBuilder::new(StructBuilder::new(file_fields(), parts));
+    for row in rows {
+        for frame in row.iter().flatten() {
+            let frames = builder.values();
+            frames.field_builder::<BinaryBuilder>(0).expect("bytes").append_option(*frame);
+            frames.field_builder::<StringBuilder>(1).expect("path").append_null();
+            frames.append(frame.is_some());
+        }
+        builder.append(row.is_some());
+    }
+    Arc::new(builder.finish())
 }
 
 /// A 16-bit mono WAV of a tone.

@@ -101,7 +101,7 @@ impl Case {
                 let texts = ids.chunks(longest).zip(&self.lengths);
                 texts.map(|(text, length)| Decoded::Tokens(text[..*length].to_vec())).collect()
             }
-            InputShape::Grid { .. } | InputShape::Features { .. } => {
+            InputShape::Grid { .. } | InputShape::Clip { .. } | InputShape::Features { .. } => {
                 let values: Vec<f32> = numbers("input", self.samples * count).into_iter().map(|v| v as f32).collect();
                 values.chunks(count).map(|sample| Decoded::Dense(sample.to_vec())).collect()
             }

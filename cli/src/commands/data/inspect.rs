@@ -199,7 +199,7 @@ fn sample_text(sample: &SampleReport, colours: bool) -> String {
     let width = sample.values.iter().map(|value| escaped(&value.column).chars().count()).max().unwrap_or(0);
     for NamedValue { column, value } in &sample.values {
         let _ = writeln!(text, "  {:<width$}  {}", escaped(column), value_text(value));
-        if let ValueReport::Image { picture, .. } = value {
+        if let ValueReport::Image { picture, .. } | ValueReport::Clip { picture, .. } = value {
             for line in picture::lines(picture, colours) {
                 let _ = writeln!(text, "  {:<width$}  {line}", "");
             }
@@ -213,6 +213,10 @@ fn value_text(value: &ValueReport) -> String {
         ValueReport::Missing => "missing".to_owned(),
         ValueReport::Image { format, width, height, bytes, .. } => {
             format!("{format}, {width} × {height} pixels, {}", size(*bytes as u64))
+        }
+        ValueReport::Clip { frames, format, width, height, bytes, .. } => {
+            let middle = format!("{format}, {width} × {height} pixels, {}", size(*bytes as u64));
+            format!("{}, in the middle {middle}", counted(*frames as u64, "frame"))
         }
         ValueReport::Audio { format, rate, seconds, peak, bytes } => {
             format!("{format}, {rate} Hz, {seconds:.2} s, peak {peak:.2}, {}", size(*bytes as u64))

@@ -93,6 +93,14 @@ pub(in crate::spec) mod input {
             .unit("pixels");
     pub(in crate::spec) static CHANNELS: Field =
         Field::new("channels", Kind::OneOf(&["1", "3"]), "1", "1 is grey, 3 is RGB").default("3");
+    pub(in crate::spec) static FRAMES: Field = Field::new(
+        "frames",
+        Kind::Whole(1, 256),
+        "3",
+        "images taken of each clip, a list of them, evenly spread; a shorter clip repeats its own; 1 is the middle one",
+    )
+    .default("1")
+    .unit("frames");
     pub(in crate::spec) static SAMPLE_RATE: Field =
         Field::new("sample_rate", Kind::Whole(1_000, 192_000), "8000", "every recording is resampled to it")
             .default("16000")

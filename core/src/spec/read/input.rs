@@ -34,7 +34,8 @@ fn image(section: &mut Section<'_>) -> Option<InputSpec> {
     }
     let get = |node: &Node| scalar::whole(node, 1, 3).filter(|n| *n != 2).and_then(|n| u32::try_from(n).ok());
     let channels = section.read(&at::CHANNELS, get, |n| Json::from(*n));
-    Some(InputSpec::Image { height: height?, width: width?, channels: channels? })
+    let frames = section.whole(&at::FRAMES);
+    Some(InputSpec::Image { height: height?, width: width?, channels: channels?, frames: frames? })
 }
 
 fn audio(section: &mut Section<'_>) -> Option<InputSpec> {

@@ -147,10 +147,15 @@ fn input_and_encoder(dice: &mut Dice) -> (InputSpec, EncoderSpec) {
     match dice.below(6) {
         0 => (InputSpec::Auto, dice.pick(&any).clone()),
         1 => (
-            InputSpec::Image { height: side, width: side, channels: *dice.pick(&[1, 3]) },
+            InputSpec::Image {
+                height: side,
+                width: side,
+                channels: *dice.pick(&[1, 3]),
+                frames: *dice.pick(&[1, 1, 3, 256]),
+            },
             dice.pick(&[cnn, resnet]).clone(),
         ),
-        5 => (InputSpec::Image { height: Some(patch * 2), width: Some(patch * 3), channels: 3 }, vit),
+        5 => (InputSpec::Image { height: Some(patch * 2), width: Some(patch * 3), channels: 3, frames: 1 }, vit),
         2 => (
             InputSpec::Audio {
                 sample_rate: 8000 + dice.size(40_000),

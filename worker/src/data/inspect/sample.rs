@@ -6,10 +6,9 @@ use arrow_array::{ArrayRef, RecordBatch};
 use serde::Serialize;
 
 use super::super::audio::{is_audio, survey};
-use super::super::column::{Cell, Column};
+use super::super::column::{Cell, Column, File};
 use super::super::error::SampleError;
 use super::super::image::{self, ImageSize, beginning, is_image};
-use super::super::row::RawValue;
 use super::super::shard::Shard;
 
 /// Longer side of a picture, in its own pixels.
@@ -51,6 +50,22 @@ pub enum ValueReport {
     /// A PNG or JPEG file.
     Image {
         /// `PNG` or `JPEG`.
+        format: &'static str,
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Size of the file.
+        bytes: usize,
+        /// The image itself, small.
+        #[serde(skip)]
+        picture: Picture,
+    },
+    /// A list of images.
+    Clip {
+        /// How many.
+        frames: usize,
+        /// `PNG` or `JPEG`, as all that follows of the one in the middle.
         format: &'static str,
         /// Pixels.
         width: u32,
@@ -131,20 +146,41 @@ async fn look_at(shard: &Shard, array: &ArrayRef, row: usize) -> ValueReport {
         return ValueReport::Plain { value };
     }
     let unreadable = |error: String| ValueReport::Unreadable { error };
-    match column.cell(row) {
+    match column.cell(row, 1) {
         Ok(Cell::Absent) => ValueReport::Missing,
-        Ok(Cell::Value(RawValue::Bytes(bytes))) => file(&bytes).unwrap_or_else(|error| unreadable(error.to_string())),
-        Ok(Cell::Value(RawValue::Text(text))) => {
+        Ok(Cell::File(found)) => file_of(shard, &found).await.unwrap_or_else(unreadable),
+        Ok(Cell::Clip(frames)) => clip_of(shard, column.list_length(row), &frames).await.unwrap_or_else(unreadable),
+        Ok(Cell::Text(text)) => {
             ValueReport::Text { characters: text.chars().count(), text: text.chars().take(CHARACTERS).collect() }
         }
-        Ok(Cell::Value(RawValue::Features(numbers))) => {
+        Ok(Cell::Features(numbers)) => {
             ValueReport::Features { length: numbers.len(), first: numbers.into_iter().take(NUMBERS).collect() }
         }
-        Ok(Cell::Beside(name)) => match shard.source().read_beside(&name).await {
-            Ok(bytes) => file(&bytes).unwrap_or_else(|error| unreadable(error.to_string())),
-            Err(error) => unreadable(format!("its `path` is `{name}`, which cannot be read: {error}")),
-        },
         Err(error) => unreadable(error.to_string()),
+    }
+}
+
+/// What a file is, wherever it is.
+async fn file_of(shard: &Shard, found: &File) -> Result<ValueReport, String> {
+    match found {
+        File::Bytes(bytes) => file(bytes),
+        File::Beside(name) => match shard.source().read_beside(name).await {
+            Ok(bytes) => file(&bytes),
+            Err(error) => return Err(format!("its `path` is `{name}`, which cannot be read: {error}")),
+        },
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// What the frame in the middle of a clip is.
+async fn clip_of(shard: &Shard, frames: usize, taken: &[(u32, File)]) -> Result<ValueReport, String> {
+    let Some((position, found)) = taken.first() else { return Err("the clip has no frames".to_owned()) };
+    match file_of(shard, found).await {
+        Ok(ValueReport::Image { format, width, height, bytes, picture }) => {
+            Ok(ValueReport::Clip { frames, format, width, height, bytes, picture })
+        }
+        Ok(_) => Err(format!("frame {position}: not an image; store it as PNG or JPEG")),
+        Err(error) => Err(format!("frame {position}: {error}")),
     }
 }
 

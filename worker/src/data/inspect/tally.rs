@@ -7,9 +7,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::super::audio::is_audio;
-use super::super::column::{Cell, Column};
+use super::super::column::{Cell, Column, File};
 use super::super::image::is_image;
-use super::super::row::RawValue;
 
 /// Classes that are counted one by one.
 const CLASSES: usize = 10_000;
@@ -160,7 +159,7 @@ impl Tally {
         self.missing[position]
     }
 
-    /// `Image` or `Audio`, by the first value of a column.
+    /// `Image` or `Audio`, by the first value of a column; of a list of files by the one in its middle.
     pub(super) fn media(&self, position: usize) -> Option<&'static str> {
         self.media[position]
     }
@@ -188,9 +187,14 @@ fn named(class: Class, names: &[String], rows: u64) -> ClassReport {
 }
 
 fn media(column: &Column, row: usize) -> Option<&'static str> {
-    match column.cell(row) {
-        Ok(Cell::Value(RawValue::Bytes(bytes))) if is_image(&bytes) => Some("Image"),
-        Ok(Cell::Value(RawValue::Bytes(bytes))) if is_audio(&bytes) => Some("Audio"),
+    let file = match column.cell(row, 1) {
+        Ok(Cell::File(file)) => file,
+        Ok(Cell::Clip(frames)) => frames.into_iter().next()?.1,
+        _ => return None,
+    };
+    match file {
+        File::Bytes(bytes) if is_image(&bytes) => Some("Image"),
+        File::Bytes(bytes) if is_audio(&bytes) => Some("Audio"),
         _ => None,
     }
 }

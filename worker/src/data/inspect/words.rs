@@ -21,7 +21,10 @@ pub(super) fn class_names(declared: Option<&Value>) -> Vec<String> {
 /// first one is.
 pub(super) fn feature(field: &Field, declared: Option<&Value>, media: Option<&str>) -> String {
     let kind = declared.and_then(|declared| declared.get("_type")).and_then(Value::as_str);
+    let items = declared.and_then(|declared| declared.get("feature").or_else(|| declared.get(0)));
+    let of_items = items.and_then(|items| items.get("_type")).and_then(Value::as_str);
     match (kind, declared) {
+        _ if of_items == Some("Image") => "Sequence(Image())".to_owned(),
         (Some("Image"), _) => "Image()".to_owned(),
         (Some("Audio"), Some(declared)) => match declared.get("sampling_rate").and_then(Value::as_u64) {
             Some(rate) => format!("Audio(sampling_rate={rate})"),
@@ -30,6 +33,9 @@ pub(super) fn feature(field: &Field, declared: Option<&Value>, media: Option<&st
         (Some("ClassLabel"), Some(_)) => format!("ClassLabel({} names)", class_names(declared).len()),
         _ if ColumnKind::of(field.data_type()) == Some(ColumnKind::Files) && media.is_some() => {
             format!("{}()", media.unwrap_or_default())
+        }
+        _ if ColumnKind::of(field.data_type()) == Some(ColumnKind::Clips) && media.is_some() => {
+            format!("Sequence({}())", media.unwrap_or_default())
         }
         _ => value(field.data_type()),
     }

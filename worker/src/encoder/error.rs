@@ -42,6 +42,22 @@ pub enum EncoderError {
         /// Columns of the input.
         width: usize,
     },
+    /// Images that patches do not fill.
+    #[error(
+        "encoder `vit` cuts images of {height} × {width} into patches of {patch} × {patch}, which does not come out even; \
+         use `input: {{kind: image, height: {}, width: {}}}`, or `patch: {divides}`",
+        .height.next_multiple_of(*.patch), .width.next_multiple_of(*.patch)
+    )]
+    UnevenPatches {
+        /// Rows and columns of a patch.
+        patch: usize,
+        /// Rows of the input.
+        height: usize,
+        /// Columns of the input.
+        width: usize,
+        /// The largest smaller patch that fills it.
+        divides: usize,
+    },
     /// Texts that may be longer than there are positions.
     #[error(
         "encoder `bert` has {positions} positions, and texts have up to {tokens} tokens; set `max_tokens` to {positions} or less"

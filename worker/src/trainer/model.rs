@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use antiphon_core::ids::ModalityName;
-use antiphon_core::spec::{JobSpec, ModalitySpec};
+use antiphon_core::spec::{EncoderSpec, InputSpec, JobSpec, ModalitySpec};
+use anyhow::Context as _;
 use candle_core::Device;
+use tracing::warn;
 
-use crate::data::{Dataset, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
-use crate::encoder::{self, Encoder};
+use crate::data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
+use crate::encoder::{self, Encoder, EncoderError};
 
 /// An encoder with its preprocessor.
 pub struct Model {
@@ -21,9 +23,14 @@ impl Model {
     /// A new model: the preprocessor fitted on the training split, the encoder at its first values.
     ///
     /// # Errors
-    /// Samples that cannot be decoded, or an encoder that does not fit them.
+    /// Samples that cannot be decoded, or an encoder that does not fit them. An encoder that leaves out the end of every
+    /// spectrogram fits, and a warning says so.
     pub async fn fit(job: &JobSpec, modality: &ModalitySpec, train: &Arc<Dataset>) -> anyhow::Result<Self> {
         let preprocessor = Preprocessor::fit(modality, train).await?;
+        let left_out = check_patches(&modality.encoder, &preprocessor);
+        if let Some(left_out) = left_out.with_context(|| format!("the encoder of `{}`", modality.name))? {
+            warn!(modality = %modality.name, "{left_out}");
+        }
         Self::build(job, modality, preprocessor)
     }
 
@@ -53,5 +60,67 @@ impl Model {
         prefetch: PrefetchOptions,
     ) -> Prefetcher {
         Prefetcher::train(Arc::clone(data), Arc::clone(&self.preprocessor), sampler, from_step, prefetch)
+    }
+}
+
+/// Patches must fill images, whose size anybody can choose. How many frames a spectrogram has follows from lengths in seconds, so
+/// there the last ones may be left out, which is what the answer says.
+fn check_patches(encoder: &EncoderSpec, preprocessor: &Preprocessor) -> Result<Option<String>, EncoderError> {
+    let (EncoderSpec::Vit { patch, .. }, Some(images)) = (encoder, preprocessor.shape().images()) else {
+        return Ok(None);
+    };
+    let (patch, Images { height, width, .. }) = (*patch as usize, images);
+    let (rows, columns) = (height - height % patch, width - width % patch);
+    // A patch that is larger than the input is refused where the encoder is built.
+    if (rows, columns) == (height, width) || rows == 0 || columns == 0 {
+        return Ok(None);
+    }
+    if let InputSpec::Image { .. } = preprocessor.input() {
+        let fills = |smaller: &usize| height.is_multiple_of(*smaller) && width.is_multiple_of(*smaller);
+        let divides = (1..patch).rev().find(fills).unwrap_or(1);
+        return Err(EncoderError::UnevenPatches { patch, height, width, divides });
+    }
+    Ok(Some(format!(
+        "encoder `vit` with patches of {patch} reads {rows} of {height} mel bands and {columns} of {width} frames of every \
+         spectrogram, because no patch is filled by the rest; another `patch`, or `mels`, `seconds` and `hop` of the input \
+         that suit it, would leave nothing out"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::ids::Split;
+    use antiphon_core::spec::parse;
+
+    use super::*;
+    use crate::data::OpenOptions;
+
+    const JOB: &str = "
+name: patches
+data: {source: synth, kind: spoken-digits, samples: {train: 4, validation: 0, test: 0}}
+modalities:
+  image: {encoder: {kind: vit, size: tiny, patch: 16}}
+  audio:
+    input: {kind: audio, sample_rate: 8000, seconds: 1 s, mels: 32, window: 256, hop: 256}
+    encoder: {kind: vit, size: tiny, patch: 16}
+labels: 10
+";
+
+    #[tokio::test]
+    async fn patches_fill_images_and_what_they_leave_out_of_spectrograms_is_told() {
+        let job = parse(JOB, "job", &[], &|_| None).expect("a job");
+        let mut answers = Vec::new();
+        for modality in &job.modalities {
+            let options = OpenOptions::default();
+            let train = Dataset::open(modality, &job.labels, Split::Train, job.seed, &options).await.expect("data");
+            let preprocessor = Preprocessor::fit(modality, &train).await.expect("data that decode");
+            answers.push(check_patches(&modality.encoder, &preprocessor).map_err(|error| error.to_string()));
+        }
+        let refused = "encoder `vit` cuts images of 28 × 28 into patches of 16 × 16, which does not come out even; \
+                       use `input: {kind: image, height: 32, width: 32}`, or `patch: 14`";
+        let told = "encoder `vit` with patches of 16 reads 32 of 32 mel bands and 16 of 31 frames of every spectrogram, because \
+                    no patch is filled by the rest; another `patch`, or `mels`, `seconds` and `hop` of the input that suit it, \
+                    would leave nothing out";
+        assert_eq!(answers, [Err(refused.to_owned()), Ok(Some(told.to_owned()))]);
     }
 }

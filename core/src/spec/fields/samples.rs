@@ -177,10 +177,14 @@ pub(in crate::spec) mod encoder {
         "width, blocks and heads: 192, 12, 3; 384, 12, 6; 768, 12, 12",
     )
     .default("small");
-    pub(in crate::spec) static PATCH: Field =
-        Field::new("patch", Kind::Whole(1, 64), "16", "rows and columns of a patch, which divide the input's")
-            .default("16")
-            .unit("pixels");
+    pub(in crate::spec) static PATCH: Field = Field::new(
+        "patch",
+        Kind::Whole(1, 64),
+        "16",
+        "rows and columns of a patch, of which images and mel bands are multiples",
+    )
+    .default("16")
+    .unit("pixels");
     pub(in crate::spec) static POOLING: Field = Field::new(
         "pooling",
         Kind::OneOf(&["cls", "mean"]),

@@ -42,7 +42,8 @@ pub enum EncoderSpec {
     Vit {
         /// Width, blocks and heads.
         size: VitSize,
-        /// Rows and columns of a patch, 1 to 64; divides the input's.
+        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that do not fill
+        /// one are left out.
         patch: u32,
         /// What is made of the tokens.
         pooling: Pooling,

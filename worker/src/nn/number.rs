@@ -1,5 +1,6 @@
 //! The numbers that operators are written for, and their way out of a candle tensor.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Error, Layout, Result, Shape, Storage, StorageRef, Tensor, WithDType};
 
 use super::tile::{Kernel, kernel_f32, kernel_f64};

@@ -12,6 +12,7 @@ pub mod allocator;
 pub mod checkpoint;
 mod config;
 pub mod data;
+pub mod device;
 pub mod encoder;
 mod engine;
 pub mod nn;

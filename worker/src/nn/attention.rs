@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::buffer::unwritten;
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_piece, split_at_rows};
 use super::product::{View, multiply};
@@ -24,6 +25,7 @@ pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> R
     if starts.last() != Some(&rows) || heads == 0 || triple % (3 * heads) != 0 {
         candle_core::bail!("{NAME}: ({rows}, {triple}) for {:?} tokens and {heads} heads", starts.last());
     }
+    on_cuda!(x, attention::attention(input, heads, starts));
     let operator = Attention { starts: Arc::clone(starts), heads, width: triple / 3 };
     let y = by_number!(x.dtype(), NAME, operator.forward(&x))?;
     Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, operator.gradient(&x, g))?)])))

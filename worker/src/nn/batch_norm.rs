@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::buffer::unwritten;
+use super::dispatch::on_cuda;
 use super::linear::Activation;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_chunk, sum_of_groups};
@@ -26,18 +27,33 @@ pub(crate) struct ChannelStatistics {
     pub(crate) variance: Vec<f64>,
     /// How many numbers each was taken over.
     pub(crate) count: usize,
+    /// Where they were taken on a card and are still there; means and variances are empty then.
+    #[cfg(feature = "cuda")]
+    pub(crate) device: Option<super::cuda::batch_norm::DeviceStatistics>,
 }
 
 impl ChannelStatistics {
+    /// Of these values.
+    pub(crate) fn known(mean: Vec<f64>, variance: Vec<f64>, count: usize) -> Self {
+        Self {
+            mean,
+            variance,
+            count,
+            #[cfg(feature = "cuda")]
+            device: None,
+        }
+    }
+
     /// Over all but the last dimension of a tensor (…, C), accumulated in f64 in a fixed order.
     pub(crate) fn of(input: &Tensor) -> Result<Self> {
+        on_cuda!(input, batch_norm::statistics(input));
         let channels = input.dims().last().copied().unwrap_or(1);
         let count = input.elem_count() / channels;
         let moments = by_number!(input.dtype(), NAME, moments(input, channels))?;
         let (sums, squares) = moments.split_at(channels);
         let mean: Vec<f64> = sums.iter().map(|s| s / count as f64).collect();
         let variance = squares.iter().zip(&mean).map(|(q, m)| (q / count as f64 - m * m).max(0.0)).collect();
-        Ok(Self { mean, variance, count })
+        Ok(Self::known(mean, variance, count))
     }
 }
 
@@ -101,6 +117,7 @@ pub(crate) fn batch_norm(
     if !fits(scale) || !fits(shift) || residual.is_some_and(|r| r.tensor().dims() != x.dims()) {
         candle_core::bail!("{NAME}: {:?} with scale {:?} and shift {:?}", x.dims(), scale.tensor(), shift.tensor());
     }
+    on_cuda!(x, batch_norm::batch_norm(input, (scale, shift), (statistics, origin), residual, activation));
     let operator = BatchNorm::new(statistics, origin, activation, scale.tensor(), shift.tensor())?;
     let residual_tensor = residual.map(|r| r.tensor().contiguous()).transpose()?;
     let y = by_number!(x.dtype(), NAME, operator.forward(&x, residual_tensor.as_ref()))?;
@@ -404,7 +421,7 @@ mod tests {
 
     #[test]
     fn running_statistics_are_constants() {
-        let statistics = ChannelStatistics { mean: vec![0.1, -0.2], variance: vec![0.5, 1.5], count: 1 };
+        let statistics = ChannelStatistics::known(vec![0.1, -0.2], vec![0.5, 1.5], 1);
         check_gradients(&inputs((2, 5, 5, 2))[..3], |v| {
             batch_norm(&v[0], (&v[1], &v[2]), (&statistics, Origin::Running), None, Activation::Relu)
         });

@@ -5,6 +5,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
 use super::value::{Place, Tape, Value, backward};
+use crate::device::DeviceChoice;
+
+/// Where operators are tried: in main memory, and on a card where the build is for one and there is one.
+pub(crate) fn devices() -> Vec<Device> {
+    [DeviceChoice::Cpu, DeviceChoice::Cuda(0)].into_iter().filter_map(|choice| choice.open().ok()).collect()
+}
 
 /// Numbers between −1 and 1 without pattern, in f64.
 pub(crate) fn noise(shape: impl Into<Shape>, seed: u64) -> Tensor {
@@ -21,8 +27,8 @@ pub(crate) fn noise(shape: impl Into<Shape>, seed: u64) -> Tensor {
 
 /// All values in row-major order, as f64.
 pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
-    let flat = tensor.to_dtype(DType::F64).and_then(|t| t.flatten_all());
-    flat.and_then(|t| t.to_vec1()).expect("a tensor in main memory")
+    let flat = tensor.to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F64)?.flatten_all());
+    flat.and_then(|t| t.to_vec1()).expect("a tensor")
 }
 
 /// # Panics
@@ -35,23 +41,29 @@ pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
 }
 
 /// Compares `backward` of `Σ weights · function(inputs)` with central differences, for every element of every input; and the
-/// gradients of some inputs, the others being constants, with those.
+/// gradients of some inputs, the others being constants, with those. On every device.
 ///
 /// # Panics
 /// When an input gets no gradient or a wrong one, or one is computed that nobody wants.
 pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
-    let variables: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).expect("a variable")).collect();
+    devices().iter().for_each(|device| check_gradients_on(device, inputs, &function));
+}
+
+fn check_gradients_on(device: &Device, inputs: &[Tensor], function: &impl Fn(&[Value]) -> Result<Value>) {
+    let moved = inputs.iter().map(|t| t.to_device(device).expect("moved"));
+    let variables: Vec<Var> = moved.map(|t| Var::from_tensor(&t).expect("a variable")).collect();
+    let inputs: Vec<Tensor> = variables.iter().map(|v| v.as_tensor().clone()).collect();
     let everything = (1_usize << inputs.len()) - 1;
-    let (gradients, weights) = gradients_of(everything, inputs, &function);
+    let (gradients, weights) = gradients_of(everything, &inputs, function);
     for wanted in 1..everything {
-        for (n, (gradient, whole)) in gradients_of(wanted, inputs, &function).0.iter().zip(&gradients).enumerate() {
+        for (n, (gradient, whole)) in gradients_of(wanted, &inputs, function).0.iter().zip(&gradients).enumerate() {
             let expected = whole.as_ref().filter(|_| wanted >> n & 1 == 1);
             assert_eq!(gradient.as_ref().map(flat), expected.map(flat), "input {n} of {wanted:b}");
         }
     }
     let score = || -> Result<f64> {
         let constants: Vec<Value> = variables.iter().map(|v| Value::constant(v.as_tensor().clone())).collect();
-        (function(&constants)?.tensor() * &weights)?.sum_all()?.to_scalar()
+        (function(&constants)?.tensor().to_device(&Device::Cpu)? * &weights)?.sum_all()?.to_scalar()
     };
     for (n, (variable, gradient)) in variables.iter().zip(gradients).enumerate() {
         let gradient = gradient.unwrap_or_else(|| panic!("input {n} got no gradient"));
@@ -75,7 +87,8 @@ fn gradients_of(
     let weights = noise(out.tensor().shape(), 99);
     let numbers: Vec<_> = values.iter().map(|v| v.place().map(Place::number)).collect();
     let place = out.place().expect("the result depends on the inputs");
-    (backward(place, weights.clone(), &numbers).expect("a backward pass"), weights)
+    let upstream = weights.to_device(out.tensor().device()).expect("moved");
+    (backward(place, upstream, &numbers).expect("a backward pass"), weights)
 }
 
 /// Compares a gradient with central differences of `score` at some elements of a variable.
@@ -96,7 +109,11 @@ pub(crate) fn check_elements(
         let mut moved = original.clone();
         moved[i] += offset;
         let moved = Tensor::from_vec(moved, variable.shape(), &Device::Cpu).expect("the same shape");
-        variable.set(&moved).and_then(|()| score()).expect("a forward pass")
+        moved
+            .to_device(variable.device())
+            .and_then(|moved| variable.set(&moved))
+            .and_then(|()| score())
+            .expect("a forward pass")
     };
     for &i in elements {
         let differences = STEPS.map(|step| (score_at(i, step) - score_at(i, -step)) / (2.0 * step));

@@ -7,6 +7,7 @@
 use candle_core::{Result, Tensor};
 
 use super::buffer::unwritten;
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
 use super::product::{Panels, transposed_product};
@@ -25,6 +26,7 @@ const NAME: &str = "convolution";
 pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding: usize) -> Result<Value> {
     let (x, w) = (input.tensor().contiguous()?, kernel.tensor().contiguous()?);
     let geometry = Geometry::of(x.dims4()?, w.dims4()?, stride, padding)?;
+    on_cuda!(x, convolution::convolution(input, kernel, stride, padding));
     let output = by_number!(x.dtype(), NAME, geometry.forward(&x, &w))?;
     // The first convolution of an encoder reads data, whose gradient nobody wants, as nobody wants that of a frozen kernel.
     let (x, w) = (kernel.wanted().then_some(x), input.wanted().then_some(w));

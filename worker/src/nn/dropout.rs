@@ -3,6 +3,7 @@
 use antiphon_core::rng::{self, Stream};
 use candle_core::{Result, Tensor};
 
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::value::Value;
 
@@ -15,6 +16,7 @@ const NAME: &str = "dropout";
 pub(crate) fn dropout(input: &Value, probability: f64, stream: &mut Stream) -> Result<Value> {
     let kept: Vec<bool> = (0..input.tensor().elem_count()).map(|_| rng::uniform(stream) >= probability).collect();
     let scale = 1.0 / (1.0 - probability);
+    on_cuda!(input.tensor(), elementwise::dropout(input, &kept, scale));
     let y = by_number!(input.tensor().dtype(), NAME, masked(&input.tensor().contiguous()?, &kept, scale))?;
     Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, masked(g, &kept, scale))?)])))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::value::Value;
 
@@ -49,6 +50,7 @@ pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, te
             "{NAME}: token {token} and {length} places in tables of {vocabulary} × {width} and {longest} × {place_width}"
         );
     }
+    on_cuda!(table.tensor(), rows::embedding(table, places, kinds, texts));
     let operator = Embedding { texts: Arc::clone(texts), width, vocabulary, longest };
     let (t, p) = (table.tensor().contiguous()?, places.tensor().contiguous()?);
     let y = by_number!(t.dtype(), NAME, operator.forward(&t, &p))?;

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::buffer::unwritten;
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
 use super::value::Value;
@@ -18,6 +19,7 @@ const AT_ONCE: usize = 1 << 14;
 /// # Errors
 /// When the input is not of real numbers.
 pub(crate) fn gelu(input: &Value) -> Result<Value> {
+    on_cuda!(input.tensor(), elementwise::gelu(input));
     let x = input.tensor().contiguous()?;
     let y = by_number!(x.dtype(), NAME, forward(&x))?;
     Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, gradient(&x, g))?)])))

@@ -243,7 +243,7 @@ impl BatchNorm {
 
     fn running(&self) -> ChannelStatistics {
         let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect();
-        ChannelStatistics { mean: wide(&self.running_mean), variance: wide(&self.running_variance), count: 0 }
+        ChannelStatistics::known(wide(&self.running_mean), wide(&self.running_variance), 0)
     }
 
     /// `running ← (1 − 0.1) running + 0.1 batch`, the variance with n − 1 in its denominator; nothing of a single number,

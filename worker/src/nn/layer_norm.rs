@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::buffer::unwritten;
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_chunk, each_chunk_sum};
 use super::value::Value;
@@ -27,6 +28,7 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
     if scale_tensor.dims1()? != width || shift_tensor.dims1()? != width {
         candle_core::bail!("{NAME}: input {:?}, scale {scale_tensor:?}, shift {shift_tensor:?}", x.dims());
     }
+    on_cuda!(x, layer_norm::layer_norm(input, scale, shift, epsilon));
     let operator = LayerNorm { width, epsilon };
     let y = by_number!(x.dtype(), NAME, operator.forward([&x, &scale_tensor, shift_tensor]))?;
     let wanted = [input, scale, shift].map(Value::wanted);

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::batch_norm::{at_least, through};
 use super::buffer::unwritten;
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::{each_chunk, piece_for_threads, sum_of_rows};
 use super::product::{Panels, View, multiply_panels, transposed_product};
@@ -29,6 +30,7 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     if weight_inputs != inputs || b.dims1()? != outputs {
         candle_core::bail!("{NAME}: input {:?}, weight {:?}, bias {:?}", x.dims(), w.dims(), b.dims());
     }
+    on_cuda!(x, linear::linear(input, weight, bias, activation));
     let operator = Linear { rows, inputs, outputs, activation };
     let y = by_number!(x.dtype(), NAME, operator.forward([&x, &w, &b]))?;
     let bias_wanted = bias.wanted();

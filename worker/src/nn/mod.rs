@@ -14,13 +14,17 @@
 //! 2. In evaluation a sample's bits never depend on its batch.
 //! 3. Every operator's backward agrees with finite differences in f64.
 //!
-//! Operators run in main memory (`Device::Cpu`); nothing here knows of modalities, heads or turns.
+//! Operators run in main memory, or on an NVIDIA card (`cuda`, with invariants of its own) if the tensors are there; nothing here
+//! knows of modalities, heads or turns.
 
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
 #[allow(unsafe_code, reason = "memory is handed out that nobody has written yet")]
 mod buffer;
 pub(crate) mod convolution;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+pub(crate) mod dispatch;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
 pub(crate) mod gelu;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
 use super::value::Value;
@@ -48,6 +49,7 @@ pub(crate) fn max_pool(input: &Value, window: Window) -> Result<Value> {
     if size == 0 || stride == 0 || short || 2 * padding > size || size > 15 {
         candle_core::bail!("{NAME}: {window:?} over {height} × {width}");
     }
+    on_cuda!(x, pooling::max_pool(input, window));
     let (y, chosen) = by_number!(x.dtype(), NAME, max_forward(&x, window))?;
     let shape = x.dims4()?;
     Ok(Value::of(y, [input], move |g| {
@@ -135,6 +137,7 @@ pub(crate) fn grid_mean(input: &Value, (rows, columns): (usize, usize)) -> Resul
     if rows == 0 || columns == 0 || rows > height || columns > width {
         candle_core::bail!("{NAME}: {rows} × {columns} cells of {height} × {width} places");
     }
+    on_cuda!(x, pooling::grid_mean(input, (rows, columns)));
     let operator = GridMean { samples, height, width, channels, rows, columns };
     let y = by_number!(x.dtype(), NAME, operator.forward(&x))?;
     Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, operator.gradient(g))?)])))

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::value::Value;
 
@@ -19,6 +20,7 @@ pub(crate) fn segment_mean(input: &Value, segments: Vec<Range<usize>>) -> Result
     if segments.iter().any(|segment| segment.end > rows) {
         candle_core::bail!("{NAME}: {segments:?} of {rows} rows");
     }
+    on_cuda!(x, rows::segment_mean(input, &segments));
     let operator = SegmentMean { segments, rows, width };
     let y = by_number!(x.dtype(), NAME, operator.forward(&x))?;
     Ok(Value::of(y, [input], move |g| Ok([Some(by_number!(g.dtype(), NAME, operator.gradient(g))?)])))

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::value::Value;
 
@@ -19,6 +20,7 @@ pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, pla
     if !fits(bias, &[width]) || !fits(class, &[1, 1, width]) || !fits(places, &[1, 1 + count, width]) {
         candle_core::bail!("{NAME}: {:?} with places {:?}", x.dims(), places.tensor().dims());
     }
+    on_cuda!(x, rows::with_class_token(patches, bias, class, places));
     let rest = [bias, class, places].map(|value| value.tensor().clone());
     let y = by_number!(x.dtype(), NAME, forward(&x, &rest))?;
     let shape = x.dims3()?;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Result, Tensor};
 
+use super::dispatch::on_cuda;
+
 /// A tensor, and where it came about if a gradient of it is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
@@ -115,10 +117,15 @@ impl Value {
     /// # Errors
     /// When their shapes differ.
     pub(crate) fn add(&self, other: &Self) -> Result<Self> {
-        let output = (&self.tensor + &other.tensor)?;
+        let output = sum(&self.tensor, &other.tensor)?;
         let wanted = [self, other].map(Self::wanted);
         Ok(Self::of(output, [self, other], move |gradient| Ok(wanted.map(|wanted| wanted.then(|| gradient.clone())))))
     }
+}
+
+fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    on_cuda!(a, elementwise::add(a, b));
+    a + b
 }
 
 /// The gradients of `variables` from the gradient of a result, in their order; None where no path leads to one. The tape is used
@@ -140,7 +147,7 @@ pub(crate) fn backward(result: &Place, gradient: Tensor, variables: &[Option<usi
             assert!(input.is_some() || part.is_none(), "a gradient that nobody wants was computed");
             if let (Some(input), Some(part)) = (input, part) {
                 gradients[input] = Some(match gradients[input].take() {
-                    Some(sum) => (sum + part)?,
+                    Some(already) => sum(&already, &part)?,
                     None => part,
                 });
             }

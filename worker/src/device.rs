@@ -1,0 +1,146 @@
+//! Where encoders compute: in main memory, or on an NVIDIA card in a program that was built for one.
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use candle_core::Device;
+
+/// What a worker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The first card if there is one that the program can use, else main memory.
+    #[default]
+    Auto,
+    /// Main memory.
+    Cpu,
+    /// The card of this number.
+    Cuda(usize),
+}
+
+/// A device that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// A word that names none.
+    #[error("`{0}` is no device; use auto, cpu, cuda or cuda:1")]
+    Unknown(String),
+    /// The program has no operators for it.
+    #[error(
+        "this program was built without CUDA, so there is no device `{0}`; use `cpu`, or build with `--features cuda`"
+    )]
+    NotBuilt(DeviceChoice),
+    /// There is none, or it does not answer.
+    #[error("device `{choice}` cannot be used: {reason}; `nvidia-smi` lists the cards there are; `cpu` needs none")]
+    Unusable {
+        /// As it was asked for.
+        choice: DeviceChoice,
+        /// What its driver says.
+        reason: String,
+    },
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match (text, text.strip_prefix("cuda:").map(str::parse)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
+            _ => Err(DeviceError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device itself.
+    ///
+    /// # Errors
+    /// When a card was asked for and cannot be used.
+    pub fn open(self) -> Result<Device, DeviceError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => self.card(number),
+            Self::Auto => Ok(Self::Cuda(0).open().unwrap_or_else(|error| {
+                if !matches!(error, DeviceError::NotBuilt(_)) {
+                    tracing::info!(%error, "encoders compute in main memory");
+                }
+                Device::Cpu
+            })),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn card(self, number: usize) -> Result<Device, DeviceError> {
+        crate::nn::cuda::open(number)
+            .map_err(|error| DeviceError::Unusable { choice: self, reason: first_line(&error.to_string()) })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn card(self, _number: usize) -> Result<Device, DeviceError> {
+        Err(DeviceError::NotBuilt(self))
+    }
+}
+
+/// Without the addresses that candle may add below.
+#[cfg(feature = "cuda")]
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// As a worker tells its coordinator.
+pub(crate) fn name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id).to_string(),
+        _ => DeviceChoice::Cpu.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda:0", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(choice));
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x"] {
+            let error = text.parse::<DeviceChoice>().expect_err("no device").to_string();
+            assert_eq!(error, format!("`{text}` is no device; use auto, cpu, cuda or cuda:1"));
+        }
+    }
+
+    #[test]
+    fn main_memory_is_always_there() {
+        assert!(DeviceChoice::Cpu.open().expect("main memory").is_cpu());
+        assert!(DeviceChoice::Auto.open().is_ok());
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_card_is_refused_where_the_program_has_no_operators_for_it() {
+        let error = DeviceChoice::Cuda(0).open().expect_err("built without");
+        assert_eq!(
+            error.to_string(),
+            "this program was built without CUDA, so there is no device `cuda:0`; use `cpu`, or build with `--features cuda`"
+        );
+    }
+}

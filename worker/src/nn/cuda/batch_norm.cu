@@ -1,0 +1,91 @@
+// Batch normalisation over (rows, channels). Statistics and what follows from them are in double precision.
+
+#include "common.cuh"
+
+constexpr double BATCH_NORM_EPSILON = 1e-5;
+
+struct MomentTerm {
+    const T *x;
+    int channels;
+    __device__ void operator()(long long row, int channel, double &sum, double &square) const {
+        double value = (double)x[row * channels + channel];
+        sum += value;
+        square += value * value;
+    }
+};
+
+// Sums and sums of squares, see column_sums.
+TOGETHER(moments)(const T *x, long long rows, int channels, int rows_per_group, double *partial) {
+    column_sums(MomentTerm{x, channels}, rows, channels, rows_per_group, partial);
+}
+
+// Means, then variances (divided by n), from sums and sums of squares.
+KERNEL(statistics)(const double *sums, long long count, int channels, double *out) {
+    long long c = here();
+    if (c >= channels) return;
+    double mean = sums[c] / (double)count, variance = sums[channels + c] / (double)count - mean * mean;
+    out[c] = mean;
+    out[channels + c] = variance > 0 ? variance : 0;
+}
+
+// From means and variances: 1 / √(variance + ε), scale / √(variance + ε), and shift − mean · that; (3, channels).
+KERNEL(batch_norm_coefficients)(const double *statistics, const T *scale, const T *shift, int channels, double *out) {
+    long long c = here();
+    if (c >= channels) return;
+    double inverse = 1.0 / sqrt(statistics[channels + c] + BATCH_NORM_EPSILON);
+    double factor = (double)scale[c] * inverse;
+    out[c] = inverse;
+    out[channels + c] = factor;
+    out[2 * channels + c] = (double)shift[c] - statistics[c] * factor;
+}
+
+// y = activation(x · factor + offset + residual); there may be no residual.
+KERNEL(batch_norm)(const T *x, const T *residual, const double *coefficients, int channels, int relu, T *y, long long n) {
+    long long i = here();
+    if (i >= n) return;
+    int c = remainder_of(i, channels);
+    T value = x[i] * (T)coefficients[channels + c] + (T)coefficients[2 * channels + c];
+    if (residual) value += residual[i];
+    y[i] = !relu || value > 0 ? value : (T)0;
+}
+
+struct NormTerm {
+    const T *x, *y, *g;
+    const double *statistics, *coefficients;
+    int channels;
+    __device__ void operator()(long long row, int c, double &sum, double &product) const {
+        long long i = row * channels + c;
+        T passed = !y || y[i] > 0 ? g[i] : (T)0;
+        sum += (double)passed;
+        product += (double)(passed * (x[i] - (T)statistics[c]) * (T)coefficients[c]);
+    }
+};
+
+// With g what came through the activation (all of it without y): Σ g and Σ g · x̂, see column_sums.
+TOGETHER(batch_norm_sums)(const T *x, const T *y, const T *g, const double *statistics, const double *coefficients,
+                          long long rows, int channels, int rows_per_group, double *partial) {
+    column_sums(NormTerm{x, y, g, statistics, coefficients, channels}, rows, channels, rows_per_group, partial);
+}
+
+// The gradient of the input is factor · g + slope · x + level; slope and level, (2, channels), from the two sums. They are 0 when the
+// statistics are constants.
+KERNEL(batch_norm_slopes)(const double *sums, const double *statistics, const double *coefficients, long long count,
+                          int channels, int constants, double *out) {
+    long long c = here();
+    if (c >= channels) return;
+    double factor = coefficients[channels + c];
+    double slope = constants ? 0 : -factor * coefficients[c] * sums[channels + c] / (double)count;
+    out[c] = slope;
+    out[channels + c] = constants ? 0 : -factor * sums[c] / (double)count - slope * statistics[c];
+}
+
+// dx, and what came through the activation where there is a place for it.
+KERNEL(batch_norm_gradient)(const T *x, const T *y, const T *g, const double *coefficients, const double *slopes,
+                            int channels, T *dx, T *passed, long long n) {
+    long long i = here();
+    if (i >= n) return;
+    int c = remainder_of(i, channels);
+    T through = !y || y[i] > 0 ? g[i] : (T)0;
+    dx[i] = (T)coefficients[channels + c] * through + ((T)slopes[c] * x[i] + (T)slopes[channels + c]);
+    if (passed) passed[i] = through;
+}

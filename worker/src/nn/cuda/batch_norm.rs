@@ -1,0 +1,134 @@
+//! Batch normalisation; its statistics stay on the card until they are committed.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::columns::partial;
+use super::launch::{Card, arguments};
+use crate::nn::batch_norm::{ChannelStatistics, Origin};
+use crate::nn::linear::Activation;
+use crate::nn::value::Value;
+
+/// Rows and channels of a tensor whose channels come last.
+fn matrix(x: &Tensor) -> (usize, usize) {
+    let channels = x.dims().last().copied().unwrap_or(1);
+    (x.elem_count() / channels.max(1), channels)
+}
+
+/// Means, then variances of channels, (2, C) in double precision.
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceStatistics(Tensor);
+
+impl PartialEq for DeviceStatistics {
+    fn eq(&self, other: &Self) -> bool {
+        let numbers = |of: &Self| of.0.flatten_all().and_then(|flat| flat.to_vec1::<f64>()).ok();
+        numbers(self).is_some_and(|own| numbers(other).is_some_and(|others| own == others))
+    }
+}
+
+/// See [`ChannelStatistics::of`].
+pub(crate) fn statistics(input: &Tensor) -> Result<ChannelStatistics> {
+    let card = Card::of(input)?;
+    let (rows, channels) = matrix(input);
+    let sums = partial(&card, "moments", &arguments![input], (rows, channels))?.wide(&card)?;
+    let out = card.empty_of(DType::F64, (2, channels))?;
+    card.each("statistics", channels, &arguments![&sums, rows, channels, &out])?;
+    let device = Some(DeviceStatistics(out));
+    Ok(ChannelStatistics { mean: Vec::new(), variance: Vec::new(), count: rows, device })
+}
+
+/// Brings down those that are on the card, in one piece.
+pub(crate) fn in_memory(mut all: Vec<ChannelStatistics>) -> Result<Vec<ChannelStatistics>> {
+    let on_card: Vec<Tensor> = all.iter().filter_map(|one| one.device.as_ref()).map(|one| one.0.clone()).collect();
+    let Some(first) = on_card.first() else { return Ok(all) };
+    let card = Card { dtype: DType::F64, ..Card::of(first)? };
+    let together = card.empty(on_card.iter().map(Tensor::elem_count).sum::<usize>())?;
+    let mut start = 0;
+    for tensor in &on_card {
+        let (part, n) = (together.narrow(0, start, tensor.elem_count())?, tensor.elem_count());
+        card.each("copy", n, &arguments![tensor, &part, n])?;
+        start += n;
+    }
+    let mut numbers = together.to_vec1::<f64>()?.into_iter();
+    for one in &mut all {
+        if let Some(DeviceStatistics(tensor)) = one.device.take() {
+            let channels = tensor.dim(1)?;
+            one.mean = numbers.by_ref().take(channels).collect();
+            one.variance = numbers.by_ref().take(channels).collect();
+        }
+    }
+    Ok(all)
+}
+
+/// What a pass leaves for the way back.
+struct BatchNorm {
+    card: Card,
+    /// (2, C): means and variances.
+    statistics: Tensor,
+    /// (3, C): 1 / √(variance + ε), scale / √(variance + ε), shift − mean · that.
+    coefficients: Tensor,
+    constants: bool,
+    rows: usize,
+    channels: usize,
+    relu: bool,
+}
+
+/// See [`crate::nn::batch_norm::batch_norm`].
+pub(crate) fn batch_norm(
+    input: &Value,
+    (scale, shift): (&Value, &Value),
+    (statistics, origin): (&ChannelStatistics, Origin),
+    residual: Option<&Value>,
+    activation: Activation,
+) -> Result<Value> {
+    let x = input.tensor().contiguous()?;
+    let card = Card::of(&x)?;
+    let (rows, channels) = matrix(&x);
+    let statistics = match &statistics.device {
+        Some(DeviceStatistics(tensor)) => tensor.clone(),
+        None => card.upload([statistics.mean.clone(), statistics.variance.clone()].concat())?,
+    };
+    let coefficients = card.empty_of(DType::F64, (3, channels))?;
+    let (scale_tensor, shift_tensor) = (scale.tensor().contiguous()?, shift.tensor().contiguous()?);
+    let own = arguments![&statistics, &scale_tensor, &shift_tensor, channels, &coefficients];
+    card.each("batch_norm_coefficients", channels, &own)?;
+    let (constants, relu) = (origin == Origin::Running, activation == Activation::Relu);
+    let operator = BatchNorm { card, statistics, coefficients, constants, rows, channels, relu };
+    let y = operator.forward(&x, residual.map(Value::tensor))?;
+    let output = y.clone();
+    let Some(residual) = residual else {
+        return Ok(Value::of(output, [input, scale, shift], move |g| {
+            let [x, scale, shift, _] = operator.gradients(&x, &y, g, false)?;
+            Ok([x, scale, shift])
+        }));
+    };
+    Ok(Value::of(output, [input, scale, shift, residual], move |g| operator.gradients(&x, &y, g, true)))
+}
+
+impl BatchNorm {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let residual = residual.map(Tensor::contiguous).transpose()?;
+        let (out, n) = (self.card.empty(x.shape())?, x.elem_count());
+        let own = arguments![x, residual.as_ref(), &self.coefficients, self.channels, self.relu, &out, n];
+        self.card.each("batch_norm", n, &own)?;
+        Ok(out)
+    }
+
+    /// Of input, scale, shift and residual.
+    fn gradients(&self, x: &Tensor, y: &Tensor, g: &Tensor, residual: bool) -> Result<[Option<Tensor>; 4]> {
+        let Self { card, statistics, coefficients, constants, rows, channels, relu } = self;
+        // Only ReLU looks at what came out.
+        let y = relu.then_some(y);
+        let own = arguments![x, y, g, statistics, coefficients];
+        let sums = partial(card, "batch_norm_sums", &own, (*rows, *channels))?;
+        let (wide, [for_shift, for_scale]) = (sums.wide(card)?, sums.narrow(card)?);
+        let slopes = card.empty_of(DType::F64, (2, *channels))?;
+        let own = arguments![&wide, statistics, coefficients, *rows, *channels, *constants, &slopes];
+        card.each("batch_norm_slopes", *channels, &own)?;
+        let (out, n) = (card.empty(x.shape())?, x.elem_count());
+        let passed = if residual && *relu { Some(card.empty(x.shape())?) } else { None };
+        let own = arguments![x, y, g, coefficients, &slopes, *channels, &out, passed.as_ref(), n];
+        card.each("batch_norm_gradient", n, &own)?;
+        let for_residual = residual.then(|| passed.unwrap_or_else(|| g.clone()));
+        Ok([Some(out), Some(for_scale), Some(for_shift), for_residual])
+    }
+}

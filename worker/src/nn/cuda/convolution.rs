@@ -1,0 +1,162 @@
+//! Two-dimensional convolution as products of patches and kernel, some samples at a time; by cuDNN where the build has it.
+
+use candle_core::{Result, Tensor};
+
+use super::launch::{Card, arguments};
+use super::product::{Matrix, multiply};
+use crate::nn::value::Value;
+
+/// Numbers of patches that are held at a time, unless those of a single sample are more. Bits depend on it.
+const PATCHES: usize = 1 << 26;
+
+/// See [`crate::nn::convolution::convolution`].
+pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding: usize) -> Result<Value> {
+    let (x, w) = (input.tensor().contiguous()?, kernel.tensor().contiguous()?);
+    let operator = Convolution::of(&x, &w, stride, padding)?;
+    let weights = operator.channels_last(&w)?;
+    let y = operator.forward(&x, &weights)?;
+    let wanted = (input.wanted(), kernel.wanted());
+    Ok(Value::of(y, [input, kernel], move |g| {
+        let for_input = if wanted.0 { Some(operator.input_gradient(&weights, g)?) } else { None };
+        let for_kernel = if wanted.1 { Some(operator.kernel_gradient(&x, g)?) } else { None };
+        Ok([for_input, for_kernel])
+    }))
+}
+
+pub(super) struct Convolution {
+    pub(super) card: Card,
+    pub(super) samples: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+    pub(super) outputs: usize,
+    pub(super) tall: usize,
+    pub(super) wide: usize,
+    pub(super) stride: usize,
+    pub(super) padding: usize,
+    pub(super) down: usize,
+    pub(super) across: usize,
+}
+
+impl Convolution {
+    fn of(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Self> {
+        let ((samples, height, width, channels), (outputs, _, tall, wide)) = (x.dims4()?, w.dims4()?);
+        let places = |length: usize, taps: usize| (length + 2 * padding - taps) / stride + 1;
+        let (down, across, card) = (places(height, tall), places(width, wide), Card::of(x)?);
+        Ok(Self { card, samples, height, width, channels, outputs, tall, wide, stride, padding, down, across })
+    }
+
+    fn area(&self) -> usize {
+        self.tall * self.wide
+    }
+
+    /// Weights of one output.
+    fn patch(&self) -> usize {
+        self.area() * self.channels
+    }
+
+    /// Places of one sample of the output.
+    fn places(&self) -> usize {
+        self.down * self.across
+    }
+
+    /// Whether the input is its own patches.
+    fn direct(&self) -> bool {
+        self.area() == 1 && self.stride == 1 && self.padding == 0
+    }
+
+    /// First sample and number of samples of each piece.
+    fn pieces(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let at_once = (PATCHES / (self.places() * self.patch()).max(1)).max(1);
+        let samples = self.samples;
+        (0..samples).step_by(at_once).map(move |first| (first, at_once.min(samples - first)))
+    }
+
+    /// Weights (O, C, U, V) to (O, U, V, C).
+    fn channels_last(&self, w: &Tensor) -> Result<Tensor> {
+        self.exchanged(w, self.channels, self.area(), (self.outputs, self.tall, self.wide, self.channels))
+    }
+
+    fn exchanged(
+        &self,
+        w: &Tensor,
+        second: usize,
+        third: usize,
+        shape: (usize, usize, usize, usize),
+    ) -> Result<Tensor> {
+        let (out, n) = (self.card.empty(shape)?, w.elem_count());
+        self.card.each("exchange", n, &arguments![w, second, third, &out, n])?;
+        Ok(out)
+    }
+
+    /// Of some samples (n, H, W, C), rows of (U, V, C).
+    fn patches(&self, x: &Tensor) -> Result<Tensor> {
+        if self.direct() {
+            return Ok(x.clone());
+        }
+        let out = self.card.empty((x.dim(0)? * self.places(), self.patch()))?;
+        self.lay(x, &out, "patches", out.elem_count())?;
+        Ok(out)
+    }
+
+    fn lay(&self, from: &Tensor, to: &Tensor, kernel: &str, n: usize) -> Result<()> {
+        let Self { height, width, channels, tall, wide, stride, padding, down, across, .. } = *self;
+        let own = arguments![from, height, width, channels, tall, wide, stride, padding, down, across, to, n];
+        self.card.each(kernel, n, &own)
+    }
+
+    fn forward(&self, x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        let (card, outputs, patch) = (&self.card, self.outputs, self.patch());
+        let y = card.empty((self.samples, self.down, self.across, outputs))?;
+        #[cfg(feature = "cudnn")]
+        if super::dnn::forward(self, x, weights, &y)? {
+            return Ok(y);
+        }
+        let w = Matrix::of(card, weights, patch)?.transposed();
+        for (first, count) in self.pieces() {
+            let patches = self.patches(&x.narrow(0, first, count)?)?;
+            let into = Matrix::of(card, &y.narrow(0, first, count)?, outputs)?;
+            let size = (count * self.places(), outputs, patch);
+            multiply(card, size, Matrix::of(card, &patches, patch)?, w, into, false)?;
+        }
+        Ok(y)
+    }
+
+    fn input_gradient(&self, weights: &Tensor, g: &Tensor) -> Result<Tensor> {
+        let (card, outputs, patch) = (&self.card, self.outputs, self.patch());
+        let out = card.empty((self.samples, self.height, self.width, self.channels))?;
+        #[cfg(feature = "cudnn")]
+        if super::dnn::input_gradient(self, weights, g, &out)? {
+            return Ok(out);
+        }
+        let w = Matrix::of(card, weights, patch)?;
+        for (first, count) in self.pieces() {
+            let (g, into) = (g.narrow(0, first, count)?, out.narrow(0, first, count)?);
+            let size = (count * self.places(), patch, outputs);
+            let patches = if self.direct() { into.clone() } else { card.empty((size.0, patch))? };
+            let g = Matrix::of(card, &g, outputs)?;
+            multiply(card, size, g, w, Matrix::of(card, &patches, patch)?, false)?;
+            if !self.direct() {
+                self.lay(&patches, &into, "patches_gradient", into.elem_count())?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn kernel_gradient(&self, x: &Tensor, g: &Tensor) -> Result<Tensor> {
+        let (card, outputs, patch) = (&self.card, self.outputs, self.patch());
+        let out = card.zeros((outputs, patch))?;
+        let into = Matrix::of(card, &out, patch)?;
+        #[cfg(feature = "cudnn")]
+        let done = super::dnn::kernel_gradient(self, x, g, &out)?;
+        #[cfg(not(feature = "cudnn"))]
+        let done = false;
+        for (first, count) in self.pieces().filter(|_| !done) {
+            let patches = self.patches(&x.narrow(0, first, count)?)?;
+            let g = Matrix::of(card, &g.narrow(0, first, count)?, outputs)?.transposed();
+            let size = (outputs, patch, count * self.places());
+            multiply(card, size, g, Matrix::of(card, &patches, patch)?, into, first > 0)?;
+        }
+        self.exchanged(&out, self.area(), self.channels, (outputs, self.channels, self.tall, self.wide))
+    }
+}

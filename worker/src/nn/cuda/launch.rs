@@ -1,0 +1,198 @@
+//! Memory on the card, and kernels at work on it.
+//!
+//! Safety: a kernel reads and writes what the addresses among its arguments lead to, as far as its counts say. Only the files
+//! beside this one launch kernels; each makes what a kernel writes of the shape that it tells the kernel, after the operator's
+//! shapes were checked. Memory is given back in the order of the stream, so none is taken away from a kernel that was launched.
+//! Tensors are written in place only where nobody else can read them: results before they are handed out, and the parameters
+//! and moments of an optimizer, which its owner alone holds while it steps.
+
+use candle_core::cuda_backend::CudaDType;
+use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
+
+/// Threads of a block; `common.cuh` has the same number.
+const BLOCK: usize = 256;
+
+const KERNELS_F32: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_f32.ptx"));
+const KERNELS_F64: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_f64.ptx"));
+
+/// The card of this number, with a stream of its own.
+///
+/// # Errors
+/// When there is no such card, or its driver is too old.
+pub(crate) fn open(number: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(number)?;
+    // SAFETY: this stream is the only one that the device's tensors are used on.
+    unsafe {
+        device.as_cuda_device()?.disable_event_tracking();
+    }
+    Ok(device)
+}
+
+/// What a kernel is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Argument<'a> {
+    /// The address of a tensor's first number.
+    Tensor(&'a Tensor),
+    /// No address.
+    Missing,
+    /// `int` or `long long`.
+    Count(usize),
+    /// `double`
+    Real(f64),
+}
+
+impl<'a> From<&'a Tensor> for Argument<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+impl<'a> From<Option<&'a Tensor>> for Argument<'a> {
+    fn from(tensor: Option<&'a Tensor>) -> Self {
+        tensor.map_or(Self::Missing, Self::Tensor)
+    }
+}
+
+impl From<usize> for Argument<'_> {
+    fn from(count: usize) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<bool> for Argument<'_> {
+    fn from(yes: bool) -> Self {
+        Self::Count(usize::from(yes))
+    }
+}
+
+impl From<f64> for Argument<'_> {
+    fn from(number: f64) -> Self {
+        Self::Real(number)
+    }
+}
+
+/// The arguments of a kernel, of whatever can be told to one.
+macro_rules! arguments {
+    ($($argument:expr),* $(,)?) => { [$($crate::nn::cuda::launch::Argument::from($argument)),*] };
+}
+pub(super) use arguments;
+
+/// A card, and the type of numbers at hand.
+#[derive(Debug, Clone)]
+pub(super) struct Card {
+    pub(super) device: CudaDevice,
+    pub(super) dtype: DType,
+}
+
+impl Card {
+    /// Where a tensor is, for numbers of its type.
+    ///
+    /// # Errors
+    /// When it is in main memory.
+    pub(super) fn of(tensor: &Tensor) -> Result<Self> {
+        Ok(Self { device: tensor.device().as_cuda_device()?.clone(), dtype: tensor.dtype() })
+    }
+
+    /// A tensor whose numbers a kernel is still to write.
+    pub(super) fn empty(&self, shape: impl Into<Shape>) -> Result<Tensor> {
+        self.empty_of(self.dtype, shape)
+    }
+
+    /// As [`Self::empty`], of this type.
+    pub(super) fn empty_of(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        let count = shape.elem_count();
+        let storage = match dtype {
+            DType::F32 => self.allocated::<f32>(count)?,
+            DType::F64 => self.allocated::<f64>(count)?,
+            DType::U8 => self.allocated::<u8>(count)?,
+            other => return Err(Error::UnsupportedDTypeForOp(other, "empty")),
+        };
+        Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    }
+
+    fn allocated<T: DeviceRepr + CudaDType>(&self, count: usize) -> Result<CudaStorage> {
+        // SAFETY: any bits are a number of these types, and the caller writes them before they are read.
+        let slice = unsafe { self.device.alloc::<T>(count.max(1))? };
+        Ok(CudaStorage::wrap_cuda_slice(slice, self.device.clone()))
+    }
+
+    /// A tensor of zeros.
+    pub(super) fn zeros(&self, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::zeros(shape, self.dtype, &Device::Cuda(self.device.clone()))
+    }
+
+    /// Brings numbers up.
+    pub(super) fn upload<N: candle_core::WithDType>(&self, numbers: Vec<N>) -> Result<Tensor> {
+        let count = numbers.len();
+        if count == 0 {
+            return self.upload(vec![N::from_f64(0.0)]);
+        }
+        Tensor::from_vec(numbers, count, &Device::Cuda(self.device.clone()))
+    }
+
+    /// Launches a kernel with at least `threads` threads, which each find out whether they are needed.
+    pub(super) fn each(&self, kernel: &str, threads: usize, arguments: &[Argument<'_>]) -> Result<()> {
+        self.blocks(kernel, threads.div_ceil(BLOCK), arguments)
+    }
+
+    /// Launches `blocks` blocks of a kernel.
+    pub(super) fn blocks(&self, kernel: &str, blocks: usize, arguments: &[Argument<'_>]) -> Result<()> {
+        if blocks == 0 {
+            return Ok(());
+        }
+        let (suffix, kernels) = match self.dtype {
+            DType::F32 => ("f32", KERNELS_F32),
+            DType::F64 => ("f64", KERNELS_F64),
+            other => return Err(Error::Msg(format!("{kernel} has no kernel for {other:?}"))),
+        };
+        // Smaller arguments are read from the first bytes of these.
+        let values = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<u64>>>()?;
+        let name = format!("{kernel}_{suffix}");
+        let function = self.device.get_or_load_custom_func(&name, &format!("antiphon_{suffix}"), kernels)?;
+        let mut builder = function.builder();
+        for value in &values {
+            builder.arg(value);
+        }
+        let grid = u32::try_from(blocks).map_err(Error::wrap)?;
+        let config = LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (BLOCK as u32, 1, 1), shared_mem_bytes: 0 };
+        // SAFETY: see above.
+        unsafe { builder.launch(config) }.map_err(Error::wrap)?;
+        Ok(())
+    }
+
+    fn value(&self, argument: &Argument<'_>) -> Result<u64> {
+        Ok(match argument {
+            Argument::Tensor(tensor) => self.address(tensor)?,
+            Argument::Missing => 0,
+            Argument::Count(count) => *count as u64,
+            Argument::Real(number) => number.to_bits(),
+        })
+    }
+
+    /// Of a tensor's first number; the tensor has no gaps.
+    pub(super) fn address(&self, tensor: &Tensor) -> Result<u64> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (first, _) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: "cuda" })?;
+        let Storage::Cuda(storage) = &*storage else {
+            candle_core::bail!("a tensor in main memory beside others on a card")
+        };
+        let start = match tensor.dtype() {
+            DType::F32 => self.start::<f32>(storage)?,
+            DType::F64 => self.start::<f64>(storage)?,
+            DType::U8 => self.start::<u8>(storage)?,
+            DType::U32 => self.start::<u32>(storage)?,
+            DType::I64 => self.start::<i64>(storage)?,
+            other => return Err(Error::UnsupportedDTypeForOp(other, "cuda")),
+        };
+        Ok(start + (first * tensor.dtype().size_in_bytes()) as u64)
+    }
+
+    fn start<T: CudaDType>(&self, storage: &CudaStorage) -> Result<u64> {
+        let stream = self.device.cuda_stream();
+        let (address, _recorded) = storage.as_cuda_slice::<T>()?.device_ptr(&stream);
+        Ok(address)
+    }
+}

@@ -1,0 +1,18 @@
+//! Where an operator goes on from once its inputs are checked: here in main memory, or on the card that they are on.
+
+/// Returns what the operator of this path in `cuda` gives for these arguments, if the tensor is on a card.
+#[cfg(feature = "cuda")]
+macro_rules! on_cuda {
+    ($tensor:expr, $($path:ident)::+ ( $($argument:expr),* $(,)? )) => {
+        if $tensor.device().is_cuda() {
+            return $crate::nn::cuda::$($path)::+($($argument),*);
+        }
+    };
+}
+
+/// No tensor is on a card.
+#[cfg(not(feature = "cuda"))]
+macro_rules! on_cuda {
+    ($($any:tt)*) => {};
+}
+pub(crate) use on_cuda;

@@ -141,7 +141,7 @@ impl Optimizer {
         let saved = named.iter().map(|(name, own)| check_saved(name, own, tensors.get(name)));
         let saved = saved.collect::<Result<Vec<_>, _>>()?;
         for ((_, own), saved) in named.iter().zip(saved) {
-            update::copy(&saved.contiguous()?, own)?;
+            update::copy(&saved.to_device(own.device())?.contiguous()?, own)?;
         }
         self.steps = steps;
         Ok(())
@@ -158,5 +158,7 @@ impl Optimizer {
     }
 }
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;

@@ -75,13 +75,27 @@ pub trait Encoder: Send {
     /// [`EncoderError::WrongBatch`] when `input` is not of the shape the encoder was built for.
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError>;
 
-    /// Takes in the running statistics of a batch whose turn was applied.
+    /// Takes in the running statistics of a batch whose turn was applied, [`in_memory`](Pending::in_memory).
     fn commit(&mut self, _pending: Pending) {}
 }
 
 /// Running statistics of one batch, to be committed in the order of the steps. Empty for encoders without buffers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Pending(Vec<ChannelStatistics>);
+
+impl Pending {
+    /// With numbers that an encoder can take in: those that were still on a card are brought down.
+    ///
+    /// # Errors
+    /// When the card fails.
+    pub fn in_memory(self) -> Result<Self, EncoderError> {
+        #[cfg(feature = "cuda")]
+        let this = Self(crate::nn::cuda::batch_norm::in_memory(self.0)?);
+        #[cfg(not(feature = "cuda"))]
+        let this = self;
+        Ok(this)
+    }
+}
 
 /// What a forward pass gives.
 #[derive(Debug)]
@@ -117,7 +131,7 @@ impl Forward {
     /// When candle fails.
     pub fn matrix(&self) -> Result<Matrix<f32>, EncoderError> {
         let (rows, columns) = self.features.dims2()?;
-        let values = self.features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let values = self.features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         Ok(Matrix::from_vec(rows, columns, values).expect("a tensor has as many values as its shape"))
     }
 }
@@ -220,7 +234,7 @@ pub fn backward(
     if (rows, columns) != (samples, width) {
         return Err(EncoderError::WrongGradient { rows, columns, samples, width });
     }
-    let upstream = Tensor::from_slice(feature_gradient.as_slice(), (rows, columns), forward.features.device())?;
+    let upstream = Tensor::from_slice(feature_gradient.as_slice(), (rows, columns), &Device::Cpu)?;
     backward_tensor(encoder.parameters(), forward, &upstream)
 }
 
@@ -235,7 +249,8 @@ fn backward_tensor(
             .first()
             .map_or(EncoderError::NoGradient { name: String::new() }, |(name, _)| missing(name)));
     };
-    let upstream = upstream.to_dtype(forward.features.dtype())?.contiguous()?;
+    let features = &forward.features;
+    let upstream = upstream.to_dtype(features.dtype())?.to_device(features.device())?.contiguous()?;
     let gradients = match place {
         Some(place) => backward_on_tape(place, upstream, &variables.numbers(parameters))?,
         None => vec![None; parameters.len()],
@@ -270,7 +285,7 @@ pub fn restore(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) ->
         check_saved(&name, &own, tensors.get(&name))?;
     }
     for (name, variable) in encoder.parameters() {
-        variable.set(&tensors[name].contiguous()?)?;
+        variable.set(&tensors[name].to_device(variable.device())?.contiguous()?)?;
     }
     encoder.load_buffers(tensors)
 }
@@ -286,8 +301,9 @@ pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor
     Ok(saved)
 }
 
-/// The dense batch as a tensor of the parameters' type, if it is of the shape the encoder reads: (B, …), of clips (B·F, …).
-fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
+/// The dense batch as a tensor of the parameters' type, in main memory, if it is of the shape the encoder reads: (B, …), of clips
+/// (B·F, …).
+fn read(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
     let sample = match *expected {
         InputShape::Features { width } => vec![width],
         InputShape::Grid { channels, height, width } => vec![channels, height, width],
@@ -297,7 +313,7 @@ fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]
     match input {
         BatchInput::Dense { shape, data } if shape.len() > 1 && shape[1..] == sample => {
             let like = &parameters[0].1;
-            let tensor = Tensor::from_slice(data, shape.as_slice(), like.device())?.to_dtype(like.dtype())?;
+            let tensor = Tensor::from_slice(data, shape.as_slice(), &Device::Cpu)?.to_dtype(like.dtype())?;
             Ok(if let InputShape::Clip { .. } = expected { tensor.flatten(0, 1)? } else { tensor })
         }
         BatchInput::Dense { shape, .. } => Err(wrong_batch(expected, format!("shape {shape:?}"))),
@@ -305,9 +321,15 @@ fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]
     }
 }
 
+/// The dense batch as a tensor beside the parameters, if it is of the shape the encoder reads.
+fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
+    Ok(read(input, expected, parameters)?.to_device(parameters[0].1.device())?)
+}
+
 /// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them; of clips there are B·F.
 fn grid(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Value, EncoderError> {
-    Ok(Value::constant(dense(input, expected, parameters)?.permute((0, 2, 3, 1))?.contiguous()?))
+    let channels_last = read(input, expected, parameters)?.permute((0, 2, 3, 1))?.contiguous()?;
+    Ok(Value::constant(channels_last.to_device(parameters[0].1.device())?))
 }
 
 /// The mean over the frames of each sample: `x` is (B·F, N), the result (B, N). What is not of a clip stays as it is.
@@ -324,6 +346,8 @@ fn wrong_batch(expected: &InputShape, got: String) -> EncoderError {
     EncoderError::WrongBatch { expected: expected.clone(), got }
 }
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod learning_tests;
 #[cfg(test)]

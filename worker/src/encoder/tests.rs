@@ -9,15 +9,15 @@ fn modality() -> ModalityName {
     ModalityName::try_from("audio").expect("a name")
 }
 
-fn train(step: u64) -> Mode {
+pub(super) fn train(step: u64) -> Mode {
     Mode::Train(DropoutKey { seed: 5, modality: modality(), step, shard: MicroShard::WHOLE }, Frozen::none())
 }
 
 /// An encoder to try, with what it reads.
-struct Case {
-    name: &'static str,
+pub(super) struct Case {
+    pub(super) name: &'static str,
     network: Network,
-    shape: InputShape,
+    pub(super) shape: InputShape,
 }
 
 /// What a job may name, or a small one of those that come in large sizes only.
@@ -30,7 +30,7 @@ enum Network {
 }
 
 /// Every kind, with dropout, with and without an adapter (s = 6).
-fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let features = InputShape::Features { width: 7 };
     let grid = InputShape::Grid { channels: 2, height: 9, width: 6 };
     let tokens = InputShape::Tokens { vocabulary: 11, max_tokens: 9, padding: 10 };
@@ -74,10 +74,14 @@ fn cases() -> Vec<Case> {
 const WIDTH: usize = 6;
 
 fn built(case: &Case, dtype: DType) -> Box<dyn Encoder> {
+    built_on(case, dtype, &Device::Cpu)
+}
+
+pub(super) fn built_on(case: &Case, dtype: DType, device: &Device) -> Box<dyn Encoder> {
     let modality = modality();
-    let made = Parameters::new(1, &modality, dtype, &Device::Cpu);
+    let made = Parameters::new(1, &modality, dtype, device);
     let built: Result<Box<dyn Encoder>, EncoderError> = match &case.network {
-        Network::Spec(spec) => build_of(dtype, spec, &case.shape, WIDTH, 1, &modality, &Device::Cpu),
+        Network::Spec(spec) => build_of(dtype, spec, &case.shape, WIDTH, 1, &modality, device),
         Network::Resnet(plan) => resnet::Resnet::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
         Network::Vit(plan) => vit::Vit::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
         Network::Bert(plan) => bert::Bert::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
@@ -86,7 +90,7 @@ fn built(case: &Case, dtype: DType) -> Box<dyn Encoder> {
 }
 
 /// Samples `range` of an endless sequence.
-fn batch(shape: &InputShape, range: std::ops::Range<usize>) -> BatchInput {
+pub(super) fn batch(shape: &InputShape, range: std::ops::Range<usize>) -> BatchInput {
     let samples = range.map(|i| match *shape {
         InputShape::Tokens { vocabulary, max_tokens, .. } => {
             let length = 1 + (i * 5) % max_tokens;

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor};
 use rayon::prelude::*;
 
+use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, values_mut};
 use super::vector::vectorised;
 
@@ -41,6 +42,7 @@ pub(crate) fn sgd([p, v, g]: [&Tensor; 3], (share, momentum, decay, lr): (f64, f
         })?
     }
     same_size(&[p, v, g])?;
+    on_cuda!(p, optimizer::sgd([p, v, g], (share, momentum, decay, lr)));
     by_number!(p.dtype(), NAME, run([p, v, g], [share, momentum, decay, lr]))
 }
 
@@ -93,6 +95,7 @@ pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
         })?
     }
     same_size(&[p, m, v, g])?;
+    on_cuda!(p, optimizer::adamw([p, m, v, g], adam));
     by_number!(p.dtype(), NAME, run([p, m, v, g], adam))
 }
 
@@ -107,6 +110,7 @@ pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
         in_place(to, |to: &mut [T]| to.copy_from_slice(from))
     }
     same_size(&[from, to])?;
+    on_cuda!(to, optimizer::copy(from, to));
     by_number!(to.dtype(), NAME, run(from, to))
 }
 
@@ -115,6 +119,8 @@ pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
 /// # Errors
 /// As [`sgd`].
 pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+    on_cuda!(first, optimizer::sums_of_squares(tensors));
     tensors.iter().map(|tensor| by_number!(tensor.dtype(), NAME, sum_of_squares(&tensor.contiguous()?))).collect()
 }
 

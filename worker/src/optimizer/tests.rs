@@ -5,15 +5,15 @@ use candle_core::{DType, Device};
 use super::*;
 use crate::nn::check::{flat, noise};
 
-fn spec(rule: OptimizerRule, clip: Option<f64>) -> OptimizerSpec {
+pub(super) fn spec(rule: OptimizerRule, clip: Option<f64>) -> OptimizerSpec {
     OptimizerSpec { rule, lr: 0.1, schedule: LearningRateSchedule::Constant { warmup: 0.0 }, clip }
 }
 
-fn sgd() -> OptimizerRule {
+pub(super) fn sgd() -> OptimizerRule {
     OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.01 }
 }
 
-fn adamw() -> OptimizerRule {
+pub(super) fn adamw() -> OptimizerRule {
     OptimizerRule::Adamw { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01 }
 }
 

@@ -37,7 +37,7 @@ pub fn load(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) -> Re
     }
     for (name, variable) in encoder.parameters() {
         if let Some(tensor) = tensors.get(name) {
-            variable.set(&tensor.to_device(variable.device())?.to_dtype(variable.dtype())?.contiguous()?)?;
+            variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?.contiguous()?)?;
         }
     }
     Ok(encoder.load_buffers(&buffers)?)

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Card, arguments};
+use crate::nn::update::Adam;
 
 /// Most blocks that share the squares of a tensor. Bits depend on it.
 const BLOCKS: usize = 256;
@@ -32,20 +33,6 @@ pub(crate) fn sgd([p, v, g]: [&Tensor; 3], (share, momentum, decay, lr): (f64, f
 pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
     let n = to.elem_count();
     Card::of(to)?.each("copy", n, &arguments![from, to, n])
-}
-
-/// What a step of AdamW is made of.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Adam {
-    pub(crate) share: f64,
-    pub(crate) betas: [f64; 2],
-    /// `1 − lr λ`
-    pub(crate) decay: f64,
-    /// `lr / (1 − β₁ᵗ)`
-    pub(crate) rate: f64,
-    /// `√(1 − β₂ᵗ)`
-    pub(crate) correction: f64,
-    pub(crate) epsilon: f64,
 }
 
 /// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.

@@ -7,6 +7,7 @@ use antiphon_coordinator::config::Config;
 use antiphon_coordinator::coordinator::Coordinator;
 use antiphon_coordinator::server;
 use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -23,6 +24,8 @@ pub struct ClusterConfig {
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory, per worker and split.
     pub data_memory: u64,
+    /// Where the encoders compute.
+    pub device: DeviceChoice,
 }
 
 /// A coordinator with its workers. They end when it is dropped.
@@ -55,6 +58,7 @@ impl Cluster {
                 connect_timeout: Duration::from_secs(10),
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
+                device: config.device,
             };
             let stop = shutdown.child_token();
             parts.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
 
+use crate::device::DeviceChoice;
+
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkerArgs {
@@ -30,6 +32,10 @@ pub struct WorkerArgs {
     /// Mebibytes of undecoded samples kept in memory per split; what is beyond goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
+
+    /// Where the encoder computes: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
+    pub device: DeviceChoice,
 }
 
 fn parse_name<N>(text: &str) -> Result<N, antiphon_core::ids::BadName>
@@ -54,6 +60,8 @@ pub struct Config {
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory per split.
     pub data_memory: u64,
+    /// Where the encoder computes.
+    pub device: DeviceChoice,
 }
 
 impl WorkerArgs {
@@ -73,6 +81,7 @@ impl WorkerArgs {
             connect_timeout: Duration::from_secs(self.connect_timeout),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
+            device: self.device,
         })
     }
 }

@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
+use crate::device::Device;
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
 
@@ -51,6 +52,7 @@ impl Status {
 /// The state of the worker's thread.
 pub(crate) struct Engine {
     config: Config,
+    device: Device,
     answers: mpsc::Sender<v1::WorkerMessage>,
     status: Arc<Status>,
     assignment: Option<Assignment>,
@@ -93,8 +95,13 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Command>, oneshot::Rece
 struct Disconnected;
 
 impl Engine {
-    pub(crate) fn new(config: Config, answers: mpsc::Sender<v1::WorkerMessage>, status: Arc<Status>) -> Self {
-        Self { config, answers, status, assignment: None }
+    pub(crate) fn new(
+        config: Config,
+        device: Device,
+        answers: mpsc::Sender<v1::WorkerMessage>,
+        status: Arc<Status>,
+    ) -> Self {
+        Self { config, device, answers, status, assignment: None }
     }
 
     fn answer(&self, answer: Answer) -> Result<(), Disconnected> {
@@ -179,6 +186,7 @@ impl Engine {
         let options = Options {
             prefetch: PrefetchOptions { threads: self.config.decode_threads, ..PrefetchOptions::default() },
             data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::default() },
+            device: self.device.clone(),
         };
         let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);
         self.drop_assignment();

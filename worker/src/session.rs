@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::{debug, info};
 
 use crate::config::Config;
+use crate::device::{self, Device, DeviceError};
 use crate::engine::{self, Engine, Status};
 
 /// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
@@ -49,6 +50,9 @@ pub enum WorkerError {
         /// In its words.
         reason: String,
     },
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The engine's thread is gone.
     #[error("the worker's engine stopped: {reason}")]
     Engine {
@@ -60,13 +64,16 @@ pub enum WorkerError {
 /// Serves jobs until `shutdown`.
 ///
 /// # Errors
-/// If the coordinator cannot be reached in time or ends the connection.
+/// If the device cannot be used, or the coordinator cannot be reached in time or ends the connection.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), WorkerError> {
+    let choice = config.device;
+    let device = tokio::task::spawn_blocking(move || choice.open());
+    let device = device.await.map_err(|error| WorkerError::Engine { reason: error.to_string() })??;
     let channel = tokio::select! {
         channel = connect(&config) => channel?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    serve(&config, channel, &shutdown).await
+    serve(&config, device, channel, &shutdown).await
 }
 
 async fn connect(config: &Config) -> Result<Channel, WorkerError> {
@@ -99,13 +106,18 @@ async fn connect(config: &Config) -> Result<Channel, WorkerError> {
     }
 }
 
-async fn serve(config: &Config, channel: Channel, shutdown: &CancellationToken) -> Result<(), WorkerError> {
+async fn serve(
+    config: &Config,
+    device: Device,
+    channel: Channel,
+    shutdown: &CancellationToken,
+) -> Result<(), WorkerError> {
     let (outbound, messages) = mpsc::channel(IN_FLIGHT);
     let register = v1::Register {
         worker: config.worker.to_string(),
         modality: config.modality.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        device: "cpu".to_owned(),
+        device: device::name(&device),
     };
     let send_failed = |_| WorkerError::Disconnected { reason: "the connection closed".to_owned() };
     outbound.send(worker_message::Message::Register(register).into()).await.map_err(send_failed)?;
@@ -126,7 +138,8 @@ async fn serve(config: &Config, channel: Channel, shutdown: &CancellationToken) 
         None => return Err(WorkerError::Disconnected { reason: "it sent nothing".to_owned() }),
     };
     let status = Arc::new(Status::default());
-    let (commands, mut engine) = engine::spawn(Engine::new(config.clone(), outbound.clone(), Arc::clone(&status)));
+    let (commands, mut engine) =
+        engine::spawn(Engine::new(config.clone(), device, outbound.clone(), Arc::clone(&status)));
     let mut heartbeat = tokio::time::interval(interval);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -8,6 +8,7 @@ use antiphon_core::spec::{JobSpec, Override};
 use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
 use antiphon_store::storage::Store;
+use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use object_store::ObjectStore as _;
@@ -56,6 +57,10 @@ pub struct RunArgs {
     /// Mebibytes of undecoded samples kept in memory per modality and split; what is beyond goes to a temporary file
     #[arg(long, default_value_t = DATA_MEMORY, value_name = "MIB")]
     pub data_memory: u64,
+
+    /// Where the encoders compute: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
+    pub device: DeviceChoice,
 }
 
 /// Runs a job to its end.
@@ -81,6 +86,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         modalities: spec.modalities.iter().map(|m| m.name.clone()).collect(),
         decode_threads: args.decode_threads.max(1),
         data_memory: args.data_memory << 20,
+        device: args.device,
     })
     .await?;
     let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
@@ -187,6 +193,9 @@ impl RunArgs {
         }
         if self.data_memory != DATA_MEMORY {
             text += &format!(" --data-memory {}", self.data_memory);
+        }
+        if self.device != DeviceChoice::default() {
+            text += &format!(" --device {}", self.device);
         }
         text
     }

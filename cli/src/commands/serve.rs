@@ -35,7 +35,7 @@ pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
             let exit = match &error {
-                WorkerError::Address { .. } => Exit::Usage,
+                WorkerError::Address { .. } | WorkerError::Device(_) => Exit::Usage,
                 WorkerError::Unreachable { .. } | WorkerError::Disconnected { .. } => Exit::Unreachable,
                 WorkerError::Engine { .. } => Exit::Failed,
             };

@@ -9,6 +9,7 @@ use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::Progress;
 use antiphon_worker::data::{BatchInput, DataError, Dataset, OpenOptions};
+use antiphon_worker::device::Device;
 use antiphon_worker::encoder::{self, DropoutKey, Forward, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
 use antiphon_worker::trainer::Model;
@@ -70,7 +71,7 @@ pub(super) struct Learner {
 
 impl Learner {
     pub(super) async fn new(job: &JobSpec, data: &Opened) -> anyhow::Result<Self> {
-        let model = Model::fit(job, &data.spec, &data.train).await?;
+        let model = Model::fit(job, &data.spec, &data.train, &Device::Cpu).await?;
         let optimizer = Optimizer::new(&data.spec.optimizer, model.encoder.parameters())?;
         Ok(Self { data: data.clone(), seed: job.seed, model, optimizer, steps: 0, open: None })
     }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::spec::{FusionSpec, Override};
+use antiphon_worker::device::DeviceChoice;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::PredictorError;
@@ -47,6 +48,10 @@ pub struct Source {
     /// Mebibytes of undecoded samples kept in memory per modality; what is beyond goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
+
+    /// Where the encoders compute: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
+    pub device: DeviceChoice,
 }
 
 /// Files that take the place of the job's.

@@ -97,6 +97,7 @@ impl Predictor {
         }
         let head = load_head(&checkpoint, &spec).await?;
         let options = OpenOptions { memory: source.data_memory << 20, ..OpenOptions::default() };
+        let device = source.device.open()?;
         let mut modalities = Vec::new();
         for modality in &spec.modalities {
             let name = modality.name.clone();
@@ -104,7 +105,7 @@ impl Predictor {
             let ready = if dropped || !Dataset::is_declared(modality, source.split) {
                 None
             } else {
-                let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?)?;
+                let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?, &device)?;
                 // What is read of a value (which frames of a clip) is the checkpoint's to say, as is what is made of it.
                 let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
                 let data = open_data(&modality, &spec, source.split, labels, &options).await?;

@@ -2,6 +2,7 @@ use antiphon_core::spec::parse;
 use antiphon_proto::v1::worker_message::Message;
 
 use super::*;
+use crate::device::DeviceChoice;
 
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 10, test: 10}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {epochs: 1, batch: 5}\n";
@@ -15,9 +16,10 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         connect_timeout: std::time::Duration::ZERO,
         decode_threads: 1,
         data_memory: 1 << 20,
+        device: DeviceChoice::Cpu,
     };
     let (sender, mut receiver) = mpsc::channel(64);
-    let (queue, ended) = spawn(Engine::new(config, sender, Arc::default()));
+    let (queue, ended) = spawn(Engine::new(config, Device::Cpu, sender, Arc::default()));
     for command in commands {
         queue.send(command).await.expect("the engine lives");
     }

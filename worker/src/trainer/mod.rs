@@ -24,6 +24,7 @@ pub use model::Model;
 pub use parts::{encoder_part, state_part};
 
 use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
+use crate::device::Device;
 use crate::encoder::{self, DropoutKey, Forward, Mode};
 use crate::optimizer::Optimizer;
 use crate::weights::{Cache, Rates};
@@ -35,6 +36,8 @@ pub struct Options {
     pub prefetch: PrefetchOptions,
     /// Where undecoded samples are held.
     pub data: OpenOptions,
+    /// Where the encoder computes.
+    pub device: Device,
 }
 
 /// The training of one modality.
@@ -85,7 +88,7 @@ impl Trainer {
         };
         let Some(train) = open(Split::Train).await? else { bail!("the training split of `{modality}` has no samples") };
         let data = Splits { train, validation: open(Split::Validation).await?, test: open(Split::Test).await? };
-        let model = Model::fit(job, &spec, &data.train).await?;
+        let model = Model::fit(job, &spec, &data.train, &options.device).await?;
         let parameters = model.encoder.parameters();
         let rates = Rates::new(&spec.transfer, parameters).with_context(|| format!("the encoder of `{modality}`"))?;
         let optimizer = Optimizer::with_rates(&spec.optimizer, parameters, &rates)?;
@@ -193,7 +196,7 @@ impl Trainer {
         let gradients = encoder::backward(self.model.encoder.as_ref(), &ahead.forward, feature_gradient)?;
         let lr = self.spec.optimizer.lr * learning_rate::factor(&self.spec.optimizer.schedule, at.epoch, at.epochs);
         self.optimizer.step(self.model.encoder.parameters(), &gradients, lr)?;
-        self.model.encoder.commit(ahead.forward.pending);
+        self.model.encoder.commit(ahead.forward.pending.in_memory()?);
         self.steps_done += 1;
         Ok(())
     }

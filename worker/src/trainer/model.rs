@@ -5,10 +5,10 @@ use std::sync::Arc;
 use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{EncoderSpec, InputSpec, JobSpec, ModalitySpec};
 use anyhow::Context as _;
-use candle_core::Device;
 use tracing::warn;
 
 use crate::data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
+use crate::device::Device;
 use crate::encoder::{self, Encoder, EncoderError};
 
 /// An encoder with its preprocessor.
@@ -25,29 +25,33 @@ impl Model {
     /// # Errors
     /// Samples that cannot be decoded, or an encoder that does not fit them. An encoder that leaves out the end of every
     /// spectrogram fits, and a warning says so.
-    pub async fn fit(job: &JobSpec, modality: &ModalitySpec, train: &Arc<Dataset>) -> anyhow::Result<Self> {
+    pub async fn fit(
+        job: &JobSpec,
+        modality: &ModalitySpec,
+        train: &Arc<Dataset>,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
         let preprocessor = Preprocessor::fit(modality, train).await?;
         let left_out = check_patches(&modality.encoder, &preprocessor);
         if let Some(left_out) = left_out.with_context(|| format!("the encoder of `{}`", modality.name))? {
             warn!(modality = %modality.name, "{left_out}");
         }
-        Self::build(job, modality, preprocessor)
+        Self::build(job, modality, preprocessor, device)
     }
 
     /// A model with this preprocessor, the encoder at its first values.
     ///
     /// # Errors
     /// An encoder that does not fit the preprocessor's output.
-    pub fn build(job: &JobSpec, modality: &ModalitySpec, preprocessor: Preprocessor) -> anyhow::Result<Self> {
+    pub fn build(
+        job: &JobSpec,
+        modality: &ModalitySpec,
+        preprocessor: Preprocessor,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
         let name: &ModalityName = &modality.name;
-        let encoder = encoder::build(
-            &modality.encoder,
-            preprocessor.shape(),
-            job.head.width as usize,
-            job.seed,
-            name,
-            &Device::Cpu,
-        )?;
+        let encoder =
+            encoder::build(&modality.encoder, preprocessor.shape(), job.head.width as usize, job.seed, name, device)?;
         Ok(Self { encoder, preprocessor: Arc::new(preprocessor) })
     }
 

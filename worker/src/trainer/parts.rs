@@ -76,7 +76,7 @@ impl Model {
     ///
     /// # Errors
     /// A part that is broken, or of another modality or encoder than the job's.
-    pub fn from_part(job: &JobSpec, modality: &ModalitySpec, bytes: &[u8]) -> anyhow::Result<Self> {
+    pub fn from_part(job: &JobSpec, modality: &ModalitySpec, bytes: &[u8], device: &Device) -> anyhow::Result<Self> {
         let name = encoder_part(&modality.name);
         let (mut arrays, note): (Arrays, EncoderNote) = part::decode(&name, bytes)?;
         ensure!(note.modality == modality.name, "`{name}` is of modality `{}`", note.modality);
@@ -89,7 +89,7 @@ impl Model {
         };
         let preprocessor =
             Preprocessor::from_state(state).with_context(|| format!("the input settings of `{name}`"))?;
-        let mut model = Self::build(job, modality, preprocessor)?;
+        let mut model = Self::build(job, modality, preprocessor, device)?;
         encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).with_context(|| format!("`{name}`"))?;
         Ok(model)
     }
@@ -120,7 +120,7 @@ impl Trainer {
         let name = state_part(&self.spec.name);
         let (moments, note): (Arrays, StateNote) = part::decode(&name, state)?;
         ensure!(note.modality == self.spec.name, "`{name}` is of modality `{}`", note.modality);
-        self.model = Model::from_part(job, &self.spec, encoder)?;
+        self.model = Model::from_part(job, &self.spec, encoder, &self.options.device)?;
         self.optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).with_context(|| format!("`{name}`"))?;
         self.rewind_to(note.steps_done);
         Ok(())

@@ -8,6 +8,7 @@ use antiphon_core::spec::{JobSpec, Override, parse};
 use antiphon_core::turn::Progress;
 use antiphon_store::part::{self, Arrays};
 use antiphon_worker::data::{OpenOptions, PrefetchOptions};
+use antiphon_worker::device::Device;
 use antiphon_worker::trainer::{Options, Trainer};
 use antiphon_worker::weights::Cache;
 
@@ -29,7 +30,7 @@ fn job(options: &str) -> JobSpec {
 }
 
 async fn trainer(job: &JobSpec) -> anyhow::Result<Trainer> {
-    let options = Options { prefetch: PrefetchOptions::default(), data: OpenOptions::default() };
+    let options = Options { prefetch: PrefetchOptions::default(), data: OpenOptions::default(), device: Device::Cpu };
     Trainer::open(job, &"a".try_into().expect("a name"), options).await
 }
 

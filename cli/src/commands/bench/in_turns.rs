@@ -7,6 +7,7 @@ use antiphon_core::ids::Split;
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::{CheckpointSpec, Every, JobSpec};
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow, bail};
 use tokio_stream::StreamExt as _;
 
@@ -37,6 +38,7 @@ pub(super) async fn run(
         modalities: spec.modalities.iter().map(|modality| modality.name.clone()).collect(),
         decode_threads: 1,
         data_memory,
+        device: DeviceChoice::Cpu,
     })
     .await?;
     let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;

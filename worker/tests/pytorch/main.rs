@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{EncoderSpec, WeightsSpec};
+use antiphon_worker::device::DeviceChoice;
 use antiphon_worker::encoder::{DropoutKey, Encoder, Frozen, Mode, backward, build_of};
 use antiphon_worker::weights::names::{Family, Own, translate};
 use antiphon_worker::weights::{Cache, begin, load};
@@ -56,7 +57,8 @@ impl Origins {
 }
 
 fn flat(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().and_then(|flat| flat.to_dtype(DType::F64)?.to_vec1()).expect("numbers")
+    let flat = tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.flatten_all());
+    flat.and_then(|flat| flat.to_dtype(DType::F64)?.to_vec1()).expect("numbers")
 }
 
 /// The worst of several differences, and whose it is.
@@ -91,10 +93,14 @@ impl Worst {
     }
 }
 
-fn compare(case: &Case, dtype: DType) -> [Worst; 4] {
+/// In main memory, and on a card where the build is for one and there is one.
+fn devices() -> impl Iterator<Item = Device> {
+    [DeviceChoice::Cpu, DeviceChoice::Cuda(0)].into_iter().filter_map(|choice| choice.open().ok())
+}
+
+fn compare(case: &Case, dtype: DType, device: &Device) -> [Worst; 4] {
     let modality: ModalityName = "m".try_into().expect("a name");
-    let mut encoder =
-        build_of(dtype, &case.encoder, &case.shape, case.width(), 1, &modality, &Device::Cpu).expect("it fits");
+    let mut encoder = build_of(dtype, &case.encoder, &case.shape, case.width(), 1, &modality, device).expect("it fits");
     let shapes = match &case.weights {
         Weights::Formula(tensors) => {
             let file = antiphon_worker::weights::file::Tensors { floats: tensors.clone(), ..Default::default() };
@@ -136,7 +142,7 @@ fn compare(case: &Case, dtype: DType) -> [Worst; 4] {
     let found: Vec<_> = names.zip(found.tensors().iter().flatten().cloned()).collect();
     gradients.meet_all(&found, &origins, &shapes, &case.gradients);
 
-    encoder.commit(out.pending);
+    encoder.commit(out.pending.in_memory().expect("numbers"));
     buffers.meet_all(&encoder.buffers().expect("buffers"), &origins, &shapes, &case.buffers);
     [evaluated, trained, gradients, buffers]
 }
@@ -149,7 +155,8 @@ struct Table {
 }
 
 impl Table {
-    fn add(&mut self, name: &str, dtype: DType, worst: &[Worst; 4], tolerances: [f64; 4]) {
+    fn add(&mut self, (name, dtype): (&str, DType), device: &Device, worst: &[Worst; 4], tolerances: [f64; 4]) {
+        let name = if device.is_cuda() { format!("{name} (cuda)") } else { name.to_owned() };
         let [evaluated, trained, gradients, buffers] = worst.each_ref().map(|worst| worst.0);
         let dtype = dtype.as_str();
         self.lines.push(format!(
@@ -188,7 +195,10 @@ fn cases(folder: &Path) -> Vec<(String, Case)> {
 fn golden_numbers_of_pytorch() {
     let mut table = Table::default();
     for (name, case) in cases(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytorch/golden")) {
-        table.add(&name, DType::F32, &compare(&case, DType::F32), [TOLERANCE; 4]);
+        for device in devices() {
+            let worst = compare(&case, DType::F32, &device);
+            table.add((&name, DType::F32), &device, &worst, [TOLERANCE; 4]);
+        }
     }
     table.finish();
 }
@@ -203,10 +213,14 @@ fn whole_models_of_pytorch() {
     let mut table = Table::default();
     for (name, case) in cases(Path::new(&folder)) {
         let doubles = [TOLERANCE_F64, TOLERANCE_F64, TOLERANCE_F64, TOLERANCE];
-        table.add(&name, DType::F64, &compare(&case, DType::F64), doubles);
         let kinks = matches!(case.encoder, EncoderSpec::Resnet { .. });
         let gradients = if kinks { f64::INFINITY } else { TOLERANCE };
-        table.add(&name, DType::F32, &compare(&case, DType::F32), [TOLERANCE, TOLERANCE, gradients, TOLERANCE]);
+        let singles = [TOLERANCE, TOLERANCE, gradients, TOLERANCE];
+        for device in devices() {
+            for (dtype, tolerances) in [(DType::F64, doubles), (DType::F32, singles)] {
+                table.add((&name, dtype), &device, &compare(&case, dtype, &device), tolerances);
+            }
+        }
     }
     table.finish();
 }

@@ -170,9 +170,9 @@ fn attention_over_texts_of_several_lengths() {
 #[test]
 fn numbers_one_by_one() {
     let [a, b] = [noise((70, 31), 1), noise((70, 31), 2)].map(|t| (t * 4.0).expect("scaled"));
-    check(&[a.clone()], |v| gelu(&v[0]));
+    check(std::slice::from_ref(&a), |v| gelu(&v[0]));
     check(&[a.clone(), b], |v| v[0].add(&v[1]));
-    check(&[a.clone()], |v| v[0].add(&v[0])?.add(&v[0]));
+    check(std::slice::from_ref(&a), |v| v[0].add(&v[0])?.add(&v[0]));
     check(&[a], |v| dropout(&v[0], 0.3, &mut rng::stream(3, &[])));
 }
 

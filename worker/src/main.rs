@@ -1,8 +1,12 @@
 //! `antiphon-worker`: parse, dial, serve until told to stop.
 
 use antiphon_worker::WorkerArgs;
+use antiphon_worker::allocator::Allocator;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator::new();
 
 /// Trains the encoder of one modality for a coordinator's jobs.
 #[derive(Debug, Parser)]

@@ -103,7 +103,7 @@ impl Learner {
         let lr = spec.lr * factor(&spec.schedule, at.epoch, at.epochs);
         let stepped = self.optimizer.step(self.model.encoder.parameters(), &gradients, lr);
         stepped.with_context(|| format!("step {} of `{}`", self.steps, self.data.spec.name))?;
-        self.model.encoder.commit(forward.pending);
+        self.model.encoder.commit(forward.pending.in_memory()?);
         self.steps += 1;
         Ok(())
     }

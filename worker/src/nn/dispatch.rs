@@ -13,6 +13,8 @@ macro_rules! on_cuda {
 /// No tensor is on a card.
 #[cfg(not(feature = "cuda"))]
 macro_rules! on_cuda {
-    ($($any:tt)*) => {};
+    ($tensor:expr, $($any:tt)*) => {
+        let _ = &$tensor;
+    };
 }
 pub(crate) use on_cuda;

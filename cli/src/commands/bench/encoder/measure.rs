@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec};
-use antiphon_worker::encoder::{self, DropoutKey, Encoder, Mode};
+use antiphon_worker::device::Device;
+use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, noise};
@@ -41,8 +41,8 @@ pub(super) struct Measured {
     pub parameters: u64,
     /// Seconds of each step after the first, which is not counted.
     pub steps: Vec<Parts>,
-    /// The most memory that a step had beyond what the process had before there was an encoder, in bytes; None where the system does not
-    /// tell.
+    /// The most main memory that a step had beyond what the process had before there was an encoder, in bytes; None where the system does
+    /// not tell.
     pub peak_bytes: Option<u64>,
 }
 
@@ -73,12 +73,13 @@ pub(super) fn measure(
     samples: usize,
     (warmup, steps): (usize, usize),
     rule: Rule,
+    device: &Device,
 ) -> anyhow::Result<Measured> {
     let batch = case.batch(samples);
     memory::forget_peak();
     let before = memory::resident();
     let modality = ModalityName::try_from("bench")?;
-    let mut encoder = encoder::build(case.spec(), &case.shape(), case.width(), 1, &modality, &Device::Cpu)?;
+    let mut encoder = encoder::build(case.spec(), &case.shape(), case.width(), 1, &modality, device)?;
     let spec = rule.spec();
     let mut optimizer = Optimizer::new(&spec, encoder.parameters())?;
     let parameters = encoder.parameters().iter().map(|(_, parameter)| parameter.elem_count() as u64).sum();
@@ -89,13 +90,13 @@ pub(super) fn measure(
     let mut one = |encoder: &mut dyn Encoder, step: usize| -> anyhow::Result<Parts> {
         let key = DropoutKey { seed: 1, modality: modality.clone(), step: step as u64, shard: MicroShard::WHOLE };
         let mut watch = Watch::new();
-        let forward = encoder.forward(&batch, &Mode::Train(key))?;
+        let forward = encoder.forward(&batch, &Mode::Train(key, Frozen::none()))?;
         forward.matrix()?;
         let seconds_forward = watch.lap();
         let gradients = encoder::backward(encoder, &forward, &upstream)?;
         let seconds_backward = watch.lap();
         optimizer.step(encoder.parameters(), &gradients, spec.lr)?;
-        encoder.commit(forward.pending);
+        encoder.commit(forward.pending.in_memory()?);
         Ok(Parts { forward: seconds_forward, backward: seconds_backward, optimizer: watch.lap() })
     };
     for step in 0..warmup {

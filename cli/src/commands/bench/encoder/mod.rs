@@ -10,6 +10,7 @@ mod memory;
 use std::num::NonZeroUsize;
 use std::process::Command;
 
+use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ vector, channels x height x width of an image or spectrogram, or tokens of a tex
 A step is what a worker does in a turn without data and head: forward from the batch to the
 features H, backward from a given dH, and one step of the optimizer. Medians are printed; JSON has
 every step. Peak memory is what a step needs beyond the program itself: parameters, optimizer,
-gradients and activations. Each case is measured in a process of its own.")]
+gradients and activations, as far as they are in main memory. Each case is measured in a process of its own.")]
 pub struct EncoderArgs {
     /// What is measured, as in `resnet18@1x128x128`; the usual ones if none is named
     #[arg(value_name = "ENCODER[@INPUT]")]
@@ -60,6 +61,10 @@ pub struct EncoderArgs {
     /// Threads that compute; as many as there are cores by default
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+
+    /// Where encoders compute: auto, cpu, cuda or cuda:1
+    #[arg(long, default_value_t)]
+    pub device: DeviceChoice,
 
     /// Measure the one case in this very process
     #[arg(long, hide = true)]
@@ -113,7 +118,8 @@ pub(super) fn run(args: &EncoderArgs, format: Format) -> anyhow::Result<Exit> {
 
 fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Row> {
     let counts = (args.warmup as usize, args.steps as usize);
-    let measured = measure::measure(case, batch, counts, args.optimizer).or_exit(Exit::Usage)?;
+    let device = args.device.open().or_exit(Exit::Usage)?;
+    let measured = measure::measure(case, batch, counts, args.optimizer, &device).or_exit(Exit::Usage)?;
     let step_seconds = median(measured.steps.iter().map(Parts::total));
     Ok(Row {
         event: "bench".to_owned(),
@@ -142,6 +148,7 @@ fn in_a_process_of_its_own(case: &Case, batch: usize, args: &EncoderArgs) -> any
     let output = Command::new(program)
         .args(["bench", "encoder", &case.to_string(), "--here", "--batch", &batch, "--steps", &steps])
         .args(["--warmup", &warmup, "--optimizer", rule, "--threads", &threads])
+        .args(["--device", &args.device.to_string()])
         .env("RAYON_NUM_THREADS", &threads)
         .output()
         .context("cannot start the process that measures")?;
@@ -195,6 +202,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use antiphon_worker::device::Device;
+
     use super::*;
 
     #[test]
@@ -206,7 +215,7 @@ mod tests {
     #[test]
     fn a_step_is_measured_whole() {
         let case: Case = "cnn@1x16x16".parse().expect("a case");
-        let measured = measure::measure(&case, 4, (1, 2), Rule::Adamw).expect("measured");
+        let measured = measure::measure(&case, 4, (1, 2), Rule::Adamw, &Device::Cpu).expect("measured");
         assert_eq!(measured.steps.len(), 2);
         assert!(measured.parameters > 20_000, "{}", measured.parameters);
         assert!(

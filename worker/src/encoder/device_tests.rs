@@ -33,8 +33,8 @@ fn features_statistics_and_gradients_are_those_of_main_memory() {
         let upstream = noise(expected.features.shape(), 9);
         let [expected_gradients, gradients] = [(&encoders[0], &expected), (&encoders[1], &got)]
             .map(|(encoder, forward)| backward_tensor(encoder.parameters(), forward, &upstream).expect(case.name));
-        let named = encoders[0].parameters().iter().zip(gradients.tensors()).zip(expected_gradients.tensors());
-        for (((name, _), got), expected) in named {
+        let pairs = gradients.tensors().iter().flatten().zip(expected_gradients.tensors().iter().flatten());
+        for ((name, _), (got, expected)) in encoders[0].parameters().iter().zip(pairs) {
             assert_near(&case, name, got, expected, 1e-9);
         }
         let statistics = got.pending.in_memory().expect("brought down");

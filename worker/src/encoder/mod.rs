@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Of a clip of F frames each goes through all of that as a sample of its own, so that a batch norm sees B·F images; what comes
-//! out before the adapter is averaged over the frames ([`frame_mean`]).
+//! out before the adapter is averaged over the frames (`frame_mean`).
 //!
 //! Invariants:
 //! 1. A forward pass changes nothing: what training has to remember of it (running statistics) comes out as [`Pending`] and

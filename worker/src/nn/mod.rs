@@ -5,7 +5,8 @@
 //! embedding, sequence ─ layer_norm ─ attention ─ gelu ─ segment_mean     sequences, packed: no row is padding
 //! linear, dropout                                          everywhere
 //!         │                    all of them leave their way back on a tape: value
-//! walk ─ product ─ tile ─ lanes                            products of matrices; vector, parallel: loops
+//! walk ─ product ─ tile ─ lanes                            products of matrices; vector, parallel, buffer: loops
+//! update                                                   what optimizers do to parameters, in place
 //! ```
 //!
 //! Invariants:

@@ -58,8 +58,7 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// Shown from now on.
-    pub(crate) fn show(&self) {
+    fn show(&self) {
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
     }
 }

@@ -36,6 +36,6 @@ pub enum BenchCommand {
 pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
     match args.command {
         BenchCommand::Joint(args) => joint::run(args, format).await,
-        BenchCommand::Encoder(args) => encoder::run(&args, format),
+        BenchCommand::Encoder(args) => encoder::run(args, format).await,
     }
 }

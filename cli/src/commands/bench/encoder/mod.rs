@@ -22,7 +22,7 @@ use case::Case;
 use measure::{Measured, Parts, Rule};
 
 /// What does a training step of an encoder cost, in time and in memory?
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   antiphon bench encoder                                          the usual cases, batches of 64
@@ -90,10 +90,10 @@ struct Row {
 ///
 /// # Errors
 /// An encoder that cannot read the input it was given.
-pub(super) fn run(args: &EncoderArgs, format: Format) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exit> {
     if args.here {
         let [case] = args.cases.as_slice() else { bail!("one case is measured in a process") };
-        output::json(&measured_here(case, args.batch[0].get(), args)?)?;
+        output::json(&measured_here(case, args.batch[0].get(), &args)?)?;
         return Ok(Exit::Success);
     }
     let usual = || case::USUAL.iter().map(|text| text.parse().expect("the usual cases can be read")).collect();
@@ -103,11 +103,11 @@ pub(super) fn run(args: &EncoderArgs, format: Format) -> anyhow::Result<Exit> {
     }
     let progress = Progress::new();
     for (case, batch) in cases.iter().flat_map(|case| args.batch.iter().map(move |batch| (case, batch.get()))) {
-        progress.begin("measuring, batches of", batch as u64);
-        progress.show();
-        let row = in_a_process_of_its_own(case, batch, args);
+        let (case, args) = (case.clone(), args.clone());
+        let measuring = tokio::task::spawn_blocking(move || in_a_process_of_its_own(&case, batch, &args));
+        let row = progress.during("measuring", measuring).await;
         progress.clear();
-        let row = row?;
+        let row = row.context("measuring ended in a panic")??;
         match format {
             Format::Json => output::json(&row)?,
             Format::Text => output::line(&row.line())?,

@@ -10,12 +10,15 @@ use super::buffer::unwritten;
 use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
-use super::product::{Panels, transposed_product};
+use super::product::Panels;
 use super::tile::PANEL;
 use super::value::Value;
 use super::walk::{Axis, Walk};
 
 const NAME: &str = "convolution";
+
+/// Outputs of a kernel whose weights are put in their places together.
+const OUTPUTS_AT_A_TIME: usize = 16;
 
 /// `y[b, i, j, o] = Σ_{u, v, c} x[b, i·stride + u − padding, j·stride + v − padding, c] · w[o, c, u, v]`, zero outside x.
 ///
@@ -153,18 +156,21 @@ impl Geometry {
         let (x, g) = (Reading::of(input), Reading::of(gradient));
         let (x, g) = (x.values::<T>(NAME)?, g.values::<T>(NAME)?);
         let walk = Walk::new(self.vertical.forward(), self.horizontal.forward(), self.channels);
-        let size = (self.samples * self.places(), self.outputs, self.patch());
-        // (O, U, V, C)
-        let sums = transposed_product(g, size, |rows| walk.panels(x, rows));
+        // (U, V, C, O)
+        let sums = walk.kernel_sums(x, g, self.outputs);
         let (area, patch) = (self.area(), self.patch());
         let mut out = unwritten(sums.len());
+        // A few outputs at a time, whose sums lie together.
         each_chunk(
             &mut out,
-            patch,
+            OUTPUTS_AT_A_TIME * patch,
             || (),
-            |(), output, out| {
-                for (tap, sums) in sums[output * patch..][..patch].chunks_exact(self.channels).enumerate() {
-                    for (out, sum) in out[tap..].iter_mut().step_by(area).zip(sums) {
+            |(), number, out| {
+                let first = number * OUTPUTS_AT_A_TIME;
+                for (row, sums) in sums.chunks_exact(self.outputs).enumerate() {
+                    let (tap, channel) = (row / self.channels, row % self.channels);
+                    let places = out[channel * area + tap..].iter_mut().step_by(patch);
+                    for (out, sum) in places.zip(&sums[first..]) {
                         *out = *sum;
                     }
                 }

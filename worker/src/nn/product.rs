@@ -144,10 +144,10 @@ pub(crate) fn multiply_panels<T: Number>(into: &mut [T], accumulate: bool, left:
             }
         }
     } else {
+        let starts: Vec<usize> = (0..left.columns).map(|column| column * left.column_stride).collect();
         for (first, columns, panel) in right.iter().filter(|_| left.rows > 0) {
             let values = &mut into[first..];
-            let operand = tile::Columns { rows: left.rows, length: left.columns, step: left.column_stride };
-            tile::columns(left.values, operand, panel, Into { values, stride, columns, accumulate });
+            tile::columns(left.values, &starts, left.rows, panel, Into { values, stride, columns, accumulate });
         }
     }
 }
@@ -166,6 +166,7 @@ pub(crate) fn transposed_product<T: Number>(
     let at_once = piece_for_threads(rows, 1, 8);
     for first in (0..depth).step_by(ROWS_PER_SUM) {
         let length = ROWS_PER_SUM.min(depth - first);
+        let starts: Vec<usize> = (0..length).map(|row| row * rows).collect();
         let right = panels(first..first + length);
         each_chunk(
             &mut out,
@@ -173,11 +174,11 @@ pub(crate) fn transposed_product<T: Number>(
             || (),
             |(), number, out| {
                 let left = &left[first * rows + number * at_once..];
-                let operand = tile::Columns { rows: out.len() / columns, length, step: rows };
+                let height = out.len() / columns;
                 for (column, count, panel) in right.iter() {
                     let into =
                         Into { values: &mut out[column..], stride: columns, columns: count, accumulate: first > 0 };
-                    tile::columns(left, operand, panel, into);
+                    tile::columns(left, &starts, height, panel, into);
                 }
             },
         );

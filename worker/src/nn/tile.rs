@@ -74,27 +74,15 @@ pub(crate) fn rows<T: Number>(left: &[T], starts: &[usize], runs: Runs, panel: &
     }
 }
 
-/// How a left operand lies in memory whose columns are without gaps.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Columns {
-    /// Numbers of a column, one after the other.
-    pub(crate) rows: usize,
-    /// Columns.
-    pub(crate) length: usize,
-    /// From the start of a column to that of the next.
-    pub(crate) step: usize,
-}
-
-/// `into (+)= left · panel`, column k of `left` beginning at `k · step`.
+/// `into (+)= left · panel`, column k of `left` being the `rows` numbers from `starts[k]` on.
 ///
 /// # Panics
 /// When a column, the panel or the destination reaches past its slice.
-pub(crate) fn columns<T: Number>(left: &[T], operand: Columns, panel: &[T], into: Into<'_, T>) {
-    let Columns { rows, length, step } = operand;
+pub(crate) fn columns<T: Number>(left: &[T], starts: &[usize], rows: usize, panel: &[T], into: Into<'_, T>) {
     into.check(rows);
-    assert!(length == 0 || (length - 1) * step + rows <= left.len(), "a column reaches past its slice");
-    assert!(length * PANEL <= panel.len(), "the panel is too short");
-    let left = Left::Columns { first: left.as_ptr(), rows, length, step };
+    assert!(starts.iter().all(|start| start + rows <= left.len()), "a column reaches past its slice");
+    assert!(starts.len() * PANEL <= panel.len(), "the panel is too short");
+    let left = Left::Columns { values: left.as_ptr(), starts, rows };
     // SAFETY: as above.
     unsafe {
         T::kernel()(&left, panel.as_ptr(), into.destination());
@@ -108,7 +96,7 @@ pub(crate) type Kernel<T> = unsafe fn(&Left<'_, T>, *const T, Destination<T>);
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Left<'a, T> {
     Rows { values: *const T, starts: &'a [usize], runs: Runs },
-    Columns { first: *const T, rows: usize, length: usize, step: usize },
+    Columns { values: *const T, starts: &'a [usize], rows: usize },
 }
 
 /// [`Into`], checked.
@@ -133,8 +121,8 @@ impl<T: Number> Left<'_, T> {
     unsafe fn part(&self, first: usize, count: usize) -> Self {
         match *self {
             Left::Rows { values, starts, runs } => Left::Rows { values, starts: &starts[first..first + count], runs },
-            Left::Columns { first: from, length, step, .. } => {
-                Left::Columns { first: from.wrapping_add(first), rows: count, length, step }
+            Left::Columns { values, starts, .. } => {
+                Left::Columns { values: values.wrapping_add(first), starts, rows: count }
             }
         }
     }
@@ -229,12 +217,11 @@ unsafe fn tile<V: Lanes, const M: usize>(
                     }
                 }
             }
-            Left::Columns { first, length, step: gap, .. } => {
-                let mut column = first;
-                for _ in 0..length {
+            Left::Columns { values, starts, .. } => {
+                for start in starts {
+                    let column = values.add(*start);
                     step::<V, M>(&mut sums, right, |m| column.add(m));
                     right = right.add(PANEL);
-                    column = column.wrapping_add(gap);
                 }
             }
         }
@@ -339,9 +326,10 @@ mod tests {
     fn bits(kernel: Kernel<f32>, (rows, depth, columns): (usize, usize, usize)) -> Vec<u32> {
         let (left, panel) = (numbers(rows * depth, 1), numbers(depth * PANEL, 2));
         let starts: Vec<usize> = (0..rows).map(|row| row * depth).collect();
+        let columns: Vec<usize> = (0..depth).map(|column| column * rows).collect();
         let operands = [
             Left::Rows { values: left.as_ptr(), starts: &starts, runs: Runs::whole(depth) },
-            Left::Columns { first: left.as_ptr(), rows, length: depth, step: rows },
+            Left::Columns { values: left.as_ptr(), starts: &columns, rows },
         ];
         let mut all = Vec::new();
         for operand in operands {

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use super::buffer::unwritten;
 use super::number::Number;
-use super::product::Panels;
-use super::tile::{self, Into, PANEL, Runs};
+use super::parallel::{each_chunk, each_piece, piece_for_threads};
+use super::product::{Panels, ROWS_PER_SUM, View};
+use super::tile::{self, Into, Runs};
 
 /// One dimension of a convolution.
 #[derive(Debug, Clone, Copy)]
@@ -154,12 +156,7 @@ impl Walk {
             (&scratch[..count * window], height, width)
         };
         let row = width * self.channels;
-        let start = |place: usize| {
-            let (sample, place) = (place / self.places(), place % self.places());
-            let (i, j) = (place / self.across.places, place % self.across.places);
-            (sample * height + i * self.down.stride) * row + j * self.across.stride * self.channels
-        };
-        let starts: Vec<usize> = (0..count * self.places()).map(start).collect();
+        let starts: Vec<usize> = (0..count * self.places()).map(|place| self.start(place, height, row)).collect();
         let runs = Runs { count: self.down.taps, length: self.across.taps * self.channels, step: row };
         let rows = (NEAR / (row * self.down.stride * size_of::<T>())).clamp(1, 8) * self.across.places.max(16);
         for (number, starts) in starts.chunks(rows).enumerate() {
@@ -189,58 +186,59 @@ impl Walk {
         }
     }
 
-    /// The patches of some places of all samples as the rows of a right operand, with columns (U, V, C).
-    pub(crate) fn panels<T: Number>(&self, samples: &[T], places: Range<usize>) -> Panels<T> {
-        let run = self.across.taps * self.channels;
-        Panels::filled(places.len(), self.down.taps * run, |columns, panel| {
-            // A panel may reach over the end of one row of the kernel into the next.
-            let mut column = columns.start;
-            while column < columns.end {
-                let (tap, offset) = (column / run, column % run);
-                let count = (run - offset).min(columns.end - column);
-                self.gather(samples, places.clone(), (tap, offset, count), &mut panel[column - columns.start..]);
-                column += count;
-            }
-        })
+    /// `out[u, (v, c), o] = Σ over samples and places · source[place, tap (u, v), c] · gradient[place, o]`, for `gradient` (samples,
+    /// places, `outputs`): the gradient of a kernel. The sums of [`ROWS_PER_SUM`] places are added up in their order.
+    pub(crate) fn kernel_sums<T: Number>(&self, samples: &[T], gradient: &[T], outputs: usize) -> Vec<T> {
+        let whole = self.down.stays_inside() && self.across.stays_inside();
+        let padded = if whole { Vec::new() } else { self.windows(samples) };
+        let (source, height, width) = if whole {
+            (samples, self.down.length, self.across.length)
+        } else {
+            (padded.as_slice(), self.down.window(), self.across.window())
+        };
+        let (row, run) = (width * self.channels, self.across.taps * self.channels);
+        let places = samples.len() / self.sample() * self.places();
+        let mut out = vec![T::ZERO; self.down.taps * run * outputs];
+        let at_once = piece_for_threads(self.down.taps * run, 1, 8).min(run);
+        for first in (0..places).step_by(ROWS_PER_SUM) {
+            let block = first..places.min(first + ROWS_PER_SUM);
+            let starts: Vec<usize> = block.clone().map(|place| self.start(place, height, row)).collect();
+            let panels = Panels::of(View::new(&gradient[block.start * outputs..], block.len(), outputs));
+            // Pieces that stay within a row of the kernel.
+            let taps = out.chunks_mut(run * outputs).enumerate();
+            let pieces = taps.flat_map(|(tap, out)| {
+                let parts = out.chunks_mut(at_once * outputs).enumerate();
+                parts.map(move |(part, out)| (tap * row + part * at_once, out))
+            });
+            each_piece(pieces.collect(), |_, (from, out): (usize, &mut [T])| {
+                let rows = out.len() / outputs;
+                for (column, columns, panel) in panels.iter() {
+                    let into = Into { values: &mut out[column..], stride: outputs, columns, accumulate: first > 0 };
+                    tile::columns(&source[from..], &starts, rows, panel, into);
+                }
+            });
+        }
+        out
     }
 
-    /// `count` numbers from `offset` on of what row `tap` of the kernel meets at each place, one place after the other.
-    fn gather<T: Number>(
-        &self,
-        samples: &[T],
-        places: Range<usize>,
-        (tap, offset, count): (usize, usize, usize),
-        into: &mut [T],
-    ) {
-        let row = signed(self.across.length * self.channels);
-        let mut into = into.chunks_mut(PANEL);
-        let mut place = places.start;
-        while place < places.end {
-            let (sample, within) = (place / self.places(), place % self.places());
-            let (i, first) = (within / self.across.places, within % self.across.places);
-            let length = (self.across.places - first).min(places.end - place);
-            place += length;
-            let y = signed(i * self.down.stride + tap) - self.down.before;
-            let Some(y) = usize::try_from(y).ok().filter(|y| *y < self.down.length) else {
-                // Panels are zero at first.
-                into.by_ref().take(length).for_each(drop);
-                continue;
-            };
-            let at = sample * self.sample() + y * self.across.length * self.channels;
-            let source = &samples[at..][..self.across.length * self.channels];
-            for (j, into) in (first..first + length).zip(into.by_ref()) {
-                let x = (signed(j * self.across.stride) - self.across.before) * signed(self.channels) + signed(offset);
-                if count == PANEL && x >= 0 && x + signed(PANEL) <= row {
-                    into[..PANEL].copy_from_slice(&source[x.unsigned_abs()..][..PANEL]);
-                    continue;
-                }
-                let inside = inside(count, -x, source.len());
-                if !inside.is_empty() {
-                    let from = (signed(inside.start) + x).unsigned_abs();
-                    into[inside.clone()].copy_from_slice(&source[from..][..inside.len()]);
-                }
-            }
-        }
+    /// Where in padded samples of rows of `row` numbers the walk stands at a place of all samples'.
+    fn start(&self, place: usize, height: usize, row: usize) -> usize {
+        let (sample, place) = (place / self.places(), place % self.places());
+        let (i, j) = (place / self.across.places, place % self.across.places);
+        (sample * height + i * self.down.stride) * row + j * self.across.stride * self.channels
+    }
+
+    /// What the walk meets of each sample, one after the other.
+    fn windows<T: Number>(&self, samples: &[T]) -> Vec<T> {
+        let window = self.down.window() * self.across.window() * self.channels;
+        let mut out = unwritten(samples.len() / self.sample() * window);
+        each_chunk(
+            &mut out,
+            window,
+            || (),
+            |(), number, out| self.copy_window(&samples[number * self.sample()..][..self.sample()], out),
+        );
+        out
     }
 }
 

@@ -48,8 +48,9 @@ fn compute_capability() -> u32 {
         let asked = Command::new("nvidia-smi").args(["--query-gpu=compute_cap", "--format=csv,noheader"]).output();
         asked.map_or_else(|_| String::new(), |answer| String::from_utf8_lossy(&answer.stdout).into_owned())
     });
-    let digits: String = text.lines().next().unwrap_or("").chars().filter(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or_else(|_| {
+    let kind = |line: &str| line.chars().filter(char::is_ascii_digit).collect::<String>().parse::<u32>().ok();
+    // Of several cards the oldest: what is made for it runs on the others.
+    text.lines().filter_map(kind).min().unwrap_or_else(|| {
         panic!("set CUDA_COMPUTE_CAP to the kind of card that the program is for, such as 80; got `{}`", text.trim())
     })
 }

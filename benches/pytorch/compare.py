@@ -84,7 +84,7 @@ def run_pytorch(arguments):
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
     # Importing the model's library is not part of its memory.
-    model_and_batch(arguments.case[0], 1)
+    import timm, torchvision, transformers  # noqa: F401
     try:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -134,6 +134,8 @@ def compare(case, arguments):
                      "peak_bytes": statistics.median(run["peak_bytes"] or 0 for run in runs)}
         for part in ("forward", "backward", "optimizer"):
             row[name][part] = statistics.median(step[part] for step in steps)
+    if row["antiphon"]["parameters"] != row["pytorch"]["parameters"]:
+        raise SystemExit(f"{case}: the models differ: {row['antiphon']['parameters']} and {row['pytorch']['parameters']} parameters")
     pairs = [our / their for our, their in zip(row["antiphon"]["each_run"], row["pytorch"]["each_run"])]
     row["ratio"] = row["antiphon"]["seconds"] / row["pytorch"]["seconds"]
     row["ratios_of_runs"] = [min(pairs), max(pairs)]

@@ -21,6 +21,7 @@ use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::allocator;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
@@ -274,7 +275,9 @@ impl Engine {
     }
 
     fn drop_assignment(&mut self) {
-        self.assignment = None;
+        if self.assignment.take().is_some() {
+            allocator::give_back();
+        }
         self.status.set_job(None);
         self.status.steps_done.store(0, Ordering::Relaxed);
     }

@@ -84,11 +84,11 @@ impl Optimizer {
     pub fn step(&mut self, parameters: &[(String, Var)], gradients: &Gradients, lr: f64) -> Result<f64, EncoderError> {
         let norm = self.norm(gradients)?;
         let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
-        self.steps += 1;
         for slot in &self.slots {
             let (variable, gradient) = (&parameters[slot.position].1, slot.gradient(gradients)?);
             self.update(slot, variable, &gradient.contiguous()?, share, lr * slot.factor)?;
         }
+        self.steps += 1;
         Ok(norm)
     }
 
@@ -112,7 +112,7 @@ impl Optimizer {
                 update::sgd([parameter, first, gradient], (share, momentum, decay, lr))
             }
             (&OptimizerRule::Adamw { beta1, beta2, eps: epsilon, weight_decay }, Some(second)) => {
-                let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf(self.steps as f64));
+                let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf((self.steps + 1) as f64));
                 let (decay, rate) = (1.0 - lr * weight_decay, lr / corrections[0]);
                 let adam =
                     Adam { share, betas: [beta1, beta2], decay, rate, correction: corrections[1].sqrt(), epsilon };

@@ -184,7 +184,15 @@ fn clip(items: &ArrayRef, frames: u32) -> Result<Vec<(u32, File)>, SampleError> 
         let file = file.map_err(|error| error.in_frame(position))?;
         Ok(file.map(|file| (position as u32, file)))
     };
-    clip::taken(length, frames).filter_map(|position| frame(position).transpose()).collect()
+    let mut taken: Vec<(u32, File)> = Vec::new();
+    for position in clip::taken(length, frames) {
+        match taken.last() {
+            // A frame that is repeated is held once.
+            Some((last, file)) if *last == position as u32 => taken.push((*last, file.clone())),
+            _ => taken.extend(frame(position)?),
+        }
+    }
+    Ok(taken)
 }
 
 /// Binary, or a struct of `bytes` and `path`; None for another type.

@@ -298,8 +298,8 @@ fn decoded_clip(clip: &[Frame], size: ImageSize, frames: u32) -> Result<Vec<f32>
         let what = format!("{} frames were taken of the clip, but {frames} are wanted", clip.len());
         return Err(SampleError::new(what, "correct `input: {frames: …}`"));
     }
-    let mut values: Vec<f32> =
-        Vec::with_capacity(frames as usize * (size.channels * size.height * size.width) as usize);
+    let numbers = [frames, size.channels, size.height, size.width].map(|n| n as usize).into_iter().product();
+    let mut values: Vec<f32> = Vec::with_capacity(numbers);
     let mut last: Option<(u32, usize)> = None;
     for Frame { position, bytes } in clip {
         let start = values.len();

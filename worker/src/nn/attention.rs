@@ -22,8 +22,9 @@ const NAME: &str = "attention";
 pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (rows, triple) = x.dims2()?;
-    if starts.last() != Some(&rows) || heads == 0 || triple % (3 * heads) != 0 {
-        candle_core::bail!("{NAME}: ({rows}, {triple}) for {:?} tokens and {heads} heads", starts.last());
+    let texts = starts.first() == Some(&0) && starts.last() == Some(&rows) && starts.is_sorted();
+    if !texts || heads == 0 || triple % (3 * heads) != 0 {
+        candle_core::bail!("{NAME}: ({rows}, {triple}) for texts from {starts:?} on and {heads} heads");
     }
     on_cuda!(x, attention::attention(input, heads, starts));
     let operator = Attention { starts: Arc::clone(starts), heads, width: triple / 3 };

@@ -118,6 +118,9 @@ pub(crate) fn batch_norm(
         candle_core::bail!("{NAME}: {:?} with scale {:?} and shift {:?}", x.dims(), scale.tensor(), shift.tensor());
     }
     on_cuda!(x, batch_norm::batch_norm(input, (scale, shift), (statistics, origin), residual, activation));
+    if statistics.mean.len() != channels || statistics.variance.len() != channels {
+        candle_core::bail!("{NAME}: statistics of {} channels for {channels}", statistics.mean.len());
+    }
     let operator = BatchNorm::new(statistics, origin, activation, scale.tensor(), shift.tensor())?;
     let residual_tensor = residual.map(|r| r.tensor().contiguous()).transpose()?;
     let y = by_number!(x.dtype(), NAME, operator.forward(&x, residual_tensor.as_ref()))?;

@@ -50,6 +50,9 @@ pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, te
             "{NAME}: token {token} and {length} places in tables of {vocabulary} × {width} and {longest} × {place_width}"
         );
     }
+    if kinds.is_some_and(|kinds| !matches!(*kinds.tensor().dims(), [some, own] if some > 0 && own == width)) {
+        candle_core::bail!("{NAME}: kinds {:?} for rows of {width}", kinds.map(|kinds| kinds.tensor().dims().to_vec()));
+    }
     on_cuda!(table.tensor(), rows::embedding(table, places, kinds, texts));
     let operator = Embedding { texts: Arc::clone(texts), width, vocabulary, longest };
     let (t, p) = (table.tensor().contiguous()?, places.tensor().contiguous()?);

@@ -154,6 +154,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_a_number_stays_so() {
+        let x = Tensor::new(&[[f64::NAN, 1.0], [-1.0, 1.0]], &candle_core::Device::Cpu).expect("a matrix");
+        let [w, b] = [noise((3, 2), 2), noise(3, 3)];
+        let y = flat(&ours(&x, &w, &b, Activation::Relu));
+        assert!(y[..3].iter().all(|y| y.is_nan()) && y[3..].iter().all(|y| *y >= 0.0), "{y:?}");
+    }
+
+    #[test]
     fn weight_gradients_of_many_rows_are_those_of_one_product() {
         let (x, g) = (noise((1200, 3), 1), noise((1200, 2), 2));
         let operator = Linear { rows: 1200, inputs: 3, outputs: 2, activation: Activation::Identity };

@@ -12,6 +12,7 @@ pub(crate) trait Number: WithDType {
     const NEGATIVE_INFINITY: Self;
     const NAN: Self;
     fn square_root(self) -> Self;
+    fn is_no_number(self) -> bool;
     /// eˣ.
     fn exponential(self) -> Self;
     /// Φ(x) and φ(x): the normal distribution's cumulative function and its density.
@@ -31,6 +32,10 @@ macro_rules! number {
             const ONE: Self = 1.0;
             const NEGATIVE_INFINITY: Self = <$type>::NEG_INFINITY;
             const NAN: Self = <$type>::NAN;
+            #[inline(always)]
+            fn is_no_number(self) -> bool {
+                self.is_nan()
+            }
             fn square_root(self) -> Self {
                 self.sqrt()
             }

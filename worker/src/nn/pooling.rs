@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
+use super::buffer::unwritten;
 use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
 use super::parallel::each_chunk;
@@ -64,20 +65,23 @@ fn max_forward<T: Number>(input: &Tensor, window: Window) -> Result<(Tensor, Vec
     let x = reading.values::<T>(NAME)?;
     let (tall, wide) = (window.places(height), window.places(width));
     let length = tall * wide * channels;
-    let mut out = vec![T::NEGATIVE_INFINITY; samples * length];
+    let mut out = unwritten(samples * length);
     let mut chosen = vec![0u8; out.len()];
     let row = |at: usize, out: &mut [T], chosen: &mut [u8]| {
         let (sample, i) = (at / tall, at % tall);
         let down = window.inside(i, height);
         let places = out.chunks_exact_mut(channels).zip(chosen.chunks_exact_mut(channels)).enumerate();
         for (j, (best, chosen)) in places {
+            let across = window.inside(j, width);
             for y in down.clone() {
-                for column in window.inside(j, width) {
+                for column in across.clone() {
                     let x = &x[((sample * height + y) * width + column) * channels..][..channels];
                     let tap = ((y + window.padding - i * window.stride) * window.size + column + window.padding
                         - j * window.stride) as u8;
+                    let first = y == down.start && column == across.start;
                     for ((best, chosen), x) in best.iter_mut().zip(chosen.iter_mut()).zip(x) {
-                        let larger = *x > *best;
+                        // What is not a number stays, so that a training that diverged is seen.
+                        let larger = first | (*x > *best) | x.is_no_number();
                         *best = if larger { *x } else { *best };
                         *chosen = if larger { tap } else { *chosen };
                     }
@@ -212,7 +216,7 @@ impl GridMean {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{assert_close, check_gradients, noise};
+    use super::super::check::{assert_close, check_gradients, flat, noise};
     use super::*;
 
     fn channels_first(x: &Tensor) -> Tensor {
@@ -238,6 +242,30 @@ mod tests {
         let padded = channels_first(&x).pad_with_same(2, 1, 1).and_then(|x| x.pad_with_same(3, 1, 1)).expect("padded");
         let expected = padded.max_pool2d_with_stride(3, 2).expect("candle's");
         assert_close(&channels_first(&pooled(&x, STEM)), &expected, 0.0);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_the_largest_and_its_gradient_finds_it() {
+        let x = noise((1, 4, 4, 1), 1);
+        for (numbers, found) in [(vec![f64::NAN; 16], 4), (vec![f64::NEG_INFINITY; 16], 0)] {
+            let x = Tensor::from_vec(numbers, x.shape(), x.device()).expect("as many");
+            let tape = std::sync::Arc::new(crate::nn::value::Tape::default());
+            let input = tape.variable(x);
+            let y = max_pool(&input, STEM).expect("it fits");
+            assert_eq!(flat(y.tensor()).into_iter().filter(|y| y.is_nan()).count(), found);
+            let upstream = y.tensor().ones_like().expect("ones");
+            let numbers = [input.place().map(crate::nn::value::Place::number)];
+            let gradients = crate::nn::value::backward(y.place().expect("a place"), upstream, &numbers);
+            let total: f64 = flat(gradients.expect("a way back")[0].as_ref().expect("x's")).iter().sum();
+            assert_eq!(total, 4.0);
+        }
+        let mut one = flat(&x);
+        one[5] = f64::NAN;
+        let one = Tensor::from_vec(one, x.shape(), x.device()).expect("as many");
+        assert_eq!(
+            flat(&pooled(&one, Window::tiles(2))).into_iter().map(f64::is_nan).collect::<Vec<_>>(),
+            [true, false, false, false]
+        );
     }
 
     #[test]

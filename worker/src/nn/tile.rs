@@ -326,10 +326,10 @@ mod tests {
     fn bits(kernel: Kernel<f32>, (rows, depth, columns): (usize, usize, usize)) -> Vec<u32> {
         let (left, panel) = (numbers(rows * depth, 1), numbers(depth * PANEL, 2));
         let starts: Vec<usize> = (0..rows).map(|row| row * depth).collect();
-        let columns: Vec<usize> = (0..depth).map(|column| column * rows).collect();
+        let column_starts: Vec<usize> = (0..depth).map(|column| column * rows).collect();
         let operands = [
             Left::Rows { values: left.as_ptr(), starts: &starts, runs: Runs::whole(depth) },
-            Left::Columns { values: left.as_ptr(), starts: &columns, rows },
+            Left::Columns { values: left.as_ptr(), starts: &column_starts, rows },
         ];
         let mut all = Vec::new();
         for operand in operands {

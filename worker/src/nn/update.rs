@@ -67,8 +67,7 @@ pub(crate) struct Adam {
 pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
     fn run<T: Number>([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
         let Adam { share, betas: [beta1, beta2], .. } = adam;
-        let [old1, new1, old2, new2] =
-            [beta1, (1.0 - beta1) * share, beta2, (1.0 - beta2) * share * share].map(T::from_f64);
+        let [share, old1, new1, old2, new2] = [share, beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(T::from_f64);
         let [decay, rate, correction, epsilon] =
             [adam.decay, adam.rate, adam.correction, adam.epsilon].map(T::from_f64);
         let g = Reading::of(g);
@@ -83,8 +82,10 @@ pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
                             #[inline(always)]
                             || {
                                 for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-                                    *m = old1 * *m + new1 * *g;
-                                    *v = old2 * *v + new2 * *g * *g;
+                                    // Clipped first: the square of a gradient that needs it, or of its share, may not fit.
+                                    let g = share * *g;
+                                    *m = old1 * *m + new1 * g;
+                                    *v = old2 * *v + new2 * g * g;
                                     *p = decay * *p - rate * *m / (v.square_root() / correction + epsilon);
                                 }
                             },

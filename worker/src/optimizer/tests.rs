@@ -52,6 +52,19 @@ fn it_steps_as_the_optimizer_of_the_head_does() {
 }
 
 #[test]
+fn a_gradient_however_large_moves_no_parameter_far_once_it_is_clipped() {
+    let single = |tensor: &Tensor| tensor.to_dtype(DType::F32).expect("f32");
+    let parameters = vec![("weight".to_owned(), Var::from_tensor(&single(&noise((3, 4), 1))).expect("a variable"))];
+    let before = flat(&parameters[0].1);
+    let mut optimizer = Optimizer::new(&spec(adamw(), Some(1.0)), &parameters).expect("an optimizer");
+    let huge = single(&(noise((3, 4), 5) * 1e25).expect("scaled"));
+    optimizer.step(&parameters, &Gradients::new(vec![huge]), 0.1).expect("a step");
+    for (after, before) in flat(&parameters[0].1).into_iter().zip(before) {
+        assert!((after - before).abs() < 0.11, "{before} became {after}");
+    }
+}
+
+#[test]
 fn clipping_shortens_the_whole_gradient_and_keeps_its_direction() {
     let rule = OptimizerRule::Sgd { momentum: 0.0, weight_decay: 0.0 };
     let (clipped, free) = (parameters(), parameters());

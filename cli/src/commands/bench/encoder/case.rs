@@ -30,7 +30,7 @@ enum Input {
 pub(super) const USUAL: [&str; 6] =
     ["resnet18@1x128x128", "resnet18@3x112x112", "vit-small@3x112x112", "bert-small@64", "mlp@512", "cnn@1x64x64"];
 
-/// Name, what its input is called, an input for those who name none, encoder, width.
+/// Name, the input where none is named, encoder, width.
 fn known() -> Vec<(&'static str, &'static str, EncoderSpec, usize)> {
     let mut known = vec![
         ("mlp", "512", EncoderSpec::Mlp { hidden: vec![512, 512], dropout: 0.0 }, 512),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::{Case, noise};
 use super::memory;
+use crate::exit::{Exit, OrExit as _};
 
 /// Which optimizer steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -75,11 +76,12 @@ pub(super) fn measure(
     rule: Rule,
     device: &Device,
 ) -> anyhow::Result<Measured> {
-    let batch = case.batch(samples);
     memory::forget_peak();
     let before = memory::resident();
+    let batch = case.batch(samples);
     let modality = ModalityName::try_from("bench")?;
-    let mut encoder = encoder::build(case.spec(), &case.shape(), case.width(), 1, &modality, device)?;
+    let built = encoder::build(case.spec(), &case.shape(), case.width(), 1, &modality, device);
+    let mut encoder = built.or_exit(Exit::Usage)?;
     let spec = rule.spec();
     let mut optimizer = Optimizer::new(&spec, encoder.parameters())?;
     let parameters = encoder.parameters().iter().map(|(_, parameter)| parameter.elem_count() as u64).sum();
@@ -92,12 +94,12 @@ pub(super) fn measure(
         let mut watch = Watch::new();
         let forward = encoder.forward(&batch, &Mode::Train(key, Frozen::none()))?;
         forward.matrix()?;
-        let seconds_forward = watch.lap();
+        let seconds_forward = watch.lap(device)?;
         let gradients = encoder::backward(encoder, &forward, &upstream)?;
-        let seconds_backward = watch.lap();
+        let seconds_backward = watch.lap(device)?;
         optimizer.step(encoder.parameters(), &gradients, spec.lr)?;
         encoder.commit(forward.pending.in_memory()?);
-        Ok(Parts { forward: seconds_forward, backward: seconds_backward, optimizer: watch.lap() })
+        Ok(Parts { forward: seconds_forward, backward: seconds_backward, optimizer: watch.lap(device)? })
     };
     for step in 0..warmup {
         one(encoder.as_mut(), step)?;
@@ -118,10 +120,11 @@ impl Watch {
         Self(Instant::now())
     }
 
-    /// Seconds since the last call.
-    fn lap(&mut self) -> f64 {
+    /// Seconds since the last call, once the device has done all that it was told to.
+    fn lap(&mut self, device: &Device) -> anyhow::Result<f64> {
+        device.synchronize()?;
         let elapsed: Duration = self.0.elapsed();
         self.0 += elapsed;
-        elapsed.as_secs_f64()
+        Ok(elapsed.as_secs_f64())
     }
 }

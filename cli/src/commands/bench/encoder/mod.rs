@@ -63,7 +63,7 @@ pub struct EncoderArgs {
     pub threads: Option<NonZeroUsize>,
 
     /// Where encoders compute: auto, cpu, cuda or cuda:1
-    #[arg(long, default_value_t)]
+    #[arg(long, default_value_t, env = "ANTIPHON_DEVICE")]
     pub device: DeviceChoice,
 
     /// Measure the one case in this very process
@@ -119,7 +119,7 @@ pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exi
 fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Row> {
     let counts = (args.warmup as usize, args.steps as usize);
     let device = args.device.open().or_exit(Exit::Usage)?;
-    let measured = measure::measure(case, batch, counts, args.optimizer, &device).or_exit(Exit::Usage)?;
+    let measured = measure::measure(case, batch, counts, args.optimizer, &device)?;
     let step_seconds = median(measured.steps.iter().map(Parts::total));
     Ok(Row {
         event: "bench".to_owned(),

@@ -68,7 +68,7 @@ TOGETHER(batch_norm_sums)(const T *x, const T *y, const T *g, const double *stat
 }
 
 // The gradient of the input is factor · g + slope · x + level; slope and level, (2, channels), from the two sums. They are 0 when the
-// statistics are constants.
+// statistics are constants, and the sums may be missing then.
 KERNEL(batch_norm_slopes)(const double *sums, const double *statistics, const double *coefficients, long long count,
                           int channels, int constants, double *out) {
     long long c = here();

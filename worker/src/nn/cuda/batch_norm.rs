@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::columns::partial;
+use super::columns::{partial, row_sums};
+use super::elementwise::through;
 use super::launch::{Card, arguments};
 use crate::nn::batch_norm::{ChannelStatistics, Origin};
 use crate::nn::linear::Activation;
@@ -94,14 +95,22 @@ pub(crate) fn batch_norm(
     let (constants, relu) = (origin == Origin::Running, activation == Activation::Relu);
     let operator = BatchNorm { card, statistics, coefficients, constants, rows, channels, relu };
     let y = operator.forward(&x, residual.map(Value::tensor))?;
-    let output = y.clone();
+    let wanted = [input.wanted(), scale.wanted(), shift.wanted(), residual.is_some_and(Value::wanted)];
+    // Those of shift and residual are of the result's gradient, whatever the input was; only ReLU looks at what came out.
+    let before = Before { x: (wanted[0] || wanted[1]).then_some(x), y: relu.then(|| y.clone()) };
     let Some(residual) = residual else {
-        return Ok(Value::of(output, [input, scale, shift], move |g| {
-            let [x, scale, shift, _] = operator.gradients(&x, &y, g, false)?;
+        return Ok(Value::of(y, [input, scale, shift], move |g| {
+            let [x, scale, shift, _] = operator.gradients(&before, g, wanted)?;
             Ok([x, scale, shift])
         }));
     };
-    Ok(Value::of(output, [input, scale, shift, residual], move |g| operator.gradients(&x, &y, g, true)))
+    Ok(Value::of(y, [input, scale, shift, residual], move |g| operator.gradients(&before, g, wanted)))
+}
+
+/// Input and result, as far as the way back needs them.
+struct Before {
+    x: Option<Tensor>,
+    y: Option<Tensor>,
 }
 
 impl BatchNorm {
@@ -113,22 +122,53 @@ impl BatchNorm {
         Ok(out)
     }
 
-    /// Of input, scale, shift and residual.
-    fn gradients(&self, x: &Tensor, y: &Tensor, g: &Tensor, residual: bool) -> Result<[Option<Tensor>; 4]> {
-        let Self { card, statistics, coefficients, constants, rows, channels, relu } = self;
-        // Only ReLU looks at what came out.
-        let y = relu.then_some(y);
-        let own = arguments![x, y, g, statistics, coefficients];
-        let sums = partial(card, "batch_norm_sums", &own, (*rows, *channels))?;
-        let (wide, [for_shift, for_scale]) = (sums.wide(card)?, sums.narrow(card)?);
+    /// Of input, scale, shift and residual, as far as they are wanted.
+    fn gradients(&self, before: &Before, g: &Tensor, wanted: [bool; 4]) -> Result<[Option<Tensor>; 4]> {
+        let [input_wanted, scale_wanted, shift_wanted, residual_wanted] = wanted;
+        let size = (self.rows, self.channels);
+        let through_relu = || before.y.as_ref().map_or_else(|| Ok(g.clone()), |y| through(y, g));
+        let Some(x) = &before.x else {
+            let passed = through_relu()?;
+            let for_shift = shift_wanted.then(|| row_sums(&self.card, &passed, size)).transpose()?;
+            return Ok([None, None, for_shift, residual_wanted.then_some(passed)]);
+        };
+        let through_statistics = input_wanted && !self.constants;
+        let (mut wide, mut for_scale, mut for_shift) = (None, None, None);
+        if through_statistics || scale_wanted || shift_wanted {
+            let own = arguments![x, before.y.as_ref(), g, &self.statistics, &self.coefficients];
+            let sums = partial(&self.card, "batch_norm_sums", &own, size)?;
+            wide = through_statistics.then(|| sums.wide(&self.card)).transpose()?;
+            if scale_wanted || shift_wanted {
+                let [shift, scale] = sums.narrow(&self.card)?;
+                (for_scale, for_shift) = (scale_wanted.then_some(scale), shift_wanted.then_some(shift));
+            }
+        }
+        if !input_wanted {
+            return Ok([None, for_scale, for_shift, residual_wanted.then(through_relu).transpose()?]);
+        }
+        let y = before.y.as_ref();
+        let [for_input, for_residual] = self.input_gradient((x, y), g, wide.as_ref(), residual_wanted)?;
+        Ok([for_input, for_scale, for_shift, for_residual])
+    }
+
+    /// Of the input, from the sums, which constant statistics do without; and of the residual if it is wanted.
+    fn input_gradient(
+        &self,
+        (x, y): (&Tensor, Option<&Tensor>),
+        g: &Tensor,
+        sums: Option<&Tensor>,
+        residual_wanted: bool,
+    ) -> Result<[Option<Tensor>; 2]> {
+        let Self { card, statistics, coefficients, rows, channels, .. } = self;
         let slopes = card.empty_of(DType::F64, (2, *channels))?;
-        let own = arguments![&wide, statistics, coefficients, *rows, *channels, *constants, &slopes];
+        let own = arguments![sums, statistics, coefficients, *rows, *channels, self.constants, &slopes];
         card.each("batch_norm_slopes", *channels, &own)?;
         let (out, n) = (card.empty(x.shape())?, x.elem_count());
-        let passed = if residual && *relu { Some(card.empty(x.shape())?) } else { None };
-        let own = arguments![x, y, g, coefficients, &slopes, *channels, &out, passed.as_ref(), n];
+        let of_residual = || if self.relu { card.empty(x.shape()) } else { Ok(g.clone()) };
+        let for_residual = residual_wanted.then(of_residual).transpose()?;
+        let passed = for_residual.as_ref().filter(|_| self.relu);
+        let own = arguments![x, y, g, coefficients, &slopes, *channels, &out, passed, n];
         card.each("batch_norm_gradient", n, &own)?;
-        let for_residual = residual.then(|| passed.unwrap_or_else(|| g.clone()));
-        Ok([Some(out), Some(for_scale), Some(for_shift), for_residual])
+        Ok([Some(out), for_residual])
     }
 }

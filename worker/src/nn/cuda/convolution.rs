@@ -15,10 +15,10 @@ pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding:
     let operator = Convolution::of(&x, &w, stride, padding)?;
     let weights = operator.channels_last(&w)?;
     let y = operator.forward(&x, &weights)?;
-    let wanted = (input.wanted(), kernel.wanted());
+    let (x, weights) = (kernel.wanted().then_some(x), input.wanted().then_some(weights));
     Ok(Value::of(y, [input, kernel], move |g| {
-        let for_input = if wanted.0 { Some(operator.input_gradient(&weights, g)?) } else { None };
-        let for_kernel = if wanted.1 { Some(operator.kernel_gradient(&x, g)?) } else { None };
+        let for_input = weights.map(|weights| operator.input_gradient(&weights, g)).transpose()?;
+        let for_kernel = x.map(|x| operator.kernel_gradient(&x, g)).transpose()?;
         Ok([for_input, for_kernel])
     }))
 }

@@ -1,8 +1,8 @@
 //! Layer normalisation.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
-use super::columns::partial;
+use super::columns::{partial, row_sums};
 use super::launch::{Card, arguments};
 use crate::nn::value::Value;
 
@@ -15,11 +15,26 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
     // Mean and 1 / √(variance + ε) of each row, for the way back.
     let (y, kept) = (card.empty((rows, width))?, card.empty((rows, 2))?);
     card.blocks("layer_norm", rows, &arguments![&x, &scale_tensor, &shift_tensor, epsilon, width, &y, &kept])?;
+    let [input_wanted, scale_wanted, shift_wanted] = [input, scale, shift].map(Value::wanted);
+    // That of the shift is a sum of the result's gradient, whatever the input was.
+    let rows_before = (input_wanted || scale_wanted).then_some((x, kept));
+    let scale_before = input_wanted.then_some(scale_tensor);
     Ok(Value::of(y, [input, scale, shift], move |g| {
-        let for_input = card.empty((rows, width))?;
-        card.blocks("layer_norm_gradient", rows, &arguments![&x, &scale_tensor, g, &kept, width, &for_input])?;
-        let sums = partial(&card, "layer_norm_sums", &arguments![&x, g, &kept], (rows, width))?;
+        let Some((x, kept)) = &rows_before else {
+            let for_shift = shift_wanted.then(|| row_sums(&card, g, (rows, width)));
+            return Ok([None, None, for_shift.transpose()?]);
+        };
+        let for_input = scale_before.map(|scale| -> Result<Tensor> {
+            let out = card.empty((rows, width))?;
+            card.blocks("layer_norm_gradient", rows, &arguments![x, &scale, g, kept, width, &out])?;
+            Ok(out)
+        });
+        let for_input = for_input.transpose()?;
+        if !scale_wanted && !shift_wanted {
+            return Ok([for_input, None, None]);
+        }
+        let sums = partial(&card, "layer_norm_sums", &arguments![x, g, kept], (rows, width))?;
         let [for_shift, for_scale] = sums.narrow(&card)?;
-        Ok([Some(for_input), Some(for_scale), Some(for_shift)])
+        Ok([for_input, scale_wanted.then_some(for_scale), shift_wanted.then_some(for_shift)])
     }))
 }

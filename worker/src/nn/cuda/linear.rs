@@ -21,16 +21,16 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     multiply(&card, (rows, outputs, inputs), Matrix::of(&card, &x, inputs)?, weights.transposed(), into, false)?;
     let n = y.elem_count();
     card.each("bias_activation", n, &arguments![&y, &b, outputs, relu, n])?;
-    let wanted = (input.wanted(), weight.wanted() || bias.wanted());
+    let bias_wanted = bias.wanted();
+    let (x, w) = (weight.wanted().then_some(x), input.wanted().then_some(w));
+    // Only ReLU looks at what came out.
     let output = relu.then(|| y.clone());
     Ok(Value::of(y, [input, weight, bias], move |g| {
         let g = output.as_ref().map_or_else(|| Ok(g.clone()), |y| through(y, g))?;
-        let for_input = if wanted.0 { Some(input_gradient(&card, &w, &g)?) } else { None };
-        if !wanted.1 {
-            return Ok([for_input, None, None]);
-        }
-        let for_bias = row_sums(&card, &g, (rows, outputs))?;
-        Ok([for_input, Some(weight_gradient(&card, &x, &g)?), Some(for_bias)])
+        let for_input = w.map(|w| input_gradient(&card, &w, &g)).transpose()?;
+        let for_weight = x.map(|x| weight_gradient(&card, &x, &g)).transpose()?;
+        let for_bias = bias_wanted.then(|| row_sums(&card, &g, (rows, outputs))).transpose()?;
+        Ok([for_input, for_weight, for_bias])
     }))
 }
 

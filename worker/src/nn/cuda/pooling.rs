@@ -19,7 +19,8 @@ pub(crate) fn max_pool(input: &Value, window: Window) -> Result<Value> {
     let own = arguments![&x, height, width, channels, size, stride, padding, down, across, &y, &chosen, n];
     card.each("max_pool", n, &own)?;
     Ok(Value::of(y, [input], move |g| {
-        let (out, n) = (card.empty(x.shape())?, x.elem_count());
+        let out = card.empty((samples, height, width, channels))?;
+        let n = out.elem_count();
         let own = arguments![g, &chosen, height, width, channels, size, stride, padding, down, across, &out, n];
         card.each("max_pool_gradient", n, &own)?;
         Ok([Some(out)])

@@ -99,12 +99,15 @@ pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, te
     let (tokens, at) = (card.upload(texts.tokens.clone())?, card.upload(positions.clone())?);
     let y = card.empty((texts.tokens.len(), width))?;
     card.each("embedding", n, &arguments![&rows, &at_places, kind.as_ref(), &tokens, &at, width, &y, n])?;
-    let (texts, kind_rows) = (Arc::clone(texts), kind.as_ref().map(|kinds| kinds.dim(0)).transpose()?);
+    let texts = Arc::clone(texts);
+    let kind_rows = kinds.filter(|kinds| kinds.wanted()).map(|kinds| kinds.tensor().dim(0)).transpose()?;
+    let wanted = [table, places].map(Value::wanted);
     let gradients = move |g: &Tensor| -> Result<[Option<Tensor>; 3]> {
-        let for_table = Sums::by_target(&card, &texts.tokens)?.of(&card, g, (vocabulary, width))?;
-        let for_places = Sums::by_target(&card, &positions)?.of(&card, g, (longest, width))?;
+        let summed = |targets: &[u32], shape| Sums::by_target(&card, targets)?.of(&card, g, shape);
+        let for_table = wanted[0].then(|| summed(&texts.tokens, (vocabulary, width))).transpose()?;
+        let for_places = wanted[1].then(|| summed(&positions, (longest, width))).transpose()?;
         let for_kinds = kind_rows.map(|rows| first_row(&card, &row_sums(&card, g, (g.dim(0)?, width))?, rows));
-        Ok([Some(for_table), Some(for_places), for_kinds.transpose()?])
+        Ok([for_table, for_places, for_kinds.transpose()?])
     };
     let Some(kinds) = kinds else {
         return Ok(Value::of(y, [table, places], move |g| {
@@ -134,13 +137,31 @@ pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, pla
     let y = card.empty((samples * (1 + count), width))?;
     let n = y.elem_count();
     card.each("with_class_token", n, &arguments![&x, &b, &c, &p, count, width, &y, n])?;
+    let wanted = [patches, bias, class, places].map(Value::wanted);
     Ok(Value::of(y, [patches, bias, class, places], move |g| {
-        let (for_patches, n) = (card.empty((samples, count, width))?, samples * count * width);
-        card.each("without_class_token", n, &arguments![g, count, width, &for_patches, n])?;
-        let for_bias = row_sums(&card, &for_patches, (samples * count, width))?;
-        let for_places = row_sums(&card, g, (samples, (1 + count) * width))?.reshape((1, 1 + count, width))?;
-        // The class token is in every sum that its place is in.
-        let for_class = for_places.narrow(1, 0, 1)?;
-        Ok([Some(for_patches), Some(for_bias), Some(for_class), Some(for_places)])
+        class_token_gradients(&card, g, (samples, count, width), wanted)
     }))
+}
+
+/// Of patches, bias, class token and places, as far as they are wanted.
+fn class_token_gradients(
+    card: &Card,
+    g: &Tensor,
+    (samples, count, width): (usize, usize, usize),
+    [patches, bias, class, places]: [bool; 4],
+) -> Result<[Option<Tensor>; 4]> {
+    let (mut for_patches, mut for_bias, mut for_class, mut for_places) = (None, None, None, None);
+    if patches || bias {
+        let (rows, n) = (card.empty((samples, count, width))?, samples * count * width);
+        card.each("without_class_token", n, &arguments![g, count, width, &rows, n])?;
+        for_bias = bias.then(|| row_sums(card, &rows, (samples * count, width))).transpose()?;
+        for_patches = patches.then_some(rows);
+    }
+    if class || places {
+        let sums = row_sums(card, g, (samples, (1 + count) * width))?.reshape((1, 1 + count, width))?;
+        // The class token is in every sum that its place is in.
+        for_class = class.then(|| sums.narrow(1, 0, 1)).transpose()?;
+        for_places = places.then_some(sums);
+    }
+    Ok([for_patches, for_bias, for_class, for_places])
 }

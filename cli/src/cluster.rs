@@ -24,7 +24,7 @@ pub struct ClusterConfig {
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory, per worker and split.
     pub data_memory: u64,
-    /// Where the encoders compute.
+    /// Where the encoders compute; `auto` spreads the workers over the cards there are.
     pub device: DeviceChoice,
 }
 
@@ -49,7 +49,7 @@ impl Cluster {
         let coordinator = Coordinator::new(Config { state: config.state, ..Config::default() });
         let stop = shutdown.clone();
         parts.spawn(async move { Ok(server::serve_coordinator(coordinator, listener, stop).await?) });
-        for modality in config.modalities {
+        for (number, modality) in config.modalities.into_iter().enumerate() {
             let worker = antiphon_worker::Config {
                 worker: WorkerId::try_from(format!("{modality}-local"))
                     .or_else(|_| WorkerId::try_from(modality.as_str()))?,
@@ -58,7 +58,7 @@ impl Cluster {
                 connect_timeout: Duration::from_secs(10),
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
-                device: config.device,
+                device: config.device.for_worker(number),
             };
             let stop = shutdown.child_token();
             parts.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });

@@ -6,11 +6,10 @@ use std::str::FromStr;
 pub use candle_core::Device;
 
 /// What a worker is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first card if there is one that the program can use, else main memory.
-    #[default]
-    Auto,
+    /// Of n cards the one of this number modulo n if the program can use it, else main memory.
+    Auto(usize),
     /// Main memory.
     Cpu,
     /// The card of this number.
@@ -38,12 +37,18 @@ pub enum DeviceError {
     },
 }
 
+impl Default for DeviceChoice {
+    fn default() -> Self {
+        Self::Auto(0)
+    }
+}
+
 impl FromStr for DeviceChoice {
     type Err = DeviceError;
 
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         match (text, text.strip_prefix("cuda:").map(str::parse)) {
-            ("auto", _) => Ok(Self::Auto),
+            ("auto", _) => Ok(Self::default()),
             ("cpu", _) => Ok(Self::Cpu),
             ("cuda", _) => Ok(Self::Cuda(0)),
             (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
@@ -55,7 +60,7 @@ impl FromStr for DeviceChoice {
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => f.write_str("auto"),
+            Self::Auto(_) => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
         }
@@ -63,6 +68,15 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// For the worker of this number among those that share a machine and were told the same: `auto` spreads them over its cards.
+    #[must_use]
+    pub fn for_worker(self, number: usize) -> Self {
+        match self {
+            Self::Auto(_) => Self::Auto(number),
+            told => told,
+        }
+    }
+
     /// The device itself.
     ///
     /// # Errors
@@ -71,7 +85,7 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(number) => self.card(number),
-            Self::Auto => Ok(Self::Cuda(0).open().unwrap_or_else(|error| {
+            Self::Auto(number) => Ok(Self::Cuda(number % cards().max(1)).open().unwrap_or_else(|error| {
                 if !matches!(error, DeviceError::NotBuilt(_)) {
                     tracing::info!(%error, "encoders compute in main memory");
                 }
@@ -90,6 +104,17 @@ impl DeviceChoice {
     fn card(self, _number: usize) -> Result<Device, DeviceError> {
         Err(DeviceError::NotBuilt(self))
     }
+}
+
+/// How many cards the driver knows.
+#[cfg(feature = "cuda")]
+fn cards() -> usize {
+    crate::nn::cuda::count()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cards() -> usize {
+    0
 }
 
 /// Without the addresses that candle may add below.
@@ -113,7 +138,7 @@ mod tests {
     #[test]
     fn devices_have_names() {
         for (text, choice) in [
-            ("auto", DeviceChoice::Auto),
+            ("auto", DeviceChoice::Auto(0)),
             ("cpu", DeviceChoice::Cpu),
             ("cuda:0", DeviceChoice::Cuda(0)),
             ("cuda:3", DeviceChoice::Cuda(3)),
@@ -131,7 +156,22 @@ mod tests {
     #[test]
     fn main_memory_is_always_there() {
         assert!(DeviceChoice::Cpu.open().expect("main memory").is_cpu());
-        assert!(DeviceChoice::Auto.open().is_ok());
+        assert!(DeviceChoice::default().open().is_ok());
+    }
+
+    #[test]
+    fn auto_spreads_workers_over_the_cards_there_are() {
+        for choice in [DeviceChoice::Cpu, DeviceChoice::Cuda(2)] {
+            assert_eq!(choice.for_worker(1), choice);
+        }
+        for worker in 0..5 {
+            let device = DeviceChoice::default().for_worker(worker).open().expect("main memory at least");
+            let expected = match cards() {
+                0 => DeviceChoice::Cpu,
+                cards => DeviceChoice::Cuda(worker % cards),
+            };
+            assert_eq!(name(&device), expected.to_string());
+        }
     }
 
     #[cfg(not(feature = "cuda"))]

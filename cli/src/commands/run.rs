@@ -58,7 +58,7 @@ pub struct RunArgs {
     #[arg(long, default_value_t = DATA_MEMORY, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Where the encoders compute: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    /// Where the encoders compute: auto (CUDA cards in turn, one modality after the other, if the program can use them, else cpu), cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
 }

@@ -140,6 +140,12 @@ void *allocated(size_t bytes) {
     return memory;
 }
 
+// How many cards to make believe.
+int cards() {
+    const char *given = getenv("ANTIPHON_EMULATION_CARDS");
+    return given ? atoi(given) : 1;
+}
+
 int something;
 
 } // namespace
@@ -150,8 +156,8 @@ typedef uintptr_t Address;
 
 int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
-int cuDeviceGetCount(int *count) { return *count = 1, 0; }
-int cuDeviceGet(int *device, int number) { return *device = number, number == 0 ? 0 : 101; }
+int cuDeviceGetCount(int *count) { return *count = cards(), 0; }
+int cuDeviceGet(int *device, int number) { return *device = number, number < cards() ? 0 : 101; }
 int cuDeviceGetAttribute(int *value, int, int) { return *value = 1, 0; }
 int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "emulation"), 0; }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &something, 0; }

@@ -7,7 +7,7 @@
 //! and moments of an optimizer, which its owner alone holds while it steps.
 
 use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
 
@@ -28,6 +28,11 @@ pub(crate) fn open(number: usize) -> Result<Device> {
         device.as_cuda_device()?.disable_event_tracking();
     }
     Ok(device)
+}
+
+/// How many cards there are; none where the driver does not answer.
+pub(crate) fn count() -> usize {
+    CudaContext::device_count().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
 
 /// What a kernel is told.

@@ -34,7 +34,7 @@ pub(crate) mod pooling;
 mod product;
 pub(crate) mod rows;
 
-pub(crate) use launch::open;
+pub(crate) use launch::{count, open};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@ use antiphon_core::spec::{BertSize, Pooling, ResnetDepth, TransformerSize, VitSi
 
 use super::*;
 use crate::data::Decoded;
-use crate::nn::check::{assert_close, check_elements, flat, noise};
+use crate::nn::check::{assert_close, check_elements, devices, flat, noise};
 
 fn modality() -> ModalityName {
     ModalityName::try_from("audio").expect("a name")
@@ -136,8 +136,8 @@ fn no_gradient_is_zero_throughout() {
 
 #[test]
 fn of_what_is_frozen_no_gradient_is_computed_and_that_of_the_rest_has_the_same_bits() {
-    for case in cases() {
-        let encoder = built(&case, DType::F32);
+    for (device, case) in devices().iter().flat_map(|device| cases().into_iter().map(move |case| (device, case))) {
+        let encoder = built_on(&case, DType::F32, device);
         let input = batch(&case.shape, 0..7);
         let pass = |frozen: Frozen| {
             let Mode::Train(key, _) = train(3) else { unreachable!("it trains") };

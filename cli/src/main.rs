@@ -46,12 +46,12 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
     exit.into()
 }
 
-/// Servers log what they do; other commands only what is wrong, and what a modality's encoder does without. `RUST_LOG`
+/// Servers log what they do; other commands only what is wrong, and what an encoder does without. `RUST_LOG`
 /// overrides both.
 fn start_logging(cli: &Cli) {
     let default = match cli.command {
         Command::Coordinator(_) | Command::Worker(_) => "info",
-        _ => "error,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
+        _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

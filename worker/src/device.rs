@@ -6,10 +6,11 @@ use std::str::FromStr;
 pub use candle_core::Device;
 
 /// What a worker is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// Of n cards the one of this number modulo n if the program can use it, else main memory.
-    Auto(usize),
+    /// The first card if there is one that the program can use, else main memory.
+    #[default]
+    Auto,
     /// Main memory.
     Cpu,
     /// The card of this number.
@@ -37,18 +38,12 @@ pub enum DeviceError {
     },
 }
 
-impl Default for DeviceChoice {
-    fn default() -> Self {
-        Self::Auto(0)
-    }
-}
-
 impl FromStr for DeviceChoice {
     type Err = DeviceError;
 
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         match (text, text.strip_prefix("cuda:").map(str::parse)) {
-            ("auto", _) => Ok(Self::default()),
+            ("auto", _) => Ok(Self::Auto),
             ("cpu", _) => Ok(Self::Cpu),
             ("cuda", _) => Ok(Self::Cuda(0)),
             (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
@@ -60,7 +55,7 @@ impl FromStr for DeviceChoice {
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto(_) => f.write_str("auto"),
+            Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
         }
@@ -68,12 +63,13 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// For the worker of this number among those that share a machine and were told the same: `auto` spreads them over its cards.
+    /// For the worker of this number among those that share a machine and were told the same: where there are several cards, `auto`
+    /// spreads them over those, and none of them goes on in main memory if its card fails.
     #[must_use]
     pub fn for_worker(self, number: usize) -> Self {
-        match self {
-            Self::Auto(_) => Self::Auto(number),
-            told => told,
+        match (self, cards()) {
+            (Self::Auto, cards @ 2..) => Self::Cuda(number % cards),
+            (told, _) => told,
         }
     }
 
@@ -85,9 +81,9 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(number) => self.card(number),
-            Self::Auto(number) => Ok(Self::Cuda(number % cards().max(1)).open().unwrap_or_else(|error| {
+            Self::Auto => Ok(Self::Cuda(0).open().unwrap_or_else(|error| {
                 if !matches!(error, DeviceError::NotBuilt(_)) {
-                    tracing::info!(%error, "encoders compute in main memory");
+                    tracing::warn!(%error, "encoders compute in main memory");
                 }
                 Device::Cpu
             })),
@@ -138,7 +134,7 @@ mod tests {
     #[test]
     fn devices_have_names() {
         for (text, choice) in [
-            ("auto", DeviceChoice::Auto(0)),
+            ("auto", DeviceChoice::Auto),
             ("cpu", DeviceChoice::Cpu),
             ("cuda:0", DeviceChoice::Cuda(0)),
             ("cuda:3", DeviceChoice::Cuda(3)),
@@ -156,7 +152,7 @@ mod tests {
     #[test]
     fn main_memory_is_always_there() {
         assert!(DeviceChoice::Cpu.open().expect("main memory").is_cpu());
-        assert!(DeviceChoice::default().open().is_ok());
+        assert!(DeviceChoice::Auto.open().is_ok());
     }
 
     #[test]
@@ -165,7 +161,7 @@ mod tests {
             assert_eq!(choice.for_worker(1), choice);
         }
         for worker in 0..5 {
-            let device = DeviceChoice::default().for_worker(worker).open().expect("main memory at least");
+            let device = DeviceChoice::Auto.for_worker(worker).open().expect("main memory at least");
             let expected = match cards() {
                 0 => DeviceChoice::Cpu,
                 cards => DeviceChoice::Cuda(worker % cards),

@@ -69,6 +69,8 @@ pub struct RunArgs {
 /// A bad job file or checkpoint, or a part of the system that fails.
 pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    // Before anything is written; workers open it themselves.
+    args.device.open().or_exit(Exit::Usage)?;
     let resume = match args.resume.as_deref() {
         None => None,
         Some("") => Some(newest_run(&spec, &args.state).await.or_exit(Exit::Usage)?),

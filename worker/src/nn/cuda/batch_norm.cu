@@ -46,7 +46,7 @@ KERNEL(batch_norm)(const T *x, const T *residual, const double *coefficients, in
     int c = remainder_of(i, channels);
     T value = x[i] * (T)coefficients[channels + c] + (T)coefficients[2 * channels + c];
     if (residual) value += residual[i];
-    y[i] = !relu || value > 0 ? value : (T)0;
+    y[i] = relu && value < 0 ? (T)0 : value;  // NaN stays
 }
 
 struct NormTerm {

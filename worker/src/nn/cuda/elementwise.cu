@@ -17,7 +17,7 @@ KERNEL(bias_activation)(T *y, const T *bias, int width, int relu, long long n) {
     long long i = here();
     if (i >= n) return;
     T z = y[i] + bias[remainder_of(i, width)];
-    y[i] = !relu || z > 0 ? z : (T)0;
+    y[i] = relu && z < 0 ? (T)0 : z;  // NaN stays
 }
 
 // The gradient of what came through ReLU: zero where the output is.

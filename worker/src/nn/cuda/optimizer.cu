@@ -12,11 +12,12 @@ KERNEL(sgd)(T *p, T *v, const T *g, double share, double momentum, double decay,
 }
 
 // m ← β₁ m + (1 − β₁) share · g; v ← β₂ v + (1 − β₂) (share · g)²; p ← decay · p − rate · m / (√v / correction + ε)
-KERNEL(adamw)(T *p, T *m, T *v, const T *g, double beta1, double new1, double beta2, double new2, double decay,
+KERNEL(adamw)(T *p, T *m, T *v, const T *g, double share, double beta1, double new1, double beta2, double new2, double decay,
               double rate, double correction, double epsilon, long long n) {
     long long i = here();
     if (i >= n) return;
-    T mean = (T)beta1 * m[i] + (T)new1 * g[i], square = (T)beta2 * v[i] + (T)new2 * g[i] * g[i];
+    T clipped = (T)share * g[i];
+    T mean = (T)beta1 * m[i] + (T)new1 * clipped, square = (T)beta2 * v[i] + (T)new2 * clipped * clipped;
     m[i] = mean;
     v[i] = square;
     p[i] = (T)decay * p[i] - (T)rate * mean / (sqrt(square) / (T)correction + (T)epsilon);

@@ -38,8 +38,8 @@ pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
 /// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
 pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
     let Adam { share, betas: [beta1, beta2], decay, rate, correction, epsilon } = adam;
-    let (new1, new2) = ((1.0 - beta1) * share, (1.0 - beta2) * share * share);
+    let (new1, new2) = (1.0 - beta1, 1.0 - beta2);
     let n = p.elem_count();
-    let own = arguments![p, m, v, g, beta1, new1, beta2, new2, decay, rate, correction, epsilon, n];
+    let own = arguments![p, m, v, g, share, beta1, new1, beta2, new2, decay, rate, correction, epsilon, n];
     Card::of(p)?.each("adamw", n, &own)
 }

@@ -13,9 +13,9 @@ KERNEL(max_pool)(const T *x, int height, int width, int channels, int size, int 
     rest /= across;
     int i = remainder_of(rest, down);
     long long sample = rest / down;
-    // As in main memory: what is not larger than −∞, such as NaN, is never chosen.
+    // As in main memory: NaN stays.
     T best = (T)-INFINITY;
-    int tap = 0;
+    int tap = -1;
     for (int u = 0; u < size; u++) {
         int row = i * stride + u - padding;
         if (row < 0 || row >= height) continue;
@@ -23,7 +23,7 @@ KERNEL(max_pool)(const T *x, int height, int width, int channels, int size, int 
             int column = j * stride + v - padding;
             if (column < 0 || column >= width) continue;
             T value = x[((sample * height + row) * width + column) * channels + c];
-            if (value > best) {
+            if (tap < 0 || value > best || value != value) {
                 best = value;
                 tap = u * size + v;
             }

@@ -15,6 +15,7 @@ takes longer, or more.
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,10 @@ def model_and_batch(case, batch):
     import torch
 
     kind, _, given = case.partition("@")
-    sizes = [int(n) for n in given.split("x")]
+    try:
+        sizes = [int(n) for n in given.split("x")]
+    except ValueError:
+        raise SystemExit(f"{case}: name the input too, as in resnet18@3x112x112") from None
     if kind.startswith("resnet"):
         import torchvision
 
@@ -112,8 +116,18 @@ def run_pytorch(arguments):
     print(json.dumps({"parameters": parameters, "steps": steps[1:], "peak_bytes": peak and peak - before}))
 
 
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def ran(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    """What a program that measures prints last. What went wrong it says itself."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -124,9 +138,13 @@ def total(steps):
 def compare(case, arguments):
     ours, theirs = [], []
     common = [case, "--batch", str(arguments.batch), "--steps", str(arguments.steps), "--threads", str(arguments.threads)]
-    for _ in range(arguments.runs):
+    for run in range(arguments.runs):
+        if sys.stderr.isatty():
+            print(f"\r{case}: run {run + 1} of {arguments.runs} ", end="", file=sys.stderr, flush=True)
         ours.append(ran([arguments.antiphon, "bench", "encoder", *common, "--format", "json"]))
         theirs.append(ran([sys.executable, __file__, "--pytorch", *common]))
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
     row = {"case": case, "batch": arguments.batch, "threads": arguments.threads}
     for name, runs in (("antiphon", ours), ("pytorch", theirs)):
         steps = [step for run in runs for step in run["steps"]]
@@ -154,18 +172,23 @@ def table_line(row):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+        pass
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("case", nargs="*", help="as `antiphon bench encoder` names them; the usual ones if none is named")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=2, help="steps of a run that are counted")
-    parser.add_argument("--runs", type=int, default=5, help="how often each program is run, one after the other")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=positive, default=64, help="samples per batch")
+    parser.add_argument("--steps", type=positive, default=2, help="steps of a run that are counted")
+    parser.add_argument("--runs", type=positive, default=5, help="how often each program is run, one after the other")
+    parser.add_argument("--threads", type=positive, default=1, help="threads that compute, in both")
     parser.add_argument("--antiphon", default=str(ROOT / "target/release/antiphon"), help="the program to measure")
     parser.add_argument("--json", action="store_true", help="one JSON object per row instead of a table")
     parser.add_argument("--pytorch", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.pytorch:
         return run_pytorch(arguments)
+    if shutil.which(arguments.antiphon) is None:
+        parser.error(f"there is no program {arguments.antiphon}: build it with `cargo build --release`, or name it with --antiphon")
     if not arguments.json:
         print("milliseconds per step      Antiphon    PyTorch   ratio   (of runs)         forward  backward  optimizer  MiB: ours  theirs  ratio")
     for case in arguments.case or USUAL:
@@ -175,4 +198,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -120,7 +120,8 @@ fn first_line(text: &str) -> String {
 }
 
 /// As a worker tells its coordinator.
-pub(crate) fn name(device: &Device) -> String {
+#[must_use]
+pub fn name(device: &Device) -> String {
     match device.location() {
         candle_core::DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id).to_string(),
         _ => DeviceChoice::Cpu.to_string(),

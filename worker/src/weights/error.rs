@@ -41,7 +41,7 @@ pub enum WeightsError {
     /// Names or shapes are not those of the encoder.
     #[error(
         "weights `{file}` do not fit encoder `{kind}`: {report}\n\
-         take the weights of another encoder, or set `strict: false` to load the {} that fit", .report.loaded
+         take weights of this encoder, trained on such input, or set `strict: false` to load the {} that fit and draw the others", .report.loaded
     )]
     Misfit {
         /// The file.
@@ -52,7 +52,7 @@ pub enum WeightsError {
         report: Box<Report>,
     },
     /// Not one tensor fits.
-    #[error("no tensor of weights `{file}` fits encoder `{kind}`: {report}\ntake the weights of another encoder")]
+    #[error("no tensor of weights `{file}` fits encoder `{kind}`: {report}\ntake weights of this encoder")]
     NothingFits {
         /// The file.
         file: String,

@@ -2,7 +2,8 @@
 //!
 //! A kept file is called after the hash of its URL and of the SHA-256 that the job expects, and gets that name when it is
 //! whole and is the right one, so that workers that fetch it at once do not disturb each other and a fetch that was
-//! broken off leaves nothing behind that looks whole.
+//! broken off leaves nothing behind that looks whole. Beside it stands what its own SHA-256 was (`.sha256`), so that one that
+//! was damaged since is seen, whether the job names a SHA-256 or not.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,7 +15,7 @@ use antiphon_core::spec::WeightsSpec;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::WeightsError;
 use super::file::io_reason;
@@ -56,13 +57,17 @@ impl Cache {
     /// A place that cannot be read, a folder that cannot be written to, or a file with another hash than expected.
     pub async fn fetch(&self, weights: &WeightsSpec) -> Result<PathBuf, WeightsError> {
         if let Some(path) = local(&weights.from) {
-            check(&path, weights)?;
+            check(&path, &weights.from, weights.sha256.as_deref())?;
             return Ok(path);
         }
         let kept = self.folder()?.join(kept_name(weights));
-        // A damaged file that was kept is fetched anew.
-        if kept.is_file() && check(&kept, weights).is_ok() {
-            return Ok(kept);
+        if let Ok(noted) = std::fs::read_to_string(note_beside(&kept))
+            && kept.is_file()
+        {
+            match check(&kept, &weights.from, Some(noted.trim())) {
+                Ok(()) => return Ok(kept),
+                Err(error) => warn!(%error, kept = %kept.display(), "what was kept is damaged and is fetched anew"),
+            }
         }
         let [source] = <[Source; 1]>::try_from(source::resolve(std::slice::from_ref(&weights.from)).await?)
             .map_err(|found| several(&weights.from, found.len()))?;
@@ -101,8 +106,10 @@ impl Cache {
                 );
             }
         }
-        matches(source.url(), &hex(&hasher.finalize()), weights)?;
+        let found = hex(&hasher.finalize());
+        matches(source.url(), &found, weights.sha256.as_deref())?;
         file.as_file().sync_all().map_err(failed)?;
+        std::fs::write(note_beside(kept), found).map_err(failed)?;
         file.persist(kept).map_err(|error| failed(error.error))?;
         info!(weights = source.url(), kept = %kept.display(), "fetched");
         Ok(())
@@ -123,30 +130,35 @@ fn kept_name(weights: &WeightsSpec) -> String {
     sha256(format!("{}\n{expected}", weights.from).as_bytes()).to_string()
 }
 
+/// Where the SHA-256 of a kept file is noted.
+fn note_beside(kept: &Path) -> PathBuf {
+    kept.with_extension("sha256")
+}
+
 fn several(name: &str, found: usize) -> DataError {
     DataError::Location { location: name.to_owned(), reason: format!("it stands for {found} files; name one") }
 }
 
-/// Compares a file with the hash that the job gives, if it gives one.
-fn check(path: &Path, weights: &WeightsSpec) -> Result<(), WeightsError> {
+/// Compares a file, which messages call `name`, with the hash that is expected of it, if one is.
+fn check(path: &Path, name: &str, expected: Option<&str>) -> Result<(), WeightsError> {
     let unreadable =
-        |error: std::io::Error| WeightsError::Unreadable { file: weights.from.clone(), reason: io_reason(&error) };
+        |error: std::io::Error| WeightsError::Unreadable { file: name.to_owned(), reason: io_reason(&error) };
     let mut file = File::open(path).map_err(unreadable)?;
-    if weights.sha256.is_none() {
+    if expected.is_none() {
         return Ok(());
     }
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         let read = file.read(&mut buffer).map_err(unreadable)?;
         if read == 0 {
-            return matches(&weights.from, &hex(&hasher.finalize()), weights);
+            return matches(name, &hex(&hasher.finalize()), expected);
         }
         hasher.update(&buffer[..read]);
     }
 }
 
-fn matches(file: &str, found: &str, weights: &WeightsSpec) -> Result<(), WeightsError> {
-    match weights.sha256.as_deref().filter(|expected| *expected != found) {
+fn matches(file: &str, found: &str, expected: Option<&str>) -> Result<(), WeightsError> {
+    match expected.filter(|expected| *expected != found) {
         None => Ok(()),
         Some(expected) => {
             Err(WeightsError::Digest { file: file.to_owned(), expected: expected.to_owned(), found: found.to_owned() })

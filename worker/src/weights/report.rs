@@ -53,9 +53,26 @@ impl fmt::Display for Report {
         for (what, names) in [("missing", missing), ("unexpected", unexpected), ("of another shape", &unlike)] {
             list(f, what, names)?;
         }
+        // What the input decides: other shapes there are no reason to take other weights.
+        for (ending, remedy) in REMEDIES {
+            if let Some(Unlike { name, .. }) = self.unlike.iter().find(|unlike| unlike.name.ends_with(ending)) {
+                write!(f, "\n  {name}: {remedy}")?;
+            }
+        }
         Ok(())
     }
 }
+
+/// What to do where a parameter whose shape the input decides is of another one, by the end of its name.
+const REMEDIES: [(&str, &str); 4] = [
+    ("conv1.weight", "give `input: {channels: …}` as the weights were trained with, which is 3 for colour"),
+    (
+        "patch_embed.proj.weight",
+        "give `input: {channels: …}` and `encoder: {patch: …}` as the weights were trained with",
+    ),
+    ("pos_embed", "give an input of the size that the weights were trained with: places are not interpolated"),
+    ("word_embeddings.weight", "give `input: {tokenizer: …}`, the tokenizer that the weights were trained with"),
+];
 
 fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
     if names.is_empty() {

@@ -87,8 +87,12 @@ fn content(seed: u32) -> Vec<u8> {
     (0..5_000_000_u32 / 4).flat_map(|i| (i.wrapping_mul(2_654_435_761) ^ seed).to_le_bytes()).collect()
 }
 
+/// Files in the folder but for the notes of their hashes.
 fn kept(folder: &Path) -> usize {
-    std::fs::read_dir(folder).map_or(0, Iterator::count)
+    let note = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.expect("it can be listed").path().extension().is_some_and(|extension| extension == "sha256")
+    };
+    std::fs::read_dir(folder).map_or(0, |entries| entries.filter_map(|entry| (!note(entry)).then_some(())).count())
 }
 
 #[tokio::test]
@@ -118,13 +122,19 @@ async fn a_damaged_file_in_the_folder_is_fetched_anew() {
     let cache = Cache::at(folder.path().to_owned());
     let bytes = content(3);
     let server = Server::start(&bytes);
-    let weights = server.weights(Some(&bytes));
-    let path = cache.fetch(&weights).await.expect("it is served");
-    std::fs::write(&path, &bytes[..1000]).expect("it can be damaged");
-    server.asked();
-    assert_eq!(cache.fetch(&weights).await.expect("it is served again"), path);
-    assert!(server.asked() > 0);
-    assert_eq!(std::fs::read(path).expect("it is whole"), bytes);
+    for expected in [None, Some(bytes.as_slice())] {
+        let weights = server.weights(expected);
+        let path = cache.fetch(&weights).await.expect("it is served");
+        let mut damaged = bytes.clone();
+        damaged[70_000] ^= 1;
+        for damaged in [&damaged[..], &bytes[..1000]] {
+            std::fs::write(&path, damaged).expect("it can be damaged");
+            server.asked();
+            assert_eq!(cache.fetch(&weights).await.expect("it is served again"), path);
+            assert!(server.asked() > 0);
+            assert_eq!(std::fs::read(&path).expect("it is whole"), bytes);
+        }
+    }
 }
 
 #[tokio::test]

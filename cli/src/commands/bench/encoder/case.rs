@@ -6,7 +6,7 @@ use std::str::FromStr;
 use antiphon_core::spec::{BertSize, EncoderSpec, Pooling, ResnetDepth, VitSize};
 use antiphon_worker::data::{BatchInput, InputShape};
 
-/// Tokens of the generated texts are below it, and so is BERT's own vocabulary.
+/// Tokens of BERT's own vocabulary.
 const VOCABULARY: usize = 30_522;
 
 /// An encoder and its input, as in `resnet18@1x128x128`.
@@ -112,7 +112,8 @@ impl Case {
             Input::Features { width } => InputShape::Features { width },
             Input::Grid { channels, height, width } => InputShape::Grid { channels, height, width },
             Input::Tokens { length } => {
-                InputShape::Tokens { vocabulary: VOCABULARY, max_tokens: length, padding: VOCABULARY as u32 - 1 }
+                // The padding token is one more, and in no table.
+                InputShape::Tokens { vocabulary: VOCABULARY + 1, max_tokens: length, padding: VOCABULARY as u32 }
             }
         }
     }
@@ -127,7 +128,7 @@ impl Case {
             Input::Features { width } => dense(vec![samples, width]),
             Input::Grid { channels, height, width } => dense(vec![samples, channels, height, width]),
             Input::Tokens { length } => {
-                let token = |x: f32| ((x + 1.0) * 0.5 * (VOCABULARY - 2) as f32) as u32;
+                let token = |x: f32| ((x + 1.0) * 0.5 * (VOCABULARY - 1) as f32) as u32;
                 let ids = noise().take(samples * length).map(token).collect();
                 BatchInput::Tokens { ids, lengths: vec![length as u32; samples], longest: length }
             }

@@ -8,15 +8,17 @@ mod measure;
 mod memory;
 
 use std::num::NonZeroUsize;
-use std::process::Command;
+use std::process::Stdio;
 
-use antiphon_worker::device::DeviceChoice;
-use anyhow::{Context as _, bail};
+use antiphon_worker::device::{self, DeviceChoice};
+use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
 
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::predictor::Progress;
+use crate::signals::Interrupts;
 
 use case::Case;
 use measure::{Measured, Parts, Rule};
@@ -43,8 +45,8 @@ pub struct EncoderArgs {
     pub cases: Vec<Case>,
 
     /// Samples per batch; several are measured one after the other
-    #[arg(long, value_delimiter = ',', default_values_t = [NonZeroUsize::new(64).expect("64 is not 0")], value_name = "B")]
-    pub batch: Vec<NonZeroUsize>,
+    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: Vec<u32>,
 
     /// Steps that are measured of each, after those that are not
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -59,8 +61,8 @@ pub struct EncoderArgs {
     pub optimizer: Rule,
 
     /// Threads that compute; as many as there are cores by default
-    #[arg(long, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
 
     /// Where encoders compute: auto, cpu, cuda or cuda:1
     #[arg(long, default_value_t, env = "ANTIPHON_DEVICE")]
@@ -79,6 +81,7 @@ struct Row {
     encoder: String,
     batch: usize,
     threads: usize,
+    device: String,
     /// Median seconds of a step.
     step_seconds: f64,
     samples_per_second: f64,
@@ -93,25 +96,28 @@ struct Row {
 pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exit> {
     if args.here {
         let [case] = args.cases.as_slice() else { bail!("one case is measured in a process") };
-        output::json(&measured_here(case, args.batch[0].get(), &args)?)?;
+        output::json(&measured_here(case, args.batch[0] as usize, &args)?)?;
         return Ok(Exit::Success);
     }
     let usual = || case::USUAL.iter().map(|text| text.parse().expect("the usual cases can be read")).collect();
     let cases: Vec<Case> = if args.cases.is_empty() { usual() } else { args.cases.clone() };
-    if format == Format::Text {
-        output::line(HEAD)?;
-    }
-    let progress = Progress::new();
-    for (case, batch) in cases.iter().flat_map(|case| args.batch.iter().map(move |batch| (case, batch.get()))) {
-        let (case, args) = (case.clone(), args.clone());
-        let measuring = tokio::task::spawn_blocking(move || in_a_process_of_its_own(&case, batch, &args));
-        let row = progress.during("measuring", measuring).await;
+    let mut interrupts = Interrupts::listen()?;
+    let (progress, mut lines) = (Progress::new(), 0);
+    for (case, batch) in cases.iter().flat_map(|case| args.batch.iter().map(move |batch| (case, *batch as usize))) {
+        let mut child = Child::start(case, batch, &args)?;
+        let row = tokio::select! {
+            row = progress.during("measuring", child.row(case, batch)) => Some(row),
+            () = interrupts.next() => None,
+        };
         progress.clear();
-        let row = row.context("measuring ended in a panic")??;
+        let Some(row) = row else { return Ok(Exit::Interrupted) };
+        let row = row?;
         match format {
             Format::Json => output::json(&row)?,
+            Format::Text if lines == 0 => output::line(&format!("{HEAD}\n{}", row.line()))?,
             Format::Text => output::line(&row.line())?,
         }
+        lines += 1;
     }
     Ok(Exit::Success)
 }
@@ -127,6 +133,7 @@ fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Resul
         encoder: case.to_string(),
         batch,
         threads: threads(args),
+        device: device::name(&device),
         step_seconds,
         samples_per_second: batch as f64 / step_seconds,
         measured,
@@ -134,32 +141,55 @@ fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Resul
 }
 
 fn threads(args: &EncoderArgs) -> usize {
-    args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get)
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    args.threads.map_or_else(cores, |threads| threads as usize)
 }
 
-fn in_a_process_of_its_own(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Row> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let rule = match args.optimizer {
-        Rule::Sgd => "sgd",
-        Rule::Adamw => "adamw",
-    };
-    let [batch, steps, warmup, threads] =
-        [batch as u64, args.steps.into(), args.warmup.into(), threads(args) as u64].map(|n| n.to_string());
-    let output = Command::new(program)
-        .args(["bench", "encoder", &case.to_string(), "--here", "--batch", &batch, "--steps", &steps])
-        .args(["--warmup", &warmup, "--optimizer", rule, "--threads", &threads])
-        .args(["--device", &args.device.to_string()])
-        .env("RAYON_NUM_THREADS", &threads)
-        .output()
-        .context("cannot start the process that measures")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().trim_start_matches("error: ");
-        let error =
-            anyhow::anyhow!("{case}, batches of {batch}: {}", if said.is_empty() { "ended early" } else { said });
-        return Err(error).or_exit(if output.status.code() == Some(2) { Exit::Usage } else { Exit::Failed });
+/// The process that measures one case. It ends with this value.
+struct Child(tokio::process::Child);
+
+impl Child {
+    fn start(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let rule = match args.optimizer {
+            Rule::Sgd => "sgd",
+            Rule::Adamw => "adamw",
+        };
+        let [batch, steps, warmup, threads] =
+            [batch as u64, args.steps.into(), args.warmup.into(), threads(args) as u64].map(|n| n.to_string());
+        let child = tokio::process::Command::new(program)
+            .args(["bench", "encoder", &case.to_string(), "--here", "--batch", &batch, "--steps", &steps])
+            .args(["--warmup", &warmup, "--optimizer", rule, "--threads", &threads])
+            .args(["--device", &args.device.to_string()])
+            .env("RAYON_NUM_THREADS", &threads)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn();
+        Ok(Self(child.context("cannot start the process that measures")?))
     }
-    serde_json::from_slice(&output.stdout).context("the process that measures printed something else")
+
+    /// What it prints.
+    async fn row(&mut self, case: &Case, batch: usize) -> anyhow::Result<Row> {
+        let (mut printed, mut said) = (Vec::new(), String::new());
+        let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
+        let (mut stdout, mut stderr) = stdout.zip(stderr).context("the process that measures is read once")?;
+        tokio::try_join!(stdout.read_to_end(&mut printed), stderr.read_to_string(&mut said))?;
+        let status = self.0.wait().await?;
+        if status.success() {
+            return serde_json::from_slice(&printed).context("the process that measures printed something else");
+        }
+        let said = said.trim().trim_start_matches("error: ");
+        let why = match status.code() {
+            None => format!(
+                "the process that measures was ended ({status}), as it is when memory runs out; take fewer samples"
+            ),
+            Some(_) => said.to_owned(),
+        };
+        let exit = if status.code() == Some(2) { Exit::Usage } else { Exit::Failed };
+        Err(anyhow!("{case}, batches of {batch}: {why}")).or_exit(exit)
+    }
 }
 
 const HEAD: &str = "\

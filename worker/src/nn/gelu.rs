@@ -1,4 +1,4 @@
-//! The Gaussian error linear unit (Hendrycks & Gimpel 2016), the exact one.
+//! The Gaussian error linear unit (Hendrycks & Gimpel 2016): by Φ itself, not by the approximation with tanh.
 
 use candle_core::{Result, Tensor};
 

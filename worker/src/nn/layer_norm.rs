@@ -93,7 +93,7 @@ impl LayerNorm {
     }
 
     /// With x̂ the normalised row and d = g · scale: `dx = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε)`; then Σ g·x̂ and Σ g over the
-    /// rows. Only what is wanted is computed.
+    /// rows. What is not wanted is left out.
     fn gradients<T: Number>(
         &self,
         [input, scale, gradient]: [&Tensor; 3],

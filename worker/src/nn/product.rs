@@ -185,6 +185,7 @@ pub(crate) fn transposed_product<T: Number>(
     }
     out
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use antiphon_core::rng;
 use antiphon_core::spec::{BertSize, EncoderSpec, Pooling, ResnetDepth, VitSize};
 use antiphon_worker::data::{BatchInput, InputShape};
 
@@ -136,14 +137,10 @@ impl Case {
     }
 }
 
-/// Numbers in [-1, 1), always the same.
+/// Numbers between −1 and 1, always the same.
 pub(super) fn noise() -> impl Iterator<Item = f32> {
-    let mut state = 1u32;
-    std::iter::repeat_with(move || {
-        // Numerical Recipes' linear congruential generator; its high bits are good enough for noise.
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    })
+    let mut stream = rng::stream(1, &["bench".into()]);
+    std::iter::repeat_with(move || (2.0 * rng::uniform(&mut stream) - 1.0) as f32)
 }
 
 #[cfg(test)]

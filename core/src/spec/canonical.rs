@@ -291,6 +291,7 @@ fn schedule(schedule: &ScheduleSpec) -> Json {
                 }
             },
         ),
+        ("mode", Json::text(schedule.mode.as_str())),
         ("batch", schedule.batch.into()),
         ("turn_batches", schedule.turn_batches.into()),
         ("micro_shards", schedule.micro_shards.into()),

@@ -369,6 +369,9 @@ pub struct ScheduleSpec {
     pub length: Length,
     /// Whose turn it is.
     pub order: TurnOrder,
+    /// What may go on at the same time. Bits do not depend on it.
+    #[serde(default)]
+    pub mode: ScheduleMode,
     /// B, samples per step.
     pub batch: u32,
     /// k, steps per turn.
@@ -385,6 +388,28 @@ pub enum Length {
     Epochs(u64),
     /// After so many turns. 0 writes the initial state and ends.
     Turns(u64),
+}
+
+/// What may go on at the same time. The bits of a run are the same either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleMode {
+    /// All encoders compute at once; only the head's steps are in turn order.
+    #[default]
+    Pipelined,
+    /// One modality after the other, each to the end of its turn: what pipelining is measured against.
+    Sequential,
+}
+
+impl ScheduleMode {
+    /// As it is written in a job file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipelined => "pipelined",
+            Self::Sequential => "sequential",
+        }
+    }
 }
 
 /// Whose turn it is.

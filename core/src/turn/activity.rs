@@ -14,9 +14,12 @@ impl TurnMachine {
             Phase::Gathering { .. } | Phase::Finished(_) => self.phase_name().to_owned(),
             Phase::Training(open) => {
                 let holder = self.named(&open.modality, self.worker(&open.modality));
-                match self.spec.schedule.turn_batches {
-                    1 => format!("turn {turn}: {holder} has the head"),
-                    steps => format!("turn {turn}: {holder} has the head for step {} of {steps}", open.step.0 + 1),
+                let (first, step) = (format!("turn {turn}: {holder}"), open.step.0 + 1);
+                match (self.spec.schedule.turn_batches, open.applied) {
+                    (1, false) => format!("{first} has the head"),
+                    (1, true) => format!("{first} learns from it"),
+                    (steps, false) => format!("{first} has the head for step {step} of {steps}"),
+                    (steps, true) => format!("{first} learns from step {step} of {steps}"),
                 }
             }
             Phase::Boundary { duties, .. } => match duties.front() {

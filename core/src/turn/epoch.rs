@@ -85,14 +85,21 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Length;
+    use crate::spec::{Length, ScheduleMode};
 
     fn name(text: &str) -> ModalityName {
         ModalityName::try_from(text).expect("a good name")
     }
 
     fn schedule(order: TurnOrder, turn_batches: u32) -> ScheduleSpec {
-        ScheduleSpec { length: Length::Epochs(1), order, batch: 10, turn_batches, micro_shards: 1 }
+        ScheduleSpec {
+            length: Length::Epochs(1),
+            order,
+            mode: ScheduleMode::Pipelined,
+            batch: 10,
+            turn_batches,
+            micro_shards: 1,
+        }
     }
 
     fn sizes(sizes: &[(&str, u64)]) -> (Vec<ModalityName>, BTreeMap<ModalityName, u64>) {

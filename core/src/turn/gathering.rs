@@ -18,7 +18,7 @@ impl TurnMachine {
         }
         let lease = self.next_lease;
         self.next_lease = lease.next();
-        self.members.insert(modality.clone(), Member { worker: worker.clone(), lease, samples: None });
+        self.members.insert(modality.clone(), Member { worker: worker.clone(), lease, samples: None, learning: None });
         effects.push(Effect::Assign { worker, modality, lease });
         Ok(())
     }

@@ -39,6 +39,13 @@ pub enum Input {
     },
     /// A head contribution came in; its tensors are checked already.
     Contribution(ContributionHeader),
+    /// The encoder has taken its own step from a contribution that was applied.
+    Learned {
+        /// Whose.
+        worker: WorkerId,
+        /// The step.
+        turn: TurnRef,
+    },
     /// The shell has gone through the split.
     EvaluationFinished {
         /// Which evaluation.

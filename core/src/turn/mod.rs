@@ -12,14 +12,16 @@
 //!                    a worker fails or leaves          finished
 //! ```
 //!
-//! Training is one loop: grant a step, take its contribution, apply it, grant the next. At a turn boundary the job may have
-//! *duties*: go through a split, write a checkpoint, finish. They are done one after the other.
+//! Training is one loop: grant a step, take its contribution, apply it, grant the next. Pipelined, the next is granted at once,
+//! while the encoder that gave the contribution learns from it; sequential, when that encoder has learnt and the turn is
+//! folded into the projector. At a turn boundary the job may have *duties*: go through a split, write a checkpoint, finish.
+//! They are done one after the other.
 //!
 //! Invariants, checked by [`TurnMachine::check_invariants`] after every transition in tests:
 //!
 //! 1. A step is applied once: every [`Effect::Apply`] names the head version after the one before it.
 //! 2. A rejected input changes nothing.
-//! 3. While training exactly one step is granted; in every other phase none is.
+//! 3. While training exactly one step is open; in every other phase none is. Pipelined, an open step is not applied yet.
 //! 4. Steps of all modalities add up to the head version.
 //! 5. A finished job stays finished.
 
@@ -39,7 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use message::{ContributionHeader, Effect, Input, Outcome, Progress, Rejected, SplitSizes};
 
 use crate::ids::{Attempt, EvaluationId, HeadVersion, JobId, Lease, ModalityName, Split, Step, Term, Turn, WorkerId};
-use crate::spec::JobSpec;
+use crate::spec::{JobSpec, ScheduleMode};
 use crate::time::{Span, Time};
 use epoch::EpochPlan;
 
@@ -100,6 +102,8 @@ struct Member {
     lease: Lease,
     /// None until it is prepared.
     samples: Option<SplitSizes>,
+    /// The step whose contribution the head has taken and from which the encoder is still learning, as far as it has said.
+    learning: Option<(Turn, Step)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,13 +114,15 @@ enum Phase {
     Finished(Outcome),
 }
 
-/// The one step that is granted.
+/// The one step that is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct OpenStep {
     modality: ModalityName,
     step: Step,
     attempt: Attempt,
     granted: Time,
+    /// The head has taken it; the encoder learns from it. Only where the schedule is sequential.
+    applied: bool,
 }
 
 /// What is to be done at a boundary; the first is under way.
@@ -170,6 +176,7 @@ impl TurnMachine {
                 self.member_lost(&worker, effects, |modality| format!("`{modality}` worker `{worker}`: {reason}"))
             }
             Input::Contribution(header) => self.contribution(now, &header, effects),
+            Input::Learned { worker, turn } => self.learned(now, &worker, &turn, effects),
             Input::EvaluationFinished { evaluation, score } => {
                 self.evaluation_finished(now, evaluation, score, effects)
             }
@@ -268,6 +275,9 @@ impl TurnMachine {
             if open.step.0 >= self.spec.schedule.turn_batches {
                 return Err(format!("step {} of a turn of {}", open.step, self.spec.schedule.turn_batches));
             }
+            if open.applied && self.spec.schedule.mode == ScheduleMode::Pipelined {
+                return Err(format!("step {} is applied and still open", open.step));
+            }
         }
         if let Phase::Boundary { duties, .. } = &self.phase
             && duties.is_empty()
@@ -275,6 +285,12 @@ impl TurnMachine {
             return Err("a boundary without a duty".to_owned());
         }
         Ok(())
+    }
+
+    /// The member that a worker is.
+    fn member_mut(&mut self, worker: &WorkerId) -> Result<&mut Member, Rejected> {
+        let member = self.members.values_mut().find(|member| member.worker == *worker);
+        member.ok_or_else(|| Rejected::NotAMember { worker: worker.clone() })
     }
 
     fn not_finished(&self) -> Result<(), Rejected> {

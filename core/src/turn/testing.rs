@@ -50,6 +50,7 @@ pub(super) fn job(modalities: &[&str]) -> JobSpec {
         schedule: ScheduleSpec {
             length: Length::Turns(u64::MAX),
             order: TurnOrder::Cyclic,
+            mode: ScheduleMode::Pipelined,
             batch: 10,
             turn_batches: 1,
             micro_shards: 1,

@@ -1,9 +1,10 @@
-//! Training: one step is granted at a time, its contribution taken once, and the next granted at once.
+//! Training: one step is granted at a time, its contribution taken once, and the next granted at once or, where the schedule is
+//! sequential, when the encoder has learnt.
 
 use super::{ContributionHeader, Effect, LossSum, OpenStep, Phase, Progress, Rejected, TurnMachine, epoch};
-use crate::ids::{Attempt, HeadVersion, MicroShard, ModalityName, Split, Step, Turn, TurnRef};
+use crate::ids::{Attempt, HeadVersion, MicroShard, ModalityName, Split, Step, Turn, TurnRef, WorkerId};
 use crate::learning_rate::alpha_decay;
-use crate::spec::{Alpha, Length, ProjectionSpec, Reset};
+use crate::spec::{Alpha, Length, ProjectionSpec, Reset, ScheduleMode};
 use crate::time::Time;
 
 impl TurnMachine {
@@ -26,7 +27,6 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         let open = self.check_contribution(header)?;
-        let last_of_turn = open.step.0 + 1 == self.spec.schedule.turn_batches;
         effects.push(Effect::Apply {
             turn: header.turn.clone(),
             modality: open.modality.clone(),
@@ -37,22 +37,57 @@ impl TurnMachine {
         *sum = LossSum { sum: sum.sum + header.loss, steps: sum.steps + 1 };
         *self.position.steps_done.entry(open.modality.clone()).or_default() += 1;
         self.position.head_version = self.position.head_version.next();
-        if last_of_turn {
-            let end = Effect::EndTurn { turn: header.turn.turn, modality: open.modality };
-            self.position.turn = self.position.turn.next();
-            self.position.turn_in_epoch += 1;
-            if self.goes_straight_on() {
-                // The next worker needs W and b only: P takes in this turn while that worker computes.
-                self.grant_next(now, effects);
-                effects.push(end);
-            } else {
-                effects.push(end);
-                self.after_turn(now, effects);
-            }
-        } else {
-            self.grant(OpenStep { step: open.step.next(), attempt: Attempt(0), granted: now, ..open }, effects);
+        self.member_mut(&header.worker)?.learning = Some((header.turn.turn, header.turn.step));
+        match self.spec.schedule.mode {
+            ScheduleMode::Pipelined => self.after_step(now, open, effects),
+            ScheduleMode::Sequential => self.phase = Phase::Training(OpenStep { applied: true, ..open }),
         }
         Ok(())
+    }
+
+    /// A worker says that its encoder has taken its step; what waits for that goes on.
+    pub(super) fn learned(
+        &mut self,
+        now: Time,
+        worker: &WorkerId,
+        turn: &TurnRef,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejected> {
+        if turn.term != self.term {
+            return Err(Rejected::StaleTerm { given: turn.term.0, current: self.term.0 });
+        }
+        let phase = self.unexpected();
+        let member = self.member_mut(worker)?;
+        if member.learning != Some((turn.turn, turn.step)) {
+            return Err(phase);
+        }
+        member.learning = None;
+        if let Phase::Training(open) = &self.phase
+            && open.applied
+        {
+            self.after_step(now, open.clone(), effects);
+        }
+        Ok(())
+    }
+
+    /// The head is stepped, and where the schedule is sequential the encoder too: grants the next step, ends the turn.
+    fn after_step(&mut self, now: Time, open: OpenStep, effects: &mut Vec<Effect>) {
+        let turn = self.position.turn;
+        if open.step.0 + 1 < self.spec.schedule.turn_batches {
+            self.grant(OpenStep { step: open.step.next(), applied: false, granted: now, ..open }, effects);
+            return;
+        }
+        let end = Effect::EndTurn { turn, modality: open.modality };
+        self.position.turn = turn.next();
+        self.position.turn_in_epoch += 1;
+        if self.spec.schedule.mode == ScheduleMode::Pipelined && self.goes_straight_on() {
+            // The next worker needs W and b only: P takes in this turn while that worker computes.
+            self.grant_next(now, effects);
+            effects.push(end);
+        } else {
+            effects.push(end);
+            self.after_turn(now, effects);
+        }
     }
 
     /// Everything that could be wrong with a contribution's header, before anything changes.
@@ -69,7 +104,7 @@ impl TurnMachine {
             return Err(if given.turn < self.position.turn { already } else { self.unexpected() });
         };
         let current = (self.position.turn, open.step);
-        if (given.turn, given.step) < current {
+        if (given.turn, given.step) < current || (given.turn, given.step) == current && open.applied {
             return Err(already);
         }
         if (given.turn, given.step) > current {
@@ -137,7 +172,7 @@ impl TurnMachine {
             }
         }
         let Some(modality) = self.position.plan.modality(self.position.turn_in_epoch).cloned() else { return };
-        self.grant(OpenStep { modality, step: Step(0), attempt: Attempt(0), granted: now }, effects);
+        self.grant(OpenStep { modality, step: Step(0), attempt: Attempt(0), granted: now, applied: false }, effects);
     }
 
     fn grant(&mut self, open: OpenStep, effects: &mut Vec<Effect>) {
@@ -313,6 +348,49 @@ mod tests {
             assert!(format!("{rejected:?}").starts_with(name), "expected {name}, got {rejected:?}");
         }
         contribute(&mut machine, 10);
+    }
+
+    #[test]
+    fn a_sequential_turn_waits_until_the_encoder_has_learnt_and_folds_before_it_passes_on() {
+        let mut spec = two_steps();
+        spec.schedule.mode = ScheduleMode::Sequential;
+        let mut machine = running(spec, SAMPLES);
+        for step in 0..2 {
+            let header = open_header(&machine, 10);
+            let learned = |who: &str| Input::Learned { worker: worker(who), turn: header.turn.clone() };
+            refuse(&mut machine, learned("audio"));
+            let applied = take(&mut machine, Input::Contribution(header.clone()));
+            assert!(matches!(applied[..], [Effect::Apply { .. }]), "{applied:?}");
+            assert_eq!(
+                machine.activity(),
+                format!("turn 0: `audio` worker `w-audio` learns from step {} of 2", step + 1)
+            );
+            let doubled = refuse(&mut machine, Input::Contribution(header.clone()));
+            assert!(matches!(doubled, Rejected::AlreadyApplied { .. }), "{doubled:?}");
+            refuse(&mut machine, learned("image"));
+            let mut foreign = header.turn.clone();
+            foreign.term.0 += 1;
+            refuse(&mut machine, Input::Learned { worker: worker("audio"), turn: foreign });
+            let effects = take(&mut machine, learned("audio"));
+            refuse(&mut machine, learned("audio"));
+            match (step, &effects[..]) {
+                (0, [Effect::Grant { worker: to, .. }]) => assert_eq!(to.as_str(), "w-audio"),
+                (1, [Effect::EndTurn { turn, .. }, Effect::Grant { worker: to, .. }]) => {
+                    assert_eq!((turn.0, to.as_str()), (0, "w-image"));
+                }
+                (_, other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn pipelined_nothing_waits_until_an_encoder_has_learnt() {
+        let mut machine = running(two_steps(), SAMPLES);
+        let first = open_header(&machine, 10).turn;
+        contribute(&mut machine, 10);
+        let learned = Input::Learned { worker: worker("audio"), turn: first };
+        assert!(take(&mut machine, learned.clone()).is_empty());
+        refuse(&mut machine, learned);
     }
 
     #[test]

@@ -122,6 +122,13 @@ pub(in crate::spec) mod schedule {
         "whose turn it is: in the order of the job, highest loss first, or so many turns each (1 if not named)",
     )
     .default("cyclic");
+    pub(in crate::spec) static MODE: Field = Field::new(
+        "mode",
+        Kind::OneOf(&["pipelined", "sequential"]),
+        "sequential",
+        "all encoders compute at once, or one modality after the other to compare with; results are the same",
+    )
+    .default("pipelined");
     pub(in crate::spec) static ORDER_TURNS: Kind = Kind::Whole(1, 1_000_000);
     pub(in crate::spec) static BATCH: Field =
         Field::new("batch", Kind::Whole(1, 1_000_000), "64", "B, samples per step").default("64").unit("samples");

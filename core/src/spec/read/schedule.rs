@@ -7,7 +7,7 @@ use super::super::document::{Node, Value};
 use super::super::field::{Field, Kind};
 use super::super::fields::{job, schedule as at};
 use super::super::json::Json;
-use super::super::model::{FusionSpec, Length, ScheduleSpec, TurnOrder};
+use super::super::model::{FusionSpec, Length, ScheduleMode, ScheduleSpec, TurnOrder};
 use super::super::reader::{Section, listed};
 use super::super::scalar;
 use super::super::suggest::nearest;
@@ -18,6 +18,7 @@ type Names<'a> = Option<&'a [ModalityName]>;
 pub(super) fn schedule(mut section: Section<'_>, names: Names<'_>) -> Option<ScheduleSpec> {
     let length = length(&mut section);
     let order = order(&mut section, names);
+    let mode = mode(&mut section);
     let batch = section.whole(&at::BATCH);
     let turn_batches = section.whole(&at::TURN_BATCHES);
     let micro_shards = section.whole(&at::MICRO_SHARDS);
@@ -28,6 +29,7 @@ pub(super) fn schedule(mut section: Section<'_>, names: Names<'_>) -> Option<Sch
     Some(ScheduleSpec {
         length: length?,
         order: order?,
+        mode: mode?,
         batch: batch?,
         turn_batches: turn_batches?,
         micro_shards: micro_shards?,
@@ -67,6 +69,12 @@ fn order(section: &mut Section<'_>, names: Names<'_>) -> Option<TurnOrder> {
         _ => None,
     };
     section.read(&at::ORDER, get, |order| Json::text(if *order == TurnOrder::Cyclic { "cyclic" } else { "weak-first" }))
+}
+
+fn mode(section: &mut Section<'_>) -> Option<ScheduleMode> {
+    let known = [ScheduleMode::Pipelined, ScheduleMode::Sequential];
+    let get = |node: &Node| known.into_iter().find(|mode| node.text() == Some(mode.as_str()));
+    section.read(&at::MODE, get, |mode| Json::text(mode.as_str()))
 }
 
 pub(super) fn fusion(section: &mut Section<'_>, names: Names<'_>) -> Option<FusionSpec> {

@@ -225,6 +225,7 @@ fn schedule(dice: &mut Dice, names: &[ModalityName]) -> ScheduleSpec {
                     .collect(),
             ),
         },
+        mode: if dice.coin() { ScheduleMode::Pipelined } else { ScheduleMode::Sequential },
         batch: dice.size(512),
         turn_batches: dice.size(9),
         micro_shards: 1,

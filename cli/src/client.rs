@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
-use antiphon_proto::DEFAULT_MESSAGE_LIMIT;
+use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest};
 use anyhow::{Context as _, anyhow};
@@ -37,8 +37,7 @@ impl Client {
             anyhow!("no coordinator at {url}: {reason}; start one with `antiphon coordinator`, or name another with --coordinator")
         });
         // Reports carry confusion matrices, which may be large.
-        let jobs =
-            JobServiceClient::new(channel.or_exit(Exit::Unreachable)?).max_decoding_message_size(DEFAULT_MESSAGE_LIMIT);
+        let jobs = JobServiceClient::new(channel.or_exit(Exit::Unreachable)?).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { url: url.to_owned(), jobs })
     }
 

@@ -13,8 +13,10 @@ pub struct Config {
     pub state: String,
     /// The reign. A job that goes on from a checkpoint has a later one than the checkpoint's.
     pub term: Term,
-    /// Bytes that one gRPC message may have, either way.
+    /// Bytes that one gRPC message may have, either way. Tensors come in pieces, so that this bounds no head.
     pub message_limit: usize,
+    /// Bytes that the shared head of one job may take, with its projector and optimizer.
+    pub head_memory: u64,
     /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
     pub heartbeat: Duration,
     /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
@@ -28,7 +30,8 @@ impl Default for Config {
         Self {
             state: "./antiphon-runs".to_owned(),
             term: Term(1),
-            message_limit: antiphon_proto::DEFAULT_MESSAGE_LIMIT,
+            message_limit: antiphon_proto::MESSAGE_LIMIT,
+            head_memory: 4096 << 20,
             heartbeat: Duration::from_secs(5),
             stop_within: Duration::from_secs(60),
             insecure_allow_remote: false,
@@ -42,12 +45,6 @@ impl Config {
     pub fn silence(&self) -> Duration {
         self.heartbeat * 3
     }
-
-    /// Bytes that one tensor may have: what a message leaves beside names and numbers.
-    #[must_use]
-    pub fn tensor_bytes(&self) -> usize {
-        self.message_limit
-    }
 }
 
 /// The command line of a coordinator, shared by `antiphon coordinator` and `antiphon-coordinator`.
@@ -59,9 +56,10 @@ pub struct CoordinatorArgs {
     /// Folder or URL for the jobs' state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs")]
     pub state: String,
-    /// Largest gRPC message in MiB, 1 to 2047; a head gradient of 1000 classes by 768 takes 3
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..2048))]
-    pub message_limit_mib: u32,
+    /// Mebibytes that the shared head of one job may take, with its projector and optimizer; one of 20,000 classes by 4096
+    /// takes 1,700
+    #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub head_memory: u64,
     /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
@@ -79,7 +77,7 @@ impl CoordinatorArgs {
     pub fn config(&self) -> Config {
         Config {
             state: self.state.clone(),
-            message_limit: (self.message_limit_mib as usize) << 20,
+            head_memory: self.head_memory << 20,
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),
             insecure_allow_remote: self.insecure_allow_remote,

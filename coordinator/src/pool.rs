@@ -49,6 +49,8 @@ pub struct Assignment {
     pub job: JobId,
     /// The job's inbox.
     pub inbox: mpsc::Sender<JobInput>,
+    /// Bytes of the largest tensor that the job takes of a worker.
+    pub tensor_bytes: usize,
 }
 
 /// The registered workers. Clones share them.
@@ -74,6 +76,7 @@ struct Worker {
 struct JobPlaces {
     job: JobId,
     inbox: mpsc::Sender<JobInput>,
+    tensor_bytes: usize,
     places: BTreeMap<ModalityName, Option<WorkerId>>,
 }
 
@@ -113,11 +116,12 @@ impl Pool {
         Ok(Registration { pool: self.clone(), worker, modality, place: watched })
     }
 
-    /// Takes a job in, behind those before it, and gives it the workers that are free.
-    pub fn add_job(&self, job: JobId, modalities: &[ModalityName], inbox: mpsc::Sender<JobInput>) {
+    /// Takes a job in, behind those before it, and gives it the workers that are free. `tensor_bytes` is the size of the largest
+    /// tensor that it takes of a worker.
+    pub fn add_job(&self, job: JobId, modalities: &[ModalityName], tensor_bytes: usize, inbox: mpsc::Sender<JobInput>) {
         let mut state = self.lock();
         let places = modalities.iter().map(|modality| (modality.clone(), None)).collect();
-        state.jobs.push(JobPlaces { job, inbox, places });
+        state.jobs.push(JobPlaces { job, inbox, tensor_bytes, places });
         state.fill_places();
     }
 
@@ -217,7 +221,8 @@ impl State {
                 let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
                 let Some((id, worker)) = free else { continue };
                 *place = Some(id.clone());
-                let assignment = Assignment { job: entry.job.clone(), inbox: entry.inbox.clone() };
+                let assignment =
+                    Assignment { job: entry.job.clone(), inbox: entry.inbox.clone(), tensor_bytes: entry.tensor_bytes };
                 worker.place.send_replace(Place::Assigned(assignment));
             }
         }
@@ -269,7 +274,7 @@ mod tests {
 
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
         let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
-        pool.add_job(job(id), &modalities, mpsc::channel(1).0);
+        pool.add_job(job(id), &modalities, 0, mpsc::channel(1).0);
     }
 
     #[test]

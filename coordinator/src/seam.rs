@@ -12,6 +12,8 @@
 
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
 use antiphon_core::spec::JobSpec;
+use antiphon_proto::chunks::Followed;
+use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
 use tokio::sync::{mpsc, watch};
@@ -39,8 +41,24 @@ pub struct JobConfig {
     pub events: EventLog,
     /// To count workers, for the reason of a wait.
     pub workers: JobWorkers,
-    /// Bytes that one tensor off the wire may have.
-    pub tensor_bytes: usize,
+}
+
+/// What a contribution to the head of this job may look like.
+#[must_use]
+pub fn contribution_limits(spec: &JobSpec) -> ContributionLimits {
+    ContributionLimits {
+        classes: spec.labels.classes.count(),
+        width: spec.head.width as usize,
+        batch: spec.schedule.batch as usize,
+    }
+}
+
+/// Bytes of the largest tensor that a job takes of a worker: of a contribution, or a chunk of logits.
+#[must_use]
+pub fn tensor_bytes(spec: &JobSpec) -> usize {
+    let logits =
+        (spec.evaluation.chunk as usize).saturating_mul(spec.labels.classes.count()).saturating_mul(size_of::<f32>());
+    contribution_limits(spec).tensor_bytes().max(logits)
 }
 
 /// What the shell holds of a running job.
@@ -83,6 +101,8 @@ pub enum JobInput {
         worker: WorkerId,
         /// What: never `register`, `heartbeat` or `released`, which the shell answers.
         message: v1::worker_message::Message,
+        /// Elements of its tensors that came after it.
+        followed: Followed,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,

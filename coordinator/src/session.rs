@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use antiphon_core::ids::JobId;
 use antiphon_proto::assignment::Register;
+use antiphon_proto::chunks::{Assembled, Assembler, Followed};
 use antiphon_proto::stream::Subject;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::v1::{self, coordinator_message};
@@ -93,6 +94,7 @@ impl Session {
 
     async fn serve(&mut self, current: &mut Option<Assignment>) -> End {
         let mut heard = Instant::now();
+        let mut assembler = Assembler::default();
         loop {
             // A change of place first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
@@ -102,7 +104,13 @@ impl Session {
                 message = self.inbound.message() => match message {
                     Ok(Some(message)) => {
                         heard = Instant::now();
-                        self.on_message(message, current).await
+                        let limit = current.as_ref().map_or(0, |assignment| assignment.tensor_bytes);
+                        match assembler.take(message, limit) {
+                            Ok(Assembled::Part) => Ok(()),
+                            Ok(Assembled::Whole(message, followed)) => self.on_message(message, followed, current).await,
+                            Ok(Assembled::Refused(message, error)) => self.on_refused(message, &error, current).await,
+                            Err(error) => Err(End::Lost(error.into())),
+                        }
                     }
                     Ok(None) => Err(End::Closed),
                     Err(status) => Err(End::Lost(status)),
@@ -138,11 +146,22 @@ impl Session {
         Ok(())
     }
 
-    async fn on_message(&mut self, envelope: v1::WorkerMessage, current: &Option<Assignment>) -> Result<(), End> {
-        let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
-        if subject.job.is_none() {
-            subject.job = current.as_ref().map(|assignment| assignment.job.clone());
-        }
+    async fn on_refused(
+        &mut self,
+        envelope: v1::WorkerMessage,
+        error: &WireError,
+        current: &Option<Assignment>,
+    ) -> Result<(), End> {
+        self.reject(subject(&envelope, current), v1::RejectedReason::Malformed, error.to_string()).await
+    }
+
+    async fn on_message(
+        &mut self,
+        envelope: v1::WorkerMessage,
+        followed: Followed,
+        current: &Option<Assignment>,
+    ) -> Result<(), End> {
+        let subject = subject(&envelope, current);
         match stream::open(envelope) {
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((_, Message::Heartbeat(_))) => Ok(()),
@@ -150,7 +169,7 @@ impl Session {
                 self.registration.released();
                 Ok(())
             }
-            Ok((Some(job), message)) => self.hand_on(&job, message, subject, current).await,
+            Ok((Some(job), message)) => self.hand_on(&job, (message, followed), subject, current).await,
             Ok((None, _)) => {
                 let what = "`register` comes once, at the beginning of a stream".to_owned();
                 self.reject(subject, v1::RejectedReason::Unexpected, what).await
@@ -161,7 +180,7 @@ impl Session {
     async fn hand_on(
         &mut self,
         job: &JobId,
-        message: Message,
+        (message, followed): (Message, Followed),
         subject: Subject,
         current: &Option<Assignment>,
     ) -> Result<(), End> {
@@ -169,7 +188,7 @@ impl Session {
         match current {
             Some(assignment) if assignment.job == *job => {
                 // The error is that the job is over; the pool says so next.
-                let _job_over = assignment.inbox.send(JobInput::FromWorker { worker, message }).await;
+                let _job_over = assignment.inbox.send(JobInput::FromWorker { worker, message, followed }).await;
                 Ok(())
             }
             _ => {
@@ -195,6 +214,15 @@ impl Session {
             Ok(Err(_)) | Err(_) => Err(End::Deaf),
         }
     }
+}
+
+/// What a message is about; of the job at hand, if it names none.
+fn subject(envelope: &v1::WorkerMessage, current: &Option<Assignment>) -> Subject {
+    let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
+    if subject.job.is_none() {
+        subject.job = current.as_ref().map(|assignment| assignment.job.clone());
+    }
+    subject
 }
 
 impl End {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Turn};
 use crate::metrics::EvaluationReport;
+use crate::times::{Account, CoordinatorTimes, WorkerTimes};
 use crate::turn::SplitSizes;
 
 /// One event of a job. Serialises to an object whose `event` field names it.
@@ -44,6 +45,17 @@ pub enum JobEvent {
     },
     /// The head took a step.
     Step(StepEvent),
+    /// Where the time went since the job began here, at the end of an epoch and of the job.
+    Times {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Of each worker.
+        modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
+        /// Of the job's task on the coordinator.
+        coordinator: Account<CoordinatorTimes>,
+    },
     /// A split was gone through.
     Evaluated {
         /// The job.

@@ -19,4 +19,5 @@ pub mod projector;
 pub mod rng;
 pub mod spec;
 pub mod time;
+pub mod times;
 pub mod turn;

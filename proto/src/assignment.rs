@@ -1,10 +1,13 @@
 //! What binds a worker to a job: registration, assignment, readiness, grants.
 
-use antiphon_core::ids::{JobId, Lease, ModalityName, Term, TurnRef, WorkerId};
-use antiphon_core::linalg::Matrix;
+use std::sync::Arc;
 
+use antiphon_core::head::Head;
+use antiphon_core::ids::{JobId, Lease, ModalityName, Term, TurnRef, WorkerId};
+
+use crate::chunks::Followed;
 use crate::error::{WireError, out_of_range, required};
-use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
+use crate::tensor::{Dimension, F32_BYTES, decode_matrix, decode_vector, encode_head, not_finite};
 use crate::{ids, v1};
 
 /// A text field that people wrote may be so long.
@@ -104,10 +107,8 @@ pub struct Grant {
     pub turn: TurnRef,
     /// The worker's hold on its place.
     pub lease: Lease,
-    /// W, (C, s).
-    pub weight: Matrix<f32>,
-    /// b, (C).
-    pub bias: Vec<f32>,
+    /// W and b.
+    pub head: Arc<Head<f32>>,
     /// Epochs of the job done before this step, as a real number.
     pub progress: f64,
     /// Epochs of the whole job, as a real number.
@@ -115,30 +116,47 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Checks a grant against the job's C = `classes` and s = `width`.
+    /// Checks a grant against the shape of the job's head.
     ///
     /// # Errors
     /// Whatever is wrong first.
-    pub fn decode(message: &v1::Grant, classes: usize, width: usize, tensor_bytes: usize) -> Result<Self, WireError> {
+    pub fn decode(message: &v1::Grant, of: HeadShape, followed: Followed) -> Result<Self, WireError> {
         let turn = ids::turn_ref("grant.turn", message.turn.as_ref())?;
-        let (weight, bias) =
-            decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
+        let head = decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), of, followed)?;
         let progress = epochs("grant.progress", message.progress)?;
         let epochs = epochs("grant.epochs", message.epochs)?;
-        Ok(Self { turn, lease: Lease(message.lease), weight, bias, progress, epochs })
+        Ok(Self { turn, lease: Lease(message.lease), head: Arc::new(head), progress, epochs })
     }
 
-    /// The message.
+    /// The message. No number is copied.
     #[must_use]
     pub fn encode(&self) -> v1::Grant {
+        let (weight, bias) = encode_head(&self.head);
         v1::Grant {
             turn: Some((&self.turn).into()),
             lease: self.lease.0,
-            weight: Some(encode_matrix(&self.weight)),
-            bias: Some(encode_f32(&[self.bias.len()], &self.bias)),
+            weight: Some(weight),
+            bias: Some(bias),
             progress: self.progress,
             epochs: self.epochs,
         }
+    }
+}
+
+/// The shape of a job's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadShape {
+    /// C.
+    pub classes: usize,
+    /// s.
+    pub width: usize,
+}
+
+impl HeadShape {
+    /// Bytes of W.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.classes.saturating_mul(self.width).saturating_mul(F32_BYTES)
     }
 }
 
@@ -147,14 +165,13 @@ pub(crate) fn decode_head(
     parent: &str,
     weight: Option<&v1::Tensor>,
     bias: Option<&v1::Tensor>,
-    classes: usize,
-    width: usize,
-    tensor_bytes: usize,
-) -> Result<(Matrix<f32>, Vec<f32>), WireError> {
-    let (rows, columns) = (Dimension::Exactly(classes), Dimension::Exactly(width));
-    let weight = decode_matrix(&format!("{parent}.weight"), weight, rows, columns, tensor_bytes)?;
-    let bias = decode_vector(&format!("{parent}.bias"), bias, classes, tensor_bytes)?;
-    Ok((weight, bias))
+    of: HeadShape,
+    mut followed: Followed,
+) -> Result<Head<f32>, WireError> {
+    let (rows, columns) = (Dimension::Exactly(of.classes), Dimension::Exactly(of.width));
+    let weight = decode_matrix(&format!("{parent}.weight"), weight, rows, columns, of.bytes(), &mut followed)?;
+    let bias = decode_vector(&format!("{parent}.bias"), bias, of.classes, of.bytes(), &mut followed)?;
+    Head::new(weight, bias).map_err(|error| out_of_range(&format!("{parent}.bias"), error, "one bias for each class"))
 }
 
 fn epochs(field: &str, value: f64) -> Result<f64, WireError> {

@@ -3,8 +3,9 @@
 use antiphon_core::head::{Contribution, HeadGradient};
 use antiphon_core::ids::{MicroShard, TurnRef};
 
+use crate::chunks::Followed;
 use crate::error::{WireError, out_of_range, required};
-use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
+use crate::tensor::{Dimension, F32_BYTES, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
 use crate::{ids, v1};
 
 /// What a contribution of a job may look like.
@@ -16,8 +17,15 @@ pub struct ContributionLimits {
     pub width: usize,
     /// B, the largest batch.
     pub batch: usize,
-    /// Bytes that one tensor may have.
-    pub tensor_bytes: usize,
+}
+
+impl ContributionLimits {
+    /// Bytes of the largest tensor that a contribution may have.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> usize {
+        let (small, large) = (self.classes.min(self.width), self.classes.max(self.width));
+        large.saturating_mul(small.max(self.batch)).saturating_mul(F32_BYTES)
+    }
 }
 
 /// The step a contribution answers, the piece of the batch it covers, and the contribution: shapes as the job's, all
@@ -28,6 +36,7 @@ pub struct ContributionLimits {
 pub fn decode(
     message: &v1::Contribution,
     limits: &ContributionLimits,
+    mut followed: Followed,
 ) -> Result<(TurnRef, MicroShard, Contribution<f32>), WireError> {
     let turn = ids::turn_ref("contribution.turn", message.turn.as_ref())?;
     let shard = ids::micro_shard("contribution.micro_shard", message.micro_shard.as_ref())?;
@@ -41,20 +50,22 @@ pub fn decode(
     if !message.loss.is_finite() {
         return Err(not_finite("contribution.loss", 0, message.loss));
     }
-    let limit = limits.tensor_bytes;
+    let limit = limits.tensor_bytes();
     let contribution = Contribution {
-        gradient: gradient(message.gradient.as_ref(), samples as usize, limits)?,
+        gradient: gradient(message.gradient.as_ref(), samples as usize, limits, &mut followed)?,
         bias_gradient: decode_vector(
             "contribution.bias_gradient",
             message.bias_gradient.as_ref(),
             limits.classes,
             limit,
+            &mut followed,
         )?,
         mean_features: decode_vector(
             "contribution.mean_features",
             message.mean_features.as_ref(),
             limits.width,
             limit,
+            &mut followed,
         )?,
         loss: message.loss,
         correct: message.correct,
@@ -63,15 +74,15 @@ pub fn decode(
     Ok((turn, shard, contribution))
 }
 
-/// The message that [`decode`] takes.
+/// The message that [`decode`] takes. No number is copied.
 #[must_use]
-pub fn encode(turn: &TurnRef, shard: MicroShard, contribution: &Contribution<f32>) -> v1::Contribution {
+pub fn encode(turn: &TurnRef, shard: MicroShard, contribution: Contribution<f32>) -> v1::Contribution {
     v1::Contribution {
         turn: Some(turn.into()),
         micro_shard: Some(shard.into()),
-        gradient: Some(encode_gradient(&contribution.gradient)),
-        bias_gradient: Some(vector(&contribution.bias_gradient)),
-        mean_features: Some(vector(&contribution.mean_features)),
+        gradient: Some(encode_gradient(contribution.gradient)),
+        bias_gradient: Some(vector(contribution.bias_gradient)),
+        mean_features: Some(vector(contribution.mean_features)),
         loss: contribution.loss,
         correct: contribution.correct,
         samples: contribution.samples,
@@ -82,9 +93,10 @@ fn gradient(
     message: Option<&v1::contribution::Gradient>,
     samples: usize,
     limits: &ContributionLimits,
+    followed: &mut Followed,
 ) -> Result<HeadGradient<f32>, WireError> {
     let exactly = Dimension::Exactly;
-    let limit = limits.tensor_bytes;
+    let limit = limits.tensor_bytes();
     match required("contribution.gradient", message)? {
         v1::contribution::Gradient::Dense(dense) => Ok(HeadGradient::Dense(decode_matrix(
             "contribution.dense",
@@ -92,6 +104,7 @@ fn gradient(
             exactly(limits.classes),
             exactly(limits.width),
             limit,
+            followed,
         )?)),
         v1::contribution::Gradient::Factors(factors) => Ok(HeadGradient::Factors {
             errors: decode_matrix(
@@ -100,6 +113,7 @@ fn gradient(
                 exactly(samples),
                 exactly(limits.classes),
                 limit,
+                followed,
             )?,
             features: decode_matrix(
                 "contribution.factors.features",
@@ -107,12 +121,13 @@ fn gradient(
                 exactly(samples),
                 exactly(limits.width),
                 limit,
+                followed,
             )?,
         }),
     }
 }
 
-fn encode_gradient(gradient: &HeadGradient<f32>) -> v1::contribution::Gradient {
+fn encode_gradient(gradient: HeadGradient<f32>) -> v1::contribution::Gradient {
     match gradient {
         HeadGradient::Dense(dense) => v1::contribution::Gradient::Dense(encode_matrix(dense)),
         HeadGradient::Factors { errors, features } => v1::contribution::Gradient::Factors(v1::Factors {
@@ -122,6 +137,6 @@ fn encode_gradient(gradient: &HeadGradient<f32>) -> v1::contribution::Gradient {
     }
 }
 
-fn vector(numbers: &[f32]) -> v1::Tensor {
+fn vector(numbers: Vec<f32>) -> v1::Tensor {
     encode_f32(&[numbers.len()], numbers)
 }

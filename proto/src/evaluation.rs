@@ -1,11 +1,15 @@
 //! Going through a split: the head to use, and logits in chunks.
 
+use std::sync::Arc;
+
+use antiphon_core::head::Head;
 use antiphon_core::ids::{EvaluationId, JobId, Split, Term};
 use antiphon_core::linalg::Matrix;
 
-use crate::assignment::decode_head;
+use crate::assignment::{HeadShape, decode_head};
+use crate::chunks::Followed;
 use crate::error::{WireError, out_of_range};
-use crate::tensor::{Dimension, decode_matrix, encode_f32, encode_matrix};
+use crate::tensor::{Dimension, F32_BYTES, decode_matrix, encode_head, encode_matrix};
 use crate::{ids, v1};
 
 /// Bytes that a sample's id may have.
@@ -22,45 +26,37 @@ pub struct Evaluate {
     pub evaluation: EvaluationId,
     /// Of which data.
     pub split: Split,
-    /// W, (C, s).
-    pub weight: Matrix<f32>,
-    /// b, (C).
-    pub bias: Vec<f32>,
+    /// W and b.
+    pub head: Arc<Head<f32>>,
 }
 
 impl Evaluate {
-    /// Checks the message against the job's C = `classes` and s = `width`.
+    /// Checks the message against the shape of the job's head.
     ///
     /// # Errors
     /// Whatever is wrong first.
-    pub fn decode(
-        message: &v1::Evaluate,
-        classes: usize,
-        width: usize,
-        tensor_bytes: usize,
-    ) -> Result<Self, WireError> {
-        let (weight, bias) =
-            decode_head("evaluate", message.weight.as_ref(), message.bias.as_ref(), classes, width, tensor_bytes)?;
+    pub fn decode(message: &v1::Evaluate, of: HeadShape, followed: Followed) -> Result<Self, WireError> {
+        let head = decode_head("evaluate", message.weight.as_ref(), message.bias.as_ref(), of, followed)?;
         Ok(Self {
             job: ids::name("evaluate.job", &message.job)?,
             term: Term(message.term),
             evaluation: EvaluationId(message.evaluation),
             split: ids::split("evaluate.split", message.split)?,
-            weight,
-            bias,
+            head: Arc::new(head),
         })
     }
 
-    /// The message.
+    /// The message. No number is copied.
     #[must_use]
     pub fn encode(&self) -> v1::Evaluate {
+        let (weight, bias) = encode_head(&self.head);
         v1::Evaluate {
             job: self.job.to_string(),
             term: self.term.0,
             evaluation: self.evaluation.0,
             split: v1::Split::from(self.split).into(),
-            weight: Some(encode_matrix(&self.weight)),
-            bias: Some(encode_f32(&[self.bias.len()], &self.bias)),
+            weight: Some(weight),
+            bias: Some(bias),
         }
     }
 }
@@ -96,7 +92,7 @@ impl LogitsChunk {
         message: v1::LogitsChunk,
         classes: usize,
         at_most: usize,
-        tensor_bytes: usize,
+        followed: Followed,
     ) -> Result<Self, WireError> {
         check_ids(&message.ids, at_most)?;
         check_labels(&message.labels, message.ids.len(), classes)?;
@@ -108,7 +104,7 @@ impl LogitsChunk {
             term: Term(message.term),
             evaluation: EvaluationId(message.evaluation),
             sequence: message.sequence,
-            logits: decode_logits(&message, classes, tensor_bytes)?,
+            logits: decode_logits(&message, classes, followed)?,
             ids: message.ids,
             labels: message.labels,
             last: message.last,
@@ -123,7 +119,7 @@ impl LogitsChunk {
             term: self.term.0,
             evaluation: self.evaluation.0,
             sequence: self.sequence,
-            logits: self.logits.as_ref().map(encode_matrix),
+            logits: self.logits.map(encode_matrix),
             ids: self.ids,
             labels: self.labels,
             last: self.last,
@@ -134,13 +130,14 @@ impl LogitsChunk {
 fn decode_logits(
     message: &v1::LogitsChunk,
     classes: usize,
-    tensor_bytes: usize,
+    mut followed: Followed,
 ) -> Result<Option<Matrix<f32>>, WireError> {
     if message.ids.is_empty() {
         return Ok(None);
     }
     let (rows, columns) = (Dimension::Exactly(message.ids.len()), Dimension::Exactly(classes));
-    decode_matrix("logits.logits", message.logits.as_ref(), rows, columns, tensor_bytes).map(Some)
+    let limit = message.ids.len().saturating_mul(classes).saturating_mul(F32_BYTES);
+    decode_matrix("logits.logits", message.logits.as_ref(), rows, columns, limit, &mut followed).map(Some)
 }
 
 fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {

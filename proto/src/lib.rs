@@ -9,6 +9,7 @@
 //! this turn? this attempt?) is not judged here.
 
 pub mod assignment;
+pub mod chunks;
 pub mod contribution;
 pub mod error;
 pub mod evaluation;
@@ -16,6 +17,7 @@ pub mod ids;
 pub mod parts;
 pub mod stream;
 pub mod tensor;
+pub mod times;
 
 pub use error::WireError;
 
@@ -28,5 +30,6 @@ pub mod v1 {
 /// The services' file descriptors, encoded, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/antiphon.v1.bin");
 
-/// Bytes that one gRPC message may have unless configured otherwise: a dense gradient of 4096 classes by 4096 in f32.
-pub const DEFAULT_MESSAGE_LIMIT: usize = 64 << 20;
+/// Bytes that one gRPC message may have: tensors come in [`chunks`], so that only names are left, of the samples of a chunk
+/// of logits at most.
+pub const MESSAGE_LIMIT: usize = 64 << 20;

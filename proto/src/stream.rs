@@ -25,6 +25,9 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
         Message::PartSaved(saved) => Some(ids::name("part_saved.job", &saved.job)?),
         Message::Failed(failed) => Some(ids::name("failed.job", &failed.job)?),
         Message::Released(released) => Some(ids::name("released.job", &released.job)?),
+        Message::Learned(learned) => Some(ids::turn_ref("learned.turn", learned.turn.as_ref())?.job),
+        // The assembler of the stream takes all that belong to a message.
+        Message::Chunk(_) => return Err(WireError::Missing { field: "the message of `chunk`".to_owned() }),
     };
     Ok((job, message))
 }
@@ -64,6 +67,11 @@ impl Subject {
             Message::PartSaved(saved) => (saved.job.as_str(), saved.term),
             Message::Failed(failed) => (failed.job.as_str(), failed.term),
             Message::Released(released) => (released.job.as_str(), 0),
+            Message::Learned(learned) => {
+                turn.clone_from(&learned.turn);
+                learned.turn.as_ref().map_or(("", 0), |turn| (turn.job.as_str(), turn.term))
+            }
+            Message::Chunk(_) => ("", 0),
         };
         let job = JobId::try_from(job).ok();
         Self { turn: turn.filter(|_| job.is_some()), job, term, answered: !matches!(message, Message::Failed(_)) }

@@ -1,12 +1,16 @@
 //! Tensors on the wire: little-endian f32 in row-major order, checked for element type, shape, size and finiteness.
 
 use antiphon_core::linalg::Matrix;
+use std::sync::Arc;
+
+use antiphon_core::head::Head;
 use bytes::Bytes;
 
+use crate::chunks::Followed;
 use crate::error::WireError;
 use crate::v1;
 
-const F32_BYTES: usize = size_of::<f32>();
+pub(crate) const F32_BYTES: usize = size_of::<f32>();
 
 /// What a dimension of an incoming tensor must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,25 +39,78 @@ impl std::fmt::Display for Dimension {
     }
 }
 
-/// A tensor of `shape` over `data`, which holds product(shape) numbers.
+/// A tensor of `shape` over `data`, which holds product(shape) numbers. The numbers are not copied.
 #[must_use]
-pub fn encode_f32(shape: &[usize], data: &[f32]) -> v1::Tensor {
-    debug_assert_eq!(shape.iter().product::<usize>(), data.len(), "a tensor's data must fill its shape");
-    let bytes: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-    v1::Tensor {
-        dtype: v1::DataType::F32.into(),
-        shape: shape.iter().map(|d| *d as u64).collect(),
-        data: Bytes::from(bytes),
+pub fn encode_f32(shape: &[usize], data: Vec<f32>) -> v1::Tensor {
+    encode_shared(shape, data)
+}
+
+/// The tensor of a (rows, columns) matrix. Its numbers are not copied.
+#[must_use]
+pub fn encode_matrix(matrix: Matrix<f32>) -> v1::Tensor {
+    encode_f32(&[matrix.rows(), matrix.cols()], matrix.into_vec())
+}
+
+/// The tensors of W (C, s) and b (C) of a head that others hold as well. Its numbers are not copied.
+#[must_use]
+pub fn encode_head(head: &Arc<Head<f32>>) -> (v1::Tensor, v1::Tensor) {
+    let (classes, width) = (head.classes(), head.width());
+    let weight = encode_shared(&[classes, width], Weight(Arc::clone(head)));
+    (weight, encode_shared(&[classes], Bias(Arc::clone(head))))
+}
+
+struct Weight(Arc<Head<f32>>);
+struct Bias(Arc<Head<f32>>);
+
+impl AsRef<[f32]> for Weight {
+    fn as_ref(&self) -> &[f32] {
+        self.0.weight().as_slice()
     }
 }
 
-/// The tensor of a (rows, columns) matrix.
-#[must_use]
-pub fn encode_matrix(matrix: &Matrix<f32>) -> v1::Tensor {
-    encode_f32(&[matrix.rows(), matrix.cols()], matrix.as_slice())
+impl AsRef<[f32]> for Bias {
+    fn as_ref(&self) -> &[f32] {
+        self.0.bias()
+    }
 }
 
-/// The numbers of `tensor`, whose shape must be `expected`, which must be of at most `limit` bytes, and all finite.
+/// Numbers as the bytes that they lie in memory as: on the processors that are built for these are the bytes of the wire.
+struct InMemory<T>(T);
+
+impl<T: AsRef<[f32]>> AsRef<[u8]> for InMemory<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(self.0.as_ref())
+    }
+}
+
+fn encode_shared(shape: &[usize], numbers: impl AsRef<[f32]> + Send + 'static) -> v1::Tensor {
+    let given = numbers.as_ref();
+    debug_assert_eq!(shape.iter().product::<usize>(), given.len(), "a tensor's data must fill its shape");
+    let data = if cfg!(target_endian = "little") {
+        Bytes::from_owner(InMemory(numbers))
+    } else {
+        given.iter().flat_map(|x| x.to_le_bytes()).collect()
+    };
+    v1::Tensor { dtype: v1::DataType::F32.into(), shape: shape.iter().map(|d| *d as u64).collect(), data }
+}
+
+/// Appends the little-endian numbers of `data`, whose length is a multiple of theirs.
+pub(crate) fn read_f32(data: &[u8], numbers: &mut Vec<f32>) {
+    let (words, _) = data.as_chunks::<F32_BYTES>();
+    numbers.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+}
+
+/// How many of the first numbers are finite.
+pub(crate) fn finite_prefix(numbers: &[f32]) -> usize {
+    const BLOCK: usize = 256;
+    // Without a way out of the inner loop it is done in vectors.
+    let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
+    let whole: usize = numbers.chunks(BLOCK).take_while(|block| finite(block)).map(<[f32]>::len).sum();
+    whole + numbers[whole..].iter().take_while(|x| x.is_finite()).count()
+}
+
+/// The numbers of `tensor`, whose shape must be `expected`, which must be of at most `limit` bytes, and all finite. Those that
+/// came after the message are taken from `followed`.
 ///
 /// # Errors
 /// Whatever is wrong first, in this order: element type, shape, size, number of bytes, a number that is not finite.
@@ -62,21 +119,32 @@ pub fn decode_f32(
     tensor: &v1::Tensor,
     expected: &[Dimension],
     limit: usize,
+    followed: &mut Followed,
 ) -> Result<(Vec<usize>, Vec<f32>), WireError> {
     check_data_type(field, tensor.dtype)?;
     let shape = checked_shape(field, &tensor.shape, expected, limit)?;
     let needed = shape.iter().product::<usize>() * F32_BYTES;
-    if tensor.data.len() != needed {
-        return Err(WireError::ByteLength {
-            field: field.to_owned(),
-            shape: shape_text(&tensor.shape),
-            expected: needed,
-            given: tensor.data.len(),
-        });
-    }
-    let (words, _) = tensor.data.as_chunks::<F32_BYTES>();
-    let numbers: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    match numbers.iter().position(|x| !x.is_finite()) {
+    let came_whole = tensor.data.len() == needed;
+    let elements = (!came_whole && tensor.data.is_empty()).then(|| followed.next_tensor()).flatten();
+    let (numbers, bad) = match elements {
+        Some(elements) if elements.numbers.len() * F32_BYTES == needed => (elements.numbers, elements.not_finite),
+        None if came_whole => {
+            let mut numbers = Vec::with_capacity(needed / F32_BYTES);
+            read_f32(&tensor.data, &mut numbers);
+            let finite = finite_prefix(&numbers);
+            let bad = (finite < numbers.len()).then_some(finite);
+            (numbers, bad)
+        }
+        other => {
+            return Err(WireError::ByteLength {
+                field: field.to_owned(),
+                shape: shape_text(&tensor.shape),
+                expected: needed,
+                given: other.map_or(tensor.data.len(), |elements| elements.numbers.len() * F32_BYTES),
+            });
+        }
+    };
+    match bad {
         None => Ok((shape, numbers)),
         Some(index) => Err(not_finite(field, index, numbers[index].into())),
     }
@@ -92,9 +160,10 @@ pub fn decode_matrix(
     rows: Dimension,
     columns: Dimension,
     limit: usize,
+    followed: &mut Followed,
 ) -> Result<Matrix<f32>, WireError> {
     let tensor = crate::error::required(field, tensor)?;
-    let (shape, numbers) = decode_f32(field, tensor, &[rows, columns], limit)?;
+    let (shape, numbers) = decode_f32(field, tensor, &[rows, columns], limit, followed)?;
     Matrix::from_vec(shape[0], shape[1], numbers).map_err(|_| WireError::ByteLength {
         field: field.to_owned(),
         shape: shape_text(&tensor.shape),
@@ -112,9 +181,10 @@ pub fn decode_vector(
     tensor: Option<&v1::Tensor>,
     length: usize,
     limit: usize,
+    followed: &mut Followed,
 ) -> Result<Vec<f32>, WireError> {
     let tensor = crate::error::required(field, tensor)?;
-    Ok(decode_f32(field, tensor, &[Dimension::Exactly(length)], limit)?.1)
+    Ok(decode_f32(field, tensor, &[Dimension::Exactly(length)], limit, followed)?.1)
 }
 
 /// The error for a number that is NaN or infinite.
@@ -149,7 +219,7 @@ fn checked_shape(field: &str, given: &[u64], expected: &[Dimension], limit: usiz
 }
 
 /// `(10, 512)`; a hostile shape of many dimensions is cut.
-fn shape_text<D: std::fmt::Display>(shape: &[D]) -> String {
+pub(crate) fn shape_text<D: std::fmt::Display>(shape: &[D]) -> String {
     const SHOWN: usize = 8;
     let mut dimensions: Vec<String> = shape.iter().take(SHOWN).map(ToString::to_string).collect();
     if shape.len() > SHOWN {

@@ -2,13 +2,15 @@
 //! `tests/golden/refusals.txt` (`UPDATE=1 cargo test -p antiphon-proto --test conversions` writes it).
 
 use std::path::Path;
+use std::sync::Arc;
 
-use antiphon_core::head::{Contribution, HeadGradient};
+use antiphon_core::head::{Contribution, Head, HeadGradient};
 use antiphon_core::ids::{
     Attempt, EvaluationId, HeadVersion, JobId, Lease, MicroShard, Split, Step, Term, Turn, TurnRef,
 };
 use antiphon_core::linalg::Matrix;
-use antiphon_proto::assignment::{Grant, Prepared, Register};
+use antiphon_proto::assignment::{Grant, HeadShape, Prepared, Register};
+use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::{self, ContributionLimits};
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::parts::{Part, PartSaved};
@@ -20,8 +22,8 @@ use antiphon_proto::{WireError, ids, stream, v1};
 const CLASSES: usize = 3;
 const WIDTH: usize = 4;
 const BATCH: usize = 2;
-const LIMITS: ContributionLimits =
-    ContributionLimits { classes: CLASSES, width: WIDTH, batch: BATCH, tensor_bytes: 4096 };
+const LIMITS: ContributionLimits = ContributionLimits { classes: CLASSES, width: WIDTH, batch: BATCH };
+const HEAD: HeadShape = HeadShape { classes: CLASSES, width: WIDTH };
 
 fn job() -> JobId {
     "digits-1".try_into().expect("a job id")
@@ -43,6 +45,15 @@ fn matrix(rows: usize, columns: usize) -> Matrix<f32> {
     Matrix::from_vec(rows, columns, numbers).expect("the shape fits")
 }
 
+fn head() -> Arc<Head<f32>> {
+    Arc::new(Head::new(matrix(CLASSES, WIDTH), vec![0.0; CLASSES]).expect("of one shape"))
+}
+
+/// No element came after its message.
+fn whole() -> Followed {
+    Followed::nothing()
+}
+
 fn with(gradient: HeadGradient<f32>) -> Contribution<f32> {
     Contribution {
         gradient,
@@ -55,12 +66,12 @@ fn with(gradient: HeadGradient<f32>) -> Contribution<f32> {
 }
 
 fn dense() -> v1::Contribution {
-    contribution::encode(&turn(), MicroShard::WHOLE, &with(HeadGradient::Dense(matrix(CLASSES, WIDTH))))
+    contribution::encode(&turn(), MicroShard::WHOLE, with(HeadGradient::Dense(matrix(CLASSES, WIDTH))))
 }
 
 fn factors() -> v1::Contribution {
     let gradient = HeadGradient::Factors { errors: matrix(BATCH, CLASSES), features: matrix(BATCH, WIDTH) };
-    contribution::encode(&turn(), MicroShard::WHOLE, &with(gradient))
+    contribution::encode(&turn(), MicroShard::WHOLE, with(gradient))
 }
 
 fn chunk() -> LogitsChunk {
@@ -97,30 +108,17 @@ fn what_is_encoded_decodes_to_the_same_bits() {
         (dense(), HeadGradient::Dense(matrix(CLASSES, WIDTH))),
         (factors(), HeadGradient::Factors { errors: matrix(BATCH, CLASSES), features: matrix(BATCH, WIDTH) }),
     ] {
-        let decoded = contribution::decode(&message, &LIMITS).expect("it is sound");
+        let decoded = contribution::decode(&message, &LIMITS, whole()).expect("it is sound");
         assert_eq!(decoded, (turn(), MicroShard::WHOLE, with(gradient)));
     }
-    let grant = Grant {
-        turn: turn(),
-        lease: Lease(9),
-        weight: matrix(CLASSES, WIDTH),
-        bias: vec![0.0; CLASSES],
-        progress: 0.5,
-        epochs: 3.0,
-    };
-    assert_eq!(Grant::decode(&grant.encode(), CLASSES, WIDTH, 4096), Ok(grant));
-    let evaluate = Evaluate {
-        job: job(),
-        term: Term(2),
-        evaluation: EvaluationId(4),
-        split: Split::Validation,
-        weight: matrix(CLASSES, WIDTH),
-        bias: vec![0.0; CLASSES],
-    };
-    assert_eq!(Evaluate::decode(&evaluate.encode(), CLASSES, WIDTH, 4096), Ok(evaluate));
-    assert_eq!(LogitsChunk::decode(chunk().encode(), CLASSES, 2, 4096), Ok(chunk()));
+    let grant = Grant { turn: turn(), lease: Lease(9), head: head(), progress: 0.5, epochs: 3.0 };
+    assert_eq!(Grant::decode(&grant.encode(), HEAD, whole()), Ok(grant));
+    let evaluate =
+        Evaluate { job: job(), term: Term(2), evaluation: EvaluationId(4), split: Split::Validation, head: head() };
+    assert_eq!(Evaluate::decode(&evaluate.encode(), HEAD, whole()), Ok(evaluate));
+    assert_eq!(LogitsChunk::decode(chunk().encode(), CLASSES, 2, whole()), Ok(chunk()));
     let empty = LogitsChunk { ids: vec![], labels: vec![], logits: None, last: true, ..chunk() };
-    assert_eq!(LogitsChunk::decode(empty.clone().encode(), CLASSES, 2, 4096), Ok(empty));
+    assert_eq!(LogitsChunk::decode(empty.clone().encode(), CLASSES, 2, whole()), Ok(empty));
     assert_eq!(PartSaved::try_from(v1::PartSaved::from(saved())), Ok(saved()));
 }
 
@@ -128,21 +126,22 @@ fn what_is_encoded_decodes_to_the_same_bits() {
 fn floats_survive_bit_for_bit() {
     let numbers: Vec<f32> = (0..4096_u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9))).collect();
     let finite: Vec<f32> = numbers.into_iter().filter(|x| x.is_finite()).collect();
-    let tensor = encode_f32(&[finite.len()], &finite);
-    let (_, back) = decode_f32("t", &tensor, &[Dimension::Exactly(finite.len())], usize::MAX).expect("it is sound");
+    let tensor = encode_f32(&[finite.len()], finite.clone());
+    let (_, back) =
+        decode_f32("t", &tensor, &[Dimension::Exactly(finite.len())], usize::MAX, &mut whole()).expect("it is sound");
     let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&back), bits(&finite));
 }
 
 #[test]
 fn every_truncation_and_every_extra_byte_is_refused() {
-    let sound = encode_f32(&[2, 3], &[1.0; 6]);
+    let sound = encode_f32(&[2, 3], vec![1.0; 6]);
     let expected = [Dimension::Exactly(2), Dimension::AtMost(3)];
     for length in (0..24).chain(25..40) {
         let mut bytes = sound.data.to_vec();
         bytes.resize(length, 0);
         let tensor = v1::Tensor { data: bytes.into(), ..sound.clone() };
-        let error = decode_f32("t", &tensor, &expected, 4096).expect_err("the length is wrong");
+        let error = decode_f32("t", &tensor, &expected, 4096, &mut whole()).expect_err("the length is wrong");
         assert!(matches!(error, WireError::ByteLength { expected: 24, given, .. } if given == length), "{error}");
     }
 }
@@ -190,7 +189,7 @@ fn every_message_says_whose_it_is() {
 #[test]
 fn oversize_is_told_apart_in_the_status() {
     let code = |error: WireError| tonic::Status::from(error).code();
-    let too_large = decode_f32("t", &encode_f32(&[9], &[0.0; 9]), &[Dimension::AtMost(9)], 35);
+    let too_large = decode_f32("t", &encode_f32(&[9], vec![0.0; 9]), &[Dimension::AtMost(9)], 35, &mut whole());
     assert_eq!(code(too_large.expect_err("36 bytes")), tonic::Code::ResourceExhausted);
     let missing = stream::open(v1::WorkerMessage { message: None }).expect_err("nothing is in it");
     assert_eq!(code(missing), tonic::Code::InvalidArgument);
@@ -232,7 +231,7 @@ const DAMAGES: [(&str, Damage); 18] = [
     ("extra bytes", |c| tensor(c, |t| t.data = [t.data.as_ref(), b"x"].concat().into())),
     ("f64 elements", |c| tensor(c, |t| t.dtype = v1::DataType::F64.into())),
     ("unknown element type", |c| tensor(c, |t| t.dtype = 77)),
-    ("head gradient of the wrong shape", |c| tensor(c, |t| *t = encode_f32(&[4, 3], &[0.0; 12]))),
+    ("head gradient of the wrong shape", |c| tensor(c, |t| *t = encode_f32(&[4, 3], vec![0.0; 12]))),
     ("head gradient of the wrong rank", |c| tensor(c, |t| t.shape = vec![1; 1000])),
     ("shape that overflows", |c| tensor(c, |t| t.shape = vec![u64::MAX, u64::MAX])),
     ("NaN in the head gradient", |c| tensor(c, |t| *t = number_at(5, f32::NAN))),
@@ -240,7 +239,8 @@ const DAMAGES: [(&str, Damage); 18] = [
 ];
 
 fn refused_contributions() -> Vec<(&'static str, WireError)> {
-    let refuse = |message: &v1::Contribution| contribution::decode(message, &LIMITS).expect_err("it is damaged");
+    let refuse =
+        |message: &v1::Contribution| contribution::decode(message, &LIMITS, whole()).expect_err("it is damaged");
     let mut cases: Vec<_> = DAMAGES
         .into_iter()
         .map(|(case, damage)| {
@@ -251,7 +251,10 @@ fn refused_contributions() -> Vec<(&'static str, WireError)> {
         .collect();
     let huge = v1::Tensor { shape: vec![1 << 40, 1 << 40], ..number_at(0, 0.0) };
     let any = Dimension::AtMost(usize::MAX);
-    cases.push(("product beyond a machine word", decode_f32("t", &huge, &[any, any], usize::MAX).expect_err("2^82")));
+    cases.push((
+        "product beyond a machine word",
+        decode_f32("t", &huge, &[any, any], usize::MAX, &mut whole()).expect_err("2^82"),
+    ));
     let mut half = factors();
     half.gradient = Some(v1::contribution::Gradient::Factors(v1::Factors { errors: None, features: None }));
     cases.push(("factors without errors", refuse(&half)));
@@ -259,8 +262,8 @@ fn refused_contributions() -> Vec<(&'static str, WireError)> {
     uneven.samples = 1;
     uneven.correct = 0;
     cases.push(("factors of more rows than samples", refuse(&uneven)));
-    let small = ContributionLimits { tensor_bytes: 47, ..LIMITS };
-    cases.push(("oversize tensor", contribution::decode(&dense(), &small).expect_err("48 bytes")));
+    let large = decode_f32("t", &number_at(0, 0.0), &[any, any], 47, &mut whole());
+    cases.push(("oversize tensor", large.expect_err("48 bytes")));
     cases
 }
 
@@ -272,14 +275,15 @@ fn tensor(message: &mut v1::Contribution, damage: impl FnOnce(&mut v1::Tensor)) 
 }
 
 fn number_at(index: usize, number: f32) -> v1::Tensor {
-    let mut numbers = [0.0; CLASSES * WIDTH];
+    let mut numbers = vec![0.0; CLASSES * WIDTH];
     numbers[index] = number;
-    encode_f32(&[CLASSES, WIDTH], &numbers)
+    encode_f32(&[CLASSES, WIDTH], numbers)
 }
 
 fn refused_chunks() -> Vec<(&'static str, WireError)> {
-    let refuse =
-        |chunk: LogitsChunk| LogitsChunk::decode(chunk.encode(), CLASSES, 2, 4096).expect_err("the chunk is damaged");
+    let refuse = |chunk: LogitsChunk| {
+        LogitsChunk::decode(chunk.encode(), CLASSES, 2, whole()).expect_err("the chunk is damaged")
+    };
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     vec![
         ("ids out of order", refuse(LogitsChunk { ids: ids(&["b", "a"]), ..chunk() })),
@@ -315,7 +319,7 @@ fn refused_others() -> Vec<(&'static str, WireError)> {
         ("nothing to train on", Prepared::try_from(empty).expect_err("0 samples")),
         ("part outside the checkpoint", PartSaved::try_from(path).expect_err("a path")),
         ("hash of 31 bytes", PartSaved::try_from(hash).expect_err("short")),
-        ("grant without a head", Grant::decode(&grant, CLASSES, WIDTH, 4096).expect_err("no weight")),
+        ("grant without a head", Grant::decode(&grant, HEAD, whole()).expect_err("no weight")),
         ("unknown split", ids::split("evaluate.split", 9).expect_err("9")),
     ]
 }

@@ -14,6 +14,7 @@ fn generated_code_is_up_to_date() {
     let encoded = encode_without_sources(&descriptors);
     tonic_prost_build::configure()
         .bytes(".antiphon.v1.Tensor.data")
+        .bytes(".antiphon.v1.TensorChunk.data")
         .out_dir(scratch.path())
         .compile_fds(descriptors)
         .expect("code is generated");

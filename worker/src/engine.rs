@@ -8,15 +8,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use antiphon_core::head::Head;
+use antiphon_core::head::LocalStep;
 use antiphon_core::ids::{EvaluationId, JobId, MicroShard, ModalityName, Term, Turn};
-use antiphon_core::spec::JobSpec;
+use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::turn::Progress;
-use antiphon_proto::assignment::Grant;
+use antiphon_proto::assignment::{Grant, HeadShape};
+use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::parts::PartSaved;
+use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{self, coordinator_message::Message as Command, worker_message::Message as Answer};
-use antiphon_proto::{DEFAULT_MESSAGE_LIMIT, contribution, ids};
+use antiphon_proto::{contribution, ids};
 use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -63,22 +65,37 @@ pub(crate) struct Engine {
 struct Assignment {
     job: JobId,
     term: Term,
-    classes: usize,
-    width: usize,
+    head: HeadShape,
     /// Samples per chunk of logits.
     chunk: usize,
+    /// Whether the next forward pass runs before its grant is there.
+    ahead: bool,
     trainer: Trainer,
 }
 
+/// A message of the coordinator, and the elements of its tensors that came after it.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) command: Command,
+    pub(crate) followed: Followed,
+}
+
+impl From<Command> for Order {
+    fn from(command: Command) -> Self {
+        Self { command, followed: Followed::nothing() }
+    }
+}
+
 /// Starts the thread. It ends when the command channel closes; the receiver then resolves, with an error if it panicked.
-pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Command>, oneshot::Receiver<()>) {
-    let (commands, mut queue) = mpsc::channel::<Command>(8);
+pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiver<()>) {
+    let (orders, mut queue) = mpsc::channel::<Order>(8);
     let (ended, end) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let name = format!("engine-{}", engine.config.modality);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        while let Some(command) = queue.blocking_recv() {
-            if engine.take(&runtime, command).is_err() {
+        while let Some(order) = queue.blocking_recv() {
+            engine.has_waited(&order.command);
+            if engine.take(&runtime, order).is_err() {
                 break;
             }
         }
@@ -89,7 +106,7 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Command>, oneshot::Rece
     if let Err(error) = thread {
         warn!(%error, "the engine's thread could not be started");
     }
-    (commands, end)
+    (orders, end)
 }
 
 /// The connection is gone, so that there is nobody to answer.
@@ -109,19 +126,28 @@ impl Engine {
         self.answers.blocking_send(answer.into()).map_err(|_| Disconnected)
     }
 
+    /// The time since the last order went into waiting for this one: for the head, unless a split is being gone through or a
+    /// checkpoint written.
+    fn has_waited(&mut self, command: &Command) {
+        if let Some(at) = &mut self.assignment {
+            let trains = matches!(command, Command::Grant(_)) && !at.trainer.is_evaluating();
+            at.trainer.watch.lap(|times| if trains { &mut times.waiting } else { &mut times.other });
+        }
+    }
+
     /// Carries out one command, then computes ahead. What goes wrong, a panic too, is told to the coordinator and ends the
     /// worker's part in the job.
-    fn take(&mut self, runtime: &tokio::runtime::Handle, command: Command) -> Result<(), Disconnected> {
-        let under = match &command {
+    fn take(&mut self, runtime: &tokio::runtime::Handle, order: Order) -> Result<(), Disconnected> {
+        let under = match &order.command {
             Command::Assign(assign) => Some((assign.job.clone(), assign.term)),
             _ => self.assigned(),
         };
-        match guarded(|| self.carry_out(runtime, command)) {
+        match guarded(|| self.carry_out(runtime, order)) {
             Ok(answers) => answers.into_iter().try_for_each(|answer| self.answer(answer))?,
             Err(error) => return self.fail(under, &error),
         }
         // The next forward pass needs this modality's encoder only, so it does not wait for the head.
-        match guarded(|| self.assignment.as_mut().map_or(Ok(()), |at| at.trainer.compute_ahead())) {
+        match guarded(|| self.assignment.as_mut().map_or(Ok(()), Assignment::end_order)) {
             Ok(()) => Ok(()),
             Err(error) => self.fail(self.assigned(), &error),
         }
@@ -144,16 +170,17 @@ impl Engine {
         self.answer(Answer::Failed(v1::Failed { job, term, reason }))
     }
 
-    fn carry_out(&mut self, runtime: &tokio::runtime::Handle, command: Command) -> anyhow::Result<Vec<Answer>> {
+    fn carry_out(&mut self, runtime: &tokio::runtime::Handle, order: Order) -> anyhow::Result<Vec<Answer>> {
+        let Order { command, followed } = order;
         match command {
             Command::Assign(assign) => Ok(vec![self.assign(runtime, &assign)?]),
-            Command::Grant(grant) => self.grant(&grant),
-            Command::Evaluate(evaluate) => self.evaluate(&evaluate),
+            Command::Grant(grant) => self.grant(&grant, followed),
+            Command::Evaluate(evaluate) => self.evaluate(&evaluate, followed),
             Command::NextLogits(next) => self.next_logits(&next),
             Command::SavePart(save) => self.save(runtime, &save),
             Command::Release(release) => Ok(vec![self.release(release)]),
             Command::Rejected(rejected) => self.rejected(&rejected),
-            Command::Registered(_) => Ok(Vec::new()),
+            Command::Registered(_) | Command::Chunk(_) => Ok(Vec::new()),
         }
     }
 
@@ -189,7 +216,8 @@ impl Engine {
             data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::default() },
             device: self.device.clone(),
         };
-        let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);
+        let head = head_shape(&spec);
+        let ahead = spec.schedule.mode == ScheduleMode::Pipelined;
         self.drop_assignment();
         self.status.set_job(Some(job.clone()));
         let mut trainer = runtime.block_on(Trainer::open(&spec, &modality, options))?;
@@ -210,34 +238,35 @@ impl Engine {
         };
         self.status.steps_done.store(trainer.steps_done(), Ordering::Relaxed);
         let chunk = spec.evaluation.chunk as usize;
-        self.assignment = Some(Assignment { job, term: Term(assign.term), classes, width, chunk, trainer });
+        self.assignment = Some(Assignment { job, term: Term(assign.term), head, chunk, ahead, trainer });
         Ok(Answer::Prepared(answer))
     }
 
-    /// Z, D, G, h̄ go out at once; then the encoder learns from dH.
-    fn grant(&mut self, message: &v1::Grant) -> anyhow::Result<Vec<Answer>> {
+    /// Z, D, G, h̄ go out at once; then the encoder learns from dH, and says so.
+    fn grant(&mut self, message: &v1::Grant, followed: Followed) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
         // Before decoding: the head of another job may have another shape.
         if message.turn.as_ref().is_some_and(|turn| !at.is(&turn.job, turn.term)) {
             return Ok(Vec::new());
         }
-        let grant = Grant::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
-        let head = Head::new(grant.weight, grant.bias)?;
-        let step = at.trainer.local_step(&head)?;
-        let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, &step.contribution));
+        let grant = Grant::decode(message, at.head, followed)?;
+        at.trainer.watch.lap(|times| &mut times.exchange);
+        let LocalStep { contribution, feature_gradient } = at.trainer.local_step(&grant.head)?;
+        let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, contribution));
         if self.answers.blocking_send(answer.into()).is_err() {
             return Ok(Vec::new());
         }
-        at.trainer.learn(&step.feature_gradient, Progress { epoch: grant.progress, epochs: grant.epochs })?;
+        at.trainer.watch.lap(|times| &mut times.exchange);
+        at.trainer.learn(&feature_gradient, Progress { epoch: grant.progress, epochs: grant.epochs })?;
         self.status.steps_done.store(at.trainer.steps_done(), Ordering::Relaxed);
-        Ok(Vec::new())
+        let times = at.trainer.watch.take();
+        Ok(vec![Answer::Learned(Learned { turn: grant.turn, times }.into())])
     }
 
-    fn evaluate(&mut self, message: &v1::Evaluate) -> anyhow::Result<Vec<Answer>> {
+    fn evaluate(&mut self, message: &v1::Evaluate, followed: Followed) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = self.at(&message.job, message.term) else { return Ok(Vec::new()) };
-        let evaluate = Evaluate::decode(message, at.classes, at.width, DEFAULT_MESSAGE_LIMIT)?;
-        let head = Head::new(evaluate.weight, evaluate.bias)?;
-        at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, head, at.chunk);
+        let evaluate = Evaluate::decode(message, at.head, followed)?;
+        at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, evaluate.head, at.chunk);
         Ok(Vec::new())
     }
 
@@ -283,7 +312,18 @@ impl Engine {
     }
 }
 
+/// The shape of a job's head.
+pub(crate) fn head_shape(spec: &JobSpec) -> HeadShape {
+    HeadShape { classes: spec.labels.classes.count(), width: spec.head.width as usize }
+}
+
 impl Assignment {
+    /// What an order leaves to be done before the next one comes.
+    fn end_order(&mut self) -> anyhow::Result<()> {
+        self.trainer.watch.lap(|times| &mut times.other);
+        if self.ahead { self.trainer.compute_ahead() } else { Ok(()) }
+    }
+
     /// Whether a message is about this job, in this term; others are late and say nothing any more.
     fn is(&self, job: &str, term: u64) -> bool {
         self.job.as_str() == job && self.term.0 == term

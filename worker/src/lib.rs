@@ -19,6 +19,7 @@ pub mod nn;
 pub mod optimizer;
 mod session;
 pub mod trainer;
+mod watch;
 pub mod weights;
 
 pub use config::{Config, WorkerArgs};

@@ -4,8 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use antiphon_core::spec::JobSpec;
+use antiphon_proto::chunks::{Assembled, Assembler, pieces};
 use antiphon_proto::v1::{self, coordinator_message, training_service_client::TrainingServiceClient, worker_message};
-use antiphon_proto::{DEFAULT_MESSAGE_LIMIT, stream};
+use antiphon_proto::{MESSAGE_LIMIT, stream};
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +18,7 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::device::{self, Device, DeviceError};
-use crate::engine::{self, Engine, Status};
+use crate::engine::{self, Engine, Order, Status};
 
 /// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
 const IN_FLIGHT: usize = 8;
@@ -122,11 +125,12 @@ async fn serve(
     let send_failed = |_| WorkerError::Disconnected { reason: "the connection closed".to_owned() };
     outbound.send(worker_message::Message::Register(register).into()).await.map_err(send_failed)?;
     let mut client = TrainingServiceClient::new(channel)
-        .max_decoding_message_size(DEFAULT_MESSAGE_LIMIT)
-        .max_encoding_message_size(DEFAULT_MESSAGE_LIMIT);
-    let mut inbound = client.train(ReceiverStream::new(messages)).await.map_err(disconnected)?.into_inner();
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let messages = ReceiverStream::new(messages).flat_map(|message| futures::stream::iter(pieces(message)));
+    let mut inbound = Inbound::new(client.train(messages).await.map_err(disconnected)?.into_inner());
 
-    let interval = match next(&mut inbound).await? {
+    let interval = match inbound.next().await?.map(|order| order.command) {
         Some(coordinator_message::Message::Registered(registered)) => {
             info!(worker = %config.worker, modality = %config.modality, term = registered.term, "registered");
             Duration::from_millis(registered.heartbeat_interval_ms.clamp(100, 60_000))
@@ -144,9 +148,9 @@ async fn serve(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            message = next(&mut inbound) => match message? {
-                Some(message) => {
-                    let sent = commands.send(message).await;
+            order = inbound.next() => match order? {
+                Some(order) => {
+                    let sent = commands.send(order).await;
                     sent.map_err(|_| WorkerError::Engine { reason: "its thread ended".to_owned() })?;
                 }
                 None => return Err(WorkerError::Disconnected { reason: "it closed the stream".to_owned() }),
@@ -164,13 +168,39 @@ async fn serve(
     }
 }
 
-async fn next(
-    inbound: &mut tonic::Streaming<v1::CoordinatorMessage>,
-) -> Result<Option<coordinator_message::Message>, WorkerError> {
-    let Some(envelope) = inbound.message().await.map_err(disconnected)? else { return Ok(None) };
-    stream::open_coordinator(envelope)
-        .map(Some)
-        .map_err(|error| WorkerError::Disconnected { reason: error.to_string() })
+/// What the coordinator says, each message with all of its tensors.
+struct Inbound {
+    stream: tonic::Streaming<v1::CoordinatorMessage>,
+    assembler: Assembler<v1::CoordinatorMessage>,
+    /// Bytes of the largest tensor of the job at hand.
+    limit: usize,
+}
+
+impl Inbound {
+    fn new(stream: tonic::Streaming<v1::CoordinatorMessage>) -> Self {
+        Self { stream, assembler: Assembler::default(), limit: 0 }
+    }
+
+    /// The next message. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Option<Order>, WorkerError> {
+        let broken = |error: antiphon_proto::WireError| WorkerError::Disconnected { reason: error.to_string() };
+        loop {
+            let Some(envelope) = self.stream.message().await.map_err(disconnected)? else { return Ok(None) };
+            match self.assembler.take(envelope, self.limit).map_err(broken)? {
+                Assembled::Part => {}
+                Assembled::Refused(_, error) => return Err(broken(error)),
+                Assembled::Whole(envelope, followed) => {
+                    let command = stream::open_coordinator(envelope).map_err(broken)?;
+                    if let coordinator_message::Message::Assign(assign) = &command {
+                        // The engine says what is wrong with a specification.
+                        let spec = JobSpec::from_json(&assign.specification);
+                        self.limit = spec.map_or(0, |spec| engine::head_shape(&spec).bytes());
+                    }
+                    return Ok(Some(Order { command, followed }));
+                }
+            }
+        }
+    }
 }
 
 fn disconnected(status: tonic::Status) -> WorkerError {
@@ -188,5 +218,6 @@ fn name_of(message: &coordinator_message::Message) -> &'static str {
         Message::SavePart(_) => "save_part",
         Message::Rejected(_) => "rejected",
         Message::Release(_) => "release",
+        Message::Chunk(_) => "chunk",
     }
 }

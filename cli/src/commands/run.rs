@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use antiphon_core::ids::{JobId, JobName};
-use antiphon_core::spec::{JobSpec, Override};
+use antiphon_core::spec::{JobSpec, Override, ScheduleMode};
 use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
 use antiphon_store::storage::Store;
@@ -42,6 +42,10 @@ pub struct RunArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
 
+    /// Let all encoders compute at once, or one modality after the other to compare with; takes the place of the job's `schedule.mode`
+    #[arg(long, value_name = "MODE")]
+    pub schedule: Option<Schedule>,
+
     /// Go on from a checkpoint: its folder or URL, the folder of a run, or nothing for the newest run of this job
     #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "")]
     pub resume: Option<String>,
@@ -63,12 +67,33 @@ pub struct RunArgs {
     pub device: DeviceChoice,
 }
 
+/// What may go on at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Schedule {
+    /// All encoders compute at once
+    Pipelined,
+    /// One modality after the other
+    Sequential,
+}
+
+impl From<Schedule> for ScheduleMode {
+    fn from(schedule: Schedule) -> Self {
+        match schedule {
+            Schedule::Pipelined => Self::Pipelined,
+            Schedule::Sequential => Self::Sequential,
+        }
+    }
+}
+
 /// Runs a job to its end.
 ///
 /// # Errors
 /// A bad job file or checkpoint, or a part of the system that fails.
 pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
-    let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    if let Some(schedule) = args.schedule {
+        spec.schedule.mode = schedule.into();
+    }
     // Before anything is written; workers open it themselves.
     args.device.open().or_exit(Exit::Usage)?;
     let resume = match args.resume.as_deref() {
@@ -187,6 +212,9 @@ impl RunArgs {
     /// The settings that are not the defaults, as they are typed.
     fn settings(&self) -> String {
         let mut text = String::new();
+        if let Some(schedule) = self.schedule {
+            text += &format!(" --schedule {}", ScheduleMode::from(schedule).as_str());
+        }
         if self.state != Path::new(STATE) {
             text += &format!(" --state {}", quoted(&self.state.display().to_string()));
         }

@@ -8,6 +8,7 @@ use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::anyhow;
 
 use super::check;
+use super::run::Schedule;
 use crate::client::Client;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow;
@@ -22,6 +23,10 @@ pub struct SubmitArgs {
     /// Set one field, as in `--set schedule.epochs=3`; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
+
+    /// Let all encoders compute at once, or one modality after the other to compare with; takes the place of the job's `schedule.mode`
+    #[arg(long, value_name = "MODE")]
+    pub schedule: Option<Schedule>,
 
     /// Coordinator to send it to
     #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
@@ -49,7 +54,10 @@ pub struct SubmitArgs {
 /// # Errors
 /// A bad job file, no coordinator, or a time limit.
 pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
-    let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    if let Some(schedule) = args.schedule {
+        spec.schedule.mode = schedule.into();
+    }
     let timeout = args.timeout.map(Duration::from_secs);
     let mut client = Client::connect(&args.coordinator, timeout.unwrap_or(Duration::from_secs(10))).await?;
     let request = SubmitJobRequest { specification: spec.to_json(), job: args.id, resume: args.resume };

@@ -111,7 +111,7 @@ impl Bars {
             JobEvent::Checkpoint { checkpoint, best, .. } => {
                 self.say(&format!("  checkpoint {checkpoint}{}", if *best { " (best so far)" } else { "" }))
             }
-            JobEvent::Finished(_) => Ok(()),
+            JobEvent::Times { .. } | JobEvent::Finished(_) => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod bars;
 mod tables;
+mod times;
 
 use antiphon_core::event::{FinalState, Finished, JobEvent};
 use antiphon_core::spec::JobSpec;
@@ -15,6 +16,7 @@ use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::signals::Interrupts;
 use bars::Bars;
+use times::Accounts;
 
 /// What Ctrl-C means to the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +70,14 @@ pub(crate) async fn follow(
 /// What is shown.
 enum View<'a> {
     Json,
-    Text { bars: Box<Bars>, spec: &'a JobSpec },
+    Text { bars: Box<Bars>, spec: &'a JobSpec, accounts: Option<Accounts> },
 }
 
 impl<'a> View<'a> {
     fn new(format: Format, spec: &'a JobSpec) -> Self {
         match format {
             Format::Json => Self::Json,
-            Format::Text => Self::Text { bars: Box::new(Bars::new(spec)), spec },
+            Format::Text => Self::Text { bars: Box::new(Bars::new(spec)), spec, accounts: None },
         }
     }
 
@@ -91,11 +93,19 @@ impl<'a> View<'a> {
     fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<Exit>> {
         match self {
             Self::Json => output::line(json)?,
-            Self::Text { bars, spec } => bars.show(event, spec)?,
+            Self::Text { bars, spec, accounts } => {
+                if let JobEvent::Times { modalities, coordinator, .. } = event {
+                    *accounts = Some(Accounts { modalities: modalities.clone(), coordinator: *coordinator });
+                }
+                bars.show(event, spec)?;
+            }
         }
         let JobEvent::Finished(finished) = event else { return Ok(None) };
-        if let Self::Text { bars, spec } = self {
+        if let Self::Text { bars, spec, accounts } = self {
             bars.clear();
+            if let Some(accounts) = accounts {
+                output::line(&format!("\n{}", accounts.table().trim_end()))?;
+            }
             tables::finished(finished, spec, on_interrupt)?;
         }
         Ok(Some(exit_of(finished)))

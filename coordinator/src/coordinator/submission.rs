@@ -11,7 +11,7 @@ use super::{Coordinator, Entry, Held};
 use crate::clock;
 use crate::events::EventLog;
 use crate::pool::JobWorkers;
-use crate::seam::JobConfig;
+use crate::seam::{self, JobConfig};
 
 /// A job that somebody wants run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,6 @@ impl Coordinator {
             resume,
             events: EventLog::default(),
             workers: JobWorkers::new(self.pool.clone()),
-            tensor_bytes: self.config.tensor_bytes(),
         })
     }
 
@@ -136,13 +135,13 @@ impl Coordinator {
     fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
         let (job, name, term) = (config.id.clone(), config.spec.name.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
-        let events = config.events.clone();
+        let (events, tensor_bytes) = (config.events.clone(), seam::tensor_bytes(&config.spec));
         let mut jobs = self.jobs();
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job(job.clone(), &modalities, handle.inbox.clone());
+        self.pool.add_job(job.clone(), &modalities, tensor_bytes, handle.inbox.clone());
         let abort = handle.task.abort_handle();
         let held = Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None };
         jobs.insert(job.clone(), Entry::Held(held));

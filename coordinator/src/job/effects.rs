@@ -19,7 +19,10 @@ impl Job {
             Effect::Started => self.emit_started(),
             Effect::Grant { worker, turn, lease, progress } => self.grant(&worker, turn, lease, progress),
             Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
-            Effect::EndTurn { .. } => self.head.end_turn(),
+            Effect::EndTurn { .. } => {
+                self.head.end_turn();
+                self.times.lap(|times| &mut times.fold);
+            }
             Effect::ResetProjector => self.head.reset_projector(),
             Effect::Evaluate { evaluation, split } => self.begin_evaluation(evaluation, split),
             Effect::SaveParts { turn } => self.begin_cut(turn)?,
@@ -69,16 +72,10 @@ impl Job {
     }
 
     fn grant(&mut self, worker: &WorkerId, turn: TurnRef, lease: Lease, progress: Progress) {
-        let head = self.head.head();
-        let grant = Grant {
-            turn,
-            lease,
-            weight: head.weight().clone(),
-            bias: head.bias().to_vec(),
-            progress: progress.epoch,
-            epochs: progress.epochs,
-        };
+        let head = self.head.share();
+        let grant = Grant { turn, lease, head, progress: progress.epoch, epochs: progress.epochs };
         self.send(worker, Message::Grant(grant.encode()));
+        self.times.lap(|times| &mut times.encode);
     }
 
     /// Projects the contribution and steps the head: the one place where a turn's gradient meets the shared head.
@@ -90,7 +87,9 @@ impl Job {
             .head
             .apply(modality, &contribution, StepContext { lr_factor, alpha })
             .map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
-        self.emit(&JobEvent::Step(StepEvent {
+        self.times.lap(|times| &mut times.step);
+        self.times.stepped();
+        self.applied = Some(StepEvent {
             job: self.id.clone(),
             turn: turn.turn,
             step: turn.step.0,
@@ -102,7 +101,7 @@ impl Job {
             projected_ratio: step.projected_ratio,
             projector_trace: self.head.projector_trace(),
             lr: optimizer.lr * lr_factor,
-        }));
+        });
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use antiphon_core::ids::{EvaluationId, ModalityName, Split, Turn, WorkerId};
 use antiphon_core::join::{Join, Row};
 use antiphon_core::metrics::Evaluator;
 use antiphon_core::turn::{Input, TurnMachine};
+use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::v1::{self, coordinator_message::Message};
 use std::collections::BTreeMap;
@@ -46,24 +47,22 @@ impl Job {
 
     fn send_evaluate(&mut self, evaluation: EvaluationId, split: Split, modality: &ModalityName) {
         let Some(worker) = self.machine.worker(modality).cloned() else { return };
-        let head = self.head.head();
-        let evaluate = Evaluate {
-            job: self.id.clone(),
-            term: self.term,
-            evaluation,
-            split,
-            weight: head.weight().clone(),
-            bias: head.bias().to_vec(),
-        };
+        let head = self.head.share();
+        let evaluate = Evaluate { job: self.id.clone(), term: self.term, evaluation, split, head };
         self.send(&worker, Message::Evaluate(evaluate.encode()));
     }
 
-    pub(super) fn logits(&mut self, worker: &WorkerId, message: v1::LogitsChunk) -> Result<(), Refusal> {
+    pub(super) fn logits(
+        &mut self,
+        worker: &WorkerId,
+        message: v1::LogitsChunk,
+        followed: Followed,
+    ) -> Result<(), Refusal> {
         let modality = self.members.get(worker).map(|member| member.modality.clone());
         let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
         let classes = self.head.head().classes();
         let at_most = self.spec.evaluation.chunk as usize;
-        let chunk = LogitsChunk::decode(message, classes, at_most, self.tensor_bytes).map_err(Refusal::malformed)?;
+        let chunk = LogitsChunk::decode(message, classes, at_most, followed).map_err(Refusal::malformed)?;
         self.same_term(chunk.term)?;
         let evaluation = self.evaluation.as_mut().filter(|evaluation| evaluation.id == chunk.evaluation);
         let evaluation = evaluation.ok_or_else(|| Refusal::unexpected("no such evaluation is under way"))?;

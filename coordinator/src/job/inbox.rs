@@ -3,15 +3,17 @@
 use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_core::turn::{ContributionHeader, Input, Rejected, SplitSizes};
 use antiphon_proto::assignment::Prepared;
-use antiphon_proto::contribution::{self, ContributionLimits};
+use antiphon_proto::chunks::Followed;
+use antiphon_proto::contribution;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::stream::Subject;
+use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{Job, Member};
-use crate::seam::JobInput;
+use crate::seam::{JobInput, contribution_limits};
 
 /// A message that changed nothing, and the answer to it.
 pub(super) struct Refusal {
@@ -58,7 +60,7 @@ impl Job {
                     self.give(Input::Left { worker, why });
                 }
             }
-            JobInput::FromWorker { worker, message } => self.hear(&worker, message),
+            JobInput::FromWorker { worker, message, followed } => self.hear(&worker, message, followed),
             JobInput::Stop => self.give(Input::Stop),
         }
     }
@@ -81,16 +83,17 @@ impl Job {
         }
     }
 
-    fn hear(&mut self, worker: &WorkerId, message: Message) {
+    fn hear(&mut self, worker: &WorkerId, message: Message, followed: Followed) {
         let subject = Subject::of(&message);
         let taken = match message {
             Message::Prepared(prepared) => self.prepared(worker, prepared),
-            Message::Contribution(contribution) => self.contribution(worker, &contribution),
-            Message::Logits(chunk) => self.logits(worker, chunk),
+            Message::Contribution(contribution) => self.contribution(worker, &contribution, followed),
+            Message::Logits(chunk) => self.logits(worker, chunk, followed),
+            Message::Learned(learned) => self.learned(worker, learned),
             Message::PartSaved(saved) => self.part_saved(worker, saved),
             Message::Failed(failed) => self.worker_failed(worker, failed),
             // The shell answers these itself.
-            Message::Register(_) | Message::Heartbeat(_) | Message::Released(_) => Ok(()),
+            Message::Register(_) | Message::Heartbeat(_) | Message::Released(_) | Message::Chunk(_) => Ok(()),
         };
         if let Err(Refusal { reason, message }) = taken {
             warn!(job = %self.id, %worker, ?reason, why = message, "refused");
@@ -133,16 +136,17 @@ impl Job {
     }
 
     /// The tensors are checked in full before the machine hears of them: nothing is half applied.
-    fn contribution(&mut self, worker: &WorkerId, message: &v1::Contribution) -> Result<(), Refusal> {
-        let (classes, width) = (self.head.head().classes(), self.head.head().width());
-        let limits = ContributionLimits {
-            classes,
-            width,
-            batch: self.spec.schedule.batch as usize,
-            tensor_bytes: self.tensor_bytes,
-        };
-        let (turn, micro_shard, contribution) = contribution::decode(message, &limits).map_err(Refusal::malformed)?;
-        contribution.check(classes, width).map_err(Refusal::malformed)?;
+    fn contribution(
+        &mut self,
+        worker: &WorkerId,
+        message: &v1::Contribution,
+        followed: Followed,
+    ) -> Result<(), Refusal> {
+        let limits = contribution_limits(&self.spec);
+        let decoded = contribution::decode(message, &limits, followed);
+        let (turn, micro_shard, contribution) = decoded.map_err(Refusal::malformed)?;
+        contribution.check(limits.classes, limits.width).map_err(Refusal::malformed)?;
+        self.times.lap(|times| &mut times.decode);
         let header = ContributionHeader {
             worker: worker.clone(),
             turn,
@@ -154,6 +158,15 @@ impl Job {
         let taken = self.try_give(Input::Contribution(header));
         self.incoming = None;
         Ok(taken?)
+    }
+
+    fn learned(&mut self, worker: &WorkerId, message: v1::Learned) -> Result<(), Refusal> {
+        let Learned { turn, times } = Learned::try_from(message).map_err(Refusal::malformed)?;
+        self.try_give(Input::Learned { worker: worker.clone(), turn })?;
+        if let Some(modality) = self.machine.modality_of(worker) {
+            self.times.learned(modality, times);
+        }
+        Ok(())
     }
 
     fn part_saved(&mut self, worker: &WorkerId, message: v1::PartSaved) -> Result<(), Refusal> {

@@ -14,10 +14,11 @@ mod effects;
 mod evaluation;
 mod inbox;
 mod same_job;
+mod times;
 
 use std::collections::BTreeMap;
 
-use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent};
+use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent, StepEvent};
 use antiphon_core::head::{Contribution, SharedHead};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
@@ -35,6 +36,7 @@ use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use checkpoint::{Cut, Written};
 use evaluation::Evaluation;
+use times::JobTimes;
 
 /// Starts the task of a job.
 #[must_use]
@@ -103,6 +105,8 @@ struct Job {
     members: BTreeMap<WorkerId, Member>,
     /// The contribution whose header the machine is looking at.
     incoming: Option<Contribution<f32>>,
+    /// The step that was just taken, to be told of.
+    applied: Option<StepEvent>,
     evaluation: Option<Evaluation>,
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
     cut: Option<Cut>,
@@ -118,7 +122,7 @@ struct Job {
     workers: JobWorkers,
     status: watch::Sender<JobStatus>,
     completions: mpsc::UnboundedSender<Completion>,
-    tensor_bytes: usize,
+    times: JobTimes,
     term: antiphon_core::ids::Term,
     origin: Instant,
 }
@@ -150,6 +154,7 @@ impl Job {
             head,
             members: BTreeMap::new(),
             incoming: None,
+            applied: None,
             evaluation: None,
             tuned_weights,
             cut: None,
@@ -163,7 +168,7 @@ impl Job {
             workers: config.workers,
             status,
             completions,
-            tensor_bytes: config.tensor_bytes,
+            times: JobTimes::start(),
             term: config.term,
             origin: Instant::now(),
         };
@@ -175,18 +180,27 @@ impl Job {
         self.report();
         while self.machine.outcome().is_none() {
             let deadline = self.machine.next_deadline().map(|(at, _)| self.origin + at.since(Time(0)).to_std());
+            let trains = self.machine.granted().is_some();
             tokio::select! {
-                input = inputs.recv() => match input {
-                    Some(input) => self.take(input),
-                    None => self.give(Input::ShellFailed { reason: "the coordinator is shutting down".to_owned() }),
-                },
-                Some(completion) = completions.recv() => self.complete(completion),
+                input = inputs.recv() => {
+                    self.times.waited(trains);
+                    match input {
+                        Some(input) => self.take(input),
+                        None => self.give(Input::ShellFailed { reason: "the coordinator is shutting down".to_owned() }),
+                    }
+                }
+                Some(completion) = completions.recv() => {
+                    self.times.waited(trains);
+                    self.complete(completion);
+                }
                 () = sleep_until(deadline) => {
+                    self.times.waited(trains);
                     self.give(Input::Tick);
                     self.emit_waiting();
                 }
             }
             self.report();
+            self.times.lap(|times| &mut times.other);
         }
         self.finish();
     }
@@ -205,7 +219,7 @@ impl Job {
     /// Gives the machine an input and carries out its effects, in order.
     fn try_give(&mut self, input: Input) -> Result<(), antiphon_core::turn::Rejected> {
         let mut effects: Vec<Effect> = Vec::new();
-        let turn = self.machine.position().turn;
+        let (turn, epochs) = (self.machine.position().turn, self.machine.epochs_done());
         self.machine.step(self.now(), input, &mut effects)?;
         for effect in effects {
             let applies = matches!(effect, Effect::Apply { .. });
@@ -216,6 +230,13 @@ impl Job {
                 self.give(Input::ShellFailed { reason });
                 break;
             }
+        }
+        // What people are told waits until those who compute have been told.
+        if let Some(step) = self.applied.take() {
+            self.emit(&JobEvent::Step(step));
+        }
+        if self.machine.epochs_done() > epochs && self.machine.outcome().is_none() {
+            self.emit_times();
         }
         Ok(())
     }
@@ -284,6 +305,7 @@ impl Job {
     }
 
     fn finish(&self) {
+        self.emit_times();
         let (state, reason) = match self.machine.outcome() {
             Some(Outcome::Succeeded) => (FinalState::Succeeded, None),
             Some(Outcome::Stopped) | None => (FinalState::Stopped, None),

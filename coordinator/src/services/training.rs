@@ -2,8 +2,9 @@
 
 use std::pin::Pin;
 
+use antiphon_proto::chunks::pieces;
 use antiphon_proto::v1::{self, coordinator_message, training_service_server::TrainingService};
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -55,7 +56,12 @@ impl Training {
         let session =
             Session { registration, inbound, outbound, silence: config.silence(), closing: self.closing.clone() };
         tokio::spawn(session.run(ended));
-        Box::pin(stream::unfold(Some((queued, end)), next_message))
+        // A large head is cut up as it goes out, so that no more than a chunk of it is ever held twice.
+        let messages = stream::unfold(Some((queued, end)), next_message);
+        Box::pin(messages.flat_map(|message| match message {
+            Ok(message) => stream::iter(pieces(message).map(Ok)).left_stream(),
+            Err(status) => stream::iter([Err(status)]).right_stream(),
+        }))
     }
 }
 

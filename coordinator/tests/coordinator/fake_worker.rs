@@ -1,11 +1,14 @@
 //! A worker written by hand: it speaks the protocol, and its encoder is a table of random numbers under a seed.
 
+use std::sync::Arc;
+
 use antiphon_core::head::Head;
 use antiphon_core::ids::MicroShard;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::rng;
 use antiphon_core::turn::epoch::batch_size;
-use antiphon_proto::assignment::Grant;
+use antiphon_proto::assignment::{Grant, HeadShape};
+use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::Evaluate;
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::worker_message::Message;
@@ -27,14 +30,14 @@ const BATCH: u32 = 4;
 const TRAIN: u64 = 6;
 const VALIDATION: u64 = 5;
 const TEST: u64 = 7;
-const LIMIT: usize = 1 << 20;
+const HEAD: HeadShape = HeadShape { classes: CLASSES, width: WIDTH };
 
 pub(crate) struct FakeWorker {
     modality: String,
     outbound: mpsc::Sender<v1::WorkerMessage>,
     inbound: Streaming<v1::CoordinatorMessage>,
     steps: u64,
-    head: Option<(Head<f32>, i32)>,
+    head: Option<(Arc<Head<f32>>, i32)>,
     next_sample: u64,
 }
 
@@ -128,17 +131,19 @@ impl FakeWorker {
         match told {
             Told::Assign(assign) => self.prepare(assign).await,
             Told::Grant(grant) => {
+                let turn = grant.turn.clone();
                 let contribution = self.step(&grant);
                 self.send(Message::Contribution(contribution)).await;
+                self.send(Message::Learned(v1::Learned { turn, times: Some(v1::WorkerTimes::default()) })).await;
             }
             Told::Evaluate(evaluate) => {
-                let head = Evaluate::decode(&evaluate, CLASSES, WIDTH, LIMIT).expect("a good head");
-                self.head = Some((Head::new(head.weight, head.bias).expect("of one shape"), evaluate.split));
+                let head = Evaluate::decode(&evaluate, HEAD, Followed::nothing()).expect("a good head").head;
+                self.head = Some((head, evaluate.split));
                 self.next_sample = 0;
             }
             Told::NextLogits(asked) => self.logits(&asked).await,
             Told::SavePart(save) => self.save(&save).await,
-            Told::Registered(_) | Told::Release(_) => panic!("{told:?} is not expected here"),
+            Told::Registered(_) | Told::Release(_) | Told::Chunk(_) => panic!("{told:?} is not expected here"),
             Told::Rejected(rejected) => panic!("a good worker was rejected: {}", rejected.message),
         }
     }
@@ -166,13 +171,12 @@ impl FakeWorker {
 
     /// The contribution that answers a grant.
     pub(crate) fn step(&mut self, grant: &v1::Grant) -> v1::Contribution {
-        let grant = Grant::decode(grant, CLASSES, WIDTH, LIMIT).expect("a good grant");
+        let grant = Grant::decode(grant, HEAD, Followed::nothing()).expect("a good grant");
         let samples = batch_size(TRAIN, BATCH, self.steps);
         let (features, labels) = self.features("train", self.steps, samples as usize);
         self.steps += 1;
-        let head = Head::new(grant.weight, grant.bias).expect("of one shape");
-        let local = head.local_step(features, &labels).expect("good features");
-        contribution::encode(&grant.turn, MicroShard::WHOLE, &local.contribution)
+        let local = grant.head.local_step(features, &labels).expect("good features");
+        contribution::encode(&grant.turn, MicroShard::WHOLE, local.contribution)
     }
 
     fn features(&self, what: &str, at: u64, rows: usize) -> (Matrix<f32>, Vec<u32>) {
@@ -196,7 +200,7 @@ impl FakeWorker {
             labels.extend(label);
             rows.extend(head.logits(&features).into_vec());
         }
-        let logits = (!ids.is_empty()).then(|| tensor::encode_f32(&[ids.len(), CLASSES], &rows));
+        let logits = (!ids.is_empty()).then(|| tensor::encode_f32(&[ids.len(), CLASSES], rows));
         let v1::NextLogits { job, term, evaluation, sequence, .. } = asked.clone();
         self.next_sample = until;
         let last = until == samples;

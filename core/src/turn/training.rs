@@ -240,7 +240,8 @@ impl TurnMachine {
     }
 
     /// Whole epochs behind us.
-    pub(super) fn epochs_done(&self) -> u64 {
+    #[must_use]
+    pub fn epochs_done(&self) -> u64 {
         self.position.epoch + u64::from(self.at_epoch_end())
     }
 

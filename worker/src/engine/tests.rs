@@ -21,7 +21,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
     let (sender, mut receiver) = mpsc::channel(64);
     let (queue, ended) = spawn(Engine::new(config, Device::Cpu, sender, Arc::default()));
     for command in commands {
-        queue.send(command).await.expect("the engine lives");
+        queue.send(command.into()).await.expect("the engine lives");
     }
     drop(queue);
     ended.await.expect("the engine does not panic");

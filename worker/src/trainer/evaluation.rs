@@ -28,7 +28,7 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct Pass {
     evaluation: EvaluationId,
-    head: Head<f32>,
+    head: Arc<Head<f32>>,
     left: u64,
     batches: Option<Prefetcher>,
 }
@@ -38,7 +38,7 @@ impl Pass {
     #[must_use]
     pub fn new(
         evaluation: EvaluationId,
-        head: Head<f32>,
+        head: impl Into<Arc<Head<f32>>>,
         data: Option<&Arc<Dataset>>,
         model: &Model,
         chunk: usize,
@@ -49,7 +49,7 @@ impl Pass {
             Prefetcher::evaluation(Arc::clone(data), preprocessor, chunk, prefetch)
         });
         let left = data.map_or(0, |data| data.len().div_ceil(chunk.max(1)) as u64);
-        Self { evaluation, head, left, batches }
+        Self { evaluation, head: head.into(), left, batches }
     }
 
     /// The next chunk; an empty last one when there is nothing left.
@@ -82,13 +82,18 @@ fn check_finite(logits: &Matrix<f32>, ids: &[String]) -> anyhow::Result<()> {
 
 impl Trainer {
     /// Begins a pass under this head; it takes the place of one that was not finished.
-    pub fn begin_evaluation(&mut self, evaluation: EvaluationId, split: Split, head: Head<f32>, chunk: usize) {
+    pub fn begin_evaluation(&mut self, evaluation: EvaluationId, split: Split, head: Arc<Head<f32>>, chunk: usize) {
         let data = match split {
             Split::Train => Some(&self.data.train),
             Split::Validation => self.data.validation.as_ref(),
             Split::Test => self.data.test.as_ref(),
         };
         self.evaluation = Some(Pass::new(evaluation, head, data, &self.model, chunk, self.options.prefetch));
+    }
+
+    /// Whether a pass was begun and is not through.
+    pub(crate) fn is_evaluating(&self) -> bool {
+        self.evaluation.is_some()
     }
 
     /// The next chunk of the pass that was begun.

@@ -27,6 +27,7 @@ use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
 use crate::device::Device;
 use crate::encoder::{self, DropoutKey, Forward, Mode};
 use crate::optimizer::Optimizer;
+use crate::watch::Watch;
 use crate::weights::{Cache, Rates};
 
 /// How a trainer uses the machine.
@@ -55,6 +56,7 @@ pub struct Trainer {
     steps_done: u64,
     ahead: Option<Ahead>,
     evaluation: Option<Pass>,
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl Trainer {
             steps_done: 0,
             ahead: None,
             evaluation: None,
+            watch: Watch::start(),
         })
     }
 
@@ -161,6 +164,7 @@ impl Trainer {
     pub fn compute_ahead(&mut self) -> anyhow::Result<()> {
         if self.ahead.is_none() {
             let batch = self.batches.next().context("the training split gives no batches")??;
+            self.watch.lap(|times| &mut times.data);
             let key = DropoutKey {
                 seed: self.seed,
                 modality: self.spec.name.clone(),
@@ -170,6 +174,7 @@ impl Trainer {
             let encoder = &self.model.encoder;
             let mode = Mode::Train(key, self.rates.frozen(encoder.parameters()));
             let forward = encoder.forward(&batch.input, &mode)?;
+            self.watch.lap(|times| &mut times.forward);
             self.ahead = Some(Ahead { labels: batch.labels, forward });
         }
         Ok(())
@@ -183,8 +188,11 @@ impl Trainer {
         self.compute_ahead()?;
         let ahead = self.ahead.as_ref().context("no batch is ahead")?;
         let features = ahead.forward.matrix()?;
-        head.local_step(features, &ahead.labels)
-            .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))
+        let step = head
+            .local_step(features, &ahead.labels)
+            .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))?;
+        self.watch.lap(|times| &mut times.head);
+        Ok(step)
     }
 
     /// dH (B × s) through the encoder, and one step of its optimizer.
@@ -198,6 +206,7 @@ impl Trainer {
         self.optimizer.step(self.model.encoder.parameters(), &gradients, lr)?;
         self.model.encoder.commit(ahead.forward.pending.in_memory()?);
         self.steps_done += 1;
+        self.watch.lap(|times| &mut times.backward);
         Ok(())
     }
 

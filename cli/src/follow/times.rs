@@ -1,0 +1,70 @@
+//! Where the time of a job went, in tables.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use antiphon_core::ids::ModalityName;
+use antiphon_core::times::{Account, CoordinatorTimes, Times, WorkerTimes};
+
+/// The accounts of a job, as they were last told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Accounts {
+    pub(super) modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
+    pub(super) coordinator: Account<CoordinatorTimes>,
+}
+
+impl Accounts {
+    /// The shares of each worker's time, and the milliseconds per step of the coordinator's.
+    pub(super) fn table(&self) -> String {
+        let mut text = String::from("where the time went\n");
+        let names = WorkerTimes::default().parts().into_iter().map(|(name, _)| name.to_owned());
+        row(&mut text, "", names.chain(["per step".to_owned()]));
+        for (modality, account) in &self.modalities {
+            let total = account.seconds.total().max(f64::MIN_POSITIVE);
+            let shares = account.seconds.parts().into_iter().map(|(_, seconds)| percent(seconds / total));
+            row(&mut text, modality.as_str(), shares.chain([milliseconds(total, account.steps)]));
+        }
+        let parts = self.coordinator.seconds.parts();
+        row(&mut text, "", parts.iter().map(|(name, _)| (*name).to_owned()).chain(["per step".to_owned()]));
+        let steps = self.coordinator.steps;
+        let each = parts.iter().map(|(_, seconds)| milliseconds(*seconds, steps));
+        row(&mut text, "head", each.chain([milliseconds(self.coordinator.seconds.total(), steps)]));
+        text
+    }
+}
+
+fn row(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+    let cells: String = cells.map(|cell| format!("{cell:>11}")).collect();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "  {name:<18}{cells}");
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn milliseconds(seconds: f64, steps: u64) -> String {
+    format!("{:.3} ms", 1000.0 * seconds / (steps.max(1) as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_of_a_workers_own_time_and_the_heads_are_per_step() {
+        let worker = WorkerTimes { forward: 1.0, waiting: 2.0, backward: 1.0, ..Default::default() };
+        let coordinator = CoordinatorTimes { fold: 0.002, idle: 4.0, ..Default::default() };
+        let accounts = Accounts {
+            modalities: [("audio".try_into().expect("a name"), Account { steps: 8, seconds: worker })].into(),
+            coordinator: Account { steps: 8, seconds: coordinator },
+        };
+        let table = accounts.table();
+        let words = |line: usize| table.lines().nth(line).expect("a line").split_whitespace().collect::<Vec<_>>();
+        assert_eq!(words(2).join(" "), "audio 0.0 % 25.0 % 50.0 % 0.0 % 0.0 % 25.0 % 0.0 % 500.000 ms");
+        assert_eq!(
+            words(4).join(" "),
+            "head 0.000 ms 0.000 ms 0.000 ms 0.250 ms 0.000 ms 500.000 ms 0.000 ms 500.250 ms"
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! Where the time of a job goes. Nothing depends on it but what people are told.
+
+use std::ops::AddAssign;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the time of a worker's computing thread went, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerTimes {
+    /// Waiting for the next batch to be read and decoded.
+    pub data: f64,
+    /// The encoder's forward pass.
+    pub forward: f64,
+    /// Waiting for the head.
+    pub waiting: f64,
+    /// The worker's half of a head step: logits, loss and gradients.
+    pub head: f64,
+    /// Making messages of tensors and tensors of messages, and handing them over.
+    pub exchange: f64,
+    /// The encoder's backward pass and its optimizer.
+    pub backward: f64,
+    /// Evaluation and checkpoints.
+    pub other: f64,
+}
+
+/// Where the time of a job's task on the coordinator went, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorTimes {
+    /// Making tensors of contributions, and checking them.
+    pub decode: f64,
+    /// G P.
+    pub project: f64,
+    /// The head's optimizer.
+    pub step: f64,
+    /// Folding mean features into P.
+    pub fold: f64,
+    /// Making grants.
+    pub encode: f64,
+    /// Waiting for contributions.
+    pub idle: f64,
+    /// Evaluation, checkpoints, events.
+    pub other: f64,
+}
+
+/// A sum of times and what it is made of.
+pub trait Times: Copy + Default + AddAssign {
+    /// Names and seconds, in the order in which they are shown.
+    fn parts(&self) -> Vec<(&'static str, f64)>;
+
+    /// All of it, in seconds.
+    fn total(&self) -> f64 {
+        self.parts().iter().map(|(_, seconds)| seconds).sum()
+    }
+}
+
+impl Times for WorkerTimes {
+    fn parts(&self) -> Vec<(&'static str, f64)> {
+        let Self { data, forward, waiting, head, exchange, backward, other } = *self;
+        vec![
+            ("data", data),
+            ("forward", forward),
+            ("waiting", waiting),
+            ("head", head),
+            ("exchange", exchange),
+            ("backward", backward),
+            ("other", other),
+        ]
+    }
+}
+
+impl Times for CoordinatorTimes {
+    fn parts(&self) -> Vec<(&'static str, f64)> {
+        let Self { decode, project, step, fold, encode, idle, other } = *self;
+        vec![
+            ("decode", decode),
+            ("project", project),
+            ("step", step),
+            ("fold", fold),
+            ("encode", encode),
+            ("idle", idle),
+            ("other", other),
+        ]
+    }
+}
+
+impl AddAssign for WorkerTimes {
+    fn add_assign(&mut self, more: Self) {
+        self.data += more.data;
+        self.forward += more.forward;
+        self.waiting += more.waiting;
+        self.head += more.head;
+        self.exchange += more.exchange;
+        self.backward += more.backward;
+        self.other += more.other;
+    }
+}
+
+impl AddAssign for CoordinatorTimes {
+    fn add_assign(&mut self, more: Self) {
+        self.decode += more.decode;
+        self.project += more.project;
+        self.step += more.step;
+        self.fold += more.fold;
+        self.encode += more.encode;
+        self.idle += more.idle;
+        self.other += more.other;
+    }
+}
+
+/// Times and the number of steps that they went into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Account<T> {
+    /// Steps of the head.
+    pub steps: u64,
+    /// In seconds, of all of them together.
+    pub seconds: T,
+}
+
+impl<T: Times> Account<T> {
+    /// Adds the times of one step.
+    pub fn add_step(&mut self, seconds: T) {
+        self.steps += 1;
+        self.seconds += seconds;
+    }
+}
+
+/// Shares out the time that passes among activities. It has no clock: what time it is, is told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stopwatch<T> {
+    last: Duration,
+    sums: T,
+}
+
+impl<T: Times> Stopwatch<T> {
+    /// Begins at `now`, counted from wherever the caller counts.
+    #[must_use]
+    pub fn starting_at(now: Duration) -> Self {
+        Self { last: now, sums: T::default() }
+    }
+
+    /// The time since the last lap went into `activity`.
+    pub fn lap(&mut self, now: Duration, activity: impl FnOnce(&mut T) -> &mut f64) {
+        *activity(&mut self.sums) += now.saturating_sub(self.last).as_secs_f64();
+        self.last = now;
+    }
+
+    /// What has been shared out since this was last asked.
+    pub fn take(&mut self) -> T {
+        std::mem::take(&mut self.sums)
+    }
+
+    /// What has been shared out since it was last taken.
+    #[must_use]
+    pub fn sums(&self) -> T {
+        self.sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_time_that_passes_is_shared_out() {
+        let at = Duration::from_millis;
+        let mut watch = Stopwatch::<WorkerTimes>::starting_at(at(100));
+        watch.lap(at(130), |t| &mut t.forward);
+        watch.lap(at(131), |t| &mut t.head);
+        watch.lap(at(161), |t| &mut t.forward);
+        let taken = watch.take();
+        assert!((taken.forward - 0.060).abs() < 1e-12 && (taken.head - 0.001).abs() < 1e-12, "{taken:?}");
+        assert!((taken.total() - 0.061).abs() < 1e-12);
+        watch.lap(at(150), |t| &mut t.other);
+        assert_eq!(watch.take(), WorkerTimes::default(), "time does not go back");
+    }
+
+    #[test]
+    fn an_account_counts_steps() {
+        let mut account = Account::<CoordinatorTimes>::default();
+        account.add_step(CoordinatorTimes { fold: 1.0, ..Default::default() });
+        account.add_step(CoordinatorTimes { fold: 0.5, idle: 2.0, ..Default::default() });
+        assert_eq!((account.steps, account.seconds.fold, account.seconds.total()), (2, 1.5, 3.5));
+    }
+}

@@ -1,0 +1,270 @@
+//! Large tensors on a stream: a message goes out with its small tensors in it, and the elements of the others follow in
+//! chunks, which are written where they are computed with as they come in. No gRPC message is ever larger than a chunk and
+//! some names, whatever the size of the head, and neither end holds more of a tensor than its elements and one chunk.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::error::WireError;
+use crate::tensor::{F32_BYTES, finite_prefix, read_f32, shape_text};
+use crate::v1::{self, coordinator_message, worker_message};
+
+/// Bytes of a chunk at most. A tensor of no more than this is sent whole.
+pub const CHUNK: usize = 1 << 20;
+
+/// An envelope of the training stream.
+pub trait Envelope: Sized {
+    /// The tensors of the message in it, in the order of their fields.
+    fn tensors(&mut self) -> Vec<&mut v1::Tensor>;
+    /// A chunk in such an envelope.
+    fn of_chunk(chunk: v1::TensorChunk) -> Self;
+    /// The elements of a chunk, where it is one; else the envelope again.
+    ///
+    /// # Errors
+    /// It is not a chunk.
+    fn into_chunk(self) -> Result<Bytes, Self>;
+    /// Whether it may come between a message and its chunks.
+    fn may_interrupt(&self) -> bool;
+}
+
+impl Envelope for v1::WorkerMessage {
+    fn tensors(&mut self) -> Vec<&mut v1::Tensor> {
+        use worker_message::Message;
+        match &mut self.message {
+            Some(Message::Contribution(contribution)) => {
+                let mut tensors = match &mut contribution.gradient {
+                    Some(v1::contribution::Gradient::Dense(dense)) => vec![dense],
+                    Some(v1::contribution::Gradient::Factors(factors)) => {
+                        factors.errors.iter_mut().chain(&mut factors.features).collect()
+                    }
+                    None => Vec::new(),
+                };
+                tensors.extend(contribution.bias_gradient.iter_mut().chain(&mut contribution.mean_features));
+                tensors
+            }
+            Some(Message::Logits(chunk)) => chunk.logits.iter_mut().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn of_chunk(chunk: v1::TensorChunk) -> Self {
+        Self { message: Some(worker_message::Message::Chunk(chunk)) }
+    }
+
+    fn into_chunk(self) -> Result<Bytes, Self> {
+        match self.message {
+            Some(worker_message::Message::Chunk(chunk)) => Ok(chunk.data),
+            _ => Err(self),
+        }
+    }
+
+    fn may_interrupt(&self) -> bool {
+        matches!(self.message, Some(worker_message::Message::Heartbeat(_)))
+    }
+}
+
+impl Envelope for v1::CoordinatorMessage {
+    fn tensors(&mut self) -> Vec<&mut v1::Tensor> {
+        use coordinator_message::Message;
+        match &mut self.message {
+            Some(Message::Grant(grant)) => grant.weight.iter_mut().chain(&mut grant.bias).collect(),
+            Some(Message::Evaluate(evaluate)) => evaluate.weight.iter_mut().chain(&mut evaluate.bias).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn of_chunk(chunk: v1::TensorChunk) -> Self {
+        Self { message: Some(coordinator_message::Message::Chunk(chunk)) }
+    }
+
+    fn into_chunk(self) -> Result<Bytes, Self> {
+        match self.message {
+            Some(coordinator_message::Message::Chunk(chunk)) => Ok(chunk.data),
+            _ => Err(self),
+        }
+    }
+
+    fn may_interrupt(&self) -> bool {
+        false
+    }
+}
+
+/// A message as it is sent: itself, then its chunks. They are views of the tensors' bytes, made as they are asked for.
+#[derive(Debug)]
+pub struct Pieces<E> {
+    envelope: Option<E>,
+    rest: VecDeque<Bytes>,
+}
+
+/// Cuts a message into what is sent.
+#[must_use]
+pub fn pieces<E: Envelope>(mut envelope: E) -> Pieces<E> {
+    let large = envelope.tensors().into_iter().filter(|tensor| tensor.data.len() > CHUNK);
+    let rest = large.map(|tensor| std::mem::take(&mut tensor.data)).collect();
+    Pieces { envelope: Some(envelope), rest }
+}
+
+impl<E: Envelope> Iterator for Pieces<E> {
+    type Item = E;
+    fn next(&mut self) -> Option<E> {
+        if let Some(envelope) = self.envelope.take() {
+            return Some(envelope);
+        }
+        let tensor = self.rest.front_mut()?;
+        let data = tensor.split_to(tensor.len().min(CHUNK));
+        if tensor.is_empty() {
+            self.rest.pop_front();
+        }
+        Some(E::of_chunk(v1::TensorChunk { data }))
+    }
+}
+
+/// Elements that came in chunks, of the tensors of one message in the order of their fields. The conversions of messages take
+/// them from here where a tensor's own `data` is empty.
+#[derive(Debug, Default)]
+pub struct Followed(VecDeque<Elements>);
+
+/// The elements of one tensor, as they come.
+#[derive(Debug)]
+pub(crate) struct Elements {
+    pub(crate) numbers: Vec<f32>,
+    needed: usize,
+    /// The first that is NaN or infinite.
+    pub(crate) not_finite: Option<usize>,
+}
+
+impl Followed {
+    /// Nothing followed: every tensor came whole.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn next_tensor(&mut self) -> Option<Elements> {
+        self.0.pop_front()
+    }
+}
+
+/// What has come in so far of the messages of a stream.
+#[derive(Debug)]
+pub struct Assembler<E> {
+    open: Option<Open<E>>,
+    /// A message was refused: what is still to come of it is passed over.
+    passing_over: bool,
+}
+
+#[derive(Debug)]
+struct Open<E> {
+    envelope: E,
+    tensors: VecDeque<Elements>,
+}
+
+/// What an envelope makes of what came before it.
+#[derive(Debug)]
+pub enum Assembled<E> {
+    /// A message and the elements that followed it.
+    Whole(E, Followed),
+    /// More is to come.
+    Part,
+    /// The message is refused; what is still to come of it is passed over.
+    Refused(E, WireError),
+}
+
+impl<E> Default for Assembler<E> {
+    fn default() -> Self {
+        Self { open: None, passing_over: false }
+    }
+}
+
+impl<E: Envelope> Assembler<E> {
+    /// Takes the next envelope of the stream. `limit` is the largest tensor that may come, in bytes: no memory is taken for a
+    /// larger one.
+    ///
+    /// # Errors
+    /// A chunk belongs to no message, or is not what is missing of it, or does not come: the stream cannot be read any more.
+    pub fn take(&mut self, envelope: E, limit: usize) -> Result<Assembled<E>, WireError> {
+        if envelope.may_interrupt() {
+            return Ok(Assembled::Whole(envelope, Followed::nothing()));
+        }
+        match (envelope.into_chunk(), self.open.take()) {
+            (Ok(_), None) if self.passing_over => Ok(Assembled::Part),
+            (Ok(data), None) => Err(chunk_error(data.len(), 0)),
+            (Ok(data), Some(open)) => self.add(open, &data),
+            (Err(_), Some(open)) => {
+                let missing: usize = open.tensors.iter().map(Elements::missing).sum();
+                Err(WireError::Missing { field: format!("chunk.data, of which {missing} bytes were to come,") })
+            }
+            (Err(envelope), None) => Ok(self.begin(envelope, limit)),
+        }
+    }
+
+    fn begin(&mut self, mut envelope: E, limit: usize) -> Assembled<E> {
+        self.passing_over = false;
+        let mut tensors = VecDeque::new();
+        let mut refused = None;
+        for tensor in envelope.tensors().into_iter().filter(|tensor| tensor.data.is_empty()) {
+            match tensor.shape.iter().try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d)) {
+                Some(bytes) if bytes <= CHUNK as u64 => {}
+                Some(bytes) if bytes <= limit as u64 => tensors.push_back(Elements::of(bytes as usize)),
+                _ => {
+                    let (field, shape) = ("tensor".to_owned(), shape_text(&tensor.shape));
+                    refused.get_or_insert(WireError::TooLarge { field, shape, limit });
+                }
+            }
+        }
+        match refused {
+            Some(error) => {
+                self.passing_over = true;
+                Assembled::Refused(envelope, error)
+            }
+            None if tensors.is_empty() => Assembled::Whole(envelope, Followed::nothing()),
+            None => {
+                self.open = Some(Open { envelope, tensors });
+                Assembled::Part
+            }
+        }
+    }
+
+    fn add(&mut self, mut open: Open<E>, data: &[u8]) -> Result<Assembled<E>, WireError> {
+        let under_way = open.tensors.iter_mut().find(|tensor| tensor.missing() > 0);
+        let Some(tensor) = under_way else { return Err(chunk_error(data.len(), 0)) };
+        if data.is_empty() || data.len() > tensor.missing() || !data.len().is_multiple_of(F32_BYTES) {
+            return Err(chunk_error(data.len(), tensor.missing()));
+        }
+        tensor.push(data);
+        if open.tensors.iter().all(|tensor| tensor.missing() == 0) {
+            return Ok(Assembled::Whole(open.envelope, Followed(open.tensors)));
+        }
+        self.open = Some(open);
+        Ok(Assembled::Part)
+    }
+}
+
+impl Elements {
+    fn of(bytes: usize) -> Self {
+        let needed = bytes / F32_BYTES;
+        Self { numbers: Vec::with_capacity(needed), needed, not_finite: None }
+    }
+
+    fn missing(&self) -> usize {
+        (self.needed - self.numbers.len()) * F32_BYTES
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        let before = self.numbers.len();
+        read_f32(data, &mut self.numbers);
+        let finite = finite_prefix(&self.numbers[before..]);
+        if before + finite < self.numbers.len() {
+            self.not_finite.get_or_insert(before + finite);
+        }
+    }
+}
+
+fn chunk_error(given: usize, missing: usize) -> WireError {
+    crate::error::out_of_range(
+        "chunk.data",
+        format!("{given} bytes long"),
+        format!("whole elements of the tensor under way, of which {missing} bytes are missing"),
+    )
+}

@@ -1,0 +1,190 @@
+//! Large tensors go over a stream in chunks, and come out as they went in; whatever else comes is refused.
+
+use std::sync::Arc;
+
+use antiphon_core::head::{Contribution, Head, HeadGradient};
+use antiphon_core::ids::{Attempt, HeadVersion, Lease, MicroShard, Step, Term, Turn, TurnRef};
+use antiphon_core::linalg::Matrix;
+use antiphon_proto::assignment::{Grant, HeadShape};
+use antiphon_proto::chunks::{Assembled, Assembler, CHUNK, Followed, pieces};
+use antiphon_proto::contribution::{self, ContributionLimits};
+use antiphon_proto::v1::coordinator_message::Message as Told;
+use antiphon_proto::v1::worker_message::Message as Said;
+use antiphon_proto::{WireError, v1};
+use bytes::Bytes;
+
+/// W has 3 MiB and 12 bytes.
+const LIMITS: ContributionLimits = ContributionLimits { classes: 1021, width: 771, batch: 500 };
+const HEAD: HeadShape = HeadShape { classes: LIMITS.classes, width: LIMITS.width };
+
+fn matrix(rows: usize, columns: usize) -> Matrix<f32> {
+    let numbers = (0..rows * columns).map(|i| (i % 4099) as f32 * 0.25 - 1.0).collect();
+    Matrix::from_vec(rows, columns, numbers).expect("the shape fits")
+}
+
+fn turn() -> TurnRef {
+    TurnRef {
+        job: "digits-1".try_into().expect("a job id"),
+        term: Term(2),
+        turn: Turn(7),
+        step: Step(1),
+        attempt: Attempt(3),
+        head_version: HeadVersion(15),
+    }
+}
+
+fn contribution(gradient: HeadGradient<f32>) -> Contribution<f32> {
+    Contribution {
+        gradient,
+        bias_gradient: vec![0.5; LIMITS.classes],
+        mean_features: vec![1.0; LIMITS.width],
+        loss: 1.25,
+        correct: 1,
+        samples: LIMITS.batch as u32,
+    }
+}
+
+fn both_forms() -> [HeadGradient<f32>; 2] {
+    let ContributionLimits { classes, width, batch } = LIMITS;
+    let factors = HeadGradient::Factors { errors: matrix(batch, classes), features: matrix(batch, width) };
+    [HeadGradient::Dense(matrix(classes, width)), factors]
+}
+
+fn said(gradient: HeadGradient<f32>) -> v1::WorkerMessage {
+    Said::Contribution(contribution::encode(&turn(), MicroShard::WHOLE, contribution(gradient))).into()
+}
+
+fn heartbeat() -> v1::WorkerMessage {
+    Said::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 3 }).into()
+}
+
+/// Puts the envelopes through an assembler, and hands over the messages that come whole.
+fn assembled<E: antiphon_proto::chunks::Envelope>(
+    envelopes: impl IntoIterator<Item = E>,
+    limit: usize,
+) -> Result<Vec<(E, Followed)>, WireError> {
+    let mut assembler = Assembler::default();
+    let mut whole = Vec::new();
+    for envelope in envelopes {
+        match assembler.take(envelope, limit)? {
+            Assembled::Whole(message, followed) => whole.push((message, followed)),
+            Assembled::Part => {}
+            Assembled::Refused(_, error) => return Err(error),
+        }
+    }
+    Ok(whole)
+}
+
+fn chunk(bytes: usize) -> v1::WorkerMessage {
+    Said::Chunk(v1::TensorChunk { data: Bytes::from(vec![0; bytes]) }).into()
+}
+
+#[test]
+fn what_is_cut_comes_together_to_the_same_bits_with_heartbeats_in_between() {
+    for gradient in both_forms() {
+        let mut sent = Vec::new();
+        for piece in pieces(said(gradient.clone())) {
+            assert!(prost::Message::encoded_len(&piece) < CHUNK + CHUNK / 2);
+            sent.extend([piece, heartbeat()]);
+        }
+        assert!(sent.len() >= 2 * 4, "it is cut");
+        let mut whole = assembled(sent, LIMITS.tensor_bytes()).expect("it is sound");
+        whole.retain(|(message, _)| *message != heartbeat());
+        let [(message, followed)] = <[_; 1]>::try_from(whole).expect("one message");
+        let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
+        let decoded = contribution::decode(&message, &LIMITS, followed);
+        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, contribution(gradient))));
+    }
+}
+
+#[test]
+fn a_grant_of_a_large_head_comes_together_and_its_numbers_are_not_copied_on_the_way_out() {
+    let head = Head::new(matrix(HEAD.classes, HEAD.width), vec![0.5; HEAD.classes]).expect("of one shape");
+    let head = Arc::new(head);
+    let grant = Grant { turn: turn(), lease: Lease(9), head: Arc::clone(&head), progress: 0.5, epochs: 3.0 };
+    let sent: Vec<v1::CoordinatorMessage> = pieces(Told::Grant(grant.encode()).into()).collect();
+    let Some(Told::Chunk(first)) = &sent[1].message else { panic!("a chunk") };
+    assert_eq!(first.data.as_ptr(), head.weight().as_slice().as_ptr().cast());
+    let [(message, followed)] = <[_; 1]>::try_from(assembled(sent, HEAD.bytes()).expect("sound")).expect("one message");
+    let Some(Told::Grant(message)) = message.message else { panic!("a grant") };
+    assert_eq!(Grant::decode(&message, HEAD, followed), Ok(grant));
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_named_wherever_its_chunk_is() {
+    let [HeadGradient::Dense(mut dense), _] = both_forms() else { panic!("the first is dense") };
+    dense.as_mut_slice()[700_001] = f32::NAN;
+    let sent = pieces(said(HeadGradient::Dense(dense)));
+    let whole = assembled(sent, LIMITS.tensor_bytes()).expect("it comes together");
+    let (message, followed) = whole.into_iter().next().expect("one message");
+    let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
+    let error = contribution::decode(&message, &LIMITS, followed).expect_err("it is not a number");
+    assert_eq!(error.to_string(), "`contribution.dense` holds NaN at element 700001, expected finite numbers only");
+}
+
+#[test]
+fn a_tensor_beyond_the_limit_is_refused_before_memory_is_taken_and_its_chunks_are_passed_over() {
+    let [dense, _] = both_forms();
+    let mut assembler = Assembler::default();
+    let mut answers = Vec::new();
+    for envelope in pieces(said(dense)).chain([heartbeat()]) {
+        answers.push(match assembler.take(envelope, CHUNK).expect("the stream goes on") {
+            Assembled::Refused(_, error) => error.to_string(),
+            Assembled::Part => "part".to_owned(),
+            Assembled::Whole(..) => "whole".to_owned(),
+        });
+    }
+    let refusal = "`tensor` of shape (1021, 771) is larger than the limit of 1048576 bytes";
+    assert_eq!(answers, [refusal, "part", "part", "part", "part", "whole"]);
+}
+
+#[test]
+fn a_shape_beyond_counting_is_refused() {
+    let [dense, _] = both_forms();
+    let mut envelope = pieces(said(dense)).next().expect("a message");
+    if let Some(Said::Contribution(contribution)) = &mut envelope.message
+        && let Some(v1::contribution::Gradient::Dense(tensor)) = &mut contribution.gradient
+    {
+        tensor.shape = vec![u64::MAX, u64::MAX];
+    }
+    let error = assembled([envelope], usize::MAX).expect_err("2^128 elements");
+    assert!(matches!(error, WireError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_stream_that_loses_its_thread_is_broken_off() {
+    let [dense, _] = both_forms();
+    let begun = || pieces(said(dense.clone())).take(2);
+    let missing = LIMITS.classes * LIMITS.width * 4 - CHUNK;
+    let needed = |given: usize, missing: usize| {
+        format!(
+            "`chunk.data` is {given} bytes long, expected whole elements of the tensor under way, \
+             of which {missing} bytes are missing"
+        )
+    };
+    let cases = [
+        (vec![chunk(4)], needed(4, 0)),
+        (begun().chain([chunk(3)]).collect(), needed(3, missing)),
+        (begun().chain([chunk(0)]).collect(), needed(0, missing)),
+        (begun().chain([chunk(missing + 4)]).collect(), needed(missing + 4, missing)),
+        (begun().chain(begun()).collect(), format!("`chunk.data, of which {missing} bytes were to come,` is missing")),
+    ];
+    for (envelopes, message) in cases {
+        let error = assembled(envelopes, LIMITS.tensor_bytes()).expect_err(&message);
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn what_followed_another_shape_does_not_fit() {
+    let [dense, _] = both_forms();
+    let whole = assembled(pieces(said(dense)), LIMITS.tensor_bytes()).expect("it comes together");
+    let (message, followed) = whole.into_iter().next().expect("one message");
+    let Some(Said::Contribution(mut message)) = message.message else { panic!("a contribution") };
+    if let Some(v1::contribution::Gradient::Dense(tensor)) = &mut message.gradient {
+        tensor.shape = vec![1021, 700];
+    }
+    let limits = ContributionLimits { width: 700, ..LIMITS };
+    let error = contribution::decode(&message, &limits, followed).expect_err("other elements came");
+    assert!(matches!(error, WireError::ByteLength { .. }), "{error}");
+}

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use antiphon_proto::v1::job_service_server::JobServiceServer;
 use antiphon_proto::v1::training_service_server::TrainingServiceServer;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::config::Config;
@@ -76,8 +77,7 @@ pub async fn serve_coordinator(
     tracing::info!(%address, "coordinator listens");
     let closing = CancellationToken::new();
     let (health, router) = router(&coordinator, &closing).await?;
-    let accepted = TcpListenerStream::new(listener).map(|stream| stream.inspect(send_at_once));
-    let serving = router.serve_with_incoming_shutdown(accepted, shutdown.clone().cancelled_owned());
+    let serving = router.serve_with_incoming_shutdown(accept(listener), shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         result = &mut serving => {
@@ -124,16 +124,23 @@ async fn router(
         .register_encoded_file_descriptor_set(antiphon_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let router = tonic::transport::Server::builder()
+    let router = transport().add_service(health).add_service(reflection).add_service(jobs).add_service(training);
+    Ok((reporter, router))
+}
+
+/// A gRPC server set up for tensors.
+#[must_use]
+pub fn transport() -> Server {
+    Server::builder()
         .max_frame_size(FRAME)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(jobs)
-        .add_service(training);
-    Ok((reporter, router))
+}
+
+/// The connections that come in at a listener, set up so that messages go out at once.
+pub fn accept(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+    TcpListenerStream::new(listener).map(|stream| stream.inspect(send_at_once))
 }
 
 /// A listener that tonic did not open leaves Nagle's algorithm on, which holds a turn back by tens of milliseconds.

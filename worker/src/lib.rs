@@ -23,4 +23,4 @@ mod watch;
 pub mod weights;
 
 pub use config::{Config, WorkerArgs};
-pub use session::{WorkerError, run};
+pub use session::{WorkerError, endpoint, run};

@@ -79,12 +79,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
     serve(&config, device, channel, &shutdown).await
 }
 
-async fn connect(config: &Config) -> Result<Channel, WorkerError> {
-    let address = |reason: String| WorkerError::Address { url: config.coordinator.clone(), reason };
-    let endpoint = Endpoint::from_shared(config.coordinator.clone())
+/// How a worker dials the coordinator at `url`.
+///
+/// # Errors
+/// It is not an address, or one that wants TLS, which there is not yet.
+pub fn endpoint(url: &str) -> Result<Endpoint, WorkerError> {
+    let address = |reason: String| WorkerError::Address { url: url.to_owned(), reason };
+    let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| address(error.to_string()))?
         .tcp_nodelay(true)
-        .connect_timeout(config.connect_timeout.min(Duration::from_secs(5)))
         .http2_keep_alive_interval(Duration::from_secs(10))
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);
@@ -92,6 +95,11 @@ async fn connect(config: &Config) -> Result<Channel, WorkerError> {
         // There is no TLS yet, and what asks for it must not be sent in the clear.
         return Err(address("it has no host, or its scheme is not http".to_owned()));
     }
+    Ok(endpoint)
+}
+
+async fn connect(config: &Config) -> Result<Channel, WorkerError> {
+    let endpoint = endpoint(&config.coordinator)?.connect_timeout(config.connect_timeout.min(Duration::from_secs(5)));
     let deadline = Instant::now() + config.connect_timeout;
     loop {
         match endpoint.connect().await {

@@ -47,8 +47,9 @@ async fn a_job_runs_from_submission_to_its_digest() {
     let events = server.events(&job, 0).await;
     assert_eq!(events[0]["event"], "submitted");
     let kinds: Vec<&str> = events.iter().map(|event| text(&event["event"])).filter(|kind| *kind != "waiting").collect();
-    let epoch = ["step", "step", "step", "step", "evaluated", "checkpoint"];
-    let expected = ["submitted", "started"].into_iter().chain(epoch).chain(epoch).chain(["evaluated", "finished"]);
+    let epoch = ["step", "step", "step", "step", "times", "evaluated", "checkpoint"];
+    let end = ["evaluated", "times", "finished"];
+    let expected = ["submitted", "started"].into_iter().chain(epoch).chain(epoch).chain(end);
     assert_eq!(kinds, expected.collect::<Vec<_>>());
     let turns: Vec<(u64, &str)> = of_kind(&events, "step")
         .iter()

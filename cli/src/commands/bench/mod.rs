@@ -1,8 +1,11 @@
 //! `antiphon bench`: measurements that a job is decided by.
 
 mod encoder;
+mod head_worker;
 mod in_turns;
 mod joint;
+mod quantiles;
+mod turn;
 
 use clap::Subcommand;
 
@@ -11,6 +14,7 @@ use crate::output::Format;
 
 pub use encoder::EncoderArgs;
 pub use joint::JointArgs;
+pub use turn::TurnArgs;
 
 /// Measure what a job is decided by
 #[derive(Debug, clap::Args)]
@@ -27,6 +31,8 @@ pub enum BenchCommand {
     Joint(JointArgs),
     /// What does a training step of an encoder cost, in time and in memory?
     Encoder(EncoderArgs),
+    /// What does a turn cost, beside the maths of the head?
+    Turn(TurnArgs),
 }
 
 /// Measures.
@@ -37,5 +43,6 @@ pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
     match args.command {
         BenchCommand::Joint(args) => joint::run(args, format).await,
         BenchCommand::Encoder(args) => encoder::run(args, format).await,
+        BenchCommand::Turn(args) => turn::run(args, format).await,
     }
 }

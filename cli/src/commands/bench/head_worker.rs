@@ -1,0 +1,164 @@
+//! A worker without an encoder, to measure the rest: it speaks the protocol, and its features are the same random numbers in every
+//! step. It has a thread to itself, as a worker has a machine.
+
+use std::time::Instant;
+
+use antiphon_core::head::Head;
+use antiphon_core::ids::MicroShard;
+use antiphon_core::linalg::Matrix;
+use antiphon_core::rng;
+use antiphon_proto::assignment::{Grant, HeadShape};
+use antiphon_proto::chunks::{Assembled, Assembler, pieces};
+use antiphon_proto::v1::coordinator_message::Message as Told;
+use antiphon_proto::v1::training_service_client::TrainingServiceClient;
+use antiphon_proto::v1::worker_message::Message;
+use antiphon_proto::{MESSAGE_LIMIT, contribution, v1};
+use antiphon_worker::endpoint;
+use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// Batches in a pass through the data that it says it has.
+const BATCHES: u64 = 1000;
+
+/// A batch of features and labels for a head.
+#[derive(Debug, Clone)]
+pub(super) struct Batch {
+    pub(super) features: Matrix<f32>,
+    pub(super) labels: Vec<u32>,
+}
+
+impl Batch {
+    /// `samples` rows for a head of this shape, drawn for `modality`.
+    pub(super) fn random(of: HeadShape, samples: u32, modality: &str) -> Self {
+        let mut stream = rng::stream(1, &["bench".into(), modality.into()]);
+        let rows = samples as usize;
+        let numbers = (0..rows * of.width).map(|_| rng::normal(&mut stream) as f32).collect();
+        let features = Matrix::from_vec(rows, of.width, numbers).expect("as many numbers as fill it");
+        let labels = (0..rows).map(|_| rng::below(&mut stream, of.classes as u64) as u32).collect();
+        Self { features, labels }
+    }
+}
+
+/// What a head worker does.
+#[derive(Debug, Clone)]
+pub(super) struct HeadWorker {
+    pub(super) name: String,
+    pub(super) modality: String,
+    pub(super) coordinator: String,
+    pub(super) of: HeadShape,
+    pub(super) samples: u32,
+}
+
+/// When a step's contribution was handed over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) turn: u64,
+    pub(super) at: Instant,
+}
+
+struct Stream {
+    outbound: mpsc::Sender<v1::WorkerMessage>,
+    inbound: Streaming<v1::CoordinatorMessage>,
+    assembler: Assembler<v1::CoordinatorMessage>,
+}
+
+impl HeadWorker {
+    /// Works until it is released or the stream ends; when it sent what.
+    pub(super) async fn work(self) -> anyhow::Result<Vec<Sent>> {
+        let (outbound, queued) = mpsc::channel(8);
+        let register = v1::Register {
+            worker: self.name.clone(),
+            modality: self.modality.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: "none".to_owned(),
+        };
+        outbound.send(Message::Register(register).into()).await.context("a new stream takes a message")?;
+        let channel = endpoint(&self.coordinator)?.connect().await.context("cannot connect to the coordinator")?;
+        let mut client = TrainingServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT);
+        let messages = ReceiverStream::new(queued).flat_map(|message| futures::stream::iter(pieces(message)));
+        let inbound = client.train(messages).await?.into_inner();
+        let mut stream = Stream { outbound, inbound, assembler: Assembler::default() };
+        self.serve(&mut stream).await
+    }
+
+    async fn serve(&self, stream: &mut Stream) -> anyhow::Result<Vec<Sent>> {
+        let batch = Batch::random(self.of, self.samples, &self.modality);
+        let mut sent = Vec::new();
+        while let Some(envelope) = stream.inbound.message().await? {
+            let Assembled::Whole(envelope, followed) = stream.assembler.take(envelope, self.of.bytes())? else {
+                continue;
+            };
+            match envelope.message {
+                Some(Told::Assign(assign)) => stream.say(Message::Prepared(self.prepared(assign))).await?,
+                Some(Told::Grant(message)) => {
+                    let grant = Grant::decode(&message, self.of, followed)?;
+                    let contribution = contribute(&grant.head, &batch)?;
+                    let message = contribution::encode(&grant.turn, MicroShard::WHOLE, contribution);
+                    stream.say(Message::Contribution(message)).await?;
+                    sent.push(Sent { turn: grant.turn.turn.0, at: Instant::now() });
+                    let times = Some(v1::WorkerTimes::default());
+                    stream.say(Message::Learned(v1::Learned { turn: Some((&grant.turn).into()), times })).await?;
+                }
+                Some(Told::SavePart(save)) => {
+                    let reason = "the measurement is over".to_owned();
+                    stream.say(Message::Failed(v1::Failed { job: save.job, term: save.term, reason })).await?;
+                }
+                Some(Told::Release(_)) => break,
+                Some(Told::Rejected(rejected)) => bail!("a message was refused: {}", rejected.message),
+                _ => {}
+            }
+        }
+        Ok(sent)
+    }
+
+    fn prepared(&self, assign: v1::Assign) -> v1::Prepared {
+        let train = u64::from(self.samples) * BATCHES;
+        v1::Prepared {
+            job: assign.job,
+            term: assign.term,
+            samples: Some(v1::SplitSizes { train, validation: 0, test: 0 }),
+            parameters: Vec::new(),
+            steps_done: 0,
+        }
+    }
+
+    /// Works on a thread of its own.
+    pub(super) fn on_its_own_thread(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<Vec<Sent>>>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(self.name.clone());
+        Ok(thread.spawn(move || runtime.block_on(self.work()))?)
+    }
+}
+
+impl Stream {
+    async fn say(&self, message: Message) -> anyhow::Result<()> {
+        self.outbound.send(message.into()).await.context("the stream is closed")
+    }
+}
+
+/// The worker's half of a head step, as a worker does it.
+pub(super) fn contribute(head: &Head<f32>, batch: &Batch) -> anyhow::Result<antiphon_core::head::Contribution<f32>> {
+    Ok(head.local_step(batch.features.clone(), &batch.labels)?.contribution)
+}
+
+/// A job of head workers: so many turns of these modalities. Nobody opens the data that it names.
+pub(super) fn job(of: HeadShape, samples: u32, modalities: &[&str], turns: u64) -> String {
+    format!(
+        "name: bench\n\
+         data: {{train: nothing.parquet}}\n\
+         modalities: [{modalities}]\n\
+         labels: {classes}\n\
+         head: {{width: {width}}}\n\
+         schedule: {{turns: {turns}, batch: {samples}}}\n\
+         evaluation: {{every: end}}\n\
+         checkpoints: {{every: end}}\n",
+        modalities = modalities.join(", "),
+        classes = of.classes,
+        width = of.width,
+    )
+}

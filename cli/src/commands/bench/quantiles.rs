@@ -1,0 +1,39 @@
+//! What is told of many measurements.
+
+use serde::Serialize;
+
+/// Of many times, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Quantiles {
+    pub(super) mean: f64,
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) most: f64,
+}
+
+impl Quantiles {
+    /// Of one time or more: p50 is no more than half of them exceed, p99 what no more than one in a hundred does.
+    pub(super) fn of(mut times: Vec<f64>) -> Self {
+        assert!(!times.is_empty(), "something was measured");
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| times[((share * times.len() as f64).ceil() as usize).clamp(1, times.len()) - 1];
+        Self {
+            mean: times.iter().sum::<f64>() / times.len() as f64,
+            p50: at(0.5),
+            p99: at(0.99),
+            most: times[times.len() - 1],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_times_that_were_measured() {
+        let of = Quantiles::of((1..=200).rev().map(f64::from).collect());
+        assert_eq!(of, Quantiles { mean: 100.5, p50: 100.0, p99: 198.0, most: 200.0 });
+        assert_eq!(Quantiles::of(vec![3.0]), Quantiles { mean: 3.0, p50: 3.0, p99: 3.0, most: 3.0 });
+    }
+}

@@ -1,0 +1,116 @@
+//! A bare gRPC stream that carries the same bytes as turns do: a contribution up, a grant down, and nothing is done with them.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use antiphon_coordinator::server;
+use antiphon_core::ids::{Attempt, HeadVersion, Step, Term, Turn, TurnRef};
+use antiphon_proto::chunks::{Assembled, Assembler, pieces};
+use antiphon_proto::v1::coordinator_message::Message as Told;
+use antiphon_proto::v1::training_service_client::TrainingServiceClient;
+use antiphon_proto::v1::training_service_server::{TrainingService, TrainingServiceServer};
+use antiphon_proto::v1::worker_message::Message;
+use antiphon_proto::{MESSAGE_LIMIT, v1};
+use antiphon_worker::endpoint;
+use anyhow::Context as _;
+use futures::{Stream, StreamExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::super::quantiles::Quantiles;
+
+/// The two messages of a turn.
+#[derive(Debug, Clone)]
+pub(super) struct Echo {
+    pub(super) grant: v1::Grant,
+    pub(super) contribution: v1::Contribution,
+}
+
+/// Answers every contribution with the same grant.
+struct Server {
+    grant: v1::Grant,
+}
+
+type Outbound = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TrainingService for Server {
+    type TrainStream = Outbound;
+
+    async fn train(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Outbound>, Status> {
+        let mut inbound = request.into_inner();
+        let (answers, queued) = mpsc::channel(8);
+        let grant = self.grant.clone();
+        tokio::spawn(async move {
+            let mut assembler = Assembler::default();
+            while let Ok(Some(envelope)) = inbound.message().await {
+                let Ok(Assembled::Whole(..)) = assembler.take(envelope, usize::MAX) else { continue };
+                let answer = v1::CoordinatorMessage::from(Told::Grant(grant.clone()));
+                if answers.send(answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let answers = ReceiverStream::new(queued).flat_map(|answer| futures::stream::iter(pieces(answer).map(Ok)));
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+impl Echo {
+    /// How long a contribution and its answer are on their way.
+    pub(super) async fn round_trips(self, warmup: u64, measured: u64) -> anyhow::Result<Quantiles> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let service = TrainingServiceServer::new(Server { grant: self.grant.clone() })
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT);
+        let serving =
+            tokio::spawn(server::transport().add_service(service).serve_with_incoming(server::accept(listener)));
+        // As a worker: on a thread of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = std::thread::spawn(move || runtime.block_on(self.go_round(&url, warmup, measured)));
+        let times = tokio::task::spawn_blocking(move || client.join()).await?;
+        serving.abort();
+        times.map_err(|_| anyhow::anyhow!("the client of the echo panicked"))?
+    }
+
+    async fn go_round(self, url: &str, warmup: u64, measured: u64) -> anyhow::Result<Quantiles> {
+        let channel = endpoint(url)?.connect().await.context("cannot connect to the echo")?;
+        let mut client = TrainingServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT);
+        let (outbound, queued) = mpsc::channel(8);
+        let messages =
+            ReceiverStream::new(queued).flat_map(|message: v1::WorkerMessage| futures::stream::iter(pieces(message)));
+        let mut inbound = client.train(messages).await?.into_inner();
+        let (mut assembler, mut times) = (Assembler::default(), Vec::new());
+        for round in 0..warmup + measured {
+            let begun = Instant::now();
+            outbound.send(Message::Contribution(self.contribution.clone()).into()).await.context("the echo is gone")?;
+            loop {
+                let envelope = inbound.message().await?.context("the echo ended its stream")?;
+                if let Assembled::Whole(..) = assembler.take(envelope, usize::MAX)? {
+                    break;
+                }
+            }
+            if round >= warmup {
+                times.push(begun.elapsed().as_secs_f64());
+            }
+        }
+        Ok(Quantiles::of(times))
+    }
+}
+
+/// A turn of no job.
+pub(super) fn turn() -> TurnRef {
+    TurnRef {
+        job: "bench".try_into().expect("a good id"),
+        term: Term(1),
+        turn: Turn(0),
+        step: Step(0),
+        attempt: Attempt(0),
+        head_version: HeadVersion(0),
+    }
+}

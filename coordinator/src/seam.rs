@@ -16,6 +16,7 @@ use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use crate::events::EventLog;
@@ -103,6 +104,8 @@ pub enum JobInput {
         message: v1::worker_message::Message,
         /// Elements of its tensors that came after it.
         followed: Followed,
+        /// When it had come in.
+        since: Instant,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,

@@ -188,7 +188,10 @@ impl Session {
         match current {
             Some(assignment) if assignment.job == *job => {
                 // The error is that the job is over; the pool says so next.
-                let _job_over = assignment.inbox.send(JobInput::FromWorker { worker, message, followed }).await;
+                let _job_over = assignment
+                    .inbox
+                    .send(JobInput::FromWorker { worker, message, followed, since: std::time::Instant::now() })
+                    .await;
                 Ok(())
             }
             _ => {

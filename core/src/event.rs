@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Turn};
 use crate::metrics::EvaluationReport;
-use crate::times::{Account, CoordinatorTimes, WorkerTimes};
+use crate::times::{Account, CoordinatorTimes, Queued, WorkerTimes};
 use crate::turn::SplitSizes;
 
 /// One event of a job. Serialises to an object whose `event` field names it.
@@ -55,6 +55,8 @@ pub enum JobEvent {
         modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
         /// Of the job's task on the coordinator.
         coordinator: Account<CoordinatorTimes>,
+        /// How long contributions lay before that task took them up: while it, or its core, did something else.
+        queued: Queued,
     },
     /// A split was gone through.
     Evaluated {

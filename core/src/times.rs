@@ -127,6 +127,15 @@ impl<T: Times> Account<T> {
     }
 }
 
+/// How long contributions lay before their job's task took them up, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Over all of them.
+    pub mean: f64,
+    /// The longest.
+    pub most: f64,
+}
+
 /// Shares out the time that passes among activities. It has no clock: what time it is, is told.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stopwatch<T> {

@@ -16,7 +16,7 @@ use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::signals::Interrupts;
 use bars::Bars;
-use times::Accounts;
+pub(crate) use times::Accounts;
 
 /// What Ctrl-C means to the job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,17 +5,18 @@ use std::fmt::Write as _;
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::times::{Account, CoordinatorTimes, Times, WorkerTimes};
+use serde::Serialize;
 
 /// The accounts of a job, as they were last told.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Accounts {
-    pub(super) modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
-    pub(super) coordinator: Account<CoordinatorTimes>,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Accounts {
+    pub(crate) modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
+    pub(crate) coordinator: Account<CoordinatorTimes>,
 }
 
 impl Accounts {
     /// The shares of each worker's time, and the milliseconds per step of the coordinator's.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = String::from("where the time went\n");
         let names = WorkerTimes::default().parts().into_iter().map(|(name, _)| name.to_owned());
         row(&mut text, "", names.chain(["per step".to_owned()]));

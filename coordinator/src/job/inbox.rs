@@ -60,7 +60,12 @@ impl Job {
                     self.give(Input::Left { worker, why });
                 }
             }
-            JobInput::FromWorker { worker, message, followed } => self.hear(&worker, message, followed),
+            JobInput::FromWorker { worker, message, followed, since } => {
+                if let Message::Contribution(_) = &message {
+                    self.times.take_up(since);
+                }
+                self.hear(&worker, message, followed);
+            }
             JobInput::Stop => self.give(Input::Stop),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use antiphon_core::event::JobEvent;
 use antiphon_core::ids::ModalityName;
-use antiphon_core::times::{Account, CoordinatorTimes, Stopwatch, WorkerTimes};
+use antiphon_core::times::{Account, CoordinatorTimes, Queued, Stopwatch, WorkerTimes};
 
 use super::Job;
 
@@ -16,6 +16,8 @@ pub(super) struct JobTimes {
     stopwatch: Stopwatch<CoordinatorTimes>,
     coordinator: Account<CoordinatorTimes>,
     modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
+    /// Contributions that were taken up, and how long they lay before, in seconds: together, and the longest.
+    taken_up: (u64, f64, f64),
 }
 
 impl JobTimes {
@@ -25,6 +27,7 @@ impl JobTimes {
             stopwatch: Stopwatch::default(),
             coordinator: Account::default(),
             modalities: BTreeMap::new(),
+            taken_up: (0, 0.0, 0.0),
         }
     }
 
@@ -37,6 +40,18 @@ impl JobTimes {
     pub(super) fn waited(&mut self, trains: bool) {
         // What came since the last lap was said to be another thing only once it was over.
         self.lap(|times| if trains { &mut times.idle } else { &mut times.other });
+    }
+
+    /// A contribution is taken up that came in at `since`.
+    pub(super) fn take_up(&mut self, since: Instant) {
+        let (count, sum, most) = &mut self.taken_up;
+        let lay = since.elapsed().as_secs_f64();
+        (*count, *sum, *most) = (*count + 1, *sum + lay, most.max(lay));
+    }
+
+    fn queued(&self) -> Queued {
+        let (count, sum, most) = self.taken_up;
+        Queued { mean: sum / (count.max(1) as f64), most }
     }
 
     /// The head has taken a step.
@@ -62,6 +77,7 @@ impl Job {
             turn: self.turn(),
             modalities: self.times.modalities.clone(),
             coordinator,
+            queued: self.times.queued(),
         });
     }
 }

@@ -401,6 +401,18 @@ pub enum ScheduleMode {
     Sequential,
 }
 
+impl ScheduleSpec {
+    /// Turns in a cycle of these modalities: one each, or as many as `order` gives them.
+    #[must_use]
+    pub fn turns_per_cycle(&self, modalities: &[ModalitySpec]) -> u64 {
+        let turns = |name: &ModalityName| match &self.order {
+            TurnOrder::Weighted(turns) => turns.get(name).copied().unwrap_or(1).max(1),
+            TurnOrder::Cyclic | TurnOrder::WeakFirst => 1,
+        };
+        modalities.iter().map(|modality| u64::from(turns(&modality.name))).sum()
+    }
+}
+
 impl ScheduleMode {
     /// As it is written in a job file.
     #[must_use]

@@ -1,6 +1,8 @@
 //! A worker without an encoder, to measure the rest: it speaks the protocol, and its features are the same random numbers in every
 //! step. It has a thread to itself, as a worker has a machine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use antiphon_core::head::Head;
@@ -50,6 +52,16 @@ pub(super) struct HeadWorker {
     pub(super) coordinator: String,
     pub(super) of: HeadShape,
     pub(super) samples: u32,
+    /// Counts the steps of all that share it.
+    pub(super) steps: Arc<AtomicU64>,
+}
+
+/// What a head worker did.
+#[derive(Debug)]
+pub(super) struct Worked {
+    /// For which job.
+    pub(super) job: String,
+    pub(super) sent: Vec<Sent>,
 }
 
 /// When a step's contribution was handed over.
@@ -66,8 +78,8 @@ struct Stream {
 }
 
 impl HeadWorker {
-    /// Works until it is released or the stream ends; when it sent what.
-    pub(super) async fn work(self) -> anyhow::Result<Vec<Sent>> {
+    /// Works for one job, until it is released or the stream ends.
+    pub(super) async fn work(self) -> anyhow::Result<Worked> {
         let (outbound, queued) = mpsc::channel(8);
         let register = v1::Register {
             worker: self.name.clone(),
@@ -86,21 +98,25 @@ impl HeadWorker {
         self.serve(&mut stream).await
     }
 
-    async fn serve(&self, stream: &mut Stream) -> anyhow::Result<Vec<Sent>> {
+    async fn serve(&self, stream: &mut Stream) -> anyhow::Result<Worked> {
         let batch = Batch::random(self.of, self.samples, &self.modality);
-        let mut sent = Vec::new();
+        let (mut sent, mut job) = (Vec::new(), String::new());
         while let Some(envelope) = stream.inbound.message().await? {
             let Assembled::Whole(envelope, followed) = stream.assembler.take(envelope, self.of.bytes())? else {
                 continue;
             };
             match envelope.message {
-                Some(Told::Assign(assign)) => stream.say(Message::Prepared(self.prepared(assign))).await?,
+                Some(Told::Assign(assign)) => {
+                    job.clone_from(&assign.job);
+                    stream.say(Message::Prepared(self.prepared(assign))).await?;
+                }
                 Some(Told::Grant(message)) => {
                     let grant = Grant::decode(&message, self.of, followed)?;
                     let contribution = contribute(&grant.head, &batch)?;
                     let message = contribution::encode(&grant.turn, MicroShard::WHOLE, contribution);
                     stream.say(Message::Contribution(message)).await?;
                     sent.push(Sent { turn: grant.turn.turn.0, at: Instant::now() });
+                    self.steps.fetch_add(1, Ordering::Relaxed);
                     let times = Some(v1::WorkerTimes::default());
                     stream.say(Message::Learned(v1::Learned { turn: Some((&grant.turn).into()), times })).await?;
                 }
@@ -113,7 +129,7 @@ impl HeadWorker {
                 _ => {}
             }
         }
-        Ok(sent)
+        Ok(Worked { job, sent })
     }
 
     fn prepared(&self, assign: v1::Assign) -> v1::Prepared {
@@ -128,7 +144,7 @@ impl HeadWorker {
     }
 
     /// Works on a thread of its own.
-    pub(super) fn on_its_own_thread(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<Vec<Sent>>>> {
+    pub(super) fn on_its_own_thread(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<Worked>>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(self.name.clone());
         Ok(thread.spawn(move || runtime.block_on(self.work()))?)

@@ -1,10 +1,14 @@
 //! `antiphon bench`: measurements that a job is decided by.
 
+mod cores;
 mod encoder;
 mod head_worker;
 mod in_turns;
 mod joint;
+mod part;
+mod pipeline;
 mod quantiles;
+mod scale;
 mod turn;
 
 use clap::Subcommand;
@@ -14,6 +18,8 @@ use crate::output::Format;
 
 pub use encoder::EncoderArgs;
 pub use joint::JointArgs;
+pub use pipeline::PipelineArgs;
+pub use scale::ScaleArgs;
 pub use turn::TurnArgs;
 
 /// Measure what a job is decided by
@@ -33,6 +39,10 @@ pub enum BenchCommand {
     Encoder(EncoderArgs),
     /// What does a turn cost, beside the maths of the head?
     Turn(TurnArgs),
+    /// What does it bring that all encoders compute at once?
+    Pipeline(PipelineArgs),
+    /// How many jobs does one coordinator carry?
+    Scale(ScaleArgs),
 }
 
 /// Measures.
@@ -44,5 +54,7 @@ pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
         BenchCommand::Joint(args) => joint::run(args, format).await,
         BenchCommand::Encoder(args) => encoder::run(args, format).await,
         BenchCommand::Turn(args) => turn::run(args, format).await,
+        BenchCommand::Pipeline(args) => pipeline::run(args, format).await,
+        BenchCommand::Scale(args) => scale::run(args, format).await,
     }
 }

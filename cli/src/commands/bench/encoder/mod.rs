@@ -15,6 +15,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
+use super::quantiles::median;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::predictor::Progress;
@@ -126,7 +127,7 @@ fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Resul
     let counts = (args.warmup as usize, args.steps as usize);
     let device = args.device.open().or_exit(Exit::Usage)?;
     let measured = measure::measure(case, batch, counts, args.optimizer, &device)?;
-    let step_seconds = median(measured.steps.iter().map(Parts::total));
+    let step_seconds = median(&measured.steps.iter().map(Parts::total).collect::<Vec<_>>());
     Ok(Row {
         event: "bench".to_owned(),
         bench: "encoder".to_owned(),
@@ -197,7 +198,7 @@ encoder                  batch threads  parameters     step  forward backward op
 
 impl Row {
     fn line(&self) -> String {
-        let part = |part: fn(&Parts) -> f64| time(median(self.measured.steps.iter().map(part)));
+        let part = |part: fn(&Parts) -> f64| time(median(&self.measured.steps.iter().map(part).collect::<Vec<_>>()));
         let peak = self.measured.peak_bytes.map_or("unknown".to_owned(), |bytes| format!("{:.0} MiB", mebi(bytes)));
         format!(
             "{:<24}{:>6}{:>8}{:>12}{:>9}{:>9}{:>9}{:>10}{:>11.1}{peak:>13}",
@@ -222,25 +223,11 @@ fn time(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1} ms", 1e3 * seconds) } else { format!("{seconds:.2} s") }
 }
 
-/// Of one number or more.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use antiphon_worker::device::Device;
 
     use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
-    }
 
     #[test]
     fn a_step_is_measured_whole() {

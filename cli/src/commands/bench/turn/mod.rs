@@ -2,6 +2,7 @@
 
 mod echo;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use antiphon_coordinator::config::Config;
@@ -222,13 +223,20 @@ async fn turns_over_grpc(size: Size, job: &str, warmup: u64) -> anyhow::Result<Q
     let mut threads = Vec::new();
     for modality in MODALITIES {
         let (name, modality) = (format!("bench-{modality}"), modality.to_owned());
-        let worker = HeadWorker { name, modality, coordinator: url.clone(), of: size.head, samples: size.samples };
+        let worker = HeadWorker {
+            name,
+            modality,
+            coordinator: url.clone(),
+            of: size.head,
+            samples: size.samples,
+            steps: Arc::default(),
+        };
         threads.push(worker.on_its_own_thread()?);
     }
     let mut sent: Vec<Sent> = Vec::new();
     for thread in threads {
         let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
-        sent.extend(joined.map_err(|_| anyhow!("a worker of the bench panicked"))??);
+        sent.extend(joined.map_err(|_| anyhow!("a worker of the bench panicked"))??.sent);
     }
     drop(_ended);
     serving.await??;

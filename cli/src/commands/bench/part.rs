@@ -1,0 +1,100 @@
+//! A part of the system as a process of its own: this program, started again.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, anyhow};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+use super::cores;
+
+/// Lines that are kept of what a part says.
+const KEPT: usize = 5;
+
+/// A running part. It ends with this value.
+#[derive(Debug)]
+pub(super) struct Part {
+    name: String,
+    child: Child,
+    said: Said,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Part {
+    /// Starts `antiphon` with these arguments, with one thread that computes, on this core alone if there is one.
+    pub(super) fn start(name: &str, arguments: &[&str], core: Option<usize>) -> anyhow::Result<Self> {
+        let (part, stderr) = Self::spawn(name, arguments, core)?;
+        tokio::spawn(part.said.clone().listen(stderr));
+        Ok(part)
+    }
+
+    /// Starts a coordinator at a free port, and waits until it listens. Its URL.
+    pub(super) async fn coordinator(arguments: &[&str], core: Option<usize>) -> anyhow::Result<(Self, String)> {
+        let arguments = [&["coordinator", "--listen", "127.0.0.1:0", "--format", "json"], arguments].concat();
+        let (mut part, mut stderr) = Self::spawn("the coordinator", &arguments, core)?;
+        while let Some(line) = stderr.next_line().await? {
+            let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            let fields = &entry["fields"];
+            if let ("coordinator listens", Some(address)) =
+                (fields["message"].as_str().unwrap_or_default(), fields["address"].as_str())
+            {
+                let url = format!("http://{address}");
+                tokio::spawn(part.said.clone().listen(stderr));
+                return Ok((part, url));
+            }
+            part.said.keep(line);
+        }
+        Err(part.ended().await)
+    }
+
+    fn spawn(
+        name: &str,
+        arguments: &[&str],
+        core: Option<usize>,
+    ) -> anyhow::Result<(Self, Lines<BufReader<ChildStderr>>)> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = Command::new(program);
+        command.args(arguments).env("RAYON_NUM_THREADS", "1").env("RUST_LOG", "info").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = cores::held_to(core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
+        let stderr = child.stderr.take().with_context(|| format!("cannot hear {name}"))?;
+        Ok((Self { name: name.to_owned(), child, said: Said::default() }, BufReader::new(stderr).lines()))
+    }
+
+    /// The process's number; none once it has ended.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits for the part's end, which none reaches by itself; why it did.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        let how = match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        anyhow!("{} ended ({how}): {}", self.name, self.said.text())
+    }
+}
+
+impl Said {
+    async fn listen(self, mut stderr: Lines<BufReader<ChildStderr>>) {
+        while let Ok(Some(line)) = stderr.next_line().await {
+            self.keep(line);
+        }
+    }
+
+    fn keep(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT {
+            lines.remove(0);
+        }
+        lines.push(line);
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}

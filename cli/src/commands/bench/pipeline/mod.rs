@@ -1,0 +1,250 @@
+//! `antiphon bench pipeline`: what it brings that all encoders compute at once.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use antiphon_core::event::{FinalState, JobEvent};
+use antiphon_core::spec::{Every, JobSpec, Length, Override, ScheduleMode, parse};
+use antiphon_proto::v1::SubmitJobRequest;
+use anyhow::{Context as _, anyhow, bail};
+use serde::Serialize;
+use tokio_stream::StreamExt as _;
+
+use super::cores;
+use super::part::Part;
+use crate::client::Client;
+use crate::commands::check;
+use crate::exit::{Exit, OrExit as _};
+use crate::follow::Accounts;
+use crate::output::{self, Format};
+use crate::predictor::Progress;
+use crate::signals::Interrupts;
+
+/// What does it bring that all encoders compute at once?
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon bench pipeline                     two residual networks of the same cost
+  antiphon bench pipeline job.yaml --cycles 20 --runs 5
+  antiphon bench pipeline job.yaml --set schedule.batch=16 --format json
+
+A coordinator and one worker per modality run as processes of their own, each worker with one thread
+that computes, on a core of its own while there are enough. The job is run by turns as it is,
+all encoders at once, and with `schedule.mode: sequential`, one after the other; both must end in
+the same bits. The time of a cycle is that between the first measured step of the head and the last,
+over the cycles between them.")]
+pub struct PipelineArgs {
+    /// The job file, YAML or JSON; one with two modalities of the same cost if none is given
+    pub job: Option<PathBuf>,
+
+    /// Set one field, as in `--set schedule.batch=16`; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<Override>,
+
+    /// Cycles that are measured in a run, after two that are not
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub cycles: u64,
+
+    /// Pairs of runs
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+}
+
+const WARMUP: u64 = 2;
+const DEFAULT: &str = include_str!("default.yaml");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+struct Run {
+    schedule: ScheduleMode,
+    seconds_per_cycle: f64,
+    digest: String,
+    times: Accounts,
+}
+
+/// A run in each way.
+#[derive(Debug, Serialize)]
+struct Pair {
+    event: &'static str,
+    bench: &'static str,
+    job: String,
+    workers: usize,
+    /// Cores that workers were held to, one each; 0 where the system does not hold them.
+    cores: usize,
+    sequential: Run,
+    pipelined: Run,
+    /// How many times as fast pipelined is.
+    speedup: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// A bad job file, a part of the system that fails, or runs that end in other bits.
+pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Exit> {
+    let spec = load(&args).or_exit(Exit::Usage)?;
+    let mut interrupts = Interrupts::listen()?;
+    let progress = Progress::new();
+    let mut cluster = Cluster::start(&spec).await?;
+    let mut pairs: Vec<Pair> = Vec::new();
+    for _ in 0..args.runs {
+        let pair = tokio::select! {
+            pair = progress.during("measuring cycles", cluster.pair(&spec, args.cycles)) => Some(pair),
+            () = interrupts.next() => None,
+        };
+        progress.clear();
+        let Some(pair) = pair else { return Ok(Exit::Interrupted) };
+        let pair = pair?;
+        match format {
+            Format::Json => output::json(&pair)?,
+            Format::Text if pairs.is_empty() => output::line(&format!("{}\n{}", pair.head(), pair.line()))?,
+            Format::Text => output::line(&pair.line())?,
+        }
+        pairs.push(pair);
+    }
+    if format == Format::Text {
+        summary(&pairs)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
+    let speedups: Vec<f64> = pairs.iter().map(|pair| pair.speedup).collect();
+    output::line(&format!("{:>42.2}   (median)", super::quantiles::median(&speedups)))?;
+    if let Some(last) = pairs.last() {
+        for run in [&last.sequential, &last.pipelined] {
+            output::line(&format!("\n{}: {}", run.schedule.as_str(), run.times.table().trim_end()))?;
+        }
+        output::line(&format!("\nall runs end in the same bits: {}", last.pipelined.digest))?;
+    }
+    Ok(())
+}
+
+fn load(args: &PipelineArgs) -> anyhow::Result<JobSpec> {
+    let mut spec = match &args.job {
+        Some(job) => check::load(job, &args.set)?.0,
+        None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None)?,
+    };
+    // Nothing but turns is measured, and their result kept once, to be compared.
+    spec.evaluation.every = Every::End;
+    spec.checkpoints.every = Every::End;
+    spec.checkpoints.to = None;
+    Ok(spec)
+}
+
+/// The processes that runs are made with.
+struct Cluster {
+    client: Client,
+    coordinator: Part,
+    workers: Vec<Part>,
+    cores: usize,
+    runs: u32,
+    _state: tempfile::TempDir,
+}
+
+impl Cluster {
+    async fn start(spec: &JobSpec) -> anyhow::Result<Self> {
+        let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let place = state.path().display().to_string();
+        let (coordinator, url) = Part::coordinator(&["--state", &place], None).await?;
+        let cores = cores::available().unwrap_or_default();
+        let mut workers = Vec::new();
+        for (at, modality) in spec.modalities.iter().enumerate() {
+            let core = (!cores.is_empty()).then(|| cores[at % cores.len()]);
+            let name = format!("the worker of `{}`", modality.name);
+            let arguments = ["worker", "--coordinator", &url, "--modality", modality.name.as_str()];
+            workers.push(Part::start(&name, &arguments, core)?);
+        }
+        let client = Client::connect(&url, PATIENCE).await?;
+        let cores = cores.len().min(workers.len());
+        Ok(Self { client, coordinator, workers, cores, runs: 0, _state: state })
+    }
+
+    /// A run in each way, the one first and then the other.
+    async fn pair(&mut self, spec: &JobSpec, cycles: u64) -> anyhow::Result<Pair> {
+        let sequential = self.run(spec, ScheduleMode::Sequential, cycles).await?;
+        let pipelined = self.run(spec, ScheduleMode::Pipelined, cycles).await?;
+        if sequential.digest != pipelined.digest {
+            bail!(
+                "the runs end in other bits: {} one after the other, {} at once; this is a bug, please report it",
+                sequential.digest,
+                pipelined.digest
+            );
+        }
+        Ok(Pair {
+            event: "bench",
+            bench: "pipeline",
+            job: spec.name.to_string(),
+            workers: self.workers.len(),
+            cores: self.cores,
+            speedup: sequential.seconds_per_cycle / pipelined.seconds_per_cycle,
+            sequential,
+            pipelined,
+        })
+    }
+
+    async fn run(&mut self, spec: &JobSpec, mode: ScheduleMode, cycles: u64) -> anyhow::Result<Run> {
+        let mut spec = spec.clone();
+        spec.schedule.mode = mode;
+        let turns = spec.schedule.turns_per_cycle(&spec.modalities);
+        spec.schedule.length = Length::Turns((WARMUP + cycles) * turns);
+        self.runs += 1;
+        let job = Some(format!("run-{}", self.runs));
+        let request = SubmitJobRequest { specification: spec.to_json(), job, resume: None };
+        let job = self.client.submit(request).await?;
+        let mut client = self.client.clone();
+        let ended = futures::future::select_all(
+            std::iter::once(&mut self.coordinator).chain(&mut self.workers).map(|part| Box::pin(part.ended())),
+        );
+        tokio::select! {
+            run = follow(&mut client, &job, mode, turns, cycles) => run,
+            (error, ..) = ended => Err(error),
+        }
+    }
+}
+
+/// Watches a run to its end.
+async fn follow(client: &mut Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
+    let mut events = client.watch(job).await?;
+    let (mut first, mut last, mut times) = (None, None, None);
+    loop {
+        let (event, _) = events.next().await.context("the coordinator ended the events")??;
+        match event {
+            // The last step of the cycles that are not measured begins the time of those that are.
+            JobEvent::Step(step) if step.turn.0 + 1 == WARMUP * turns => first = Some(Instant::now()),
+            JobEvent::Step(step) if step.turn.0 + 1 == (WARMUP + cycles) * turns => last = Some(Instant::now()),
+            JobEvent::Times { modalities, coordinator, .. } => times = Some(Accounts { modalities, coordinator }),
+            JobEvent::Finished(finished) if finished.state == FinalState::Succeeded => {
+                let (first, last) = first.zip(last).context("no step was told of")?;
+                return Ok(Run {
+                    schedule: mode,
+                    seconds_per_cycle: last.duration_since(first).as_secs_f64() / cycles as f64,
+                    digest: finished.digest.context("a job that succeeded has a digest")?,
+                    times: times.context("no times were told of")?,
+                });
+            }
+            JobEvent::Finished(finished) => {
+                let reason = finished.reason.unwrap_or_else(|| "it was stopped".to_owned());
+                return Err(anyhow!("the run failed: {reason}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Pair {
+    fn head(&self) -> String {
+        let cores = match self.cores {
+            0 => "cores as the system gives them".to_owned(),
+            1 => "1 core".to_owned(),
+            cores => format!("{cores} cores"),
+        };
+        format!("{}: {} workers on {cores}\n  sequential    pipelined   times as fast", self.job, self.workers)
+    }
+
+    fn line(&self) -> String {
+        let time = |run: &Run| format!("{:.1} ms", 1e3 * run.seconds_per_cycle);
+        format!("{:>12} {:>12} {:>15.2}", time(&self.sequential), time(&self.pipelined), self.speedup)
+    }
+}

@@ -1,0 +1,299 @@
+//! `antiphon bench scale`: how many jobs one coordinator carries.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use antiphon_core::event::JobEvent;
+use antiphon_core::times::{Account, CoordinatorTimes, Queued};
+use antiphon_proto::assignment::HeadShape;
+use antiphon_proto::v1::SubmitJobRequest;
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use tokio_stream::StreamExt as _;
+
+use super::cores;
+use super::head_worker::{self, HeadWorker, Sent, Worked};
+use super::part::Part;
+use super::quantiles::Quantiles;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::output::{self, Format};
+use crate::predictor::Progress;
+use crate::signals::Interrupts;
+
+/// How many jobs does one coordinator carry?
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon bench scale                        1, 10 and 100 jobs of three workers each
+  antiphon bench scale --jobs 50,200 --turns 50000 --format json
+
+A coordinator runs as a process of its own, on one core. Workers without encoders, three for each
+job, send it contributions as fast as it answers; they share another core, where there is one.
+`maths` is what the coordinator computes for a turn: checks, projection, optimizer, fold; `cpu` all
+that it does for it. `queued` is how long contributions lie before their job takes them up, because the core
+works for other jobs. Memory is what a job adds to the coordinator's, its workers' connections
+included, and what the events of a turn add.")]
+pub struct ScaleArgs {
+    /// Numbers of jobs that run at the same time
+    #[arg(long, value_delimiter = ',', default_value = "1,10,100", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub jobs: Vec<u32>,
+
+    /// Turns that are measured, of all jobs together, after a tenth of them that are not
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=1_000_000_000))]
+    pub turns: u64,
+}
+
+const MODALITIES: [&str; 3] = ["a", "b", "c"];
+const HEAD: HeadShape = HeadShape { classes: 10, width: 64 };
+const SAMPLES: u32 = 16;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Ticks of the system's clock in which it counts processor time.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// One line of the table. Times are in seconds, memory is in bytes.
+#[derive(Debug, Serialize)]
+struct Row {
+    event: &'static str,
+    bench: &'static str,
+    jobs: u32,
+    workers: u32,
+    head: String,
+    turns: u64,
+    turns_per_second: f64,
+    turn: Quantiles,
+    /// Of the coordinator, per turn.
+    maths: f64,
+    /// Of the coordinator, per turn; None where the system does not tell.
+    cpu: Option<f64>,
+    /// Mean over all contributions.
+    queued_mean: f64,
+    /// The longest of all.
+    queued_most: f64,
+    memory_per_job: Option<f64>,
+    memory_per_turn: Option<f64>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// A part of the system that fails.
+pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit> {
+    let mut interrupts = Interrupts::listen()?;
+    let progress = Progress::new();
+    for (line, jobs) in args.jobs.iter().enumerate() {
+        let row = tokio::select! {
+            row = progress.during("measuring turns", measure(*jobs, args.turns)) => Some(row),
+            () = interrupts.next() => None,
+        };
+        progress.clear();
+        let Some(row) = row else { return Ok(Exit::Interrupted) };
+        let row = row?;
+        match format {
+            Format::Json => output::json(&row)?,
+            Format::Text if line == 0 => output::line(&format!("{}\n{}", Row::head(), row.line()))?,
+            Format::Text => output::line(&row.line())?,
+        }
+    }
+    Ok(Exit::Success)
+}
+
+async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
+    let cores = cores::available().unwrap_or_default();
+    let (mut coordinator, url) = Part::coordinator(&["--state", "memory://bench"], cores.first().copied()).await?;
+    let process = coordinator.process();
+    let each = (turns / u64::from(jobs)).max(10);
+    let warmup = (each / 10).max(2);
+    let mut client = Client::connect(&url, PATIENCE).await?;
+    let idle = Usage::of(process, 0);
+    let workers = Workers::start(jobs, &url, cores.get(1).copied())?;
+    for job in 0..jobs {
+        let specification = head_worker::job(HEAD, SAMPLES, &MODALITIES, warmup + each + 1);
+        client.submit(SubmitJobRequest { specification, job: Some(format!("bench-{job}")), resume: None }).await?;
+    }
+    let all = u64::from(jobs) * (warmup + each);
+    let measured = async {
+        let begin = workers.taken(process, u64::from(jobs) * warmup).await;
+        // Before the first jobs run out of turns.
+        let end = workers.taken(process, all - all / 10).await;
+        [idle, begin, end]
+    };
+    let usage = tokio::select! {
+        usage = measured => usage,
+        error = coordinator.ended() => return Err(error),
+    };
+    let worked = workers.ended().await?;
+    let mut accounts = Vec::new();
+    for job in 0..jobs {
+        accounts.push(account(&mut client, &format!("bench-{job}")).await?);
+    }
+    Ok(Row::of(jobs, turn_times(worked, warmup), &accounts, usage))
+}
+
+/// How long the turns of all jobs lasted, from one contribution to the next of the same job.
+fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
+    let mut jobs: BTreeMap<String, Vec<Sent>> = BTreeMap::new();
+    for Worked { job, sent } in worked {
+        jobs.entry(job).or_default().extend(sent);
+    }
+    let mut times = Vec::new();
+    for sent in jobs.values_mut() {
+        sent.sort_by_key(|sent| sent.turn);
+        let lasted = sent.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at).as_secs_f64());
+        times.extend(lasted.skip(warmup as usize));
+    }
+    times
+}
+
+/// What a job's task said of its time, when the job has ended.
+async fn account(client: &mut Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
+    let mut events = client.watch(job).await?;
+    let mut told = None;
+    while let Some(event) = events.next().await {
+        match event?.0 {
+            JobEvent::Times { coordinator, queued, .. } => told = Some((coordinator, queued)),
+            JobEvent::Finished(_) => break,
+            _ => {}
+        }
+    }
+    told.with_context(|| format!("job {job} told of no times"))
+}
+
+/// The workers of all jobs, on one thread.
+struct Workers {
+    thread: std::thread::JoinHandle<anyhow::Result<Vec<Worked>>>,
+    steps: Arc<AtomicU64>,
+}
+
+impl Workers {
+    fn start(jobs: u32, url: &str, core: Option<usize>) -> anyhow::Result<Self> {
+        let steps = Arc::new(AtomicU64::new(0));
+        let worker = |job: u32, modality: &str| HeadWorker {
+            name: format!("bench-{job}-{modality}"),
+            modality: modality.to_owned(),
+            coordinator: url.to_owned(),
+            of: HEAD,
+            samples: SAMPLES,
+            steps: Arc::clone(&steps),
+        };
+        let all: Vec<HeadWorker> = (0..jobs).flat_map(|job| MODALITIES.map(|modality| worker(job, modality))).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("bench-workers".to_owned());
+        let work = move || runtime.block_on(futures::future::try_join_all(all.into_iter().map(HeadWorker::work)));
+        Ok(Self { thread: cores::held_to(core, || thread.spawn(work))?, steps })
+    }
+
+    /// Waits until so many steps are taken, or nobody is left to take one; what the coordinator has used by then.
+    async fn taken(&self, process: Option<u32>, steps: u64) -> Usage {
+        while self.steps.load(Ordering::Relaxed) < steps && !self.thread.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Usage::of(process, self.steps.load(Ordering::Relaxed))
+    }
+
+    async fn ended(self) -> anyhow::Result<Vec<Worked>> {
+        let ended = tokio::task::spawn_blocking(move || self.thread.join()).await?;
+        ended.map_err(|_| anyhow!("the workers of the bench panicked"))?
+    }
+}
+
+/// What a process has used so far, as Linux counts it.
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    at: Instant,
+    /// Steps taken by then.
+    steps: u64,
+    cpu: Option<f64>,
+    memory: Option<f64>,
+}
+
+impl Usage {
+    fn of(process: Option<u32>, steps: u64) -> Self {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process?)).ok();
+        let cpu = || {
+            let stat = read("stat")?;
+            // After the name, which may hold anything: state is the third field, user and system time the 14th and 15th.
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+            let mut ticks = || fields.next()?.parse::<f64>().ok();
+            Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
+        };
+        let memory = || {
+            let status = read("status")?;
+            let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            Some(value.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
+        };
+        Self { at: Instant::now(), steps, cpu: cpu(), memory: memory() }
+    }
+}
+
+impl Row {
+    fn of(
+        jobs: u32,
+        turns: Vec<f64>,
+        accounts: &[(Account<CoordinatorTimes>, Queued)],
+        [idle, begin, end]: [Usage; 3],
+    ) -> Self {
+        let steps = (end.steps - begin.steps).max(1) as f64;
+        let (mut all, mut queued) = (Account::<CoordinatorTimes>::default(), Queued::default());
+        for (account, of_job) in accounts {
+            all.steps += account.steps;
+            all.seconds += account.seconds;
+            queued.mean += of_job.mean / accounts.len() as f64;
+            queued.most = queued.most.max(of_job.most);
+        }
+        let CoordinatorTimes { decode, project, step, fold, encode, .. } = all.seconds;
+        Self {
+            event: "bench",
+            bench: "scale",
+            jobs,
+            workers: jobs * MODALITIES.len() as u32,
+            head: format!("{}x{}x{SAMPLES}", HEAD.classes, HEAD.width),
+            turns: turns.len() as u64,
+            turns_per_second: steps / end.at.duration_since(begin.at).as_secs_f64(),
+            turn: Quantiles::of(turns),
+            maths: (decode + project + step + fold + encode) / (all.steps.max(1) as f64),
+            cpu: end.cpu.zip(begin.cpu).map(|(end, begin)| (end - begin) / steps),
+            queued_mean: queued.mean,
+            queued_most: queued.most,
+            memory_per_job: begin.memory.zip(idle.memory).map(|(begin, idle)| (begin - idle) / f64::from(jobs)),
+            memory_per_turn: end.memory.zip(begin.memory).map(|(end, begin)| (end - begin) / steps),
+        }
+    }
+
+    fn head() -> String {
+        format!(
+            "{:>6}{:>9}{:>10}{:>18}{:>12}{:>12}{:>22}{:>14}{:>16}",
+            "jobs",
+            "workers",
+            "turns/s",
+            "turn p50   p99",
+            "maths/turn",
+            "cpu/turn",
+            "queued mean     most",
+            "memory/job",
+            "memory/turn"
+        )
+    }
+
+    fn line(&self) -> String {
+        let time = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
+        let known = |value: Option<f64>, text: fn(f64) -> String| value.map_or_else(|| "unknown".to_owned(), text);
+        format!(
+            "{:>6}{:>9}{:>10.0}{:>9}{:>9}{:>12}{:>12}{:>11}{:>11}{:>14}{:>16}",
+            self.jobs,
+            self.workers,
+            self.turns_per_second,
+            format!("{:.2} ms", 1e3 * self.turn.p50),
+            format!("{:.1} ms", 1e3 * self.turn.p99),
+            time(self.maths),
+            self.cpu.map_or_else(|| "unknown".to_owned(), time),
+            time(self.queued_mean),
+            time(self.queued_most),
+            known(self.memory_per_job, |bytes| format!("{:.0} KiB", bytes / 1024.0)),
+            known(self.memory_per_turn, |bytes| format!("{bytes:.0} B")),
+        )
+    }
+}

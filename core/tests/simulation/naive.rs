@@ -1,0 +1,195 @@
+//! The same job without a turn machine: a plain loop over epochs, turns and steps on one thread, written from the
+//! specification of the algorithm. It shares the learners and the head's mathematics with the simulation, and nothing else.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::head::{SharedHead, StepContext};
+use antiphon_core::ids::{ModalityName, Split, Turn};
+use antiphon_core::learning_rate::factor;
+use antiphon_core::spec::{Alpha, Every, JobSpec, Length, ProjectionSpec, Reset, TurnOrder};
+use antiphon_core::turn::{Outcome, Progress};
+
+use crate::learner::Learner;
+use crate::report::{CheckpointRecord, EvaluationRecord, Report, StepRecord, head_state, score};
+use crate::scenario::Scenario;
+
+/// What must come of a job, whenever its messages come.
+pub(crate) fn run(scenario: &Scenario) -> Report {
+    let mut naive = Naive::new(scenario);
+    let mut epoch = 0;
+    while !naive.is_over(epoch) {
+        naive.epoch(epoch);
+        epoch += 1;
+    }
+    if naive.turn == 0 {
+        naive.boundary(0, 0, 0);
+        naive.report.counts = [0; 4];
+    }
+    naive.report.outcome = Some(Outcome::Succeeded);
+    naive.report.state = naive.state();
+    naive.report
+}
+
+struct Naive<'a> {
+    job: &'a JobSpec,
+    /// In the order of the job.
+    learners: Vec<Learner>,
+    head: SharedHead<f32>,
+    /// Turns applied.
+    turn: u64,
+    /// Losses of each modality's steps in the epoch before.
+    losses: Vec<Vec<f64>>,
+    report: Report,
+}
+
+impl<'a> Naive<'a> {
+    fn new(scenario: &'a Scenario) -> Self {
+        let job = &scenario.job;
+        Self {
+            job,
+            learners: scenario.learners(),
+            head: SharedHead::new(&job.head, job.labels.classes.count(), job.seed),
+            turn: 0,
+            losses: vec![Vec::new(); job.modalities.len()],
+            report: Report::default(),
+        }
+    }
+
+    fn is_over(&self, epochs_done: u64) -> bool {
+        match self.job.schedule.length {
+            Length::Epochs(epochs) => epochs_done >= epochs,
+            Length::Turns(turns) => self.turn >= turns,
+        }
+    }
+
+    fn epoch(&mut self, epoch: u64) {
+        if epoch > 0 && matches!(self.job.head.projection, ProjectionSpec::Rls { reset: Reset::Epoch, .. }) {
+            self.head.reset_projector();
+        }
+        let turns = self.turns();
+        self.losses.iter_mut().for_each(Vec::clear);
+        for (index, at) in turns.iter().enumerate() {
+            let done = epoch as f64 + index as f64 / turns.len() as f64;
+            let epochs = match self.job.schedule.length {
+                Length::Epochs(epochs) => epochs as f64,
+                Length::Turns(all) => all as f64 / turns.len() as f64,
+            };
+            for step in 0..self.job.schedule.turn_batches {
+                self.step(*at, step, Progress { epoch: done, epochs });
+            }
+            self.head.end_turn();
+            self.turn += 1;
+            let at_end = index + 1 == turns.len();
+            self.boundary(epoch, index as u64 + 1, if at_end { epoch + 1 } else { epoch });
+            if self.is_over(if at_end { epoch + 1 } else { epoch }) {
+                break;
+            }
+        }
+    }
+
+    /// Whose the turns of the next epoch are, as positions in the job.
+    fn turns(&self) -> Vec<usize> {
+        let schedule = &self.job.schedule;
+        let mut order: Vec<usize> = (0..self.learners.len()).collect();
+        let mut weights = vec![1_u64; order.len()];
+        match &schedule.order {
+            TurnOrder::Cyclic => {}
+            TurnOrder::WeakFirst => {
+                let mean = |at: &usize| {
+                    let losses = &self.losses[*at];
+                    losses.iter().fold(0.0, |sum, loss| sum + loss) / losses.len().max(1) as f64
+                };
+                order.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+            }
+            TurnOrder::Weighted(given) => {
+                for (weight, learner) in weights.iter_mut().zip(&self.learners) {
+                    *weight = given.get(learner.name()).copied().map_or(1, u64::from);
+                }
+            }
+        }
+        // One turn for each that has any left, again and again.
+        let (mut cycle, mut left) = (Vec::new(), weights.clone());
+        while left.iter().any(|left| *left > 0) {
+            for at in &order {
+                if left[*at] > 0 {
+                    left[*at] -= 1;
+                    cycle.push(*at);
+                }
+            }
+        }
+        // Cycles until everybody has been through all of their data.
+        let through = |cycles: u64| {
+            let steps = |weight: u64| cycles * weight * u64::from(schedule.turn_batches);
+            self.learners.iter().zip(&weights).all(|(learner, weight)| steps(*weight) >= learner.batches())
+        };
+        let cycles = (1..).find(|cycles| through(*cycles)).expect("data that end");
+        (0..cycles).flat_map(|_| cycle.clone()).collect()
+    }
+
+    fn step(&mut self, at: usize, step: u32, progress: Progress) {
+        let learner = &mut self.learners[at];
+        let forward = learner.forward(learner.steps);
+        let local = self.head.head().local_step(forward.features.clone(), &forward.labels).expect("a batch that fits");
+        let alpha = match self.job.head.projection {
+            ProjectionSpec::Off => 1.0,
+            ProjectionSpec::Window { alpha, .. } | ProjectionSpec::Rls { alpha: Alpha::Constant(alpha), .. } => alpha,
+            ProjectionSpec::Rls { alpha: Alpha::Decay, .. } => {
+                let n = learner.batches();
+                0.1_f64.powf(1.0 + (learner.steps % n) as f64 / n as f64)
+            }
+        };
+        let lr_factor = factor(&self.job.head.optimizer.schedule, progress.epoch, progress.epochs);
+        let loss = local.contribution.loss;
+        let context = StepContext { lr_factor, alpha };
+        self.head.apply(learner.name(), &local.contribution, context).expect("a contribution that fits");
+        learner.learn(&forward, &local.feature_gradient, progress);
+        self.losses[at].push(loss);
+        self.report.steps.push(StepRecord::new(Turn(self.turn), step, learner.name(), loss, &self.head));
+    }
+
+    /// What is due after a turn: `turn_in_epoch` turns of this epoch are done, and `epochs_done` whole epochs.
+    fn boundary(&mut self, epoch: u64, turn_in_epoch: u64, epochs_done: u64) {
+        let is_over = self.is_over(epochs_done);
+        let ends_epoch = epochs_done > epoch;
+        let is_due = |every: Every| match every {
+            Every::Epochs(n) => ends_epoch && epochs_done % n == 0,
+            Every::Turns(n) => self.turn % n == 0,
+            Every::End => false,
+        };
+        let validates = if is_over { self.turn > 0 } else { is_due(self.job.evaluation.every) };
+        let saves = is_over || is_due(self.job.checkpoints.every);
+        let score = if validates { self.evaluate(Split::Validation) } else { None };
+        if saves {
+            let turn = Turn(self.turn);
+            if let Some(score) = score
+                && self.report.best.is_none_or(|(best, _)| score > best)
+            {
+                self.report.best = Some((score, turn));
+            }
+            let record = CheckpointRecord { turn, score: score.map(f64::to_bits), state: self.state() };
+            self.report.checkpoints.push(record);
+        }
+        if is_over {
+            self.evaluate(Split::Test);
+        }
+        self.report.counts = [self.turn, self.head.version().0, epoch, turn_in_epoch];
+    }
+
+    fn evaluate(&mut self, split: Split) -> Option<f64> {
+        if self.learners.iter().all(|learner| learner.sizes().of(split) == 0) {
+            return None;
+        }
+        let logits = |learner: &Learner| (learner.name().clone(), learner.evaluate(split, self.head.head()));
+        let answers: BTreeMap<ModalityName, _> = self.learners.iter().map(logits).collect();
+        let score = score(&answers);
+        let record = EvaluationRecord { turn: Turn(self.turn), split, score: score.to_bits() };
+        self.report.evaluations.push(record);
+        Some(score)
+    }
+
+    fn state(&self) -> crate::report::State {
+        let mut state = head_state(&self.head).expect("no turn is open");
+        state.extend(self.learners.iter().map(|learner| (format!("encoder-{}", learner.name()), learner.digest())));
+        state
+    }
+}

@@ -1,0 +1,148 @@
+//! What a job did, as far as it must not depend on when things happened, and where two such reports part.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use antiphon_core::head::SharedHead;
+use antiphon_core::ids::{HeadVersion, ModalityName, Split, Turn};
+use antiphon_core::turn::{Outcome, Position};
+use sha2::{Digest as _, Sha256};
+
+/// A hash of numbers' bits, shortened.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Digest(u64);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The hash of these numbers, to the bit, and of what goes with them.
+pub(crate) fn digest(numbers: impl IntoIterator<Item = f32>, note: &str) -> Digest {
+    let mut hash = Sha256::new();
+    let bytes: Vec<u8> = numbers.into_iter().flat_map(|number| number.to_bits().to_le_bytes()).collect();
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(&bytes);
+    hash.update(note.as_bytes());
+    let whole: [u8; 32] = hash.finalize().into();
+    let (first, _) = whole.split_first_chunk().expect("a hash has more than eight bytes");
+    Digest(u64::from_le_bytes(*first))
+}
+
+/// Everything that a job learns, by the name of the part.
+pub(crate) type State = BTreeMap<String, Digest>;
+
+/// The parts of the shared head: `head`, `state` (its optimizer) and `projector`.
+pub(crate) fn head_state(head: &SharedHead<f32>) -> Result<State, String> {
+    let parts = head.to_parts().map_err(|error| error.to_string())?;
+    let parts = [("head", parts.head), ("state", parts.state), ("projector", parts.projector)];
+    let hash = |part: antiphon_core::head::Part<f32>| {
+        let names: Vec<&str> = part.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let note = format!("{names:?} {}", part.note);
+        digest(part.tensors.iter().flat_map(|tensor| tensor.data.iter().copied()), &note)
+    };
+    Ok(parts.into_iter().map(|(name, part)| (name.to_owned(), hash(part))).collect())
+}
+
+/// A step of the shared head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StepRecord {
+    pub(crate) turn: Turn,
+    pub(crate) step: u32,
+    pub(crate) modality: ModalityName,
+    /// After the step.
+    pub(crate) version: HeadVersion,
+    /// The bits of the loss.
+    pub(crate) loss: u64,
+    /// W and b after the step.
+    pub(crate) head: Digest,
+}
+
+impl StepRecord {
+    pub(crate) fn new(turn: Turn, step: u32, modality: &ModalityName, loss: f64, head: &SharedHead<f32>) -> Self {
+        let numbers = head.head().weight().as_slice().iter().chain(head.head().bias()).copied();
+        Self {
+            turn,
+            step,
+            modality: modality.clone(),
+            version: head.version(),
+            loss: loss.to_bits(),
+            head: digest(numbers, ""),
+        }
+    }
+}
+
+/// A split that was gone through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EvaluationRecord {
+    /// Turns applied.
+    pub(crate) turn: Turn,
+    pub(crate) split: Split,
+    /// The bits of the score.
+    pub(crate) score: u64,
+}
+
+/// A checkpoint that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckpointRecord {
+    pub(crate) turn: Turn,
+    /// The bits of the validation score of this state, if it was evaluated.
+    pub(crate) score: Option<u64>,
+    pub(crate) state: State,
+}
+
+/// What a job did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) steps: Vec<StepRecord>,
+    pub(crate) evaluations: Vec<EvaluationRecord>,
+    pub(crate) checkpoints: Vec<CheckpointRecord>,
+    pub(crate) outcome: Option<Outcome>,
+    /// The best validation score of a checkpoint, and its turn.
+    pub(crate) best: Option<(f64, Turn)>,
+    /// Turns, steps of the head, epochs before the one under way, turns of that one.
+    pub(crate) counts: [u64; 4],
+    pub(crate) state: State,
+}
+
+/// What of a machine's position is compared.
+pub(crate) fn counts(position: &Position) -> [u64; 4] {
+    [position.turn.0, position.head_version.0, position.epoch, position.turn_in_epoch]
+}
+
+impl Report {
+    /// Where this report first parts from what it should be, in words.
+    pub(crate) fn differs_from(&self, expected: &Report) -> Option<String> {
+        first_difference("step", &self.steps, &expected.steps)
+            .or_else(|| first_difference("evaluation", &self.evaluations, &expected.evaluations))
+            .or_else(|| first_difference("checkpoint", &self.checkpoints, &expected.checkpoints))
+            .or_else(|| part("the outcome", &self.outcome, &expected.outcome))
+            .or_else(|| part("the best checkpoint", &self.best, &expected.best))
+            .or_else(|| part("turns, steps, epochs, turns in epoch", &self.counts, &expected.counts))
+            .or_else(|| part("the final state", &self.state, &expected.state))
+    }
+}
+
+fn first_difference<T: PartialEq + fmt::Debug>(what: &str, ours: &[T], theirs: &[T]) -> Option<String> {
+    let at = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i))?;
+    part(&format!("{what} {at} (from 0)"), &ours.get(at), &theirs.get(at))
+}
+
+fn part<T: PartialEq + fmt::Debug>(what: &str, ours: &T, theirs: &T) -> Option<String> {
+    (ours != theirs).then(|| format!("{what}\n  simulated: {ours:?}\n  naive:     {theirs:?}"))
+}
+
+/// The score of an evaluation: the share of samples whose label has the greatest sum of logits over the modalities that
+/// they have, summed in byte order of the modalities' names.
+pub(crate) fn score(answers: &BTreeMap<ModalityName, Vec<crate::learner::Logits>>) -> f64 {
+    let mut sums: BTreeMap<u64, (u32, Vec<f32>)> = BTreeMap::new();
+    for sample in answers.values().flatten() {
+        let (_, sum) = sums.entry(sample.id).or_insert_with(|| (sample.label, vec![0.0; sample.values.len()]));
+        for (sum, value) in sum.iter_mut().zip(&sample.values) {
+            *sum += value;
+        }
+    }
+    let correct = sums.values().filter(|(label, sum)| antiphon_core::linalg::argmax(sum) == *label as usize).count();
+    correct as f64 / sums.len().max(1) as f64
+}

@@ -42,30 +42,32 @@ fn assert_found(bug: Bug, at_least: usize, ways: &[&str]) {
 
 #[test]
 fn a_contribution_applied_twice_is_found() {
-    assert_found(Bug::AppliesTwice, 180, &["a step of head version 0 led to 2"]);
+    assert_found(Bug::AppliesTwice, 180, &["led to"]);
 }
 
 #[test]
 fn a_contribution_applied_though_refused_is_found() {
-    assert_found(Bug::AppliesWhatWasRefused, 1, &["zz"]);
+    // At times the head itself refuses it, because another turn is open.
+    assert_found(Bug::AppliesWhatWasRefused, 60, &["what was refused changed something", "end that turn first"]);
 }
 
 #[test]
 fn a_head_of_before_the_step_is_found() {
-    assert_found(Bug::GrantsTheHeadBefore, 1, &["step 1 (from 0)"]);
+    assert_found(Bug::GrantsTheHeadBefore, 150, &["step "]);
 }
 
 #[test]
-fn a_reset_before_the_fold_is_found() {
-    assert_found(Bug::ResetsTooEarly, 1, &["zz"]);
+fn a_reset_before_the_last_turn_is_over_is_found() {
+    assert_found(Bug::ResetsTooEarly, 15, &["step "]);
 }
 
 #[test]
 fn features_of_an_encoder_that_has_yet_to_learn_are_found() {
-    assert_found(Bug::ComputesAheadBeforeLearning, 1, &["zz"]);
+    assert_found(Bug::ComputesAheadBeforeLearning, 150, &["step "]);
 }
 
 #[test]
 fn a_part_of_an_encoder_that_has_yet_to_learn_is_found() {
-    assert_found(Bug::SavesBeforeLearning, 1, &["zz"]);
+    // Steps are as they should be: only what is saved is not.
+    assert_found(Bug::SavesBeforeLearning, 10, &["checkpoint "]);
 }

@@ -152,8 +152,8 @@ impl<'a> Naive<'a> {
         let is_over = self.is_over(epochs_done);
         let ends_epoch = epochs_done > epoch;
         let is_due = |every: Every| match every {
-            Every::Epochs(n) => ends_epoch && epochs_done % n == 0,
-            Every::Turns(n) => self.turn % n == 0,
+            Every::Epochs(n) => ends_epoch && epochs_done.is_multiple_of(n),
+            Every::Turns(n) => self.turn.is_multiple_of(n),
             Every::End => false,
         };
         let validates = if is_over { self.turn > 0 } else { is_due(self.job.evaluation.every) };

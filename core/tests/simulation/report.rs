@@ -106,6 +106,11 @@ pub(crate) struct Report {
     pub(crate) state: State,
 }
 
+/// The hash of a text.
+pub(crate) fn digest_of(text: &str) -> Digest {
+    digest([], text)
+}
+
 /// What of a machine's position is compared.
 pub(crate) fn counts(position: &Position) -> [u64; 4] {
     [position.turn.0, position.head_version.0, position.epoch, position.turn_in_epoch]

@@ -5,6 +5,7 @@ use std::fmt;
 use antiphon_core::ids::{Turn, TurnRef, WorkerId};
 use antiphon_core::time::Time;
 
+use crate::report::{Digest, digest_of};
 use crate::worker::{ToCoordinator, ToWorker};
 
 /// Lines shown of a long trace: the last ones.
@@ -45,6 +46,10 @@ impl Trace {
 
     pub(crate) fn lines(&self) -> &[String] {
         &self.lines
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        digest_of(&self.lines.join("\n"))
     }
 
     fn line(&mut self, now: Time, what: &str) {

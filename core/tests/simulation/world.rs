@@ -58,8 +58,8 @@ enum Event {
 
 /// What a coordinator looks at.
 #[derive(Debug, Clone)]
-pub(crate) enum Inbound {
-    FromWorker { from: usize, message: ToCoordinator, genuine: bool },
+enum Inbound {
+    FromWorker { from: usize, message: Box<ToCoordinator>, genuine: bool },
     Written(Turn),
     Deadline(Time),
 }
@@ -140,7 +140,7 @@ impl World {
         };
         for (from, (delays, name)) in both().enumerate() {
             let joins = Source::new(delays.join, seed, "join", (*name).into()).draw();
-            let message = ToCoordinator::Join { modality: (*name).clone() };
+            let message = Box::new(ToCoordinator::Join { modality: (*name).clone() });
             world.foresee(Time(0) + joins, Event::Arrives(Inbound::FromWorker { from, message, genuine: true }));
         }
         world
@@ -211,8 +211,9 @@ impl World {
     fn send(&mut self, from: usize, message: ToCoordinator) {
         let arrival = self.to_coordinator[from].arrival(self.now);
         let disturbances = self.noise.around(from, &message, arrival, &mut self.noise_stream);
-        self.foresee(arrival, Event::Arrives(Inbound::FromWorker { from, message, genuine: true }));
+        self.foresee(arrival, Event::Arrives(Inbound::FromWorker { from, message: Box::new(message), genuine: true }));
         for (at, from, message) in disturbances {
+            let message = Box::new(message);
             self.foresee(at, Event::Arrives(Inbound::FromWorker { from, message, genuine: false }));
         }
     }
@@ -241,9 +242,9 @@ impl World {
             Inbound::FromWorker { from, message, genuine: true } => {
                 self.trace.heard(self.now, &self.workers[from].id, &message);
                 let id = self.workers[from].id.clone();
-                self.coordinator.hear(self.now, &id, message)
+                self.coordinator.hear(self.now, &id, *message)
             }
-            Inbound::FromWorker { from, message, genuine: false } => return self.look_at_wrong(from, message),
+            Inbound::FromWorker { from, message, genuine: false } => return self.look_at_wrong(from, *message),
             Inbound::Written(turn) => {
                 self.trace.written(self.now, turn);
                 self.coordinator.written(self.now, turn)

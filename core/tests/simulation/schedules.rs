@@ -10,7 +10,7 @@ use crate::scenario::{Scenario, small_job};
 use crate::world::{self, Run};
 
 /// Schedules that are tried unless `ANTIPHON_SIMULATIONS` says how many.
-const SCHEDULES: u64 = 5_000;
+const SCHEDULES: u64 = 3_000;
 
 /// What there must be enough of among them: at least one schedule in fifty.
 const KINDS: [&str; 39] = [

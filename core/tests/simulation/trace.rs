@@ -75,7 +75,8 @@ impl fmt::Display for Step<'_> {
     }
 }
 
-struct Said<'a>(&'a ToCoordinator);
+/// A worker's message in a few words.
+pub(crate) struct Said<'a>(pub(crate) &'a ToCoordinator);
 
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

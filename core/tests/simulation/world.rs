@@ -19,7 +19,7 @@ use crate::delays::Source;
 use crate::noise::Noise;
 use crate::report::Report;
 use crate::scenario::Scenario;
-use crate::trace::Trace;
+use crate::trace::{Said, Trace};
 use crate::worker::{ToCoordinator, ToWorker, Worker};
 
 /// No job of these sizes needs as many events: one that does goes in circles.
@@ -263,7 +263,7 @@ impl World {
 
     /// What was never sent so must be refused, and change nothing.
     fn look_at_wrong(&mut self, from: usize, message: ToCoordinator) -> Result<(), String> {
-        let told = format!("{message:?}");
+        let told = Said(&message).to_string();
         let before = (self.coordinator.machine.clone(), self.coordinator.head.clone());
         let id = self.workers[from].id.clone();
         let reason = match self.coordinator.hear(self.now, &id, message) {

@@ -154,7 +154,14 @@ impl Coordinator {
             _ => None,
         };
         let mut effects = Vec::new();
-        self.machine.step(now, input, &mut effects)?;
+        if let Err(rejected) = self.machine.step(now, input, &mut effects) {
+            let nothing = effects.is_empty();
+            return Err(if nothing {
+                rejected.into()
+            } else {
+                Refusal::Broken(format!("{rejected}, but: {effects:?}"))
+            });
+        }
         self.machine.check_invariants().map_err(Refusal::Broken)?;
         // Sequential, a step is over when its encoder has learnt.
         if self.granted.as_ref().is_some_and(|granted| granted.applied && Some(&granted.turn) == learned.as_ref()) {

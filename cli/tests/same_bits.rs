@@ -41,6 +41,20 @@ schedule: {turns: 8, batch: 8}
 checkpoints: {every: end}
 ";
 
+/// A head that does not fit one message.
+const LARGE_HEAD: &str = "
+name: large-head
+seed: 5
+data: {source: synth, kind: spoken-digits, samples: {train: 40, validation: 12, test: 0}}
+modalities:
+  image: {encoder: {kind: cnn, channels: [4]}}
+  text: {encoder: {kind: text, width: 8, layers: 1, heads: 1}}
+labels: 1500
+head: {width: 400, optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}}
+schedule: {turns: 8, batch: 8}
+checkpoints: {every: end}
+";
+
 /// What comes of one modality after the other on one thread: no coordinator, no worker, no turn machine, nothing ahead.
 struct PlainLoop {
     losses: Vec<f64>,
@@ -192,6 +206,14 @@ fn so_does_one_of_large_encoders_on_one_thread_and_on_two() {
     let (one, two) = (run("1"), run("2"));
     assert_eq!(one.last().expect("a last line")["digest"], two.last().expect("a last line")["digest"]);
     assert_equal_to_plain_loop(LARGE_JOB, &two);
+}
+
+#[test]
+fn so_does_one_whose_head_crosses_in_pieces() {
+    let folder = folder_with(LARGE_HEAD);
+    let (code, lines) = json_lines(folder.path(), &["run", "job.yaml"]);
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert_equal_to_plain_loop(LARGE_HEAD, &lines);
 }
 
 #[test]

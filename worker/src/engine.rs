@@ -70,6 +70,8 @@ struct Assignment {
     chunk: usize,
     /// Whether the next forward pass runs before its grant is there.
     ahead: bool,
+    /// Whether a step has been granted. What it waits for before is not the head, but the other workers.
+    began: bool,
     trainer: Trainer,
 }
 
@@ -130,7 +132,9 @@ impl Engine {
     /// checkpoint written.
     fn has_waited(&mut self, command: &Command) {
         if let Some(at) = &mut self.assignment {
-            let trains = matches!(command, Command::Grant(_)) && !at.trainer.is_evaluating();
+            let granted = matches!(command, Command::Grant(_));
+            let trains = granted && at.began && !at.trainer.is_evaluating();
+            at.began |= granted;
             at.trainer.watch.lap(|times| if trains { &mut times.waiting } else { &mut times.other });
         }
     }
@@ -238,7 +242,7 @@ impl Engine {
         };
         self.status.steps_done.store(trainer.steps_done(), Ordering::Relaxed);
         let chunk = spec.evaluation.chunk as usize;
-        self.assignment = Some(Assignment { job, term: Term(assign.term), head, chunk, ahead, trainer });
+        self.assignment = Some(Assignment { job, term: Term(assign.term), head, chunk, ahead, began: false, trainer });
         Ok(Answer::Prepared(answer))
     }
 

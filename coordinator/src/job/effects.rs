@@ -10,13 +10,17 @@ use antiphon_proto::v1::{self, coordinator_message::Message};
 use tracing::{info, warn};
 
 use super::Job;
+use super::times::JobTimes;
 
 impl Job {
     /// Carries out one effect. An error is the reason for which the job cannot go on.
     pub(super) fn carry_out(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::Assign { worker, modality, lease } => self.assign(&worker, &modality, lease),
-            Effect::Started => self.emit_started(),
+            Effect::Started => {
+                self.times = JobTimes::start();
+                self.emit_started();
+            }
             Effect::Grant { worker, turn, lease, progress } => self.grant(&worker, turn, lease, progress),
             Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
             Effect::EndTurn { .. } => {

@@ -79,12 +79,6 @@ impl<T: Real> SharedHead<T> {
         &self.head
     }
 
-    /// W and b, to hold on to.
-    #[must_use]
-    pub fn share(&self) -> std::sync::Arc<Head<T>> {
-        std::sync::Arc::new(self.head.clone())
-    }
-
     /// How many steps it has taken.
     #[must_use]
     pub fn version(&self) -> HeadVersion {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// What core is built from.
 const DIRECT: &[&str] =
-    &["gemm", "rand_chacha", "rand_core", "saphyr-parser", "serde", "serde_json", "sha2", "thiserror"];
+    &["gemm", "pulp", "rand_chacha", "rand_core", "rayon", "saphyr-parser", "serde", "serde_json", "sha2", "thiserror"];
 
 /// What those are built from, on any processor and operating system that we build for. No runtime, no network, no device,
 /// no clock, no generator of the operating system's (`getrandom`, `rand`).
@@ -27,7 +27,6 @@ const TRANSITIVE: &[&str] = &[
     "num-traits",
     "once_cell",
     "paste",
-    "pulp",
     "pulp-wasm-simd-flag",
     "raw-cpuid",
     "reborrow",
@@ -36,6 +35,12 @@ const TRANSITIVE: &[&str] = &[
     "ppv-lite86",
     "zerocopy",
     "zerocopy-derive",
+    // rayon: threads that the caller starts, and no others but its global pool's
+    "crossbeam-deque",
+    "crossbeam-epoch",
+    "crossbeam-utils",
+    "either",
+    "rayon-core",
     // saphyr-parser
     "arraydeque",
     "thiserror-impl",

@@ -1,6 +1,6 @@
 //! A = L Lᵀ of a symmetric positive definite matrix, in `f64`.
 
-use super::Matrix;
+use super::{Matrix, vectorised};
 
 /// The lower triangle L with L Lᵀ = A.
 pub(crate) struct Cholesky(Matrix<f64>);
@@ -25,15 +25,19 @@ impl Cholesky {
         for i in 0..n {
             let (above, from_here) = b.as_mut_slice().split_at_mut(i * m);
             let row = &mut from_here[..m];
-            for j in 0..i {
-                let factor = self.0.row(i)[j];
-                for (x, y) in row.iter_mut().zip(&above[j * m..(j + 1) * m]) {
-                    *x -= factor * y;
-                }
-            }
-            for x in row {
-                *x /= self.0.row(i)[i];
-            }
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (j, &factor) in self.0.row(i)[..i].iter().enumerate() {
+                        for (x, y) in row.iter_mut().zip(&above[j * m..(j + 1) * m]) {
+                            *x -= factor * y;
+                        }
+                    }
+                    for x in row.iter_mut() {
+                        *x /= self.0.row(i)[i];
+                    }
+                },
+            );
         }
         b
     }

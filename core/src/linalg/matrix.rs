@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sums::{all_finite, column_sums};
 use super::{Real, norm};
 
 /// A matrix was made of the wrong number of elements.
@@ -25,6 +26,13 @@ pub struct Matrix<T> {
     rows: usize,
     cols: usize,
     data: Vec<T>,
+}
+
+/// Nothing: 0 × 0.
+impl<T> Default for Matrix<T> {
+    fn default() -> Self {
+        Self { rows: 0, cols: 0, data: Vec::new() }
+    }
 }
 
 /// What a serialised matrix holds before its shape has been checked.
@@ -124,6 +132,12 @@ impl<T: Real> Matrix<T> {
         Self { rows, cols, data: vec![T::ZERO; elements] }
     }
 
+    /// Makes it `rows × cols` in the memory that it has, if that is enough. What it holds then is to be written.
+    pub(crate) fn reshape(&mut self, rows: usize, cols: usize) {
+        self.data.resize(rows.checked_mul(cols).expect("the shape of a matrix that fits in memory"), T::ZERO);
+        (self.rows, self.cols) = (rows, cols);
+    }
+
     /// The `size × size` identity.
     #[must_use]
     pub fn identity(size: usize) -> Self {
@@ -179,19 +193,13 @@ impl<T: Real> Matrix<T> {
     /// The sum of the rows, one element per column, summed in `f64`.
     #[must_use]
     pub fn column_sums(&self) -> Vec<f64> {
-        let mut sums = vec![0.0; self.cols];
-        for row in self.iter_rows() {
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += value.to_f64();
-            }
-        }
-        sums
+        column_sums(self)
     }
 
     /// The position of the first element in row-major order that is infinite or NaN.
     #[must_use]
     pub fn first_not_finite(&self) -> Option<usize> {
-        self.data.iter().position(|v| !v.is_finite())
+        if all_finite(&self.data) { None } else { self.data.iter().position(|v| !v.is_finite()) }
     }
 }
 

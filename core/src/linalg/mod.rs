@@ -1,16 +1,22 @@
 //! Dense matrices and the few operations that the head and the projector need.
 //!
-//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Every product runs on one thread, so that the same
-//! numbers go in and the same bits come out. Does not do: views, broadcasting, decompositions beyond Cholesky.
+//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Large ones are cut into pieces that the threads of the caller's rayon
+//! pool share; the pieces are the same for any number of threads, so that the same numbers go in and the same bits come out. Does
+//! not do: views, broadcasting, decompositions beyond Cholesky.
 
 mod cholesky;
 mod matrix;
+pub(crate) mod pieces;
 mod product;
 mod real;
+mod sums;
+mod vector;
 
 pub(crate) use cholesky::Cholesky;
 pub use matrix::{Matrix, ShapeError};
 pub use real::Real;
+pub(crate) use sums::{all_finite, in_halves, sum_of_squares, sum_of_squares_in_kind};
+pub(crate) use vector::vectorised;
 
 /// Σ aᵢ bᵢ in 16 interleaved partial sums that are added up in a fixed order: the same bits wherever the slices lie in
 /// memory and whatever is computed beside them.
@@ -18,32 +24,39 @@ pub use real::Real;
 /// # Panics
 /// If the lengths differ.
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    const LANES: usize = 16;
     assert_eq!(a.len(), b.len(), "a dot product needs two vectors of the same length");
-    let mut lanes = [T::ZERO; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for (lane, (&x, &y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
+    vectorised(
+        #[inline(always)]
+        || dots([a], b)[0],
+    )
+}
+
+/// [`dot`] of each of some vectors with `b`, all of the same length: the same bits, and the more at once the faster.
+#[inline(always)]
+pub(crate) fn dots<T: Real, const N: usize>(vectors: [&[T]; N], b: &[T]) -> [T; N] {
+    const LANES: usize = 16;
+    let mut lanes = [[T::ZERO; LANES]; N];
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let split = vectors.map(|vector| vector[..b.len()].as_chunks::<LANES>());
+    let chunks = split.map(|(chunks, _)| &chunks[..b_chunks.len()]);
+    for (i, y) in b_chunks.iter().enumerate() {
+        for (lanes, chunks) in lanes.iter_mut().zip(&chunks) {
+            for (lane, (&x, &y)) in lanes.iter_mut().zip(chunks[i].iter().zip(y)) {
+                *lane = *lane + x * y;
+            }
+        }
+    }
+    for (lanes, (_, rest)) in lanes.iter_mut().zip(&split) {
+        for (lane, (&x, &y)) in lanes.iter_mut().zip(rest.iter().zip(b_rest)) {
             *lane = *lane + x * y;
         }
     }
-    for (lane, (&x, &y)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane = *lane + x * y;
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] = lanes[i] + lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    lanes.map(in_halves)
 }
 
-/// The Euclidean norm, summed in `f64`.
+/// The Euclidean norm, summed in `f64`, in an order that depends on nothing but how many numbers there are.
 pub fn norm<T: Real>(values: &[T]) -> f64 {
-    values.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>().sqrt()
+    sum_of_squares(values).sqrt()
 }
 
 /// The position of the greatest value; of the first of them where several are equal, 0 where there is none.
@@ -59,13 +72,41 @@ pub fn argmax<T: Real>(values: &[T]) -> usize {
 
 /// softmax(z) and ln Σ exp z, in `f64` whatever the type of the logits. Finite for all finite z.
 pub fn softmax<T: Real>(logits: &[T]) -> (Vec<f64>, f64) {
-    let max = logits.iter().map(|z| z.to_f64()).fold(f64::NEG_INFINITY, f64::max);
-    let mut probabilities: Vec<f64> = logits.iter().map(|z| (z.to_f64() - max).exp()).collect();
-    let sum: f64 = probabilities.iter().sum();
-    for p in &mut probabilities {
+    let mut probabilities = vec![0.0; logits.len()];
+    let (_, log_sum) = softmax_into(logits, &mut probabilities);
+    (probabilities, log_sum)
+}
+
+/// [`softmax`], written where there is room for it; the greatest of the logits, and ln Σ exp z.
+pub(crate) fn softmax_into<T: Real>(logits: &[T], probabilities: &mut [f64]) -> (f64, f64) {
+    let max = vectorised(
+        #[inline(always)]
+        || greatest(logits),
+    );
+    let max = max.to_f64();
+    let mut sum = 0.0;
+    for (p, z) in probabilities.iter_mut().zip(logits) {
+        *p = (z.to_f64() - max).exp();
+        sum += *p;
+    }
+    for p in probabilities {
         *p /= sum;
     }
-    (probabilities, max + sum.ln())
+    (max, max + sum.ln())
+}
+
+/// The greatest value, -∞ where there is none; NaNs are passed over.
+#[inline(always)]
+fn greatest<T: Real>(values: &[T]) -> T {
+    const LANES: usize = 16;
+    let of_two = |a: T, b: T| if b > a { b } else { a };
+    let mut lanes = [T::from_f64(f64::NEG_INFINITY); LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = of_two(*lane, *x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane = of_two(*lane, *x));
+    lanes.into_iter().fold(lanes[0], of_two)
 }
 
 #[cfg(test)]

@@ -1,28 +1,52 @@
-//! Matrix products on one thread, by the `gemm` crate.
+//! Matrix products, by the `gemm` crate, in tiles that threads share.
+//!
+//! Every element of a product is one sum over k in an order that does not depend on how the product is cut up, so its bits are those
+//! of the whole product at once. The tiles are fixed all the same: nothing rests on how many threads there are.
+
+use std::ops::Range;
 
 use gemm::Parallelism;
 
+use super::pieces::{each, ranges};
 use super::{Matrix, Real};
 
+/// Columns and rows of a tile: enough of them that laying out the operands for each tile costs little.
+const COLUMNS: usize = 128;
+const ROWS: usize = 256;
+
+/// Multiplications below which a product is one tile.
+const WORTH_CUTTING: usize = 1 << 20;
+
 /// How a row-major matrix is read: as it lies, or transposed.
+#[derive(Clone, Copy)]
 struct Operand<'a, T> {
-    matrix: &'a Matrix<T>,
-    transposed: bool,
+    values: &'a [T],
+    rows: usize,
+    cols: usize,
+    /// Elements from one row to the next, and from one column to the next.
+    strides: (usize, usize),
 }
 
 impl<'a, T: Real> Operand<'a, T> {
-    fn rows(&self) -> usize {
-        if self.transposed { self.matrix.cols() } else { self.matrix.rows() }
+    fn of(matrix: &'a Matrix<T>) -> Self {
+        let (rows, cols) = matrix.shape();
+        Self { values: matrix.as_slice(), rows, cols, strides: (cols, 1) }
     }
 
-    fn cols(&self) -> usize {
-        if self.transposed { self.matrix.rows() } else { self.matrix.cols() }
+    fn transposed(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, strides: (self.strides.1, self.strides.0), ..self }
     }
 
-    /// Elements from one row to the next, and from one column to the next.
-    fn strides(&self) -> (isize, isize) {
-        let width = isize::try_from(self.matrix.cols()).expect("a matrix in memory has a width that fits isize");
-        if self.transposed { (1, width) } else { (width, 1) }
+    /// These rows.
+    fn part(self, rows: Range<usize>) -> Self {
+        let values = &self.values[(rows.start * self.strides.0).min(self.values.len())..];
+        Self { values, rows: rows.len(), ..self }
+    }
+
+    /// Whether the strides reach no element outside the values.
+    fn fits(&self) -> bool {
+        let last = self.rows.saturating_sub(1) * self.strides.0 + self.cols.saturating_sub(1) * self.strides.1;
+        self.rows == 0 || self.cols == 0 || last < self.values.len()
     }
 }
 
@@ -33,7 +57,7 @@ impl<T: Real> Matrix<T> {
     /// If A has not as many columns as B has rows.
     #[must_use]
     pub fn times(&self, other: &Self) -> Self {
-        product(&Operand { matrix: self, transposed: false }, &Operand { matrix: other, transposed: false })
+        product(Operand::of(self), Operand::of(other))
     }
 
     /// A Bᵀ: (m × k)(n × k)ᵀ = (m × n).
@@ -42,7 +66,7 @@ impl<T: Real> Matrix<T> {
     /// If A and B differ in the number of columns.
     #[must_use]
     pub fn times_transposed(&self, other: &Self) -> Self {
-        product(&Operand { matrix: self, transposed: false }, &Operand { matrix: other, transposed: true })
+        product(Operand::of(self), Operand::of(other).transposed())
     }
 
     /// Aᵀ B: (k × m)ᵀ(k × n) = (m × n).
@@ -51,50 +75,143 @@ impl<T: Real> Matrix<T> {
     /// If A and B differ in the number of rows.
     #[must_use]
     pub fn transposed_times(&self, other: &Self) -> Self {
-        product(&Operand { matrix: self, transposed: true }, &Operand { matrix: other, transposed: false })
+        product(Operand::of(self).transposed(), Operand::of(other))
     }
+
+    /// [`Self::times`], written into the memory of `out`, whatever it was.
+    pub(crate) fn times_into(&self, other: &Self, out: &mut Self) {
+        out.reshape(self.rows(), other.cols());
+        write(Operand::of(self), Operand::of(other), Then::Replace, out.as_mut_slice());
+    }
+
+    /// [`Self::transposed_times`], written into the memory of `out`, whatever it was.
+    pub(crate) fn transposed_times_into(&self, other: &Self, out: &mut Self) {
+        out.reshape(self.cols(), other.cols());
+        write(Operand::of(self).transposed(), Operand::of(other), Then::Replace, out.as_mut_slice());
+    }
+
+    /// These rows of Aᵀ B, on this thread: the bits of [`Self::transposed_times`], if there are two rows or more, and more than 64
+    /// rows or columns where the whole has more than 64 of either.
+    pub(crate) fn rows_of_transposed_times(&self, rows: Range<usize>, other: &Self, out: &mut [T]) {
+        let left = Operand::of(self).transposed().part(rows.clone());
+        assert!(rows.end <= self.cols() && left.cols == other.rows(), "rows of a product that does not exist");
+        assert_eq!(out.len(), rows.len() * other.cols(), "one element for each of these rows and columns");
+        let whole = Tile { rows: 0..rows.len(), cols: 0..other.cols() };
+        tile(left, Operand::of(other), Then::Replace, &whole, &Destination::of(out, other.cols()));
+    }
+
+    /// `self ← self − A B`.
+    pub(crate) fn subtract_product(&mut self, a: &Self, b: &Self) {
+        assert_eq!(self.shape(), (a.rows(), b.cols()), "a product of another shape cannot be taken away");
+        write(Operand::of(a), Operand::of(b), Then::Subtract, self.as_mut_slice());
+    }
+}
+
+/// What becomes of the destination.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Replace,
+    Subtract,
+}
+
+fn product<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>) -> Matrix<T> {
+    let mut out = Matrix::zeros(a.rows, b.cols);
+    write(a, b, Then::Replace, out.as_mut_slice());
+    out
+}
+
+fn write<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, out: &mut [T]) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(k, b.rows, "a product of {m} x {k} and {} x {n} matrices does not exist", b.rows);
+    assert_eq!(out.len(), m * n, "one element for each row and column of the product");
+    let destination = Destination::of(out, n);
+    let multiplications = m.saturating_mul(k).saturating_mul(n);
+    // The engine has ways of its own for products that are very thin, or small: a tile must be neither where the whole is not.
+    if multiplications < WORTH_CUTTING || m.min(n) < 8 {
+        return tile(a, b, then, &Tile { rows: 0..m, cols: 0..n }, &destination);
+    }
+    let tiles = ranges(m, ROWS)
+        .into_iter()
+        .flat_map(|rows| ranges(n, COLUMNS).into_iter().map(move |cols| Tile { rows: rows.clone(), cols }));
+    each(tiles.collect(), multiplications, |at| tile(a, b, then, &at, &destination));
+}
+
+/// A part of a product.
+struct Tile {
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+/// Where a product goes: row-major, without gaps.
+struct Destination<'a, T> {
+    values: *mut T,
+    length: usize,
+    width: usize,
+    borrowed: std::marker::PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Destination<'a, T> {
+    fn of(values: &'a mut [T], width: usize) -> Self {
+        Self { values: values.as_mut_ptr(), length: values.len(), width, borrowed: std::marker::PhantomData }
+    }
+}
+
+// SAFETY: threads that share it write tiles that have no element in common (`ranges` do not overlap), and nobody reads it.
+#[allow(unsafe_code)]
+unsafe impl<T: Send> Sync for Destination<'_, T> {}
+
+fn stride(elements: usize) -> isize {
+    isize::try_from(elements).expect("a matrix in memory has a width that fits isize")
 }
 
 // The engine takes pointers. This is the only place that hands it any.
 #[allow(unsafe_code)]
-fn product<T: Real>(a: &Operand<'_, T>, b: &Operand<'_, T>) -> Matrix<T> {
-    let (m, k, n) = (a.rows(), a.cols(), b.cols());
-    assert_eq!(k, b.rows(), "a product of {m} x {k} and {} x {n} matrices does not exist", b.rows());
-    let mut out = Matrix::zeros(m, n);
-    let ((a_row, a_col), (b_row, b_col)) = (a.strides(), b.strides());
-    let out_row = isize::try_from(n).expect("a matrix in memory has a width that fits isize");
-    // SAFETY: `T` is `f32` or `f64` (`Real` is sealed), which the engine knows. Each pointer comes from a slice of exactly
-    // rows · cols elements (the invariant of `Matrix`), and the strides above reach no element outside it: row-major
-    // has strides (cols, 1), its transpose (1, cols). `out` is borrowed mutably and by nobody else.
+fn tile<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, at: &Tile, to: &Destination<'_, T>) {
+    let (m, k, n) = (at.rows.len(), a.cols, at.cols.len());
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(a.fits() && b.fits() && k == b.rows, "operands that lie within their matrices");
+    assert!(at.rows.end <= a.rows && at.cols.end <= b.cols, "a tile that lies within the product");
+    assert!(
+        at.cols.end <= to.width && (at.rows.end - 1) * to.width + at.cols.end <= to.length,
+        "and within its destination"
+    );
+    let (a_first, b_first) = (at.rows.start * a.strides.0, at.cols.start * b.strides.1);
+    let (beta, keep) = if then == Then::Subtract { (-T::ONE, true) } else { (T::ONE, false) };
+    // SAFETY: `T` is `f32` or `f64` (`Real` is sealed), which the engine knows. The assertions above say that the strides reach no
+    // element outside the slices, from the first row or column of the tile on to its last one; where there is nothing to sum (k = 0)
+    // the operands are not read, and their pointers are only moved (`wrapping_add`). The destination is borrowed mutably for as long
+    // as `to` lives, and no two tiles of it that are written at a time have an element in common.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_slice().as_mut_ptr(),
+            to.values.wrapping_add(at.rows.start * to.width + at.cols.start),
             1,
-            out_row,
-            false,
-            a.matrix.as_slice().as_ptr(),
-            a_col,
-            a_row,
-            b.matrix.as_slice().as_ptr(),
-            b_col,
-            b_row,
-            T::ZERO,
+            stride(to.width),
+            keep,
+            a.values.as_ptr().wrapping_add(a_first),
+            stride(a.strides.1),
+            stride(a.strides.0),
+            b.values.as_ptr().wrapping_add(b_first),
+            stride(b.strides.1),
+            stride(b.strides.0),
             T::ONE,
+            beta,
             false,
             false,
             false,
             Parallelism::None,
         );
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linalg::all_finite;
 
     fn example(rows: usize, cols: usize, phase: f64) -> Matrix<f64> {
         let data = (0..rows * cols).map(|i| (i as f64 * 0.7 + phase).sin()).collect();
@@ -127,6 +244,43 @@ mod tests {
             assert_close(&a.times_transposed(&b.transpose()), &expected);
             assert_close(&a.transpose().transposed_times(&b), &expected);
         }
+    }
+
+    #[test]
+    fn a_product_in_tiles_has_the_bits_of_the_product_at_once() {
+        // Larger than a tile in both directions, in one, in none; sums short and long; nothing a multiple of anything.
+        for (m, k, n) in [(64, 700, 301), (600, 65, 31), (523, 9, 777), (101, 768, 768), (9, 1200, 300), (530, 530, 2)]
+        {
+            let (a, b) = (example(m, k, 0.4).map(|v| v as f32), example(k, n, 0.5).map(|v| v as f32));
+            for (left, right) in [
+                (Operand::of(&a), Operand::of(&b)),
+                (Operand::of(&a.transpose()).transposed(), Operand::of(&b)),
+                (Operand::of(&a), Operand::of(&b.transpose()).transposed()),
+            ] {
+                let mut whole = Matrix::zeros(m, n);
+                let everything = Tile { rows: 0..m, cols: 0..n };
+                tile(left, right, Then::Replace, &everything, &Destination::of(whole.as_mut_slice(), n));
+                assert_eq!(product(left, right), whole, "{m} x {k} x {n}");
+            }
+            let (left, whole) = (a.transpose(), a.transpose().transposed_times(&b));
+            for rows in [0..m, 0..2, m - 5..m].into_iter().filter(|rows| rows.len().max(n) > 64) {
+                let mut out = vec![f32::NAN; rows.len() * n];
+                left.rows_of_transposed_times(rows.clone(), &b, &mut out);
+                assert_eq!(out, whole.as_slice()[rows.start * n..rows.end * n]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_can_be_taken_away() {
+        let (a, b, mut rest) = (example(70, 9, 0.1), example(9, 150, 0.2), example(70, 150, 0.3));
+        let before = rest.clone();
+        rest.subtract_product(&a, &b);
+        for ((after, before), taken) in rest.as_slice().iter().zip(before.as_slice()).zip(a.times(&b).as_slice()) {
+            assert!((after - (before - taken)).abs() < 1e-13);
+        }
+        rest.subtract_product(&Matrix::zeros(70, 0), &Matrix::zeros(0, 150));
+        assert!(all_finite(rest.as_slice()));
     }
 
     #[test]

@@ -45,18 +45,22 @@ impl Real for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
 
+    #[inline(always)]
     fn from_f64(value: f64) -> Self {
         value as f32
     }
 
+    #[inline(always)]
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
 
+    #[inline(always)]
     fn sqrt(self) -> Self {
         self.sqrt()
     }
 
+    #[inline(always)]
     fn is_finite(self) -> bool {
         self.is_finite()
     }
@@ -66,18 +70,22 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
 
+    #[inline(always)]
     fn from_f64(value: f64) -> Self {
         value
     }
 
+    #[inline(always)]
     fn to_f64(self) -> f64 {
         self
     }
 
+    #[inline(always)]
     fn sqrt(self) -> Self {
         self.sqrt()
     }
 
+    #[inline(always)]
     fn is_finite(self) -> bool {
         self.is_finite()
     }

@@ -3,7 +3,11 @@
 //!
 //! Owns: P, the rows that a window remembers. Invariants: P is symmetric to the last bit; P changes only between turns;
 //! 0 ≤ xᵀ P x ≤ xᵀ x. Does not do: decide what P multiplies, that is the shared head's business.
+//!
+//! `rls` holds P (s² numbers). `window` holds X (K s numbers) with P = I − Xᵀ X while K < s, and `off` nothing: they make P only for
+//! whoever asks for it.
 
+mod form;
 mod rls;
 mod window;
 
@@ -13,11 +17,15 @@ use crate::ids::ModalityName;
 use crate::linalg::{Matrix, Real};
 use crate::spec::{ApplyTo, ProjectionSpec};
 
+pub(crate) use form::Form;
+
 /// The projector of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Projector<T> {
+#[serde(bound = "T: Real + Serialize")]
+pub struct Projector<T: Real> {
     spec: ProjectionSpec,
-    matrix: Matrix<T>,
+    #[serde(rename = "matrix")]
+    form: Form<T>,
     window: Vec<WindowTurn<T>>,
 }
 
@@ -43,19 +51,31 @@ impl<T: Real> Projector<T> {
     /// P = I, before the first turn.
     #[must_use]
     pub fn new(spec: &ProjectionSpec, width: usize) -> Self {
-        Self { spec: spec.clone(), matrix: Matrix::identity(width), window: Vec::new() }
+        Self { spec: spec.clone(), form: identity(spec, width), window: Vec::new() }
     }
 
     /// A projector that goes on from P (`s × s`) and the turns that its window remembers (none unless it is `window`).
     #[must_use]
     pub(crate) fn resumed(spec: &ProjectionSpec, matrix: Matrix<T>, window: Vec<WindowTurn<T>>) -> Self {
-        Self { spec: spec.clone(), matrix, window }
+        Self { spec: spec.clone(), form: Form::Dense(matrix), window }
     }
 
-    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`).
+    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`). Where it is not held as it lies it is made when
+    /// it is first asked for, and kept until it changes.
     #[must_use]
     pub fn matrix(&self) -> &Matrix<T> {
-        &self.matrix
+        self.form.matrix()
+    }
+
+    /// trace of [`Self::matrix`], which is not made for it.
+    #[must_use]
+    pub fn trace(&self) -> f64 {
+        self.form.trace()
+    }
+
+    /// [`Self::matrix`] as it is held.
+    pub(crate) fn form(&self) -> &Form<T> {
+        &self.form
     }
 
     /// The turns that the window remembers, from the oldest to the newest.
@@ -77,6 +97,11 @@ impl<T: Real> Projector<T> {
     /// P = (I + (1/α) Σ h̄ h̄ᵀ)⁻¹ over the remembered turns of the other modalities.
     #[must_use]
     pub fn matrix_for_turn_of(&self, modality: &ModalityName) -> Option<Matrix<T>> {
+        self.form_for_turn_of(modality).map(Form::into_matrix)
+    }
+
+    /// [`Self::matrix_for_turn_of`] as it is held.
+    pub(crate) fn form_for_turn_of(&self, modality: &ModalityName) -> Option<Form<T>> {
         let ProjectionSpec::Window { alpha, .. } = &self.spec else {
             return None;
         };
@@ -86,12 +111,12 @@ impl<T: Real> Projector<T> {
             .filter(|turn| turn.modality != *modality)
             .flat_map(|turn| turn.rows.iter().map(Vec::as_slice))
             .collect();
-        Some(window::closed_form(&rows, *alpha, self.matrix.rows()))
+        Some(window::closed_form(&rows, *alpha, self.form.width()))
     }
 
     /// Sets P for the turn that begins.
-    pub(crate) fn take_over(&mut self, matrix: Matrix<T>) {
-        self.matrix = matrix;
+    pub(crate) fn take_over(&mut self, form: Form<T>) {
+        self.form = form;
     }
 
     /// A turn of this modality has ended: its steps, in order, count for the turns that follow. `rls`: k = P h̄;
@@ -103,9 +128,9 @@ impl<T: Real> Projector<T> {
         match &self.spec {
             ProjectionSpec::Off => {}
             ProjectionSpec::Rls { .. } => {
-                for step in &steps {
-                    rls::fold(&mut self.matrix, &step.mean_features, step.alpha);
-                }
+                let mut matrix = std::mem::replace(&mut self.form, Form::identity(0)).into_matrix();
+                rls::fold(&mut matrix, &steps);
+                self.form = Form::Dense(matrix);
             }
             ProjectionSpec::Window { turns, .. } => {
                 let rows = steps.into_iter().map(|step| step.mean_features).collect();
@@ -118,8 +143,16 @@ impl<T: Real> Projector<T> {
 
     /// P = I, and nothing is remembered.
     pub fn reset(&mut self) {
-        self.matrix = Matrix::identity(self.matrix.rows());
+        self.form = identity(&self.spec, self.form.width());
         self.window.clear();
+    }
+}
+
+/// P = I in the form that this projection goes on from.
+fn identity<T: Real>(spec: &ProjectionSpec, width: usize) -> Form<T> {
+    match spec {
+        ProjectionSpec::Rls { .. } => Form::Dense(Matrix::identity(width)),
+        ProjectionSpec::Off | ProjectionSpec::Window { .. } => Form::identity(width),
     }
 }
 

@@ -1,20 +1,99 @@
-//! Recursive least squares: one rank-1 fold.
+//! Recursive least squares: rank-1 folds.
 
-use crate::linalg::{Matrix, Real, dot};
+use crate::linalg::pieces::{each, ranges, split_rows};
+use crate::linalg::{Matrix, Real, dot, dots, vectorised};
 
-/// k = P h̄; P ← P − k kᵀ / (α + h̄ᵀ k), for P (`s × s`) and h̄ (`s`).
+use super::Fold;
+
+/// k = P h̄; P ← P − k kᵀ / (α + h̄ᵀ k) for each step in order, for P (`s × s`) and h̄ (`s`).
 ///
 /// Written as (kᵢ kⱼ) · (1 / (α + h̄ᵀ k)), which is symmetric to the last bit, so that P stays so for ever: with
 /// (kᵢ / …) kⱼ the asymmetry of `f32` grows with each fold. h̄ᵀ k is not negative as P is positive semidefinite; where
 /// rounding makes it so it is taken for 0.
-pub(super) fn fold<T: Real>(projector: &mut Matrix<T>, mean_features: &[T], alpha: f64) {
-    let k: Vec<T> = projector.iter_rows().map(|row| dot(row, mean_features)).collect();
-    let along = dot(mean_features, &k).to_f64().max(0.0);
-    let inverse = T::from_f64((alpha + along).recip());
-    for (i, &k_i) in k.iter().enumerate() {
-        for (p, &k_j) in projector.row_mut(i).iter_mut().zip(&k) {
-            *p = *p - (k_i * k_j) * inverse;
-        }
+///
+/// P is read once for the first k; then each step reads and writes it once, and takes the next step's k on the way.
+pub(super) fn fold<T: Real>(projector: &mut Matrix<T>, steps: &[Fold<T>]) {
+    let mut k = match steps.first() {
+        Some(first) if projector.cols() > 0 => times(projector, &first.mean_features),
+        _ => return,
+    };
+    for (i, step) in steps.iter().enumerate() {
+        let along = dot(&step.mean_features, &k).to_f64().max(0.0);
+        let inverse = T::from_f64((step.alpha + along).recip());
+        let next = steps.get(i + 1).map(|step| step.mean_features.as_slice());
+        k = take_away(projector, &k, inverse, next);
+    }
+}
+
+/// Numbers of P that a thread takes at a time, in whole rows.
+const PIECE: usize = 1 << 14;
+
+/// Rows whose products with a vector are taken at once.
+const ROWS: usize = 4;
+
+fn rows_per_piece(width: usize) -> usize {
+    (PIECE / width.max(1)).max(1).next_multiple_of(ROWS)
+}
+
+/// P h.
+///
+/// # Panics
+/// If h is not `s` wide.
+fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
+    let width = projector.cols();
+    assert_eq!(h.len(), width, "mean features as wide as the head");
+    let mut k = vec![T::ZERO; projector.rows()];
+    let rows = ranges(k.len(), rows_per_piece(width));
+    let pieces = rows.iter().cloned().zip(split_rows(&mut k, 1, &rows)).collect();
+    each(pieces, projector.as_slice().len(), |(rows, k)| {
+        let p = &projector.as_slice()[rows.start * width..rows.end * width];
+        vectorised(
+            #[inline(always)]
+            || rows_times(p, h, k),
+        );
+    });
+    k
+}
+
+/// P ← P − k kᵀ · inverse, and P h for the new P and the `next` h; empty where there is none.
+fn take_away<T: Real>(projector: &mut Matrix<T>, k: &[T], inverse: T, next: Option<&[T]>) -> Vec<T> {
+    let width = projector.cols();
+    let rows = ranges(projector.rows(), rows_per_piece(width));
+    let mut product = vec![T::ZERO; if next.is_some() { projector.rows() } else { 0 }];
+    let products = if next.is_some() { split_rows(&mut product, 1, &rows) } else { vec![] };
+    let touched = projector.as_slice().len();
+    let mut products = products.into_iter();
+    let pieces = rows.iter().zip(split_rows(projector.as_mut_slice(), width, &rows));
+    let pieces = pieces.map(|(rows, p)| (&k[rows.clone()], p, products.next().unwrap_or_default())).collect();
+    each(pieces, touched, |(k_rows, p, product)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, &k_i) in p.chunks_exact_mut(width).zip(k_rows) {
+                    for (p, &k_j) in row.iter_mut().zip(k) {
+                        *p = *p - (k_i * k_j) * inverse;
+                    }
+                }
+                if let Some(h) = next {
+                    rows_times(p, h, product);
+                }
+            },
+        );
+    });
+    product
+}
+
+/// The product of each row of `p` with `h`: the bits of [`dot`].
+#[inline(always)]
+fn rows_times<T: Real>(p: &[T], h: &[T], out: &mut [T]) {
+    let width = h.len();
+    let (fours, rest) = out.as_chunks_mut::<ROWS>();
+    let (p, p_rest) = p.split_at(fours.len() * ROWS * width);
+    for (four, p) in fours.iter_mut().zip(p.chunks_exact(ROWS * width)) {
+        *four = dots([0, 1, 2, 3].map(|i| &p[i * width..(i + 1) * width]), h);
+    }
+    for (one, p) in rest.iter_mut().zip(p_rest.chunks_exact(width)) {
+        *one = dots([p], h)[0];
     }
 }
 
@@ -25,6 +104,10 @@ mod tests {
 
     fn row(stream: &mut rng::Stream, width: usize) -> Vec<f64> {
         (0..width).map(|_| rng::normal(stream) + 0.5).collect()
+    }
+
+    fn fold<T: Real>(projector: &mut Matrix<T>, mean_features: &[T], alpha: f64) {
+        super::fold(projector, &[Fold { mean_features: mean_features.to_vec(), alpha }]);
     }
 
     fn folded(rows: &[Vec<f64>], alpha: f64) -> Matrix<f64> {

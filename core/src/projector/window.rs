@@ -1,27 +1,36 @@
 //! The closed form over a window of rows.
 
+use super::form::Form;
 use crate::linalg::{Cholesky, Matrix, Real};
 
-/// P = (I + (1/α) Rᵀ R)⁻¹ (`s × s`) for the rows R (`n × s`), computed in `f64` and symmetric to the last bit.
+/// P = (I + (1/α) Rᵀ R)⁻¹ (`s × s`) for the rows R (`n × s`), computed in `f64`.
 ///
-/// For n < s by Woodbury: P = I − Xᵀ X with L Lᵀ = α I + R Rᵀ (`n × n`) and L X = R. Otherwise P = Xᵀ X with L Lᵀ =
-/// I + (1/α) Rᵀ R and L X = I.
-pub(super) fn closed_form<T: Real>(rows: &[&[T]], alpha: f64, width: usize) -> Matrix<T> {
+/// For n < s by Woodbury: P = I − Xᵀ X with L Lᵀ = α I + R Rᵀ (`n × n`) and L X = R; P itself is not made, as a product with it
+/// costs less without. Otherwise P = Xᵀ X with L Lᵀ = I + (1/α) Rᵀ R and L X = I.
+pub(super) fn closed_form<T: Real>(rows: &[&[T]], alpha: f64, width: usize) -> Form<T> {
     let flat = rows.iter().flat_map(|row| row.iter().map(|v| v.to_f64())).collect();
     let rows = Matrix::from_vec(rows.len(), width, flat).expect("every row of a window is as wide as the head");
-    let inverse = if rows.rows() < width { by_woodbury(rows, alpha) } else { directly(&rows, alpha) };
-    Matrix::from_f64(&inverse)
+    if rows.rows() < width {
+        Form::without(Matrix::from_f64(&by_woodbury(rows, alpha)))
+    } else {
+        Form::Dense(Matrix::from_f64(&directly(&rows, alpha)))
+    }
 }
 
+/// I − Xᵀ X, summed in `f64`, symmetric to the last bit.
+pub(super) fn dense<T: Real>(x: &Matrix<T>) -> Matrix<T> {
+    let x = x.to_f64();
+    let taken = x.transposed_times(&x);
+    Matrix::from_f64(&symmetric(x.cols(), |i, j| f64::from(u8::from(i == j)) - taken.row(i)[j]))
+}
+
+/// X.
 fn by_woodbury(rows: Matrix<f64>, alpha: f64) -> Matrix<f64> {
-    let width = rows.cols();
     let mut gram = rows.times_transposed(&rows);
     for i in 0..gram.rows() {
         gram.row_mut(i)[i] += alpha;
     }
-    let x = Cholesky::of(gram).solve_lower(rows);
-    let taken = x.transposed_times(&x);
-    symmetric(width, |i, j| f64::from(u8::from(i == j)) - taken.row(i)[j])
+    Cholesky::of(gram).solve_lower(rows)
 }
 
 fn directly(rows: &Matrix<f64>, alpha: f64) -> Matrix<f64> {
@@ -50,6 +59,7 @@ fn symmetric(size: usize, lower: impl Fn(usize, usize) -> f64) -> Matrix<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Fold;
     use super::*;
     use crate::rng;
 
@@ -59,7 +69,7 @@ mod tests {
     }
 
     fn form(rows: &[Vec<f64>], alpha: f64, width: usize) -> Matrix<f64> {
-        closed_form(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), alpha, width)
+        closed_form(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), alpha, width).into_matrix()
     }
 
     #[test]
@@ -86,7 +96,7 @@ mod tests {
         let rows = example(9, 12);
         let mut folded = Matrix::identity(12);
         for row in &rows {
-            super::super::rls::fold(&mut folded, row, 0.05);
+            super::super::rls::fold(&mut folded, &[Fold { mean_features: row.clone(), alpha: 0.05 }]);
         }
         for (x, y) in form(&rows, 0.05, 12).as_slice().iter().zip(folded.as_slice()) {
             assert!((x - y).abs() < 1e-11);

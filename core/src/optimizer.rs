@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::linalg::Real;
+use crate::linalg::{Real, in_halves, vectorised};
 use crate::spec::OptimizerRule;
 
 /// An optimizer with its memory of earlier gradients: one slot per parameter, in the order they were named.
@@ -64,62 +64,272 @@ impl<T: Real> Optimizer<T> {
     /// If parameters and gradients are not of the sizes that the optimizer was made for.
     pub fn step(&mut self, lr: f64, parameters: &mut [&mut [T]], gradients: &[&[T]]) {
         assert!(parameters.len() == self.slots.len() && gradients.len() == self.slots.len(), "one slot per parameter");
+        let rates = self.next_rates(lr);
         self.steps += 1;
         for ((slot, p), g) in self.slots.iter_mut().zip(parameters).zip(gradients) {
             assert!(p.len() == slot.first.len() && g.len() == slot.first.len(), "one element of memory per parameter");
-            match &self.rule {
-                OptimizerRule::Sgd { momentum, weight_decay } => {
-                    step_sgd(slot, p, g, Sgd { lr, momentum: *momentum, weight_decay: *weight_decay });
-                }
-                OptimizerRule::Adamw { beta1, beta2, eps, weight_decay } => {
-                    let adam = Adam {
-                        shrink: 1.0 - lr * weight_decay,
-                        beta1: *beta1,
-                        beta2: *beta2,
-                        eps: *eps,
-                        rate: lr / (1.0 - beta_power(*beta1, self.steps)),
-                        correction: 1.0 - beta_power(*beta2, self.steps),
-                    };
-                    step_adamw(slot, p, g, &adam);
-                }
+            vectorised(
+                #[inline(always)]
+                || match &rates {
+                    Rates::Sgd(sgd) => {
+                        for ((v, p), g) in slot.first.iter_mut().zip(p.iter_mut()).zip(*g) {
+                            (*p, *v) = sgd.of(*p, *v, *g);
+                        }
+                    }
+                    Rates::Adamw(adamw) => {
+                        let moments = slot.first.iter_mut().zip(&mut slot.second);
+                        for (((m, v), p), g) in moments.zip(p.iter_mut()).zip(*g) {
+                            (*p, *m, *v) = adamw.of(*p, *m, *v, *g);
+                        }
+                    }
+                },
+            );
+        }
+    }
+
+    /// The numbers of the next step.
+    pub(crate) fn next_rates(&self, lr: f64) -> Rates<T> {
+        match &self.rule {
+            OptimizerRule::Sgd { momentum, weight_decay } => Rates::Sgd(Sgd {
+                lr: T::from_f64(lr),
+                momentum: T::from_f64(*momentum),
+                decay: T::from_f64(*weight_decay),
+            }),
+            OptimizerRule::Adamw { beta1, beta2, eps, weight_decay } => {
+                let steps = self.steps + 1;
+                Rates::Adamw(Adamw {
+                    shrink: T::from_f64(1.0 - lr * weight_decay),
+                    rate: T::from_f64(lr / (1.0 - beta_power(*beta1, steps))),
+                    eps: T::from_f64(*eps),
+                    keep1: T::from_f64(*beta1),
+                    take1: T::from_f64(1.0 - beta1),
+                    keep2: T::from_f64(*beta2),
+                    take2: T::from_f64(1.0 - beta2),
+                    correction: T::from_f64(1.0 - beta_power(*beta2, steps)),
+                })
             }
+        }
+    }
+
+    /// An optimizer as large as this one that has seen nothing.
+    pub(crate) fn blank(&self) -> Self {
+        let zeros = |values: &Vec<T>| vec![T::ZERO; values.len()];
+        let slots = self.slots.iter().map(|slot| Slot { first: zeros(&slot.first), second: zeros(&slot.second) });
+        Self { rule: self.rule.clone(), steps: 0, slots: slots.collect() }
+    }
+
+    /// Memory for what the optimizer remembers after the next step, written by [`Rates::step`] for each parameter.
+    pub(crate) fn slots_mut(&mut self) -> &mut [Slot<T>] {
+        &mut self.slots
+    }
+
+    /// Counts as many steps as another, and one more.
+    pub(crate) fn count_after(&mut self, other: &Self) {
+        self.steps = other.steps + 1;
+    }
+}
+
+/// The numbers of one step, in the kind that it computes with.
+pub(crate) enum Rates<T> {
+    Sgd(Sgd<T>),
+    Adamw(Adamw<T>),
+}
+
+pub(crate) struct Sgd<T> {
+    lr: T,
+    momentum: T,
+    decay: T,
+}
+
+pub(crate) struct Adamw<T> {
+    shrink: T,
+    rate: T,
+    eps: T,
+    keep1: T,
+    take1: T,
+    keep2: T,
+    take2: T,
+    correction: T,
+}
+
+impl<T: Real> Sgd<T> {
+    /// p and v after the step.
+    #[inline(always)]
+    fn of(&self, p: T, v: T, g: T) -> (T, T) {
+        let v = self.momentum * v + (g + self.decay * p);
+        (p - self.lr * v, v)
+    }
+}
+
+impl<T: Real> Adamw<T> {
+    /// p, m and v after the step.
+    #[inline(always)]
+    fn of(&self, p: T, m: T, v: T, g: T) -> (T, T, T) {
+        let m = self.keep1 * m + self.take1 * g;
+        let v = self.keep2 * v + self.take2 * g * g;
+        (self.shrink * p - self.rate * m / ((v / self.correction).sqrt() + self.eps), m, v)
+    }
+}
+
+/// Some elements of a parameter and of what is remembered of them: `second` is empty for SGD.
+pub(crate) struct Before<'a, T> {
+    pub(crate) parameters: &'a [T],
+    pub(crate) first: &'a [T],
+    pub(crate) second: &'a [T],
+}
+
+/// [`Before`], to be written.
+pub(crate) struct After<'a, T> {
+    pub(crate) parameters: &'a mut [T],
+    pub(crate) first: &'a mut [T],
+    pub(crate) second: &'a mut [T],
+}
+
+/// What a step of some elements did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Moved {
+    /// Σ g², as the gradient was given.
+    pub(crate) gradient: f64,
+    /// Σ (p_new − p_old)².
+    pub(crate) update: f64,
+    /// Whether no parameter is infinite or NaN now.
+    pub(crate) parameters_finite: bool,
+    /// Whether nothing that is remembered is.
+    pub(crate) memory_finite: bool,
+}
+
+impl Moved {
+    /// Of nothing.
+    pub(crate) const NONE: Self = Self { gradient: 0.0, update: 0.0, parameters_finite: true, memory_finite: true };
+
+    /// Of these elements and then those.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            gradient: self.gradient + other.gradient,
+            update: self.update + other.update,
+            parameters_finite: self.parameters_finite && other.parameters_finite,
+            memory_finite: self.memory_finite && other.memory_finite,
         }
     }
 }
 
-struct Sgd {
-    lr: f64,
-    momentum: f64,
-    weight_decay: f64,
-}
-
-fn step_sgd<T: Real>(slot: &mut Slot<T>, parameters: &mut [T], gradients: &[T], sgd: Sgd) {
-    let (lr, momentum, decay) = (T::from_f64(sgd.lr), T::from_f64(sgd.momentum), T::from_f64(sgd.weight_decay));
-    for ((v, p), g) in slot.first.iter_mut().zip(parameters).zip(gradients) {
-        *v = momentum * *v + (*g + decay * *p);
-        *p = *p - lr * *v;
+impl<T: Real> Rates<T> {
+    /// [`Optimizer::step`] of some elements with `factor · gradient`, in one pass from one memory to another.
+    ///
+    /// # Panics
+    /// If the slices are not of one length (`second` is empty for SGD).
+    pub(crate) fn step(&self, before: &Before<'_, T>, gradient: &[T], factor: T, after: After<'_, T>) -> Moved {
+        let length = before.parameters.len();
+        assert!(before.first.len() == length && gradient.len() == length, "a number of each kind for each parameter");
+        assert!(after.parameters.len() == length && after.first.len() == length, "and room for each");
+        let second = if matches!(self, Self::Sgd(_)) { 0 } else { length };
+        assert!(before.second.len() == second && after.second.len() == second, "a second moment for AdamW alone");
+        vectorised(
+            #[inline(always)]
+            || match self {
+                Self::Sgd(sgd) => sgd.pass(before, gradient, factor, after),
+                Self::Adamw(adamw) => adamw.pass(before, gradient, factor, after),
+            },
+        )
     }
 }
 
-struct Adam {
-    shrink: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    rate: f64,
-    correction: f64,
+impl<T: Real> Sgd<T> {
+    #[inline(always)]
+    fn pass(&self, before: &Before<'_, T>, gradient: &[T], factor: T, after: After<'_, T>) -> Moved {
+        let mut tally = Tally::new();
+        let mut one = |lane: usize, (p, v, g): (T, T, T), new_p: &mut T, new_v: &mut T| {
+            (*new_p, *new_v) = self.of(p, v, factor * g);
+            tally.add(lane, g, *new_p - p);
+            tally.check(lane, *new_p, *new_v - *new_v);
+        };
+        let (p, p_rest) = before.parameters.as_chunks::<LANES>();
+        let (v, v_rest) = before.first.as_chunks::<LANES>();
+        let (g, g_rest) = gradient.as_chunks::<LANES>();
+        let (new_p, new_p_rest) = after.parameters.as_chunks_mut::<LANES>();
+        let (new_v, new_v_rest) = after.first.as_chunks_mut::<LANES>();
+        for (((p, v), g), (new_p, new_v)) in p.iter().zip(v).zip(g).zip(new_p.iter_mut().zip(new_v)) {
+            for i in 0..LANES {
+                one(i, (p[i], v[i], g[i]), &mut new_p[i], &mut new_v[i]);
+            }
+        }
+        for i in 0..p_rest.len() {
+            one(i, (p_rest[i], v_rest[i], g_rest[i]), &mut new_p_rest[i], &mut new_v_rest[i]);
+        }
+        tally.total()
+    }
 }
 
-fn step_adamw<T: Real>(slot: &mut Slot<T>, parameters: &mut [T], gradients: &[T], adam: &Adam) {
-    let (shrink, rate, eps) = (T::from_f64(adam.shrink), T::from_f64(adam.rate), T::from_f64(adam.eps));
-    let (keep1, take1) = (T::from_f64(adam.beta1), T::from_f64(1.0 - adam.beta1));
-    let (keep2, take2) = (T::from_f64(adam.beta2), T::from_f64(1.0 - adam.beta2));
-    let correction = T::from_f64(adam.correction);
-    let moments = slot.first.iter_mut().zip(&mut slot.second);
-    for (((m, v), p), g) in moments.zip(parameters).zip(gradients) {
-        *m = keep1 * *m + take1 * *g;
-        *v = keep2 * *v + take2 * *g * *g;
-        *p = shrink * *p - rate * *m / ((*v / correction).sqrt() + eps);
+impl<T: Real> Adamw<T> {
+    #[inline(always)]
+    fn pass(&self, before: &Before<'_, T>, gradient: &[T], factor: T, after: After<'_, T>) -> Moved {
+        let mut tally = Tally::new();
+        let mut one = |lane: usize, (p, m, v, g): (T, T, T, T), new_p: &mut T, new_m: &mut T, new_v: &mut T| {
+            (*new_p, *new_m, *new_v) = self.of(p, m, v, factor * g);
+            tally.add(lane, g, *new_p - p);
+            tally.check(lane, *new_p, (*new_m - *new_m) + (*new_v - *new_v));
+        };
+        let (p, p_rest) = before.parameters.as_chunks::<LANES>();
+        let (m, m_rest) = before.first.as_chunks::<LANES>();
+        let (v, v_rest) = before.second.as_chunks::<LANES>();
+        let (g, g_rest) = gradient.as_chunks::<LANES>();
+        let (new_p, new_p_rest) = after.parameters.as_chunks_mut::<LANES>();
+        let (new_m, new_m_rest) = after.first.as_chunks_mut::<LANES>();
+        let (new_v, new_v_rest) = after.second.as_chunks_mut::<LANES>();
+        let olds = p.iter().zip(g).zip(m.iter().zip(v));
+        let news = new_p.iter_mut().zip(new_m.iter_mut().zip(new_v));
+        for (((p, g), (m, v)), (new_p, (new_m, new_v))) in olds.zip(news) {
+            for i in 0..LANES {
+                one(i, (p[i], m[i], v[i], g[i]), &mut new_p[i], &mut new_m[i], &mut new_v[i]);
+            }
+        }
+        for i in 0..p_rest.len() {
+            let old = (p_rest[i], m_rest[i], v_rest[i], g_rest[i]);
+            one(i, old, &mut new_p_rest[i], &mut new_m_rest[i], &mut new_v_rest[i]);
+        }
+        tally.total()
+    }
+}
+
+/// Elements that are taken beside each other. The bits of the sums of [`Moved`] depend on it.
+const LANES: usize = 8;
+
+/// [`Moved`] in the making.
+struct Tally<T> {
+    gradient: [f64; LANES],
+    update: [f64; LANES],
+    /// x − x is 0, or NaN if x is infinite or NaN, and a NaN stays.
+    parameters: [T; LANES],
+    memory: [T; LANES],
+}
+
+impl<T: Real> Tally<T> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { gradient: [0.0; LANES], update: [0.0; LANES], parameters: [T::ZERO; LANES], memory: [T::ZERO; LANES] }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, lane: usize, gradient: T, update: T) {
+        let (gradient, update) = (gradient.to_f64(), update.to_f64());
+        self.gradient[lane] += gradient * gradient;
+        self.update[lane] += update * update;
+    }
+
+    #[inline(always)]
+    fn check(&mut self, lane: usize, parameter: T, memory: T) {
+        self.parameters[lane] = self.parameters[lane] + (parameter - parameter);
+        self.memory[lane] = self.memory[lane] + memory;
+    }
+
+    #[inline(always)]
+    fn total(self) -> Moved {
+        Moved {
+            gradient: in_halves(self.gradient),
+            update: in_halves(self.update),
+            parameters_finite: in_halves(self.parameters) == T::ZERO,
+            memory_finite: in_halves(self.memory) == T::ZERO,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one batch contributes to the shared head, and the check it has to pass.
 
 use crate::ids::ModalityName;
-use crate::linalg::{Matrix, Real};
+use crate::linalg::{Matrix, Real, sum_of_squares_in_kind};
 
 /// The gradient of the mean cross-entropy with respect to W, in one of two forms.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +124,7 @@ impl<T: Real> Contribution<T> {
     }
 
     /// G, `C × s`.
+    #[cfg(test)]
     pub(super) fn dense(&self) -> Matrix<T> {
         match &self.gradient {
             HeadGradient::Dense(gradient) => gradient.clone(),
@@ -150,11 +151,13 @@ fn check_numbers<T: Real>(
     if given != needed {
         return Err(ContributionError::Shape { tensor, given: given.to_vec(), needed: needed.to_vec() });
     }
-    if let Some(position) = numbers.iter().position(|v| !v.is_finite()) {
-        return Err(ContributionError::NotFinite { tensor, position, value: numbers[position].to_f64() });
+    if sum_of_squares_in_kind(numbers).is_finite() {
+        return Ok(());
     }
-    let squares = numbers.iter().fold(T::ZERO, |sum, v| sum + *v * *v);
-    if squares.is_finite() { Ok(()) } else { Err(ContributionError::TooLarge { tensor }) }
+    Err(match numbers.iter().position(|v| !v.is_finite()) {
+        Some(position) => ContributionError::NotFinite { tensor, position, value: numbers[position].to_f64() },
+        None => ContributionError::TooLarge { tensor },
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The worker's half of a step: everything that needs the granted head and the batch, and nothing else.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::contribution::{Contribution, HeadGradient};
-use crate::linalg::{Matrix, Real, argmax, dot, softmax};
+use crate::linalg::pieces::{each, ranges, split_rows};
+use crate::linalg::{Matrix, Real, all_finite, dots, softmax_into, vectorised};
 use crate::rng;
 
 /// The linear head: Z = H Wᵀ + b.
@@ -21,6 +24,10 @@ pub struct LocalStep<T> {
     /// dH = D W, `B × s`: what goes back through the encoder.
     pub feature_gradient: Matrix<T>,
 }
+
+/// D of a batch, `B × C`, until it is needed for dH.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchErrors<T>(Matrix<T>);
 
 /// A head, or a batch for it, that does not fit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -107,6 +114,11 @@ impl<T: Real> Head<T> {
         Self { weight, bias: vec![T::ZERO; classes] }
     }
 
+    /// A head as large as this one.
+    pub(super) fn blank(&self) -> Self {
+        Self { weight: Matrix::zeros(self.classes(), self.width()), bias: vec![T::ZERO; self.classes()] }
+    }
+
     /// W, `C × s`.
     #[must_use]
     pub fn weight(&self) -> &Matrix<T> {
@@ -143,34 +155,69 @@ impl<T: Real> Head<T> {
     /// If the features (`B × s`) are not as wide as the head.
     #[must_use]
     pub fn logits(&self, features: &Matrix<T>) -> Matrix<T> {
-        let mut logits = Matrix::zeros(features.rows(), self.classes());
-        for (i, sample) in features.iter_rows().enumerate() {
-            for (z, (class, bias)) in logits.row_mut(i).iter_mut().zip(self.weight.iter_rows().zip(&self.bias)) {
-                *z = dot(class, sample) + *bias;
+        assert_eq!(features.cols(), self.width(), "features as wide as the head");
+        let classes = self.classes();
+        let mut logits = Matrix::zeros(features.rows(), classes);
+        let rows = ranges(features.rows(), 1);
+        let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
+        each(pieces, features.rows() * self.weight.as_slice().len(), |(rows, logits): (Range<usize>, &mut [T])| {
+            for (sample, logits) in rows.zip(logits.chunks_exact_mut(classes)) {
+                self.logits_of(features.row(sample), logits);
             }
-        }
+        });
         logits
     }
 
-    /// One step's work on the worker, for H (`B × s`) and y (`B`).
+    /// Z of one sample.
+    fn logits_of(&self, sample: &[T], logits: &mut [T]) {
+        const AT_ONCE: usize = 4;
+        vectorised(
+            #[inline(always)]
+            || {
+                let (fours, rest) = logits.as_chunks_mut::<AT_ONCE>();
+                for (i, four) in fours.iter_mut().enumerate() {
+                    *four = dots(std::array::from_fn(|j| self.weight.row(i * AT_ONCE + j)), sample);
+                }
+                let done = fours.len() * AT_ONCE;
+                for (i, one) in rest.iter_mut().enumerate() {
+                    *one = dots([self.weight.row(done + i)], sample)[0];
+                }
+                logits.iter_mut().zip(&self.bias).for_each(|(z, bias)| *z = *z + *bias);
+            },
+        );
+    }
+
+    /// One step's work on the worker, for H (`B × s`) and y (`B`): [`Self::contribution`] and [`Self::feature_gradient`].
     ///
-    /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H; dH = D W. The contribution holds
-    /// G where that is no larger than D and H together, `C s ≤ B (C + s)`, else D and H.
+    /// # Errors
+    /// As [`Self::contribution`].
+    pub fn local_step(&self, features: Matrix<T>, labels: &[u32]) -> Result<LocalStep<T>, HeadError> {
+        let (contribution, errors) = self.contribution(features, labels)?;
+        Ok(LocalStep { contribution, feature_gradient: self.feature_gradient(&errors) })
+    }
+
+    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on its way.
+    ///
+    /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H. The contribution holds G where that is no
+    /// larger than D and H together, `C s ≤ B (C + s)`, else D and H.
     ///
     /// # Errors
     /// If the shapes do not fit the head, a label is no class, or a feature or logit is not finite.
-    pub fn local_step(&self, features: Matrix<T>, labels: &[u32]) -> Result<LocalStep<T>, HeadError> {
+    pub fn contribution(
+        &self,
+        features: Matrix<T>,
+        labels: &[u32],
+    ) -> Result<(Contribution<T>, BatchErrors<T>), HeadError> {
         self.check_batch(&features, labels)?;
         let mut errors = features.times_transposed(&self.weight);
         let scored = self.turn_logits_into_errors(&mut errors, labels)?;
         let (batch, classes, width) = (features.rows(), self.classes(), self.width());
-        let feature_gradient = errors.times(&self.weight);
         let bias_gradient = errors.column_sums().into_iter().map(T::from_f64).collect();
         let mean_features = features.column_sums().into_iter().map(|sum| T::from_f64(sum / batch as f64)).collect();
         let gradient = if classes * width <= batch * (classes + width) {
             HeadGradient::Dense(errors.transposed_times(&features))
         } else {
-            HeadGradient::Factors { errors, features }
+            HeadGradient::Factors { errors: errors.clone(), features }
         };
         let contribution = Contribution {
             gradient,
@@ -180,7 +227,16 @@ impl<T: Real> Head<T> {
             correct: scored.correct,
             samples: scored.samples,
         };
-        Ok(LocalStep { contribution, feature_gradient })
+        Ok((contribution, BatchErrors(errors)))
+    }
+
+    /// dH = D W, `B × s`: what goes back through the encoder.
+    ///
+    /// # Panics
+    /// If D is of a head with another number of classes.
+    #[must_use]
+    pub fn feature_gradient(&self, errors: &BatchErrors<T>) -> Matrix<T> {
+        errors.0.times(&self.weight)
     }
 
     fn check_batch(&self, features: &Matrix<T>, labels: &[u32]) -> Result<(), HeadError> {
@@ -202,28 +258,52 @@ impl<T: Real> Head<T> {
 
     /// Takes H Wᵀ and leaves D in its place.
     fn turn_logits_into_errors(&self, logits: &mut Matrix<T>, labels: &[u32]) -> Result<Scored, HeadError> {
-        let batch = labels.len() as f64;
+        let (classes, batch) = (self.classes(), labels.len());
+        let rows = ranges(batch, (LOGITS / classes).max(1));
+        let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
+        // An exponential is worth some thirty other operations.
+        let scores = each(pieces, batch * classes * 32, |(rows, logits): (Range<usize>, &mut [T])| {
+            let mut probabilities = vec![0.0; classes];
+            let rows = logits.chunks_exact_mut(classes).zip(rows);
+            let score = |(logits, row)| self.score(logits, labels[row] as usize, batch as f64, &mut probabilities);
+            rows.map(score).collect::<Vec<_>>()
+        });
         let mut scored = Scored { loss: 0.0, correct: 0, samples: 0 };
-        for (row, label) in labels.iter().map(|label| *label as usize).enumerate() {
-            let values = logits.row_mut(row);
-            for (z, bias) in values.iter_mut().zip(&self.bias) {
-                *z = *z + *bias;
-            }
-            if values.iter().any(|z| !z.is_finite()) {
+        for (row, score) in scores.into_iter().flatten().enumerate() {
+            let Some((loss, correct)) = score else {
                 return Err(HeadError::Logits { row });
-            }
-            let (mut probabilities, log_sum) = softmax(values);
-            scored.loss += (log_sum - values[label].to_f64()).max(0.0) / batch;
-            scored.correct += u32::from(argmax(values) == label);
+            };
+            scored.loss += loss / batch as f64;
+            scored.correct += u32::from(correct);
             scored.samples += 1;
-            probabilities[label] -= 1.0;
-            for (error, p) in values.iter_mut().zip(probabilities) {
-                *error = T::from_f64(p / batch);
-            }
         }
         Ok(scored)
     }
+
+    /// Takes one sample's row of H Wᵀ and leaves its row of D: its cross-entropy and whether its greatest logit is its label's, or
+    /// None if a logit is not finite.
+    fn score(&self, values: &mut [T], label: usize, batch: f64, probabilities: &mut [f64]) -> Option<(f64, bool)> {
+        vectorised(
+            #[inline(always)]
+            || values.iter_mut().zip(&self.bias).for_each(|(z, bias)| *z = *z + *bias),
+        );
+        if !all_finite(values) {
+            return None;
+        }
+        let (max, log_sum) = softmax_into(values, probabilities);
+        let loss = (log_sum - values[label].to_f64()).max(0.0);
+        let greatest = values.iter().position(|z| z.to_f64() == max);
+        probabilities[label] -= 1.0;
+        vectorised(
+            #[inline(always)]
+            || values.iter_mut().zip(probabilities).for_each(|(error, p)| *error = T::from_f64(*p / batch)),
+        );
+        Some((loss, greatest == Some(label)))
+    }
 }
+
+/// Logits that a thread takes at a time, in whole rows.
+const LOGITS: usize = 1 << 10;
 
 struct Scored {
     loss: f64,

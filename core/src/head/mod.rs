@@ -1,7 +1,8 @@
 //! The shared head, in two halves.
 //!
 //! ```text
-//! worker       Head::local_step(H, y)    Z = H Wᵀ + b,  D = (softmax Z − onehot y) / B,  G = Dᵀ H,  dH = D W
+//! worker       Head::contribution(H, y)  Z = H Wᵀ + b,  D = (softmax Z − onehot y) / B,  G = Dᵀ H
+//!                    │                   Head::feature_gradient  dH = D W, once that is sent
 //!                    │ Contribution: G (or D and H), Σ rows of D, h̄, loss, counts
 //!                    ▼
 //! coordinator  Contribution::check       shapes, finiteness, counts; nothing else is believed
@@ -13,14 +14,18 @@
 //! 1. A contribution that is refused changes nothing.
 //! 2. P is constant within a turn: what a turn's steps contribute to P counts from the next turn on.
 //! 3. All numbers of a [`SharedHead`] are finite.
-//! 4. Same calls, same bits.
+//! 4. Same calls, same bits, for any number of threads: work is cut into pieces of fixed size, which the threads of the caller's
+//!    rayon pool share.
 
 mod contribution;
+mod gradient;
 mod local;
 mod parts;
 mod shared;
+mod step;
+mod workspace;
 
 pub use contribution::{Contribution, ContributionError, HeadGradient};
-pub use local::{Head, HeadError, LocalStep};
+pub use local::{BatchErrors, Head, HeadError, LocalStep};
 pub use parts::{HeadParts, NamedTensor, Part, PartsError};
 pub use shared::{SharedHead, StepContext, StepReport};

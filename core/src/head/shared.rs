@@ -1,25 +1,44 @@
 //! The coordinator's half of a step: the one place where the head changes.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use super::contribution::{Contribution, ContributionError, HeadGradient};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::contribution::{Contribution, ContributionError};
 use super::local::Head;
+use super::step::Step;
+use super::workspace::Workspace;
 use crate::ids::{HeadVersion, ModalityName};
-use crate::linalg::{Matrix, Real, norm};
-use crate::optimizer::{Optimizer, clip_factor};
-use crate::projector::{Fold, Projector};
-use crate::spec::{ApplyTo, HeadSpec};
+use crate::linalg::Real;
+use crate::optimizer::Optimizer;
+use crate::projector::{Fold, Form, Projector};
+use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 
 /// The shared head with everything that decides its next step: projector, optimizer, the open turn.
+///
+/// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes wrong changes
+/// nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In numbers of the kind `T`, for W
+/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² for `rls`, up to 2 K s for a `window` over K steps (s² where K ≥ s, or once
+/// somebody asks for P itself) and nothing for `off`; `apply_to: update` adds 2 C s. See [`Self::memory_bytes`]. Beside it a step
+/// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 64 K numbers or 16 rows of W for each thread, and a head more
+/// for each that somebody still holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SharedHead<T> {
-    pub(super) head: Head<T>,
+#[serde(bound = "T: Real + Serialize")]
+pub struct SharedHead<T: Real> {
+    #[serde(serialize_with = "itself")]
+    pub(super) head: Arc<Head<T>>,
     pub(super) projector: Projector<T>,
     pub(super) optimizer: Optimizer<T>,
     pub(super) version: HeadVersion,
     pub(super) open: Option<OpenTurn<T>>,
     lr: f64,
     clip: Option<f64>,
+    #[serde(skip)]
+    workspace: Workspace<T>,
+}
+
+fn itself<T: Serialize, S: Serializer>(shared: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    shared.as_ref().serialize(serializer)
 }
 
 /// The turn that has begun and not ended: its steps' mean features wait to be folded.
@@ -65,11 +84,12 @@ impl<T: Real> SharedHead<T> {
         Self {
             projector: Projector::new(&spec.projection, head.width()),
             optimizer: Optimizer::new(&spec.optimizer.rule, &[head.weight.as_slice().len(), head.bias.len()]),
-            head,
+            head: Arc::new(head),
             version: HeadVersion(0),
             open: None,
             lr: spec.optimizer.lr,
             clip: spec.optimizer.clip,
+            workspace: Workspace::default(),
         }
     }
 
@@ -77,6 +97,35 @@ impl<T: Real> SharedHead<T> {
     #[must_use]
     pub fn head(&self) -> &Head<T> {
         &self.head
+    }
+
+    /// W and b as they are now, for whoever reads them while later steps run: those write elsewhere.
+    #[must_use]
+    pub fn share(&self) -> Arc<Head<T>> {
+        Arc::clone(&self.head)
+    }
+
+    /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see [`SharedHead`] for what
+    /// comes on top of it. A window's steps are counted as one for each of its turns.
+    #[must_use]
+    pub fn memory_bytes(spec: &HeadSpec, classes: usize) -> u64 {
+        let width = u64::from(spec.width);
+        let weight = (classes as u64).saturating_mul(width.saturating_add(1));
+        let copies = match spec.optimizer.rule {
+            OptimizerRule::Sgd { .. } => 4,
+            OptimizerRule::Adamw { .. } => 6,
+        };
+        let (projector, applies_to) = match &spec.projection {
+            ProjectionSpec::Off => (0, None),
+            ProjectionSpec::Rls { apply_to, .. } => (width.saturating_mul(width), Some(*apply_to)),
+            ProjectionSpec::Window { turns, apply_to, .. } => {
+                let rows = u64::from(*turns);
+                (rows.saturating_add(rows.min(width)).saturating_mul(width), Some(*apply_to))
+            }
+        };
+        let updates = if applies_to == Some(ApplyTo::Update) { 2 } else { 0 };
+        let numbers = weight.saturating_mul(copies + updates).saturating_add(projector);
+        numbers.saturating_mul(size_of::<T>() as u64)
     }
 
     /// How many steps it has taken.
@@ -94,7 +143,7 @@ impl<T: Real> SharedHead<T> {
     /// trace(P): s while nothing is protected, near 0 when the head is frozen.
     #[must_use]
     pub fn projector_trace(&self) -> f64 {
-        self.projector.matrix().trace()
+        self.projector.trace()
     }
 
     /// The modality whose turn has begun and not ended.
@@ -119,17 +168,31 @@ impl<T: Real> SharedHead<T> {
     ) -> Result<StepReport, ContributionError> {
         contribution.check(self.head.classes(), self.head.width())?;
         let begun = self.turn_projector(modality)?;
-        let stepped = self.stepped(contribution, begun.as_ref().unwrap_or(self.projector.matrix()), at.lr_factor)?;
+        let step = Step {
+            head: &self.head,
+            optimizer: &self.optimizer,
+            projector: begun.as_ref().unwrap_or(self.projector.form()),
+            applies_to: self.projector.applies_to(),
+            lr: self.lr * at.lr_factor,
+            clip: self.clip,
+        };
+        let stepped = step.take(contribution, &mut self.workspace)?;
 
-        if let Some(matrix) = begun {
-            self.projector.take_over(matrix);
+        if let Some(form) = begun {
+            self.projector.take_over(form);
         }
-        self.head = stepped.head;
-        self.optimizer = stepped.optimizer;
+        let head = std::mem::replace(&mut self.head, stepped.head);
+        let optimizer = std::mem::replace(&mut self.optimizer, stepped.optimizer);
+        self.workspace.keep(head, optimizer);
         self.version = self.version.next();
         let turn = self.open.get_or_insert_with(|| OpenTurn { modality: modality.clone(), steps: Vec::new() });
         turn.steps.push(Fold { mean_features: contribution.mean_features.clone(), alpha: at.alpha });
-        Ok(StepReport { version: self.version, ..stepped.report })
+        Ok(StepReport {
+            version: self.version,
+            gradient_norm: stepped.norms.gradient,
+            projected_ratio: stepped.norms.projected_ratio,
+            update_norm: stepped.norms.update,
+        })
     }
 
     /// Ends the open turn: the mean features of its steps are folded into P in order, for the turns that follow. Does
@@ -146,110 +209,13 @@ impl<T: Real> SharedHead<T> {
     }
 
     /// P for this step where it differs from the one that is there: at the beginning of a `window` turn.
-    fn turn_projector(&self, modality: &ModalityName) -> Result<Option<Matrix<T>>, ContributionError> {
+    fn turn_projector(&self, modality: &ModalityName) -> Result<Option<Form<T>>, ContributionError> {
         match &self.open {
             Some(turn) if turn.modality == *modality => Ok(None),
             Some(turn) => Err(ContributionError::OtherTurn { open: turn.modality.clone(), given: modality.clone() }),
-            None => Ok(self.projector.matrix_for_turn_of(modality)),
+            None => Ok(self.projector.form_for_turn_of(modality)),
         }
     }
-
-    /// The head and its optimizer as they would be after this step.
-    fn stepped(
-        &self,
-        contribution: &Contribution<T>,
-        projector: &Matrix<T>,
-        lr_factor: f64,
-    ) -> Result<Stepped<T>, ContributionError> {
-        let applies_to = self.projector.applies_to();
-        let raw = contribution.dense();
-        let gradient_norm = raw.norm();
-        let mut ratio = 1.0;
-        let mut gradient = raw;
-        if applies_to == Some(ApplyTo::Gradient) {
-            gradient = project_gradient(contribution, &gradient, projector);
-            ratio = ratio_of(gradient.norm(), gradient_norm);
-        }
-        let mut bias_gradient = contribution.bias_gradient.clone();
-        clip(&mut gradient, &mut bias_gradient, self.clip);
-
-        let (mut head, mut optimizer) = (self.head.clone(), self.optimizer.clone());
-        optimizer.step(
-            self.lr * lr_factor,
-            &mut [head.weight.as_mut_slice(), &mut head.bias],
-            &[gradient.as_slice(), &bias_gradient],
-        );
-        let mut update = difference(&head.weight, &self.head.weight);
-        if applies_to == Some(ApplyTo::Update) {
-            let projected = update.times(projector);
-            ratio = ratio_of(projected.norm(), update.norm());
-            head.weight = sum(&self.head.weight, &projected);
-            update = difference(&head.weight, &self.head.weight);
-        }
-        check_finite(&head, &optimizer)?;
-        let report =
-            StepReport { version: self.version, gradient_norm, projected_ratio: ratio, update_norm: update.norm() };
-        Ok(Stepped { head, optimizer, report })
-    }
-}
-
-struct Stepped<T> {
-    head: Head<T>,
-    optimizer: Optimizer<T>,
-    report: StepReport,
-}
-
-/// G P, as (Dᵀ)(H P) where that is cheaper: B s (s + C) against C s s multiplications.
-fn project_gradient<T: Real>(contribution: &Contribution<T>, dense: &Matrix<T>, projector: &Matrix<T>) -> Matrix<T> {
-    match &contribution.gradient {
-        HeadGradient::Factors { errors, features }
-            if features.rows() * (features.cols() + errors.cols()) < dense.as_slice().len() =>
-        {
-            errors.transposed_times(&features.times(projector))
-        }
-        _ => dense.times(projector),
-    }
-}
-
-fn clip<T: Real>(gradient: &mut Matrix<T>, bias_gradient: &mut [T], limit: Option<f64>) {
-    let factor = clip_factor(gradient.norm().hypot(norm(bias_gradient)), limit);
-    if factor < 1.0 {
-        let factor = T::from_f64(factor);
-        for g in gradient.as_mut_slice().iter_mut().chain(bias_gradient) {
-            *g = *g * factor;
-        }
-    }
-}
-
-fn ratio_of(after: f64, before: f64) -> f64 {
-    if before > 0.0 { after / before } else { 1.0 }
-}
-
-fn zip_with<T: Real>(a: &Matrix<T>, b: &Matrix<T>, f: impl Fn(T, T) -> T) -> Matrix<T> {
-    let mut others = b.as_slice().iter();
-    a.map(|x| f(x, *others.next().expect("both matrices are of the head's shape")))
-}
-
-fn difference<T: Real>(a: &Matrix<T>, b: &Matrix<T>) -> Matrix<T> {
-    zip_with(a, b, |x, y| x - y)
-}
-
-fn sum<T: Real>(a: &Matrix<T>, b: &Matrix<T>) -> Matrix<T> {
-    zip_with(a, b, |x, y| x + y)
-}
-
-fn check_finite<T: Real>(head: &Head<T>, optimizer: &Optimizer<T>) -> Result<(), ContributionError> {
-    let finite = |values: &[T]| values.iter().all(|v| v.is_finite());
-    if !finite(head.weight.as_slice()) {
-        return Err(ContributionError::Diverged { tensor: "weight" });
-    }
-    if !finite(&head.bias) {
-        return Err(ContributionError::Diverged { tensor: "bias" });
-    }
-    if optimizer.slots().iter().any(|slot| !finite(&slot.first) || !finite(&slot.second)) {
-        return Err(ContributionError::Diverged { tensor: "optimizer memory" });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
+use super::super::contribution::HeadGradient;
 use super::*;
-use crate::spec::{Alpha, LearningRateSchedule, OptimizerRule, OptimizerSpec, ProjectionSpec, Reset};
+use crate::linalg::{Matrix, norm};
+use crate::spec::{Alpha, LearningRateSchedule, OptimizerSpec, Reset};
 
 const AT: StepContext = StepContext { lr_factor: 1.0, alpha: 0.1 };
 
@@ -43,6 +45,11 @@ fn turn(shared: &mut SharedHead<f64>, name: &str, phase: f64) -> StepReport {
     let report = step(shared, name, phase);
     shared.end_turn();
     report
+}
+
+fn difference(a: &Matrix<f64>, b: &Matrix<f64>) -> Matrix<f64> {
+    let elements = a.as_slice().iter().zip(b.as_slice()).map(|(x, y)| x - y).collect();
+    Matrix::from_vec(a.rows(), a.cols(), elements).expect("both are of one shape")
 }
 
 fn distance(a: &Matrix<f64>, b: &Matrix<f64>) -> f64 {
@@ -96,19 +103,28 @@ fn both_forms_of_a_gradient_mean_the_same_step() {
 fn factors_are_projected_without_their_product_where_that_is_cheaper() {
     let (errors, features) = (Matrix::from_vec(1, 3, vec![0.5, -0.2, -0.3]), Matrix::from_vec(1, 6, vec![1.0; 6]));
     let (errors, features) = (errors.expect("three"), features.expect("six"));
-    let mut projector = Projector::<f64>::new(&rls(ApplyTo::Gradient), 6);
-    let h = vec![0.3, -0.2, 0.9, 0.0, 0.1, 0.4];
-    projector.end_turn(&modality("a"), vec![Fold { mean_features: h, alpha: 0.1 }]);
-    let sent = Contribution {
-        gradient: HeadGradient::Factors { errors, features },
-        bias_gradient: vec![0.5, -0.2, -0.3],
-        mean_features: vec![1.0; 6],
-        loss: 1.0,
-        correct: 0,
-        samples: 1,
-    };
-    let cheap = project_gradient(&sent, &sent.dense(), projector.matrix());
-    assert!(distance(&cheap, &sent.dense().times(projector.matrix())) < 1e-15);
+    for projection in [rls(ApplyTo::Gradient), window(3)] {
+        let mut one = SharedHead::<f64>::new(&spec(projection, 0.9, Some(0.1)), 3, 7);
+        turn(&mut one, "b", 0.4);
+        let mut other = one.clone();
+        let sent = Contribution {
+            gradient: HeadGradient::Factors { errors: errors.clone(), features: features.clone() },
+            bias_gradient: vec![0.5, -0.2, -0.3],
+            mean_features: vec![1.0; 6],
+            loss: 1.0,
+            correct: 0,
+            samples: 1,
+        };
+        let dense = Contribution { gradient: HeadGradient::Dense(sent.dense()), ..sent.clone() };
+        let reports = [
+            one.apply(&modality("a"), &sent, AT).expect("a good contribution"),
+            other.apply(&modality("a"), &dense, AT).expect("a good contribution"),
+        ];
+        assert!(distance(one.head().weight(), other.head().weight()) < 1e-15);
+        assert!((reports[0].gradient_norm - reports[1].gradient_norm).abs() < 1e-14);
+        assert!((reports[0].projected_ratio - reports[1].projected_ratio).abs() < 1e-14);
+        assert!((reports[0].update_norm - reports[1].update_norm).abs() < 1e-15);
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Config {
     pub message_limit: usize,
     /// Bytes that the shared head of one job may take, with its projector and optimizer.
     pub head_memory: u64,
+    /// Threads that heads compute on; 0 is one for each core.
+    pub head_threads: usize,
     /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
     pub heartbeat: Duration,
     /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
@@ -32,6 +34,7 @@ impl Default for Config {
             term: Term(1),
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
+            head_threads: 0,
             heartbeat: Duration::from_secs(5),
             stop_within: Duration::from_secs(60),
             insecure_allow_remote: false,
@@ -60,6 +63,9 @@ pub struct CoordinatorArgs {
     /// takes 1,700
     #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
+    /// Threads that the heads of all jobs compute on; 0 is one for each core. Results do not depend on it
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
+    pub head_threads: u32,
     /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
@@ -78,6 +84,7 @@ impl CoordinatorArgs {
         Config {
             state: self.state.clone(),
             head_memory: self.head_memory << 20,
+            head_threads: self.head_threads as usize,
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),
             insecure_allow_remote: self.insecure_allow_remote,

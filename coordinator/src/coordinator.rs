@@ -16,6 +16,7 @@ pub use submission::{Submission, SubmitError};
 
 use crate::config::Config;
 use crate::events::{EventLog, EventWatcher};
+use crate::head_threads::HeadThreads;
 use crate::pool::Pool;
 use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
 
@@ -58,6 +59,8 @@ pub struct Coordinator {
     /// Jobs whose task has not ended.
     running: Arc<watch::Sender<usize>>,
     stopping: CancellationToken,
+    /// Started with the first job.
+    threads: Arc<Mutex<Option<HeadThreads>>>,
 }
 
 /// A job's place in the registry; empty while its submission is being checked.
@@ -94,6 +97,7 @@ impl Coordinator {
             jobs: Arc::default(),
             running: Arc::new(watch::Sender::new(0)),
             stopping: CancellationToken::new(),
+            threads: Arc::default(),
         }
     }
 

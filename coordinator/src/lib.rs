@@ -13,6 +13,7 @@ mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod events;
+pub mod head_threads;
 pub mod job;
 pub mod pool;
 pub mod seam;

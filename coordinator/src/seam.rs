@@ -20,6 +20,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use crate::events::EventLog;
+use crate::head_threads::HeadThreads;
 use crate::pool::JobWorkers;
 
 /// Messages that wait for a job before its workers' streams are held back.
@@ -42,6 +43,8 @@ pub struct JobConfig {
     pub events: EventLog,
     /// To count workers, for the reason of a wait.
     pub workers: JobWorkers,
+    /// What the head computes on.
+    pub threads: HeadThreads,
 }
 
 /// What a contribution to the head of this job may look like.

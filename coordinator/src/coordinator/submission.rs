@@ -1,6 +1,9 @@
 //! From a submission to a running job: everything that can be wrong with it is found before it is acknowledged.
 
+use std::sync::PoisonError;
+
 use antiphon_core::digest::sha256;
+use antiphon_core::head::SharedHead;
 use antiphon_core::ids::{JobId, JobName, ModalityName, Term};
 use antiphon_core::parts;
 use antiphon_core::spec::{self, JobSpec};
@@ -10,6 +13,7 @@ use antiphon_store::storage::{StorageError, Store};
 use super::{Coordinator, Entry, Held};
 use crate::clock;
 use crate::events::EventLog;
+use crate::head_threads::HeadThreads;
 use crate::pool::JobWorkers;
 use crate::seam::{self, JobConfig};
 
@@ -39,6 +43,24 @@ pub enum SubmitError {
         /// The id.
         job: JobId,
     },
+    /// Its head does not fit.
+    #[error(
+        "head.width: a head of {classes} classes by {width}, with its projector and optimizer, takes {needed} MiB, but this \
+         coordinator gives a job {limit}; start it with --head-memory {needed}, or make the head narrower"
+    )]
+    HeadTooLarge {
+        /// C.
+        classes: usize,
+        /// s.
+        width: u32,
+        /// MiB that it takes.
+        needed: u64,
+        /// MiB that there are.
+        limit: u64,
+    },
+    /// The system gives no more threads.
+    #[error("the threads that heads compute on cannot be started: {0}")]
+    Threads(String),
     /// The store cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -78,9 +100,31 @@ impl Coordinator {
         }
         let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)
             .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
+        self.check_head(&spec)?;
         let reservation = self.reserve(submission.job.as_ref(), &spec.name)?;
         let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
         self.start(config)
+    }
+
+    fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
+        let (classes, width) = (spec.labels.classes.count(), spec.head.width);
+        let needed = SharedHead::<f32>::memory_bytes(&spec.head, classes);
+        if needed <= self.config.head_memory {
+            return Ok(());
+        }
+        let (needed, limit) = (needed.div_ceil(1 << 20), self.config.head_memory >> 20);
+        Err(SubmitError::HeadTooLarge { classes, width, needed, limit })
+    }
+
+    /// The threads that heads compute on.
+    fn head_threads(&self) -> Result<HeadThreads, SubmitError> {
+        let mut started = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(threads) = &*started {
+            return Ok(threads.clone());
+        }
+        let threads =
+            HeadThreads::new(self.config.head_threads).map_err(|error| SubmitError::Threads(error.to_string()))?;
+        Ok(started.insert(threads).clone())
     }
 
     /// Takes the id, so that nobody else gets it while the submission is being checked.
@@ -121,6 +165,7 @@ impl Coordinator {
             resume,
             events: EventLog::default(),
             workers: JobWorkers::new(self.pool.clone()),
+            threads: self.head_threads()?,
         })
     }
 

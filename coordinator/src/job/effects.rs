@@ -24,7 +24,9 @@ impl Job {
             Effect::Grant { worker, turn, lease, progress } => self.grant(&worker, turn, lease, progress),
             Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
             Effect::EndTurn { .. } => {
-                self.head.end_turn();
+                let head = &mut self.head;
+                let size = (head.head().classes(), head.head().width());
+                self.threads.run(size, || head.end_turn());
                 self.times.lap(|times| &mut times.fold);
             }
             Effect::ResetProjector => self.head.reset_projector(),
@@ -87,10 +89,12 @@ impl Job {
         let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
         let optimizer = &self.spec.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);
-        let step = self
-            .head
-            .apply(modality, &contribution, StepContext { lr_factor, alpha })
-            .map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
+        let (head, times) = (&mut self.head, &mut self.times);
+        let size = (head.head().classes(), head.head().width());
+        let at = StepContext { lr_factor, alpha };
+        let mut projected = || times.lap(|times| &mut times.project);
+        let stepped = self.threads.run(size, || head.apply_observed(modality, &contribution, at, &mut projected));
+        let step = stepped.map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
         self.times.lap(|times| &mut times.step);
         self.times.stepped();
         self.applied = Some(StepEvent {

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::events::EventLog;
+use crate::head_threads::HeadThreads;
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use checkpoint::{Cut, Written};
@@ -120,6 +121,7 @@ struct Job {
     store: CheckpointStore,
     events: EventLog,
     workers: JobWorkers,
+    threads: HeadThreads,
     status: watch::Sender<JobStatus>,
     completions: mpsc::UnboundedSender<Completion>,
     times: JobTimes,
@@ -166,6 +168,7 @@ impl Job {
             store: config.store,
             events: config.events,
             workers: config.workers,
+            threads: config.threads,
             status,
             completions,
             times: JobTimes::start(),

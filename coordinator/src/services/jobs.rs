@@ -100,10 +100,12 @@ impl From<SubmitError> for Status {
         match error {
             SubmitError::Stopping => Self::unavailable(message),
             SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
+            SubmitError::Threads(_) => Self::resource_exhausted(message),
             SubmitError::Duplicate { .. } => Self::already_exists(message),
-            SubmitError::Checkpoint(_) | SubmitError::Beyond { .. } | SubmitError::OtherModalities { .. } => {
-                Self::failed_precondition(message)
-            }
+            SubmitError::HeadTooLarge { .. }
+            | SubmitError::Checkpoint(_)
+            | SubmitError::Beyond { .. }
+            | SubmitError::OtherModalities { .. } => Self::failed_precondition(message),
         }
     }
 }

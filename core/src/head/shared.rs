@@ -166,6 +166,21 @@ impl<T: Real> SharedHead<T> {
         contribution: &Contribution<T>,
         at: StepContext,
     ) -> Result<StepReport, ContributionError> {
+        self.apply_observed(modality, contribution, at, &mut || {})
+    }
+
+    /// As [`Self::apply`]; `projected` is called when the gradient has been multiplied by P and the optimizer is next, for whoever
+    /// measures time.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_observed(
+        &mut self,
+        modality: &ModalityName,
+        contribution: &Contribution<T>,
+        at: StepContext,
+        projected: &mut dyn FnMut(),
+    ) -> Result<StepReport, ContributionError> {
         contribution.check(self.head.classes(), self.head.width())?;
         let begun = self.turn_projector(modality)?;
         let step = Step {
@@ -176,7 +191,7 @@ impl<T: Real> SharedHead<T> {
             lr: self.lr * at.lr_factor,
             clip: self.clip,
         };
-        let stepped = step.take(contribution, &mut self.workspace)?;
+        let stepped = step.take(contribution, &mut self.workspace, projected)?;
 
         if let Some(form) = begun {
             self.projector.take_over(form);

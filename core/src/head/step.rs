@@ -43,10 +43,11 @@ impl<T: Real> Step<'_, T> {
         &self,
         contribution: &Contribution<T>,
         workspace: &mut Workspace<T>,
+        projected: &mut dyn FnMut(),
     ) -> Result<Stepped<T>, ContributionError> {
         let (mut head, mut optimizer) = workspace.take(self.head, self.optimizer);
         let new = Arc::get_mut(&mut head).expect("a workspace gives heads that nobody else holds");
-        match self.write(contribution, workspace, new, &mut optimizer) {
+        match self.write(contribution, workspace, (new, &mut optimizer), projected) {
             Ok(norms) => Ok(Stepped { head, optimizer, norms }),
             Err(error) => {
                 workspace.keep(head, optimizer);
@@ -59,8 +60,8 @@ impl<T: Real> Step<'_, T> {
         &self,
         contribution: &Contribution<T>,
         workspace: &mut Workspace<T>,
-        new: &mut Head<T>,
-        memory: &mut Optimizer<T>,
+        (new, memory): (&mut Head<T>, &mut Optimizer<T>),
+        is_projected: &mut dyn FnMut(),
     ) -> Result<Norms, ContributionError> {
         let Workspace { features, gradient: dense, projected, update, .. } = workspace;
         let raw = match &contribution.gradient {
@@ -69,6 +70,7 @@ impl<T: Real> Step<'_, T> {
         };
         let projects = self.applies_to == Some(ApplyTo::Gradient);
         let gradient = if projects { self.project(raw, features, dense, projected) } else { raw };
+        is_projected();
         let before_clipping = self.clip.map(|_| gradient.norm());
         let bias_gradient = &contribution.bias_gradient;
         let factor = before_clipping.map_or(1.0, |weight| clip_factor(weight.hypot(norm(bias_gradient)), self.clip));

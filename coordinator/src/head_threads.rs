@@ -1,0 +1,40 @@
+//! The threads that the heads of all jobs compute on. They are the coordinator's own: where it shares a process with workers, a
+//! step of the head does not queue behind their encoders.
+
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Numbers of W or P below which nothing is shared out, so that one thread is not made to wait for another.
+const WORTH_SHARING: usize = 1 << 16;
+
+/// Numbers of W from which a step takes so long that the thread's other tasks should not wait for it.
+const LONG: usize = 1 << 22;
+
+/// A pool of threads. Clones share it.
+#[derive(Debug, Clone)]
+pub struct HeadThreads(Arc<ThreadPool>);
+
+impl HeadThreads {
+    /// A pool of so many threads; 0 is one for each core.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        let pool =
+            ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("head-{number}")).build()?;
+        Ok(Self(Arc::new(pool)))
+    }
+
+    /// Runs work on a head of C = `classes` and s = `width`.
+    pub(crate) fn run<R: Send>(&self, (classes, width): (usize, usize), work: impl FnOnce() -> R + Send) -> R {
+        let weights = classes.saturating_mul(width);
+        if weights.max(width.saturating_mul(width)) < WORTH_SHARING {
+            return work();
+        }
+        let shared_out = || self.0.install(work);
+        let may_block = || Handle::try_current().is_ok_and(|at| at.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if weights >= LONG && may_block() { tokio::task::block_in_place(shared_out) } else { shared_out() }
+    }
+}

@@ -238,23 +238,26 @@ impl<T: Real> Sgd<T> {
     #[inline(always)]
     fn pass(&self, before: &Before<'_, T>, gradient: &[T], factor: T, after: After<'_, T>) -> Moved {
         let mut tally = Tally::new();
-        let mut one = |lane: usize, (p, v, g): (T, T, T), new_p: &mut T, new_v: &mut T| {
-            (*new_p, *new_v) = self.of(p, v, factor * g);
-            tally.add(lane, g, *new_p - p);
-            tally.check(lane, *new_p, *new_v - *new_v);
-        };
-        let (p, p_rest) = before.parameters.as_chunks::<LANES>();
-        let (v, v_rest) = before.first.as_chunks::<LANES>();
-        let (g, g_rest) = gradient.as_chunks::<LANES>();
-        let (new_p, new_p_rest) = after.parameters.as_chunks_mut::<LANES>();
-        let (new_v, new_v_rest) = after.first.as_chunks_mut::<LANES>();
-        for (((p, v), g), (new_p, new_v)) in p.iter().zip(v).zip(g).zip(new_p.iter_mut().zip(new_v)) {
+        let mut chunk = |(p, v, g): (&Lanes<T>, &Lanes<T>, &Lanes<T>), new_p: &mut Lanes<T>, new_v: &mut Lanes<T>| {
             for i in 0..LANES {
-                one(i, (p[i], v[i], g[i]), &mut new_p[i], &mut new_v[i]);
+                (new_p[i], new_v[i]) = self.of(p[i], v[i], factor * g[i]);
             }
+            tally.add(g, p, new_p, [new_v]);
+        };
+        let (p, p_rest) = before.parameters.as_chunks();
+        let (v, v_rest) = before.first.as_chunks();
+        let (g, g_rest) = gradient.as_chunks();
+        let (new_p, new_p_rest) = after.parameters.as_chunks_mut();
+        let (new_v, new_v_rest) = after.first.as_chunks_mut();
+        for (((p, v), g), (new_p, new_v)) in p.iter().zip(v).zip(g).zip(new_p.iter_mut().zip(new_v)) {
+            chunk((p, v, g), new_p, new_v);
         }
-        for i in 0..p_rest.len() {
-            one(i, (p_rest[i], v_rest[i], g_rest[i]), &mut new_p_rest[i], &mut new_v_rest[i]);
+        if !p_rest.is_empty() {
+            let (mut new_p, mut new_v) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+            let zeros = |rest| filled_up(rest, T::ZERO);
+            chunk((&zeros(p_rest), &zeros(v_rest), &zeros(g_rest)), &mut new_p, &mut new_v);
+            new_p_rest.copy_from_slice(&new_p[..p_rest.len()]);
+            new_v_rest.copy_from_slice(&new_v[..p_rest.len()]);
         }
         tally.total()
     }
@@ -264,28 +267,35 @@ impl<T: Real> Adamw<T> {
     #[inline(always)]
     fn pass(&self, before: &Before<'_, T>, gradient: &[T], factor: T, after: After<'_, T>) -> Moved {
         let mut tally = Tally::new();
-        let mut one = |lane: usize, (p, m, v, g): (T, T, T, T), new_p: &mut T, new_m: &mut T, new_v: &mut T| {
-            (*new_p, *new_m, *new_v) = self.of(p, m, v, factor * g);
-            tally.add(lane, g, *new_p - p);
-            tally.check(lane, *new_p, (*new_m - *new_m) + (*new_v - *new_v));
-        };
-        let (p, p_rest) = before.parameters.as_chunks::<LANES>();
-        let (m, m_rest) = before.first.as_chunks::<LANES>();
-        let (v, v_rest) = before.second.as_chunks::<LANES>();
-        let (g, g_rest) = gradient.as_chunks::<LANES>();
-        let (new_p, new_p_rest) = after.parameters.as_chunks_mut::<LANES>();
-        let (new_m, new_m_rest) = after.first.as_chunks_mut::<LANES>();
-        let (new_v, new_v_rest) = after.second.as_chunks_mut::<LANES>();
-        let olds = p.iter().zip(g).zip(m.iter().zip(v));
-        let news = new_p.iter_mut().zip(new_m.iter_mut().zip(new_v));
-        for (((p, g), (m, v)), (new_p, (new_m, new_v))) in olds.zip(news) {
+        let mut chunk = |(p, g): (&Lanes<T>, &Lanes<T>),
+                         (m, v): (&Lanes<T>, &Lanes<T>),
+                         new_p: &mut Lanes<T>,
+                         (new_m, new_v): (&mut Lanes<T>, &mut Lanes<T>)| {
             for i in 0..LANES {
-                one(i, (p[i], m[i], v[i], g[i]), &mut new_p[i], &mut new_m[i], &mut new_v[i]);
+                (new_p[i], new_m[i], new_v[i]) = self.of(p[i], m[i], v[i], factor * g[i]);
             }
+            tally.add(g, p, new_p, [new_m, new_v]);
+        };
+        let (p, p_rest) = before.parameters.as_chunks();
+        let (m, m_rest) = before.first.as_chunks();
+        let (v, v_rest) = before.second.as_chunks();
+        let (g, g_rest) = gradient.as_chunks();
+        let (new_p, new_p_rest) = after.parameters.as_chunks_mut();
+        let (new_m, new_m_rest) = after.first.as_chunks_mut();
+        let (new_v, new_v_rest) = after.second.as_chunks_mut();
+        let news = new_p.iter_mut().zip(new_m.iter_mut().zip(new_v));
+        for (((p, g), (m, v)), (new_p, (new_m, new_v))) in p.iter().zip(g).zip(m.iter().zip(v)).zip(news) {
+            chunk((p, g), (m, v), new_p, (new_m, new_v));
         }
-        for i in 0..p_rest.len() {
-            let old = (p_rest[i], m_rest[i], v_rest[i], g_rest[i]);
-            one(i, old, &mut new_p_rest[i], &mut new_m_rest[i], &mut new_v_rest[i]);
+        if !p_rest.is_empty() {
+            let [mut new_p, mut new_m, mut new_v] = [[T::ZERO; LANES]; 3];
+            let zeros = |rest| filled_up(rest, T::ZERO);
+            // With 1, so that nothing is divided by 0.
+            let moments = (&zeros(m_rest), &filled_up(v_rest, T::ONE));
+            chunk((&zeros(p_rest), &zeros(g_rest)), moments, &mut new_p, (&mut new_m, &mut new_v));
+            new_p_rest.copy_from_slice(&new_p[..p_rest.len()]);
+            new_m_rest.copy_from_slice(&new_m[..p_rest.len()]);
+            new_v_rest.copy_from_slice(&new_v[..p_rest.len()]);
         }
         tally.total()
     }
@@ -293,33 +303,47 @@ impl<T: Real> Adamw<T> {
 
 /// Elements that are taken beside each other. The bits of the sums of [`Moved`] depend on it.
 const LANES: usize = 8;
+type Lanes<T> = [T; LANES];
+
+#[inline(always)]
+fn filled_up<T: Real>(rest: &[T], with: T) -> Lanes<T> {
+    std::array::from_fn(|i| rest.get(i).copied().unwrap_or(with))
+}
 
 /// [`Moved`] in the making.
 struct Tally<T> {
     gradient: [f64; LANES],
     update: [f64; LANES],
     /// x − x is 0, or NaN if x is infinite or NaN, and a NaN stays.
-    parameters: [T; LANES],
-    memory: [T; LANES],
+    parameters: Lanes<T>,
+    memory: Lanes<T>,
 }
 
 impl<T: Real> Tally<T> {
     #[inline(always)]
     fn new() -> Self {
-        Self { gradient: [0.0; LANES], update: [0.0; LANES], parameters: [T::ZERO; LANES], memory: [T::ZERO; LANES] }
+        let (sums, spoilt) = ([0.0; LANES], [T::ZERO; LANES]);
+        Self { gradient: sums, update: sums, parameters: spoilt, memory: spoilt }
     }
 
+    /// Loops of their own, which a compiler turns into one operation each.
     #[inline(always)]
-    fn add(&mut self, lane: usize, gradient: T, update: T) {
-        let (gradient, update) = (gradient.to_f64(), update.to_f64());
-        self.gradient[lane] += gradient * gradient;
-        self.update[lane] += update * update;
-    }
-
-    #[inline(always)]
-    fn check(&mut self, lane: usize, parameter: T, memory: T) {
-        self.parameters[lane] = self.parameters[lane] + (parameter - parameter);
-        self.memory[lane] = self.memory[lane] + memory;
+    fn add<const N: usize>(&mut self, g: &Lanes<T>, p: &Lanes<T>, new_p: &Lanes<T>, memory: [&mut Lanes<T>; N]) {
+        for i in 0..LANES {
+            self.gradient[i] += g[i].to_f64() * g[i].to_f64();
+        }
+        for i in 0..LANES {
+            let update = (new_p[i] - p[i]).to_f64();
+            self.update[i] += update * update;
+        }
+        for i in 0..LANES {
+            self.parameters[i] = self.parameters[i] + (new_p[i] - new_p[i]);
+        }
+        for memory in memory {
+            for i in 0..LANES {
+                self.memory[i] = self.memory[i] + (memory[i] - memory[i]);
+            }
+        }
     }
 
     #[inline(always)]

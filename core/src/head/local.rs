@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::contribution::{Contribution, HeadGradient};
 use crate::linalg::pieces::{each, ranges, split_rows};
-use crate::linalg::{Matrix, Real, all_finite, dots, softmax_into, vectorised};
+use crate::linalg::{Matrix, Real, all_finite, dot_once, four_dots, softmax_into, vectorised};
 use crate::rng;
 
 /// The linear head: Z = H Wᵀ + b.
@@ -176,11 +176,11 @@ impl<T: Real> Head<T> {
             || {
                 let (fours, rest) = logits.as_chunks_mut::<AT_ONCE>();
                 for (i, four) in fours.iter_mut().enumerate() {
-                    *four = dots(std::array::from_fn(|j| self.weight.row(i * AT_ONCE + j)), sample);
+                    *four = four_dots(std::array::from_fn(|j| self.weight.row(i * AT_ONCE + j)), sample);
                 }
                 let done = fours.len() * AT_ONCE;
                 for (i, one) in rest.iter_mut().enumerate() {
-                    *one = dots([self.weight.row(done + i)], sample)[0];
+                    *one = dot_once(self.weight.row(done + i), sample);
                 }
                 logits.iter_mut().zip(&self.bias).for_each(|(z, bias)| *z = *z + *bias);
             },

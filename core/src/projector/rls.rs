@@ -1,7 +1,7 @@
 //! Recursive least squares: rank-1 folds.
 
 use crate::linalg::pieces::{each, ranges, split_rows};
-use crate::linalg::{Matrix, Real, dot, dots, vectorised};
+use crate::linalg::{Matrix, Real, dot, dot_once, four_dots, vectorised};
 
 use super::Fold;
 
@@ -69,13 +69,16 @@ fn take_away<T: Real>(projector: &mut Matrix<T>, k: &[T], inverse: T, next: Opti
         vectorised(
             #[inline(always)]
             || {
-                for (row, &k_i) in p.chunks_exact_mut(width).zip(k_rows) {
-                    for (p, &k_j) in row.iter_mut().zip(k) {
-                        *p = *p - (k_i * k_j) * inverse;
+                let mut products = product.chunks_mut(ROWS);
+                for (p, k_rows) in p.chunks_mut(ROWS * width).zip(k_rows.chunks(ROWS)) {
+                    for (row, &k_i) in p.chunks_exact_mut(width).zip(k_rows) {
+                        for (p, &k_j) in row.iter_mut().zip(k) {
+                            *p = *p - (k_i * k_j) * inverse;
+                        }
                     }
-                }
-                if let Some(h) = next {
-                    rows_times(p, h, product);
+                    if let (Some(h), Some(product)) = (next, products.next()) {
+                        rows_times(p, h, product);
+                    }
                 }
             },
         );
@@ -90,10 +93,10 @@ fn rows_times<T: Real>(p: &[T], h: &[T], out: &mut [T]) {
     let (fours, rest) = out.as_chunks_mut::<ROWS>();
     let (p, p_rest) = p.split_at(fours.len() * ROWS * width);
     for (four, p) in fours.iter_mut().zip(p.chunks_exact(ROWS * width)) {
-        *four = dots([0, 1, 2, 3].map(|i| &p[i * width..(i + 1) * width]), h);
+        *four = four_dots([0, 1, 2, 3].map(|i| &p[i * width..(i + 1) * width]), h);
     }
     for (one, p) in rest.iter_mut().zip(p_rest.chunks_exact(width)) {
-        *one = dots([p], h)[0];
+        *one = dot_once(p, h);
     }
 }
 

@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
+use antiphon_core::linalg::on_threads_of;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::runtime::{Handle, RuntimeFlavor};
-
-/// Numbers of W or P below which nothing is shared out, so that one thread is not made to wait for another.
-const WORTH_SHARING: usize = 1 << 16;
 
 /// Numbers of W from which a step takes so long that the thread's other tasks should not wait for it.
 const LONG: usize = 1 << 22;
@@ -27,13 +25,9 @@ impl HeadThreads {
         Ok(Self(Arc::new(pool)))
     }
 
-    /// Runs work on a head of C = `classes` and s = `width`.
-    pub(crate) fn run<R: Send>(&self, (classes, width): (usize, usize), work: impl FnOnce() -> R + Send) -> R {
-        let weights = classes.saturating_mul(width);
-        if weights.max(width.saturating_mul(width)) < WORTH_SHARING {
-            return work();
-        }
-        let shared_out = || self.0.install(work);
+    /// Runs work on a head of so many `weights`.
+    pub(crate) fn run<R>(&self, weights: usize, work: impl FnOnce() -> R) -> R {
+        let shared_out = || on_threads_of(&self.0, work);
         let may_block = || Handle::try_current().is_ok_and(|at| at.runtime_flavor() == RuntimeFlavor::MultiThread);
         if weights >= LONG && may_block() { tokio::task::block_in_place(shared_out) } else { shared_out() }
     }

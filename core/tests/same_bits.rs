@@ -1,6 +1,6 @@
 //! The head's mathematics has the same bits on any number of threads, and those of plain loops.
 //!
-//! Sizes are multiples of nothing and large enough that every operation is cut into several pieces.
+//! Sizes are multiples of nothing and large enough that every operation is cut into several pieces, and shared out.
 
 use antiphon_core::head::{Contribution, Head, HeadGradient, SharedHead, StepContext};
 use antiphon_core::ids::ModalityName;
@@ -10,7 +10,7 @@ use antiphon_core::spec::{
     Alpha, ApplyTo, HeadSpec, LearningRateSchedule, OptimizerRule, OptimizerSpec, ProjectionSpec, Reset,
 };
 
-const WIDTH: usize = 531;
+const WIDTH: usize = 1061;
 const CLASSES: usize = 203;
 const BATCH: usize = 37;
 const SGD: OptimizerRule = OptimizerRule::Sgd { momentum: 0.9, weight_decay: 1e-4 };

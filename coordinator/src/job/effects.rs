@@ -25,8 +25,7 @@ impl Job {
             Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
             Effect::EndTurn { .. } => {
                 let head = &mut self.head;
-                let size = (head.head().classes(), head.head().width());
-                self.threads.run(size, || head.end_turn());
+                self.threads.run(head.weights(), || head.end_turn());
                 self.times.lap(|times| &mut times.fold);
             }
             Effect::ResetProjector => self.head.reset_projector(),
@@ -90,10 +89,9 @@ impl Job {
         let optimizer = &self.spec.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);
         let (head, times) = (&mut self.head, &mut self.times);
-        let size = (head.head().classes(), head.head().width());
-        let at = StepContext { lr_factor, alpha };
+        let (weights, at) = (head.weights(), StepContext { lr_factor, alpha });
         let mut projected = || times.lap(|times| &mut times.project);
-        let stepped = self.threads.run(size, || head.apply_observed(modality, &contribution, at, &mut projected));
+        let stepped = self.threads.run(weights, || head.apply_observed(modality, &contribution, at, &mut projected));
         let step = stepped.map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
         self.times.lap(|times| &mut times.step);
         self.times.stepped();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::linalg::pieces::{each, each_with, ranges};
+use crate::linalg::pieces::{PER_TOUCH, each, each_with, ranges};
 use crate::linalg::{Matrix, Real, sum_of_squares};
 
 /// A gradient of W, `C × s`.
@@ -44,12 +44,12 @@ impl<T: Real> Gradient<'_, T> {
         }
     }
 
-    /// How many multiplications all its rows cost, or numbers are read for them.
+    /// What making all its rows costs, in numbers touched.
     pub(super) fn cost(&self) -> usize {
         let (rows, width) = self.shape();
         match self {
             Self::Dense(_) => rows * width,
-            Self::Product { errors, .. } => (rows * width).saturating_mul(errors.rows()),
+            Self::Product { errors, .. } => (rows * width).saturating_mul(errors.rows()) / PER_TOUCH,
         }
     }
 
@@ -83,7 +83,7 @@ const COLUMNS: usize = 512;
 /// A Aᵀ (`n × n`) in `f64`, for A (`n × m`).
 fn gram<T: Real>(matrix: &Matrix<T>) -> Matrix<f64> {
     let (rows, cols) = matrix.shape();
-    let cost = cols.saturating_mul(rows).saturating_mul(rows);
+    let cost = cols.saturating_mul(rows).saturating_mul(rows) / PER_TOUCH;
     let sums = each(ranges(cols, COLUMNS), cost, |columns| {
         let part = matrix.iter_rows().flat_map(|row| row[columns.clone()].iter().map(|x| x.to_f64())).collect();
         let part = Matrix::from_vec(rows, columns.len(), part).expect("these columns of every row");

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::contribution::{Contribution, HeadGradient};
-use crate::linalg::pieces::{each, ranges, split_rows};
+use crate::linalg::pieces::{PER_TOUCH, each, ranges, split_rows};
 use crate::linalg::{Matrix, Real, all_finite, dot_once, four_dots, softmax_into, vectorised};
 use crate::rng;
 
@@ -160,11 +160,15 @@ impl<T: Real> Head<T> {
         let mut logits = Matrix::zeros(features.rows(), classes);
         let rows = ranges(features.rows(), 1);
         let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
-        each(pieces, features.rows() * self.weight.as_slice().len(), |(rows, logits): (Range<usize>, &mut [T])| {
-            for (sample, logits) in rows.zip(logits.chunks_exact_mut(classes)) {
-                self.logits_of(features.row(sample), logits);
-            }
-        });
+        each(
+            pieces,
+            features.rows() * self.weight.as_slice().len() / PER_TOUCH,
+            |(rows, logits): (Range<usize>, &mut [T])| {
+                for (sample, logits) in rows.zip(logits.chunks_exact_mut(classes)) {
+                    self.logits_of(features.row(sample), logits);
+                }
+            },
+        );
         logits
     }
 

@@ -105,6 +105,12 @@ impl<T: Real> SharedHead<T> {
         Arc::clone(&self.head)
     }
 
+    /// Numbers of W: C · s.
+    #[must_use]
+    pub fn weights(&self) -> usize {
+        self.head.weight.as_slice().len()
+    }
+
     /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see [`SharedHead`] for what
     /// comes on top of it. A window's steps are counted as one for each of its turns.
     #[must_use]

@@ -14,6 +14,7 @@ mod vector;
 
 pub(crate) use cholesky::Cholesky;
 pub use matrix::{Matrix, ShapeError};
+pub use pieces::on_threads_of;
 pub use real::Real;
 pub(crate) use sums::{all_finite, in_halves, sum_of_squares, sum_of_squares_in_kind};
 pub(crate) use vector::vectorised;

@@ -1,14 +1,38 @@
 //! Work cut into pieces whose size never depends on how many threads there are, so that neither do the bits.
 //!
-//! The pieces run on the threads of the pool that the caller is in (`rayon::ThreadPool::install`), or one after the other on the
-//! caller's own where there is too little to do.
+//! The pieces run on the threads that the caller [names](on_threads_of), or of the pool that the caller is in; or one after the
+//! other on the caller's own where there is too little to do.
 
+use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
-/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains.
-const WORTH_SHARING: usize = 1 << 16;
+/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains: a few hundred microseconds of
+/// work, where a hand-over takes ten and, on a machine that is busy with other things, ten times that.
+const WORTH_SHARING: usize = 1 << 20;
+
+/// Multiplications of a matrix product that take as long as touching one number.
+pub(crate) const PER_TOUCH: usize = 4;
+
+thread_local! {
+    static NAMED: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` on this thread, and what of its linear algebra is worth it on the threads of `pool`: unlike
+/// [`ThreadPool::install`], which hands everything over.
+pub fn on_threads_of<R>(pool: &Arc<ThreadPool>, work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Arc<ThreadPool>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NAMED.set(self.0.take());
+        }
+    }
+    let _restore = Restore(NAMED.replace(Some(Arc::clone(pool))));
+    work()
+}
 
 /// `length` cut into ranges of `unit`, but for the last one, which is longer: `unit` to `2 · unit − 1`. One range where there is
 /// less than two units.
@@ -40,12 +64,19 @@ pub(crate) fn each_with<P: Send, S, R: Send>(
     scratch: impl Fn() -> S + Sync + Send,
     work: impl Fn(&mut S, P) -> R + Sync + Send,
 ) -> Vec<R> {
-    if pieces.len() > 1 && touched >= WORTH_SHARING && rayon::current_num_threads() > 1 {
-        pieces.into_par_iter().map_init(scratch, work).collect()
-    } else {
-        let mut scratch = scratch();
-        pieces.into_iter().map(|piece| work(&mut scratch, piece)).collect()
+    if pieces.len() > 1 && touched >= WORTH_SHARING {
+        let named = NAMED.with_borrow(Clone::clone);
+        let threads = named.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
+        if threads > 1 {
+            let shared_out = || pieces.into_par_iter().map_init(scratch, work).collect();
+            return match named {
+                Some(pool) => pool.install(shared_out),
+                None => shared_out(),
+            };
+        }
     }
+    let mut scratch = scratch();
+    pieces.into_iter().map(|piece| work(&mut scratch, piece)).collect()
 }
 
 #[cfg(test)]
@@ -65,8 +96,27 @@ mod tests {
     fn results_come_in_the_order_of_the_pieces() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("three threads");
         let expected: Vec<usize> = (0..1000).map(|i| i * i).collect();
+        let squares = |touched| each((0..1000).collect(), touched, |i: usize| i * i);
         for touched in [0, usize::MAX] {
-            assert_eq!(pool.install(|| each((0..1000).collect(), touched, |i: usize| i * i)), expected);
+            assert_eq!(pool.install(|| squares(touched)), expected);
         }
+        let pool = Arc::new(pool);
+        assert_eq!(on_threads_of(&pool, || squares(usize::MAX)), expected);
+    }
+
+    #[test]
+    fn what_is_worth_it_runs_on_the_threads_that_are_named_and_the_rest_where_it_is() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).thread_name(|_| "named".to_owned()).build();
+        let pool = Arc::new(pool.expect("two threads"));
+        let names = |touched| {
+            each(vec![(); 8], touched, |()| std::thread::current().name().map(str::to_owned))
+                .into_iter()
+                .all(|name| name.as_deref() == Some("named"))
+        };
+        on_threads_of(&pool, || {
+            assert!(names(usize::MAX));
+            assert!(!names(0));
+        });
+        assert!(!names(usize::MAX), "the name is given for the work alone");
     }
 }

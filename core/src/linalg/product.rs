@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use gemm::Parallelism;
 
-use super::pieces::{each, ranges};
+use super::pieces::{PER_TOUCH, each, ranges};
 use super::{Matrix, Real};
 
 /// Columns and rows of a tile: enough of them that laying out the operands for each tile costs little.
@@ -133,7 +133,7 @@ fn write<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, out: &mut [T
     let tiles = ranges(m, ROWS)
         .into_iter()
         .flat_map(|rows| ranges(n, COLUMNS).into_iter().map(move |cols| Tile { rows: rows.clone(), cols }));
-    each(tiles.collect(), multiplications, |at| tile(a, b, then, &at, &destination));
+    each(tiles.collect(), multiplications / PER_TOUCH, |at| tile(a, b, then, &at, &destination));
 }
 
 /// A part of a product.

@@ -314,7 +314,7 @@ fn filled_up<T: Real>(rest: &[T], with: T) -> Lanes<T> {
 struct Tally<T> {
     gradient: [f64; LANES],
     update: [f64; LANES],
-    /// x − x is 0, or NaN if x is infinite or NaN, and a NaN stays.
+    /// 0 · x is 0, or NaN if x is infinite or NaN, and a NaN stays.
     parameters: Lanes<T>,
     memory: Lanes<T>,
 }
@@ -329,19 +329,19 @@ impl<T: Real> Tally<T> {
     /// Loops of their own, which a compiler turns into one operation each.
     #[inline(always)]
     fn add<const N: usize>(&mut self, g: &Lanes<T>, p: &Lanes<T>, new_p: &Lanes<T>, memory: [&mut Lanes<T>; N]) {
-        for i in 0..LANES {
-            self.gradient[i] += g[i].to_f64() * g[i].to_f64();
+        for (sum, g) in self.gradient.iter_mut().zip(g) {
+            *sum += g.to_f64() * g.to_f64();
         }
-        for i in 0..LANES {
-            let update = (new_p[i] - p[i]).to_f64();
-            self.update[i] += update * update;
+        for (sum, (new_p, p)) in self.update.iter_mut().zip(new_p.iter().zip(p)) {
+            let update = (*new_p - *p).to_f64();
+            *sum += update * update;
         }
-        for i in 0..LANES {
-            self.parameters[i] = self.parameters[i] + (new_p[i] - new_p[i]);
+        for (spoilt, new_p) in self.parameters.iter_mut().zip(new_p) {
+            *spoilt = *spoilt + *new_p * T::ZERO;
         }
         for memory in memory {
-            for i in 0..LANES {
-                self.memory[i] = self.memory[i] + (memory[i] - memory[i]);
+            for (spoilt, memory) in self.memory.iter_mut().zip(memory) {
+                *spoilt = *spoilt + *memory * T::ZERO;
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 /// nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In numbers of the kind `T`, for W
 /// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² for `rls`, up to 2 K s for a `window` over K steps (s² where K ≥ s, or once
 /// somebody asks for P itself) and nothing for `off`; `apply_to: update` adds 2 C s. See [`Self::memory_bytes`]. Beside it a step
-/// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 64 K numbers or 16 rows of W for each thread, and a head more
+/// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
 /// for each that somebody still holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(bound = "T: Real + Serialize")]

@@ -77,16 +77,16 @@ pub(crate) fn all_finite<T: Real>(values: &[T]) -> bool {
         vectorised(
             #[inline(always)]
             || {
-                // x − x is 0, or NaN if x is infinite or NaN, and a NaN stays.
+                // 0 · x is 0, or NaN if x is infinite or NaN, and a NaN stays.
                 let mut lanes = [T::ZERO; LANES];
                 let (chunks, rest) = piece.as_chunks::<LANES>();
                 for chunk in chunks {
                     for (lane, value) in lanes.iter_mut().zip(chunk) {
-                        *lane = *lane + (*value - *value);
+                        *lane = *lane + *value * T::ZERO;
                     }
                 }
                 for (lane, value) in lanes.iter_mut().zip(rest) {
-                    *lane = *lane + (*value - *value);
+                    *lane = *lane + *value * T::ZERO;
                 }
                 in_halves(lanes)
             },

@@ -28,6 +28,9 @@ pub(super) fn fold<T: Real>(projector: &mut Matrix<T>, steps: &[Fold<T>]) {
 /// Numbers of P that a thread takes at a time, in whole rows.
 const PIECE: usize = 1 << 14;
 
+/// Bytes of a P that a core's own cache keeps from one fold to the next.
+const NEAR: usize = 1 << 20;
+
 /// Rows whose products with a vector are taken at once.
 const ROWS: usize = 4;
 
@@ -42,6 +45,7 @@ fn rows_per_piece(width: usize) -> usize {
 fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
     let width = projector.cols();
     assert_eq!(h.len(), width, "mean features as wide as the head");
+    let near = size_of_val(projector.as_slice()) <= NEAR;
     let mut k = vec![T::ZERO; projector.rows()];
     let rows = ranges(k.len(), rows_per_piece(width));
     let pieces = rows.iter().cloned().zip(split_rows(&mut k, 1, &rows)).collect();
@@ -49,7 +53,14 @@ fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
         let p = &projector.as_slice()[rows.start * width..rows.end * width];
         vectorised(
             #[inline(always)]
-            || rows_times(p, h, k),
+            || {
+                if near {
+                    rows_times(p, h, k);
+                } else {
+                    // One row after the other: memory hands out one stream faster than four.
+                    k.iter_mut().zip(p.chunks_exact(width)).for_each(|(k, row)| *k = dot_once(row, h));
+                }
+            },
         );
     });
     k
@@ -86,7 +97,7 @@ fn take_away<T: Real>(projector: &mut Matrix<T>, k: &[T], inverse: T, next: Opti
     product
 }
 
-/// The product of each row of `p` with `h`: the bits of [`dot`].
+/// The product of each row of `p` with `h`, for rows that are near: the bits of [`dot`].
 #[inline(always)]
 fn rows_times<T: Real>(p: &[T], h: &[T], out: &mut [T]) {
     let width = h.len();

@@ -16,8 +16,8 @@ use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
-use std::time::Instant;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;

@@ -190,7 +190,7 @@ impl Session {
                 // The error is that the job is over; the pool says so next.
                 let _job_over = assignment
                     .inbox
-                    .send(JobInput::FromWorker { worker, message, followed, since: std::time::Instant::now() })
+                    .send(JobInput::FromWorker { worker, message, followed, since: Instant::now() })
                     .await;
                 Ok(())
             }

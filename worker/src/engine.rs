@@ -8,7 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use antiphon_core::head::LocalStep;
 use antiphon_core::ids::{EvaluationId, JobId, MicroShard, ModalityName, Term, Turn};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::turn::Progress;
@@ -246,7 +245,7 @@ impl Engine {
         Ok(Answer::Prepared(answer))
     }
 
-    /// Z, D, G, h̄ go out at once; then the encoder learns from dH, and says so.
+    /// Z, D, G, h̄ go out at once; then dH is made and the encoder learns from it, and says so.
     fn grant(&mut self, message: &v1::Grant, followed: Followed) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
         // Before decoding: the head of another job may have another shape.
@@ -255,13 +254,13 @@ impl Engine {
         }
         let grant = Grant::decode(message, at.head, followed)?;
         at.trainer.watch.lap(|times| &mut times.exchange);
-        let LocalStep { contribution, feature_gradient } = at.trainer.local_step(&grant.head)?;
+        let contribution = at.trainer.contribute(&grant.head)?;
         let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, contribution));
         if self.answers.blocking_send(answer.into()).is_err() {
             return Ok(Vec::new());
         }
         at.trainer.watch.lap(|times| &mut times.exchange);
-        at.trainer.learn(&feature_gradient, Progress { epoch: grant.progress, epochs: grant.epochs })?;
+        at.trainer.learn(&grant.head, Progress { epoch: grant.progress, epochs: grant.epochs })?;
         self.status.steps_done.store(at.trainer.steps_done(), Ordering::Relaxed);
         let times = at.trainer.watch.take();
         Ok(vec![Answer::Learned(Learned { turn: grant.turn, times }.into())])

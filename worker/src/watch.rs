@@ -1,8 +1,7 @@
 //! The worker's stopwatch.
 
-use std::time::Instant;
-
 use antiphon_core::times::{Stopwatch, WorkerTimes};
+use tokio::time::Instant;
 
 /// Shares out the time of the computing thread among what it does.
 #[derive(Debug, Clone, Copy)]

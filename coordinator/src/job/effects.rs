@@ -23,11 +23,7 @@ impl Job {
             }
             Effect::Grant { worker, turn, lease, progress } => self.grant(&worker, turn, lease, progress),
             Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
-            Effect::EndTurn { .. } => {
-                let head = &mut self.head;
-                self.threads.run(head.weights(), || head.end_turn());
-                self.times.lap(|times| &mut times.fold);
-            }
+            Effect::EndTurn { .. } => self.fold(),
             Effect::ResetProjector => self.head.reset_projector(),
             Effect::Evaluate { evaluation, split } => self.begin_evaluation(evaluation, split),
             Effect::SaveParts { turn } => self.begin_cut(turn)?,
@@ -83,6 +79,13 @@ impl Job {
         self.times.lap(|times| &mut times.encode);
     }
 
+    /// Lets P take in the turn that is over.
+    pub(super) fn fold(&mut self) {
+        let head = &mut self.head;
+        self.threads.run(head.weights(), || head.end_turn());
+        self.times.lap(|times| &mut times.fold);
+    }
+
     /// Projects the contribution and steps the head: the one place where a turn's gradient meets the shared head.
     fn apply(&mut self, turn: &TurnRef, modality: &ModalityName, progress: Progress, alpha: f64) -> Result<(), String> {
         let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
@@ -91,11 +94,11 @@ impl Job {
         let (head, times) = (&mut self.head, &mut self.times);
         let (weights, at) = (head.weights(), StepContext { lr_factor, alpha });
         let mut projected = || times.lap(|times| &mut times.project);
-        let stepped = self.threads.run(weights, || head.apply_observed(modality, &contribution, at, &mut projected));
+        let stepped = self.threads.run(weights, || head.apply_checked(modality, &contribution, at, &mut projected));
         let step = stepped.map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
         self.times.lap(|times| &mut times.step);
         self.times.stepped();
-        self.applied = Some(StepEvent {
+        self.later.step = Some(StepEvent {
             job: self.id.clone(),
             turn: turn.turn,
             step: turn.step.0,

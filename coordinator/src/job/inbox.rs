@@ -150,7 +150,7 @@ impl Job {
         let limits = contribution_limits(&self.spec);
         let decoded = contribution::decode(message, &limits, followed);
         let (turn, micro_shard, contribution) = decoded.map_err(Refusal::malformed)?;
-        contribution.check(limits.classes, limits.width).map_err(Refusal::malformed)?;
+        let contribution = contribution.into_checked(limits.classes, limits.width).map_err(Refusal::malformed)?;
         self.times.lap(|times| &mut times.decode);
         let header = ContributionHeader {
             worker: worker.clone(),

@@ -19,7 +19,7 @@ mod times;
 use std::collections::BTreeMap;
 
 use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent, StepEvent};
-use antiphon_core::head::{Contribution, SharedHead};
+use antiphon_core::head::{CheckedContribution, SharedHead};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::JobSpec;
@@ -96,6 +96,17 @@ struct Saved {
     digest: String,
 }
 
+/// What is done when the messages of an input have gone out: nobody waits for it.
+#[derive(Debug, Default)]
+struct Later {
+    /// P is to take in the turn that is over.
+    fold: bool,
+    /// The step that was taken is to be told of.
+    step: Option<StepEvent>,
+    /// The epoch is over, and so where its time went.
+    times: bool,
+}
+
 /// The state of one job's task.
 struct Job {
     id: JobId,
@@ -105,9 +116,8 @@ struct Job {
     head: SharedHead<f32>,
     members: BTreeMap<WorkerId, Member>,
     /// The contribution whose header the machine is looking at.
-    incoming: Option<Contribution<f32>>,
-    /// The step that was just taken, to be told of.
-    applied: Option<StepEvent>,
+    incoming: Option<CheckedContribution<f32>>,
+    later: Later,
     evaluation: Option<Evaluation>,
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
     cut: Option<Cut>,
@@ -156,7 +166,7 @@ impl Job {
             head,
             members: BTreeMap::new(),
             incoming: None,
-            applied: None,
+            later: Later::default(),
             evaluation: None,
             tuned_weights,
             cut: None,
@@ -202,6 +212,7 @@ impl Job {
                     self.emit_waiting();
                 }
             }
+            self.settle().await;
             self.report();
             self.times.lap(|times| &mut times.other);
         }
@@ -224,24 +235,43 @@ impl Job {
         let mut effects: Vec<Effect> = Vec::new();
         let (turn, epochs) = (self.machine.position().turn, self.machine.epochs_done());
         self.machine.step(self.now(), input, &mut effects)?;
+        // What the next worker needs is on its way, and P is not needed before it answers.
+        self.later.fold = matches!(effects[..], [.., Effect::Grant { .. }, Effect::EndTurn { .. }]);
+        if self.later.fold {
+            effects.pop();
+        }
         for effect in effects {
             let applies = matches!(effect, Effect::Apply { .. });
             if let Err(reason) = self.carry_out(effect) {
                 // The machine counts the step already, but the head did not take it.
                 self.reached = applies.then_some(turn);
+                self.later.fold = false;
                 // What follows an effect that failed would rest on it.
                 self.give(Input::ShellFailed { reason });
                 break;
             }
         }
-        // What people are told waits until those who compute have been told.
-        if let Some(step) = self.applied.take() {
+        self.later.times |= self.machine.epochs_done() > epochs && self.machine.outcome().is_none();
+        Ok(())
+    }
+
+    /// Does what was left for later, once the messages have gone out.
+    async fn settle(&mut self) {
+        if !self.later.fold && self.later.step.is_none() && !self.later.times {
+            return;
+        }
+        tokio::task::yield_now().await;
+        self.times.lap(|times| &mut times.encode);
+        let Later { fold, step, times } = std::mem::take(&mut self.later);
+        if fold {
+            self.fold();
+        }
+        if let Some(step) = step {
             self.emit(&JobEvent::Step(step));
         }
-        if self.machine.epochs_done() > epochs && self.machine.outcome().is_none() {
+        if times {
             self.emit_times();
         }
-        Ok(())
     }
 
     fn complete(&mut self, completion: Completion) {

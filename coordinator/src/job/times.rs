@@ -1,11 +1,11 @@
 //! Where the time of the job's task goes, and of its workers as they say.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use antiphon_core::event::JobEvent;
 use antiphon_core::ids::ModalityName;
 use antiphon_core::times::{Account, CoordinatorTimes, Queued, Stopwatch, WorkerTimes};
+use tokio::time::Instant;
 
 use super::Job;
 

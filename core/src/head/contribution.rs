@@ -97,7 +97,37 @@ pub enum ContributionError {
     },
 }
 
+/// A contribution that has passed its [check](Contribution::check) for a head of this shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedContribution<T> {
+    contribution: Contribution<T>,
+    shape: (usize, usize),
+}
+
+impl<T> CheckedContribution<T> {
+    /// C and s of the heads that it fits.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+}
+
+impl<T> std::ops::Deref for CheckedContribution<T> {
+    type Target = Contribution<T>;
+    fn deref(&self) -> &Contribution<T> {
+        &self.contribution
+    }
+}
+
 impl<T: Real> Contribution<T> {
+    /// The contribution, once it has passed its check.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn into_checked(self, classes: usize, width: usize) -> Result<CheckedContribution<T>, ContributionError> {
+        self.check(classes, width)?;
+        Ok(CheckedContribution { contribution: self, shape: (classes, width) })
+    }
+
     /// Checks everything that can be known about a contribution to a head of C = `classes` and s = `width` without
     /// applying it.
     ///

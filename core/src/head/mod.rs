@@ -25,7 +25,7 @@ mod shared;
 mod step;
 mod workspace;
 
-pub use contribution::{Contribution, ContributionError, HeadGradient};
+pub use contribution::{CheckedContribution, Contribution, ContributionError, HeadGradient};
 pub use local::{BatchErrors, Head, HeadError, LocalStep};
 pub use parts::{HeadParts, NamedTensor, Part, PartsError};
 pub use shared::{SharedHead, StepContext, StepReport};

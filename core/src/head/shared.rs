@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::contribution::{Contribution, ContributionError};
+use super::contribution::{CheckedContribution, Contribution, ContributionError};
 use super::local::Head;
 use super::step::Step;
 use super::workspace::Workspace;
@@ -172,22 +172,35 @@ impl<T: Real> SharedHead<T> {
         contribution: &Contribution<T>,
         at: StepContext,
     ) -> Result<StepReport, ContributionError> {
-        self.apply_observed(modality, contribution, at, &mut || {})
+        contribution.check(self.head.classes(), self.head.width())?;
+        self.step(modality, contribution, at, &mut || {})
     }
 
-    /// As [`Self::apply`]; `projected` is called when the gradient has been multiplied by P and the optimizer is next, for whoever
-    /// measures time.
+    /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been multiplied by
+    /// P and the optimizer is next, for whoever measures time.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn apply_observed(
+    pub fn apply_checked(
+        &mut self,
+        modality: &ModalityName,
+        contribution: &CheckedContribution<T>,
+        at: StepContext,
+        projected: &mut dyn FnMut(),
+    ) -> Result<StepReport, ContributionError> {
+        if contribution.shape() != self.head.weight.shape() {
+            contribution.check(self.head.classes(), self.head.width())?;
+        }
+        self.step(modality, contribution, at, projected)
+    }
+
+    fn step(
         &mut self,
         modality: &ModalityName,
         contribution: &Contribution<T>,
         at: StepContext,
         projected: &mut dyn FnMut(),
     ) -> Result<StepReport, ContributionError> {
-        contribution.check(self.head.classes(), self.head.width())?;
         let begun = self.turn_projector(modality)?;
         let step = Step {
             head: &self.head,

@@ -1,6 +1,6 @@
 //! One modality's training, without any wire: batches, the encoder and its optimizer.
 //!
-//! A step is [`Trainer::compute_ahead`] (H, which needs the encoder only), [`Trainer::local_step`] (the head's part, which
+//! A step is [`Trainer::compute_ahead`] (H, which needs the encoder only), [`Trainer::contribute`] (the head's part, which
 //! needs the head that was granted) and [`Trainer::learn`] (the encoder's part, which needs dH only). The forward pass
 //! changes nothing, so what was computed ahead never shows in a checkpoint or an evaluation.
 
@@ -10,10 +10,9 @@ mod parts;
 
 use std::sync::Arc;
 
-use antiphon_core::head::{Head, LocalStep};
+use antiphon_core::head::{BatchErrors, Contribution, Head};
 use antiphon_core::ids::{MicroShard, ModalityName, Split};
 use antiphon_core::learning_rate;
-use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::{Progress, SplitSizes};
 use antiphon_proto::v1;
@@ -71,6 +70,8 @@ struct Splits {
 struct Ahead {
     labels: Vec<u32>,
     forward: Forward,
+    /// D, once it is known.
+    errors: Option<BatchErrors<f32>>,
 }
 
 impl Trainer {
@@ -175,36 +176,39 @@ impl Trainer {
             let mode = Mode::Train(key, self.rates.frozen(encoder.parameters()));
             let forward = encoder.forward(&batch.input, &mode)?;
             self.watch.lap(|times| &mut times.forward);
-            self.ahead = Some(Ahead { labels: batch.labels, forward });
+            self.ahead = Some(Ahead { labels: batch.labels, forward, errors: None });
         }
         Ok(())
     }
 
-    /// Z, L, D, G and dH under the head that was granted.
+    /// Z, L, D and G under the head that was granted. What it comes to goes to the head; [`Trainer::learn`] is next.
     ///
     /// # Errors
     /// As [`Trainer::compute_ahead`]; features or logits that are not finite.
-    pub fn local_step(&mut self, head: &Head<f32>) -> anyhow::Result<LocalStep<f32>> {
+    pub fn contribute(&mut self, head: &Head<f32>) -> anyhow::Result<Contribution<f32>> {
         self.compute_ahead()?;
-        let ahead = self.ahead.as_ref().context("no batch is ahead")?;
+        let ahead = self.ahead.as_mut().context("no batch is ahead")?;
         let features = ahead.forward.matrix()?;
-        let step = head
-            .local_step(features, &ahead.labels)
+        let (contribution, errors) = head
+            .contribution(features, &ahead.labels)
             .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))?;
+        ahead.errors = Some(errors);
         self.watch.lap(|times| &mut times.head);
-        Ok(step)
+        Ok(contribution)
     }
 
-    /// dH (B × s) through the encoder, and one step of its optimizer.
+    /// dH (B × s) through the encoder, and one step of its optimizer. `head` is the one that [`Trainer::contribute`] had.
     ///
     /// # Errors
     /// A failure of the device, or gradients that are not finite.
-    pub fn learn(&mut self, feature_gradient: &Matrix<f32>, at: Progress) -> anyhow::Result<()> {
-        let ahead = self.ahead.take().context("no step is open")?;
-        let gradients = encoder::backward(self.model.encoder.as_ref(), &ahead.forward, feature_gradient)?;
+    pub fn learn(&mut self, head: &Head<f32>, at: Progress) -> anyhow::Result<()> {
+        let Ahead { forward, errors, .. } = self.ahead.take().context("no step is open")?;
+        let feature_gradient = head.feature_gradient(&errors.context("nothing was contributed to the head")?);
+        self.watch.lap(|times| &mut times.head);
+        let gradients = encoder::backward(self.model.encoder.as_ref(), &forward, &feature_gradient)?;
         let lr = self.spec.optimizer.lr * learning_rate::factor(&self.spec.optimizer.schedule, at.epoch, at.epochs);
         self.optimizer.step(self.model.encoder.parameters(), &gradients, lr)?;
-        self.model.encoder.commit(ahead.forward.pending.in_memory()?);
+        self.model.encoder.commit(forward.pending.in_memory()?);
         self.steps_done += 1;
         self.watch.lap(|times| &mut times.backward);
         Ok(())

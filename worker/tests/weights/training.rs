@@ -38,8 +38,8 @@ fn step(trainer: &mut Trainer, steps: usize) {
     let weight = Matrix::from_vec(10, 4, (0..40).map(|i| (i * 7 % 11) as f32 / 11.0 - 0.5).collect()).expect("as many");
     let head = Head::new(weight, vec![0.0; 10]).expect("a head");
     for _ in 0..steps {
-        let gradient = trainer.local_step(&head).expect("good data").feature_gradient;
-        trainer.learn(&gradient, Progress { epoch: 0.0, epochs: 1.0 }).expect("finite");
+        trainer.contribute(&head).expect("good data");
+        trainer.learn(&head, Progress { epoch: 0.0, epochs: 1.0 }).expect("finite");
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use antiphon_core::head::Head;
 use antiphon_core::ids::MicroShard;
@@ -19,6 +18,7 @@ use antiphon_worker::endpoint;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -157,9 +157,9 @@ impl Stream {
     }
 }
 
-/// The worker's half of a head step, as a worker does it.
+/// The worker's half of a head step up to what it sends, as a worker does it.
 pub(super) fn contribute(head: &Head<f32>, batch: &Batch) -> anyhow::Result<antiphon_core::head::Contribution<f32>> {
-    Ok(head.local_step(batch.features.clone(), &batch.labels)?.contribution)
+    Ok(head.contribution(batch.features.clone(), &batch.labels)?.0)
 }
 
 /// A job of head workers: so many turns of these modalities. Nobody opens the data that it names.

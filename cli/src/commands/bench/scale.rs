@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
 use antiphon_core::times::{Account, CoordinatorTimes, Queued};
@@ -12,6 +12,7 @@ use antiphon_proto::assignment::HeadShape;
 use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::cores;

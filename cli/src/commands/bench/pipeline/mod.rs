@@ -1,13 +1,14 @@
 //! `antiphon bench pipeline`: what it brings that all encoders compute at once.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::{Every, JobSpec, Length, Override, ScheduleMode, parse};
 use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::cores;

@@ -1,7 +1,6 @@
 //! A bare gRPC stream that carries the same bytes as turns do: a contribution up, a grant down, and nothing is done with them.
 
 use std::pin::Pin;
-use std::time::Instant;
 
 use antiphon_coordinator::server;
 use antiphon_core::ids::{Attempt, HeadVersion, Step, Term, Turn, TurnRef};
@@ -16,6 +15,7 @@ use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 

@@ -3,7 +3,6 @@
 mod echo;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use antiphon_coordinator::config::Config;
 use antiphon_coordinator::coordinator::Coordinator;
@@ -17,6 +16,7 @@ use antiphon_proto::{contribution, v1};
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::head_worker::{self, Batch, HeadWorker, Sent};

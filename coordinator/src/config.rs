@@ -60,7 +60,7 @@ pub struct CoordinatorArgs {
     #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs")]
     pub state: String,
     /// Mebibytes that the shared head of one job may take, with its projector and optimizer; one of 20,000 classes by 4096
-    /// takes 1,700
+    /// takes 1,315
     #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
     /// Threads that the heads of all jobs compute on; 0 is one for each core. Results do not depend on it

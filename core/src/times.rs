@@ -41,7 +41,7 @@ pub struct CoordinatorTimes {
     pub encode: f64,
     /// Waiting for contributions.
     pub idle: f64,
-    /// Evaluation, checkpoints, events.
+    /// Evaluation, checkpoints, events, and letting messages go out first.
     pub other: f64,
 }
 

@@ -261,7 +261,7 @@ impl Job {
             return;
         }
         tokio::task::yield_now().await;
-        self.times.lap(|times| &mut times.encode);
+        self.times.lap(|times| &mut times.other);
         let Later { fold, step, times } = std::mem::take(&mut self.later);
         if fold {
             self.fold();

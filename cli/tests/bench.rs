@@ -118,3 +118,58 @@ fn joint_training_on_the_generated_digits_starves_texts_and_turns_do_not() {
     let fused = |training: &str| found[training]["fused"]["entropy"]["accuracy"].as_f64().expect("an accuracy");
     assert!(fused("in_turns") > fused("joint") + 0.02 && fused("in_turns") > 0.8, "{found}");
 }
+
+fn numbers(line: &Value, keys: &[&str]) {
+    for key in keys {
+        assert!(line[key].as_f64().is_some_and(|number| number > 0.0), "{key}: {line}");
+    }
+}
+
+#[test]
+fn turns_are_measured_beside_the_maths_and_a_bare_stream() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, lines) = json_lines(folder.path(), &["bench", "turn", "3x8x4", "40x300x8", "--turns", "20"]);
+    assert_eq!((code, lines.len()), (Some(0), 2), "{lines:#?}");
+    assert_eq!((&lines[0]["head"], &lines[0]["sends"]), (&"3x8x4".into(), &"gradient".into()));
+    assert_eq!((&lines[1]["head"], &lines[1]["sends"]), (&"40x300x8".into(), &"factors".into()));
+    for line in &lines {
+        numbers(line, &["bytes_down", "bytes_up", "turns"]);
+        for part in ["maths", "fold", "echo", "turn"] {
+            numbers(&line[part], &["mean", "p50", "p99", "most"]);
+        }
+    }
+    let (code, lines) = json_lines(folder.path(), &["bench", "turn", "101x768"]);
+    assert_eq!(code, Some(2), "{lines:#?}");
+}
+
+#[test]
+fn several_jobs_are_carried_by_one_coordinator_and_their_turns_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, lines) = json_lines(folder.path(), &["bench", "scale", "--jobs", "1,3", "--turns", "90"]);
+    assert_eq!((code, lines.len()), (Some(0), 2), "{lines:#?}");
+    for (line, jobs) in lines.iter().zip([1, 3]) {
+        assert_eq!((line["jobs"].as_u64(), line["workers"].as_u64()), (Some(jobs), Some(3 * jobs)));
+        numbers(line, &["turns", "turns_per_second", "maths"]);
+        numbers(&line["turn"], &["p50", "p99"]);
+    }
+}
+
+#[test]
+fn a_job_is_run_both_ways_by_processes_and_ends_in_the_same_bits() {
+    let folder = folder_with_job();
+    let arguments =
+        ["bench", "pipeline", "job.yaml", "--cycles", "2", "--runs", "1", "--set", "schedule.turn_batches=2"];
+    let (code, lines) = json_lines(folder.path(), &arguments);
+    assert_eq!((code, lines.len()), (Some(0), 1), "{lines:#?}");
+    let pair = &lines[0];
+    numbers(pair, &["workers", "speedup"]);
+    assert_eq!(pair["sequential"]["digest"], pair["pipelined"]["digest"]);
+    for way in ["sequential", "pipelined"] {
+        assert_eq!(pair[way]["schedule"], way);
+        numbers(&pair[way], &["seconds_per_cycle"]);
+        // Twelve turns of two steps.
+        assert_eq!(pair[way]["times"]["coordinator"]["steps"], 24);
+    }
+    let (code, lines) = json_lines(folder.path(), &["bench", "pipeline", "nothing.yaml"]);
+    assert_eq!(code, Some(2), "{lines:#?}");
+}

@@ -15,8 +15,8 @@ pub const CHUNK: usize = 1 << 20;
 
 /// An envelope of the training stream.
 pub trait Envelope: Sized {
-    /// The tensors of the message in it, in the order of their fields.
-    fn tensors(&mut self) -> Vec<&mut v1::Tensor>;
+    /// The tensors of the message in it, in the order of their fields, with the paths of these.
+    fn tensors(&mut self) -> Vec<(&'static str, &mut v1::Tensor)>;
     /// A chunk in such an envelope.
     fn of_chunk(chunk: v1::TensorChunk) -> Self;
     /// The elements of a chunk, where it is one; else the envelope again.
@@ -29,21 +29,24 @@ pub trait Envelope: Sized {
 }
 
 impl Envelope for v1::WorkerMessage {
-    fn tensors(&mut self) -> Vec<&mut v1::Tensor> {
+    fn tensors(&mut self) -> Vec<(&'static str, &mut v1::Tensor)> {
         use worker_message::Message;
         match &mut self.message {
             Some(Message::Contribution(contribution)) => {
                 let mut tensors = match &mut contribution.gradient {
-                    Some(v1::contribution::Gradient::Dense(dense)) => vec![dense],
-                    Some(v1::contribution::Gradient::Factors(factors)) => {
-                        factors.errors.iter_mut().chain(&mut factors.features).collect()
+                    Some(v1::contribution::Gradient::Dense(dense)) => vec![("contribution.dense", dense)],
+                    Some(v1::contribution::Gradient::Factors(v1::Factors { errors, features })) => {
+                        present([("contribution.factors.errors", errors), ("contribution.factors.features", features)])
                     }
                     None => Vec::new(),
                 };
-                tensors.extend(contribution.bias_gradient.iter_mut().chain(&mut contribution.mean_features));
+                tensors.extend(present([
+                    ("contribution.bias_gradient", &mut contribution.bias_gradient),
+                    ("contribution.mean_features", &mut contribution.mean_features),
+                ]));
                 tensors
             }
-            Some(Message::Logits(chunk)) => chunk.logits.iter_mut().collect(),
+            Some(Message::Logits(chunk)) => present([("logits.logits", &mut chunk.logits)]),
             _ => Vec::new(),
         }
     }
@@ -65,11 +68,15 @@ impl Envelope for v1::WorkerMessage {
 }
 
 impl Envelope for v1::CoordinatorMessage {
-    fn tensors(&mut self) -> Vec<&mut v1::Tensor> {
+    fn tensors(&mut self) -> Vec<(&'static str, &mut v1::Tensor)> {
         use coordinator_message::Message;
         match &mut self.message {
-            Some(Message::Grant(grant)) => grant.weight.iter_mut().chain(&mut grant.bias).collect(),
-            Some(Message::Evaluate(evaluate)) => evaluate.weight.iter_mut().chain(&mut evaluate.bias).collect(),
+            Some(Message::Grant(grant)) => {
+                present([("grant.weight", &mut grant.weight), ("grant.bias", &mut grant.bias)])
+            }
+            Some(Message::Evaluate(evaluate)) => {
+                present([("evaluate.weight", &mut evaluate.weight), ("evaluate.bias", &mut evaluate.bias)])
+            }
             _ => Vec::new(),
         }
     }
@@ -90,6 +97,13 @@ impl Envelope for v1::CoordinatorMessage {
     }
 }
 
+/// Those of the tensors that are there.
+fn present<'a, const N: usize>(
+    tensors: [(&'static str, &'a mut Option<v1::Tensor>); N],
+) -> Vec<(&'static str, &'a mut v1::Tensor)> {
+    tensors.into_iter().filter_map(|(field, tensor)| Some((field, tensor.as_mut()?))).collect()
+}
+
 /// A message as it is sent: itself, then its chunks. They are views of the tensors' bytes, made as they are asked for.
 #[derive(Debug)]
 pub struct Pieces<E> {
@@ -100,8 +114,8 @@ pub struct Pieces<E> {
 /// Cuts a message into what is sent.
 #[must_use]
 pub fn pieces<E: Envelope>(mut envelope: E) -> Pieces<E> {
-    let large = envelope.tensors().into_iter().filter(|tensor| tensor.data.len() > CHUNK);
-    let rest = large.map(|tensor| std::mem::take(&mut tensor.data)).collect();
+    let large = envelope.tensors().into_iter().filter(|(_, tensor)| tensor.data.len() > CHUNK);
+    let rest = large.map(|(_, tensor)| std::mem::take(&mut tensor.data)).collect();
     Pieces { envelope: Some(envelope), rest }
 }
 
@@ -203,12 +217,12 @@ impl<E: Envelope> Assembler<E> {
         self.passing_over = false;
         let mut tensors = VecDeque::new();
         let mut refused = None;
-        for tensor in envelope.tensors().into_iter().filter(|tensor| tensor.data.is_empty()) {
+        for (field, tensor) in envelope.tensors().into_iter().filter(|(_, tensor)| tensor.data.is_empty()) {
             match tensor.shape.iter().try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d)) {
                 Some(bytes) if bytes <= CHUNK as u64 => {}
                 Some(bytes) if bytes <= limit as u64 => tensors.push_back(Elements::of(bytes as usize)),
                 _ => {
-                    let (field, shape) = ("tensor".to_owned(), shape_text(&tensor.shape));
+                    let (field, shape) = (field.to_owned(), shape_text(&tensor.shape));
                     refused.get_or_insert(WireError::TooLarge { field, shape, limit });
                 }
             }

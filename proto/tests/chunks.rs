@@ -134,7 +134,7 @@ fn a_tensor_beyond_the_limit_is_refused_before_memory_is_taken_and_its_chunks_ar
             Assembled::Whole(..) => "whole".to_owned(),
         });
     }
-    let refusal = "`tensor` of shape (1021, 771) is larger than the limit of 1048576 bytes";
+    let refusal = "`contribution.dense` of shape (1021, 771) is larger than the limit of 1048576 bytes";
     assert_eq!(answers, [refusal, "part", "part", "part", "part", "whole"]);
 }
 

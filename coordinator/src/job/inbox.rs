@@ -40,9 +40,10 @@ impl From<Rejected> for Refusal {
             Rejected::StaleAttempt { .. } => RejectedReason::StaleAttempt,
             Rejected::StaleHead { .. } => RejectedReason::StaleHead,
             Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
-            Rejected::NotAMember { .. } | Rejected::NoPlace { .. } | Rejected::Unexpected { .. } => {
-                RejectedReason::Unexpected
-            }
+            Rejected::NotAMember { .. }
+            | Rejected::NoPlace { .. }
+            | Rejected::NotLearning { .. }
+            | Rejected::Unexpected { .. } => RejectedReason::Unexpected,
             Rejected::Malformed { .. } => RejectedReason::Malformed,
         };
         Self { reason, message: rejected.to_string() }

@@ -32,6 +32,7 @@ const CONTRIBUTIONS: &[Abuse] = &[
     ("gradient-of-one-dimension", |c| dense(c, &[(WIDTH * CLASSES) as u64], CLASSES * WIDTH)),
     ("gradient-without-end", |c| dense(c, &[u64::MAX, u64::MAX], 1)),
     ("gradient-truncated", |c| dense(c, &[CLASSES as u64, WIDTH as u64], CLASSES * WIDTH - 1)),
+    ("gradient-to-follow-without-end", |c| dense(c, &[1 << 20, 1 << 20], 0)),
     ("gradient-too-long", |c| dense(c, &[CLASSES as u64, WIDTH as u64], CLASSES * WIDTH + 1)),
     ("factors-of-another-batch", |c| {
         let one = |columns: usize| Some(zeros(&[1, columns as u64], columns));
@@ -76,6 +77,7 @@ fn retype(tensor: Option<&mut v1::Tensor>, dtype: i32) {
 async fn rejected(worker: &mut FakeWorker, message: Message) -> String {
     let turn = match &message {
         Message::Contribution(contribution) => contribution.turn.clone(),
+        Message::Learned(learned) => learned.turn.clone(),
         _ => None,
     };
     let told = format!("{message:?}");
@@ -94,6 +96,9 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
     let job = || job.to_owned();
     let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
     let saved = |parts| Message::PartSaved(v1::PartSaved { job: job(), term: 1, turn: 0, parts });
+    let turn = |turn| Some(v1::TurnRef { job: job(), term: 1, turn, step: 0, attempt: 0, head_version: 0 });
+    let times = Some(v1::WorkerTimes::default());
+    let learned = |turn, times| Message::Learned(v1::Learned { turn, times });
     let logits = v1::LogitsChunk { job: job(), term: 1, last: true, ..v1::LogitsChunk::default() };
     vec![
         ("register-again", Message::Register(super::fake_worker::register("w-a", "a"))),
@@ -103,6 +108,11 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
         ("prepared-for-a-bad-job", Message::Prepared(prepared("../..".to_owned()))),
         ("heartbeat-of-a-bad-job", Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0 })),
         ("saved-in-another-job", Message::PartSaved(v1::PartSaved { job: "other".to_owned(), ..Default::default() })),
+        ("learned-nothing", learned(turn(0), times)),
+        ("learned-another-turn", learned(turn(7), times)),
+        ("learned-in-another-term", learned(turn(0).map(|turn| v1::TurnRef { term: 9, ..turn }), times)),
+        ("learned-without-its-turn", learned(None, times)),
+        ("learned-without-times", learned(turn(0), None)),
         ("logits-unasked", Message::Logits(logits.clone())),
         ("logits-without-labels", Message::Logits(v1::LogitsChunk { ids: vec!["x".to_owned()], ..logits })),
         ("parts-unasked", saved(vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")])),

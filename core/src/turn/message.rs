@@ -260,6 +260,14 @@ pub enum Rejected {
         /// Whose it is.
         holder: WorkerId,
     },
+    /// Nobody learns from that step any more, or yet.
+    #[error("no contribution to turn {turn} step {step} is being learnt from")]
+    NotLearning {
+        /// The turn it names.
+        turn: Turn,
+        /// The step it names.
+        step: u32,
+    },
     /// The sender has no place in this job.
     #[error("worker `{worker}` has no place in this job")]
     NotAMember {

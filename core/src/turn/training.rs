@@ -56,10 +56,9 @@ impl TurnMachine {
         if turn.term != self.term {
             return Err(Rejected::StaleTerm { given: turn.term.0, current: self.term.0 });
         }
-        let phase = self.unexpected();
         let member = self.member_mut(worker)?;
         if member.learning != Some((turn.turn, turn.step)) {
-            return Err(phase);
+            return Err(Rejected::NotLearning { turn: turn.turn, step: turn.step.0 });
         }
         member.learning = None;
         if let Phase::Training(open) = &self.phase

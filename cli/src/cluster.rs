@@ -24,6 +24,10 @@ pub struct ClusterConfig {
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory, per worker and split.
     pub data_memory: u64,
+    /// Bytes that the head of one job may take.
+    pub head_memory: u64,
+    /// Threads that heads compute on; 0 is one for each core.
+    pub head_threads: usize,
     /// Where the encoders compute; `auto` spreads the workers over the cards there are.
     pub device: DeviceChoice,
 }
@@ -46,7 +50,12 @@ impl Cluster {
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
         let mut parts = JoinSet::new();
-        let coordinator = Coordinator::new(Config { state: config.state, ..Config::default() });
+        let coordinator = Coordinator::new(Config {
+            state: config.state,
+            head_memory: config.head_memory,
+            head_threads: config.head_threads,
+            ..Config::default()
+        });
         let stop = shutdown.clone();
         parts.spawn(async move { Ok(server::serve_coordinator(coordinator, listener, stop).await?) });
         for (number, modality) in config.modalities.into_iter().enumerate() {

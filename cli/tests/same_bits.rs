@@ -41,17 +41,17 @@ schedule: {turns: 8, batch: 8}
 checkpoints: {every: end}
 ";
 
-/// A head that does not fit one message.
+/// A head that does not fit one message, and batches whose D and logits do not either.
 const LARGE_HEAD: &str = "
 name: large-head
 seed: 5
-data: {source: synth, kind: spoken-digits, samples: {train: 40, validation: 12, test: 0}}
+data: {source: synth, kind: spoken-digits, samples: {train: 300, validation: 260, test: 0}}
 modalities:
   image: {encoder: {kind: cnn, channels: [4]}}
   text: {encoder: {kind: text, width: 8, layers: 1, heads: 1}}
 labels: 1500
 head: {width: 400, optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}}
-schedule: {turns: 8, batch: 8}
+schedule: {turns: 5, batch: 250}
 checkpoints: {every: end}
 ";
 

@@ -7,15 +7,15 @@ use antiphon_core::linalg::on_threads_of;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Numbers of W from which a step takes so long that the thread's other tasks should not wait for it.
-const LONG: usize = 1 << 22;
+/// Numbers of W or P from which a step takes so long that the thread's other tasks should not wait for it.
+const LONG: usize = 1 << 20;
 
 /// A pool of threads. Clones share it.
 #[derive(Debug, Clone)]
 pub struct HeadThreads(Arc<ThreadPool>);
 
 impl HeadThreads {
-    /// A pool of so many threads; 0 is one for each core.
+    /// A pool of so many threads; 0 is one for each core that this process may use, or `RAYON_NUM_THREADS`.
     ///
     /// # Errors
     /// The system gives no more threads.
@@ -25,10 +25,21 @@ impl HeadThreads {
         Ok(Self(Arc::new(pool)))
     }
 
-    /// Runs work on a head of so many `weights`.
-    pub(crate) fn run<R>(&self, weights: usize, work: impl FnOnce() -> R) -> R {
+    /// Runs work that concerns this head. Others of the thread's tasks move to another one, where it is long.
+    pub(crate) fn run<R>(&self, head: &Weights, work: impl FnOnce() -> R) -> R {
         let shared_out = || on_threads_of(&self.0, work);
         let may_block = || Handle::try_current().is_ok_and(|at| at.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if weights >= LONG && may_block() { tokio::task::block_in_place(shared_out) } else { shared_out() }
+        if head.0 >= LONG && may_block() { tokio::task::block_in_place(shared_out) } else { shared_out() }
+    }
+}
+
+/// How many numbers W or P have, whichever is more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weights(usize);
+
+impl Weights {
+    /// Of a head of C = `classes` and s = `width`.
+    pub(crate) fn of(classes: usize, width: usize) -> Self {
+        Self(width.saturating_mul(classes.max(width)))
     }
 }

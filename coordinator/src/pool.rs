@@ -49,8 +49,8 @@ pub struct Assignment {
     pub job: JobId,
     /// The job's inbox.
     pub inbox: mpsc::Sender<JobInput>,
-    /// Bytes of the largest tensor that the job takes of a worker.
-    pub tensor_bytes: usize,
+    /// Bytes that the tensors of one message of the worker may have together.
+    pub message_bytes: usize,
 }
 
 /// The registered workers. Clones share them.
@@ -76,7 +76,7 @@ struct Worker {
 struct JobPlaces {
     job: JobId,
     inbox: mpsc::Sender<JobInput>,
-    tensor_bytes: usize,
+    message_bytes: usize,
     places: BTreeMap<ModalityName, Option<WorkerId>>,
 }
 
@@ -116,12 +116,18 @@ impl Pool {
         Ok(Registration { pool: self.clone(), worker, modality, place: watched })
     }
 
-    /// Takes a job in, behind those before it, and gives it the workers that are free. `tensor_bytes` is the size of the largest
-    /// tensor that it takes of a worker.
-    pub fn add_job(&self, job: JobId, modalities: &[ModalityName], tensor_bytes: usize, inbox: mpsc::Sender<JobInput>) {
+    /// Takes a job in, behind those before it, and gives it the workers that are free. `message_bytes` is what the
+    /// tensors of one message of a worker may have together.
+    pub fn add_job(
+        &self,
+        job: JobId,
+        modalities: &[ModalityName],
+        message_bytes: usize,
+        inbox: mpsc::Sender<JobInput>,
+    ) {
         let mut state = self.lock();
         let places = modalities.iter().map(|modality| (modality.clone(), None)).collect();
-        state.jobs.push(JobPlaces { job, inbox, tensor_bytes, places });
+        state.jobs.push(JobPlaces { job, inbox, message_bytes, places });
         state.fill_places();
     }
 
@@ -221,8 +227,11 @@ impl State {
                 let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
                 let Some((id, worker)) = free else { continue };
                 *place = Some(id.clone());
-                let assignment =
-                    Assignment { job: entry.job.clone(), inbox: entry.inbox.clone(), tensor_bytes: entry.tensor_bytes };
+                let assignment = Assignment {
+                    job: entry.job.clone(),
+                    inbox: entry.inbox.clone(),
+                    message_bytes: entry.message_bytes,
+                };
                 worker.place.send_replace(Place::Assigned(assignment));
             }
         }

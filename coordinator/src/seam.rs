@@ -16,7 +16,7 @@ use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::events::EventLog;
@@ -57,12 +57,12 @@ pub fn contribution_limits(spec: &JobSpec) -> ContributionLimits {
     }
 }
 
-/// Bytes of the largest tensor that a job takes of a worker: of a contribution, or a chunk of logits.
+/// Bytes that the tensors of one message of a worker may have together: of a contribution, or a chunk of logits.
 #[must_use]
-pub fn tensor_bytes(spec: &JobSpec) -> usize {
+pub fn message_bytes(spec: &JobSpec) -> usize {
     let logits =
         (spec.evaluation.chunk as usize).saturating_mul(spec.labels.classes.count()).saturating_mul(size_of::<f32>());
-    contribution_limits(spec).tensor_bytes().max(logits)
+    contribution_limits(spec).message_bytes().max(logits)
 }
 
 /// What the shell holds of a running job.
@@ -109,6 +109,8 @@ pub enum JobInput {
         followed: Followed,
         /// When it had come in.
         since: Instant,
+        /// Lets the worker's next message in, once this one is taken.
+        turnstile: OwnedSemaphorePermit,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,

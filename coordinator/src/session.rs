@@ -1,6 +1,7 @@
 //! One worker's stream, from its first message to its last: registers it, tells its job that it joins and leaves, hands its
 //! messages on, and notices when it falls silent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_core::ids::JobId;
@@ -10,7 +11,7 @@ use antiphon_proto::stream::Subject;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::v1::{self, coordinator_message};
 use antiphon_proto::{WireError, stream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -95,6 +96,7 @@ impl Session {
     async fn serve(&mut self, current: &mut Option<Assignment>) -> End {
         let mut heard = Instant::now();
         let mut assembler = Assembler::default();
+        let turnstile = Arc::new(Semaphore::new(1));
         loop {
             // A change of place first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
@@ -104,10 +106,12 @@ impl Session {
                 message = self.inbound.message() => match message {
                     Ok(Some(message)) => {
                         heard = Instant::now();
-                        let limit = current.as_ref().map_or(0, |assignment| assignment.tensor_bytes);
+                        let limit = current.as_ref().map_or(0, |assignment| assignment.message_bytes);
                         match assembler.take(message, limit) {
                             Ok(Assembled::Part) => Ok(()),
-                            Ok(Assembled::Whole(message, followed)) => self.on_message(message, followed, current).await,
+                            Ok(Assembled::Whole(message, followed)) => {
+                                self.on_message((message, followed), &turnstile, current).await
+                            }
                             Ok(Assembled::Refused(message, error)) => self.on_refused(message, &error, current).await,
                             Err(error) => Err(End::Lost(error.into())),
                         }
@@ -152,13 +156,18 @@ impl Session {
         error: &WireError,
         current: &Option<Assignment>,
     ) -> Result<(), End> {
-        self.reject(subject(&envelope, current), v1::RejectedReason::Malformed, error.to_string()).await
+        // A message that came too late for its job is not too large: there is no job to take it.
+        let reason = match current {
+            Some(_) => v1::RejectedReason::Malformed,
+            None => v1::RejectedReason::UnknownJob,
+        };
+        self.reject(subject(&envelope, current), reason, error.to_string()).await
     }
 
     async fn on_message(
         &mut self,
-        envelope: v1::WorkerMessage,
-        followed: Followed,
+        (envelope, followed): (v1::WorkerMessage, Followed),
+        turnstile: &Arc<Semaphore>,
         current: &Option<Assignment>,
     ) -> Result<(), End> {
         let subject = subject(&envelope, current);
@@ -169,7 +178,7 @@ impl Session {
                 self.registration.released();
                 Ok(())
             }
-            Ok((Some(job), message)) => self.hand_on(&job, (message, followed), subject, current).await,
+            Ok((Some(job), message)) => self.hand_on(&job, (message, followed), (subject, turnstile), current).await,
             Ok((None, _)) => {
                 let what = "`register` comes once, at the beginning of a stream".to_owned();
                 self.reject(subject, v1::RejectedReason::Unexpected, what).await
@@ -181,17 +190,18 @@ impl Session {
         &mut self,
         job: &JobId,
         (message, followed): (Message, Followed),
-        subject: Subject,
+        (subject, turnstile): (Subject, &Arc<Semaphore>),
         current: &Option<Assignment>,
     ) -> Result<(), End> {
         let worker = self.registration.worker().clone();
         match current {
             Some(assignment) if assignment.job == *job => {
+                let since = Instant::now();
+                // One message of a worker is with its job at a time: however fast it sends, its job holds no more of it.
+                let Ok(turnstile) = Arc::clone(turnstile).acquire_owned().await else { return Ok(()) };
                 // The error is that the job is over; the pool says so next.
-                let _job_over = assignment
-                    .inbox
-                    .send(JobInput::FromWorker { worker, message, followed, since: Instant::now() })
-                    .await;
+                let _job_over =
+                    assignment.inbox.send(JobInput::FromWorker { worker, message, followed, since, turnstile }).await;
                 Ok(())
             }
             _ => {

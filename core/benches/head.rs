@@ -187,7 +187,7 @@ fn turns(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(format!("apply, dense: {dense}"), &shape), |bench| {
                 bench.iter_custom(|count| {
                     let apply = |_| {
-                        let took = clocked(|| drop(shared.apply(&b, &sent, AT)));
+                        let took = clocked(|| shared.apply(&b, &sent, AT).map(drop).expect("a good contribution"));
                         shared.end_turn();
                         took
                     };
@@ -197,7 +197,7 @@ fn turns(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("end_turn", &shape), |bench| {
                 bench.iter_custom(|count| {
                     let end = |_| {
-                        drop(shared.apply(&b, &sent, AT));
+                        shared.apply(&b, &sent, AT).expect("a good contribution");
                         clocked(|| shared.end_turn())
                     };
                     (0..count).map(end).sum()

@@ -45,7 +45,7 @@ pub enum JobEvent {
     },
     /// The head took a step.
     Step(StepEvent),
-    /// Where the time went since the job began here, at the end of an epoch and of the job.
+    /// Where the time went since the job began here: at the end of an epoch, if ten seconds have passed, and of the job.
     Times {
         /// The job.
         job: JobId,

@@ -277,14 +277,33 @@ fn a_head_that_nobody_holds_is_written_over() {
 }
 
 #[test]
+fn a_window_that_was_made_ready_for_a_turn_has_the_bits_of_one_that_was_not() {
+    let run = |prepare: &dyn Fn(&mut SharedHead<f32>, &str)| {
+        let spec = spec(window(3, ApplyTo::Gradient), SGD, None);
+        let mut shared = SharedHead::<f32>::new(&spec, CLASSES, 3);
+        for (turn, name) in ["a", "b", "a", "b"].into_iter().enumerate() {
+            let sent = contribution(shared.head(), turn);
+            shared.apply(&modality(name), &sent, at(turn)).expect("a good contribution");
+            shared.end_turn();
+            prepare(&mut shared, if name == "a" { "b" } else { "a" });
+        }
+        shared
+    };
+    let plain = run(&|_, _| {});
+    assert_eq!(run(&|shared, next| shared.prepare_for(&modality(next))), plain);
+    // One that is not for the modality whose turn it is, is not used.
+    assert_eq!(run(&|shared, _| shared.prepare_for(&modality("c"))), plain);
+}
+
+#[test]
 fn the_memory_of_a_head_is_what_is_said() {
-    let (weight, projector) = ((CLASSES * (WIDTH + 1)) as u64 * 4, (WIDTH * WIDTH) as u64 * 4);
-    let bytes = |projection, rule| SharedHead::<f32>::memory_bytes(&spec(projection, rule, None), CLASSES);
-    assert_eq!(bytes(ProjectionSpec::Off, SGD), 4 * weight);
+    let (weight, projector) = ((CLASSES * (WIDTH + 1)) as u64 * 4, (WIDTH * (WIDTH + 2)) as u64 * 4);
+    let bytes = |projection, rule| SharedHead::<f32>::memory_bytes(&spec(projection, rule, None), CLASSES, 2);
+    assert_eq!(bytes(ProjectionSpec::Off, SGD), 4 * weight + projector);
     assert_eq!(bytes(rls(ApplyTo::Gradient), SGD), 4 * weight + projector);
     assert_eq!(bytes(rls(ApplyTo::Update), ADAMW), 8 * weight + projector);
-    assert_eq!(bytes(window(3, ApplyTo::Gradient), SGD), 4 * weight + 6 * WIDTH as u64 * 4);
+    assert_eq!(bytes(window(3, ApplyTo::Gradient), SGD), 4 * weight + projector + 18 * WIDTH as u64 * 4);
     // C = 20,000 and s = 4,096: 1.4 GB.
     let large = HeadSpec { width: 4096, ..spec(rls(ApplyTo::Gradient), SGD, None) };
-    assert_eq!(SharedHead::<f32>::memory_bytes(&large, 20_000), 4 * (4 * 20_000 * 4097 + 4096 * 4096));
+    assert_eq!(SharedHead::<f32>::memory_bytes(&large, 20_000, 1), 4 * (4 * 20_000 * 4097 + 4096 * 4097));
 }

@@ -1,6 +1,7 @@
 //! Large tensors on a stream: a message goes out with its small tensors in it, and the elements of the others follow in
 //! chunks, which are written where they are computed with as they come in. No gRPC message is ever larger than a chunk and
-//! some names, whatever the size of the head, and neither end holds more of a tensor than its elements and one chunk.
+//! some names, whatever the size of the head, and beside the elements of a tensor neither end holds more of it than what is on
+//! its way: chunks, as far as the flow control of HTTP/2 lets them.
 
 use std::collections::VecDeque;
 
@@ -192,8 +193,8 @@ impl<E> Default for Assembler<E> {
 }
 
 impl<E: Envelope> Assembler<E> {
-    /// Takes the next envelope of the stream. `limit` is the largest tensor that may come, in bytes: no memory is taken for a
-    /// larger one.
+    /// Takes the next envelope of the stream. `limit` is how many bytes the tensors of one message may have together: no memory
+    /// is taken for more.
     ///
     /// # Errors
     /// A chunk belongs to no message, or is not what is missing of it, or does not come: the stream cannot be read any more.
@@ -216,12 +217,24 @@ impl<E: Envelope> Assembler<E> {
     fn begin(&mut self, mut envelope: E, limit: usize) -> Assembled<E> {
         self.passing_over = false;
         let mut tensors = VecDeque::new();
-        let mut refused = None;
-        for (field, tensor) in envelope.tensors().into_iter().filter(|(_, tensor)| tensor.data.is_empty()) {
-            match tensor.shape.iter().try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d)) {
-                Some(bytes) if bytes <= CHUNK as u64 => {}
-                Some(bytes) if bytes <= limit as u64 => tensors.push_back(Elements::of(bytes as usize)),
-                _ => {
+        let (mut refused, mut left) = (None, limit as u64);
+        for (field, tensor) in envelope.tensors() {
+            let bytes = match tensor.data.len() {
+                0 => tensor.shape.iter().try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d)),
+                whole if whole <= CHUNK => continue,
+                _ => None,
+            };
+            let follows = match bytes {
+                Some(bytes) if bytes <= CHUNK as u64 => continue,
+                Some(bytes) if bytes <= left => Elements::of(bytes as usize),
+                _ => None,
+            };
+            match follows {
+                Some(elements) => {
+                    left -= bytes.unwrap_or_default();
+                    tensors.push_back(elements);
+                }
+                None => {
                     let (field, shape) = (field.to_owned(), shape_text(&tensor.shape));
                     refused.get_or_insert(WireError::TooLarge { field, shape, limit });
                 }
@@ -243,7 +256,7 @@ impl<E: Envelope> Assembler<E> {
     fn add(&mut self, mut open: Open<E>, data: &[u8]) -> Result<Assembled<E>, WireError> {
         let under_way = open.tensors.iter_mut().find(|tensor| tensor.missing() > 0);
         let Some(tensor) = under_way else { return Err(chunk_error(data.len(), 0)) };
-        if data.is_empty() || data.len() > tensor.missing() || !data.len().is_multiple_of(F32_BYTES) {
+        if data.is_empty() || data.len() > tensor.missing().min(CHUNK) || !data.len().is_multiple_of(F32_BYTES) {
             return Err(chunk_error(data.len(), tensor.missing()));
         }
         tensor.push(data);
@@ -256,9 +269,12 @@ impl<E: Envelope> Assembler<E> {
 }
 
 impl Elements {
-    fn of(bytes: usize) -> Self {
+    /// Room for so many bytes, if there is any.
+    fn of(bytes: usize) -> Option<Self> {
         let needed = bytes / F32_BYTES;
-        Self { numbers: Vec::with_capacity(needed), needed, not_finite: None }
+        let mut numbers = Vec::new();
+        numbers.try_reserve_exact(needed).ok()?;
+        Some(Self { numbers, needed, not_finite: None })
     }
 
     fn missing(&self) -> usize {

@@ -26,6 +26,14 @@ impl ContributionLimits {
         let (small, large) = (self.classes.min(self.width), self.classes.max(self.width));
         large.saturating_mul(small.max(self.batch)).saturating_mul(F32_BYTES)
     }
+
+    /// Bytes that all tensors of a contribution may have together.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        let vectors = self.classes.saturating_add(self.width);
+        let gradient = self.classes.saturating_mul(self.width).max(self.batch.saturating_mul(vectors));
+        gradient.saturating_add(vectors).saturating_mul(F32_BYTES)
+    }
 }
 
 /// The step a contribution answers, the piece of the batch it covers, and the contribution: shapes as the job's, all

@@ -69,8 +69,9 @@ struct Assignment {
     chunk: usize,
     /// Whether the next forward pass runs before its grant is there.
     ahead: bool,
-    /// Whether a step has been granted. What it waits for before is not the head, but the other workers.
-    began: bool,
+    /// Whether the last order was a grant. What it waits for otherwise is not the head: at first the other workers, then
+    /// evaluations and checkpoints.
+    trains: bool,
     trainer: Trainer,
 }
 
@@ -94,7 +95,14 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiv
     let runtime = tokio::runtime::Handle::current();
     let name = format!("engine-{}", engine.config.modality);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        while let Some(order) = queue.blocking_recv() {
+        loop {
+            // What is there already comes first; else the next forward pass, which does not wait for the head.
+            let order = match queue.try_recv() {
+                Ok(order) => Some(order),
+                Err(_) if engine.compute_ahead().is_err() => None,
+                Err(_) => queue.blocking_recv(),
+            };
+            let Some(order) = order else { break };
             engine.has_waited(&order.command);
             if engine.take(&runtime, order).is_err() {
                 break;
@@ -127,30 +135,31 @@ impl Engine {
         self.answers.blocking_send(answer.into()).map_err(|_| Disconnected)
     }
 
-    /// The time since the last order went into waiting for this one: for the head, unless a split is being gone through or a
-    /// checkpoint written.
+    /// The time since the last order went into waiting for this one: for the head, if that was a grant and this is one.
     fn has_waited(&mut self, command: &Command) {
         if let Some(at) = &mut self.assignment {
             let granted = matches!(command, Command::Grant(_));
-            let trains = granted && at.began && !at.trainer.is_evaluating();
-            at.began |= granted;
+            let trains = granted && at.trains;
+            at.trains = granted;
             at.trainer.watch.lap(|times| if trains { &mut times.waiting } else { &mut times.other });
         }
     }
 
-    /// Carries out one command, then computes ahead. What goes wrong, a panic too, is told to the coordinator and ends the
-    /// worker's part in the job.
+    /// Carries out one order. What goes wrong, a panic too, is told to the coordinator and ends the worker's part in the job.
     fn take(&mut self, runtime: &tokio::runtime::Handle, order: Order) -> Result<(), Disconnected> {
         let under = match &order.command {
             Command::Assign(assign) => Some((assign.job.clone(), assign.term)),
             _ => self.assigned(),
         };
         match guarded(|| self.carry_out(runtime, order)) {
-            Ok(answers) => answers.into_iter().try_for_each(|answer| self.answer(answer))?,
-            Err(error) => return self.fail(under, &error),
+            Ok(answers) => answers.into_iter().try_for_each(|answer| self.answer(answer)),
+            Err(error) => self.fail(under, &error),
         }
-        // The next forward pass needs this modality's encoder only, so it does not wait for the head.
-        match guarded(|| self.assignment.as_mut().map_or(Ok(()), Assignment::end_order)) {
+    }
+
+    /// The next forward pass, unless the schedule is sequential: it needs this modality's encoder only.
+    fn compute_ahead(&mut self) -> Result<(), Disconnected> {
+        match guarded(|| self.assignment.as_mut().map_or(Ok(()), Assignment::compute_ahead)) {
             Ok(()) => Ok(()),
             Err(error) => self.fail(self.assigned(), &error),
         }
@@ -198,7 +207,7 @@ impl Engine {
     /// The job at hand cannot go on without what was refused.
     fn rejected(&self, rejected: &v1::Rejected) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = &self.assignment else {
-            warn!(message = rejected.message, "a message was refused, but there is no job");
+            debug!(message = rejected.message, "a message was refused, but there is no job");
             return Ok(Vec::new());
         };
         let named = rejected.job.is_empty() || rejected.job == at.job.as_str();
@@ -241,7 +250,7 @@ impl Engine {
         };
         self.status.steps_done.store(trainer.steps_done(), Ordering::Relaxed);
         let chunk = spec.evaluation.chunk as usize;
-        self.assignment = Some(Assignment { job, term: Term(assign.term), head, chunk, ahead, began: false, trainer });
+        self.assignment = Some(Assignment { job, term: Term(assign.term), head, chunk, ahead, trains: false, trainer });
         Ok(Answer::Prepared(answer))
     }
 
@@ -321,8 +330,7 @@ pub(crate) fn head_shape(spec: &JobSpec) -> HeadShape {
 }
 
 impl Assignment {
-    /// What an order leaves to be done before the next one comes.
-    fn end_order(&mut self) -> anyhow::Result<()> {
+    fn compute_ahead(&mut self) -> anyhow::Result<()> {
         self.trainer.watch.lap(|times| &mut times.other);
         if self.ahead { self.trainer.compute_ahead() } else { Ok(()) }
     }

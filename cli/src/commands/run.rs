@@ -23,6 +23,7 @@ use crate::output::Format;
 const STATE: &str = "./antiphon-runs";
 const DECODE_THREADS: usize = 1;
 const DATA_MEMORY: u64 = 256;
+const HEAD_MEMORY: u64 = 4096;
 
 /// Train a job here: a coordinator and one worker per modality in this process
 #[derive(Debug, clap::Args)]
@@ -61,6 +62,14 @@ pub struct RunArgs {
     /// Mebibytes of undecoded samples kept in memory per modality and split; what is beyond goes to a temporary file
     #[arg(long, default_value_t = DATA_MEMORY, value_name = "MIB")]
     pub data_memory: u64,
+
+    /// Mebibytes that the shared head may take, with its projector, optimizer and messages
+    #[arg(long, default_value_t = HEAD_MEMORY, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub head_memory: u64,
+
+    /// Threads that the head computes on; 0 is one for each core. Results do not depend on it
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
+    pub head_threads: u32,
 
     /// Where the encoders compute: auto (CUDA cards in turn, one modality after the other, if the program can use them, else cpu), cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
@@ -113,6 +122,8 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         modalities: spec.modalities.iter().map(|m| m.name.clone()).collect(),
         decode_threads: args.decode_threads.max(1),
         data_memory: args.data_memory << 20,
+        head_memory: args.head_memory << 20,
+        head_threads: args.head_threads as usize,
         device: args.device,
     })
     .await?;
@@ -223,6 +234,12 @@ impl RunArgs {
         }
         if self.data_memory != DATA_MEMORY {
             text += &format!(" --data-memory {}", self.data_memory);
+        }
+        if self.head_memory != HEAD_MEMORY {
+            text += &format!(" --head-memory {}", self.head_memory);
+        }
+        if self.head_threads != 0 {
+            text += &format!(" --head-threads {}", self.head_threads);
         }
         if self.device != DeviceChoice::default() {
             text += &format!(" --device {}", self.device);

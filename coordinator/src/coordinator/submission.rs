@@ -45,8 +45,9 @@ pub enum SubmitError {
     },
     /// Its head does not fit.
     #[error(
-        "head.width: a head of {classes} classes by {width}, with its projector and optimizer, takes {needed} MiB, but this \
-         coordinator gives a job {limit}; start it with --head-memory {needed}, or make the head narrower"
+        "head.width: a head of {classes} classes by {width}, with projector, optimizer and a message of each worker, takes \
+         {needed} MiB, but a job may have {limit}; allow it with --head-memory {needed}, or make the head narrower, \
+         `schedule.batch` or `evaluation.chunk` smaller"
     )]
     HeadTooLarge {
         /// C.
@@ -108,7 +109,10 @@ impl Coordinator {
 
     fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
         let (classes, width) = (spec.labels.classes.count(), spec.head.width);
-        let needed = SharedHead::<f32>::memory_bytes(&spec.head, classes);
+        // With the message that each worker may have on its way.
+        let messages = (seam::message_bytes(spec) as u64).saturating_mul(spec.modalities.len() as u64);
+        let needed =
+            SharedHead::<f32>::memory_bytes(&spec.head, classes, spec.schedule.turn_batches).saturating_add(messages);
         if needed <= self.config.head_memory {
             return Ok(());
         }
@@ -180,13 +184,13 @@ impl Coordinator {
     fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
         let (job, name, term) = (config.id.clone(), config.spec.name.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
-        let (events, tensor_bytes) = (config.events.clone(), seam::tensor_bytes(&config.spec));
+        let (events, message_bytes) = (config.events.clone(), seam::message_bytes(&config.spec));
         let mut jobs = self.jobs();
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job(job.clone(), &modalities, tensor_bytes, handle.inbox.clone());
+        self.pool.add_job(job.clone(), &modalities, message_bytes, handle.inbox.clone());
         let abort = handle.task.abort_handle();
         let held = Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None };
         jobs.insert(job.clone(), Entry::Held(held));

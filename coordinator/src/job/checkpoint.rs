@@ -39,7 +39,7 @@ pub(super) struct Written {
 impl Job {
     /// Snapshots the head, begins to write it, and has every worker write its part.
     pub(super) fn begin_cut(&mut self, turn: Turn) -> Result<(), String> {
-        let files = encode_head(&self.head)?;
+        let files = self.threads.run(&self.weights, || encode_head(&self.head))?;
         let store = self.store.clone();
         let head = tokio::spawn(async move {
             let mut entries = Vec::new();

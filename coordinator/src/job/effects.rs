@@ -79,10 +79,15 @@ impl Job {
         self.times.lap(|times| &mut times.encode);
     }
 
-    /// Lets P take in the turn that is over.
+    /// Lets P take in the turn that is over, and makes ready what of it the next turn multiplies by.
     pub(super) fn fold(&mut self) {
-        let head = &mut self.head;
-        self.threads.run(head.weights(), || head.end_turn());
+        let (head, next) = (&mut self.head, self.machine.holder());
+        self.threads.run(&self.weights, || {
+            head.end_turn();
+            if let Some(next) = next {
+                head.prepare_for(next);
+            }
+        });
         self.times.lap(|times| &mut times.fold);
     }
 
@@ -92,9 +97,10 @@ impl Job {
         let optimizer = &self.spec.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);
         let (head, times) = (&mut self.head, &mut self.times);
-        let (weights, at) = (head.weights(), StepContext { lr_factor, alpha });
+        let at = StepContext { lr_factor, alpha };
         let mut projected = || times.lap(|times| &mut times.project);
-        let stepped = self.threads.run(weights, || head.apply_checked(modality, &contribution, at, &mut projected));
+        let stepped =
+            self.threads.run(&self.weights, || head.apply_checked(modality, &contribution, at, &mut projected));
         let step = stepped.map_err(|error| format!("turn {} of `{modality}`: {error}", turn.turn))?;
         self.times.lap(|times| &mut times.step);
         self.times.stepped();

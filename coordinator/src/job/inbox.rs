@@ -61,11 +61,12 @@ impl Job {
                     self.give(Input::Left { worker, why });
                 }
             }
-            JobInput::FromWorker { worker, message, followed, since } => {
+            JobInput::FromWorker { worker, message, followed, since, turnstile } => {
                 if let Message::Contribution(_) = &message {
                     self.times.take_up(since);
                 }
                 self.hear(&worker, message, followed);
+                drop(turnstile);
             }
             JobInput::Stop => self.give(Input::Stop),
         }
@@ -149,9 +150,13 @@ impl Job {
         followed: Followed,
     ) -> Result<(), Refusal> {
         let limits = contribution_limits(&self.spec);
-        let decoded = contribution::decode(message, &limits, followed);
-        let (turn, micro_shard, contribution) = decoded.map_err(Refusal::malformed)?;
-        let contribution = contribution.into_checked(limits.classes, limits.width).map_err(Refusal::malformed)?;
+        let checked = self.threads.run(&self.weights, || {
+            let (turn, shard, contribution) =
+                contribution::decode(message, &limits, followed).map_err(Refusal::malformed)?;
+            let contribution = contribution.into_checked(limits.classes, limits.width).map_err(Refusal::malformed)?;
+            Ok::<_, Refusal>((turn, shard, contribution))
+        });
+        let (turn, micro_shard, contribution) = checked?;
         self.times.lap(|times| &mut times.decode);
         let header = ContributionHeader {
             worker: worker.clone(),

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::events::EventLog;
-use crate::head_threads::HeadThreads;
+use crate::head_threads::{HeadThreads, Weights};
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use checkpoint::{Cut, Written};
@@ -132,6 +132,7 @@ struct Job {
     events: EventLog,
     workers: JobWorkers,
     threads: HeadThreads,
+    weights: Weights,
     status: watch::Sender<JobStatus>,
     completions: mpsc::UnboundedSender<Completion>,
     times: JobTimes,
@@ -144,7 +145,7 @@ impl Job {
         config: JobConfig,
         status: watch::Sender<JobStatus>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Completion>), String> {
-        let classes = config.spec.labels.classes.count();
+        let (classes, width) = (config.spec.labels.classes.count(), config.spec.head.width as usize);
         let (completions, completed) = mpsc::unbounded_channel();
         let resumed = match &config.resume {
             Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &config.store).await?),
@@ -154,7 +155,11 @@ impl Job {
         let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
         let (head, position, tuned_weights, newest) = match resumed {
             Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
-            None => (SharedHead::new(&config.spec.head, classes, config.spec.seed), None, None, None),
+            None => {
+                let (spec, seed) = (config.spec.head.clone(), config.spec.seed);
+                let new = tokio::task::spawn_blocking(move || SharedHead::new(&spec, classes, seed)).await;
+                (new.map_err(|error| error.to_string())?, None, None, None)
+            }
         };
         checkpoint::clear_up(&config.store, &config.id).await;
         let machine = TurnMachine::new(config.id.clone(), config.term, config.spec.clone(), position, Time(0));
@@ -179,6 +184,7 @@ impl Job {
             events: config.events,
             workers: config.workers,
             threads: config.threads,
+            weights: Weights::of(classes, width),
             status,
             completions,
             times: JobTimes::start(),
@@ -236,8 +242,8 @@ impl Job {
         let (turn, epochs) = (self.machine.position().turn, self.machine.epochs_done());
         self.machine.step(self.now(), input, &mut effects)?;
         // What the next worker needs is on its way, and P is not needed before it answers.
-        self.later.fold = matches!(effects[..], [.., Effect::Grant { .. }, Effect::EndTurn { .. }]);
-        if self.later.fold {
+        if let [.., Effect::Grant { .. }, Effect::EndTurn { .. }] = effects[..] {
+            self.later.fold = true;
             effects.pop();
         }
         for effect in effects {
@@ -269,7 +275,7 @@ impl Job {
         if let Some(step) = step {
             self.emit(&JobEvent::Step(step));
         }
-        if times {
+        if times && self.times.is_long_ago() {
             self.emit_times();
         }
     }
@@ -337,7 +343,7 @@ impl Job {
         });
     }
 
-    fn finish(&self) {
+    fn finish(&mut self) {
         self.emit_times();
         let (state, reason) = match self.machine.outcome() {
             Some(Outcome::Succeeded) => (FinalState::Succeeded, None),

@@ -1,6 +1,7 @@
 //! Where the time of the job's task goes, and of its workers as they say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
 use antiphon_core::ids::ModalityName;
@@ -9,15 +10,33 @@ use tokio::time::Instant;
 
 use super::Job;
 
+/// Epochs may be short: people are told of times no more often than this, but at the end.
+const AT_MOST_EVERY: Duration = Duration::from_secs(10);
+
 /// The accounts of one job.
 #[derive(Debug)]
 pub(super) struct JobTimes {
     origin: Instant,
     stopwatch: Stopwatch<CoordinatorTimes>,
-    coordinator: Account<CoordinatorTimes>,
+    /// Steps of the head.
+    steps: u64,
     modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
-    /// Contributions that were taken up, and how long they lay before, in seconds: together, and the longest.
-    taken_up: (u64, f64, f64),
+    waits: Waits,
+    told: Instant,
+}
+
+/// How long contributions lay before they were taken up, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waits {
+    count: u64,
+    sum: f64,
+    most: f64,
+}
+
+impl Waits {
+    fn queued(self) -> Queued {
+        Queued { mean: self.sum / (self.count.max(1) as f64), most: self.most }
+    }
 }
 
 impl JobTimes {
@@ -25,9 +44,10 @@ impl JobTimes {
         Self {
             origin: Instant::now(),
             stopwatch: Stopwatch::default(),
-            coordinator: Account::default(),
+            steps: 0,
             modalities: BTreeMap::new(),
-            taken_up: (0, 0.0, 0.0),
+            waits: Waits::default(),
+            told: Instant::now(),
         }
     }
 
@@ -44,19 +64,20 @@ impl JobTimes {
 
     /// A contribution is taken up that came in at `since`.
     pub(super) fn take_up(&mut self, since: Instant) {
-        let (count, sum, most) = &mut self.taken_up;
         let lay = since.elapsed().as_secs_f64();
-        (*count, *sum, *most) = (*count + 1, *sum + lay, most.max(lay));
+        self.waits.count += 1;
+        self.waits.sum += lay;
+        self.waits.most = self.waits.most.max(lay);
     }
 
-    fn queued(&self) -> Queued {
-        let (count, sum, most) = self.taken_up;
-        Queued { mean: sum / (count.max(1) as f64), most }
+    /// Whether enough time has passed since people were told last.
+    pub(super) fn is_long_ago(&self) -> bool {
+        self.told.elapsed() >= AT_MOST_EVERY
     }
 
     /// The head has taken a step.
     pub(super) fn stepped(&mut self) {
-        self.coordinator.steps += 1;
+        self.steps += 1;
     }
 
     /// A worker says where its time went in a step.
@@ -66,18 +87,18 @@ impl JobTimes {
 }
 
 impl Job {
-    pub(super) fn emit_times(&self) {
-        if self.times.coordinator.steps == 0 {
+    pub(super) fn emit_times(&mut self) {
+        if self.times.steps == 0 {
             return;
         }
-        let mut coordinator = self.times.coordinator;
-        coordinator.seconds = self.times.stopwatch.sums();
+        self.times.told = Instant::now();
+        let coordinator = Account { steps: self.times.steps, seconds: self.times.stopwatch.sums() };
         self.emit(&JobEvent::Times {
             job: self.id.clone(),
             turn: self.turn(),
             modalities: self.times.modalities.clone(),
             coordinator,
-            queued: self.times.queued(),
+            queued: self.times.waits.queued(),
         });
     }
 }

@@ -47,7 +47,7 @@ async fn a_job_runs_from_submission_to_its_digest() {
     let events = server.events(&job, 0).await;
     assert_eq!(events[0]["event"], "submitted");
     let kinds: Vec<&str> = events.iter().map(|event| text(&event["event"])).filter(|kind| *kind != "waiting").collect();
-    let epoch = ["step", "step", "step", "step", "times", "evaluated", "checkpoint"];
+    let epoch = ["step", "step", "step", "step", "evaluated", "checkpoint"];
     let end = ["evaluated", "times", "finished"];
     let expected = ["submitted", "started"].into_iter().chain(epoch).chain(epoch).chain(end);
     assert_eq!(kinds, expected.collect::<Vec<_>>());
@@ -190,5 +190,43 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
     let reason = "other data".to_owned();
     a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason })).await;
     assert_eq!(text(&server.finished(&longer).await["reason"]), "`a` worker `w-a`: other data");
+    server.stop().await;
+}
+
+/// Both ways in turn: who has the head while the first worker learns from its step.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequential() {
+    let server = Server::start("schedules").await;
+    let mut digests = Vec::new();
+    for mode in ["pipelined", "sequential"] {
+        let specification = TINY.replace("schedule: {", &format!("schedule: {{mode: {mode}, "));
+        let job = server.submit(&specification, mode).await.expect("it is taken");
+        let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+        let assigned = b.hear().await;
+        b.answer(assigned).await;
+        let grant = a.work_until_granted().await;
+        let turn = grant.turn.clone();
+        let contribution = a.step(&grant);
+        a.send(Message::Contribution(contribution)).await;
+        let learned = Message::Learned(v1::Learned { turn, times: Some(v1::WorkerTimes::default()) });
+        if mode == "sequential" {
+            // What the job says that it waits for is the worker that learns; only then it hears that it has.
+            while server.status(&job).await.reason != "turn 0: `a` worker `w-a` learns from it" {
+                tokio::task::yield_now().await;
+            }
+            a.send(learned).await;
+            let grant = b.work_until_granted().await;
+            b.answer(Told::Grant(grant)).await;
+        } else {
+            let grant = b.work_until_granted().await;
+            a.send(learned).await;
+            b.answer(Told::Grant(grant)).await;
+        }
+        tokio::join!(a.work(), b.work());
+        drop((a, b));
+        server.nobody_is_registered().await;
+        digests.push(server.finished(&job).await["digest"].clone());
+    }
+    assert_eq!(digests[0], digests[1]);
     server.stop().await;
 }

@@ -20,7 +20,7 @@ async fn refusals_say_what_where_and_what_to_do() {
         ("two-mistakes", TINY.replace("seed", "sead").replace("epochs: 2", "epochs: two"), "a", None),
         ("no-yaml", "name: [tiny".to_owned(), "a", None),
         ("empty", String::new(), "a", None),
-        ("head-too-large", TINY.replace("width: 4", "width: 65536").replace("labels: 3", "labels: 60000"), "a", None),
+        ("head-too-large", TINY.replace("width: 4", "width: 16384").replace("labels: 3", "labels: 60000"), "a", None),
         ("bad-id", TINY.to_owned(), "No Id", None),
         ("taken-id", TINY.to_owned(), "taken", None),
         ("unknown-store", elsewhere("ftp://host/runs"), "a", None),

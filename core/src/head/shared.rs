@@ -18,8 +18,9 @@ use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 ///
 /// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes wrong changes
 /// nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In numbers of the kind `T`, for W
-/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² for `rls`, up to 2 K s for a `window` over K steps (s² where K ≥ s, or once
-/// somebody asks for P itself) and nothing for `off`; `apply_to: update` adds 2 C s. See [`Self::memory_bytes`]. Beside it a step
+/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once somebody asks for P itself, as a checkpoint
+/// does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s, the steps of a turn s each. See
+/// [`Self::memory_bytes`]. Beside it a step
 /// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
 /// for each that somebody still holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -105,17 +106,11 @@ impl<T: Real> SharedHead<T> {
         Arc::clone(&self.head)
     }
 
-    /// Numbers of W: C · s.
-    #[must_use]
-    pub fn weights(&self) -> usize {
-        self.head.weight.as_slice().len()
-    }
-
     /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see [`SharedHead`] for what
-    /// comes on top of it. A window's steps are counted as one for each of its turns.
+    /// comes on top of it. `steps` is how many a turn has.
     #[must_use]
-    pub fn memory_bytes(spec: &HeadSpec, classes: usize) -> u64 {
-        let width = u64::from(spec.width);
+    pub fn memory_bytes(spec: &HeadSpec, classes: usize, steps: u32) -> u64 {
+        let (width, steps) = (u64::from(spec.width), u64::from(steps));
         let weight = (classes as u64).saturating_mul(width.saturating_add(1));
         let copies = match spec.optimizer.rule {
             OptimizerRule::Sgd { .. } => 4,
@@ -123,12 +118,14 @@ impl<T: Real> SharedHead<T> {
         };
         let (projector, applies_to) = match &spec.projection {
             ProjectionSpec::Off => (0, None),
-            ProjectionSpec::Rls { apply_to, .. } => (width.saturating_mul(width), Some(*apply_to)),
+            ProjectionSpec::Rls { apply_to, .. } => (0, Some(*apply_to)),
             ProjectionSpec::Window { turns, apply_to, .. } => {
-                let rows = u64::from(*turns);
-                (rows.saturating_add(rows.min(width)).saturating_mul(width), Some(*apply_to))
+                let rows = u64::from(*turns).saturating_mul(steps);
+                (rows.saturating_add(rows.min(width).saturating_mul(2)), Some(*apply_to))
             }
         };
+        // P itself is there from the first checkpoint on, whatever the projection; the open turn's h̄ are remembered until it ends.
+        let projector = projector.saturating_add(width).saturating_add(steps).saturating_mul(width);
         let updates = if applies_to == Some(ApplyTo::Update) { 2 } else { 0 };
         let numbers = weight.saturating_mul(copies + updates).saturating_add(projector);
         numbers.saturating_mul(size_of::<T>() as u64)
@@ -233,21 +230,35 @@ impl<T: Real> SharedHead<T> {
     /// nothing where no turn is open.
     pub fn end_turn(&mut self) {
         if let Some(turn) = self.open.take() {
+            self.workspace.ready = None;
             self.projector.end_turn(&turn.modality, turn.steps);
+        }
+    }
+
+    /// Makes ready what a turn of this modality multiplies by, which is next: the closed form of a `window`. Where nobody does this,
+    /// the turn's first step does.
+    pub fn prepare_for(&mut self, modality: &ModalityName) {
+        if self.open.is_none() {
+            let form = self.projector.form_for_turn_of(modality);
+            self.workspace.ready = form.map(|form| (modality.clone(), form));
         }
     }
 
     /// P = I again (`reset: epoch`). Between turns; within one it would break that turn's promise of a constant P.
     pub fn reset_projector(&mut self) {
+        self.workspace.ready = None;
         self.projector.reset();
     }
 
     /// P for this step where it differs from the one that is there: at the beginning of a `window` turn.
-    fn turn_projector(&self, modality: &ModalityName) -> Result<Option<Form<T>>, ContributionError> {
+    fn turn_projector(&mut self, modality: &ModalityName) -> Result<Option<Form<T>>, ContributionError> {
         match &self.open {
             Some(turn) if turn.modality == *modality => Ok(None),
             Some(turn) => Err(ContributionError::OtherTurn { open: turn.modality.clone(), given: modality.clone() }),
-            None => Ok(self.projector.form_for_turn_of(modality)),
+            None => match self.workspace.ready.take() {
+                Some((ready, form)) if ready == *modality => Ok(Some(form)),
+                _ => Ok(self.projector.form_for_turn_of(modality)),
+            },
         }
     }
 }

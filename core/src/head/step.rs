@@ -112,7 +112,7 @@ impl<T: Real> Step<'_, T> {
         Ok(norms)
     }
 
-    /// G P, as (Dᵀ)(H P) where that is cheaper: B s (s + C) against C s s multiplications.
+    /// G P, as (Dᵀ)(H P) where that is cheaper: B s (s + C) against C s (s + B) multiplications, which is B against C.
     fn project<'b>(
         &self,
         gradient: Gradient<'b, T>,
@@ -122,7 +122,7 @@ impl<T: Real> Step<'_, T> {
     ) -> Gradient<'b, T> {
         match gradient {
             Gradient::Product { errors, features } => {
-                if errors.rows() * (features.cols() + errors.cols()) < features.cols() * errors.cols() {
+                if errors.rows() < errors.cols() {
                     self.projector.project(features, features_memory);
                     return Gradient::Product { errors, features: features_memory };
                 }

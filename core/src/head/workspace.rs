@@ -1,10 +1,12 @@
-//! Memory that steps write into, so that none asks for any.
+//! Memory that steps write into, so that none asks for any of the size of W or P.
 
 use std::sync::Arc;
 
 use super::local::Head;
+use crate::ids::ModalityName;
 use crate::linalg::{Matrix, Real};
 use crate::optimizer::Optimizer;
+use crate::projector::Form;
 
 /// What one step leaves to the next but its result. It is no part of a shared head's state: all are equal, and a clone is empty.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct Workspace<T> {
     pub(super) projected: Matrix<T>,
     /// W_new − W_old, and (W_new − W_old) P.
     pub(super) update: [Matrix<T>; 2],
+    /// What the next turn multiplies by, if it is this modality's.
+    pub(super) ready: Option<(ModalityName, Form<T>)>,
 }
 
 impl<T: Real> Workspace<T> {
@@ -46,6 +50,7 @@ impl<T> Default for Workspace<T> {
             gradient: Matrix::default(),
             projected: Matrix::default(),
             update: Default::default(),
+            ready: None,
         }
     }
 }

@@ -41,6 +41,15 @@ impl TurnMachine {
         }
     }
 
+    /// Whose step is open.
+    #[must_use]
+    pub fn holder(&self) -> Option<&ModalityName> {
+        match &self.phase {
+            Phase::Training(open) => Some(&open.modality),
+            Phase::Gathering { .. } | Phase::Boundary { .. } | Phase::Finished(_) => None,
+        }
+    }
+
     /// When the step that is open was granted.
     #[must_use]
     pub fn granted(&self) -> Option<Time> {

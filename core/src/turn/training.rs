@@ -27,6 +27,7 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         let open = self.check_contribution(header)?;
+        self.member_mut(&header.worker)?.learning = Some((header.turn.turn, header.turn.step));
         effects.push(Effect::Apply {
             turn: header.turn.clone(),
             modality: open.modality.clone(),
@@ -37,7 +38,6 @@ impl TurnMachine {
         *sum = LossSum { sum: sum.sum + header.loss, steps: sum.steps + 1 };
         *self.position.steps_done.entry(open.modality.clone()).or_default() += 1;
         self.position.head_version = self.position.head_version.next();
-        self.member_mut(&header.worker)?.learning = Some((header.turn.turn, header.turn.step));
         match self.spec.schedule.mode {
             ScheduleMode::Pipelined => self.after_step(now, open, effects),
             ScheduleMode::Sequential => self.phase = Phase::Training(OpenStep { applied: true, ..open }),

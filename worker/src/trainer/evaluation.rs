@@ -91,11 +91,6 @@ impl Trainer {
         self.evaluation = Some(Pass::new(evaluation, head, data, &self.model, chunk, self.options.prefetch));
     }
 
-    /// Whether a pass was begun and is not through.
-    pub(crate) fn is_evaluating(&self) -> bool {
-        self.evaluation.is_some()
-    }
-
     /// The next chunk of the pass that was begun.
     ///
     /// # Errors

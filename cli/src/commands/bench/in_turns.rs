@@ -38,6 +38,8 @@ pub(super) async fn run(
         modalities: spec.modalities.iter().map(|modality| modality.name.clone()).collect(),
         decode_threads: 1,
         data_memory,
+        head_memory: u64::MAX,
+        head_threads: 0,
         device: DeviceChoice::Cpu,
     })
     .await?;

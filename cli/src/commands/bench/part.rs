@@ -2,12 +2,16 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 use super::cores;
+
+/// How long a coordinator may take to listen.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Lines that are kept of what a part says.
 const KEPT: usize = 5;
@@ -35,7 +39,11 @@ impl Part {
     pub(super) async fn coordinator(arguments: &[&str], core: Option<usize>) -> anyhow::Result<(Self, String)> {
         let arguments = [&["coordinator", "--listen", "127.0.0.1:0", "--format", "json"], arguments].concat();
         let (mut part, mut stderr) = Self::spawn("the coordinator", &arguments, core)?;
-        while let Some(line) = stderr.next_line().await? {
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        while let Some(line) = tokio::time::timeout_at(patience, stderr.next_line())
+            .await
+            .context("the coordinator does not say that it listens")??
+        {
             let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             let fields = &entry["fields"];
             if let ("coordinator listens", Some(address)) =

@@ -88,7 +88,7 @@ fn what_is_cut_comes_together_to_the_same_bits_with_heartbeats_in_between() {
             sent.extend([piece, heartbeat()]);
         }
         assert!(sent.len() >= 2 * 4, "it is cut");
-        let mut whole = assembled(sent, LIMITS.tensor_bytes()).expect("it is sound");
+        let mut whole = assembled(sent, LIMITS.message_bytes()).expect("it is sound");
         whole.retain(|(message, _)| *message != heartbeat());
         let [(message, followed)] = <[_; 1]>::try_from(whole).expect("one message");
         let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
@@ -115,7 +115,7 @@ fn a_number_that_is_not_finite_is_named_wherever_its_chunk_is() {
     let [HeadGradient::Dense(mut dense), _] = both_forms() else { panic!("the first is dense") };
     dense.as_mut_slice()[700_001] = f32::NAN;
     let sent = pieces(said(HeadGradient::Dense(dense)));
-    let whole = assembled(sent, LIMITS.tensor_bytes()).expect("it comes together");
+    let whole = assembled(sent, LIMITS.message_bytes()).expect("it comes together");
     let (message, followed) = whole.into_iter().next().expect("one message");
     let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
     let error = contribution::decode(&message, &LIMITS, followed).expect_err("it is not a number");
@@ -170,7 +170,7 @@ fn a_stream_that_loses_its_thread_is_broken_off() {
         (begun().chain(begun()).collect(), format!("`chunk.data, of which {missing} bytes were to come,` is missing")),
     ];
     for (envelopes, message) in cases {
-        let error = assembled(envelopes, LIMITS.tensor_bytes()).expect_err(&message);
+        let error = assembled(envelopes, LIMITS.message_bytes()).expect_err(&message);
         assert_eq!(error.to_string(), message);
     }
 }
@@ -178,7 +178,7 @@ fn a_stream_that_loses_its_thread_is_broken_off() {
 #[test]
 fn what_followed_another_shape_does_not_fit() {
     let [dense, _] = both_forms();
-    let whole = assembled(pieces(said(dense)), LIMITS.tensor_bytes()).expect("it comes together");
+    let whole = assembled(pieces(said(dense)), LIMITS.message_bytes()).expect("it comes together");
     let (message, followed) = whole.into_iter().next().expect("one message");
     let Some(Said::Contribution(mut message)) = message.message else { panic!("a contribution") };
     if let Some(v1::contribution::Gradient::Dense(tensor)) = &mut message.gradient {

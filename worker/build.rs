@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `common.cuh` calls NUMBER, and SUFFIX.
-const NUMBERS: [(&str, &str); 2] = [("float", "f32"), ("double", "f64")];
+/// What `common.cuh` calls NUMBER, COMPUTED and SUFFIX.
+const NUMBERS: [(&str, &str, &str); 3] =
+    [("float", "float", "f32"), ("double", "double", "f64"), ("Bf16", "float", "bf16")];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -22,10 +23,10 @@ fn main() {
     println!("cargo::rerun-if-changed=src/nn/cuda");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where to"));
     let architecture = format!("--gpu-architecture=compute_{}", compute_capability());
-    for (number, suffix) in NUMBERS {
+    for (number, computed, suffix) in NUMBERS {
         let mut nvcc = Command::new(nvcc());
         nvcc.args(["--ptx", "-std=c++17", "-O3", &architecture]);
-        nvcc.args([format!("-DNUMBER={number}"), format!("-DSUFFIX={suffix}")]);
+        nvcc.args([format!("-DNUMBER={number}"), format!("-DCOMPUTED={computed}"), format!("-DSUFFIX={suffix}")]);
         nvcc.arg("src/nn/cuda/kernels.cu").arg("-o").arg(out.join(format!("kernels_{suffix}.ptx")));
         let status = nvcc.status().unwrap_or_else(|error| {
             panic!("the feature `cuda` needs nvcc, NVIDIA's compiler ({error}): put it on the PATH, or set CUDA_HOME")

@@ -80,8 +80,9 @@ impl Learner {
         let data = open.await.expect("a training split");
         let preprocessor = Preprocessor::fit(modality, &data).await.expect("samples that decode");
         let (width, name) = (job.head.width as usize, &modality.name);
-        let encoder =
-            encoder::build(&modality.encoder, preprocessor.shape(), width, job.seed, name, &Device::Cpu).expect("fits");
+        let (precision, shape) = (modality.precision, preprocessor.shape());
+        let built = encoder::build(precision, &modality.encoder, shape, width, job.seed, name, &Device::Cpu);
+        let encoder = built.expect("it fits");
         let rates = Rates::new(&modality.transfer, encoder.parameters()).expect("names of parameters");
         let optimizer = Optimizer::with_rates(&modality.optimizer, encoder.parameters(), &rates).expect("an optimizer");
         let sampler = Sampler::new(job.seed, name.clone(), data.len(), job.schedule.batch);

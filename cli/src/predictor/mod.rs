@@ -24,7 +24,7 @@ use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::parts::HEAD;
-use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, ValidationSource, parse};
+use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, Precision, ValidationSource, parse};
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::part::{self, Array, Arrays};
 use antiphon_worker::data::{DataError, Dataset, OpenOptions, PrefetchOptions};
@@ -92,12 +92,16 @@ impl Predictor {
         let names: Vec<ModalityName> = spec.modalities.iter().map(|modality| modality.name.clone()).collect();
         source.check(&names)?;
         let fusion = fusion(source, &spec, checkpoint.manifest())?;
+        let device = source.device.open()?;
         for modality in &mut spec.modalities {
             override_data(modality, &source.data);
+            // Parameters are in f32 whatever they were trained with, and so is all that main memory computes.
+            if device.is_cpu() {
+                modality.precision = Precision::F32;
+            }
         }
         let head = load_head(&checkpoint, &spec).await?;
         let options = OpenOptions { memory: source.data_memory << 20, ..OpenOptions::default() };
-        let device = source.device.open()?;
         let mut modalities = Vec::new();
         for modality in &spec.modalities {
             let name = modality.name.clone();

@@ -135,6 +135,13 @@ schedule: {epochs: 2, batch: 4}
             ("hidden: [8]", "hidden: [8], adapter_lr: 2", "modalities.image.encoder.adapter_lr", "1.0", "2.0"),
             (
                 "hidden: [8]",
+                "hidden: [8], precision: bf16",
+                "modalities.image.encoder.precision",
+                "\"f32\"",
+                "\"bf16\"",
+            ),
+            (
+                "hidden: [8]",
                 "hidden: [8], weights: w.pth",
                 "modalities.image.encoder.weights",
                 "null",

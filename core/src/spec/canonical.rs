@@ -66,7 +66,7 @@ fn modality(modality: &ModalitySpec) -> Json {
         ("name", Json::text(modality.name.as_str())),
         ("data", data(&modality.data)),
         ("input", input(&modality.input)),
-        ("encoder", encoder(&modality.encoder, &modality.transfer)),
+        ("encoder", encoder(modality)),
         ("optimizer", optimizer(&modality.optimizer)),
         ("workers", Json::map([("min", min.into()), ("max", max.into())])),
     ])
@@ -147,7 +147,7 @@ fn input(input: &InputSpec) -> Json {
     }
 }
 
-fn encoder(encoder: &EncoderSpec, transfer: &TransferSpec) -> Json {
+fn encoder(ModalitySpec { encoder, transfer, precision, .. }: &ModalitySpec) -> Json {
     let mut fields = vec![("kind", Json::text(encoder.kind()))];
     fields.extend(network(encoder));
     let weights = |WeightsSpec { from, sha256, strict }: &WeightsSpec| {
@@ -160,6 +160,7 @@ fn encoder(encoder: &EncoderSpec, transfer: &TransferSpec) -> Json {
     fields.push(("weights", transfer.weights.as_ref().map_or(Json::Null, weights)));
     fields.push(("freeze", texts(&transfer.freeze)));
     fields.push(("adapter_lr", transfer.adapter_lr.into()));
+    fields.push(("precision", Json::text(precision.name())));
     Json::map(fields)
 }
 

@@ -52,6 +52,9 @@ pub struct ModalitySpec {
     /// What the encoder begins from, and which of it is trained.
     #[serde(default)]
     pub transfer: TransferSpec,
+    /// What the encoder computes in.
+    #[serde(default)]
+    pub precision: Precision,
     /// The optimizer of the encoder (and adapter).
     pub optimizer: OptimizerSpec,
     /// How many workers it may have.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::model::{BertSize, EncoderSpec, Every, Pooling, ResnetDepth, SynthKind, VitSize};
+use super::model::{BertSize, EncoderSpec, Every, Pooling, Precision, ResnetDepth, SynthKind, VitSize};
 
 impl SynthKind {
     /// As a job file spells it.
@@ -38,6 +38,17 @@ impl EncoderSpec {
             Self::Resnet { depth: ResnetDepth::Fifty } => "resnet50",
             Self::Vit { .. } => "vit",
             Self::Bert { .. } => "bert",
+        }
+    }
+}
+
+impl Precision {
+    /// As a job file spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
         }
     }
 }

@@ -184,6 +184,18 @@ fn an_encoder_of_any_kind_may_begin_from_weights() {
 }
 
 #[test]
+fn an_encoder_of_any_kind_may_compute_in_either_precision() {
+    for kind in ["auto", "mlp", "cnn", "text", "resnet18", "resnet34", "resnet50", "vit", "bert"] {
+        for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
+            let set = format!("modalities.audio.encoder={{kind: {kind}, precision: {name}}}");
+            let spec = read_with(SMALL, &[&set]).expect(kind);
+            assert_eq!((spec.modalities[0].precision, spec.modalities[0].precision.name()), (precision, name));
+            assert_eq!(spec.modalities[1].precision, Precision::F32, "where nothing is said");
+        }
+    }
+}
+
+#[test]
 fn a_job_of_single_images_is_written_without_frames_and_one_of_clips_with_them() {
     let json = |set: &str| read_with(SMALL, &[set]).expect("a job").to_json();
     let single = json("modalities.image.input={kind: image, height: 8, width: 8}");

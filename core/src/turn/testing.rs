@@ -34,6 +34,7 @@ pub(super) fn job(modalities: &[&str]) -> JobSpec {
         input: InputSpec::Auto,
         encoder: EncoderSpec::Auto,
         transfer: TransferSpec::default(),
+        precision: Precision::F32,
         optimizer: optimizer.clone(),
         workers: WorkerRange { min: 1, max: 1 },
     };

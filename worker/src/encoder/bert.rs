@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::spec::{BertSize, Pooling, TransformerSize};
-use candle_core::{Result, Var};
+use candle_core::{DType, Result, Var};
 
 use super::adapter::Adapter;
 use super::text::packed;
@@ -81,6 +81,7 @@ pub(super) struct Bert {
     layers: Vec<Layer>,
     adapter: Adapter,
     width: usize,
+    activations: DType,
     parameters: Vec<(String, Var)>,
 }
 
@@ -109,8 +110,8 @@ impl Bert {
         let layer = |i| Layer::new(&mut made, &format!("encoder.layer.{i}"), own);
         let layers = (0..plan.size.layers).map(layer).collect::<Result<_>>()?;
         let adapter = Adapter::new(&mut made, own, width)?;
-        let (shape, parameters) = (shape.clone(), made.into_made());
-        Ok(Self { shape, plan, words, places, sentences, norm, layers, adapter, width, parameters })
+        let (shape, activations, parameters) = (shape.clone(), made.activations(), made.into_made());
+        Ok(Self { shape, plan, words, places, sentences, norm, layers, adapter, width, activations, parameters })
     }
 }
 
@@ -125,9 +126,9 @@ impl Encoder for Bert {
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> std::result::Result<Forward, EncoderError> {
         let texts = packed(input, &self.shape)?;
-        let mut pass = Pass::new(mode);
+        let mut pass = Pass::new(mode, self.activations);
         let tables = [&self.words, &self.places, &self.sentences].map(|variable| pass.parameter(variable));
-        let mut x = embedding(&tables[0], &tables[1], Some(&tables[2]), &texts)?;
+        let mut x = pass.enter(&embedding(&tables[0], &tables[1], Some(&tables[2]), &texts)?)?;
         x = self.norm.forward(&mut pass, &x)?;
         x = pass.dropout(&x, self.plan.dropout)?;
         for layer in &self.layers {
@@ -139,6 +140,6 @@ impl Encoder for Bert {
         });
         x = segment_mean(&x, pooled.collect())?;
         let features = self.adapter.forward(&mut pass, &x)?;
-        Ok(Forward::new(features, pass))
+        Forward::new(&features, pass)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use super::adapter::Adapter;
 use super::{Encoder, EncoderError, Forward, Mode, Pending, frame_mean, grid};
@@ -38,6 +38,7 @@ pub(super) struct Cnn {
     dropout: f64,
     adapter: Adapter,
     width: usize,
+    activations: DType,
     parameters: Vec<(String, Var)>,
 }
 
@@ -70,6 +71,7 @@ impl Cnn {
         let natural = last * cells.0 * cells.1;
         let norm = BatchNorm::new(&mut made, "norm", natural, NORM / (natural as f64).sqrt())?;
         let adapter = Adapter::always(&mut made, natural, width)?;
+        let (activations, parameters) = (made.activations(), made.into_made());
         Ok(Self {
             shape: shape.clone(),
             stages,
@@ -79,7 +81,8 @@ impl Cnn {
             dropout,
             adapter,
             width,
-            parameters: made.into_made(),
+            activations,
+            parameters,
         })
     }
 
@@ -114,8 +117,8 @@ impl Encoder for Cnn {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
-        let mut pass = Pass::new(mode);
-        let mut x = grid(input, &self.shape, &self.parameters)?;
+        let mut pass = Pass::new(mode, self.activations);
+        let mut x = grid(input, &self.shape, &pass, &self.parameters)?;
         for stage in &self.stages {
             x = convolution(&x, &pass.parameter(&stage.kernel), 1, 1)?;
             x = stage.norm.forward(&mut pass, &x, None, Activation::Relu)?;
@@ -125,7 +128,7 @@ impl Encoder for Cnn {
         x = frame_mean(self.norm.forward(&mut pass, &x, None, Activation::Identity)?, &self.shape)?;
         x = pass.dropout(&x, self.dropout)?;
         let features = self.adapter.forward(&mut pass, &x)?;
-        Ok(Forward::new(features, pass))
+        Forward::new(&features, pass)
     }
 
     fn commit(&mut self, pending: Pending) {

@@ -76,6 +76,15 @@ pub enum EncoderError {
         /// Attention heads.
         heads: u32,
     },
+    /// The device does not multiply in 16 bits.
+    #[error(
+        "`precision: bf16` is computed on CUDA cards of the Ampere generation (8.0) or later, and {device}; train on such a card \
+         (`--device cuda`), or leave `precision` at f32"
+    )]
+    NoBf16 {
+        /// What it is instead.
+        device: &'static str,
+    },
     /// A batch is not of the shape that the encoder was built for.
     #[error("a batch of {got} was given to an encoder of {}", describe(.expected))]
     WrongBatch {

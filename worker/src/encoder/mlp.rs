@@ -1,6 +1,6 @@
 //! `mlp`: fully connected layers with ReLU, for features.
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 
 use super::adapter::Adapter;
 use super::{Encoder, EncoderError, Forward, Mode, dense, frame_mean};
@@ -17,6 +17,7 @@ pub(super) struct Mlp {
     dropout: f64,
     adapter: Adapter,
     width: usize,
+    activations: DType,
     parameters: Vec<(String, Var)>,
 }
 
@@ -43,7 +44,8 @@ impl Mlp {
         } else {
             Adapter::new(&mut made, last, width)?
         };
-        Ok(Self { shape: shape.clone(), layers, dropout, adapter, width, parameters: made.into_made() })
+        let (activations, parameters) = (made.activations(), made.into_made());
+        Ok(Self { shape: shape.clone(), layers, dropout, adapter, width, activations, parameters })
     }
 }
 
@@ -57,13 +59,13 @@ impl Encoder for Mlp {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
-        let mut pass = Pass::new(mode);
-        let mut x = Value::constant(dense(input, &self.shape, &self.parameters)?.flatten_from(1)?);
+        let mut pass = Pass::new(mode, self.activations);
+        let mut x = Value::constant(dense(input, &self.shape, &pass, &self.parameters)?.flatten_from(1)?);
         for layer in &self.layers {
             x = layer.forward(&mut pass, &x, Activation::Relu)?;
             x = pass.dropout(&x, self.dropout)?;
         }
         let features = self.adapter.forward(&mut pass, &frame_mean(x, &self.shape)?)?;
-        Ok(Forward::new(features, pass))
+        Forward::new(&features, pass)
     }
 }

@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::linalg::Matrix;
-use antiphon_core::spec::EncoderSpec;
+use antiphon_core::spec::{EncoderSpec, Precision};
 use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::error::EncoderError;
@@ -41,6 +41,7 @@ use crate::data::{BatchInput, InputShape};
 use crate::nn::batch_norm::ChannelStatistics;
 pub use crate::nn::layer::{DropoutKey, Frozen, Mode};
 use crate::nn::layer::{Pass, Variables};
+pub use crate::nn::parameters::Numbers;
 use crate::nn::parameters::Parameters;
 use crate::nn::segment_mean::segment_mean;
 use crate::nn::value::{Place, Value, backward as backward_on_tape};
@@ -118,11 +119,12 @@ struct Trace {
 }
 
 impl Forward {
-    fn new(features: Value, pass: Pass<'_>) -> Self {
+    fn new(features: &Value, pass: Pass<'_>) -> Result<Self, EncoderError> {
+        let features = pass.leave(features)?;
         let frozen = pass.frozen().cloned();
         let (variables, statistics) = pass.finish();
         let trace = frozen.map(|frozen| Trace { place: features.place().cloned(), variables, frozen });
-        Self { features: features.tensor().clone(), pending: Pending(statistics), trace }
+        Ok(Self { features: features.tensor().clone(), pending: Pending(statistics), trace })
     }
 
     /// H as the head reads it.
@@ -153,14 +155,15 @@ impl Gradients {
     }
 }
 
-/// Builds the encoder of a modality, its parameters at their first values.
+/// Builds the encoder of a modality, its parameters at their first values. Those do not depend on the precision.
 ///
 /// `spec` may be `auto`, see [`resolve`]. The encoder ends in `width` features: where its own last layer has another width a
 /// linear adapter follows.
 ///
 /// # Errors
-/// When the encoder does not fit the input.
+/// When the encoder does not fit the input, or the device does not compute in this precision.
 pub fn build(
+    precision: Precision,
     spec: &EncoderSpec,
     shape: &InputShape,
     width: usize,
@@ -168,15 +171,15 @@ pub fn build(
     modality: &ModalityName,
     device: &Device,
 ) -> Result<Box<dyn Encoder>, EncoderError> {
-    build_of(DType::F32, spec, shape, width, seed, modality, device)
+    build_of(precision.into(), spec, shape, width, seed, modality, device)
 }
 
-/// As [`build`], with parameters in f64 where rounding would stand in the way of a comparison. Running statistics stay in f32.
+/// As [`build`], of these numbers. Running statistics are in f32, whatever they are.
 ///
 /// # Errors
 /// As [`build`].
 pub fn build_of(
-    dtype: DType,
+    numbers: Numbers,
     spec: &EncoderSpec,
     shape: &InputShape,
     width: usize,
@@ -184,7 +187,8 @@ pub fn build_of(
     modality: &ModalityName,
     device: &Device,
 ) -> Result<Box<dyn Encoder>, EncoderError> {
-    let made = Parameters::new(seed, modality, dtype, device);
+    check_numbers(numbers, device)?;
+    let made = Parameters::new(seed, modality, numbers, device);
     Ok(match resolve(spec, shape) {
         EncoderSpec::Mlp { hidden, dropout } => Box::new(mlp::Mlp::new(made, &hidden, dropout, shape, width)?),
         EncoderSpec::Cnn { channels, dropout } => Box::new(cnn::Cnn::new(made, &channels, dropout, shape, width)?),
@@ -203,6 +207,23 @@ pub fn build_of(
         }
         EncoderSpec::Auto => unreachable!("resolved above"),
     })
+}
+
+/// Whether encoders compute in these numbers on this device.
+///
+/// # Errors
+/// [`EncoderError::NoBf16`] when they do not.
+pub fn check_numbers(numbers: Numbers, device: &Device) -> Result<(), EncoderError> {
+    if numbers.activations != DType::BF16 {
+        return Ok(());
+    }
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        let multiplies = crate::nn::cuda::multiplies_bf16(device)?;
+        return if multiplies { Ok(()) } else { Err(EncoderError::NoBf16 { device: "this card is older" }) };
+    }
+    debug_assert!(device.is_cpu(), "{device:?}");
+    Err(EncoderError::NoBf16 { device: "this is main memory" })
 }
 
 /// What `auto` stands for with this input; anything else stays as it is.
@@ -301,9 +322,8 @@ pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor
     Ok(saved)
 }
 
-/// The dense batch as a tensor of the parameters' type, in main memory, if it is of the shape the encoder reads: (B, …), of clips
-/// (B·F, …).
-fn read(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
+/// The dense batch as a tensor of these numbers, in main memory, if it is of the shape the encoder reads: (B, …), of clips (B·F, …).
+fn read(input: &BatchInput, expected: &InputShape, numbers: DType) -> Result<Tensor, EncoderError> {
     let sample = match *expected {
         InputShape::Features { width } => vec![width],
         InputShape::Grid { channels, height, width } => vec![channels, height, width],
@@ -312,8 +332,7 @@ fn read(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)])
     };
     match input {
         BatchInput::Dense { shape, data } if shape.len() > 1 && shape[1..] == sample => {
-            let like = &parameters[0].1;
-            let tensor = Tensor::from_slice(data, shape.as_slice(), &Device::Cpu)?.to_dtype(like.dtype())?;
+            let tensor = Tensor::from_slice(data, shape.as_slice(), &Device::Cpu)?.to_dtype(numbers)?;
             Ok(if let InputShape::Clip { .. } = expected { tensor.flatten(0, 1)? } else { tensor })
         }
         BatchInput::Dense { shape, .. } => Err(wrong_batch(expected, format!("shape {shape:?}"))),
@@ -321,14 +340,24 @@ fn read(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)])
     }
 }
 
-/// The dense batch as a tensor beside the parameters, if it is of the shape the encoder reads.
-fn dense(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Tensor, EncoderError> {
-    Ok(read(input, expected, parameters)?.to_device(parameters[0].1.device())?)
+/// The dense batch as layers read it, beside the parameters, if it is of the shape the encoder reads.
+fn dense(
+    input: &BatchInput,
+    expected: &InputShape,
+    pass: &Pass<'_>,
+    parameters: &[(String, Var)],
+) -> Result<Tensor, EncoderError> {
+    Ok(read(input, expected, pass.activations())?.to_device(parameters[0].1.device())?)
 }
 
 /// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them; of clips there are B·F.
-fn grid(input: &BatchInput, expected: &InputShape, parameters: &[(String, Var)]) -> Result<Value, EncoderError> {
-    let channels_last = read(input, expected, parameters)?.permute((0, 2, 3, 1))?.contiguous()?;
+fn grid(
+    input: &BatchInput,
+    expected: &InputShape,
+    pass: &Pass<'_>,
+    parameters: &[(String, Var)],
+) -> Result<Value, EncoderError> {
+    let channels_last = read(input, expected, pass.activations())?.permute((0, 2, 3, 1))?.contiguous()?;
     Ok(Value::constant(channels_last.to_device(parameters[0].1.device())?))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use antiphon_core::spec::ResnetDepth;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 
 use super::adapter::Adapter;
 use super::{Encoder, EncoderError, Forward, Mode, Pending, frame_mean, grid};
@@ -143,6 +143,7 @@ pub(super) struct Resnet {
     natural: usize,
     adapter: Adapter,
     width: usize,
+    activations: DType,
     parameters: Vec<(String, Var)>,
 }
 
@@ -169,7 +170,8 @@ impl Resnet {
         }
         let natural = builder.channels;
         let adapter = Adapter::new(&mut made, natural, width)?;
-        Ok(Self { shape: shape.clone(), stem, blocks, natural, adapter, width, parameters: made.into_made() })
+        let (activations, parameters) = (made.activations(), made.into_made());
+        Ok(Self { shape: shape.clone(), stem, blocks, natural, adapter, width, activations, parameters })
     }
 
     fn norms(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
@@ -203,8 +205,8 @@ impl Encoder for Resnet {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> std::result::Result<Forward, EncoderError> {
-        let mut pass = Pass::new(mode);
-        let x = grid(input, &self.shape, &self.parameters)?;
+        let mut pass = Pass::new(mode, self.activations);
+        let x = grid(input, &self.shape, &pass, &self.parameters)?;
         let mut x = self.stem.forward(&mut pass, &x, None, Activation::Relu)?;
         x = max_pool(&x, Window { size: 3, stride: 2, padding: 1 })?;
         for block in &self.blocks {
@@ -212,7 +214,7 @@ impl Encoder for Resnet {
         }
         x = frame_mean(grid_mean(&x, (1, 1))?.reshape(((), self.natural))?, &self.shape)?;
         let features = self.adapter.forward(&mut pass, &x)?;
-        Ok(Forward::new(features, pass))
+        Forward::new(&features, pass)
     }
 
     fn commit(&mut self, pending: Pending) {

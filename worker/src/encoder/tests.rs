@@ -3,7 +3,7 @@ use antiphon_core::spec::{BertSize, Pooling, ResnetDepth, TransformerSize, VitSi
 
 use super::*;
 use crate::data::Decoded;
-use crate::nn::check::{assert_close, check_elements, devices, flat, noise};
+use crate::nn::check::{assert_close, bf16_cards, check_elements, devices, flat, noise};
 
 fn modality() -> ModalityName {
     ModalityName::try_from("audio").expect("a name")
@@ -71,17 +71,35 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-const WIDTH: usize = 6;
-
-fn built(case: &Case, dtype: DType) -> Box<dyn Encoder> {
-    built_on(case, dtype, &Device::Cpu)
+/// One of each kind, without dropout and not so narrow that a normalisation over a few numbers makes much of how they are rounded.
+pub(super) fn wide_cases() -> Vec<Case> {
+    let tokens = InputShape::Tokens { vocabulary: 50, max_tokens: 12, padding: 49 };
+    let pixels = InputShape::Grid { channels: 3, height: 48, width: 48 };
+    let size = TransformerSize { width: 64, layers: 2, heads: 4 };
+    let (pooling, dropout) = (Pooling::Mean, 0.0);
+    let resnet = resnet::Plan { kind: "resnet", bottlenecks: false, blocks: [1, 1, 1, 1], channels: [16, 16, 32, 32] };
+    let cases = [
+        ("mlp", Network::Spec(EncoderSpec::Mlp { hidden: vec![64, 64], dropout }), InputShape::Features { width: 32 }),
+        ("cnn", Network::Spec(EncoderSpec::Cnn { channels: vec![16, 32], dropout }), pixels.clone()),
+        ("text", Network::Spec(EncoderSpec::Text { width: 64, layers: 2, heads: 4, dropout }), tokens.clone()),
+        ("resnet", Network::Resnet(resnet), pixels.clone()),
+        ("vit", Network::Vit(vit::Plan { size, patch: 8, pooling, dropout }), pixels),
+        ("bert", Network::Bert(bert::Plan { size, pooling, dropout }), tokens),
+    ];
+    cases.into_iter().map(|(name, network, shape)| Case { name, network, shape }).collect()
 }
 
-pub(super) fn built_on(case: &Case, dtype: DType, device: &Device) -> Box<dyn Encoder> {
-    let modality = modality();
-    let made = Parameters::new(1, &modality, dtype, device);
+const WIDTH: usize = 6;
+
+fn built(case: &Case, numbers: impl Into<Numbers>) -> Box<dyn Encoder> {
+    built_on(case, numbers, &Device::Cpu)
+}
+
+pub(super) fn built_on(case: &Case, numbers: impl Into<Numbers>, device: &Device) -> Box<dyn Encoder> {
+    let (modality, numbers) = (modality(), numbers.into());
+    let made = Parameters::new(1, &modality, numbers, device);
     let built: Result<Box<dyn Encoder>, EncoderError> = match &case.network {
-        Network::Spec(spec) => build_of(dtype, spec, &case.shape, WIDTH, 1, &modality, device),
+        Network::Spec(spec) => build_of(numbers, spec, &case.shape, WIDTH, 1, &modality, device),
         Network::Resnet(plan) => resnet::Resnet::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
         Network::Vit(plan) => vit::Vit::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
         Network::Bert(plan) => bert::Bert::new(made, *plan, &case.shape, WIDTH).map(|e| Box::new(e) as _),
@@ -104,7 +122,7 @@ pub(super) fn batch(shape: &InputShape, range: std::ops::Range<usize>) -> BatchI
 #[test]
 fn every_parameter_gets_the_gradient_of_finite_differences() {
     for case in cases() {
-        let encoder = built(&case, DType::F64);
+        let encoder = built(&case, Numbers::F64);
         let input = batch(&case.shape, 0..5);
         let forward = encoder.forward(&input, &train(3)).expect(case.name);
         let upstream = noise(forward.features.shape(), 9);
@@ -122,7 +140,7 @@ fn every_parameter_gets_the_gradient_of_finite_differences() {
 #[test]
 fn no_gradient_is_zero_throughout() {
     for case in cases() {
-        let encoder = built(&case, DType::F32);
+        let encoder = built(&case, Precision::F32);
         let forward = encoder.forward(&batch(&case.shape, 0..16), &train(0)).expect(case.name);
         let upstream = noise(forward.features.shape(), 9);
         let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
@@ -136,8 +154,10 @@ fn no_gradient_is_zero_throughout() {
 
 #[test]
 fn of_what_is_frozen_no_gradient_is_computed_and_that_of_the_rest_has_the_same_bits() {
-    for (device, case) in devices().iter().flat_map(|device| cases().into_iter().map(move |case| (device, case))) {
-        let encoder = built_on(&case, DType::F32, device);
+    let in_bf16 = bf16_cards().map(|card| (card, Precision::Bf16));
+    let everywhere: Vec<_> = devices().into_iter().map(|device| (device, Precision::F32)).chain(in_bf16).collect();
+    for (at, case) in everywhere.iter().flat_map(|at| cases().into_iter().map(move |case| (at, case))) {
+        let encoder = built_on(&case, at.1, &at.0);
         let input = batch(&case.shape, 0..7);
         let pass = |frozen: Frozen| {
             let Mode::Train(key, _) = train(3) else { unreachable!("it trains") };
@@ -194,7 +214,7 @@ fn step(encoder: &mut dyn Encoder, input: &BatchInput, number: u64) -> Vec<u32> 
 #[test]
 fn a_forward_pass_changes_nothing() {
     for case in cases() {
-        let encoder = built(&case, DType::F32);
+        let encoder = built(&case, Precision::F32);
         let input = batch(&case.shape, 0..7);
         let before = state_bits(encoder.as_ref());
         let first = encoder.forward(&input, &train(1)).expect(case.name);
@@ -212,7 +232,7 @@ fn dropout_differs_from_step_to_step_and_is_off_in_evaluation() {
     let drops =
         |case: &Case| !case.name.contains("without hidden layers") && !matches!(case.network, Network::Resnet(_));
     for case in cases().into_iter().filter(drops) {
-        let encoder = built(&case, DType::F32);
+        let encoder = built(&case, Precision::F32);
         let input = batch(&case.shape, 0..7);
         let features = |mode: &Mode| bits(&encoder.forward(&input, mode).expect(case.name).features);
         assert_ne!(features(&train(1)), features(&train(2)), "{}", case.name);
@@ -223,7 +243,7 @@ fn dropout_differs_from_step_to_step_and_is_off_in_evaluation() {
 #[test]
 fn in_evaluation_a_sample_has_the_same_bits_whatever_it_is_with() {
     for case in cases() {
-        let mut encoder = built(&case, DType::F32);
+        let mut encoder = built(&case, Precision::F32);
         step(encoder.as_mut(), &batch(&case.shape, 50..60), 0);
         let features = |range| {
             let forward = encoder.forward(&batch(&case.shape, range), &Mode::Evaluate).expect(case.name);
@@ -250,7 +270,7 @@ fn the_features_of_a_clip_are_the_mean_of_those_of_its_frames() {
             let images = BatchInput::Dense { shape: vec![6 * frames, channels, height, width], data: data.clone() };
             (BatchInput::Dense { shape, data }, images)
         };
-        let (mut of_clips, mut of_images) = (built(&clip, DType::F64), built(&image, DType::F64));
+        let (mut of_clips, mut of_images) = (built(&clip, Numbers::F64), built(&image, Numbers::F64));
         let (clips, images) = inputs(0);
         let trained = [(&of_clips, &clips), (&of_images, &images)]
             .map(|(encoder, input)| encoder.forward(input, &train(0)).expect(clip.name).pending);
@@ -270,7 +290,7 @@ fn the_features_of_a_clip_are_the_mean_of_those_of_its_frames() {
 #[test]
 fn padding_is_never_read() {
     let case = cases().into_iter().find(|case| case.name == "text").expect("there is one");
-    let encoder = built(&case, DType::F32);
+    let encoder = built(&case, Precision::F32);
     let features = |input: &BatchInput| bits(&encoder.forward(input, &train(1)).expect("a forward pass").features);
     let padded = |filler: u32| BatchInput::Tokens { ids: vec![1, 2, filler, 3, 4, 5], lengths: vec![2, 3], longest: 3 };
     assert_eq!(features(&padded(10)), features(&padded(7)));
@@ -279,8 +299,8 @@ fn padding_is_never_read() {
 #[test]
 fn running_statistics_are_those_of_committed_batches_only() {
     let case = cases().into_iter().find(|case| case.name == "cnn").expect("there is one");
-    let mut encoder = built(&case, DType::F32);
-    let mut untouched = built(&case, DType::F32);
+    let mut encoder = built(&case, Precision::F32);
+    let mut untouched = built(&case, Precision::F32);
     let ahead = encoder.forward(&batch(&case.shape, 0..8), &train(0)).expect("a forward pass");
     assert_eq!(state_bits(encoder.as_ref()), state_bits(untouched.as_ref()));
     let mean = ahead.pending.0[0].mean.clone();
@@ -299,7 +319,7 @@ fn the_first_parameters_depend_on_seed_and_modality() {
     let (spec, shape) = (EncoderSpec::Cnn { channels: vec![3, 4], dropout: 0.2 }, &cases()[4].shape);
     let of = |seed, modality: &str| {
         let modality = ModalityName::try_from(modality).expect("a name");
-        let encoder = build(&spec, shape, WIDTH, seed, &modality, &Device::Cpu).expect("an encoder");
+        let encoder = build(Precision::F32, &spec, shape, WIDTH, seed, &modality, &Device::Cpu).expect("an encoder");
         state_bits(encoder.as_ref())
     };
     assert_eq!(of(1, "audio"), of(1, "audio"));
@@ -310,12 +330,12 @@ fn the_first_parameters_depend_on_seed_and_modality() {
 #[test]
 fn a_restored_encoder_goes_on_with_the_same_bits() {
     for case in cases() {
-        let mut encoder = built(&case, DType::F32);
+        let mut encoder = built(&case, Precision::F32);
         let input = |n: usize| batch(&case.shape, 10 * n..10 * n + 10);
         (0..3).for_each(|n| drop(step(encoder.as_mut(), &input(n), n as u64)));
         let saved: BTreeMap<_, _> = state(encoder.as_ref()).expect("state").into_iter().collect();
         let expected: Vec<_> = (3..6).map(|n| step(encoder.as_mut(), &input(n), n as u64)).collect();
-        let mut second = built(&case, DType::F32);
+        let mut second = built(&case, Precision::F32);
         restore(second.as_mut(), &saved).expect("restored");
         let got: Vec<_> = (3..6).map(|n| step(second.as_mut(), &input(n), n as u64)).collect();
         assert_eq!(got, expected, "{}", case.name);
@@ -326,7 +346,7 @@ fn a_restored_encoder_goes_on_with_the_same_bits() {
 #[test]
 fn a_checkpoint_that_does_not_fit_changes_nothing() {
     let case = &cases()[4];
-    let mut encoder = built(case, DType::F32);
+    let mut encoder = built(case, Precision::F32);
     let before = state_bits(encoder.as_ref());
     let mut saved: BTreeMap<_, _> = state(encoder.as_ref()).expect("state").into_iter().collect();
     for tensor in saved.values_mut() {
@@ -349,6 +369,18 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn bf16_is_refused_in_main_memory() {
+    let (spec, shape) = (EncoderSpec::Auto, InputShape::Features { width: 8 });
+    let error =
+        build(Precision::Bf16, &spec, &shape, 8, 0, &modality(), &Device::Cpu).map(|_| ()).expect_err("no card");
+    assert_eq!(
+        error.to_string(),
+        "`precision: bf16` is computed on CUDA cards of the Ampere generation (8.0) or later, and this is main memory; train on such \
+         a card (`--device cuda`), or leave `precision` at f32"
+    );
+}
+
+#[test]
 fn an_encoder_that_does_not_fit_its_input_is_refused() {
     let grid = InputShape::Grid { channels: 1, height: 28, width: 7 };
     let tokens = InputShape::Tokens { vocabulary: 257, max_tokens: 64, padding: 256 };
@@ -357,7 +389,9 @@ fn an_encoder_that_does_not_fit_its_input_is_refused() {
     let text = |heads| EncoderSpec::Text { width: 16, layers: 1, heads, dropout: 0.0 };
     let mlp = EncoderSpec::Mlp { hidden: vec![], dropout: 0.0 };
     let message = |spec, shape| {
-        let error = build(&spec, shape, 8, 0, &modality(), &Device::Cpu).map(|_| ()).expect_err("it does not fit");
+        let error = build(Precision::F32, &spec, shape, 8, 0, &modality(), &Device::Cpu)
+            .map(|_| ())
+            .expect_err("it does not fit");
         error.to_string()
     };
     assert_eq!(message(cnn(2), &features), "encoder `cnn` cannot read features of width 8; use `mlp`");
@@ -378,7 +412,7 @@ fn an_encoder_that_does_not_fit_its_input_is_refused() {
 #[test]
 fn a_batch_of_another_shape_is_refused() {
     let refused = |case: &Case, input: &BatchInput| {
-        let error = built(case, DType::F32).forward(input, &Mode::Evaluate).expect_err("another shape");
+        let error = built(case, Precision::F32).forward(input, &Mode::Evaluate).expect_err("another shape");
         error.to_string()
     };
     let cases = cases();
@@ -403,7 +437,7 @@ fn a_batch_of_another_shape_is_refused() {
 
 #[test]
 fn a_feature_gradient_of_another_shape_is_refused() {
-    let encoder = built(&cases()[0], DType::F32);
+    let encoder = built(&cases()[0], Precision::F32);
     let forward = encoder.forward(&batch(&cases()[0].shape, 0..4), &train(0)).expect("a forward pass");
     assert_eq!(forward.matrix().expect("features").shape(), (4, WIDTH));
     let error = backward(encoder.as_ref(), &forward, &Matrix::zeros(4, 5)).expect_err("5 is not 6");
@@ -431,7 +465,7 @@ fn training_digest() -> u64 {
     ];
     let mut digest = 0u64;
     for (spec, shape, size) in cases {
-        let mut encoder = build(&spec, shape, 96, 3, &modality(), &Device::Cpu).expect("an encoder");
+        let mut encoder = build(Precision::F32, &spec, shape, 96, 3, &modality(), &Device::Cpu).expect("an encoder");
         let mut all: Vec<u32> =
             (0..3).flat_map(|n| step(encoder.as_mut(), &batch(shape, size * n..size * n + size), n as u64)).collect();
         all.extend(state_bits(encoder.as_ref()).into_iter().flat_map(|(_, bits)| bits));

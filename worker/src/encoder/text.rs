@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 
 use super::adapter::Adapter;
 use super::{Encoder, EncoderError, Forward, Mode, wrong_batch};
@@ -78,6 +78,7 @@ pub(super) struct Text {
     dropout: f64,
     adapter: Adapter,
     width: usize,
+    activations: DType,
     parameters: Vec<(String, Var)>,
 }
 
@@ -103,8 +104,9 @@ impl Text {
         let blocks = (0..layers).map(block).collect::<candle_core::Result<_>>()?;
         let norm = LayerNorm::new(&mut made, "norm", own)?;
         let adapter = Adapter::new(&mut made, own, width)?;
-        let (shape, heads, parameters) = (shape.clone(), heads as usize, made.into_made());
-        Ok(Self { shape, table, places, blocks, norm, heads, dropout, adapter, width, parameters })
+        let (shape, heads) = (shape.clone(), heads as usize);
+        let (activations, parameters) = (made.activations(), made.into_made());
+        Ok(Self { shape, table, places, blocks, norm, heads, dropout, adapter, width, activations, parameters })
     }
 }
 
@@ -138,14 +140,15 @@ impl Encoder for Text {
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
         let texts = packed(input, &self.shape)?;
-        let mut pass = Pass::new(mode);
-        let mut x = embedding(&pass.parameter(&self.table), &pass.parameter(&self.places), None, &texts)?;
+        let mut pass = Pass::new(mode, self.activations);
+        let tables = [&self.table, &self.places].map(|variable| pass.parameter(variable));
+        let mut x = pass.enter(&embedding(&tables[0], &tables[1], None, &texts)?)?;
         for block in &self.blocks {
             x = block.forward(&mut pass, &x, self.heads, self.dropout, &texts.starts)?;
         }
         let all = texts.starts.windows(2).map(|text| text[0]..text[1]);
         x = segment_mean(&self.norm.forward(&mut pass, &x)?, all.collect())?;
         let features = self.adapter.forward(&mut pass, &x)?;
-        Ok(Forward::new(features, pass))
+        Forward::new(&features, pass)
     }
 }

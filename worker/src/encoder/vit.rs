@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::spec::{Pooling, TransformerSize};
-use candle_core::{Result, Var};
+use candle_core::{DType, Result, Var};
 
 use super::adapter::Adapter;
 use super::{Encoder, EncoderError, Forward, Mode, frame_mean, grid};
@@ -85,6 +85,7 @@ pub(super) struct Vit {
     norm: LayerNorm,
     adapter: Adapter,
     width: usize,
+    activations: DType,
     parameters: Vec<(String, Var)>,
 }
 
@@ -115,7 +116,7 @@ impl Vit {
         let blocks = (0..size.layers).map(block).collect::<Result<_>>()?;
         let norm = LayerNorm::with_epsilon(&mut made, "norm", own, EPSILON)?;
         let adapter = Adapter::new(&mut made, own, width)?;
-        let (shape, parameters) = (shape.clone(), made.into_made());
+        let (shape, activations, parameters) = (shape.clone(), made.activations(), made.into_made());
         Ok(Self {
             shape,
             plan,
@@ -127,6 +128,7 @@ impl Vit {
             norm,
             adapter,
             width,
+            activations,
             parameters,
         })
     }
@@ -142,8 +144,8 @@ impl Encoder for Vit {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> std::result::Result<Forward, EncoderError> {
-        let mut pass = Pass::new(mode);
-        let x = grid(input, &self.shape, &self.parameters)?;
+        let mut pass = Pass::new(mode, self.activations);
+        let x = grid(input, &self.shape, &pass, &self.parameters)?;
         let x = convolution(&x, &pass.parameter(&self.patch_weight), self.plan.patch, 0)?;
         let (samples, down, across, own) = x.tensor().dims4()?;
         let x = x.reshape((samples, down * across, own))?;
@@ -162,6 +164,6 @@ impl Encoder for Vit {
         });
         x = frame_mean(segment_mean(&x, pooled.collect())?, &self.shape)?;
         let features = self.adapter.forward(&mut pass, &x)?;
-        Ok(Forward::new(features, pass))
+        Forward::new(&features, pass)
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use antiphon_core::spec::Precision;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
 use super::value::{Place, Tape, Value, backward};
 use crate::device::DeviceChoice;
+use crate::encoder::check_numbers;
 
 /// Where operators are tried: in main memory, and on a card where the build is for one and there is one. With
 /// `ANTIPHON_TEST_CARD` in the environment there must be one.
@@ -16,6 +18,11 @@ pub(crate) fn devices() -> Vec<Device> {
     let card = DeviceChoice::Cuda(0).open();
     assert!(card.is_ok() || std::env::var_os("ANTIPHON_TEST_CARD").is_none(), "{card:?}");
     std::iter::once(Device::Cpu).chain(card.ok()).collect()
+}
+
+/// Those of [`devices`] that compute in bf16.
+pub(crate) fn bf16_cards() -> impl Iterator<Item = Device> {
+    devices().into_iter().filter(|device| check_numbers(Precision::Bf16.into(), device).is_ok())
 }
 
 /// Numbers between −1 and 1 without pattern, in f64.

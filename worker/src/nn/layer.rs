@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::rng;
-use candle_core::{Device, Result, Tensor, TensorId, Var};
+use candle_core::{DType, Device, Result, Tensor, TensorId, Var};
 
 use super::batch_norm::{ChannelStatistics, Origin, batch_norm};
+use super::cast::{narrow, widen};
 use super::dropout::dropout;
 use super::layer_norm::{EPSILON, layer_norm};
 use super::linear::{Activation, linear};
@@ -63,6 +64,8 @@ pub enum Mode {
 #[derive(Debug)]
 pub(crate) struct Pass<'a> {
     mode: &'a Mode,
+    /// The numbers that flow between layers.
+    activations: DType,
     /// When training.
     tape: Option<Arc<Tape>>,
     variables: Variables,
@@ -87,9 +90,24 @@ impl Variables {
 }
 
 impl<'a> Pass<'a> {
-    pub(crate) fn new(mode: &'a Mode) -> Self {
+    pub(crate) fn new(mode: &'a Mode, activations: DType) -> Self {
         let tape = matches!(mode, Mode::Train(..)).then(Arc::default);
-        Self { mode, tape, variables: Variables::default(), statistics: Vec::new(), dropouts: 0 }
+        Self { mode, activations, tape, variables: Variables::default(), statistics: Vec::new(), dropouts: 0 }
+    }
+
+    /// The numbers that flow between layers.
+    pub(crate) fn activations(&self) -> DType {
+        self.activations
+    }
+
+    /// What was made of parameters alone, in the numbers that flow between layers.
+    pub(crate) fn enter(&self, x: &Value) -> Result<Value> {
+        if self.activations == DType::BF16 { narrow(x) } else { Ok(x.clone()) }
+    }
+
+    /// What comes out of the last layer, in the numbers of features.
+    pub(crate) fn leave(&self, x: &Value) -> Result<Value> {
+        if self.activations == DType::BF16 { widen(x) } else { Ok(x.clone()) }
     }
 
     /// When training: the parameters that are not trained.
@@ -279,20 +297,20 @@ impl BatchNorm {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
+    use antiphon_core::spec::Precision;
 
     use super::*;
 
     #[test]
     fn one_number_per_channel_is_normalised_by_the_running_statistics_and_leaves_them_alone() {
         let modality = ModalityName::try_from("m").expect("a name");
-        let mut made = Parameters::new(1, &modality, DType::F32, &Device::Cpu);
+        let mut made = Parameters::new(1, &modality, Precision::F32.into(), &Device::Cpu);
         let mut norm = BatchNorm::new(&mut made, "norm", 2, 1.0).expect("made");
         let key = DropoutKey { seed: 1, modality: modality.clone(), step: 0, shard: MicroShard::WHOLE };
         let mode = Mode::Train(key, Frozen::none());
         let train = |norm: &mut BatchNorm, values: &[f32]| {
             let input = Tensor::from_slice(values, (values.len() / 2, 2), &Device::Cpu).expect("as many");
-            let mut pass = Pass::new(&mode);
+            let mut pass = Pass::new(&mode, DType::F32);
             let out = norm.forward(&mut pass, &Value::constant(input), None, Activation::Identity).expect("it fits");
             pass.finish().1.iter().for_each(|batch| norm.absorb(batch));
             out.tensor().flatten_all().and_then(|out| out.to_vec1::<f32>()).expect("numbers")

@@ -3,7 +3,7 @@
 //! ```text
 //! convolution ─ batch_norm ─ pooling                       images and spectrograms, (B, H, W, C)
 //! embedding, sequence ─ layer_norm ─ attention ─ gelu ─ segment_mean     sequences, packed: no row is padding
-//! linear, dropout                                          everywhere
+//! linear, dropout, cast                                    everywhere
 //!         │                    all of them leave their way back on a tape: value
 //! walk ─ product ─ tile ─ lanes                            products of matrices; vector, parallel, buffer: loops
 //! update                                                   what optimizers do to parameters, in place
@@ -22,6 +22,7 @@ pub(crate) mod attention;
 pub(crate) mod batch_norm;
 #[allow(unsafe_code, reason = "memory is handed out that nobody has written yet")]
 mod buffer;
+pub(crate) mod cast;
 pub(crate) mod convolution;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;

@@ -2,22 +2,47 @@
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::rng::{self, Stream};
+use antiphon_core::spec::Precision;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+
+/// The numbers of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Of parameters, their gradients, and the features.
+    pub(crate) parameters: DType,
+    /// Of what flows between layers.
+    pub(crate) activations: DType,
+}
+
+impl Numbers {
+    /// f64 throughout, where rounding would stand in the way of a comparison.
+    pub const F64: Self = Self { parameters: DType::F64, activations: DType::F64 };
+}
+
+impl From<Precision> for Numbers {
+    fn from(precision: Precision) -> Self {
+        let activations = match precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        };
+        Self { parameters: DType::F32, activations }
+    }
+}
 
 /// Makes the parameters of one encoder and remembers them in the order they were made.
 #[derive(Debug)]
 pub(crate) struct Parameters<'a> {
     seed: u64,
     modality: &'a ModalityName,
-    dtype: DType,
+    numbers: Numbers,
     device: &'a Device,
     made: Vec<(String, Var)>,
 }
 
 impl<'a> Parameters<'a> {
     /// The stream of parameter `name` is `[init, modality, name]` under `seed`.
-    pub(crate) fn new(seed: u64, modality: &'a ModalityName, dtype: DType, device: &'a Device) -> Self {
-        Self { seed, modality, dtype, device, made: Vec::new() }
+    pub(crate) fn new(seed: u64, modality: &'a ModalityName, numbers: Numbers, device: &'a Device) -> Self {
+        Self { seed, modality, numbers, device, made: Vec::new() }
     }
 
     /// Uniform within ±`bound`.
@@ -37,6 +62,11 @@ impl<'a> Parameters<'a> {
         self.keep(name, shape, values)
     }
 
+    /// What flows between the layers that the parameters are of.
+    pub(crate) fn activations(&self) -> DType {
+        self.numbers.activations
+    }
+
     /// Names and values, in the order they were made.
     pub(crate) fn into_made(self) -> Vec<(String, Var)> {
         self.made
@@ -49,7 +79,7 @@ impl<'a> Parameters<'a> {
     }
 
     fn keep(&mut self, name: String, shape: Shape, values: Vec<f64>) -> Result<Var> {
-        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.numbers.parameters)?;
         let variable = Var::from_tensor(&tensor.to_device(self.device)?)?;
         self.made.push((name, variable.clone()));
         Ok(variable)
@@ -63,7 +93,7 @@ mod tests {
 
     fn drawn(seed: u64, modality: &str, name: &str) -> Vec<f64> {
         let modality = ModalityName::try_from(modality).expect("a name");
-        let mut parameters = Parameters::new(seed, &modality, DType::F32, &Device::Cpu);
+        let mut parameters = Parameters::new(seed, &modality, Precision::F32.into(), &Device::Cpu);
         parameters.normal("another".to_owned(), 3, 1.0).expect("drawn");
         let variable = parameters.normal(name.to_owned(), (40, 50), 0.5).expect("drawn");
         assert_eq!(parameters.into_made()[1].0, name);

@@ -78,10 +78,13 @@ impl Trainer {
     /// Opens the data, fits the preprocessor on the training split and builds the encoder.
     ///
     /// # Errors
-    /// Bad data, or an encoder that does not fit them.
+    /// Bad data, or an encoder that does not fit them or the device.
     pub async fn open(job: &JobSpec, modality: &ModalityName, options: Options) -> anyhow::Result<Self> {
         let spec = job.modalities.iter().find(|m| m.name == *modality);
         let spec = spec.with_context(|| format!("the job has no modality `{modality}`"))?.clone();
+        // Before anything is fetched.
+        encoder::check_numbers(spec.precision.into(), &options.device)
+            .with_context(|| format!("the encoder of `{modality}`"))?;
         let open = async |split| {
             if !Dataset::is_declared(&spec, split) {
                 return Ok(None);

@@ -50,8 +50,9 @@ impl Model {
         device: &Device,
     ) -> anyhow::Result<Self> {
         let name: &ModalityName = &modality.name;
+        let (precision, width) = (modality.precision, job.head.width as usize);
         let encoder =
-            encoder::build(&modality.encoder, preprocessor.shape(), job.head.width as usize, job.seed, name, device)?;
+            encoder::build(precision, &modality.encoder, preprocessor.shape(), width, job.seed, name, device)?;
         Ok(Self { encoder, preprocessor: Arc::new(preprocessor) })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use antiphon_core::spec::{
     Classes, DataSpec, EncoderSpec, InputSpec, LabelSpec, LearningRateSchedule, ModalitySpec, OptimizerRule,
-    OptimizerSpec, TransferSpec, ValidationSource, WorkerRange,
+    OptimizerSpec, Precision, TransferSpec, ValidationSource, WorkerRange,
 };
 use arrow_array::builder::{ArrayBuilder, BinaryBuilder, Float32Builder, ListBuilder, StringBuilder, StructBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
@@ -33,6 +33,7 @@ pub(crate) fn modality(train: String, column: &str, input: InputSpec) -> Modalit
         input,
         encoder: EncoderSpec::Auto,
         transfer: TransferSpec::default(),
+        precision: Precision::F32,
         optimizer: OptimizerSpec {
             rule: OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 },
             lr: 0.1,

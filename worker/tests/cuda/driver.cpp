@@ -158,7 +158,10 @@ int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int *count) { return *count = cards(), 0; }
 int cuDeviceGet(int *device, int number) { return *device = number, number < cards() ? 0 : 101; }
-int cuDeviceGetAttribute(int *value, int, int) { return *value = 1, 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    constexpr int GENERATION = 75;
+    return *value = attribute == GENERATION ? 8 : 1, 0;
+}
 int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "emulation"), 0; }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &something, 0; }
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }

@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 #define __global__
@@ -21,6 +22,17 @@ struct Index {
 extern Index threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
+
+inline unsigned __float_as_uint(float number) {
+    unsigned bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
 
 using Launcher = void (*)(void **parameters);
 int register_kernel(const char *name, Launcher launcher, bool together);

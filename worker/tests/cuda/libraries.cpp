@@ -1,26 +1,32 @@
 // cuBLAS's products and cuDNN's convolutions as plain loops, as far as they are used.
 
 #include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "emulation.h"
+
+#include "../../src/nn/cuda/bf16.cuh"
 
 namespace {
 
 int something;
 
-// Column-major, as cuBLAS has it: C = alpha op(A) op(B) + beta C.
-template <class T>
-void product(bool turn_a, bool turn_b, int m, int n, int k, T alpha, const T *a, int lda, const T *b, int ldb, T beta,
-             T *c, int ldc) {
+// Column-major, as cuBLAS has it: C = alpha op(A) op(B) + beta C, summed in N.
+template <class N, class From, class To>
+void product(bool turn_a, bool turn_b, int m, int n, int k, N alpha, const From *a, int lda, const From *b, int ldb, N beta,
+             To *c, int ldc) {
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < m; i++) {
-            T sum = 0;
+            N sum = 0;
             for (int l = 0; l < k; l++) {
-                T left = turn_a ? a[l + (size_t)i * lda] : a[i + (size_t)l * lda];
-                T right = turn_b ? b[j + (size_t)l * ldb] : b[l + (size_t)j * ldb];
+                N left = turn_a ? a[l + (size_t)i * lda] : a[i + (size_t)l * lda];
+                N right = turn_b ? b[j + (size_t)l * ldb] : b[l + (size_t)j * ldb];
                 sum += left * right;
             }
-            T &into = c[i + (size_t)j * ldc];
+            To &into = c[i + (size_t)j * ldc];
             // What is multiplied by 0 is not read.
-            into = beta == 0 ? alpha * sum : alpha * sum + beta * into;
+            into = To(beta == 0 ? alpha * sum : alpha * sum + beta * N(into));
         }
     }
 }
@@ -31,16 +37,16 @@ bool wrong(bool turn_a, bool turn_b, int m, int n, int k, int lda, int ldb, int 
 }
 
 struct Tensor {
-    int n, c, h, w;
+    int n, c, h, w, type;
 };
 struct Kernel {
-    int o, c, u, v;
+    int o, c, u, v, type;
 };
 struct Convolution {
-    int padding, stride;
+    int padding, stride, math;
 };
 
-constexpr int NHWC = 1, NOT_SUPPORTED = 9, FMA = 3;
+constexpr int NHWC = 1, NOT_SUPPORTED = 3000, FMA = 3, TENSOR = 1, FLOAT = 0, BF16 = 9;
 
 // Calls visit(place in x, place in w, place in y) for each product of a convolution.
 template <class Visit> void each(const Tensor &x, const Kernel &w, const Convolution &by, const Tensor &y, Visit visit) {
@@ -56,6 +62,11 @@ template <class Visit> void each(const Tensor &x, const Kernel &w, const Convolu
                                 visit(((n * x.h + row) * x.w + column) * x.c + c, ((o * w.u + u) * w.v + v) * w.c + c,
                                       ((n * y.h + i) * y.w + j) * y.c + o);
                         }
+}
+
+// Only bf16 is multiplied otherwise than number by number in full.
+bool supported(const Convolution *by, int x, int w, int y) {
+    return x == w && w == y && by->math == (x == BF16 ? TENSOR : FMA);
 }
 
 size_t size(const Tensor *t) { return (size_t)t->n * t->c * t->h * t->w; }
@@ -87,29 +98,57 @@ PRODUCT(cublasDgemm_v2, double)
 PRODUCTS(cublasSgemmBatched, float)
 PRODUCTS(cublasDgemmBatched, double)
 
+// Of bf16, summed in f32, to either: other types nobody asks for.
+constexpr int R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, FULL_SUMS = 16;
+static int math_mode;
+int cublasSetMathMode(void *, int mode) { return math_mode = mode, 0; }
+
+int cublasGemmEx(void *, int ta, int tb, int m, int n, int k, const float *alpha, const Bf16 *a, int a_type, int lda, const Bf16 *b,
+                 int b_type, int ldb, const float *beta, void *c, int c_type, int ldc, int compute, int) {
+    if (wrong(ta, tb, m, n, k, lda, ldb, ldc)) return 7;
+    if (a_type != R_16BF || b_type != R_16BF || compute != COMPUTE_32F || math_mode != FULL_SUMS) return 15;
+    if (c_type == R_32F) return product(ta, tb, m, n, k, *alpha, a, lda, b, ldb, *beta, (float *)c, ldc), 0;
+    if (c_type == R_16BF) return product(ta, tb, m, n, k, *alpha, a, lda, b, ldb, *beta, (Bf16 *)c, ldc), 0;
+    return 15;
+}
+
+int cublasGemmBatchedEx(void *handle, int ta, int tb, int m, int n, int k, const float *alpha, const Bf16 *const *a, int a_type,
+                        int lda, const Bf16 *const *b, int b_type, int ldb, const float *beta, void *const *c, int c_type,
+                        int ldc, int count, int compute, int algorithm) {
+    for (int i = 0; i < count; i++) {
+        // A card's kernels for these read so many bytes at once.
+        if (((uintptr_t)a[i] | (uintptr_t)b[i] | (uintptr_t)c[i]) % 16) return 15;
+        int status = cublasGemmEx(handle, ta, tb, m, n, k, alpha, a[i], a_type, lda, b[i], b_type, ldb, beta, c[i], c_type,
+                                  ldc, compute, algorithm);
+        if (status != 0) return status;
+    }
+    return 0;
+}
+
 int cudnnCreate(void **handle) { return *handle = &something, 0; }
 int cudnnDestroy(void *) { return 0; }
 int cudnnSetStream(void *, void *) { return 0; }
 int cudnnCreateTensorDescriptor(Tensor **t) { return *t = new Tensor, 0; }
 int cudnnDestroyTensorDescriptor(Tensor *t) { return delete t, 0; }
 int cudnnSetTensor4dDescriptor(Tensor *t, int format, int type, int n, int c, int h, int w) {
-    *t = {n, c, h, w};
-    return format == NHWC && type == 0 ? 0 : NOT_SUPPORTED;
+    *t = {n, c, h, w, type};
+    return format == NHWC && (type == FLOAT || type == BF16) ? 0 : NOT_SUPPORTED;
 }
 int cudnnCreateFilterDescriptor(Kernel **k) { return *k = new Kernel, 0; }
 int cudnnDestroyFilterDescriptor(Kernel *k) { return delete k, 0; }
 int cudnnSetFilter4dDescriptor(Kernel *k, int type, int format, int o, int c, int u, int v) {
-    *k = {o, c, u, v};
-    return format == NHWC && type == 0 ? 0 : NOT_SUPPORTED;
+    *k = {o, c, u, v, type};
+    return format == NHWC && (type == FLOAT || type == BF16) ? 0 : NOT_SUPPORTED;
 }
 int cudnnCreateConvolutionDescriptor(Convolution **c) { return *c = new Convolution, 0; }
 int cudnnDestroyConvolutionDescriptor(Convolution *c) { return delete c, 0; }
 int cudnnSetConvolution2dDescriptor(Convolution *c, int down, int across, int stride_down, int stride_across, int dilation,
-                                    int, int mode, int) {
-    *c = {down, stride_down};
-    return down == across && stride_down == stride_across && dilation == 1 && mode == 1 ? 0 : NOT_SUPPORTED;
+                                    int, int mode, int type) {
+    *c = {down, stride_down, 0};
+    bool known = down == across && stride_down == stride_across && dilation == 1 && mode == 1 && type == FLOAT;
+    return known ? 0 : NOT_SUPPORTED;
 }
-int cudnnSetConvolutionMathType(Convolution *, int type) { return type == FMA ? 0 : NOT_SUPPORTED; }
+int cudnnSetConvolutionMathType(Convolution *c, int type) { return c->math = type, 0; }
 int cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *n) { return *n = 8, 0; }
 int cudnnGetConvolutionBackwardDataWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *n) {
     return *n = 0, 0;
@@ -118,22 +157,56 @@ int cudnnGetConvolutionBackwardFilterWorkspaceSize(void *, void *, void *, void 
     return *n = 0, 0;
 }
 
-int cudnnConvolutionForward(void *, const float *, Tensor *x, const float *from, Kernel *w, const float *weights,
-                            Convolution *by, int algorithm, void *, size_t, const float *, Tensor *y, float *out) {
-    for (size_t i = 0; i < size(y); i++) out[i] = 0;
-    each(*x, *w, *by, *y, [&](int x, int w, int y) { out[y] += from[x] * weights[w]; });
-    return algorithm == 1 ? 0 : NOT_SUPPORTED;
+} // extern "C"
+
+namespace {
+
+// Sums in f32 of `size` numbers of a result, which `add` adds to, and then the result.
+template <class N, class Add> void summed(size_t size, void *out, Add add) {
+    std::vector<float> sums(size, 0.0f);
+    add(sums.data());
+    for (size_t i = 0; i < size; i++) ((N *)out)[i] = N(sums[i]);
 }
-int cudnnConvolutionBackwardData(void *, const float *, Kernel *w, const float *weights, Tensor *dy, const float *g,
-                                 Convolution *by, int algorithm, void *, size_t, const float *, Tensor *dx, float *out) {
-    for (size_t i = 0; i < size(dx); i++) out[i] = 0;
-    each(*dx, *w, *by, *dy, [&](int x, int w, int y) { out[x] += g[y] * weights[w]; });
-    return algorithm == 1 ? 0 : NOT_SUPPORTED;
+
+template <class N> void forward(Tensor *x, const N *from, Kernel *w, const N *weights, Convolution *by, Tensor *y, void *out) {
+    summed<N>(size(y), out, [&](float *sums) {
+        each(*x, *w, *by, *y, [&](int x, int w, int y) { sums[y] += (float)from[x] * (float)weights[w]; });
+    });
 }
-int cudnnConvolutionBackwardFilter(void *, const float *, Tensor *x, const float *from, Tensor *dy, const float *g,
-                                   Convolution *by, int algorithm, void *, size_t, const float *, Kernel *dw, float *out) {
-    for (size_t i = 0; i < size(dw); i++) out[i] = 0;
-    each(*x, *dw, *by, *dy, [&](int x, int w, int y) { out[w] += from[x] * g[y]; });
-    return algorithm == 1 ? 0 : NOT_SUPPORTED;
+
+template <class N> void to_input(Kernel *w, const N *weights, Tensor *dy, const N *g, Convolution *by, Tensor *dx, void *out) {
+    summed<N>(size(dx), out, [&](float *sums) {
+        each(*dx, *w, *by, *dy, [&](int x, int w, int y) { sums[x] += (float)g[y] * (float)weights[w]; });
+    });
+}
+
+template <class N> void to_kernel(Tensor *x, const N *from, Tensor *dy, const N *g, Convolution *by, Kernel *dw, void *out) {
+    summed<N>(size(dw), out, [&](float *sums) {
+        each(*x, *dw, *by, *dy, [&](int x, int w, int y) { sums[w] += (float)from[x] * (float)g[y]; });
+    });
+}
+
+} // namespace
+
+// Calls this function for the numbers that a tensor is of.
+#define OF_TYPE(type, function, first, a, second, b, ...)                                                              \
+    ((type) == BF16 ? function(first, (const Bf16 *)a, second, (const Bf16 *)b, __VA_ARGS__)                           \
+                    : function(first, (const float *)a, second, (const float *)b, __VA_ARGS__))
+
+extern "C" {
+int cudnnConvolutionForward(void *, const float *, Tensor *x, const void *from, Kernel *w, const void *weights,
+                            Convolution *by, int algorithm, void *, size_t, const float *, Tensor *y, void *out) {
+    if (algorithm != 1 || !supported(by, x->type, w->type, y->type)) return NOT_SUPPORTED;
+    return OF_TYPE(x->type, forward, x, from, w, weights, by, y, out), 0;
+}
+int cudnnConvolutionBackwardData(void *, const float *, Kernel *w, const void *weights, Tensor *dy, const void *g,
+                                 Convolution *by, int algorithm, void *, size_t, const float *, Tensor *dx, void *out) {
+    if (algorithm != 1 || !supported(by, dx->type, w->type, dy->type)) return NOT_SUPPORTED;
+    return OF_TYPE(w->type, to_input, w, weights, dy, g, by, dx, out), 0;
+}
+int cudnnConvolutionBackwardFilter(void *, const float *, Tensor *x, const void *from, Tensor *dy, const void *g,
+                                   Convolution *by, int algorithm, void *, size_t, const float *, Kernel *dw, void *out) {
+    if (algorithm != 1 || !supported(by, x->type, dw->type, dy->type)) return NOT_SUPPORTED;
+    return OF_TYPE(x->type, to_kernel, x, from, dy, g, by, dw, out), 0;
 }
 }

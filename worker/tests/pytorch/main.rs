@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
-use antiphon_core::spec::{EncoderSpec, WeightsSpec};
+use antiphon_core::spec::{EncoderSpec, Precision, WeightsSpec};
 use antiphon_worker::device::DeviceChoice;
-use antiphon_worker::encoder::{DropoutKey, Encoder, Frozen, Mode, backward, build_of};
+use antiphon_worker::encoder::{DropoutKey, Encoder, Frozen, Mode, Numbers, backward, build_of};
 use antiphon_worker::weights::names::{Family, Own, translate};
 use antiphon_worker::weights::{Cache, begin, load};
 use candle_core::{DType, Device, Tensor};
@@ -100,7 +100,9 @@ fn devices() -> impl Iterator<Item = Device> {
 
 fn compare(case: &Case, dtype: DType, device: &Device) -> [Worst; 4] {
     let modality: ModalityName = "m".try_into().expect("a name");
-    let mut encoder = build_of(dtype, &case.encoder, &case.shape, case.width(), 1, &modality, device).expect("it fits");
+    let of = if dtype == DType::F64 { Numbers::F64 } else { Precision::F32.into() };
+    let built = build_of(of, &case.encoder, &case.shape, case.width(), 1, &modality, device);
+    let mut encoder = built.expect("it fits");
     let shapes = match &case.weights {
         Weights::Formula(tensors) => {
             let file = antiphon_worker::weights::file::Tensors { floats: tensors.clone(), ..Default::default() };

@@ -144,6 +144,13 @@ pub(in crate::spec) mod encoder {
         "the network; `auto` is `mlp` for features, `cnn` for images and audio, `text` for text",
     )
     .default("auto");
+    pub(in crate::spec) static PRECISION: Field = Field::new(
+        "precision",
+        Kind::OneOf(&["f32", "bf16"]),
+        "bf16",
+        "what it computes in; `bf16`, on CUDA cards only, halves what flows between layers and leaves parameters in f32",
+    )
+    .default("f32");
     pub(in crate::spec) static HIDDEN: Field = Field::new(
         "hidden",
         Kind::Wholes { count: (0, 16), each: (1, SIZE) },

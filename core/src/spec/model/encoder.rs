@@ -61,6 +61,18 @@ pub enum EncoderSpec {
     },
 }
 
+/// What an encoder computes in. Its parameters, their gradients and its optimizer's memory are in 32 bits either way, and so are its
+/// features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits throughout.
+    #[default]
+    F32,
+    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On CUDA cards only.
+    Bf16,
+}
+
 /// Layers with weights of a residual network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

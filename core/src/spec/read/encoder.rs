@@ -1,11 +1,12 @@
 //! The network of a modality.
 
 use super::super::fields::encoder as at;
-use super::super::model::{BertSize, EncoderSpec, Pooling, ResnetDepth, TransferSpec, VitSize};
+use super::super::model::{BertSize, EncoderSpec, Pooling, Precision, ResnetDepth, TransferSpec, VitSize};
 use super::super::reader::Section;
 use super::transfer::transfer;
 
-pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, TransferSpec)> {
+/// The network, what it begins from, and what it computes in.
+pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, TransferSpec, Precision)> {
     let kind = section.choice(&at::KIND);
     let encoder = kind.and_then(|kind| match kind {
         "mlp" => mlp(&mut section),
@@ -19,11 +20,13 @@ pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, Transfer
         _ => Some(EncoderSpec::Auto),
     });
     let transfer = transfer(&mut section);
+    let precision = section.choice(&at::PRECISION);
+    let precision = precision.map(|name| if name == "bf16" { Precision::Bf16 } else { Precision::F32 });
     // Which keys there are depends on the kind.
     if kind.is_some() {
         section.finish();
     }
-    Some((encoder?, transfer?))
+    Some((encoder?, transfer?, precision?))
 }
 
 fn mlp(section: &mut Section<'_>) -> Option<EncoderSpec> {

@@ -63,16 +63,16 @@ fn modality(job: &mut Section<'_>, name: ModalityName, node: &Node, defaults: &D
         .and_then(|section| data::data(section, &name));
     let input = section.section(&field::INPUT).and_then(input::input);
     let encoder = section.section(&field::ENCODER).and_then(encoder::encoder);
-    if let (Some(input), Some((encoder, _))) = (&input, &encoder) {
+    if let (Some(input), Some((encoder, ..))) = (&input, &encoder) {
         fit(&mut section, input, encoder);
     }
     let optimizer =
         section.inheriting(&at::OPTIMIZER, defaults.optimizer.as_ref(), ("kind", "sgd")).and_then(optimizer::optimizer);
     let workers = section.section(&field::WORKERS).and_then(workers);
     section.finish();
-    let (encoder, transfer) = encoder?;
+    let (encoder, transfer, precision) = encoder?;
     let (data, input, optimizer, workers) = (data?, input?, optimizer?, workers?);
-    Some(ModalitySpec { name, data, input, encoder, transfer, optimizer, workers })
+    Some(ModalitySpec { name, data, input, encoder, transfer, precision, optimizer, workers })
 }
 
 static MODALITY: Field = Field::new("", Kind::Section, "{encoder: cnn}", "a modality");

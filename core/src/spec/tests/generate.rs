@@ -84,8 +84,8 @@ pub(super) fn spec(seed: u64) -> JobSpec {
 fn modality(dice: &mut Dice, name: ModalityName) -> ModalitySpec {
     let (input, encoder) = input_and_encoder(dice);
     let workers = WorkerRange { min: 1, max: dice.size(8) };
-    let transfer = transfer(dice);
-    ModalitySpec { name, data: data(dice), input, encoder, transfer, optimizer: optimizer(dice), workers }
+    let (transfer, precision) = (transfer(dice), *dice.pick(&[Precision::F32, Precision::Bf16]));
+    ModalitySpec { name, data: data(dice), input, encoder, transfer, precision, optimizer: optimizer(dice), workers }
 }
 
 fn transfer(dice: &mut Dice) -> TransferSpec {

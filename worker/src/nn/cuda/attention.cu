@@ -2,27 +2,30 @@
 
 #include "common.cuh"
 
-// row = softmax(scale · row), in place.
-TOGETHER(softmax)(T *scores, double scale, int length) {
-    T *row = scores + (long long)blockIdx.x * length;
-    T largest = row[0];
+// row = softmax(scale · row), in place, and as products take it where there is a place for that. Rows begin every `stride` numbers.
+TOGETHER(softmax)(C *scores, double scale, int length, int stride, T *stored) {
+    C *row = scores + (long long)blockIdx.x * stride;
+    C largest = row[0];
     for (int i = threadIdx.x; i < length; i += BLOCK) largest = row[i] > largest ? row[i] : largest;
     largest = block_max(largest);
-    T sum = 0;
+    C sum = 0;
     for (int i = threadIdx.x; i < length; i += BLOCK) {
-        row[i] = exp((row[i] - largest) * (T)scale);
+        row[i] = exp((row[i] - largest) * (C)scale);
         sum += row[i];
     }
-    T inverse = (T)1 / block_sum(sum);
-    for (int i = threadIdx.x; i < length; i += BLOCK) row[i] *= inverse;
+    C inverse = (C)1 / block_sum(sum);
+    for (int i = threadIdx.x; i < length; i += BLOCK) {
+        row[i] *= inverse;
+        if (stored) stored[(long long)blockIdx.x * stride + i] = (T)row[i];
+    }
 }
 
-// gradient = probabilities · (gradient − Σ probabilities · gradient) · scale, in place.
-TOGETHER(softmax_gradient)(T *gradient, const T *probabilities, double scale, int length) {
-    T *g = gradient + (long long)blockIdx.x * length;
-    const T *p = probabilities + (long long)blockIdx.x * length;
-    T sum = 0;
+// probabilities · (gradient − Σ probabilities · gradient) · scale, as products take it. Rows begin every `stride` numbers.
+TOGETHER(softmax_gradient)(const C *gradient, const C *probabilities, double scale, int length, int stride, T *out) {
+    long long first = (long long)blockIdx.x * stride;
+    const C *g = gradient + first, *p = probabilities + first;
+    C sum = 0;
     for (int i = threadIdx.x; i < length; i += BLOCK) sum += g[i] * p[i];
-    T mean = block_sum(sum);
-    for (int i = threadIdx.x; i < length; i += BLOCK) g[i] = (g[i] - mean) * p[i] * (T)scale;
+    C mean = block_sum(sum);
+    for (int i = threadIdx.x; i < length; i += BLOCK) out[first + i] = (T)((g[i] - mean) * p[i] * (C)scale);
 }

@@ -29,7 +29,7 @@ KERNEL(statistics)(const double *sums, long long count, int channels, double *ou
 }
 
 // From means and variances: 1 / √(variance + ε), scale / √(variance + ε), and shift − mean · that; (3, channels).
-KERNEL(batch_norm_coefficients)(const double *statistics, const T *scale, const T *shift, int channels, double *out) {
+KERNEL(batch_norm_coefficients)(const double *statistics, const C *scale, const C *shift, int channels, double *out) {
     long long c = here();
     if (c >= channels) return;
     double inverse = 1.0 / sqrt(statistics[channels + c] + BATCH_NORM_EPSILON);
@@ -44,9 +44,9 @@ KERNEL(batch_norm)(const T *x, const T *residual, const double *coefficients, in
     long long i = here();
     if (i >= n) return;
     int c = remainder_of(i, channels);
-    T value = x[i] * (T)coefficients[channels + c] + (T)coefficients[2 * channels + c];
-    if (residual) value += residual[i];
-    y[i] = relu && value < 0 ? (T)0 : value;  // NaN stays
+    C value = (C)x[i] * (C)coefficients[channels + c] + (C)coefficients[2 * channels + c];
+    if (residual) value += (C)residual[i];
+    y[i] = (T)(relu && value < 0 ? (C)0 : value);  // NaN stays
 }
 
 struct NormTerm {
@@ -55,9 +55,9 @@ struct NormTerm {
     int channels;
     __device__ void operator()(long long row, int c, double &sum, double &product) const {
         long long i = row * channels + c;
-        T passed = !y || y[i] > 0 ? g[i] : (T)0;
+        C passed = !y || (C)y[i] > 0 ? (C)g[i] : (C)0;
         sum += (double)passed;
-        product += (double)(passed * (x[i] - (T)statistics[c]) * (T)coefficients[c]);
+        product += (double)(passed * ((C)x[i] - (C)statistics[c]) * (C)coefficients[c]);
     }
 };
 
@@ -85,7 +85,7 @@ KERNEL(batch_norm_gradient)(const T *x, const T *y, const T *g, const double *co
     long long i = here();
     if (i >= n) return;
     int c = remainder_of(i, channels);
-    T through = !y || y[i] > 0 ? g[i] : (T)0;
-    dx[i] = (T)coefficients[channels + c] * through + ((T)slopes[c] * x[i] + (T)slopes[channels + c]);
-    if (passed) passed[i] = through;
+    C through = !y || (C)y[i] > 0 ? (C)g[i] : (C)0;
+    dx[i] = (T)((C)coefficients[channels + c] * through + ((C)slopes[c] * (C)x[i] + (C)slopes[channels + c]));
+    if (passed) passed[i] = (T)through;
 }

@@ -42,9 +42,9 @@ impl Partial {
         Ok(out)
     }
 
-    /// Of each of the two kinds, (columns), as the card's numbers.
+    /// Of each of the two kinds, (columns), as parameters and their gradients are.
     pub(super) fn narrow(&self, card: &Card) -> Result<[Tensor; 2]> {
-        let out = card.empty((2, self.width / 2))?;
+        let out = card.empty_of(card.computed(), (2, self.width / 2))?;
         self.total(card, None, Some(&out))?;
         Ok([out.get(0)?, out.get(1)?])
     }
@@ -54,7 +54,7 @@ impl Partial {
     }
 }
 
-/// Σ over the rows of a matrix.
+/// Σ over the rows of a matrix, as parameters and their gradients are.
 pub(super) fn row_sums(card: &Card, x: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
     let [sums, _] = partial(card, "row_sums", &arguments![x], (rows, columns))?.narrow(card)?;
     Ok(sums)

@@ -1,11 +1,15 @@
-// What all kernels share. They are compiled once for each type of number: NUMBER is float or double, SUFFIX (f32, f64)
-// ends the names of its kernels.
+// What all kernels share. They are compiled once for each type of number: NUMBER is what flows between operators (float, double or
+// Bf16), COMPUTED what they compute in, and what parameters, their gradients and all that is kept of a row or channel are (float or
+// double). SUFFIX (f32, f64, bf16) ends the names of its kernels.
 //
 // No kernel adds by atomics: every sum has one order, so that the same input gives the same bits.
 
 #pragma once
 
+#include "bf16.cuh"
+
 typedef NUMBER T;
+typedef COMPUTED C;
 
 // Threads of a block; `launch.rs` has the same number.
 constexpr int BLOCK = 256;
@@ -42,8 +46,8 @@ template <class N> __device__ N block_sum(N value) {
 }
 
 // The largest over the threads of a block.
-__device__ inline T block_max(T value) {
-    __shared__ T shared[BLOCK];
+__device__ inline C block_max(C value) {
+    __shared__ C shared[BLOCK];
     shared[threadIdx.x] = value;
     __syncthreads();
     for (unsigned half = BLOCK / 2; half > 0; half /= 2) {
@@ -52,7 +56,7 @@ __device__ inline T block_max(T value) {
         }
         __syncthreads();
     }
-    T largest = shared[0];
+    C largest = shared[0];
     __syncthreads();
     return largest;
 }

@@ -2,15 +2,24 @@
 
 #include "common.cuh"
 
-// Weights (outputs, channels, area) to (outputs, area, channels), or back with the two exchanged.
-KERNEL(exchange)(const T *weights, int second, int third, T *out, long long n) {
-    long long i = here();
-    if (i >= n) return;
-    // i counts in the result: (first, third, second).
+// Where number i of the result (first, third, second) is in (first, second, third).
+__device__ inline long long exchanged(long long i, int second, int third) {
     int b = remainder_of(i, second);
     long long rest = i / second;
     int c = remainder_of(rest, third);
-    out[i] = weights[(rest / third * second + b) * third + c];
+    return (rest / third * second + b) * third + c;
+}
+
+// Weights (outputs, channels, area) to (outputs, area, channels), as products take them.
+KERNEL(channels_last)(const C *weights, int channels, int area, T *out, long long n) {
+    long long i = here();
+    if (i < n) out[i] = (T)weights[exchanged(i, channels, area)];
+}
+
+// Their gradient (outputs, area, channels) to (outputs, channels, area).
+KERNEL(channels_first)(const C *gradient, int area, int channels, C *out, long long n) {
+    long long i = here();
+    if (i < n) out[i] = gradient[exchanged(i, area, channels)];
 }
 
 // rows[(sample, i, j)][(u, v, c)] = x[sample, i · stride + u − padding, j · stride + v − padding, c], 0 outside; n numbers of the result.
@@ -45,7 +54,7 @@ KERNEL(patches_gradient)(const T *rows, int height, int width, int channels, int
     rest /= width;
     int row = remainder_of(rest, height);
     long long sample = rest / height;
-    T sum = 0;
+    C sum = 0;
     for (int u = 0; u < tall; u++) {
         int i = row + padding - u;
         if (i < 0 || i % stride != 0 || i / stride >= down) continue;
@@ -53,8 +62,8 @@ KERNEL(patches_gradient)(const T *rows, int height, int width, int channels, int
             int j = column + padding - v;
             if (j < 0 || j % stride != 0 || j / stride >= across) continue;
             long long place = (sample * down + i / stride) * across + j / stride;
-            sum += rows[((place * tall + u) * wide + v) * channels + c];
+            sum += (C)rows[((place * tall + u) * wide + v) * channels + c];
         }
     }
-    out[at] = sum;
+    out[at] = (T)sum;
 }

@@ -72,20 +72,19 @@ impl Convolution {
         (0..samples).step_by(at_once).map(move |first| (first, at_once.min(samples - first)))
     }
 
-    /// Weights (O, C, U, V) to (O, U, V, C).
+    /// Weights (O, C, U, V) to (O, U, V, C), as products take them.
     fn channels_last(&self, w: &Tensor) -> Result<Tensor> {
-        self.exchanged(w, self.channels, self.area(), (self.outputs, self.tall, self.wide, self.channels))
+        let out = self.card.empty((self.outputs, self.tall, self.wide, self.channels))?;
+        let n = w.elem_count();
+        self.card.each("channels_last", n, &arguments![w, self.channels, self.area(), &out, n])?;
+        Ok(out)
     }
 
-    fn exchanged(
-        &self,
-        w: &Tensor,
-        second: usize,
-        third: usize,
-        shape: (usize, usize, usize, usize),
-    ) -> Result<Tensor> {
-        let (out, n) = (self.card.empty(shape)?, w.elem_count());
-        self.card.each("exchange", n, &arguments![w, second, third, &out, n])?;
+    /// Their gradient (O, U, V, C) to (O, C, U, V), both as parameters are.
+    fn channels_first(&self, gradient: &Tensor) -> Result<Tensor> {
+        let out = self.card.empty_of(self.card.computed(), (self.outputs, self.channels, self.tall, self.wide))?;
+        let n = gradient.elem_count();
+        self.card.each("channels_first", n, &arguments![gradient, self.area(), self.channels, &out, n])?;
         Ok(out)
     }
 
@@ -144,19 +143,19 @@ impl Convolution {
     }
 
     fn kernel_gradient(&self, x: &Tensor, g: &Tensor) -> Result<Tensor> {
-        let (card, outputs, patch) = (&self.card, self.outputs, self.patch());
-        let out = card.zeros((outputs, patch))?;
-        let into = Matrix::of(card, &out, patch)?;
         #[cfg(feature = "cudnn")]
-        let done = super::dnn::kernel_gradient(self, x, g, &out)?;
-        #[cfg(not(feature = "cudnn"))]
-        let done = false;
-        for (first, count) in self.pieces().filter(|_| !done) {
+        if let Some(gradient) = super::dnn::kernel_gradient(self, x, g)? {
+            return self.channels_first(&gradient);
+        }
+        let (card, outputs, patch) = (&self.card, self.outputs, self.patch());
+        let out = card.zeros_of(card.computed(), (outputs, patch))?;
+        let into = Matrix::of(card, &out, patch)?;
+        for (first, count) in self.pieces() {
             let patches = self.patches(&x.narrow(0, first, count)?)?;
             let g = Matrix::of(card, &g.narrow(0, first, count)?, outputs)?.transposed();
             let size = (outputs, patch, count * self.places());
             multiply(card, size, g, Matrix::of(card, &patches, patch)?, into, first > 0)?;
         }
-        self.exchanged(&out, self.area(), self.channels, (outputs, self.channels, self.tall, self.wide))
+        self.channels_first(&out)
     }
 }

@@ -1,6 +1,6 @@
 //! Operators that take each number by itself.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Argument, Card, arguments};
 use crate::nn::value::Value;
@@ -11,6 +11,20 @@ fn mapped(kernel: &str, like: &Tensor, own: &[Argument<'_>]) -> Result<Tensor> {
     let out = card.empty(like.shape())?;
     card.each(kernel, n, &[own, &arguments![&out, n]].concat())?;
     Ok(out)
+}
+
+/// See [`crate::nn::cast::narrow`].
+pub(crate) fn narrow(input: &Value) -> Result<Value> {
+    let card = Card { dtype: DType::BF16, ..Card::of(input.tensor())? };
+    let y = card.narrowed(input.tensor())?;
+    Ok(Value::of(y, [input], move |g| Ok([Some(card.widened(g)?)])))
+}
+
+/// See [`crate::nn::cast::widen`].
+pub(crate) fn widen(input: &Value) -> Result<Value> {
+    let card = Card::of(input.tensor())?;
+    let y = card.widened(input.tensor())?;
+    Ok(Value::of(y, [input], move |g| Ok([Some(card.narrowed(g)?)])))
 }
 
 /// The sum of two tensors of one shape.

@@ -10,12 +10,14 @@ use candle_core::cuda_backend::CudaDType;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
+use half::bf16;
 
 /// Threads of a block; `common.cuh` has the same number.
 const BLOCK: usize = 256;
 
 const KERNELS_F32: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_f32.ptx"));
 const KERNELS_F64: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_f64.ptx"));
+const KERNELS_BF16: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_bf16.ptx"));
 
 /// The card of this number, with a stream of its own.
 ///
@@ -28,6 +30,16 @@ pub(crate) fn open(number: usize) -> Result<Device> {
         device.as_cuda_device()?.disable_event_tracking();
     }
     Ok(device)
+}
+
+/// Whether cuBLAS multiplies numbers of 16 bits on this card: one of the Ampere generation or a later one.
+///
+/// # Errors
+/// When the device is no card, or does not answer.
+pub(crate) fn multiplies_bf16(device: &Device) -> Result<bool> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let (generation, _) = stream.context().compute_capability().map_err(Error::wrap)?;
+    Ok(generation >= 8)
 }
 
 /// How many cards there are; none where the driver does not answer.
@@ -88,6 +100,7 @@ pub(super) use arguments;
 #[derive(Debug, Clone)]
 pub(super) struct Card {
     pub(super) device: CudaDevice,
+    /// Of what flows between operators.
     pub(super) dtype: DType,
 }
 
@@ -98,6 +111,11 @@ impl Card {
     /// When it is in main memory.
     pub(super) fn of(tensor: &Tensor) -> Result<Self> {
         Ok(Self { device: tensor.device().as_cuda_device()?.clone(), dtype: tensor.dtype() })
+    }
+
+    /// What is computed in, and what parameters, their gradients and all that is kept of a row or channel are.
+    pub(super) fn computed(&self) -> DType {
+        if self.dtype == DType::BF16 { DType::F32 } else { self.dtype }
     }
 
     /// A tensor whose numbers a kernel is still to write.
@@ -112,6 +130,7 @@ impl Card {
         let storage = match dtype {
             DType::F32 => self.allocated::<f32>(count)?,
             DType::F64 => self.allocated::<f64>(count)?,
+            DType::BF16 => self.allocated::<bf16>(count)?,
             DType::U8 => self.allocated::<u8>(count)?,
             other => return Err(Error::UnsupportedDTypeForOp(other, "empty")),
         };
@@ -126,7 +145,36 @@ impl Card {
 
     /// A tensor of zeros.
     pub(super) fn zeros(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        Tensor::zeros(shape, self.dtype, &Device::Cuda(self.device.clone()))
+        self.zeros_of(self.dtype, shape)
+    }
+
+    /// As [`Self::zeros`], of this type.
+    pub(super) fn zeros_of(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::zeros(shape, dtype, &Device::Cuda(self.device.clone()))
+    }
+
+    /// A parameter as products take it beside what flows between operators.
+    pub(super) fn operand(&self, parameter: &Tensor) -> Result<Tensor> {
+        if self.dtype == self.computed() { Ok(parameter.clone()) } else { self.narrowed(parameter) }
+    }
+
+    /// From what is computed in to what flows between operators.
+    pub(super) fn narrowed(&self, x: &Tensor) -> Result<Tensor> {
+        self.copied("narrowed", x, (self.computed(), self.dtype))
+    }
+
+    /// From what flows between operators to what is computed in.
+    pub(super) fn widened(&self, x: &Tensor) -> Result<Tensor> {
+        self.copied("widened", x, (self.dtype, self.computed()))
+    }
+
+    fn copied(&self, kernel: &str, x: &Tensor, (from, to): (DType, DType)) -> Result<Tensor> {
+        if x.dtype() != from {
+            return Err(Error::Msg(format!("{kernel}: {:?} where {from:?} was expected", x.dtype())));
+        }
+        let (x, out, n) = (x.contiguous()?, self.empty_of(to, x.shape())?, x.elem_count());
+        self.each(kernel, n, &arguments![&x, &out, n])?;
+        Ok(out)
     }
 
     /// Brings numbers up.
@@ -151,6 +199,7 @@ impl Card {
         let (suffix, kernels) = match self.dtype {
             DType::F32 => ("f32", KERNELS_F32),
             DType::F64 => ("f64", KERNELS_F64),
+            DType::BF16 => ("bf16", KERNELS_BF16),
             other => return Err(Error::Msg(format!("{kernel} has no kernel for {other:?}"))),
         };
         // Smaller arguments are read from the first bytes of these.
@@ -187,6 +236,7 @@ impl Card {
         let start = match tensor.dtype() {
             DType::F32 => self.start::<f32>(storage)?,
             DType::F64 => self.start::<f64>(storage)?,
+            DType::BF16 => self.start::<bf16>(storage)?,
             DType::U8 => self.start::<u8>(storage)?,
             DType::U32 => self.start::<u32>(storage)?,
             DType::I64 => self.start::<i64>(storage)?,

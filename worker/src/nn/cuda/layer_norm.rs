@@ -13,7 +13,7 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
     let (rows, width) = x.dims2()?;
     let card = Card::of(&x)?;
     // Mean and 1 / √(variance + ε) of each row, for the way back.
-    let (y, kept) = (card.empty((rows, width))?, card.empty((rows, 2))?);
+    let (y, kept) = (card.empty((rows, width))?, card.empty_of(card.computed(), (rows, 2))?);
     card.blocks("layer_norm", rows, &arguments![&x, &scale_tensor, &shift_tensor, epsilon, width, &y, &kept])?;
     let [input_wanted, scale_wanted, shift_wanted] = [input, scale, shift].map(Value::wanted);
     // That of the shift is a sum of the result's gradient, whatever the input was.

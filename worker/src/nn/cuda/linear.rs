@@ -15,6 +15,7 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     let (rows, inputs) = x.dims2()?;
     let outputs = w.dim(0)?;
     let (card, relu) = (Card::of(&x)?, activation == Activation::Relu);
+    let w = card.operand(&w)?;
     let y = card.empty((rows, outputs))?;
     let into = Matrix::of(&card, &y, outputs)?;
     let weights = Matrix::of(&card, &w, inputs)?;
@@ -43,13 +44,13 @@ fn input_gradient(card: &Card, weight: &Tensor, gradient: &Tensor) -> Result<Ten
     Ok(out)
 }
 
-/// `dW = gᵀ x`
+/// `dW = gᵀ x`, as parameters are.
 fn weight_gradient(card: &Card, input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let ((rows, inputs), outputs) = (input.dims2()?, gradient.dim(1)?);
     if rows == 0 {
-        return card.zeros((outputs, inputs));
+        return card.zeros_of(card.computed(), (outputs, inputs));
     }
-    let out = card.empty((outputs, inputs))?;
+    let out = card.empty_of(card.computed(), (outputs, inputs))?;
     let (g, x) = (Matrix::of(card, gradient, outputs)?, Matrix::of(card, input, inputs)?);
     multiply(card, (outputs, inputs, rows), g.transposed(), x, Matrix::of(card, &out, inputs)?, false)?;
     Ok(out)

@@ -14,7 +14,8 @@
 //! 2. Nothing waits for the card but what brings numbers down: features, the gradient's norm, statistics that are committed.
 //! 3. Memory beside operands and results is bounded: patches and scores are made some samples at a time.
 //!
-//! The kernels are compiled once for each type of number, by `build.rs`.
+//! The kernels are compiled once for each type of number, by `build.rs`. What flows between operators may be in bf16: everything is
+//! computed and summed in f32 all the same, and parameters, their gradients and statistics are in f32 (`Card::computed`).
 
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
@@ -34,7 +35,7 @@ pub(crate) mod pooling;
 mod product;
 pub(crate) mod rows;
 
-pub(crate) use launch::{count, open};
+pub(crate) use launch::{count, multiplies_bf16, open};
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ KERNEL(max_pool)(const T *x, int height, int width, int channels, int size, int 
     int i = remainder_of(rest, down);
     long long sample = rest / down;
     // As in main memory: NaN stays.
-    T best = (T)-INFINITY;
+    C best = (C)-INFINITY;
     int tap = -1;
     for (int u = 0; u < size; u++) {
         int row = i * stride + u - padding;
@@ -22,14 +22,14 @@ KERNEL(max_pool)(const T *x, int height, int width, int channels, int size, int 
         for (int v = 0; v < size; v++) {
             int column = j * stride + v - padding;
             if (column < 0 || column >= width) continue;
-            T value = x[((sample * height + row) * width + column) * channels + c];
+            C value = (C)x[((sample * height + row) * width + column) * channels + c];
             if (tap < 0 || value > best || value != value) {
                 best = value;
                 tap = u * size + v;
             }
         }
     }
-    out[at] = best;
+    out[at] = (T)best;
     chosen[at] = (unsigned char)tap;
 }
 
@@ -45,15 +45,15 @@ KERNEL(max_pool_gradient)(const T *g, const unsigned char *chosen, int height, i
     int row = remainder_of(rest, height);
     long long sample = rest / height;
     int top = row + padding - size + 1, left = column + padding - size + 1;
-    T sum = 0;
+    C sum = 0;
     for (int i = top > 0 ? (top + stride - 1) / stride : 0; i < down && i * stride <= row + padding; i++) {
         for (int j = left > 0 ? (left + stride - 1) / stride : 0; j < across && j * stride <= column + padding; j++) {
             long long window = ((sample * down + i) * across + j) * channels + c;
             int tap = (row + padding - i * stride) * size + column + padding - j * stride;
-            if (chosen[window] == tap) sum += g[window];
+            if (chosen[window] == tap) sum += (C)g[window];
         }
     }
-    out[at] = sum;
+    out[at] = (T)sum;
 }
 
 // Where cell i of `cells` begins and ends on an axis of `length` places.
@@ -74,13 +74,13 @@ KERNEL(grid_mean)(const T *x, int height, int width, int channels, int rows, int
     long long sample = rest / rows;
     int top = cell_start(i, height, rows), bottom = cell_end(i, height, rows);
     int left = cell_start(j, width, columns), right = cell_end(j, width, columns);
-    T share = (T)(1.0 / ((double)(bottom - top) * (right - left))), sum = 0;
+    C share = (C)(1.0 / ((double)(bottom - top) * (right - left))), sum = 0;
     for (int row = top; row < bottom; row++) {
         for (int column = left; column < right; column++) {
-            sum += x[((sample * height + row) * width + column) * channels + c] * share;
+            sum += (C)x[((sample * height + row) * width + column) * channels + c] * share;
         }
     }
-    out[at] = sum;
+    out[at] = (T)sum;
 }
 
 // Each place takes its share from the cells that it is in; n numbers of the grid.
@@ -94,13 +94,13 @@ KERNEL(grid_mean_gradient)(const T *g, int height, int width, int channels, int 
     rest /= width;
     int row = remainder_of(rest, height);
     long long sample = rest / height;
-    T sum = 0;
+    C sum = 0;
     for (int i = cell_start(row, rows, height); i < rows && cell_start(i, height, rows) <= row; i++) {
         int tall = cell_end(i, height, rows) - cell_start(i, height, rows);
         for (int j = cell_start(column, columns, width); j < columns && cell_start(j, width, columns) <= column; j++) {
             int wide = cell_end(j, width, columns) - cell_start(j, width, columns);
-            sum += g[((sample * rows + i) * columns + j) * channels + c] * (T)(1.0 / ((double)tall * wide));
+            sum += (C)g[((sample * rows + i) * columns + j) * channels + c] * (C)(1.0 / ((double)tall * wide));
         }
     }
-    out[at] = sum;
+    out[at] = (T)sum;
 }

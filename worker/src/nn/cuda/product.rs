@@ -1,9 +1,10 @@
-//! Products of matrices by cuBLAS, in full precision of their type, row-major.
+//! Products of matrices by cuBLAS, row-major. They are summed in f32 or f64: of factors in f32 or f64 in full precision of their type,
+//! of factors in bf16 exactly, and rounded once where the result is in bf16.
 //!
 //! Safety: cuBLAS reads and writes what it is given addresses of, as far as shapes and strides say. Only the files beside this
 //! one give them, and take both from the shapes of their tensors.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{DType, Error, Result, Tensor};
@@ -14,6 +15,7 @@ use super::launch::Card;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix {
     pub(super) address: u64,
+    pub(super) dtype: DType,
     /// From the start of a row to that of the next.
     pub(super) stride: usize,
     /// Whether its transpose is meant.
@@ -23,12 +25,12 @@ pub(super) struct Matrix {
 impl Matrix {
     /// Rows of `columns` numbers, without gaps.
     pub(super) fn of(card: &Card, tensor: &Tensor, columns: usize) -> Result<Self> {
-        Ok(Self::at(card.address(tensor)?, columns))
+        Ok(Self::at(card.address(tensor)?, tensor.dtype(), columns))
     }
 
     /// Rows that begin every `stride` numbers.
-    pub(super) fn at(address: u64, stride: usize) -> Self {
-        Self { address, stride, transposed: false }
+    pub(super) fn at(address: u64, dtype: DType, stride: usize) -> Self {
+        Self { address, dtype, stride, transposed: false }
     }
 
     pub(super) fn transposed(self) -> Self {
@@ -47,24 +49,117 @@ fn int(number: usize) -> Result<c_int> {
     c_int::try_from(number).map_err(Error::wrap)
 }
 
-/// `into = left · right`, or `into += left · right`.
+/// What cuBLAS is told of a product. It is column-major: it is asked for the transpose of the result, which is the product of the
+/// transposes the other way round.
+struct Call {
+    handle: sys::cublasHandle_t,
+    left: Matrix,
+    right: Matrix,
+    into: Matrix,
+    size: [c_int; 3],
+    /// Of left, right and result.
+    strides: [c_int; 3],
+}
+
+impl Call {
+    fn new(card: &Card, (m, n, k): Size, left: Matrix, right: Matrix, into: Matrix) -> Result<Self> {
+        let size = [int(m)?, int(n)?, int(k)?];
+        let strides = [int(left.stride)?, int(right.stride)?, int(into.stride)?];
+        Ok(Self { handle: *card.device.cublas_handle().handle(), left, right, into, size, strides })
+    }
+
+    fn dtypes(&self) -> [DType; 3] {
+        [self.left.dtype, self.right.dtype, self.into.dtype]
+    }
+
+    /// `into = left · right + beta · into` for factors in bf16.
+    fn mixed(&self, to: sys::cudaDataType, beta: f32) -> Result<()> {
+        let Self { handle, left, right, into, size: [m, n, k], strides } = *self;
+        full_sums(handle)?;
+        let (from, alpha) = (sys::cudaDataType::CUDA_R_16BF, 1.0_f32);
+        // SAFETY: see above.
+        let done = unsafe {
+            result::gemm_ex(
+                handle,
+                right.operation(),
+                left.operation(),
+                n,
+                m,
+                k,
+                (&raw const alpha).cast(),
+                right.address as *const c_void,
+                from,
+                strides[1],
+                left.address as *const c_void,
+                from,
+                strides[0],
+                (&raw const beta).cast(),
+                into.address as *mut c_void,
+                to,
+                strides[2],
+                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        done.map_err(Error::wrap)
+    }
+
+    /// As [`Self::mixed`] without `beta`, `count` times, between arrays of addresses.
+    fn mixed_each(&self, to: sys::cudaDataType, count: c_int) -> Result<()> {
+        let Self { handle, left, right, into, size: [m, n, k], strides } = *self;
+        full_sums(handle)?;
+        let (from, alpha, beta) = (sys::cudaDataType::CUDA_R_16BF, 1.0_f32, 0.0_f32);
+        // SAFETY: see above.
+        let status = unsafe {
+            sys::cublasGemmBatchedEx(
+                handle,
+                right.operation(),
+                left.operation(),
+                n,
+                m,
+                k,
+                (&raw const alpha).cast(),
+                right.address as *const *const c_void,
+                from,
+                strides[1],
+                left.address as *const *const c_void,
+                from,
+                strides[0],
+                (&raw const beta).cast(),
+                into.address as *const *mut c_void,
+                to,
+                strides[2],
+                count,
+                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        status.result().map_err(Error::wrap)
+    }
+}
+
+/// Where a long sum is shared out its parts are added up in f32 too, whatever the result is in. Products of f32 and f64 are not
+/// concerned.
+fn full_sums(handle: sys::cublasHandle_t) -> Result<()> {
+    let mode = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+    // SAFETY: the handle is that of the card, which keeps it.
+    unsafe { sys::cublasSetMathMode(handle, mode) }.result().map_err(Error::wrap)
+}
+
+/// `into = left · right`, or `into += left · right`. Factors are of one type, the result is of theirs, or in f32 for factors in bf16.
 pub(super) fn multiply(
     card: &Card,
-    (m, n, k): Size,
+    size: Size,
     left: Matrix,
     right: Matrix,
     into: Matrix,
     accumulate: bool,
 ) -> Result<()> {
-    if m == 0 || n == 0 {
+    if size.0 == 0 || size.1 == 0 {
         return Ok(());
     }
-    let blas = card.device.cublas_handle();
-    // cuBLAS is column-major: it is asked for the transpose of the result, which is the product of the transposes the other way round.
-    let operations = (right.operation(), left.operation());
-    let (m, n, k) = (int(m)?, int(n)?, int(k)?);
-    let strides = [int(left.stride)?, int(right.stride)?, int(into.stride)?];
-    let handle = *blas.handle();
+    let asked = Call::new(card, size, left, right, into)?;
+    let Call { handle, size: [m, n, k], strides, .. } = asked;
     macro_rules! call {
         ($number:ty, $function:path) => {{
             let (alpha, beta): ($number, $number) = (1.0, if accumulate { 1.0 } else { 0.0 });
@@ -72,8 +167,8 @@ pub(super) fn multiply(
             unsafe {
                 $function(
                     handle,
-                    operations.0,
-                    operations.1,
+                    right.operation(),
+                    left.operation(),
                     n,
                     m,
                     k,
@@ -87,32 +182,34 @@ pub(super) fn multiply(
                     strides[2],
                 )
             }
+            .map_err(Error::wrap)
         }};
     }
-    match card.dtype {
-        DType::F32 => call!(f32, result::sgemm).map_err(Error::wrap),
-        DType::F64 => call!(f64, result::dgemm).map_err(Error::wrap),
-        other => Err(Error::UnsupportedDTypeForOp(other, "product")),
+    let beta = if accumulate { 1.0 } else { 0.0 };
+    match asked.dtypes() {
+        [DType::F32, DType::F32, DType::F32] => call!(f32, result::sgemm),
+        [DType::F64, DType::F64, DType::F64] => call!(f64, result::dgemm),
+        [DType::BF16, DType::BF16, DType::BF16] => asked.mixed(sys::cudaDataType::CUDA_R_16BF, beta),
+        [DType::BF16, DType::BF16, DType::F32] => asked.mixed(sys::cudaDataType::CUDA_R_32F, beta),
+        [_, _, other] => Err(Error::UnsupportedDTypeForOp(other, "product")),
     }
 }
 
-/// As [`multiply`], `count` times: the addresses are those of arrays of addresses.
+/// As [`multiply`], `count` times: the addresses are those of arrays of addresses. In bf16 each of those, and each row, begins at a
+/// multiple of 16 bytes, because cuBLAS does not look at what is in the arrays.
 pub(super) fn multiply_each(
     card: &Card,
     count: usize,
-    (m, n, k): Size,
+    size: Size,
     left: Matrix,
     right: Matrix,
     into: Matrix,
 ) -> Result<()> {
-    if m == 0 || n == 0 || count == 0 {
+    if size.0 == 0 || size.1 == 0 || count == 0 {
         return Ok(());
     }
-    let blas = card.device.cublas_handle();
-    let operations = (right.operation(), left.operation());
-    let (m, n, k, count) = (int(m)?, int(n)?, int(k)?, int(count)?);
-    let strides = [int(left.stride)?, int(right.stride)?, int(into.stride)?];
-    let handle = *blas.handle();
+    let (asked, count) = (Call::new(card, size, left, right, into)?, int(count)?);
+    let Call { handle, size: [m, n, k], strides, .. } = asked;
     macro_rules! call {
         ($number:ty, $function:path) => {{
             let (alpha, beta): ($number, $number) = (1.0, 0.0);
@@ -120,8 +217,8 @@ pub(super) fn multiply_each(
             unsafe {
                 $function(
                     handle,
-                    operations.0,
-                    operations.1,
+                    right.operation(),
+                    left.operation(),
                     n,
                     m,
                     k,
@@ -136,12 +233,15 @@ pub(super) fn multiply_each(
                     count,
                 )
             }
+            .result()
+            .map_err(Error::wrap)
         }};
     }
-    let status = match card.dtype {
-        DType::F32 => call!(f32, sys::cublasSgemmBatched),
-        DType::F64 => call!(f64, sys::cublasDgemmBatched),
-        other => return Err(Error::UnsupportedDTypeForOp(other, "products")),
-    };
-    status.result().map_err(Error::wrap)
+    match asked.dtypes() {
+        [DType::F32, DType::F32, DType::F32] => call!(f32, sys::cublasSgemmBatched),
+        [DType::F64, DType::F64, DType::F64] => call!(f64, sys::cublasDgemmBatched),
+        [DType::BF16, DType::BF16, DType::BF16] => asked.mixed_each(sys::cudaDataType::CUDA_R_16BF, count),
+        [DType::BF16, DType::BF16, DType::F32] => asked.mixed_each(sys::cudaDataType::CUDA_R_32F, count),
+        [_, _, other] => Err(Error::UnsupportedDTypeForOp(other, "products")),
+    }
 }

@@ -16,53 +16,53 @@ TOGETHER(row_sums)(const T *x, long long rows, int columns, int rows_per_group, 
 }
 
 // The sums of `groups` runs of `width` partial sums, in their order. Either result may be missing.
-KERNEL(totals)(const double *partial, int groups, int width, double *wide, T *narrow) {
+KERNEL(totals)(const double *partial, int groups, int width, double *wide, C *narrow) {
     long long i = here();
     if (i >= width) return;
     double sum = 0;
     for (int group = 0; group < groups; group++) sum += partial[(long long)group * width + i];
     if (wide) wide[i] = sum;
-    if (narrow) narrow[i] = (T)sum;
+    if (narrow) narrow[i] = (C)sum;
 }
 
 // out[targets[k]] = Σ over j from starts[k] to starts[k + 1] of share · x[sources[j]], each a row of `width`; share is shares[j], or 1
 // without shares. No target comes twice.
 KERNEL(gathered_sums)(const T *x, const unsigned *targets, const unsigned *starts, const unsigned *sources,
-                      const T *shares, int width, T *out, long long n) {
+                      const C *shares, int width, T *out, long long n) {
     long long i = here();
     if (i >= n) return;
     long long k = i / width;
     int column = remainder_of(i, width);
-    T sum = 0;
+    C sum = 0;
     for (unsigned j = starts[k]; j < starts[k + 1]; j++) {
-        T value = x[(long long)sources[j] * width + column];
+        C value = (C)x[(long long)sources[j] * width + column];
         sum += shares ? shares[j] * value : value;
     }
-    out[(long long)targets[k] * width + column] = sum;
+    out[(long long)targets[k] * width + column] = (T)sum;
 }
 
 // y[n] = table[tokens[n]] + places[position[n]] + kind, each a row of `width`; kind may be missing.
-KERNEL(embedding)(const T *table, const T *places, const T *kind, const unsigned *tokens, const unsigned *positions,
-                  int width, T *out, long long n) {
+KERNEL(embedding)(const C *table, const C *places, const C *kind, const unsigned *tokens, const unsigned *positions,
+                  int width, C *out, long long n) {
     long long i = here();
     if (i >= n) return;
     long long row = i / width;
     int column = remainder_of(i, width);
-    T sum = table[(long long)tokens[row] * width + column] + places[(long long)positions[row] * width + column];
+    C sum = table[(long long)tokens[row] * width + column] + places[(long long)positions[row] * width + column];
     out[i] = kind ? sum + kind[column] : sum;
 }
 
 // Of each sample, class + places[0], then patch + bias + places[1 + p] for each of `count` patches; n numbers of the result.
-KERNEL(with_class_token)(const T *patches, const T *bias, const T *class_token, const T *places, int count, int width,
+KERNEL(with_class_token)(const T *patches, const C *bias, const C *class_token, const C *places, int count, int width,
                          T *out, long long n) {
     long long i = here();
     if (i >= n) return;
     int column = remainder_of(i, width);
     long long row = i / width, sample = row / (1 + count);
     int place = (int)(row % (1 + count));
-    T at_place = places[(long long)place * width + column];
-    out[i] = place == 0 ? class_token[column] + at_place
-                        : patches[(sample * count + place - 1) * width + column] + bias[column] + at_place;
+    C at_place = places[(long long)place * width + column];
+    out[i] = (T)(place == 0 ? class_token[column] + at_place
+                            : (C)patches[(sample * count + place - 1) * width + column] + bias[column] + at_place);
 }
 
 // Of each sample all rows but the first of 1 + count; n numbers of the result.

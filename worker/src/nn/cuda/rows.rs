@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::columns::row_sums;
 use super::launch::{Card, arguments};
@@ -42,8 +42,8 @@ impl Sums {
         shares: Option<Vec<f64>>,
     ) -> Result<Self> {
         let count = targets.len();
-        let shares = shares.map(|shares| match card.dtype {
-            candle_core::DType::F64 => card.upload(shares),
+        let shares = shares.map(|shares| match card.computed() {
+            DType::F64 => card.upload(shares),
             _ => card.upload(shares.into_iter().map(|share| share as f32).collect()),
         });
         let [targets, starts, sources] = [card.upload(targets)?, card.upload(starts)?, card.upload(sources)?];

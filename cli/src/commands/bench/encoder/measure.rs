@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
-use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec};
+use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec, Precision};
 use antiphon_worker::device::Device;
 use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
@@ -68,19 +68,19 @@ impl Parts {
 /// Takes `warmup` steps, then measures `steps`.
 ///
 /// # Errors
-/// An encoder that cannot read this input, or a training that diverges.
+/// An encoder that cannot read this input or compute in this precision here, or a training that diverges.
 pub(super) fn measure(
     case: &Case,
     samples: usize,
     (warmup, steps): (usize, usize),
     rule: Rule,
-    device: &Device,
+    (precision, device): (Precision, &Device),
 ) -> anyhow::Result<Measured> {
     memory::forget_peak();
     let before = memory::resident();
     let batch = case.batch(samples);
     let modality = ModalityName::try_from("bench")?;
-    let built = encoder::build(case.spec(), &case.shape(), case.width(), 1, &modality, device);
+    let built = encoder::build(precision, case.spec(), &case.shape(), case.width(), 1, &modality, device);
     let mut encoder = built.or_exit(Exit::Usage)?;
     let spec = rule.spec();
     let mut optimizer = Optimizer::new(&spec, encoder.parameters())?;

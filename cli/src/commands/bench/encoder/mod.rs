@@ -10,8 +10,10 @@ mod memory;
 use std::num::NonZeroUsize;
 use std::process::Stdio;
 
+use antiphon_core::spec::Precision;
 use antiphon_worker::device::{self, DeviceChoice};
 use anyhow::{Context as _, anyhow, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
@@ -31,6 +33,7 @@ Examples:
   antiphon bench encoder                                          the usual cases, batches of 64
   antiphon bench encoder resnet18@1x128x128 vit-small --batch 16,64
   antiphon bench encoder bert-base@128 --optimizer adamw --threads 1 --format json
+  antiphon bench encoder resnet50 --device cuda --precision bf16
 
 An encoder is mlp, cnn, text, resnet18, resnet34, resnet50, vit-tiny, vit-small, vit-base, bert-tiny,
 bert-mini, bert-small, bert-medium or bert-base; its input follows after `@`: numbers of a feature
@@ -61,6 +64,10 @@ pub struct EncoderArgs {
     #[arg(long, value_enum, default_value_t)]
     pub optimizer: Rule,
 
+    /// What encoders compute in; bf16 on CUDA cards only
+    #[arg(long, default_value = "f32", value_parser = precision())]
+    pub precision: Precision,
+
     /// Threads that compute; as many as there are cores by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
@@ -74,6 +81,13 @@ pub struct EncoderArgs {
     pub here: bool,
 }
 
+/// As a job file spells it.
+fn precision() -> impl TypedValueParser<Value = Precision> {
+    const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+    let known = |name: String| ALL.into_iter().find(|precision| precision.name() == name).unwrap_or_default();
+    PossibleValuesParser::new(ALL.map(Precision::name)).map(known)
+}
+
 /// One line of the table.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
@@ -83,6 +97,7 @@ struct Row {
     batch: usize,
     threads: usize,
     device: String,
+    precision: Precision,
     /// Median seconds of a step.
     step_seconds: f64,
     samples_per_second: f64,
@@ -126,7 +141,7 @@ pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exi
 fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Row> {
     let counts = (args.warmup as usize, args.steps as usize);
     let device = args.device.open().or_exit(Exit::Usage)?;
-    let measured = measure::measure(case, batch, counts, args.optimizer, &device)?;
+    let measured = measure::measure(case, batch, counts, args.optimizer, (args.precision, &device))?;
     let step_seconds = median(&measured.steps.iter().map(Parts::total).collect::<Vec<_>>());
     Ok(Row {
         event: "bench".to_owned(),
@@ -135,6 +150,7 @@ fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Resul
         batch,
         threads: threads(args),
         device: device::name(&device),
+        precision: args.precision,
         step_seconds,
         samples_per_second: batch as f64 / step_seconds,
         measured,
@@ -161,7 +177,7 @@ impl Child {
         let child = tokio::process::Command::new(program)
             .args(["bench", "encoder", &case.to_string(), "--here", "--batch", &batch, "--steps", &steps])
             .args(["--warmup", &warmup, "--optimizer", rule, "--threads", &threads])
-            .args(["--device", &args.device.to_string()])
+            .args(["--device", &args.device.to_string(), "--precision", args.precision.name()])
             .env("RAYON_NUM_THREADS", &threads)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -232,7 +248,8 @@ mod tests {
     #[test]
     fn a_step_is_measured_whole() {
         let case: Case = "cnn@1x16x16".parse().expect("a case");
-        let measured = measure::measure(&case, 4, (1, 2), Rule::Adamw, &Device::Cpu).expect("measured");
+        let measured =
+            measure::measure(&case, 4, (1, 2), Rule::Adamw, (Precision::F32, &Device::Cpu)).expect("measured");
         assert_eq!(measured.steps.len(), 2);
         assert!(measured.parameters > 20_000, "{}", measured.parameters);
         assert!(

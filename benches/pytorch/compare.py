@@ -5,11 +5,15 @@
     cargo build --release
     python3 benches/pytorch/compare.py                                  the usual cases, one thread, batches of 64
     python3 benches/pytorch/compare.py resnet18@1x128x128 --runs 7 --threads 2 --batch 16
+    python3 benches/pytorch/compare.py --device cuda --precision bf16 --steps 20
 
 A step is forward, backward from a given gradient of the features, and SGD with momentum and weight decay. In each run both
 programs are started afresh, take a step that is not counted and then `--steps` that are; a row compares the medians of all steps, and
 the median of the peaks of memory beyond what each program has before it makes the model. A ratio above 1 says that Antiphon
 takes longer, or more.
+
+On a card both wait for it before they look at the clock, PyTorch multiplies f32 in full, as Antiphon does, and bf16 is `torch.autocast`
+on PyTorch's side. Memory is main memory, which says little then.
 """
 
 import argparse
@@ -39,7 +43,7 @@ def memory(field):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def model_and_batch(case, batch):
+def model_and_batch(case, batch, device):
     """A model that gives features (B, s), and a function of it that runs one batch."""
     import torch
 
@@ -70,15 +74,15 @@ def model_and_batch(case, batch):
             vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
             intermediate_size=4 * width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
             add_pooling_layer=False)
-        ids = torch.randint(0, VOCABULARY, (batch, sizes[0]))
-        return model, lambda: model(input_ids=ids).last_hidden_state.mean(1)
+        ids = torch.randint(0, VOCABULARY, (batch, sizes[0])).to(device)
+        return model.to(device), lambda: model(input_ids=ids).last_hidden_state.mean(1)
     elif kind == "mlp":
         linear, relu = torch.nn.Linear, torch.nn.ReLU
         model = torch.nn.Sequential(linear(sizes[0], 512), relu(), linear(512, 512), relu())
     else:
         raise SystemExit(f"there is no PyTorch model beside {case}")
-    inputs = torch.randn(batch, *sizes)
-    return model, lambda: model(inputs)
+    inputs = torch.randn(batch, *sizes).to(device)
+    return model.to(device), lambda: model(inputs)
 
 
 def run_pytorch(arguments):
@@ -94,21 +98,32 @@ def run_pytorch(arguments):
     except OSError:
         pass
     before = memory("VmRSS:")
-    model, forward = model_and_batch(arguments.case[0], arguments.batch)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    model, forward = model_and_batch(arguments.case[0], arguments.batch, arguments.device)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
     upstream, steps = None, []
+
+    def now():
+        if arguments.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     for _ in range(1 + arguments.steps):
-        marks = [time.perf_counter()]
-        features = forward()
-        marks.append(time.perf_counter())
+        marks = [now()]
+        with torch.autocast(arguments.device.partition(":")[0], torch.bfloat16, enabled=arguments.precision == "bf16"):
+            features = forward()
+        # Antiphon's features are in f32 either way, and are brought down.
+        features = features.float()
+        features.detach().cpu()
+        marks.append(now())
         if upstream is None:
             upstream = torch.randn_like(features) / arguments.batch
         optimizer.zero_grad(set_to_none=True)
         features.backward(upstream)
-        marks.append(time.perf_counter())
+        marks.append(now())
         optimizer.step()
-        marks.append(time.perf_counter())
+        marks.append(now())
         parts = [end - begin for begin, end in zip(marks, marks[1:])]
         steps.append(dict(zip(("forward", "backward", "optimizer"), parts)))
     peak = memory("VmHWM:")
@@ -137,7 +152,8 @@ def total(steps):
 
 def compare(case, arguments):
     ours, theirs = [], []
-    common = [case, "--batch", str(arguments.batch), "--steps", str(arguments.steps), "--threads", str(arguments.threads)]
+    common = [case, "--batch", str(arguments.batch), "--steps", str(arguments.steps), "--threads", str(arguments.threads),
+              "--device", arguments.device, "--precision", arguments.precision]
     for run in range(arguments.runs):
         if sys.stderr.isatty():
             print(f"\r{case}: run {run + 1} of {arguments.runs} ", end="", file=sys.stderr, flush=True)
@@ -145,7 +161,8 @@ def compare(case, arguments):
         theirs.append(ran([sys.executable, __file__, "--pytorch", *common]))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
-    row = {"case": case, "batch": arguments.batch, "threads": arguments.threads}
+    row = {"case": case, "batch": arguments.batch, "threads": arguments.threads, "device": arguments.device,
+           "precision": arguments.precision}
     for name, runs in (("antiphon", ours), ("pytorch", theirs)):
         steps = [step for run in runs for step in run["steps"]]
         row[name] = {"seconds": total(steps), "each_run": [total(run["steps"]) for run in runs], "parameters": runs[0]["parameters"],
@@ -181,10 +198,14 @@ def main():
     parser.add_argument("--steps", type=positive, default=2, help="steps of a run that are counted")
     parser.add_argument("--runs", type=positive, default=5, help="how often each program is run, one after the other")
     parser.add_argument("--threads", type=positive, default=1, help="threads that compute, in both")
+    parser.add_argument("--device", default="cpu", help="where both compute: cpu, cuda or cuda:1")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="what both compute in; bf16 on cards only")
     parser.add_argument("--antiphon", default=str(ROOT / "target/release/antiphon"), help="the program to measure")
     parser.add_argument("--json", action="store_true", help="one JSON object per row instead of a table")
     parser.add_argument("--pytorch", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.precision == "bf16" and arguments.device == "cpu":
+        parser.error("Antiphon computes bf16 on cards only: add --device cuda")
     if arguments.pytorch:
         return run_pytorch(arguments)
     if shutil.which(arguments.antiphon) is None:

@@ -165,6 +165,7 @@ pub(crate) fn small_job(seed: u64, names: &[&str]) -> JobSpec {
         },
         input: InputSpec::Auto,
         encoder: EncoderSpec::Auto,
+        precision: Precision::F32,
         transfer: TransferSpec::default(),
         optimizer: optimizer.clone(),
         workers: WorkerRange { min: 1, max: 1 },

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{EvaluationId, JobId, Split, Term};
 use antiphon_core::linalg::Matrix;
+use antiphon_core::times::WorkerTimes;
 
 use crate::assignment::{HeadShape, decode_head};
 use crate::chunks::Followed;
 use crate::error::{WireError, out_of_range};
 use crate::tensor::{Dimension, F32_BYTES, decode_matrix, encode_head, encode_matrix};
-use crate::{ids, v1};
+use crate::{ids, times, v1};
 
 /// Bytes that a sample's id may have.
 pub const ID_LIMIT: usize = 1024;
@@ -80,6 +81,8 @@ pub struct LogitsChunk {
     pub logits: Option<Matrix<f32>>,
     /// The split is through.
     pub last: bool,
+    /// Where the worker's time went since it last said so; with the last chunk.
+    pub times: Option<WorkerTimes>,
 }
 
 impl LogitsChunk {
@@ -108,6 +111,7 @@ impl LogitsChunk {
             ids: message.ids,
             labels: message.labels,
             last: message.last,
+            times: message.times.as_ref().map(times::decode),
         })
     }
 
@@ -123,6 +127,7 @@ impl LogitsChunk {
             ids: self.ids,
             labels: self.labels,
             last: self.last,
+            times: self.times.as_ref().map(times::encode),
         }
     }
 }

@@ -9,6 +9,7 @@ use antiphon_core::ids::{
     Attempt, EvaluationId, HeadVersion, JobId, Lease, MicroShard, Split, Step, Term, Turn, TurnRef,
 };
 use antiphon_core::linalg::Matrix;
+use antiphon_core::times::WorkerTimes;
 use antiphon_proto::assignment::{Grant, HeadShape, Prepared, Register};
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::{self, ContributionLimits};
@@ -84,6 +85,7 @@ fn chunk() -> LogitsChunk {
         labels: vec![0, 2],
         logits: Some(matrix(2, CLASSES)),
         last: false,
+        times: Some(WorkerTimes { forward: 0.5, ..WorkerTimes::default() }),
     }
 }
 

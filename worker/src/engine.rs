@@ -287,6 +287,8 @@ impl Engine {
         let chunk = at.trainer.next_logits(EvaluationId(next.evaluation))?;
         let rows: usize = chunk.labels.len();
         debug!(rows, last = chunk.last, "logits");
+        at.trainer.watch.lap(|times| &mut times.other);
+        let times = chunk.last.then(|| at.trainer.watch.take());
         let chunk = LogitsChunk {
             job: at.job.clone(),
             term: at.term,
@@ -296,6 +298,7 @@ impl Engine {
             labels: chunk.labels,
             logits: chunk.logits,
             last: chunk.last,
+            times,
         };
         Ok(vec![Answer::Logits(chunk.encode())])
     }

@@ -35,7 +35,7 @@ impl Accounts {
 }
 
 fn row(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
-    let cells: String = cells.map(|cell| format!("{cell:>11}")).collect();
+    let cells: String = cells.map(|cell| format!(" {cell:>11}")).collect();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "  {name:<18}{cells}");
 }

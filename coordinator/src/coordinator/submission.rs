@@ -46,8 +46,8 @@ pub enum SubmitError {
     /// Its head does not fit.
     #[error(
         "head.width: a head of {classes} classes by {width}, with projector, optimizer and a message of each worker, takes \
-         {needed} MiB, but a job may have {limit}; allow it with --head-memory {needed}, or make the head narrower, \
-         `schedule.batch` or `evaluation.chunk` smaller"
+         {needed} MiB, but a job may have {limit} here; start the coordinator (or the run) with --head-memory {needed}, or make \
+         the head narrower, `schedule.batch` or `evaluation.chunk` smaller"
     )]
     HeadTooLarge {
         /// C.

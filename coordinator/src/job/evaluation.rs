@@ -73,6 +73,9 @@ impl Job {
             return Err(Refusal::unexpected(format!("chunk {} of `{modality}` was not asked for", chunk.sequence)));
         }
         *outstanding = false;
+        if let Some(times) = chunk.times {
+            self.times.spent(&modality, times);
+        }
         let last = chunk.last;
         if let Err(error) = evaluation.join.push(&modality, rows(chunk), last) {
             // The worker contradicts what it sent before: its data cannot be trusted any more.

@@ -80,6 +80,11 @@ impl JobTimes {
         self.steps += 1;
     }
 
+    /// A worker says where its time went in no step.
+    pub(super) fn spent(&mut self, modality: &ModalityName, times: WorkerTimes) {
+        self.modalities.entry(modality.clone()).or_default().seconds += times;
+    }
+
     /// A worker says where its time went in a step.
     pub(super) fn learned(&mut self, modality: &ModalityName, times: WorkerTimes) {
         self.modalities.entry(modality.clone()).or_default().add_step(times);

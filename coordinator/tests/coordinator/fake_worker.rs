@@ -204,8 +204,18 @@ impl FakeWorker {
         let v1::NextLogits { job, term, evaluation, sequence, .. } = asked.clone();
         self.next_sample = until;
         let last = until == samples;
-        self.send(Message::Logits(v1::LogitsChunk { job, term, evaluation, sequence, ids, labels, logits, last }))
-            .await;
+        self.send(Message::Logits(v1::LogitsChunk {
+            job,
+            term,
+            evaluation,
+            sequence,
+            ids,
+            labels,
+            logits,
+            last,
+            times: None,
+        }))
+        .await;
     }
 
     async fn save(&mut self, save: &v1::SavePart) {

@@ -251,6 +251,9 @@ pub struct LogitsChunk {
     pub logits: ::core::option::Option<Tensor>,
     #[prost(bool, tag = "8")]
     pub last: bool,
+    /// with the last chunk: where the worker's time went since it last said so
+    #[prost(message, optional, tag = "9")]
+    pub times: ::core::option::Option<WorkerTimes>,
 }
 /// A worker has written its part of a checkpoint.
 #[derive(Clone, PartialEq, ::prost::Message)]

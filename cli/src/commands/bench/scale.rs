@@ -35,9 +35,10 @@ Examples:
 A coordinator runs as a process of its own, on one core. Workers without encoders, three for each
 job, send it contributions as fast as it answers; they share another core, where there is one.
 `maths` is what the coordinator computes for a turn: checks, projection, optimizer, fold; `cpu` all
-that it does for it. `queued` is how long contributions lie before their job takes them up, because the core
-works for other jobs. Memory is what a job adds to the coordinator's, its workers' connections
-included, and what the events of a turn add.")]
+that it does for it. `queued` is how long contributions lie before their job takes them up, because
+the core works for other jobs. Memory is what a job adds to the coordinator's, its workers'
+connections included, and what the events of a turn add; both want many jobs and turns to be told
+from noise.")]
 pub struct ScaleArgs {
     /// Numbers of jobs that run at the same time
     #[arg(long, value_delimiter = ',', default_value = "1,10,100", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]

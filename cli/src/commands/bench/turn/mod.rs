@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::head_worker::{self, Batch, HeadWorker, Sent};
 use super::quantiles::Quantiles;
-use crate::exit::Exit;
+use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::predictor::Progress;
 use crate::signals::Interrupts;
@@ -42,7 +42,9 @@ loopback gRPC; a turn lasts from one contribution to the next. `maths` is what w
 coordinator compute in a turn, in a plain loop: logits, loss, gradients, projection, optimizer.
 `fold` is what the projector takes in beside it, while the next worker computes. `echo` is the same
 number of bytes, there and back, over a bare gRPC stream. `added` is the turn less the maths at the
-median: transport, checks and bookkeeping.")]
+median, at p99 the slowest turn of a hundred less that same median: transport, checks and
+bookkeeping. Times are in milliseconds, in JSON in seconds. On a machine that is busy with other things the maths and
+the turns may find it in different moods.")]
 pub struct TurnArgs {
     /// Heads, as in `101x768x64`; the usual ones if none is named
     #[arg(value_name = "CLASSESxWIDTHxBATCH")]
@@ -51,6 +53,10 @@ pub struct TurnArgs {
     /// Turns that are measured of each, after a tenth of them that are not
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
     pub turns: u64,
+
+    /// Mebibytes that a head may take, with its projector, optimizer and messages
+    #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub head_memory: u64,
 }
 
 /// Heads of the size of the published experiments and beyond.
@@ -72,7 +78,7 @@ impl Size {
 impl std::str::FromStr for Size {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write classes x width x samples of a batch, as in 101x768x64".to_owned();
+        let wrong = || "write classes (2 or more) x width x samples of a batch, as in 101x768x64".to_owned();
         let numbers: Result<Vec<u32>, _> = text.split('x').map(str::parse).collect();
         match numbers.map_err(|_| wrong())?.as_slice() {
             [classes @ (2..), width @ (1..), samples @ (1..)] => {
@@ -102,6 +108,7 @@ struct Row {
     /// Bytes of a contribution.
     bytes_up: usize,
     turns: u64,
+    turns_per_second: f64,
     maths: Quantiles,
     fold: Quantiles,
     echo: Quantiles,
@@ -122,7 +129,7 @@ pub(super) async fn run(args: TurnArgs, format: Format) -> anyhow::Result<Exit> 
     let progress = Progress::new();
     for (line, size) in sizes.into_iter().enumerate() {
         let row = tokio::select! {
-            row = progress.during("measuring turns", measure(size, args.turns)) => Some(row),
+            row = progress.during("measuring turns", measure(size, args.turns, args.head_memory << 20)) => Some(row),
             () = interrupts.next() => None,
         };
         progress.clear();
@@ -137,10 +144,15 @@ pub(super) async fn run(args: TurnArgs, format: Format) -> anyhow::Result<Exit> 
     Ok(Exit::Success)
 }
 
-async fn measure(size: Size, turns: u64) -> anyhow::Result<Row> {
+async fn measure(size: Size, turns: u64, head_memory: u64) -> anyhow::Result<Row> {
     let warmup = (turns / 10).max(2);
     let text = head_worker::job(size.head, size.samples, &MODALITIES, warmup + turns + 1);
-    let spec = parse(&text, "the job of the bench", &[], &|_| None)?;
+    let spec = parse(&text, "a job with this head", &[], &|_| None).or_exit(Exit::Usage)?;
+    let config = Config { state: "memory://bench".to_owned(), head_memory, ..Config::default() };
+    let coordinator = Coordinator::new(config);
+    // Before anything of its size is made.
+    let submission = Submission { specification: text, job: None, resume: None };
+    coordinator.submit(submission).await.or_exit(Exit::Usage)?;
     let alone = tokio::task::spawn_blocking(move || maths(&spec, size, warmup, turns));
     let Alone { maths, fold, grant, contribution } = alone.await??;
     let sends = match &contribution.gradient {
@@ -149,7 +161,7 @@ async fn measure(size: Size, turns: u64) -> anyhow::Result<Row> {
     };
     let (bytes_down, bytes_up) = (prost::Message::encoded_len(&grant), prost::Message::encoded_len(&contribution));
     let echo = Echo { grant, contribution }.round_trips(warmup, turns).await?;
-    let turn = turns_over_grpc(size, &text, warmup).await?;
+    let turn = turns_over_grpc(size, coordinator, warmup).await?;
     Ok(Row {
         event: "bench",
         bench: "turn",
@@ -158,6 +170,7 @@ async fn measure(size: Size, turns: u64) -> anyhow::Result<Row> {
         bytes_down,
         bytes_up,
         turns,
+        turns_per_second: 1.0 / turn.mean,
         maths,
         fold,
         echo,
@@ -211,15 +224,12 @@ fn maths(spec: &JobSpec, size: Size, warmup: u64, turns: u64) -> anyhow::Result<
 }
 
 /// Turns of two head workers at a real coordinator.
-async fn turns_over_grpc(size: Size, job: &str, warmup: u64) -> anyhow::Result<Quantiles> {
+async fn turns_over_grpc(size: Size, coordinator: Coordinator, warmup: u64) -> anyhow::Result<Quantiles> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
     let url = format!("http://{}", listener.local_addr()?);
-    let coordinator = Coordinator::new(Config { state: "memory://bench".to_owned(), ..Config::default() });
-    let submission = Submission { specification: job.to_owned(), job: None, resume: None };
-    coordinator.submit(submission).await?;
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(server::serve_coordinator(coordinator, listener, shutdown.clone()));
-    let _ended = shutdown.drop_guard();
+    let serves = shutdown.drop_guard();
     let mut threads = Vec::new();
     for modality in MODALITIES {
         let (name, modality) = (format!("bench-{modality}"), modality.to_owned());
@@ -238,7 +248,7 @@ async fn turns_over_grpc(size: Size, job: &str, warmup: u64) -> anyhow::Result<Q
         let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
         sent.extend(joined.map_err(|_| anyhow!("a worker of the bench panicked"))??.sent);
     }
-    drop(_ended);
+    drop(serves);
     serving.await??;
     sent.sort_by_key(|sent| sent.turn);
     let lasted = sent.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at).as_secs_f64());
@@ -248,7 +258,7 @@ async fn turns_over_grpc(size: Size, job: &str, warmup: u64) -> anyhow::Result<Q
 impl Row {
     fn head() -> String {
         format!(
-            "{:<18}{:>9}{:>11}{:>11}   {:>17}{:>10}   {:>17}   {:>17}   {:>17}{:>10}",
+            "times in ms\n{:<18}{:>9}{:>11}{:>11}   {:>18} {:>9}   {:>18}   {:>18}   {:>18} {:>9}",
             "head",
             "sends",
             "down",
@@ -263,10 +273,10 @@ impl Row {
     }
 
     fn line(&self) -> String {
-        let pair = |p50: f64, p99: f64| format!("{:>9}{:>8}", milliseconds(p50), milliseconds(p99));
+        let pair = |p50: f64, p99: f64| format!("{:>9} {:>8}", milliseconds(p50), milliseconds(p99));
         let both = |quantiles: Quantiles| pair(quantiles.p50, quantiles.p99);
         format!(
-            "{:<18}{:>9}{:>7} KiB{:>7} KiB   {}{:>10}   {}   {}   {}{:>10.0}",
+            "{:<18}{:>9}{:>7} KiB{:>7} KiB   {} {:>9}   {}   {}   {} {:>9.0}",
             self.head,
             self.sends,
             self.bytes_down >> 10,
@@ -276,7 +286,7 @@ impl Row {
             both(self.echo),
             both(self.turn),
             pair(self.added_p50, self.added_p99),
-            1.0 / self.turn.mean,
+            self.turns_per_second,
         )
     }
 }
@@ -300,7 +310,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn turns_of_a_small_head_are_measured_whole() {
-        let row = measure(Size::of(3, 8, 4), 30).await.expect("a measurement");
+        let row = measure(Size::of(3, 8, 4), 30, 1 << 20).await.expect("a measurement");
         assert_eq!((row.turns, row.sends), (30, "gradient"));
         assert!(row.bytes_down > 3 * 8 * 4 && row.bytes_up > 3 * 8 * 4, "{row:?}");
         for quantiles in [row.maths, row.echo, row.turn] {

@@ -54,7 +54,8 @@ fn start_logging(cli: &Cli) {
         _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Nobody may be left to read the log: a server goes on without.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
     match cli.format {
         Format::Json => log.json().init(),
         Format::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 
 use serde_json::Value;
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
@@ -20,19 +20,24 @@ impl Drop for Process {
     }
 }
 
-/// A coordinator on a free port, and its URL.
+/// A coordinator on a free port, and its URL. Its log is read to the end.
 fn coordinator(folder: &Path) -> (Process, String) {
+    let (child, url, log) = listening(folder);
+    std::thread::spawn(move || log.lines().for_each(drop));
+    (child, url)
+}
+
+fn listening(folder: &Path) -> (Process, String, BufReader<ChildStderr>) {
     let mut child = antiphon(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"])
         .stderr(Stdio::piped())
         .spawn()
         .expect("the coordinator starts");
-    let log = BufReader::new(child.stderr.take().expect("its log"));
-    let mut lines = log.lines().map(|line| line.expect("a line"));
+    let mut log = BufReader::new(child.stderr.take().expect("its log"));
+    let mut lines = log.by_ref().lines().map(|line| line.expect("a line"));
     let line = lines.find(|line| line.contains("coordinator listens")).expect("it listens");
     let line: Value = serde_json::from_str(&line).expect("JSON");
     let address = line["fields"]["address"].as_str().expect("an address").to_owned();
-    std::thread::spawn(move || lines.for_each(drop));
-    (Process(child), format!("http://{address}"))
+    (Process(child), format!("http://{address}"), log)
 }
 
 fn worker(folder: &Path, coordinator: &str, modality: &str) -> Process {
@@ -51,6 +56,19 @@ fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_oth
         assert_eq!(last["digest"], whole["digest"]);
         assert_eq!(last["evaluation"], whole["evaluation"]);
     }
+}
+
+#[test]
+fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
+    let folder = folder_with_job();
+    let (mut coordinator, url, log) = listening(folder.path());
+    drop(log);
+    let _workers = ["audio", "image", "text"].map(|modality| worker(folder.path(), &url, modality));
+    let last = run_to_end(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--follow"]);
+    assert_eq!(last["turn"], 60);
+    let pid = coordinator.0.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    assert_eq!(coordinator.0.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]

@@ -18,7 +18,8 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let Arguments { coordinator } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Nobody may be left to read the log: work goes on without.
+    tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
     let listener = tokio::net::TcpListener::bind(coordinator.listen)
         .await
         .with_context(|| format!("cannot listen on {}", coordinator.listen))?;

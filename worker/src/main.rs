@@ -20,7 +20,8 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let Arguments { worker } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Nobody may be left to read the log: work goes on without.
+    tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
     Ok(antiphon_worker::run(worker.complete(std::process::id())?, shutdown).await?)

@@ -44,8 +44,19 @@ pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     }
 }
 
+/// Set for a part that another process has started for itself: it ends with that process, whose end closes its standard input.
+pub(crate) const WITH_PARENT: &str = "ANTIPHON_WITH_PARENT";
+
 fn cancelled_by_signal() -> anyhow::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
+    if std::env::var_os(WITH_PARENT).is_some() {
+        let cancel = shutdown.clone();
+        std::thread::Builder::new().name("with-parent".to_owned()).spawn(move || {
+            // Nobody writes to it: whatever this comes back with, the other end is closed.
+            let _closed = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            cancel.cancel();
+        })?;
+    }
     let mut interrupts = Interrupts::listen()?;
     let cancel = shutdown.clone();
     tokio::spawn(async move {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 
 use super::cores;
+use crate::commands::serve::WITH_PARENT;
 
 /// How long a coordinator may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +23,8 @@ pub(super) struct Part {
     name: String,
     child: Child,
     said: Said,
+    /// Closed when this process ends, however it does: the part ends then too.
+    _lifeline: Option<ChildStdin>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -66,10 +69,13 @@ impl Part {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(program);
         command.args(arguments).env("RAYON_NUM_THREADS", "1").env("RUST_LOG", "info").kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.env(WITH_PARENT, "1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = cores::held_to(core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
         let stderr = child.stderr.take().with_context(|| format!("cannot hear {name}"))?;
-        Ok((Self { name: name.to_owned(), child, said: Said::default() }, BufReader::new(stderr).lines()))
+        // Out of the child's hands: whoever waits for a child closes its standard input.
+        let lifeline = child.stdin.take();
+        let part = Self { name: name.to_owned(), child, said: Said::default(), _lifeline: lifeline };
+        Ok((part, BufReader::new(stderr).lines()))
     }
 
     /// The process's number; none once it has ended.

@@ -64,8 +64,8 @@ fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
     let (mut coordinator, url, log) = listening(folder.path());
     drop(log);
     let _workers = ["audio", "image", "text"].map(|modality| worker(folder.path(), &url, modality));
-    let last = run_to_end(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--follow"]);
-    assert_eq!(last["turn"], 60);
+    let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--timeout", "60"];
+    assert_eq!(run_to_end(folder.path(), &arguments)["turn"], 60);
     let pid = coordinator.0.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
     let (tell, ended) = std::sync::mpsc::channel();

@@ -8,6 +8,7 @@ mod joint;
 mod part;
 mod pipeline;
 mod quantiles;
+mod rows;
 mod scale;
 mod turn;
 

@@ -19,11 +19,10 @@ use super::cores;
 use super::head_worker::{self, HeadWorker, Sent, Worked};
 use super::part::Part;
 use super::quantiles::Quantiles;
+use super::rows::Rows;
 use crate::client::Client;
 use crate::exit::Exit;
-use crate::output::{self, Format};
-use crate::predictor::Progress;
-use crate::signals::Interrupts;
+use crate::output::Format;
 
 /// How many jobs does one coordinator carry?
 #[derive(Debug, Clone, clap::Args)]
@@ -84,20 +83,11 @@ struct Row {
 /// # Errors
 /// A part of the system that fails.
 pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit> {
-    let mut interrupts = Interrupts::listen()?;
-    let progress = Progress::new();
-    for (line, jobs) in args.jobs.iter().enumerate() {
-        let row = tokio::select! {
-            row = progress.during("measuring turns", measure(*jobs, args.turns)) => Some(row),
-            () = interrupts.next() => None,
-        };
-        progress.clear();
-        let Some(row) = row else { return Ok(Exit::Interrupted) };
-        let row = row?;
-        match format {
-            Format::Json => output::json(&row)?,
-            Format::Text if line == 0 => output::line(&format!("{}\n{}", Row::head(), row.line()))?,
-            Format::Text => output::line(&row.line())?,
+    let mut rows = Rows::new(format)?;
+    for jobs in args.jobs {
+        let measuring = measure(jobs, args.turns);
+        if rows.next("measuring turns", measuring, |_| Row::head(), Row::line).await?.is_none() {
+            return Ok(Exit::Interrupted);
         }
     }
     Ok(Exit::Success)

@@ -18,10 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
 use super::quantiles::median;
+use super::rows::Rows;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::Progress;
-use crate::signals::Interrupts;
 
 use case::Case;
 use measure::{Measured, Parts, Rule};
@@ -117,23 +116,12 @@ pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exi
     }
     let usual = || case::USUAL.iter().map(|text| text.parse().expect("the usual cases can be read")).collect();
     let cases: Vec<Case> = if args.cases.is_empty() { usual() } else { args.cases.clone() };
-    let mut interrupts = Interrupts::listen()?;
-    let (progress, mut lines) = (Progress::new(), 0);
+    let mut rows = Rows::new(format)?;
     for (case, batch) in cases.iter().flat_map(|case| args.batch.iter().map(move |batch| (case, *batch as usize))) {
         let mut child = Child::start(case, batch, &args)?;
-        let row = tokio::select! {
-            row = progress.during("measuring", child.row(case, batch)) => Some(row),
-            () = interrupts.next() => None,
-        };
-        progress.clear();
-        let Some(row) = row else { return Ok(Exit::Interrupted) };
-        let row = row?;
-        match format {
-            Format::Json => output::json(&row)?,
-            Format::Text if lines == 0 => output::line(&format!("{HEAD}\n{}", row.line()))?,
-            Format::Text => output::line(&row.line())?,
+        if rows.next("measuring", child.row(case, batch), |_| HEAD.to_owned(), Row::line).await?.is_none() {
+            return Ok(Exit::Interrupted);
         }
-        lines += 1;
     }
     Ok(Exit::Success)
 }

@@ -13,13 +13,12 @@ use tokio_stream::StreamExt as _;
 
 use super::cores;
 use super::part::Part;
+use super::rows::Rows;
 use crate::client::Client;
 use crate::commands::check;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::Accounts;
 use crate::output::{self, Format};
-use crate::predictor::Progress;
-use crate::signals::Interrupts;
 
 /// What does it bring that all encoders compute at once?
 #[derive(Debug, Clone, clap::Args)]
@@ -85,24 +84,15 @@ struct Pair {
 /// A bad job file, a part of the system that fails, or runs that end in other bits.
 pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Exit> {
     let spec = load(&args).or_exit(Exit::Usage)?;
-    let mut interrupts = Interrupts::listen()?;
-    let progress = Progress::new();
+    let mut rows = Rows::new(format)?;
     let mut cluster = Cluster::start(&spec).await?;
     let mut pairs: Vec<Pair> = Vec::new();
     for _ in 0..args.runs {
-        let pair = tokio::select! {
-            pair = progress.during("measuring cycles", cluster.pair(&spec, args.cycles)) => Some(pair),
-            () = interrupts.next() => None,
-        };
-        progress.clear();
-        let Some(pair) = pair else { return Ok(Exit::Interrupted) };
-        let pair = pair?;
-        match format {
-            Format::Json => output::json(&pair)?,
-            Format::Text if pairs.is_empty() => output::line(&format!("{}\n{}", pair.head(), pair.line()))?,
-            Format::Text => output::line(&pair.line())?,
+        let measuring = cluster.pair(&spec, args.cycles);
+        match rows.next("measuring cycles", measuring, Pair::head, Pair::line).await? {
+            Some(pair) => pairs.push(pair),
+            None => return Ok(Exit::Interrupted),
         }
-        pairs.push(pair);
     }
     if format == Format::Text {
         summary(&pairs)?;

@@ -21,10 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::head_worker::{self, Batch, HeadWorker, Sent};
 use super::quantiles::Quantiles;
+use super::rows::Rows;
 use crate::exit::{Exit, OrExit as _};
-use crate::output::{self, Format};
-use crate::predictor::Progress;
-use crate::signals::Interrupts;
+use crate::output::Format;
 use echo::Echo;
 
 const MODALITIES: [&str; 2] = ["a", "b"];
@@ -125,20 +124,11 @@ struct Row {
 /// A part of the system that fails.
 pub(super) async fn run(args: TurnArgs, format: Format) -> anyhow::Result<Exit> {
     let sizes = if args.heads.is_empty() { USUAL.to_vec() } else { args.heads.clone() };
-    let mut interrupts = Interrupts::listen()?;
-    let progress = Progress::new();
-    for (line, size) in sizes.into_iter().enumerate() {
-        let row = tokio::select! {
-            row = progress.during("measuring turns", measure(size, args.turns, args.head_memory << 20)) => Some(row),
-            () = interrupts.next() => None,
-        };
-        progress.clear();
-        let Some(row) = row else { return Ok(Exit::Interrupted) };
-        let row = row?;
-        match format {
-            Format::Json => output::json(&row)?,
-            Format::Text if line == 0 => output::line(&format!("{}\n{}", Row::head(), row.line()))?,
-            Format::Text => output::line(&row.line())?,
+    let mut rows = Rows::new(format)?;
+    for size in sizes {
+        let measuring = measure(size, args.turns, args.head_memory << 20);
+        if rows.next("measuring turns", measuring, |_| Row::head(), Row::line).await?.is_none() {
+            return Ok(Exit::Interrupted);
         }
     }
     Ok(Exit::Success)

@@ -1,0 +1,44 @@
+//! The lines of a measurement, printed as they come: one table for people, one JSON object each for programs.
+
+use serde::Serialize;
+
+use crate::output::{self, Format};
+use crate::predictor::Progress;
+use crate::signals::Interrupts;
+
+/// What is printed so far.
+pub(super) struct Rows {
+    format: Format,
+    progress: Progress,
+    interrupts: Interrupts,
+    printed: usize,
+}
+
+impl Rows {
+    pub(super) fn new(format: Format) -> anyhow::Result<Self> {
+        Ok(Self { format, progress: Progress::new(), interrupts: Interrupts::listen()?, printed: 0 })
+    }
+
+    /// Waits for a row and prints it, the first one below its `head`; None if somebody interrupts.
+    pub(super) async fn next<R: Serialize>(
+        &mut self,
+        doing: &'static str,
+        measuring: impl Future<Output = anyhow::Result<R>>,
+        head: impl Fn(&R) -> String,
+        line: impl Fn(&R) -> String,
+    ) -> anyhow::Result<Option<R>> {
+        let row = tokio::select! {
+            row = self.progress.during(doing, measuring) => Some(row),
+            () = self.interrupts.next() => None,
+        };
+        self.progress.clear();
+        let Some(row) = row.transpose()? else { return Ok(None) };
+        match self.format {
+            Format::Json => output::json(&row)?,
+            Format::Text if self.printed == 0 => output::line(&format!("{}\n{}", head(&row), line(&row)))?,
+            Format::Text => output::line(&line(&row))?,
+        }
+        self.printed += 1;
+        Ok(Some(row))
+    }
+}

@@ -7,7 +7,7 @@
 //! job task ── outbound of each worker ──▶ CoordinatorMessage
 //! ```
 //! Everything about one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the places of the
-//! specification's modalities by itself, one worker each, and fills a place again whose worker is gone. When the task ends, the
+//! specification's modalities by itself, one worker each, and fills a place again whose worker is gone, or which the job offers. When the task ends, the
 //! shell closes the event log, tells the job's workers to release it, and frees them.
 
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
+use crate::job::HeadRoomLimits;
 use crate::pool::JobWorkers;
 
 /// Messages that wait for a job before its workers' streams are held back.
@@ -45,6 +46,8 @@ pub struct JobConfig {
     pub workers: JobWorkers,
     /// What the head computes on.
     pub threads: HeadThreads,
+    /// Where heads are kept that may have to be granted again.
+    pub head_room: HeadRoomLimits,
 }
 
 /// What a contribution to the head of this job may look like.
@@ -111,6 +114,15 @@ pub enum JobInput {
         since: Instant,
         /// Lets the worker's next message in, once this one is taken.
         turnstile: OwnedSemaphorePermit,
+    },
+    /// A worker gives a sign of life.
+    Heartbeat {
+        /// Who.
+        worker: WorkerId,
+        /// Grows with everything that it gets done.
+        progress: u64,
+        /// Whether it has something to do.
+        busy: bool,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,

@@ -168,8 +168,9 @@ impl Coordinator {
             store,
             resume,
             events: EventLog::default(),
-            workers: JobWorkers::new(self.pool.clone()),
+            workers: JobWorkers::new(self.pool.clone(), job.clone()),
             threads: self.head_threads()?,
+            head_room: self.config.head_room,
         })
     }
 

@@ -316,6 +316,13 @@ impl TurnMachine {
         }
     }
 
+    /// Nobody could be heard until now: everybody's time begins anew.
+    pub(super) fn awake(&mut self, now: Time) {
+        for member in self.members.values_mut() {
+            (member.heard, member.progressed) = (now, now);
+        }
+    }
+
     /// When the open step was granted, if this modality's worker has it.
     pub(super) fn granted_to(&self, modality: &ModalityName) -> Option<Time> {
         match &self.phase {

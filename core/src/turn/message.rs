@@ -92,6 +92,8 @@ pub enum Input {
     Stop,
     /// Time has passed.
     Tick,
+    /// Much time has passed in which nobody could be heard: the coordinator stood still, not the workers.
+    Awake,
 }
 
 /// Room for heads that may have to be granted again, until a checkpoint lets go of them.

@@ -215,6 +215,7 @@ impl TurnMachine {
             }
             Input::Stop => self.stop(effects)?,
             Input::Tick => self.tick(now, effects),
+            Input::Awake => self.awake(now),
         }
         self.note_wait(now);
         Ok(())

@@ -68,13 +68,14 @@ impl Coordinator {
         if let Err(error) = events.close(|| finished.clone()) {
             tracing::error!(%job, %error, "its last event is lost");
         }
-        self.hold_over(record, self.term(), &finished, events);
+        self.hold_over(record, record.term_under(self.term()), &finished, events);
     }
 
     /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from.
     async fn again(&self, record: &JobRecord) -> Result<JobConfig, String> {
         let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
-        let mut config = self.job_config(&record.job, spec, record.after).map_err(|error| error.to_string())?;
+        let mut config =
+            self.job_config(&record.job, spec, record.term_under(self.term())).map_err(|error| error.to_string())?;
         let newest = config.store.newest().await.map_err(|error| error.to_string())?;
         config.resume = match (newest, &record.resume) {
             (Some(newest), _) => {
@@ -95,7 +96,7 @@ impl Coordinator {
 
     fn list_over(&self, record: &JobRecord, end: &EndRecord) {
         let events = EventLog::finished(&self.journal, &record.job, end.last_event);
-        self.hold_over(record, end.term, &end.finished, events);
+        self.hold_over(record, record.term_under(end.reign), &end.finished, events);
     }
 
     /// Holds a job that is over.

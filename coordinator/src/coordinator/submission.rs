@@ -130,7 +130,7 @@ impl Coordinator {
             name: config.spec.name.clone(),
             order: self.submissions.fetch_add(1, Ordering::Relaxed),
             submitted: clock::since_epoch().as_secs(),
-            after: config.resume.as_ref().map_or(Term(0), |checkpoint| checkpoint.manifest().term),
+            after: config.resume.as_ref().map(|checkpoint| checkpoint.manifest().term),
             resume: config.resume.as_ref().map(Checkpoint::url),
             specification: config.spec.to_json(),
         };
@@ -203,15 +203,15 @@ impl Coordinator {
         if let Some(checkpoint) = &resume {
             check_modalities(checkpoint, &spec)?;
         }
-        let after = resume.as_ref().map_or(Term(0), |checkpoint| checkpoint.manifest().term);
-        Ok(JobConfig { resume, ..self.job_config(job, spec, after)? })
+        let term = JobRecord::term_after(resume.as_ref().map(|checkpoint| checkpoint.manifest().term), self.term());
+        Ok(JobConfig { resume, ..self.job_config(job, spec, term)? })
     }
 
-    /// A job that begins at the beginning, under a reign that comes after `after` and after those of all coordinators before.
-    pub(super) fn job_config(&self, job: &JobId, spec: JobSpec, after: Term) -> Result<JobConfig, SubmitError> {
+    /// A job that begins at the beginning.
+    pub(super) fn job_config(&self, job: &JobId, spec: JobSpec, term: Term) -> Result<JobConfig, SubmitError> {
         Ok(JobConfig {
             id: job.clone(),
-            term: Term(after.0.saturating_add(self.term().0)),
+            term,
             store: CheckpointStore::new(&self.job_folder(job, &spec)?),
             spec,
             resume: None,

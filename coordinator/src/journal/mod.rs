@@ -77,8 +77,7 @@ impl Journal {
         let place = state.child(FOLDER);
         // The database tries for ever; this says within a minute what is wrong with an address or with credentials.
         let listed = place.objects().list_with_delimiter(Some(place.prefix())).await;
-        let failed =
-            |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
+        let failed = |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
         listed.map_err(|error| failed(storage::reason(&error)))?;
         let settings = Settings {
             flush_interval: Some(FLUSH),
@@ -162,12 +161,7 @@ impl Journal {
     ///
     /// # Errors
     /// The store fails.
-    pub async fn append(
-        &self,
-        job: &JobId,
-        events: &[Event],
-        finished: Option<&Finished>,
-    ) -> Result<(), JournalError> {
+    pub async fn append(&self, job: &JobId, events: &[Event], finished: Option<&Finished>) -> Result<(), JournalError> {
         let (Some(kept), Some(last)) = (&self.kept, events.last()) else { return Ok(()) };
         let mut batch = WriteBatch::new();
         for event in events {
@@ -179,7 +173,7 @@ impl Journal {
                 Err(error) => Err(kept.explain("write to", &error).await),
             };
         };
-        let end = EndRecord { term: self.term, last_event: last.number, finished: finished.clone() };
+        let end = EndRecord { reign: self.term, last_event: last.number, finished: finished.clone() };
         batch.put(key("end", job), encode(&end));
         kept.write_durably(batch).await
     }
@@ -337,7 +331,8 @@ impl Kept {
     /// The term on the store, whoever wrote it: what this coordinator has open ends where another one began.
     async fn newest_term(&self) -> Option<Term> {
         let (path, objects) = (self.place.prefix().clone(), Arc::clone(self.place.objects()));
-        let reader = DbReader::open(path, objects, DbReaderMode::FollowLatest, DbReaderOptions::default()).await.ok()?;
+        let reader =
+            DbReader::open(path, objects, DbReaderMode::FollowLatest, DbReaderOptions::default()).await.ok()?;
         let value = reader.get(TERM).await.ok()??;
         Some(decode::<TermRecord>(&value).ok()?.term)
     }
@@ -352,3 +347,6 @@ impl fmt::Debug for Kept {
         f.debug_struct("Kept").field("place", &self.place.url()).field("term", &self.term).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

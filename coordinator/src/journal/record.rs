@@ -37,12 +37,26 @@ pub struct JobRecord {
     pub order: u64,
     /// Seconds since 1970 at its submission, by the coordinator's clock.
     pub submitted: u64,
-    /// The reign of the checkpoint that it began from; the job's own ones come after it.
-    pub after: Term,
+    /// The term of the checkpoint that it began from.
+    pub after: Option<Term>,
     /// URL of that checkpoint.
     pub resume: Option<String>,
     /// The specification, as [`antiphon_core::spec::JobSpec::to_json`] writes it.
     pub specification: String,
+}
+
+impl JobRecord {
+    /// The job's term under a coordinator of term `reign`: later with every reign, and than the checkpoint's that it began from.
+    #[must_use]
+    pub fn term_under(&self, reign: Term) -> Term {
+        Self::term_after(self.after, reign)
+    }
+
+    /// As [`Self::term_under`], of a job that begins from a checkpoint of term `after`, or at the beginning.
+    #[must_use]
+    pub fn term_after(after: Option<Term>, reign: Term) -> Term {
+        Term(after.unwrap_or_default().0.saturating_add(reign.0))
+    }
 }
 
 /// Somebody asked the job to stop.
@@ -52,8 +66,8 @@ pub(super) struct StopRecord {}
 /// How a job finished.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndRecord {
-    /// The reign under which it did.
-    pub term: Term,
+    /// The term of the coordinator under which it did.
+    pub reign: Term,
     /// The number of its last event.
     pub last_event: u64,
     /// What that says.

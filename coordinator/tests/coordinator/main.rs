@@ -5,5 +5,6 @@ mod fake_worker;
 mod garbage;
 mod jobs;
 mod lifecycle;
+mod restart;
 mod server;
 mod service;

@@ -56,8 +56,14 @@ impl Cluster {
             head_threads: config.head_threads,
             ..Config::default()
         });
-        let stop = shutdown.clone();
-        parts.spawn(async move { Ok(server::serve_coordinator(coordinator, listener, stop).await?) });
+        let (stop, workers) = (shutdown.clone(), CancellationToken::new());
+        let last = workers.clone().drop_guard();
+        parts.spawn(async move {
+            let served = server::serve_coordinator(coordinator, listener, stop).await;
+            // Its jobs are over or at a boundary, for which they needed the workers.
+            drop(last);
+            Ok(served?)
+        });
         for (number, modality) in config.modalities.into_iter().enumerate() {
             let worker = antiphon_worker::Config {
                 worker: WorkerId::try_from(format!("{modality}-local"))
@@ -65,11 +71,13 @@ impl Cluster {
                 modality,
                 coordinator: format!("http://{address}"),
                 connect_timeout: Duration::from_secs(10),
+                reconnect_for: Duration::ZERO,
+                grace: Duration::ZERO,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),
             };
-            let stop = shutdown.child_token();
+            let stop = workers.clone();
             parts.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });
         }
         Ok(Self { address, shutdown, parts })

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::job::HeadRoomLimits;
+
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -18,6 +20,8 @@ pub struct Config {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
+    /// Where each job keeps the heads that may have to be granted again.
+    pub head_room: HeadRoomLimits,
     /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
     pub heartbeat: Duration,
     /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
@@ -43,6 +47,7 @@ impl Default for Config {
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
             head_threads: 0,
+            head_room: HeadRoomLimits::default(),
             heartbeat: Duration::from_secs(5),
             stop_within: Duration::from_secs(60),
             insecure_allow_remote: false,
@@ -78,6 +83,13 @@ pub struct CoordinatorArgs {
     /// Threads that the heads of all jobs compute on; 0 is one for each core. Results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
     pub head_threads: u32,
+    /// Mebibytes of memory in which each job keeps the heads that it has granted since its last checkpoint, for a worker that
+    /// takes the place of one that is lost
+    #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub replay_memory: u64,
+    /// Mebibytes of a temporary file (in TMPDIR) for those that do not fit; before it is full a checkpoint is written early
+    #[arg(long, default_value_t = 16_384, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
+    pub replay_disk: u64,
     /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
@@ -100,6 +112,7 @@ impl CoordinatorArgs {
             keep,
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
+            head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),
             insecure_allow_remote: self.insecure_allow_remote,

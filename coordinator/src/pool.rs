@@ -77,7 +77,15 @@ struct JobPlaces {
     job: JobId,
     inbox: mpsc::Sender<JobInput>,
     message_bytes: usize,
-    places: BTreeMap<ModalityName, Option<WorkerId>>,
+    places: BTreeMap<ModalityName, Seat>,
+}
+
+/// A modality's place in a job.
+#[derive(Debug, Default)]
+struct Seat {
+    worker: Option<WorkerId>,
+    /// Whoever is free gets it, although somebody has it.
+    offered: bool,
 }
 
 /// A worker's hold on its id; dropping it takes the worker out of the pool.
@@ -126,7 +134,7 @@ impl Pool {
         inbox: mpsc::Sender<JobInput>,
     ) {
         let mut state = self.lock();
-        let places = modalities.iter().map(|modality| (modality.clone(), None)).collect();
+        let places = modalities.iter().map(|modality| (modality.clone(), Seat::default())).collect();
         state.jobs.push(JobPlaces { job, inbox, message_bytes, places });
         state.fill_places();
     }
@@ -137,10 +145,41 @@ impl Pool {
         let Some(at) = state.jobs.iter().position(|entry| entry.job == *job) else {
             return;
         };
-        let workers: Vec<WorkerId> = state.jobs.remove(at).places.into_values().flatten().collect();
-        for worker in workers {
+        state.jobs.remove(at);
+        // Also those whose place was given to others, if they have not let go of it.
+        for worker in state.workers_of(job) {
             state.begin_release(&worker, job, reason);
         }
+    }
+
+    /// Offers a worker's place in a job to others: the next that is free gets it.
+    fn offer(&self, job: &JobId, worker: &WorkerId) {
+        let mut state = self.lock();
+        if let Some(seat) = state.seat_of(job, worker) {
+            seat.offered = true;
+        }
+        state.fill_places();
+    }
+
+    /// Takes the offer back; if somebody else has got the place meanwhile, it is this worker's again.
+    fn keep(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
+        let mut state = self.lock();
+        let entry = state.jobs.iter_mut().find(|entry| entry.job == *job);
+        if let Some(seat) = entry.and_then(|entry| entry.places.get_mut(modality)) {
+            *seat = Seat { worker: Some(worker.clone()), offered: false };
+        }
+    }
+
+    /// Has a worker let go of a job; its place, if it is still its own, goes to the next that is free.
+    fn evict(&self, job: &JobId, worker: &WorkerId, reason: &str) {
+        let mut state = self.lock();
+        if let Some(seat) = state.seat_of(job, worker) {
+            *seat = Seat::default();
+        }
+        if state.workers_of(job).contains(worker) {
+            state.begin_release(worker, job, reason);
+        }
+        state.fill_places();
     }
 
     /// How many workers `modality` has.
@@ -204,13 +243,29 @@ impl Drop for Registration {
 #[derive(Debug, Clone)]
 pub struct JobWorkers {
     pool: Pool,
+    job: JobId,
 }
 
 impl JobWorkers {
-    /// What a job may ask of `pool`.
+    /// What this job may ask of `pool`.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub fn new(pool: Pool, job: JobId) -> Self {
+        Self { pool, job }
+    }
+
+    /// Offers a worker's place to others: the next that is free gets it.
+    pub fn offer(&self, worker: &WorkerId) {
+        self.pool.offer(&self.job, worker);
+    }
+
+    /// The place is this worker's, whoever it was given to meanwhile.
+    pub fn keep(&self, modality: &ModalityName, worker: &WorkerId) {
+        self.pool.keep(&self.job, modality, worker);
+    }
+
+    /// Has a worker let go of this job.
+    pub fn evict(&self, worker: &WorkerId, reason: &str) {
+        self.pool.evict(&self.job, worker, reason);
     }
 
     /// How many workers `modality` has, whosesoever they are: for the reason of a wait.
@@ -223,10 +278,11 @@ impl JobWorkers {
 impl State {
     fn fill_places(&mut self) {
         for entry in &mut self.jobs {
-            for (modality, place) in entry.places.iter_mut().filter(|(_, place)| place.is_none()) {
+            let open = entry.places.iter_mut().filter(|(_, seat)| seat.worker.is_none() || seat.offered);
+            for (modality, seat) in open {
                 let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
                 let Some((id, worker)) = free else { continue };
-                *place = Some(id.clone());
+                *seat = Seat { worker: Some(id.clone()), offered: false };
                 let assignment = Assignment {
                     job: entry.job.clone(),
                     inbox: entry.inbox.clone(),
@@ -238,11 +294,23 @@ impl State {
     }
 
     fn empty_place_of(&mut self, worker: &WorkerId) {
-        for place in self.jobs.iter_mut().flat_map(|entry| entry.places.values_mut()) {
-            if place.as_ref() == Some(worker) {
-                *place = None;
+        for seat in self.jobs.iter_mut().flat_map(|entry| entry.places.values_mut()) {
+            if seat.worker.as_ref() == Some(worker) {
+                *seat = Seat::default();
             }
         }
+    }
+
+    /// A worker's place in a job, if it is still its own.
+    fn seat_of(&mut self, job: &JobId, worker: &WorkerId) -> Option<&mut Seat> {
+        let entry = self.jobs.iter_mut().find(|entry| entry.job == *job)?;
+        entry.places.values_mut().find(|seat| seat.worker.as_ref() == Some(worker))
+    }
+
+    /// Who has this job to work on.
+    fn workers_of(&self, job: &JobId) -> Vec<WorkerId> {
+        let has = |worker: &Worker| matches!(&*worker.place.borrow(), Place::Assigned(at) if at.job == *job);
+        self.workers.iter().filter(|(_, worker)| has(worker)).map(|(id, _)| id.clone()).collect()
     }
 
     fn begin_release(&mut self, worker: &WorkerId, job: &JobId, reason: &str) {
@@ -331,5 +399,41 @@ mod tests {
         assert_eq!(job_of(&a), None, "it has not let go yet");
         a.released();
         assert_eq!(job_of(&a).as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn a_place_on_offer_goes_to_the_next_that_is_free_and_the_one_who_had_it_lets_go_when_told() {
+        let pool = Pool::default();
+        let a = worker(&pool, "a", "audio");
+        add(&pool, "j", &["audio"]);
+        let of_job = JobWorkers::new(pool.clone(), job("j"));
+        of_job.offer(a.worker());
+        assert_eq!(job_of(&a).as_deref(), Some("j"), "nobody else is there");
+        let b = worker(&pool, "b", "audio");
+        assert_eq!((job_of(&a).as_deref(), job_of(&b).as_deref()), (Some("j"), Some("j")));
+        of_job.evict(a.worker(), "its place was given to `b`");
+        a.released();
+        assert_eq!((job_of(&a), job_of(&b).as_deref()), (None, Some("j")));
+        of_job.evict(b.worker(), "it failed");
+        assert_eq!(job_of(&a).as_deref(), Some("j"));
+    }
+
+    #[test]
+    fn a_place_that_is_kept_is_on_offer_no_more() {
+        let pool = Pool::default();
+        let a = worker(&pool, "a", "audio");
+        add(&pool, "j", &["audio"]);
+        let of_job = JobWorkers::new(pool.clone(), job("j"));
+        of_job.offer(a.worker());
+        of_job.keep(&modality("audio"), a.worker());
+        let b = worker(&pool, "b", "audio");
+        assert_eq!(job_of(&b), None);
+        of_job.offer(a.worker());
+        assert_eq!(job_of(&b).as_deref(), Some("j"));
+        // The job had heard of `a` before it heard of `b`.
+        of_job.keep(&modality("audio"), a.worker());
+        of_job.evict(b.worker(), "the place is taken");
+        b.released();
+        assert_eq!((job_of(&a).as_deref(), job_of(&b)), (Some("j"), None));
     }
 }

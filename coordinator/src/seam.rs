@@ -8,7 +8,7 @@
 //! ```
 //! The shell says in the job's events that it was submitted or recovered, before its task begins.
 //! Everything about one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the places of the
-//! specification's modalities by itself, one worker each, and fills a place again whose worker is gone. When the task ends, the
+//! specification's modalities by itself, one worker each, and fills a place again whose worker is gone, or which the job offers. When the task ends, the
 //! shell closes the event log, tells the job's workers to release it, and frees them.
 
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
 use crate::journal::Journal;
+use crate::job::HeadRoomLimits;
 use crate::pool::JobWorkers;
 
 /// Messages that wait for a job before its workers' streams are held back.
@@ -49,6 +50,8 @@ pub struct JobConfig {
     pub threads: HeadThreads,
     /// To ask, before a manifest is written, whether this coordinator still reigns.
     pub journal: Journal,
+    /// Where heads are kept that may have to be granted again.
+    pub head_room: HeadRoomLimits,
 }
 
 /// What a contribution to the head of this job may look like.
@@ -115,6 +118,15 @@ pub enum JobInput {
         since: Instant,
         /// Lets the worker's next message in, once this one is taken.
         turnstile: OwnedSemaphorePermit,
+    },
+    /// A worker gives a sign of life.
+    Heartbeat {
+        /// Who.
+        worker: WorkerId,
+        /// Grows with everything that it gets done.
+        progress: u64,
+        /// Whether it has something to do.
+        busy: bool,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,

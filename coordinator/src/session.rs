@@ -22,6 +22,9 @@ use crate::seam::JobInput;
 /// Messages that wait for a worker before its job is held back.
 pub const OUTBOX: usize = 8;
 
+/// A timer that fires so much too late was held up, with all of this process.
+pub const STOOD_STILL: Duration = Duration::from_secs(1);
+
 /// How long a connection may take to say who it is.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
@@ -62,6 +65,13 @@ pub struct Session {
     pub closing: CancellationToken,
 }
 
+/// What a worker works at.
+struct Current {
+    assignment: Assignment,
+    /// It was told to let go of it.
+    releasing: bool,
+}
+
 /// Why a session is over.
 enum End {
     /// The worker closed its side.
@@ -79,13 +89,13 @@ enum End {
 impl Session {
     /// Serves the stream to its end; `ended` is told why, unless the worker ended it.
     pub async fn run(mut self, ended: oneshot::Sender<Status>) {
-        let mut current = None;
+        let mut current: Option<Current> = None;
         let end = self.serve(&mut current).await;
         let worker = self.registration.worker().clone();
         tracing::info!(%worker, why = %end, "worker is gone");
-        if let Some(Assignment { inbox, .. }) = current {
+        if let Some(Current { assignment, .. }) = current {
             // Before the registration is dropped: the place is filled again only after the job knows that it is empty.
-            let _job_over = inbox.send(JobInput::WorkerGone { worker, why: end.to_string() }).await;
+            let _job_over = assignment.inbox.send(JobInput::WorkerGone { worker, why: end.to_string() }).await;
         }
         drop(self.registration);
         if let Some(status) = end.status() {
@@ -93,7 +103,7 @@ impl Session {
         }
     }
 
-    async fn serve(&mut self, current: &mut Option<Assignment>) -> End {
+    async fn serve(&mut self, current: &mut Option<Current>) -> End {
         let mut heard = Instant::now();
         let mut assembler = Assembler::default();
         let turnstile = Arc::new(Semaphore::new(1));
@@ -106,7 +116,7 @@ impl Session {
                 message = self.inbound.message() => match message {
                     Ok(Some(message)) => {
                         heard = Instant::now();
-                        let limit = current.as_ref().map_or(0, |assignment| assignment.message_bytes);
+                        let limit = current.as_ref().map_or(0, |current| current.assignment.message_bytes);
                         match assembler.take(message, limit) {
                             Ok(Assembled::Part) => Ok(()),
                             Ok(Assembled::Whole(message, followed)) => {
@@ -120,7 +130,15 @@ impl Session {
                     Err(status) => Err(End::Lost(status)),
                 },
                 () = self.outbound.closed() => Err(End::Deaf),
-                () = tokio::time::sleep_until(heard + self.silence) => Err(End::Silent(self.silence)),
+                () = tokio::time::sleep_until(heard + self.silence) => {
+                    if heard.elapsed() < self.silence + STOOD_STILL {
+                        Err(End::Silent(self.silence))
+                    } else {
+                        // It was this process that gave no sign of life: what the worker said meanwhile is yet to be read.
+                        heard = Instant::now();
+                        Ok(())
+                    }
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -128,7 +146,7 @@ impl Session {
         }
     }
 
-    async fn on_place(&mut self, place: Place, current: &mut Option<Assignment>) -> Result<(), End> {
+    async fn on_place(&mut self, place: Place, current: &mut Option<Current>) -> Result<(), End> {
         match place {
             Place::Free => *current = None,
             Place::Assigned(assignment) => {
@@ -139,10 +157,13 @@ impl Session {
                 };
                 // The error is that the job is over; the pool says so next.
                 let _job_over = assignment.inbox.send(joined).await;
-                *current = Some(assignment);
+                *current = Some(Current { assignment, releasing: false });
             }
             Place::Releasing { job, reason } => {
-                *current = None;
+                // What it has sent before it lets go still goes to the job, which knows whether it comes too late.
+                if let Some(current) = current {
+                    current.releasing = true;
+                }
                 let release = v1::Release { job: job.to_string(), reason };
                 self.tell(coordinator_message::Message::Release(release)).await?;
             }
@@ -154,7 +175,7 @@ impl Session {
         &mut self,
         envelope: v1::WorkerMessage,
         error: &WireError,
-        current: &Option<Assignment>,
+        current: &Option<Current>,
     ) -> Result<(), End> {
         // A message that came too late for its job is not too large: there is no job to take it.
         let reason = match current {
@@ -168,13 +189,23 @@ impl Session {
         &mut self,
         (envelope, followed): (v1::WorkerMessage, Followed),
         turnstile: &Arc<Semaphore>,
-        current: &Option<Assignment>,
+        current: &mut Option<Current>,
     ) -> Result<(), End> {
         let subject = subject(&envelope, current);
         match stream::open(envelope) {
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
-            Ok((_, Message::Heartbeat(_))) => Ok(()),
+            Ok((job, Message::Heartbeat(beat))) => {
+                self.on_heartbeat(job, &beat, current);
+                Ok(())
+            }
             Ok((_, Message::Released(_))) => {
+                if current.as_ref().is_some_and(|current| current.releasing)
+                    && let Some(Current { assignment, .. }) = current.take()
+                {
+                    let worker = self.registration.worker().clone();
+                    let gone = JobInput::WorkerGone { worker, why: "it has let go of the job".to_owned() };
+                    let _job_over = assignment.inbox.send(gone).await;
+                }
                 self.registration.released();
                 Ok(())
             }
@@ -186,22 +217,37 @@ impl Session {
         }
     }
 
+    /// Goes to the job that it is about. One that comes while the job has much to look at says no more than what is there.
+    fn on_heartbeat(&self, job: Option<JobId>, beat: &v1::Heartbeat, current: &Option<Current>) {
+        if let Some(Current { assignment, releasing: false }) = current
+            && job.as_ref() == Some(&assignment.job)
+        {
+            let worker = self.registration.worker().clone();
+            let input = JobInput::Heartbeat { worker, progress: beat.progress, busy: beat.busy };
+            let _full_or_over = assignment.inbox.try_send(input);
+        }
+    }
+
     async fn hand_on(
         &mut self,
         job: &JobId,
         (message, followed): (Message, Followed),
         (subject, turnstile): (Subject, &Arc<Semaphore>),
-        current: &Option<Assignment>,
+        current: &Option<Current>,
     ) -> Result<(), End> {
         let worker = self.registration.worker().clone();
         match current {
-            Some(assignment) if assignment.job == *job => {
+            Some(Current { assignment, releasing }) if assignment.job == *job => {
                 let since = Instant::now();
                 // One message of a worker is with its job at a time: however fast it sends, its job holds no more of it.
                 let Ok(turnstile) = Arc::clone(turnstile).acquire_owned().await else { return Ok(()) };
-                // The error is that the job is over; the pool says so next.
-                let _job_over =
-                    assignment.inbox.send(JobInput::FromWorker { worker, message, followed, since, turnstile }).await;
+                let input = JobInput::FromWorker { worker: worker.clone(), message, followed, since, turnstile };
+                let sent = assignment.inbox.send(input).await;
+                if sent.is_err() && *releasing {
+                    let what = format!("job `{job}` is over");
+                    return self.reject(subject, v1::RejectedReason::UnknownJob, what).await;
+                }
+                // Otherwise the error is that the job is over, which the pool says next.
                 Ok(())
             }
             _ => {
@@ -230,10 +276,10 @@ impl Session {
 }
 
 /// What a message is about; of the job at hand, if it names none.
-fn subject(envelope: &v1::WorkerMessage, current: &Option<Assignment>) -> Subject {
+fn subject(envelope: &v1::WorkerMessage, current: &Option<Current>) -> Subject {
     let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
     if subject.job.is_none() {
-        subject.job = current.as_ref().map(|assignment| assignment.job.clone());
+        subject.job = current.as_ref().map(|current| current.assignment.job.clone());
     }
     subject
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Term, Turn};
+use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Term, Turn, WorkerId};
 use crate::metrics::EvaluationReport;
 use crate::times::{Account, CoordinatorTimes, Queued, WorkerTimes};
 use crate::turn::SplitSizes;
@@ -64,6 +64,47 @@ pub enum JobEvent {
         turns: u64,
         /// What each worker found.
         modalities: BTreeMap<ModalityName, ModalityStart>,
+    },
+    /// A worker shows no life, or gets nothing done: its place is offered to others.
+    WorkerLapsed {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Whose.
+        modality: ModalityName,
+        /// The worker.
+        worker: WorkerId,
+        /// In words.
+        reason: String,
+    },
+    /// A worker has lost its place, or given it up.
+    WorkerLost {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Whose.
+        modality: ModalityName,
+        /// The worker.
+        worker: WorkerId,
+        /// In words.
+        reason: String,
+    },
+    /// Whoever took a lost worker's place has come to where the head is.
+    WorkerReady {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Whose.
+        modality: ModalityName,
+        /// The worker.
+        worker: WorkerId,
+        /// Steps that it took again.
+        replayed: u64,
+        /// From the loss of the one before to this, or from joining where none was lost.
+        seconds: f64,
     },
     /// The head took a step.
     Step(StepEvent),

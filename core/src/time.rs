@@ -29,6 +29,18 @@ impl Span {
         Self(seconds * 1_000_000)
     }
 
+    /// So many seconds, to the microsecond below; nothing where they are not above 0.
+    #[must_use]
+    pub fn from_secs_f64(seconds: f64) -> Self {
+        Self((seconds * 1e6) as u64)
+    }
+
+    /// Whole seconds.
+    #[must_use]
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
     /// The same length for the standard library.
     #[must_use]
     pub const fn to_std(self) -> std::time::Duration {

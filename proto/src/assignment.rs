@@ -113,6 +113,8 @@ pub struct Grant {
     pub progress: f64,
     /// Epochs of the whole job, as a real number.
     pub epochs: f64,
+    /// Whether the head has taken this step before, and only the encoder is to take it.
+    pub replay: bool,
 }
 
 impl Grant {
@@ -125,7 +127,7 @@ impl Grant {
         let head = decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), of, followed)?;
         let progress = epochs("grant.progress", message.progress)?;
         let epochs = epochs("grant.epochs", message.epochs)?;
-        Ok(Self { turn, lease: Lease(message.lease), head: Arc::new(head), progress, epochs })
+        Ok(Self { turn, lease: Lease(message.lease), head: Arc::new(head), progress, epochs, replay: message.replay })
     }
 
     /// The message. No number is copied.
@@ -139,6 +141,7 @@ impl Grant {
             bias: Some(bias),
             progress: self.progress,
             epochs: self.epochs,
+            replay: self.replay,
         }
     }
 }

@@ -26,6 +26,7 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
         Message::Failed(failed) => Some(ids::name("failed.job", &failed.job)?),
         Message::Released(released) => Some(ids::name("released.job", &released.job)?),
         Message::Learned(learned) => Some(ids::turn_ref("learned.turn", learned.turn.as_ref())?.job),
+        Message::Leaving(leaving) => Some(ids::name("leaving.job", &leaving.job)?),
         // The assembler of the stream takes all that belong to a message.
         Message::Chunk(_) => return Err(WireError::Missing { field: "the message of `chunk`".to_owned() }),
     };
@@ -71,10 +72,16 @@ impl Subject {
                 turn.clone_from(&learned.turn);
                 learned.turn.as_ref().map_or(("", 0), |turn| (turn.job.as_str(), turn.term))
             }
+            Message::Leaving(leaving) => (leaving.job.as_str(), leaving.term),
             Message::Chunk(_) => ("", 0),
         };
         let job = JobId::try_from(job).ok();
-        Self { turn: turn.filter(|_| job.is_some()), job, term, answered: !matches!(message, Message::Failed(_)) }
+        Self {
+            turn: turn.filter(|_| job.is_some()),
+            job,
+            term,
+            answered: !matches!(message, Message::Failed(_) | Message::Leaving(_)),
+        }
     }
 
     /// What an envelope without a message is about.
@@ -83,7 +90,7 @@ impl Subject {
         Self { job: None, term: 0, turn: None, answered: true }
     }
 
-    /// The answer to the message: it changed nothing. None to `failed`, because a worker may answer a rejection with it, and
+    /// The answer to the message: it changed nothing. None to `leaving`, after which nobody listens, nor to `failed`, because a worker may answer a rejection with it, and
     /// the two would go on without end.
     #[must_use]
     pub fn rejected(self, reason: v1::RejectedReason, message: String) -> Option<v1::Rejected> {

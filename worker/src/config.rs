@@ -25,6 +25,15 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub connect_timeout: u64,
 
+    /// Seconds to go on trying to reach a coordinator that was there before, after the connection is lost; 0 ends at once
+    #[arg(long, env = "ANTIPHON_RECONNECT_FOR", default_value_t = 600, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(..=31_536_000))]
+    pub reconnect_for: u64,
+
+    /// Seconds that the step at hand may take to finish when this worker is asked to stop (SIGTERM, Ctrl-C)
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub grace: u64,
+
     /// Threads that decode samples ahead of training
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub decode_threads: usize,
@@ -56,6 +65,10 @@ pub struct Config {
     pub coordinator: String,
     /// How long to go on trying to reach the coordinator.
     pub connect_timeout: Duration,
+    /// How long to go on trying when a connection is lost.
+    pub reconnect_for: Duration,
+    /// How long the step at hand may take to finish when the worker is asked to stop.
+    pub grace: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory per split.
@@ -79,6 +92,8 @@ impl WorkerArgs {
             modality: self.modality,
             coordinator: self.coordinator,
             connect_timeout: Duration::from_secs(self.connect_timeout),
+            reconnect_for: Duration::from_secs(self.reconnect_for),
+            grace: Duration::from_secs(self.grace),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,

@@ -3,10 +3,14 @@
 //!
 //! The order of work is what lets all modalities compute at once: a contribution is sent before the encoder's backward
 //! pass, and the next forward pass runs before the next grant is there.
+//!
+//! It outlives connections. A job that is assigned again after one was lost finds its data open; its encoder is loaded anew,
+//! because what it has learnt since the last checkpoint may not be what the head has taken.
+
+mod status;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use antiphon_core::ids::{EvaluationId, JobId, MicroShard, ModalityName, Term, Turn};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
@@ -16,10 +20,13 @@ use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::times::Learned;
-use antiphon_proto::v1::{self, coordinator_message::Message as Command, worker_message::Message as Answer};
+use antiphon_proto::v1::{
+    self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
+};
 use antiphon_proto::{contribution, ids};
 use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::allocator;
@@ -27,43 +34,29 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
 use crate::device::Device;
+use crate::failure::{Refused, may_pass};
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
 
-/// What heartbeats tell.
-#[derive(Debug, Default)]
-pub(crate) struct Status {
-    job: Mutex<Option<JobId>>,
-    steps_done: AtomicU64,
-}
-
-impl Status {
-    pub(crate) fn heartbeat(&self) -> v1::Heartbeat {
-        let job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
-        v1::Heartbeat {
-            job: job.as_ref().map(ToString::to_string).unwrap_or_default(),
-            steps_done: self.steps_done.load(Ordering::Relaxed),
-        }
-    }
-
-    fn set_job(&self, job: Option<JobId>) {
-        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
-    }
-}
+pub(crate) use status::Status;
 
 /// The state of the worker's thread.
 pub(crate) struct Engine {
     config: Config,
     device: Device,
-    answers: mpsc::Sender<v1::WorkerMessage>,
     status: Arc<Status>,
+    /// Leads to the coordinator, as long as there is a connection.
+    answers: Option<mpsc::Sender<v1::WorkerMessage>>,
     assignment: Option<Assignment>,
+    /// What was at hand when the last connection was lost.
+    parked: Option<Assignment>,
 }
 
 /// The job at hand.
 struct Assignment {
     job: JobId,
     term: Term,
+    specification: String,
     head: HeadShape,
     /// Samples per chunk of logits.
     chunk: usize,
@@ -73,18 +66,29 @@ struct Assignment {
     /// evaluations and checkpoints.
     trains: bool,
     trainer: Trainer,
+    /// The part of a checkpoint that is on its way to the store; it is given up with the job.
+    upload: Option<AbortOnDropHandle<()>>,
+}
+
+/// What the engine is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A message of the coordinator.
+    Command(Received),
+    /// There is a new connection, on which nothing is assigned yet.
+    Connected(mpsc::Sender<v1::WorkerMessage>),
 }
 
 /// A message of the coordinator, and the elements of its tensors that came after it.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct Received {
     pub(crate) command: Command,
     pub(crate) followed: Followed,
 }
 
 impl From<Command> for Order {
     fn from(command: Command) -> Self {
-        Self { command, followed: Followed::nothing() }
+        Self::Command(Received { command, followed: Followed::nothing() })
     }
 }
 
@@ -99,13 +103,17 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiv
             // What is there already comes first; else the next forward pass, which does not wait for the head.
             let order = match queue.try_recv() {
                 Ok(order) => Some(order),
-                Err(_) if engine.compute_ahead().is_err() => None,
-                Err(_) => queue.blocking_recv(),
+                Err(_) => {
+                    engine.compute_ahead();
+                    engine.status.got_on(false);
+                    queue.blocking_recv()
+                }
             };
-            let Some(order) = order else { break };
-            engine.has_waited(&order.command);
-            if engine.take(&runtime, order).is_err() {
-                break;
+            engine.status.got_on(true);
+            match order {
+                Some(Order::Command(received)) => engine.take(&runtime, received),
+                Some(Order::Connected(answers)) => engine.connected(answers),
+                None => break,
             }
         }
         drop(engine);
@@ -118,21 +126,27 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiv
     (orders, end)
 }
 
-/// The connection is gone, so that there is nobody to answer.
-struct Disconnected;
-
 impl Engine {
-    pub(crate) fn new(
-        config: Config,
-        device: Device,
-        answers: mpsc::Sender<v1::WorkerMessage>,
-        status: Arc<Status>,
-    ) -> Self {
-        Self { config, device, answers, status, assignment: None }
+    pub(crate) fn new(config: Config, device: Device, status: Arc<Status>) -> Self {
+        Self { config, device, status, answers: None, assignment: None, parked: None }
     }
 
-    fn answer(&self, answer: Answer) -> Result<(), Disconnected> {
-        self.answers.blocking_send(answer.into()).map_err(|_| Disconnected)
+    /// Whoever is connected now assigns anew what there is to do.
+    fn connected(&mut self, answers: mpsc::Sender<v1::WorkerMessage>) {
+        self.answers = Some(answers);
+        if let Some(mut at) = self.assignment.take() {
+            at.upload = None;
+            self.parked = Some(at);
+        }
+        self.status.set_job(None);
+    }
+
+    /// Says it to the coordinator. Without a connection there is nobody whom it concerns: the next one begins anew.
+    fn answer(&self, answer: Answer) {
+        let sent = self.answers.as_ref().map(|answers| answers.blocking_send(answer.into()));
+        if !matches!(sent, Some(Ok(()))) {
+            debug!("an answer that nobody is there to hear");
+        }
     }
 
     /// The time since the last order went into waiting for this one: for the head, if that was a grant and this is one.
@@ -146,22 +160,22 @@ impl Engine {
     }
 
     /// Carries out one order. What goes wrong, a panic too, is told to the coordinator and ends the worker's part in the job.
-    fn take(&mut self, runtime: &tokio::runtime::Handle, order: Order) -> Result<(), Disconnected> {
+    fn take(&mut self, runtime: &tokio::runtime::Handle, order: Received) {
+        self.has_waited(&order.command);
         let under = match &order.command {
             Command::Assign(assign) => Some((assign.job.clone(), assign.term)),
             _ => self.assigned(),
         };
         match guarded(|| self.carry_out(runtime, order)) {
-            Ok(answers) => answers.into_iter().try_for_each(|answer| self.answer(answer)),
+            Ok(answers) => answers.into_iter().for_each(|answer| self.answer(answer)),
             Err(error) => self.fail(under, &error),
         }
     }
 
     /// The next forward pass, unless the schedule is sequential: it needs this modality's encoder only.
-    fn compute_ahead(&mut self) -> Result<(), Disconnected> {
-        match guarded(|| self.assignment.as_mut().map_or(Ok(()), Assignment::compute_ahead)) {
-            Ok(()) => Ok(()),
-            Err(error) => self.fail(self.assigned(), &error),
+    fn compute_ahead(&mut self) {
+        if let Err(error) = guarded(|| self.assignment.as_mut().map_or(Ok(()), Assignment::compute_ahead)) {
+            self.fail(self.assigned(), &error);
         }
     }
 
@@ -171,25 +185,25 @@ impl Engine {
     }
 
     /// Drops the job. Without one there is nobody whom it concerns.
-    fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) -> Result<(), Disconnected> {
-        let reason = format!("{error:#}");
+    fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) {
+        let (reason, again) = (format!("{error:#}"), may_pass(error));
         self.drop_assignment();
         let Some((job, term)) = under else {
             warn!(reason, "a message that belongs to no job");
-            return Ok(());
+            return;
         };
-        warn!(job, reason, "cannot go on with the job");
-        self.answer(Answer::Failed(v1::Failed { job, term, reason }))
+        warn!(job, reason, again, "cannot go on with the job");
+        self.answer(Answer::Failed(v1::Failed { job, term, reason, again }));
     }
 
-    fn carry_out(&mut self, runtime: &tokio::runtime::Handle, order: Order) -> anyhow::Result<Vec<Answer>> {
-        let Order { command, followed } = order;
+    fn carry_out(&mut self, runtime: &tokio::runtime::Handle, order: Received) -> anyhow::Result<Vec<Answer>> {
+        let Received { command, followed } = order;
         match command {
             Command::Assign(assign) => Ok(vec![self.assign(runtime, &assign)?]),
             Command::Grant(grant) => self.grant(&grant, followed),
             Command::Evaluate(evaluate) => self.evaluate(&evaluate, followed),
             Command::NextLogits(next) => self.next_logits(&next),
-            Command::SavePart(save) => self.save(runtime, &save),
+            Command::SavePart(save) => self.save(runtime, save),
             Command::Release(release) => Ok(vec![self.release(release)]),
             Command::Rejected(rejected) => self.rejected(&rejected),
             Command::Registered(_) | Command::Chunk(_) => Ok(Vec::new()),
@@ -205,7 +219,7 @@ impl Engine {
     }
 
     /// The job at hand cannot go on without what was refused.
-    fn rejected(&self, rejected: &v1::Rejected) -> anyhow::Result<Vec<Answer>> {
+    fn rejected(&mut self, rejected: &v1::Rejected) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = &self.assignment else {
             debug!(message = rejected.message, "a message was refused, but there is no job");
             return Ok(Vec::new());
@@ -215,7 +229,16 @@ impl Engine {
             warn!(job = rejected.job, message = rejected.message, "a message of another job was refused");
             return Ok(Vec::new());
         }
-        bail!("the coordinator refused this worker's message: {}", rejected.message)
+        let message = rejected.message.clone();
+        match rejected.reason() {
+            // It has no place in the job any more, and is told so.
+            RejectedReason::UnknownJob => {
+                info!(message, "the job is no longer this worker's");
+                self.drop_assignment();
+                Ok(Vec::new())
+            }
+            reason => Err(Refused { message, again: reason != RejectedReason::Malformed }.into()),
+        }
     }
 
     fn assign(&mut self, runtime: &tokio::runtime::Handle, assign: &v1::Assign) -> anyhow::Result<Answer> {
@@ -223,6 +246,9 @@ impl Engine {
         let modality: ModalityName = ids::name("assign.modality", &assign.modality)?;
         let spec: JobSpec = JobSpec::from_json(&assign.specification).context("the assigned job's specification")?;
         info!(%job, %modality, "assigned");
+        let parked = self.parked.take().filter(|parked| {
+            parked.job == job && parked.specification == assign.specification && self.config.modality == modality
+        });
         let options = Options {
             prefetch: PrefetchOptions { threads: self.config.decode_threads, ..PrefetchOptions::default() },
             data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::default() },
@@ -231,14 +257,22 @@ impl Engine {
         let head = head_shape(&spec);
         let ahead = spec.schedule.mode == ScheduleMode::Pipelined;
         self.drop_assignment();
-        self.status.set_job(Some(job.clone()));
-        let mut trainer = runtime.block_on(Trainer::open(&spec, &modality, options))?;
+        self.status.set_job(Some((job.clone(), Term(assign.term))));
+        let (mut trainer, is_new) = match parked {
+            Some(parked) => (parked.trainer, false),
+            None => (runtime.block_on(Trainer::open(&spec, &modality, options))?, true),
+        };
         match &assign.restore {
             Some(url) => {
                 let (encoder, state) = runtime.block_on(checkpoint::load(url, &modality))?;
                 trainer.restore(&spec, &encoder, &state).with_context(|| format!("checkpoint {url}"))?;
             }
-            None => runtime.block_on(trainer.begin_from_weights(&Cache::from_environment()))?,
+            None => {
+                if !is_new {
+                    runtime.block_on(trainer.begin_anew(&spec))?;
+                }
+                runtime.block_on(trainer.begin_from_weights(&Cache::from_environment()))?;
+            }
         }
         let samples = trainer.samples();
         let answer = v1::Prepared {
@@ -248,13 +282,22 @@ impl Engine {
             parameters: trainer.parameter_shapes(),
             steps_done: trainer.steps_done(),
         };
-        self.status.steps_done.store(trainer.steps_done(), Ordering::Relaxed);
-        let chunk = spec.evaluation.chunk as usize;
-        self.assignment = Some(Assignment { job, term: Term(assign.term), head, chunk, ahead, trains: false, trainer });
+        self.status.set_steps_done(trainer.steps_done());
+        self.assignment = Some(Assignment {
+            job,
+            term: Term(assign.term),
+            specification: assign.specification.clone(),
+            head,
+            chunk: spec.evaluation.chunk as usize,
+            ahead,
+            trains: false,
+            trainer,
+            upload: None,
+        });
         Ok(Answer::Prepared(answer))
     }
 
-    /// Z, D, G, h̄ go out at once; then dH is made and the encoder learns from it, and says so.
+    /// Z, D, G, h̄ go out at once, unless the head has them already; then dH is made and the encoder learns from it, and says so.
     fn grant(&mut self, message: &v1::Grant, followed: Followed) -> anyhow::Result<Vec<Answer>> {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
         // Before decoding: the head of another job may have another shape.
@@ -264,13 +307,16 @@ impl Engine {
         let grant = Grant::decode(message, at.head, followed)?;
         at.trainer.watch.lap(|times| &mut times.exchange);
         let contribution = at.trainer.contribute(&grant.head)?;
-        let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, contribution));
-        if self.answers.blocking_send(answer.into()).is_err() {
-            return Ok(Vec::new());
+        if !grant.replay {
+            let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, contribution));
+            let sent = self.answers.as_ref().map(|answers| answers.blocking_send(answer.into()));
+            if !matches!(sent, Some(Ok(()))) {
+                return Ok(Vec::new());
+            }
+            at.trainer.watch.lap(|times| &mut times.exchange);
         }
-        at.trainer.watch.lap(|times| &mut times.exchange);
         at.trainer.learn(&grant.head, Progress { epoch: grant.progress, epochs: grant.epochs })?;
-        self.status.steps_done.store(at.trainer.steps_done(), Ordering::Relaxed);
+        self.status.set_steps_done(at.trainer.steps_done());
         let times = at.trainer.watch.take();
         Ok(vec![Answer::Learned(Learned { turn: grant.turn, times }.into())])
     }
@@ -303,14 +349,26 @@ impl Engine {
         Ok(vec![Answer::Logits(chunk.encode())])
     }
 
-    fn save(&mut self, runtime: &tokio::runtime::Handle, save: &v1::SavePart) -> anyhow::Result<Vec<Answer>> {
+    /// Takes the parts as they are now, and lets the upload run beside what comes next.
+    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> anyhow::Result<Vec<Answer>> {
+        let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let files = at.trainer.parts()?;
-        let written = runtime
-            .block_on(checkpoint::save(&save.checkpoint, files))
-            .with_context(|| format!("checkpoint {}", save.checkpoint))?;
-        let saved = PartSaved { job: at.job.clone(), term: at.term, turn: Turn(save.turn), parts: written };
-        Ok(vec![Answer::PartSaved(saved.into())])
+        let (job, term) = (at.job.clone(), at.term);
+        let upload = runtime.spawn(async move {
+            let written = checkpoint::save(&save.checkpoint, files).await;
+            let answer = match written.with_context(|| format!("checkpoint {}", save.checkpoint)) {
+                Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts }.into()),
+                Err(error) => {
+                    let (reason, again) = (format!("{error:#}"), may_pass(&error));
+                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })
+                }
+            };
+            // Without a connection nobody waits for it.
+            let _disconnected = answers.send(answer.into()).await;
+        });
+        at.upload = Some(AbortOnDropHandle::new(upload));
+        Ok(Vec::new())
     }
 
     /// The job at hand, if it is the one that a message is about.
@@ -323,7 +381,7 @@ impl Engine {
             allocator::give_back();
         }
         self.status.set_job(None);
-        self.status.steps_done.store(0, Ordering::Relaxed);
+        self.status.set_steps_done(0);
     }
 }
 

@@ -13,8 +13,10 @@ pub mod checkpoint;
 mod config;
 pub mod data;
 pub mod device;
+mod dial;
 pub mod encoder;
 mod engine;
+mod failure;
 pub mod nn;
 pub mod optimizer;
 mod session;
@@ -23,4 +25,5 @@ mod watch;
 pub mod weights;
 
 pub use config::{Config, WorkerArgs};
-pub use session::{WorkerError, endpoint, run};
+pub use dial::{WorkerError, endpoint};
+pub use session::run;

@@ -216,8 +216,9 @@ impl Coordinator {
             spec,
             resume: None,
             events: EventLog::of(&self.journal, job),
-            workers: JobWorkers::new(self.pool.clone()),
+            workers: JobWorkers::new(self.pool.clone(), job.clone()),
             threads: self.head_threads()?,
+            head_room: self.config.head_room,
             journal: self.journal.clone(),
         })
     }

@@ -1,4 +1,4 @@
-//! Checkpoints of a job: cutting one at a turn boundary, and going on from one.
+//! Checkpoints of a job: cutting one at a turn boundary, writing it while training goes on, and going on from one.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,8 @@ pub(super) struct Cut {
     turn: Turn,
     parts: BTreeMap<String, PartEntry>,
     head: JoinHandle<Result<Vec<(String, PartEntry)>, String>>,
+    /// As they were when it was cut.
+    tuned_weights: Option<BTreeMap<ModalityName, f64>>,
 }
 
 /// A checkpoint that was just completed.
@@ -37,7 +39,7 @@ pub(super) struct Written {
 }
 
 impl Job {
-    /// Snapshots the head, begins to write it, and has every worker write its part.
+    /// Snapshots the head, and begins to write it.
     pub(super) fn begin_cut(&mut self, turn: Turn) -> Result<(), String> {
         let files = self.threads.run(&self.weights, || encode_head(&self.head))?;
         let store = self.store.clone();
@@ -49,18 +51,19 @@ impl Job {
             }
             Ok(entries)
         });
-        self.cut = Some(Cut { turn, parts: BTreeMap::new(), head });
+        self.cut = Some(Cut { turn, parts: BTreeMap::new(), head, tuned_weights: self.tuned_weights.clone() });
+        Ok(())
+    }
+
+    /// Has a worker write its part, as it is when the message comes to it.
+    pub(super) fn save_part(&mut self, worker: &WorkerId, turn: Turn) {
         let message = v1::SavePart {
             job: self.id.to_string(),
             term: self.term.0,
             turn: turn.0,
             checkpoint: self.store.checkpoint_url(turn),
         };
-        let workers: Vec<WorkerId> = self.members.keys().cloned().collect();
-        for worker in workers {
-            self.send(&worker, Message::SavePart(message.clone()));
-        }
-        Ok(())
+        self.send(worker, Message::SavePart(message));
     }
 
     /// Notes the parts that a worker wrote; they must be its own modality's.
@@ -92,9 +95,10 @@ impl Job {
     }
 
     /// All parts of the workers are there: writes the manifest on a task of its own.
-    pub(super) fn complete_cut(&mut self, turn: Turn, score: Option<f64>) -> Result<(), String> {
-        let cut = self.cut.take().ok_or_else(|| format!("checkpoint {turn} was never begun"))?;
-        let position = self.machine.position();
+    pub(super) fn complete_cut(&mut self, turn: Turn) -> Result<(), String> {
+        let never = || format!("checkpoint {turn} was never begun");
+        let cut = self.cut.take().ok_or_else(never)?;
+        let antiphon_core::turn::Cut { position, score, .. } = self.machine.cut().ok_or_else(never)?;
         let best = position.best.map(|(_, turn)| turn);
         let manifest = Manifest {
             format: FORMAT,
@@ -104,9 +108,9 @@ impl Job {
             epoch: position.epoch,
             specification: serde_json::from_str(&self.spec.to_json()).map_err(|error| error.to_string())?,
             parts: cut.parts,
-            score,
-            fusion_weights: self.tuned_weights.clone(),
-            samples: Some(self.machine.samples()),
+            score: *score,
+            fusion_weights: cut.tuned_weights,
+            samples: Some(self.machine.samples().clone()),
             state: serde_json::to_value(position).map_err(|error| error.to_string())?,
         };
         let (store, completions) = (self.store.clone(), self.completions.clone());

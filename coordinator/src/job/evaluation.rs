@@ -31,7 +31,7 @@ impl Job {
         let tuned = self.tuned_weights.as_ref();
         let evaluator = Evaluator::new(split, &self.modalities, classes, &self.spec.fusion, tuned);
         let mut join = Join::new(&self.modalities);
-        let samples = self.machine.samples();
+        let samples = self.machine.samples().clone();
         let mut asked = BTreeMap::new();
         for modality in self.modalities.clone() {
             if samples.get(&modality).is_some_and(|sizes| sizes.of(split) > 0) {
@@ -43,6 +43,12 @@ impl Job {
         }
         self.evaluation = Some(Evaluation { id, split, join, evaluator, asked });
         self.feed();
+    }
+
+    /// A worker is lost: whatever logits of it are still on their way are nobody's.
+    pub(super) fn abandon_evaluation(&mut self, id: EvaluationId) {
+        self.evaluation = None;
+        self.abandoned = Some(id);
     }
 
     fn send_evaluate(&mut self, evaluation: EvaluationId, split: Split, modality: &ModalityName) {
@@ -64,6 +70,9 @@ impl Job {
         let at_most = self.spec.evaluation.chunk as usize;
         let chunk = LogitsChunk::decode(message, classes, at_most, followed).map_err(Refusal::malformed)?;
         self.same_term(chunk.term)?;
+        if self.abandoned.is_some_and(|abandoned| chunk.evaluation <= abandoned) {
+            return Ok(());
+        }
         let evaluation = self.evaluation.as_mut().filter(|evaluation| evaluation.id == chunk.evaluation);
         let evaluation = evaluation.ok_or_else(|| Refusal::unexpected("no such evaluation is under way"))?;
         let Some((next, outstanding)) = evaluation.asked.get_mut(&modality) else {

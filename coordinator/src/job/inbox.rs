@@ -1,6 +1,6 @@
 //! What comes in: checked against the job's shapes, turned into inputs of the turn machine, answered when refused.
 
-use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_core::ids::{ModalityName, Term, WorkerId};
 use antiphon_core::turn::{ContributionHeader, Input, Rejected, SplitSizes};
 use antiphon_proto::assignment::Prepared;
 use antiphon_proto::chunks::Followed;
@@ -42,6 +42,7 @@ impl From<Rejected> for Refusal {
             Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
             Rejected::NotAMember { .. }
             | Rejected::NoPlace { .. }
+            | Rejected::NotGranted { .. }
             | Rejected::NotLearning { .. }
             | Rejected::Unexpected { .. } => RejectedReason::Unexpected,
             Rejected::Malformed { .. } => RejectedReason::Malformed,
@@ -56,10 +57,10 @@ impl Job {
             JobInput::WorkerJoined { worker, modality, outbound } => {
                 self.worker_joined(worker, modality, outbound);
             }
-            JobInput::WorkerGone { worker, why } => {
-                if self.members.remove(&worker).is_some() {
-                    self.give(Input::Left { worker, why });
-                }
+            JobInput::WorkerGone { worker, why } => self.worker_gone(worker, why),
+            JobInput::Heartbeat { worker, progress, busy } => {
+                // One that has lost its place may still send some.
+                let _lost = self.try_give(Input::Heartbeat { worker, progress, busy });
             }
             JobInput::FromWorker { worker, message, followed, since, turnstile } => {
                 if let Message::Contribution(_) = &message {
@@ -86,15 +87,30 @@ impl Job {
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
     ) {
         // Before the machine judges, because it has the worker assigned at once.
-        let member = Member { modality: modality.clone(), outbound, parameters: 0 };
+        let member = Member { modality: modality.clone(), outbound, parameters: 0, joined: self.now(), restores: None };
         let before = self.members.insert(worker.clone(), member);
-        if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality }) {
+        if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality: modality.clone() }) {
             info!(job = %self.id, %worker, %rejected, "it has no place here");
             match before {
-                Some(member) => self.members.insert(worker, member),
+                Some(member) => self.members.insert(worker.clone(), member),
                 None => self.members.remove(&worker),
             };
+            // Whoever has the place was offered to be replaced, and has shown up before this one came.
+            if let Some(occupant) = self.machine.worker(&modality) {
+                self.workers.keep(&modality, occupant);
+            }
+            self.workers.evict(&worker, &rejected.to_string());
         }
+    }
+
+    /// Its connection is gone, or it has let go of the job as it was told.
+    fn worker_gone(&mut self, worker: WorkerId, why: String) {
+        let Some(member) = self.members.remove(&worker) else { return };
+        if self.machine.worker(&member.modality) == Some(&worker) {
+            self.tell_of_loss(&member.modality, &worker, why.clone());
+        }
+        // One that was told to let go may have had the head until now.
+        let _had_no_part = self.try_give(Input::Left { worker, why });
     }
 
     fn hear(&mut self, worker: &WorkerId, message: Message, followed: Followed) {
@@ -106,6 +122,7 @@ impl Job {
             Message::Learned(learned) => self.learned(worker, learned),
             Message::PartSaved(saved) => self.part_saved(worker, saved),
             Message::Failed(failed) => self.worker_failed(worker, failed),
+            Message::Leaving(leaving) => self.leaving(worker, &leaving),
             // The shell answers these itself.
             Message::Register(_) | Message::Heartbeat(_) | Message::Released(_) | Message::Chunk(_) => Ok(()),
         };
@@ -128,8 +145,12 @@ impl Job {
         let input = Input::Prepared { worker: worker.clone(), samples, steps_done: prepared.steps_done };
         self.try_give(input).map_err(|rejected| {
             self.set_parameters(worker, before);
-            rejected.into()
-        })
+            Refusal::from(rejected)
+        })?;
+        if let Some(member) = self.members.get_mut(worker) {
+            member.restores = None;
+        }
+        Ok(())
     }
 
     /// A job that goes on from a checkpoint must have as many samples to train on as before: the order of batches follows them.
@@ -199,10 +220,17 @@ impl Job {
     }
 
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
-        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason: failed.reason })?)
+        self.same_term(Term(failed.term))?;
+        let v1::Failed { reason, again, .. } = failed;
+        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, again })?)
     }
 
-    pub(super) fn same_term(&self, given: antiphon_core::ids::Term) -> Result<(), Refusal> {
+    fn leaving(&mut self, worker: &WorkerId, leaving: &v1::Leaving) -> Result<(), Refusal> {
+        self.same_term(Term(leaving.term))?;
+        Ok(self.try_give(Input::Leaving { worker: worker.clone() })?)
+    }
+
+    pub(super) fn same_term(&self, given: Term) -> Result<(), Refusal> {
         if given == self.term {
             return Ok(());
         }

@@ -12,19 +12,20 @@
 mod checkpoint;
 mod effects;
 mod evaluation;
+mod heads;
 mod inbox;
 mod same_job;
 mod times;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent, StepEvent};
 use antiphon_core::head::{CheckedContribution, SharedHead};
-use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
+use antiphon_core::ids::{EvaluationId, JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::JobSpec;
 use antiphon_core::time::Time;
-use antiphon_core::turn::{Effect, Input, Outcome, SplitSizes, TurnMachine, Waiting};
+use antiphon_core::turn::{Effect, HeadRoom, Input, Outcome, Rejected, SplitSizes, TurnMachine, Waiting};
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
 use tokio::sync::{mpsc, watch};
@@ -35,8 +36,11 @@ use crate::events::EventLog;
 use crate::head_threads::{HeadThreads, Weights};
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
+use crate::session::STOOD_STILL;
 use checkpoint::{Cut, Written};
 use evaluation::Evaluation;
+use heads::GrantedHeads;
+pub use heads::HeadRoomLimits;
 use times::JobTimes;
 
 /// Starts the task of a job.
@@ -86,6 +90,9 @@ struct Member {
     outbound: mpsc::Sender<v1::CoordinatorMessage>,
     /// Numbers in its encoder, once it is prepared.
     parameters: u64,
+    joined: Time,
+    /// The checkpoint that it loads its encoder from, until it has.
+    restores: Option<Turn>,
 }
 
 /// A checkpoint that exists.
@@ -123,14 +130,23 @@ struct Job {
     modalities: Vec<ModalityName>,
     machine: TurnMachine,
     head: SharedHead<f32>,
+    /// Also those that were told to let go of the job and have not yet.
     members: BTreeMap<WorkerId, Member>,
+    heads: GrantedHeads,
+    room: HeadRoom,
+    /// Since when a modality's place has been without a worker that was there before.
+    lost: BTreeMap<ModalityName, Time>,
+    started: bool,
+    /// Inputs that come of effects, for when those are carried out.
+    next: VecDeque<Input>,
+    giving: bool,
     /// The contribution whose header the machine is looking at.
     incoming: Option<CheckedContribution<f32>>,
     later: Later,
     evaluation: Option<Evaluation>,
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    abandoned: Option<EvaluationId>,
     cut: Option<Cut>,
-    restore: Option<String>,
     newest: Option<Saved>,
     /// Samples that the checkpoint to go on from was trained with.
     samples_before: BTreeMap<ModalityName, SplitSizes>,
@@ -157,12 +173,12 @@ impl Job {
         status: watch::Sender<JobStatus>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Completion>), String> {
         let (classes, width) = (config.spec.labels.classes.count(), config.spec.head.width as usize);
+        let turn_batches = config.spec.schedule.turn_batches;
         let (completions, completed) = mpsc::unbounded_channel();
         let resumed = match &config.resume {
             Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &config.store).await?),
             None => None,
         };
-        let resumed_from = config.resume.as_ref().map(antiphon_store::checkpoints::Checkpoint::url);
         let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
         let (head, position, tuned_weights, newest) = match resumed {
             Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
@@ -181,12 +197,18 @@ impl Job {
             machine,
             head,
             members: BTreeMap::new(),
+            heads: GrantedHeads::new(classes, width, turn_batches, config.head_room),
+            room: HeadRoom::Ample,
+            lost: BTreeMap::new(),
+            started: false,
+            next: VecDeque::new(),
+            giving: false,
             incoming: None,
             later: Later::default(),
             evaluation: None,
             tuned_weights,
+            abandoned: None,
             cut: None,
-            restore: resumed_from,
             newest,
             samples_before,
             reached: None,
@@ -212,6 +234,12 @@ impl Job {
             let deadline = self.machine.next_deadline().map(|(at, _)| self.origin + at.since(Time(0)).to_std());
             let trains = self.machine.granted().is_some();
             tokio::select! {
+                // Who has said something is heard before it is judged by its silence.
+                biased;
+                Some(completion) = completions.recv() => {
+                    self.times.waited(trains);
+                    self.complete(completion);
+                }
                 input = inputs.recv() => {
                     self.times.waited(trains);
                     match input {
@@ -219,14 +247,10 @@ impl Job {
                         None => self.give(Input::ShellFailed { reason: "the coordinator is shutting down".to_owned() }),
                     }
                 }
-                Some(completion) = completions.recv() => {
-                    self.times.waited(trains);
-                    self.complete(completion);
-                }
                 () = sleep_until(deadline) => {
                     self.times.waited(trains);
-                    self.give(Input::Tick);
-                    self.emit_waiting();
+                    let late = deadline.is_some_and(|deadline| deadline.elapsed() >= STOOD_STILL);
+                    self.give(if late { Input::Awake } else { Input::Tick });
                 }
             }
             self.settle().await;
@@ -241,15 +265,30 @@ impl Job {
         Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Gives the machine an input that only a fault of ours could make it reject.
+    /// Gives the machine an input that it may reject only because it came too late; where the effects of another one are being
+    /// carried out, after these.
     fn give(&mut self, input: Input) {
-        if let Err(rejected) = self.try_give(input) {
+        if self.giving {
+            self.next.push_back(input);
+        } else if let Err(rejected) = self.try_give(input) {
             info!(job = %self.id, %rejected, "an input came too late");
         }
     }
 
-    /// Gives the machine an input and carries out its effects, in order.
-    fn try_give(&mut self, input: Input) -> Result<(), antiphon_core::turn::Rejected> {
+    /// Gives the machine an input and carries out its effects, in order, and then whatever comes of them.
+    fn try_give(&mut self, input: Input) -> Result<(), Rejected> {
+        self.giving = true;
+        let taken = self.give_one(input);
+        while let Some(input) = self.next.pop_front() {
+            if let Err(rejected) = self.give_one(input) {
+                info!(job = %self.id, %rejected, "an input came too late");
+            }
+        }
+        self.giving = false;
+        taken
+    }
+
+    fn give_one(&mut self, input: Input) -> Result<(), Rejected> {
         let mut effects: Vec<Effect> = Vec::new();
         let (turn, epochs) = (self.machine.position().turn, self.machine.epochs_done());
         self.machine.step(self.now(), input, &mut effects)?;
@@ -265,7 +304,7 @@ impl Job {
                 self.reached = applies.then_some(turn);
                 self.later.fold = false;
                 // What follows an effect that failed would rest on it.
-                self.give(Input::ShellFailed { reason });
+                self.next.push_front(Input::ShellFailed { reason });
                 break;
             }
         }

@@ -10,6 +10,8 @@ const FREE: &[&str] = &[
     "schedule.epochs",
     "schedule.turns",
     "schedule.mode",
+    "schedule.lease_ttl",
+    "schedule.turn_deadline",
     "checkpoints",
     "evaluation",
     "fusion",

@@ -296,6 +296,8 @@ fn schedule(schedule: &ScheduleSpec) -> Json {
         ("batch", schedule.batch.into()),
         ("turn_batches", schedule.turn_batches.into()),
         ("micro_shards", schedule.micro_shards.into()),
+        ("lease_ttl", schedule.lease_ttl.into()),
+        ("turn_deadline", schedule.turn_deadline.into()),
     ])
 }
 

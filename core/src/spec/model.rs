@@ -381,6 +381,12 @@ pub struct ScheduleSpec {
     pub turn_batches: u32,
     /// Pieces that a batch is cut into, whatever the number of workers. Bits depend on it.
     pub micro_shards: u32,
+    /// Seconds without a sign of life after which a worker's place is offered to others.
+    #[serde(default = "ScheduleSpec::default_lease_ttl")]
+    pub lease_ttl: f64,
+    /// Seconds without progress after which the place of a worker that has something to do is offered to others.
+    #[serde(default = "ScheduleSpec::default_turn_deadline")]
+    pub turn_deadline: f64,
 }
 
 /// When training ends.
@@ -405,6 +411,14 @@ pub enum ScheduleMode {
 }
 
 impl ScheduleSpec {
+    fn default_lease_ttl() -> f64 {
+        15.0
+    }
+
+    fn default_turn_deadline() -> f64 {
+        300.0
+    }
+
     /// Turns in a cycle of these modalities: one each, or as many as `order` gives them.
     #[must_use]
     pub fn turns_per_cycle(&self, modalities: &[ModalitySpec]) -> u64 {

@@ -11,9 +11,9 @@ impl TurnMachine {
     pub fn activity(&self) -> String {
         let turn = self.position.turn;
         match &self.phase {
-            Phase::Gathering { .. } | Phase::Finished(_) => self.phase_name().to_owned(),
+            Phase::Gathering | Phase::Finished(_) => self.phase_name().to_owned(),
             Phase::Training(open) => {
-                let holder = self.named(&open.modality, self.worker(&open.modality));
+                let holder = self.named(&open.modality, open.holder.as_ref());
                 let (first, step) = (format!("turn {turn}: {holder}"), open.step.0 + 1);
                 match (self.spec.schedule.turn_batches, open.applied) {
                     (1, false) => format!("{first} has the head"),
@@ -24,21 +24,22 @@ impl TurnMachine {
             }
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { split, .. }) => format!("turn {turn}: evaluating {split}"),
-                Some(Duty::Save { missing, .. }) if missing.is_empty() => {
-                    format!("turn {turn}: saving; the manifest is being written")
+                Some(Duty::Save | Duty::Room | Duty::Finish(_)) | None => {
+                    format!("turn {turn}: {}", self.cut_activity())
                 }
-                Some(Duty::Save { missing, .. }) => {
-                    let from: Vec<String> = self
-                        .members
-                        .iter()
-                        .filter(|(_, member)| missing.contains(&member.worker))
-                        .map(|(modality, member)| self.named(modality, Some(&member.worker)))
-                        .collect();
-                    format!("turn {turn}: saving; parts are to come from {}", from.join(", "))
-                }
-                Some(Duty::Finish(_)) | None => format!("turn {turn}: finishing"),
             },
         }
+    }
+
+    /// What the checkpoint that is being written waits for.
+    pub(super) fn cut_activity(&self) -> String {
+        let Some(cut) = &self.cut else { return "no checkpoint is being written".to_owned() };
+        let turn = cut.turn();
+        if cut.is_whole() {
+            return format!("the manifest of checkpoint {turn} is being written");
+        }
+        let from: Vec<String> = cut.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
+        format!("parts of checkpoint {turn} are to come from {}", from.join(", "))
     }
 
     /// Whose step is open.
@@ -46,7 +47,7 @@ impl TurnMachine {
     pub fn holder(&self) -> Option<&ModalityName> {
         match &self.phase {
             Phase::Training(open) => Some(&open.modality),
-            Phase::Gathering { .. } | Phase::Boundary { .. } | Phase::Finished(_) => None,
+            Phase::Gathering | Phase::Boundary { .. } | Phase::Finished(_) => None,
         }
     }
 
@@ -54,12 +55,12 @@ impl TurnMachine {
     #[must_use]
     pub fn granted(&self) -> Option<Time> {
         match &self.phase {
-            Phase::Training(open) => Some(open.granted),
-            Phase::Gathering { .. } | Phase::Boundary { .. } | Phase::Finished(_) => None,
+            Phase::Training(open) if open.holder.is_some() => Some(open.granted),
+            _ => None,
         }
     }
 
-    fn named(&self, modality: &ModalityName, worker: Option<&WorkerId>) -> String {
+    pub(super) fn named(&self, modality: &ModalityName, worker: Option<&WorkerId>) -> String {
         worker.map_or_else(|| format!("`{modality}`"), |worker| format!("`{modality}` worker `{worker}`"))
     }
 }
@@ -86,12 +87,12 @@ mod tests {
         assert_eq!(machine.granted(), None);
         take(&mut machine, Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 });
         let both = "`audio` worker `w-audio`, `image` worker `w-image`";
-        assert_eq!(machine.activity(), format!("turn 2: saving; parts are to come from {both}"));
+        assert_eq!(machine.activity(), format!("turn 2: parts of checkpoint 2 are to come from {both}"));
         let saved = |name: &str| Input::PartSaved { worker: worker(name), turn: Turn(2) };
         take(&mut machine, saved("audio"));
-        assert_eq!(machine.activity(), "turn 2: saving; parts are to come from `image` worker `w-image`");
+        assert_eq!(machine.activity(), "turn 2: parts of checkpoint 2 are to come from `image` worker `w-image`");
         take(&mut machine, saved("image"));
-        assert_eq!(machine.activity(), "turn 2: saving; the manifest is being written");
+        assert_eq!(machine.activity(), "turn 2: the manifest of checkpoint 2 is being written");
         take(&mut machine, Input::CheckpointWritten { turn: Turn(2) });
         assert_eq!(machine.activity(), "finished");
     }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Duty, Effect, Outcome, Phase, Rejected, TurnMachine};
-use crate::ids::{EvaluationId, Split, Turn, WorkerId};
+use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
+use crate::ids::{EvaluationId, Split};
 use crate::spec::Every;
 use crate::time::Time;
 
@@ -27,27 +27,37 @@ impl TurnMachine {
             || self.stop_requested
             || self.is_due(self.spec.evaluation.every) && self.has(Split::Validation)
             || self.is_due(self.spec.checkpoints.every)
+            || self.saves_early()
+            || self.room == HeadRoom::Full
+    }
+
+    /// Whether a checkpoint is to make room for heads. One that is being written makes some already.
+    fn saves_early(&self) -> bool {
+        self.room != HeadRoom::Ample && self.cut.is_none() && self.cut_at != Some(self.position.turn)
     }
 
     /// Collects the duties of this boundary and begins the first.
     pub(super) fn enter_boundary(&mut self, now: Time, complete: bool, effects: &mut Vec<Effect>) {
         let mut duties = VecDeque::new();
-        let is_new = self.resumed_at != Some(self.position.turn);
+        let is_new = self.cut_at != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
         // Also when stopping: a job that goes on later must not have skipped what would have chosen its best checkpoint.
         let evaluate = if complete { trained } else { self.is_due(self.spec.evaluation.every) };
         if evaluate && self.has(Split::Validation) {
-            duties.push_back(self.evaluation(Split::Validation));
+            duties.push_back(Duty::Evaluate { evaluation: None, split: Split::Validation });
         }
-        if is_new && (complete || stopping || self.is_due(self.spec.checkpoints.every)) {
-            duties.push_back(self.save());
+        let is_due = self.is_due(self.spec.checkpoints.every) || self.saves_early();
+        if is_new && (complete || stopping || is_due) {
+            duties.push_back(Duty::Save);
         }
         if complete && self.has(Split::Test) {
-            duties.push_back(self.evaluation(Split::Test));
+            duties.push_back(Duty::Evaluate { evaluation: None, split: Split::Test });
         }
         if complete || stopping {
             duties.push_back(Duty::Finish(if complete { Outcome::Succeeded } else { Outcome::Stopped }));
+        } else if self.room == HeadRoom::Full {
+            duties.push_back(Duty::Room);
         }
         self.phase = Phase::Boundary { duties, score: None };
         self.begin_duty(now, effects);
@@ -62,7 +72,7 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         let phase = self.unexpected();
         let Phase::Boundary { duties, score: kept } = &mut self.phase else { return Err(phase) };
-        let Some(Duty::Evaluate { evaluation: open, split }) = duties.front() else { return Err(phase) };
+        let Some(Duty::Evaluate { evaluation: Some(open), split }) = duties.front() else { return Err(phase) };
         if *open != evaluation {
             return Err(Rejected::Malformed {
                 what: "evaluation",
@@ -73,90 +83,63 @@ impl TurnMachine {
         if *split == Split::Validation {
             *kept = Some(score);
         }
-        self.duty_done(now, effects);
-        Ok(())
-    }
-
-    pub(super) fn part_saved(
-        &mut self,
-        worker: &WorkerId,
-        turn: Turn,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Rejected> {
-        let phase = self.unexpected();
-        let current = self.position.turn;
-        let Phase::Boundary { duties, score } = &mut self.phase else { return Err(phase) };
-        let score = *score;
-        let Some(Duty::Save { missing, writing }) = duties.front_mut() else { return Err(phase) };
-        if turn != current {
-            return Err(Rejected::Malformed { what: "turn", expected: current.to_string(), given: turn.to_string() });
-        }
-        let Some(place) = missing.iter().position(|w| w == worker) else { return Err(phase) };
-        missing.remove(place);
-        if missing.is_empty() && !*writing {
-            *writing = true;
-            // Before the manifest is written, so that it knows of itself when a job goes on from it.
-            if let Some(score) = score
-                && self.position.best.is_none_or(|(best, _)| score > best)
-            {
-                self.position.best = Some((score, turn));
-            }
-            effects.push(Effect::WriteManifest { turn, score });
-        }
-        Ok(())
-    }
-
-    pub(super) fn checkpoint_written(
-        &mut self,
-        now: Time,
-        turn: Turn,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Rejected> {
-        let Phase::Boundary { duties, .. } = &self.phase else { return Err(self.unexpected()) };
-        let Some(Duty::Save { writing: true, .. }) = duties.front() else { return Err(self.unexpected()) };
-        if turn != self.position.turn {
-            return Err(self.unexpected());
-        }
-        self.duty_done(now, effects);
-        Ok(())
-    }
-
-    fn duty_done(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        if let Phase::Boundary { duties, .. } = &mut self.phase {
-            duties.pop_front();
-        }
+        duties.pop_front();
         self.begin_duty(now, effects);
+        Ok(())
     }
 
-    /// Begins the first duty that is left; training goes on when none is. A stop that came meanwhile is heeded first.
-    fn begin_duty(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let turn = self.position.turn;
-        let Phase::Boundary { duties, .. } = &self.phase else { return };
-        match duties.front() {
-            Some(Duty::Evaluate { evaluation, split }) => {
-                effects.push(Effect::Evaluate { evaluation: *evaluation, split: *split });
+    /// Begins the first duty that is left, if what it needs is there; training goes on when none is. A stop that came
+    /// meanwhile is heeded first.
+    pub(super) fn begin_duty(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        loop {
+            let Phase::Boundary { duties, score } = &mut self.phase else { return };
+            let score = *score;
+            match duties.front_mut() {
+                Some(Duty::Evaluate { .. }) => return self.begin_evaluation(effects),
+                Some(Duty::Save) => {
+                    if self.cut.is_some() {
+                        return;
+                    }
+                    duties.pop_front();
+                    self.begin_cut(score, effects);
+                }
+                Some(Duty::Room) => {
+                    if self.room == HeadRoom::Full {
+                        return;
+                    }
+                    duties.pop_front();
+                }
+                Some(Duty::Finish(outcome)) => {
+                    if self.cut.is_none() {
+                        let outcome = outcome.clone();
+                        self.finish(outcome, effects);
+                    }
+                    return;
+                }
+                None if self.stop_requested => {
+                    if self.cut_at != Some(self.position.turn) {
+                        duties.push_back(Duty::Save);
+                    }
+                    duties.push_back(Duty::Finish(Outcome::Stopped));
+                }
+                None => return self.grant_next(now, effects),
             }
-            Some(Duty::Save { .. }) => effects.push(Effect::SaveParts { turn }),
-            Some(Duty::Finish(outcome)) => self.finish(outcome.clone(), effects),
-            None if self.stop_requested => {
-                let saved = self.is_due(self.spec.checkpoints.every);
-                let save = (!saved).then(|| self.save());
-                let duties = save.into_iter().chain([Duty::Finish(Outcome::Stopped)]).collect();
-                self.phase = Phase::Boundary { duties, score: None };
-                self.begin_duty(now, effects);
-            }
-            None => self.grant_next(now, effects),
         }
     }
 
-    fn evaluation(&mut self, split: Split) -> Duty {
-        let evaluation = self.next_evaluation;
-        self.next_evaluation = evaluation.next();
-        Duty::Evaluate { evaluation, split }
-    }
-
-    fn save(&self) -> Duty {
-        Duty::Save { missing: self.members.values().map(|member| member.worker.clone()).collect(), writing: false }
+    /// Goes through the split at the front, if every worker is there.
+    fn begin_evaluation(&mut self, effects: &mut Vec<Effect>) {
+        if !self.everybody_is_ready() {
+            return;
+        }
+        let next = self.next_evaluation;
+        if let Phase::Boundary { duties, .. } = &mut self.phase
+            && let Some(Duty::Evaluate { evaluation: evaluation @ None, split }) = duties.front_mut()
+        {
+            *evaluation = Some(next);
+            effects.push(Effect::Evaluate { evaluation: next, split: *split });
+            self.next_evaluation = next.next();
+        }
     }
 
     fn is_due(&self, every: Every) -> bool {
@@ -169,7 +152,7 @@ impl TurnMachine {
 
     /// Whether any modality has samples in this split.
     fn has(&self, split: Split) -> bool {
-        self.samples().values().any(|sizes| sizes.of(split) > 0)
+        self.samples.values().any(|sizes| sizes.of(split) > 0)
     }
 }
 
@@ -178,13 +161,15 @@ mod tests {
     use super::super::testing::*;
     use super::super::{Input, SplitSizes};
     use super::*;
+    use crate::ids::Turn;
     use crate::spec::{JobSpec, Length};
 
     fn names(effects: &[Effect]) -> Vec<String> {
         let short = |effect: &Effect| match effect {
             Effect::Evaluate { split, .. } => format!("evaluate {split}"),
-            Effect::SaveParts { turn } => format!("save {turn}"),
-            Effect::WriteManifest { turn, score } => format!("manifest {turn} {score:?}"),
+            Effect::Snapshot { turn } => format!("cut {turn}"),
+            Effect::SavePart { worker, turn } => format!("part {turn} of {worker}"),
+            Effect::WriteManifest { turn } => format!("manifest {turn}"),
             Effect::Grant { turn, .. } => format!("grant {}", turn.turn),
             Effect::Finish(outcome) => format!("finish {outcome:?}"),
             other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
@@ -202,22 +187,30 @@ mod tests {
 
     const SAMPLES: SplitSizes = SplitSizes { train: 20, validation: 5, test: 5 };
 
+    fn saved(name: &str, turn: u64) -> Input {
+        Input::PartSaved { worker: worker(name), turn: Turn(turn) }
+    }
+
     #[test]
     fn the_end_of_a_job_is_validated_saved_tested_and_finished_in_this_order() {
         let mut machine = running(spec(Length::Turns(1), Every::End, Every::End), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);
         let finished = |evaluation, score| Input::EvaluationFinished { evaluation: EvaluationId(evaluation), score };
         refuse(&mut machine, finished(7, 0.5));
-        assert_eq!(names(&take(&mut machine, finished(0, 0.5))), ["save 1"]);
+        let effects = take(&mut machine, finished(0, 0.5));
+        assert_eq!(names(&effects), ["cut 1", "part 1 of w-audio", "evaluate test"]);
         refuse(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
-        let saved = |name: &str, turn| Input::PartSaved { worker: worker(name), turn: Turn(turn) };
         refuse(&mut machine, saved("audio", 2));
         refuse(&mut machine, saved("stranger", 1));
-        assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1 Some(0.5)"]);
+        assert!(take(&mut machine, finished(1, 0.1)).is_empty(), "the job is not over before its checkpoint is there");
+        assert_eq!(machine.activity(), "turn 1: parts of checkpoint 1 are to come from `audio` worker `w-audio`");
+        assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
+        assert_eq!(machine.activity(), "turn 1: the manifest of checkpoint 1 is being written");
         refuse(&mut machine, saved("audio", 1));
-        assert_eq!(names(&take(&mut machine, Input::CheckpointWritten { turn: Turn(1) })), ["evaluate test"]);
-        assert_eq!(machine.position().best, Some((0.5, Turn(1))));
-        assert_eq!(names(&take(&mut machine, finished(1, 0.1))), ["finish Succeeded"]);
+        let cut = machine.cut().expect("it is being written");
+        assert_eq!((cut.score, cut.position.best), (Some(0.5), Some((0.5, Turn(1)))));
+        let effects = take(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
+        assert_eq!(names(&effects), ["ForgetHeads", "finish Succeeded"]);
         assert_eq!(machine.position().best, Some((0.5, Turn(1))), "the test split chooses nothing");
     }
 
@@ -225,10 +218,8 @@ mod tests {
     fn no_turns_means_the_initial_state_is_written() {
         let mut machine = machine_of(spec(Length::Turns(0), Every::End, Every::End));
         let effects = prepare_all(&mut machine, SplitSizes { train: 20, ..SplitSizes::default() });
-        assert_eq!(names(&effects[effects.len() - 2..]), ["Started", "save 0"]);
-        take(&mut machine, Input::PartSaved { worker: worker("audio"), turn: Turn(0) });
-        let effects = take(&mut machine, Input::CheckpointWritten { turn: Turn(0) });
-        assert_eq!(names(&effects), ["finish Succeeded"]);
+        assert_eq!(names(&effects[effects.len() - 3..]), ["Started", "cut 0", "part 0 of w-audio"]);
+        assert_eq!(names(&save(&mut machine)), ["manifest 0", "finish Succeeded"]);
     }
 
     #[test]
@@ -237,20 +228,53 @@ mod tests {
         let mut seen = Vec::new();
         while machine.outcome().is_none() {
             let effects = drive(&mut machine, 10);
-            seen.extend(names(&effects).into_iter().filter(|n| n.starts_with("eval") || n.starts_with("save")));
+            seen.extend(names(&effects).into_iter().filter(|n| n.starts_with("eval") || n.starts_with("cut")));
         }
         // Two turns are an epoch: turns 3 and 6 are saved, the ends of epoch 2 (turn 4) and of the job (6) validated.
-        assert_eq!(seen, ["save 3", "evaluate validation", "evaluate validation", "save 6", "evaluate test"]);
+        assert_eq!(seen, ["cut 3", "evaluate validation", "evaluate validation", "cut 6", "evaluate test"]);
+    }
+
+    #[test]
+    fn training_goes_on_while_a_checkpoint_is_written_until_the_next_one_is_due() {
+        let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(2)), SAMPLES);
+        contribute(&mut machine, 10);
+        let effects = contribute(&mut machine, 10);
+        assert_eq!(names(&effects), ["Apply", "EndTurn", "cut 2", "part 2 of w-audio", "grant 2"]);
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"]);
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"], "one at a time");
+        let waiting = machine.waiting(Time(1), |_| 1).expect("the next checkpoint waits").reason;
+        let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: a checkpoint is due, and {part}"));
+        let effects = save(&mut machine);
+        assert_eq!(names(&effects), ["manifest 2", "ForgetHeads", "cut 4", "part 4 of w-audio", "grant 4"]);
+        assert_eq!(machine.waiting(Time(1), |_| 1), None);
+    }
+
+    #[test]
+    fn a_checkpoint_makes_room_for_heads_before_it_is_due() {
+        let mut machine = running(spec(Length::Turns(9), Every::End, Every::End), SAMPLES);
+        contribute(&mut machine, 10);
+        assert!(take(&mut machine, Input::Room(HeadRoom::Low)).is_empty());
+        let effects = contribute(&mut machine, 10);
+        assert_eq!(names(&effects), ["Apply", "EndTurn", "cut 2", "part 2 of w-audio", "grant 2"]);
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"], "one is on its way");
+        assert!(take(&mut machine, Input::Room(HeadRoom::Full)).is_empty());
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
+        let waiting = machine.waiting(Time(1), |_| 1).expect("there is no room").reason;
+        let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: no room for more heads that may be granted again; {part}"));
+        let effects = save(&mut machine);
+        let Some(Effect::ForgetHeads { versions }) = effects.get(1) else { panic!("{effects:?}") };
+        assert_eq!(versions.iter().map(|version| version.0).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(names(&take(&mut machine, Input::Room(HeadRoom::Ample))), ["grant 4"]);
     }
 
     #[test]
     fn a_stop_is_heeded_at_the_next_boundary_with_a_checkpoint() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         assert!(take(&mut machine, Input::Stop).is_empty(), "the open turn is finished first");
-        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "save 1"]);
-        take(&mut machine, Input::PartSaved { worker: worker("audio"), turn: Turn(1) });
-        let effects = take(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
-        assert_eq!(names(&effects), ["finish Stopped"]);
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "cut 1", "part 1 of w-audio"]);
+        assert_eq!(names(&save(&mut machine)), ["manifest 1", "ForgetHeads", "finish Stopped"]);
     }
 
     #[test]
@@ -259,7 +283,7 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);
         assert!(take(&mut machine, Input::Stop).is_empty());
         let done = Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 };
-        assert_eq!(names(&take(&mut machine, done)), ["save 1"]);
+        assert_eq!(names(&take(&mut machine, done)), ["cut 1", "part 1 of w-audio"]);
     }
 
     #[test]
@@ -271,6 +295,6 @@ mod tests {
         let position = first.position().clone();
         let mut again = resumed(first.spec().clone(), position);
         let effects = prepare_all(&mut again, SAMPLES);
-        assert_eq!(names(&effects[1..]), ["Started", "evaluate test"]);
+        assert_eq!(names(&effects[1..]), ["Ready", "Started", "evaluate test"]);
     }
 }

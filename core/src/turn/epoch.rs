@@ -99,6 +99,8 @@ mod tests {
             batch: 10,
             turn_batches,
             micro_shards: 1,
+            lease_ttl: 15.0,
+            turn_deadline: 300.0,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{EvaluationId, Lease, MicroShard, ModalityName, Split, Turn, TurnRef, WorkerId};
+use crate::ids::{EvaluationId, HeadVersion, Lease, MicroShard, ModalityName, Split, Turn, TurnRef, WorkerId};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,20 @@ pub enum Input {
         /// Steps that its encoder has behind it.
         steps_done: u64,
     },
+    /// A worker gave a sign of life.
+    Heartbeat {
+        /// Who.
+        worker: WorkerId,
+        /// Grows with everything that it gets done.
+        progress: u64,
+        /// Whether it has something to do.
+        busy: bool,
+    },
+    /// A worker was asked to stop, and is to be let go.
+    Leaving {
+        /// Who.
+        worker: WorkerId,
+    },
     /// A worker's connection ended.
     Left {
         /// Who.
@@ -36,10 +50,12 @@ pub enum Input {
         worker: WorkerId,
         /// In words.
         reason: String,
+        /// Whether it may go well if it is tried again: the store did not answer, say.
+        again: bool,
     },
     /// A head contribution came in; its tensors are checked already.
     Contribution(ContributionHeader),
-    /// The encoder has taken its own step from a contribution that was applied.
+    /// The encoder has taken its own step from a contribution that was applied, for the first time or again.
     Learned {
         /// Whose.
         worker: WorkerId,
@@ -65,6 +81,8 @@ pub enum Input {
         /// Which checkpoint.
         turn: Turn,
     },
+    /// How much room there is for heads that may have to be granted again.
+    Room(HeadRoom),
     /// The shell could not do what was asked (store, evaluation).
     ShellFailed {
         /// In words.
@@ -74,6 +92,19 @@ pub enum Input {
     Stop,
     /// Time has passed.
     Tick,
+    /// Much time has passed in which nobody could be heard: the coordinator stood still, not the workers.
+    Awake,
+}
+
+/// Room for heads that may have to be granted again, until a checkpoint lets go of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeadRoom {
+    /// Plenty.
+    Ample,
+    /// A checkpoint is to be cut at the next turn boundary, whether one is due or not.
+    Low,
+    /// And no turn begins before there is more.
+    Full,
 }
 
 /// A head contribution without its tensors.
@@ -128,6 +159,47 @@ pub enum Effect {
     },
     /// Every worker is ready; training begins or goes on.
     Started,
+    /// Send a head that was granted before, for a step that the head has taken already: only the encoder is to take it again.
+    Replay {
+        /// Who.
+        worker: WorkerId,
+        /// Which step, with the version of the head.
+        turn: TurnRef,
+        /// The lease it works under.
+        lease: Lease,
+        /// Where the job stood.
+        progress: Progress,
+    },
+    /// A worker's encoder is where the head is.
+    Ready {
+        /// Who.
+        worker: WorkerId,
+        /// Its modality.
+        modality: ModalityName,
+        /// Steps that it took again.
+        replayed: u64,
+    },
+    /// A worker has shown no life, or no progress: offer its place to others, who get it when one comes.
+    Offer {
+        /// Who.
+        worker: WorkerId,
+        /// Its modality.
+        modality: ModalityName,
+        /// In words.
+        why: String,
+    },
+    /// Its place is on offer no more.
+    Keep {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Have a worker let go of the job.
+    Evict {
+        /// Who.
+        worker: WorkerId,
+        /// In words.
+        why: String,
+    },
     /// Send the head to the worker for one step.
     Grant {
         /// Who.
@@ -166,18 +238,35 @@ pub enum Effect {
         /// Over what.
         split: Split,
     },
-    /// Have every worker write its part, and write the head's.
-    SaveParts {
+    /// Forget the evaluation: a worker is lost. Another one goes through the split from its beginning.
+    AbandonEvaluation {
+        /// Which evaluation.
+        evaluation: EvaluationId,
+    },
+    /// Cut a checkpoint: keep the head as it is now, and write it while training goes on.
+    Snapshot {
         /// Turns applied so far: the checkpoint's name.
         turn: Turn,
     },
-    /// All parts are there: write the manifest.
+    /// Have a worker write its part of the checkpoint.
+    SavePart {
+        /// Who.
+        worker: WorkerId,
+        /// Which checkpoint.
+        turn: Turn,
+    },
+    /// All parts are there: write the manifest of the [`super::TurnMachine::cut`].
     WriteManifest {
         /// Which checkpoint.
         turn: Turn,
-        /// The validation score of this very state, if it was evaluated.
-        score: Option<f64>,
     },
+    /// Nobody will be granted these heads again.
+    ForgetHeads {
+        /// Ascending.
+        versions: Vec<HeadVersion>,
+    },
+    /// Say what is waited for.
+    ReportWait,
     /// The job is over; let the workers go.
     Finish(Outcome),
 }
@@ -259,6 +348,14 @@ pub enum Rejected {
         worker: WorkerId,
         /// Whose it is.
         holder: WorkerId,
+    },
+    /// The step is open, but nobody has been granted it.
+    #[error("turn {turn} step {step} is not granted to anybody yet")]
+    NotGranted {
+        /// The turn it names.
+        turn: Turn,
+        /// The step it names.
+        step: u32,
     },
     /// Nobody learns from that step any more, or yet.
     #[error("no contribution to turn {turn} step {step} is being learnt from")]

@@ -2,20 +2,32 @@
 //! no tensors, no sockets, no clock.
 //!
 //! ```text
-//!              all places taken, all workers prepared
+//!              every place taken, every worker ready
 //!   gathering ────────────────────────────────────────▶ training ◀──────────────┐
 //!                                                          │ epoch or job ends,  │ duties done
 //!                                                          ▼ period, or stop     │
 //!                                                      boundary ────────────────┘
 //!                                                          │ last duty
 //!                                                          ▼
-//!                    a worker fails or leaves          finished
+//!                     a fault that would come again     finished
+//!
+//!   a place:   empty ──joined──▶ opening ──prepared──▶ replaying ──its own steps taken again──▶ ready
+//!                ▲                                                                                │
+//!                └──── left, replaced, failed, asked to stop ◀────────────────────────────────────┘
 //! ```
 //!
 //! Training is one loop: grant a step, take its contribution, apply it, grant the next. Pipelined, the next is granted at once,
 //! while the encoder that gave the contribution learns from it; sequential, when that encoder has learnt and the turn is
-//! folded into the projector. At a turn boundary the job may have *duties*: go through a split, write a checkpoint, finish.
-//! They are done one after the other.
+//! folded into the projector. At a turn boundary the job may have *duties*: go through a split, cut a checkpoint, finish.
+//!
+//! **Faults.** A worker that is lost costs its own modality only. Whoever takes its place loads the encoder of the newest
+//! complete checkpoint and takes the modality's steps since then again, under the heads that were granted for them; head and
+//! other encoders go on meanwhile, until a turn comes that is held up. A worker that falls silent for the lease's time, or
+//! shows no progress for the turn's, *lapses*: its place is offered to others, and it keeps it until one comes. What it sends
+//! is taken as long as its turn has not been granted again.
+//!
+//! **Checkpoints** are cut at a turn boundary and written while training goes on ([`Cut`]); one at a time, so that the next
+//! one waits for the last, and the job's end for all.
 //!
 //! Invariants, checked by [`TurnMachine::check_invariants`] after every transition in tests:
 //!
@@ -24,29 +36,37 @@
 //! 3. While training exactly one step is open; in every other phase none is. Pipelined, an open step is not applied yet.
 //! 4. Steps of all modalities add up to the head version.
 //! 5. A finished job stays finished.
+//! 6. What a replacement has to take again is all there: the steps since the newest complete checkpoint, and since the one
+//!    that anybody who is not ready yet began from.
 
 mod activity;
 mod boundary;
+mod cut;
 pub mod epoch;
-mod gathering;
+mod history;
+mod members;
 mod message;
 #[cfg(test)]
 mod testing;
 mod training;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-pub use message::{ContributionHeader, Effect, Input, Outcome, Progress, Rejected, SplitSizes};
+pub use cut::Cut;
+pub use history::PastStep;
+pub use message::{ContributionHeader, Effect, HeadRoom, Input, Outcome, Progress, Rejected, SplitSizes};
+pub use waiting::Waiting;
 
 use crate::ids::{Attempt, EvaluationId, HeadVersion, JobId, Lease, ModalityName, Split, Step, Term, Turn, WorkerId};
 use crate::spec::{JobSpec, ScheduleMode};
-use crate::time::{Span, Time};
+use crate::time::Time;
 use epoch::EpochPlan;
-
-/// How often a job that waits says so again.
-const WAITING_REPORT: Span = Span::from_secs(10);
+use history::History;
+use members::{Failures, Member};
+use waiting::Wait;
 
 /// The state of one job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,12 +75,21 @@ pub struct TurnMachine {
     term: Term,
     spec: JobSpec,
     members: BTreeMap<ModalityName, Member>,
+    /// Samples of each modality, once a worker has told.
+    samples: BTreeMap<ModalityName, SplitSizes>,
     position: Position,
-    /// The turn of the checkpoint that the job began from, which need not be written again.
-    resumed_at: Option<Turn>,
+    history: History,
+    /// The checkpoint that is being written.
+    cut: Option<Cut>,
+    /// The turn of the newest checkpoint that was cut, or that the job began from: it need not be cut again.
+    cut_at: Option<Turn>,
+    /// Room for heads that may have to be granted again.
+    room: HeadRoom,
+    failures: BTreeMap<ModalityName, Failures>,
     stop_requested: bool,
     next_lease: Lease,
     next_evaluation: EvaluationId,
+    wait: Option<Wait>,
     phase: Phase,
 }
 
@@ -95,20 +124,9 @@ pub struct LossSum {
     pub steps: u64,
 }
 
-/// A worker in its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Member {
-    worker: WorkerId,
-    lease: Lease,
-    /// None until it is prepared.
-    samples: Option<SplitSizes>,
-    /// The step whose contribution the head has taken and from which the encoder is still learning, as far as it has said.
-    learning: Option<(Turn, Step)>,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Phase {
-    Gathering { since: Time, reported: Time },
+    Gathering,
     Training(OpenStep),
     Boundary { duties: VecDeque<Duty>, score: Option<f64> },
     Finished(Outcome),
@@ -119,44 +137,51 @@ enum Phase {
 struct OpenStep {
     modality: ModalityName,
     step: Step,
+    /// Which granting this is, or the next one will be.
     attempt: Attempt,
+    /// Who has the head for it. Nobody while there is nobody to have it.
+    holder: Option<WorkerId>,
     granted: Time,
     /// The head has taken it; the encoder learns from it. Only where the schedule is sequential.
     applied: bool,
 }
 
-/// What is to be done at a boundary; the first is under way.
+/// What is to be done at a boundary; the first is under way, or waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Duty {
-    Evaluate { evaluation: EvaluationId, split: Split },
-    Save { missing: Vec<WorkerId>, writing: bool },
+    /// Under way once it has a number; it needs every worker.
+    Evaluate { evaluation: Option<EvaluationId>, split: Split },
+    /// Cut a checkpoint, once the last one is written.
+    Save,
+    /// Wait until a checkpoint makes room for heads.
+    Room,
+    /// Wait until the last checkpoint is written, and be over.
     Finish(Outcome),
-}
-
-/// Why a job is not computing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// In words, complete: `waiting for 1 \`audio\` worker: 0 registered`.
-    pub reason: String,
-    /// For how long so far.
-    pub waited: Span,
 }
 
 impl TurnMachine {
     /// A job that has not begun, or that goes on from a checkpoint's position.
     #[must_use]
     pub fn new(job: JobId, term: Term, spec: JobSpec, resume: Option<Position>, now: Time) -> Self {
+        let cut_at = resume.as_ref().map(|position| position.turn);
+        let position = resume.unwrap_or_default();
         Self {
             job,
             term,
-            spec,
             members: BTreeMap::new(),
-            resumed_at: resume.as_ref().map(|position| position.turn),
-            position: resume.unwrap_or_default(),
+            samples: BTreeMap::new(),
+            history: History::from(&position.steps_done),
+            cut: None,
+            cut_at,
+            room: HeadRoom::Ample,
+            failures: BTreeMap::new(),
+            position,
             stop_requested: false,
             next_lease: Lease(0),
             next_evaluation: EvaluationId(0),
-            phase: Phase::Gathering { since: now, reported: now },
+            wait: Some(Wait::begun(now)),
+            phase: Phase::Gathering,
+            spec,
         }
     }
 
@@ -166,53 +191,45 @@ impl TurnMachine {
     /// An input that does not fit the state is rejected with its reason; the state and `effects` are as before.
     pub fn step(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         match input {
-            Input::Joined { worker, modality } => self.join(worker, modality, effects),
+            Input::Joined { worker, modality } => self.join(now, worker, modality, effects)?,
             Input::Prepared { worker, samples, steps_done } => {
-                self.prepared(now, &worker, samples, steps_done, effects)
+                self.prepared(now, &worker, samples, steps_done, effects)?;
             }
-            Input::Left { worker, why } => self
-                .member_lost(&worker, effects, |modality| format!("worker `{worker}` (`{modality}`) is gone: {why}")),
-            Input::WorkerFailed { worker, reason } => {
-                self.member_lost(&worker, effects, |modality| format!("`{modality}` worker `{worker}`: {reason}"))
+            Input::Heartbeat { worker, progress, busy } => self.heartbeat(now, &worker, progress, busy, effects)?,
+            Input::Leaving { worker } => self.leaving(now, &worker, effects)?,
+            Input::Left { worker, .. } => self.left(now, &worker, effects)?,
+            Input::WorkerFailed { worker, reason, again } => {
+                self.worker_failed(now, &worker, &reason, again, effects)?;
             }
-            Input::Contribution(header) => self.contribution(now, &header, effects),
-            Input::Learned { worker, turn } => self.learned(now, &worker, &turn, effects),
+            Input::Contribution(header) => self.contribution(now, &header, effects)?,
+            Input::Learned { worker, turn } => self.learned(now, &worker, &turn, effects)?,
             Input::EvaluationFinished { evaluation, score } => {
-                self.evaluation_finished(now, evaluation, score, effects)
+                self.evaluation_finished(now, evaluation, score, effects)?;
             }
-            Input::PartSaved { worker, turn } => self.part_saved(&worker, turn, effects),
-            Input::CheckpointWritten { turn } => self.checkpoint_written(now, turn, effects),
+            Input::PartSaved { worker, turn } => self.part_saved(now, &worker, turn, effects)?,
+            Input::CheckpointWritten { turn } => self.checkpoint_written(now, turn, effects)?,
+            Input::Room(room) => self.set_room(now, room, effects)?,
             Input::ShellFailed { reason } => {
                 self.not_finished()?;
                 self.finish(Outcome::Failed { reason }, effects);
-                Ok(())
             }
-            Input::Stop => self.stop(effects),
-            Input::Tick => {
-                self.tick(now);
-                Ok(())
-            }
+            Input::Stop => self.stop(effects)?,
+            Input::Tick => self.tick(now, effects),
+            Input::Awake => self.awake(now),
         }
-    }
-
-    /// When the machine next wants a [`Input::Tick`], and why.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
-        match &self.phase {
-            Phase::Gathering { reported, .. } => Some((*reported + WAITING_REPORT, "say again what is waited for")),
-            Phase::Training(_) | Phase::Boundary { .. } | Phase::Finished(_) => None,
-        }
+        self.note_wait(now);
+        Ok(())
     }
 
     /// The phase in a word: `waiting`, `training`, `evaluating`, `saving`, `finishing`, `finished`.
     #[must_use]
     pub fn phase_name(&self) -> &'static str {
         match &self.phase {
-            Phase::Gathering { .. } => "waiting",
+            Phase::Gathering => "waiting",
             Phase::Training(_) => "training",
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { .. }) => "evaluating",
-                Some(Duty::Save { .. }) => "saving",
+                Some(Duty::Save | Duty::Room) => "saving",
                 Some(Duty::Finish(_)) | None => "finishing",
             },
             Phase::Finished(_) => "finished",
@@ -231,12 +248,18 @@ impl TurnMachine {
         &self.spec
     }
 
+    /// The checkpoint that is being written.
+    #[must_use]
+    pub fn cut(&self) -> Option<&Cut> {
+        self.cut.as_ref()
+    }
+
     /// How the job ended, once it has.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.phase {
             Phase::Finished(outcome) => Some(outcome),
-            Phase::Gathering { .. } | Phase::Training(_) | Phase::Boundary { .. } => None,
+            Phase::Gathering | Phase::Training(_) | Phase::Boundary { .. } => None,
         }
     }
 
@@ -252,10 +275,10 @@ impl TurnMachine {
         self.members.iter().find(|(_, member)| member.worker == *worker).map(|(name, _)| name)
     }
 
-    /// Samples of each split, of the modalities whose worker is prepared.
+    /// Samples of each split, of the modalities of which a worker has told.
     #[must_use]
-    pub fn samples(&self) -> BTreeMap<ModalityName, SplitSizes> {
-        self.members.iter().filter_map(|(name, member)| Some((name.clone(), member.samples?))).collect()
+    pub fn samples(&self) -> &BTreeMap<ModalityName, SplitSizes> {
+        &self.samples
     }
 
     /// States the invariants of this module that one state can be asked for; the text names the one that is broken.
@@ -284,38 +307,19 @@ impl TurnMachine {
         {
             return Err("a boundary without a duty".to_owned());
         }
-        Ok(())
-    }
-
-    /// The member that a worker is.
-    fn member_mut(&mut self, worker: &WorkerId) -> Result<&mut Member, Rejected> {
-        let member = self.members.values_mut().find(|member| member.worker == *worker);
-        member.ok_or_else(|| Rejected::NotAMember { worker: worker.clone() })
+        self.check_members()?;
+        self.history.check(&self.position.steps_done)
     }
 
     fn not_finished(&self) -> Result<(), Rejected> {
         match &self.phase {
             Phase::Finished(_) => Err(self.unexpected()),
-            Phase::Gathering { .. } | Phase::Training(_) | Phase::Boundary { .. } => Ok(()),
+            Phase::Gathering | Phase::Training(_) | Phase::Boundary { .. } => Ok(()),
         }
     }
 
     fn unexpected(&self) -> Rejected {
         Rejected::Unexpected { phase: self.phase_name() }
-    }
-
-    fn member_lost(
-        &mut self,
-        worker: &WorkerId,
-        effects: &mut Vec<Effect>,
-        reason: impl Fn(&ModalityName) -> String,
-    ) -> Result<(), Rejected> {
-        self.not_finished()?;
-        let modality =
-            self.modality_of(worker).cloned().ok_or_else(|| Rejected::NotAMember { worker: worker.clone() })?;
-        self.members.remove(&modality);
-        self.finish(Outcome::Failed { reason: reason(&modality) }, effects);
-        Ok(())
     }
 
     fn finish(&mut self, outcome: Outcome, effects: &mut Vec<Effect>) {

@@ -1,7 +1,7 @@
 //! A turn machine at hand for tests: jobs without data, workers named after their modality, and steps that check the
 //! invariants as they go.
 
-use super::{ContributionHeader, Effect, Input, Phase, Position, Rejected, SplitSizes, TurnMachine, epoch};
+use super::{ContributionHeader, Duty, Effect, Input, Phase, Position, Rejected, SplitSizes, TurnMachine, epoch};
 use crate::ids::{JobId, JobName, MicroShard, ModalityName, Split, Term, TurnRef, WorkerId};
 use crate::spec::*;
 use crate::time::Time;
@@ -55,6 +55,8 @@ pub(super) fn job(modalities: &[&str]) -> JobSpec {
             batch: 10,
             turn_batches: 1,
             micro_shards: 1,
+            lease_ttl: 15.0,
+            turn_deadline: 300.0,
         },
         fusion: FusionSpec::Entropy,
         checkpoints: CheckpointSpec { to: None, every: Every::End, keep: 3 },
@@ -98,9 +100,14 @@ pub(super) fn running(spec: JobSpec, samples: SplitSizes) -> TurnMachine {
 
 /// Takes an input that must be taken.
 pub(super) fn take(machine: &mut TurnMachine, input: Input) -> Vec<Effect> {
+    take_at(machine, Time(1), input)
+}
+
+/// The same at a time.
+pub(super) fn take_at(machine: &mut TurnMachine, now: Time, input: Input) -> Vec<Effect> {
     let mut effects = Vec::new();
     let told = format!("{input:?}");
-    machine.step(Time(1), input, &mut effects).unwrap_or_else(|rejected| panic!("{told}: {rejected}"));
+    machine.step(now, input, &mut effects).unwrap_or_else(|rejected| panic!("{told}: {rejected}"));
     machine.check_invariants().unwrap_or_else(|broken| panic!("after {told}: {broken}"));
     effects
 }
@@ -140,21 +147,29 @@ pub(super) fn contribute(machine: &mut TurnMachine, samples: u32) -> Vec<Effect>
     take(machine, Input::Contribution(header))
 }
 
-/// Does whatever the machine waits for.
+/// The checkpoint that is being written is told to be complete, part by part.
+pub(super) fn save(machine: &mut TurnMachine) -> Vec<Effect> {
+    let cut = machine.cut().expect("a checkpoint is being written").clone();
+    let mut effects = Vec::new();
+    for modality in cut.missing() {
+        let worker = machine.worker(modality).expect("it has a worker").clone();
+        effects.extend(take(machine, Input::PartSaved { worker, turn: cut.turn() }));
+    }
+    effects.extend(take(machine, Input::CheckpointWritten { turn: cut.turn() }));
+    effects
+}
+
+/// Does whatever the machine waits for; a checkpoint is written when training has to wait for it.
 pub(super) fn drive(machine: &mut TurnMachine, samples: u32) -> Vec<Effect> {
     let input = match machine.phase.clone() {
         Phase::Training(_) => Input::Contribution(open_header(machine, samples)),
         Phase::Boundary { duties, .. } => match duties.front().expect("a duty") {
-            super::Duty::Evaluate { evaluation, .. } => {
-                Input::EvaluationFinished { evaluation: *evaluation, score: 0.5 }
+            Duty::Evaluate { evaluation, .. } => {
+                Input::EvaluationFinished { evaluation: evaluation.expect("it is under way"), score: 0.5 }
             }
-            super::Duty::Save { writing: true, .. } => Input::CheckpointWritten { turn: machine.position.turn },
-            super::Duty::Save { missing, .. } => {
-                Input::PartSaved { worker: missing[0].clone(), turn: machine.position.turn }
-            }
-            super::Duty::Finish(_) => panic!("finishing takes no input"),
+            Duty::Save | Duty::Room | Duty::Finish(_) => return save(machine),
         },
-        phase @ (Phase::Gathering { .. } | Phase::Finished(_)) => panic!("nothing to drive in {phase:?}"),
+        phase @ (Phase::Gathering | Phase::Finished(_)) => panic!("nothing to drive in {phase:?}"),
     };
     take(machine, input)
 }
@@ -167,7 +182,7 @@ pub(super) fn drive_sizes(machine: &mut TurnMachine) -> Vec<Effect> {
             let train = machine.samples()[&open.modality].of(Split::Train);
             epoch::batch_size(train, machine.spec.schedule.batch, done) as u32
         }
-        Phase::Gathering { .. } | Phase::Boundary { .. } | Phase::Finished(_) => 0,
+        Phase::Gathering | Phase::Boundary { .. } | Phase::Finished(_) => 0,
     };
     drive(machine, samples)
 }

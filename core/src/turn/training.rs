@@ -1,11 +1,18 @@
 //! Training: one step is granted at a time, its contribution taken once, and the next granted at once or, where the schedule is
 //! sequential, when the encoder has learnt.
 
-use super::{ContributionHeader, Effect, LossSum, OpenStep, Phase, Progress, Rejected, TurnMachine, epoch};
+use super::{ContributionHeader, Effect, LossSum, OpenStep, PastStep, Phase, Progress, Rejected, TurnMachine, epoch};
 use crate::ids::{Attempt, HeadVersion, MicroShard, ModalityName, Split, Step, Turn, TurnRef, WorkerId};
 use crate::learning_rate::alpha_decay;
 use crate::spec::{Alpha, Length, ProjectionSpec, Reset, ScheduleMode};
 use crate::time::Time;
+
+impl OpenStep {
+    /// One that nobody has been granted.
+    fn new(modality: ModalityName, step: Step) -> Self {
+        Self { modality, step, attempt: Attempt(0), holder: None, granted: Time(0), applied: false }
+    }
+}
 
 impl TurnMachine {
     /// Everybody is prepared: go on from the position, which may be the end already.
@@ -27,25 +34,37 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         let open = self.check_contribution(header)?;
-        self.member_mut(&header.worker)?.learning = Some((header.turn.turn, header.turn.step));
+        let given = &header.turn;
+        // It may come from a worker that has lost its place meanwhile, and learns from it no more.
+        if let Some(member) = self.members.get_mut(&open.modality).filter(|member| member.worker == header.worker) {
+            member.learning = Some((given.turn, given.step));
+        }
+        let progress = self.progress();
         effects.push(Effect::Apply {
-            turn: header.turn.clone(),
+            turn: given.clone(),
             modality: open.modality.clone(),
-            progress: self.progress(),
+            progress,
             alpha: self.alpha(&open),
         });
+        let past = PastStep { turn: given.turn, step: given.step, head_version: given.head_version, progress };
+        self.history.push(&open.modality, past);
         let sum = self.position.losses.entry(open.modality.clone()).or_default();
         *sum = LossSum { sum: sum.sum + header.loss, steps: sum.steps + 1 };
         *self.position.steps_done.entry(open.modality.clone()).or_default() += 1;
         self.position.head_version = self.position.head_version.next();
+        let modality = open.modality.clone();
         match self.spec.schedule.mode {
-            ScheduleMode::Pipelined => self.after_step(now, open, effects),
+            ScheduleMode::Pipelined => {
+                self.after_step(now, open, effects);
+                self.let_go_if_leaving(&modality, effects);
+            }
             ScheduleMode::Sequential => self.phase = Phase::Training(OpenStep { applied: true, ..open }),
         }
+        self.heard(now, &header.worker, effects);
         Ok(())
     }
 
-    /// A worker says that its encoder has taken its step; what waits for that goes on.
+    /// A worker says that its encoder has taken its step, for the first time or again; what waits for that goes on.
     pub(super) fn learned(
         &mut self,
         now: Time,
@@ -56,24 +75,35 @@ impl TurnMachine {
         if turn.term != self.term {
             return Err(Rejected::StaleTerm { given: turn.term.0, current: self.term.0 });
         }
-        let member = self.member_mut(worker)?;
-        if member.learning != Some((turn.turn, turn.step)) {
-            return Err(Rejected::NotLearning { turn: turn.turn, step: turn.step.0 });
+        self.not_finished()?;
+        let modality = self.modality_of_member(worker)?;
+        let step = (turn.turn, turn.step);
+        if self.replays(&modality).is_some_and(|past| (past.turn, past.step) == step) {
+            self.heard(now, worker, effects);
+            self.replayed(now, &modality, effects);
+            return Ok(());
         }
-        member.learning = None;
+        match self.members.get_mut(&modality) {
+            Some(member) if member.learning == Some(step) => member.learning = None,
+            _ => return Err(Rejected::NotLearning { turn: turn.turn, step: turn.step.0 }),
+        }
         if let Phase::Training(open) = &self.phase
             && open.applied
+            && (self.position.turn, open.step) == step
         {
             self.after_step(now, open.clone(), effects);
+            self.let_go_if_leaving(&modality, effects);
         }
+        self.heard(now, worker, effects);
         Ok(())
     }
 
     /// The head is stepped, and where the schedule is sequential the encoder too: grants the next step, ends the turn.
-    fn after_step(&mut self, now: Time, open: OpenStep, effects: &mut Vec<Effect>) {
+    pub(super) fn after_step(&mut self, now: Time, open: OpenStep, effects: &mut Vec<Effect>) {
         let turn = self.position.turn;
         if open.step.0 + 1 < self.spec.schedule.turn_batches {
-            self.grant(OpenStep { step: open.step.next(), applied: false, granted: now, ..open }, effects);
+            let next = open.step.next();
+            self.grant(now, OpenStep::new(open.modality, next), effects);
             return;
         }
         let end = Effect::EndTurn { turn, modality: open.modality };
@@ -95,16 +125,22 @@ impl TurnMachine {
         if given.term != self.term {
             return Err(Rejected::StaleTerm { given: given.term.0, current: self.term.0 });
         }
-        let Some(modality) = self.modality_of(&header.worker) else {
-            return Err(Rejected::NotAMember { worker: header.worker.clone() });
-        };
-        let already = Rejected::AlreadyApplied { turn: given.turn, step: given.step.0 };
         let Phase::Training(open) = &self.phase else {
+            self.modality_of_member(&header.worker)?;
+            let already = Rejected::AlreadyApplied { turn: given.turn, step: given.step.0 };
             return Err(if given.turn < self.position.turn { already } else { self.unexpected() });
         };
+        let holds = open.holder.as_ref() == Some(&header.worker);
         let current = (self.position.turn, open.step);
+        // The word that its turn was granted again is worth more to whoever lost its place than that it has none.
+        if (given.turn, given.step) == current && given.attempt < open.attempt {
+            return Err(Rejected::StaleAttempt { given: given.attempt.0, current: open.attempt.0 });
+        }
+        if !holds {
+            self.modality_of_member(&header.worker)?;
+        }
         if (given.turn, given.step) < current || (given.turn, given.step) == current && open.applied {
-            return Err(already);
+            return Err(Rejected::AlreadyApplied { turn: given.turn, step: given.step.0 });
         }
         if (given.turn, given.step) > current {
             return Err(Rejected::StaleTurn {
@@ -114,9 +150,11 @@ impl TurnMachine {
                 current_step: current.1.0,
             });
         }
-        if *modality != open.modality {
-            let holder = self.worker(&open.modality).cloned().unwrap_or_else(|| header.worker.clone());
-            return Err(Rejected::NotYourTurn { worker: header.worker.clone(), holder });
+        if !holds {
+            return Err(match &open.holder {
+                Some(holder) => Rejected::NotYourTurn { worker: header.worker.clone(), holder: holder.clone() },
+                None => Rejected::NotGranted { turn: given.turn, step: given.step.0 },
+            });
         }
         if given.attempt != open.attempt {
             return Err(Rejected::StaleAttempt { given: given.attempt.0, current: open.attempt.0 });
@@ -171,11 +209,20 @@ impl TurnMachine {
             }
         }
         let Some(modality) = self.position.plan.modality(self.position.turn_in_epoch).cloned() else { return };
-        self.grant(OpenStep { modality, step: Step(0), attempt: Attempt(0), granted: now, applied: false }, effects);
+        self.grant(now, OpenStep::new(modality, Step(0)), effects);
     }
 
-    fn grant(&mut self, open: OpenStep, effects: &mut Vec<Effect>) {
-        if let Some(member) = self.members.get(&open.modality) {
+    /// Gives the head to whoever took the place of the one who had it, or of nobody.
+    pub(super) fn grant_again(&mut self, now: Time, open: OpenStep, effects: &mut Vec<Effect>) {
+        let attempt = if open.holder.is_some() { open.attempt.next() } else { open.attempt };
+        self.grant(now, OpenStep { attempt, holder: None, ..open }, effects);
+    }
+
+    /// Opens a step. Without anybody to take it, it is granted when somebody is there.
+    fn grant(&mut self, now: Time, mut open: OpenStep, effects: &mut Vec<Effect>) {
+        open.granted = now;
+        if let Some(member) = self.members.get(&open.modality).filter(|member| member.is_able()) {
+            open.holder = Some(member.worker.clone());
             effects.push(Effect::Grant {
                 worker: member.worker.clone(),
                 turn: self.reference(self.position.turn, open.step, open.attempt, self.position.head_version),
@@ -186,13 +233,13 @@ impl TurnMachine {
         self.phase = Phase::Training(open);
     }
 
-    fn reference(&self, turn: Turn, step: Step, attempt: Attempt, head_version: HeadVersion) -> TurnRef {
+    pub(super) fn reference(&self, turn: Turn, step: Step, attempt: Attempt, head_version: HeadVersion) -> TurnRef {
         TurnRef { job: self.job.clone(), term: self.term, turn, step, attempt, head_version }
     }
 
     fn lay_out_epoch(&mut self) {
         let order: Vec<_> = self.spec.modalities.iter().map(|m| m.name.clone()).collect();
-        let samples = self.samples().into_iter().map(|(name, sizes)| (name, sizes.of(Split::Train))).collect();
+        let samples = self.samples.iter().map(|(name, sizes)| (name.clone(), sizes.of(Split::Train))).collect();
         let losses = std::mem::take(&mut self.position.losses);
         let means = losses.into_iter().map(|(name, l)| (name, l.sum / (l.steps.max(1) as f64))).collect();
         self.position.plan = epoch::plan(&self.spec.schedule, &order, &samples, &means);
@@ -203,7 +250,7 @@ impl TurnMachine {
     }
 
     fn train_samples(&self, modality: &ModalityName) -> u64 {
-        self.members.get(modality).and_then(|member| member.samples).map_or(0, |sizes| sizes.train)
+        self.samples.get(modality).map_or(0, |sizes| sizes.train)
     }
 
     /// α of the open step: its own modality's place in its own pass through the data.
@@ -407,7 +454,12 @@ mod tests {
         contribute(&mut straight, 10);
         while straight.outcome().is_none() {
             assert_eq!(straight.position(), resumed.position());
-            assert_eq!(drive_sizes(&mut straight), drive_sizes(&mut resumed));
+            let without_heads = |mut effects: Vec<Effect>| {
+                // Those before the checkpoint are kept by the one that began with them.
+                effects.retain(|effect| !matches!(effect, Effect::ForgetHeads { .. }));
+                effects
+            };
+            assert_eq!(without_heads(drive_sizes(&mut straight)), without_heads(drive_sizes(&mut resumed)));
         }
         assert_eq!(straight.outcome(), resumed.outcome());
     }

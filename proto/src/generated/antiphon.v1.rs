@@ -49,7 +49,10 @@ impl DataType {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerMessage {
-    #[prost(oneof = "worker_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(
+        oneof = "worker_message::Message",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
+    )]
     pub message: ::core::option::Option<worker_message::Message>,
 }
 /// Nested message and enum types in `WorkerMessage`.
@@ -80,6 +83,8 @@ pub mod worker_message {
         /// more of the message before it
         #[prost(message, tag = "10")]
         Chunk(super::TensorChunk),
+        #[prost(message, tag = "11")]
+        Leaving(super::Leaving),
     }
 }
 /// A worker offers one device to one modality's pool.
@@ -197,7 +202,7 @@ pub struct Factors {
     #[prost(message, optional, tag = "2")]
     pub features: ::core::option::Option<Tensor>,
 }
-/// The encoder has taken its own step from the contribution to this one.
+/// The encoder has taken its own step from the contribution to this one, or has taken it again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Learned {
     #[prost(message, optional, tag = "1")]
@@ -278,6 +283,7 @@ pub struct Part {
     #[prost(bytes = "vec", tag = "3")]
     pub sha256: ::prost::alloc::vec::Vec<u8>,
 }
+/// A sign of life. A worker that has something to do and makes no progress loses its place in time.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     /// empty while the worker is free
@@ -285,8 +291,15 @@ pub struct Heartbeat {
     pub job: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub steps_done: u64,
+    /// grows with everything that it gets done
+    #[prost(uint64, tag = "3")]
+    pub progress: u64,
+    /// whether it has something to do
+    #[prost(bool, tag = "4")]
+    pub busy: bool,
 }
-/// The worker cannot go on with its job: bad data, a full disk. The job fails with this reason.
+/// The worker cannot go on with its job: bad data, a store that does not answer. Unless it may go well if it is tried again, by
+/// this worker or another, the job fails with this reason.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failed {
     #[prost(string, tag = "1")]
@@ -295,6 +308,16 @@ pub struct Failed {
     pub term: u64,
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub again: bool,
+}
+/// The worker was asked to stop. It does what it has begun, and is released.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leaving {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Released {
@@ -378,6 +401,9 @@ pub struct Grant {
     /// epochs of the whole job, as a real number
     #[prost(double, tag = "6")]
     pub epochs: f64,
+    /// the head has taken this step before: only the encoder is to take it, and says `learned`
+    #[prost(bool, tag = "7")]
+    pub replay: bool,
 }
 /// An evaluation begins; the worker keeps this head until the last chunk of the split is sent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

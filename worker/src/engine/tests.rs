@@ -14,12 +14,15 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         modality: "a".try_into().expect("a name"),
         coordinator: String::new(),
         connect_timeout: std::time::Duration::ZERO,
+        reconnect_for: std::time::Duration::ZERO,
+        grace: std::time::Duration::ZERO,
         decode_threads: 1,
         data_memory: 1 << 20,
         device: DeviceChoice::Cpu,
     };
     let (sender, mut receiver) = mpsc::channel(64);
-    let (queue, ended) = spawn(Engine::new(config, Device::Cpu, sender, Arc::default()));
+    let (queue, ended) = spawn(Engine::new(config, Device::Cpu, Arc::default()));
+    queue.send(Order::Connected(sender)).await.expect("the engine lives");
     for command in commands {
         queue.send(command.into()).await.expect("the engine lives");
     }

@@ -117,6 +117,17 @@ impl Trainer {
         })
     }
 
+    /// The encoder as it was before its first step, with its data still open.
+    ///
+    /// # Errors
+    /// As [`Trainer::open`].
+    pub async fn begin_anew(&mut self, job: &JobSpec) -> anyhow::Result<()> {
+        self.model = Model::fit(job, &self.spec, &self.data.train, &self.options.device).await?;
+        self.optimizer = Optimizer::with_rates(&self.spec.optimizer, self.model.encoder.parameters(), &self.rates)?;
+        self.rewind_to(0);
+        Ok(())
+    }
+
     /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for one that goes on from a
     /// checkpoint, which has its values.
     ///
@@ -220,6 +231,7 @@ impl Trainer {
     fn rewind_to(&mut self, steps_done: u64) {
         self.steps_done = steps_done;
         self.ahead = None;
+        self.evaluation = None;
         let sampler = Sampler::new(self.seed, self.spec.name.clone(), self.data.train.len(), self.batch);
         self.batches = self.model.batches(&self.data.train, sampler, steps_done, self.options.prefetch);
     }

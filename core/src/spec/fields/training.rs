@@ -142,6 +142,22 @@ pub(in crate::spec) mod schedule {
     )
     .default("1")
     .unit("pieces");
+    pub(in crate::spec) static LEASE_TTL: Field = Field::new(
+        "lease_ttl",
+        Kind::Seconds,
+        "30 s",
+        "a worker that gives no sign of life for so long loses its place to the next free one",
+    )
+    .default("15 s")
+    .unit("s");
+    pub(in crate::spec) static TURN_DEADLINE: Field = Field::new(
+        "turn_deadline",
+        Kind::Seconds,
+        "600 s",
+        "so does one that has something to do, and gets nothing done for so long",
+    )
+    .default("300 s")
+    .unit("s");
 }
 
 /// `checkpoints` and `evaluation`.

@@ -25,6 +25,8 @@ pub(super) fn schedule(mut section: Section<'_>, names: Names<'_>) -> Option<Sch
     if let Some(count) = micro_shards.filter(|count| *count > 1) {
         section.refuse(&at::MICRO_SHARDS, count, "must be 1 with one worker per modality");
     }
+    let lease_ttl = section.read(&at::LEASE_TTL, scalar::seconds, |seconds| Json::Number(*seconds));
+    let turn_deadline = section.read(&at::TURN_DEADLINE, scalar::seconds, |seconds| Json::Number(*seconds));
     section.finish();
     Some(ScheduleSpec {
         length: length?,
@@ -33,6 +35,8 @@ pub(super) fn schedule(mut section: Section<'_>, names: Names<'_>) -> Option<Sch
         batch: batch?,
         turn_batches: turn_batches?,
         micro_shards: micro_shards?,
+        lease_ttl: lease_ttl?,
+        turn_deadline: turn_deadline?,
     })
 }
 

@@ -229,6 +229,8 @@ fn schedule(dice: &mut Dice, names: &[ModalityName]) -> ScheduleSpec {
         batch: dice.size(512),
         turn_batches: dice.size(9),
         micro_shards: 1,
+        lease_ttl: 15.0,
+        turn_deadline: 300.0,
     }
 }
 

@@ -1,0 +1,224 @@
+//! Waits: what for, since when, and until when.
+
+use serde::{Deserialize, Serialize};
+
+use super::members::{Lapse, Standing};
+use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
+use crate::ids::ModalityName;
+use crate::time::{Span, Time};
+
+/// How often a job that waits says so again.
+const WAITING_REPORT: Span = Span::from_secs(10);
+
+/// Why a job is not computing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// In words, complete: `waiting for 1 \`audio\` worker: 0 registered`.
+    pub reason: String,
+    /// For how long so far.
+    pub waited: Span,
+}
+
+/// A wait that is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wait {
+    since: Time,
+    reported: Time,
+}
+
+impl Wait {
+    pub(super) fn begun(now: Time) -> Self {
+        Self { since: now, reported: now }
+    }
+}
+
+impl TurnMachine {
+    /// Why the job is not computing; none while it is. `registered` says how many workers of a modality there are, of whichever
+    /// job: those of a place that is empty are not free.
+    #[must_use]
+    pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
+        let wait = self.wait?;
+        let turn = self.position.turn;
+        let reason = match &self.phase {
+            Phase::Gathering => self.unready(&registered),
+            Phase::Training(open) => format!("turn {turn} is held up: {}", self.place(&open.modality, &registered)),
+            Phase::Boundary { duties, .. } => match duties.front()? {
+                Duty::Evaluate { split, .. } => {
+                    format!("turn {turn}: evaluating {split} is held up: {}", self.unready(&registered))
+                }
+                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.cut_activity()),
+                Duty::Room => {
+                    format!("turn {turn}: no room for more heads that may be granted again; {}", self.cut_activity())
+                }
+                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.cut_activity()),
+            },
+            Phase::Finished(_) => return None,
+        };
+        Some(Waiting { reason, waited: now.since(wait.since) })
+    }
+
+    /// What is wrong with every place whose worker is not ready.
+    fn unready(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
+        let names = self.spec.modalities.iter().map(|modality| &modality.name);
+        let unready = names.filter(|name| self.members.get(*name).is_none_or(|member| !member.is_able()));
+        // Those whose place is empty first.
+        let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.members.contains_key(*name));
+        let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.place(name, registered)).collect();
+        reasons.join("; ")
+    }
+
+    fn place(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
+        let Some(member) = self.members.get(modality) else {
+            return match registered(modality) {
+                0 => format!("waiting for 1 `{modality}` worker: 0 registered"),
+                n => format!("waiting for 1 `{modality}` worker: {n} registered, none of them free"),
+            };
+        };
+        let named = self.named(modality, Some(&member.worker));
+        match (&member.standing, member.lapse) {
+            (_, Some(Lapse::Silent)) => format!("{named} gives no sign of life; its place is offered to others"),
+            (_, Some(Lapse::Stuck)) => format!("{named} gets nothing done; its place is offered to others"),
+            (Standing::Opening { .. }, None) => format!("{named} opens its data"),
+            (Standing::Replaying { base, done, .. }, None) => {
+                let (done, of) = (done - base, self.steps_done(modality) - base);
+                format!("{named} takes its steps since the checkpoint again, {done} of {of} done")
+            }
+            (Standing::Ready, None) => format!("{named} stops"),
+        }
+    }
+
+    /// Whether nothing is computed that the job needs next.
+    fn waits(&self) -> bool {
+        match &self.phase {
+            Phase::Gathering => true,
+            Phase::Training(open) => {
+                open.holder.as_ref() != self.worker(&open.modality)
+                    || self.members.get(&open.modality).is_none_or(|member| member.lapse.is_some())
+            }
+            Phase::Boundary { duties, .. } => match duties.front() {
+                Some(Duty::Evaluate { evaluation, .. }) => evaluation.is_none(),
+                Some(Duty::Save | Duty::Room | Duty::Finish(_)) => true,
+                None => false,
+            },
+            Phase::Finished(_) => false,
+        }
+    }
+
+    /// Notes when a wait begins, and forgets it when it is over.
+    pub(super) fn note_wait(&mut self, now: Time) {
+        match (self.waits(), self.wait) {
+            (true, None) => self.wait = Some(Wait::begun(now)),
+            (false, Some(_)) => self.wait = None,
+            _ => {}
+        }
+    }
+
+    /// When the machine next wants a [`super::Input::Tick`], and why.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
+        if self.outcome().is_some() {
+            return None;
+        }
+        let report = self.wait.map(|wait| (wait.reported + WAITING_REPORT, "say again what is waited for"));
+        let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
+        let lapses = self.members.iter().filter_map(|(name, member)| {
+            let (at, lapse) = member.deadline(ttl, turn, self.granted_to(name))?;
+            let why = match lapse {
+                Lapse::Silent => "a worker's lease ends",
+                Lapse::Stuck => "a turn's deadline is over",
+            };
+            Some((at, why))
+        });
+        lapses.chain(report).min()
+    }
+
+    pub(super) fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.outcome().is_some() {
+            return;
+        }
+        self.lapse(now, effects);
+        self.note_wait(now);
+        if let Some(wait) = &mut self.wait
+            && now >= wait.reported + WAITING_REPORT
+        {
+            wait.reported = now;
+            effects.push(Effect::ReportWait);
+        }
+    }
+
+    /// A person asks the job to stop: at the next turn boundary, with a checkpoint. One that waits for somebody stops at once
+    /// when asked again, and goes on later from its last checkpoint.
+    pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+        self.not_finished()?;
+        let insists = self.stop_requested && self.wait.is_some();
+        self.stop_requested = true;
+        // While workers gather nothing has been trained since the last checkpoint, so there is nothing to save.
+        if self.phase == Phase::Gathering || insists {
+            self.finish(Outcome::Stopped, effects);
+        }
+        Ok(())
+    }
+
+    /// The shell says how much room there is for heads that may have to be granted again.
+    pub(super) fn set_room(&mut self, now: Time, room: HeadRoom, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+        self.not_finished()?;
+        self.room = room;
+        if let Phase::Boundary { duties, .. } = &self.phase
+            && let Some(Duty::Room) = duties.front()
+        {
+            self.begin_duty(now, effects);
+        }
+        Ok(())
+    }
+
+    pub(super) fn lease_ttl(&self) -> Span {
+        Span::from_secs_f64(self.spec.schedule.lease_ttl)
+    }
+
+    pub(super) fn turn_deadline(&self) -> Span {
+        Span::from_secs_f64(self.spec.schedule.turn_deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::{Input, Outcome};
+    use super::*;
+
+    fn join(name: &str) -> Input {
+        Input::Joined { worker: worker(name), modality: modality(name) }
+    }
+
+    #[test]
+    fn a_waiting_job_names_what_it_waits_for() {
+        let mut machine = machine(&["audio", "image"]);
+        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("nobody is there");
+        assert_eq!(
+            waiting.reason,
+            "waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` worker: 0 registered"
+        );
+        assert_eq!(waiting.waited.0, 3_000_000);
+        take(&mut machine, join("audio"));
+        assert_eq!(
+            machine.waiting(Time(0), |_| 2).expect("still waiting").reason,
+            "waiting for 1 `image` worker: 2 registered, none of them free; `audio` worker `w-audio` opens its data"
+        );
+    }
+
+    #[test]
+    fn a_wait_is_told_of_every_ten_seconds() {
+        let mut machine = machine(&["audio"]);
+        assert_eq!(machine.next_deadline(), Some((Time(10_000_000), "say again what is waited for")));
+        assert!(take_at(&mut machine, Time(9_999_999), Input::Tick).is_empty());
+        assert_eq!(take_at(&mut machine, Time(10_000_000), Input::Tick), [Effect::ReportWait]);
+        assert_eq!(machine.next_deadline(), Some((Time(20_000_000), "say again what is waited for")));
+    }
+
+    #[test]
+    fn a_job_that_has_not_begun_stops_at_once() {
+        let mut machine = machine(&["audio"]);
+        assert_eq!(take(&mut machine, Input::Stop), [Effect::Finish(Outcome::Stopped)]);
+        refuse(&mut machine, Input::Stop);
+    }
+}

@@ -5,13 +5,27 @@ use std::time::Duration;
 use antiphon_core::event::JobEvent;
 use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
-use antiphon_proto::v1::{GetJobRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest};
+use antiphon_proto::v1::{self, GetJobRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest};
 use anyhow::{Context as _, anyhow};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::exit::{Exit, OrExit as _};
+
+/// How often a coordinator is asked whether it is still there.
+const ALIVE: Duration = Duration::from_secs(20);
+
+/// An event as the coordinator told of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    /// Later ones have higher numbers.
+    pub(crate) number: u64,
+    /// What happened.
+    pub(crate) event: JobEvent,
+    /// The same, as one line of JSON.
+    pub(crate) json: String,
+}
 
 /// Talks to one coordinator.
 #[derive(Debug, Clone)]
@@ -31,6 +45,8 @@ impl Client {
             return Err(anyhow!("`{url}` is not an address that is spoken to; give it as http://host:port"))
                 .or_exit(Exit::Usage);
         }
+        // A coordinator whose machine is gone says nothing; one that is there answers to this although no event comes.
+        let endpoint = endpoint.http2_keep_alive_interval(ALIVE).keep_alive_while_idle(true);
         let channel = endpoint.connect_timeout(timeout).tcp_nodelay(true).connect().await;
         let channel = channel.map_err(|error| {
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -62,19 +78,20 @@ impl Client {
         self.jobs.stop_job(request).await.map(|_| ()).map_err(|status| self.explain(&status))
     }
 
-    /// The job's events from the first on; each with its JSON text.
+    /// The job's events numbered above `after`, and those to come.
     pub(crate) async fn watch(
         &mut self,
         job: &str,
-    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<(JobEvent, String)>> + use<>> {
-        let request = WatchJobRequest { job: job.to_owned(), after: 0 };
+        after: u64,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Watched>> + use<>> {
+        let request = WatchJobRequest { job: job.to_owned(), after };
         let stream = self.jobs.watch_job(request).await.map_err(|status| self.explain(&status))?.into_inner();
         let client = self.clone();
         Ok(stream.map(move |event| {
-            let event = event.map_err(|status| client.explain(&status))?;
-            let parsed = serde_json::from_str(&event.json)
-                .with_context(|| format!("event {} is not understood; is the coordinator newer?", event.number))?;
-            Ok((parsed, event.json))
+            let v1::JobEvent { number, json } = event.map_err(|status| client.explain(&status))?;
+            let event = serde_json::from_str(&json)
+                .with_context(|| format!("event {number} is not understood; is the coordinator newer?"))?;
+            Ok(Watched { number, event, json })
         }))
     }
 

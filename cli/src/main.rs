@@ -50,7 +50,7 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
 /// overrides both.
 fn start_logging(cli: &Cli) {
     let default = match cli.command {
-        Command::Coordinator(_) | Command::Worker(_) => "info",
+        Command::Coordinator(_) | Command::Worker(_) => "info,slatedb=warn",
         _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());

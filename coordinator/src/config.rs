@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use antiphon_core::ids::Term;
 use clap::Args;
 
 use crate::job::HeadRoomLimits;
@@ -11,10 +10,10 @@ use crate::job::HeadRoomLimits;
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// URL or path of the folder that holds the folders of jobs whose specification names no store.
+    /// URL or path of the folder that holds the folders of jobs whose specification names no store, and the journal.
     pub state: String,
-    /// The reign. A job that goes on from a checkpoint has a later one than the checkpoint's.
-    pub term: Term,
+    /// Whether jobs outlive this process.
+    pub keep: Keep,
     /// Bytes that one gRPC message may have, either way. Tensors come in pieces, so that this bounds no head.
     pub message_limit: usize,
     /// Bytes that the shared head of one job may take, with its projector and optimizer.
@@ -31,11 +30,20 @@ pub struct Config {
     pub insecure_allow_remote: bool,
 }
 
+/// What of jobs outlives the process, beside their checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: a job ends with the process, and several processes may share the state's folder.
+    Nothing,
+    /// All of it, in the journal: the next coordinator goes on with the jobs. One process has the state's folder at a time.
+    Jobs,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             state: "./antiphon-runs".to_owned(),
-            term: Term(1),
+            keep: Keep::Nothing,
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
             head_threads: 0,
@@ -61,7 +69,11 @@ pub struct CoordinatorArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070))]
     pub listen: SocketAddr,
-    /// Folder or URL for the jobs' state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
+    /// Folder or URL of the coordinator's state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
+    ///
+    /// It holds what the coordinator knows of its jobs (specifications, events, how they finished, in the folder `_coordinator`)
+    /// and a folder of checkpoints for each job that names no other place. A coordinator that is started again on it
+    /// finds its jobs and goes on with them from their newest checkpoints; one that still runs elsewhere is made to stop.
     #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs")]
     pub state: String,
     /// Mebibytes that the shared head of one job may take, with its projector and optimizer; one of 20,000 classes by 4096
@@ -93,8 +105,11 @@ impl CoordinatorArgs {
     /// The settings that these arguments give.
     #[must_use]
     pub fn config(&self) -> Config {
+        // What is held in memory is gone with the process anyway.
+        let keep = if self.state.starts_with("memory://") { Keep::Nothing } else { Keep::Jobs };
         Config {
             state: self.state.clone(),
+            keep,
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },

@@ -1,22 +1,29 @@
-//! The jobs of one coordinator, in memory: submit, look, watch, stop. The services are thin layers over this, and a program that
+//! The jobs of one coordinator: submit, look, watch, stop. The services are thin layers over this, and a program that
 //! holds a coordinator in its own process uses it as it is.
+//!
+//! What is here is in memory; the journal has what the next coordinator needs to go on ([`Coordinator::open`]). When another one
+//! has taken over, every job's task is aborted at once, and [`Coordinator::fallen`] says so.
 
+mod recovery;
 mod submission;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::ids::{JobId, JobName, Term};
+use antiphon_store::storage::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use submission::{Submission, SubmitError};
 
-use crate::config::Config;
+use crate::config::{Config, Keep};
 use crate::events::{EventLog, EventWatcher};
 use crate::head_threads::HeadThreads;
+use crate::journal::{Journal, JournalError};
 use crate::pool::Pool;
 use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
 
@@ -32,6 +39,17 @@ pub type SpawnJob = dyn Fn(JobConfig) -> JobHandle + Send + Sync;
 pub struct UnknownJob {
     /// The id asked for.
     pub job: JobId,
+}
+
+/// Why a job was not asked to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// There is no such job.
+    #[error(transparent)]
+    Unknown(#[from] UnknownJob),
+    /// It cannot be written down that it was.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// A job as people see it.
@@ -53,12 +71,17 @@ pub struct JobView {
 #[derive(Clone)]
 pub struct Coordinator {
     config: Arc<Config>,
+    journal: Journal,
     spawn: Arc<SpawnJob>,
     pool: Pool,
     jobs: Arc<Mutex<BTreeMap<JobId, Entry>>>,
+    /// The place of the next submission in their order.
+    submissions: Arc<AtomicU64>,
     /// Jobs whose task has not ended.
     running: Arc<watch::Sender<usize>>,
     stopping: CancellationToken,
+    /// Set when the journal takes nothing any more.
+    fallen: Arc<watch::Sender<Option<JournalError>>>,
     /// Started with the first job.
     threads: Arc<Mutex<Option<HeadThreads>>>,
 }
@@ -75,13 +98,14 @@ struct Held {
     inbox: mpsc::Sender<JobInput>,
     status: watch::Receiver<JobStatus>,
     events: EventLog,
-    abort: tokio::task::AbortHandle,
+    /// None where the job was over before this coordinator began.
+    abort: Option<tokio::task::AbortHandle>,
     /// Set when the job's task has ended: the reason, should its last status not be final.
     ended: Option<&'static str>,
 }
 
 impl Coordinator {
-    /// A coordinator without jobs or workers, whose jobs are run by [`crate::job::spawn`].
+    /// A coordinator without jobs or workers, whose jobs are run by [`crate::job::spawn`] and end with it.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self::with_jobs(config, Arc::new(crate::job::spawn))
@@ -90,13 +114,36 @@ impl Coordinator {
     /// As [`Coordinator::new`], with jobs of the caller's making.
     #[must_use]
     pub fn with_jobs(config: Config, spawn: Arc<SpawnJob>) -> Self {
+        Self::of(config, Journal::passing(), spawn)
+    }
+
+    /// A coordinator that keeps what `config` says: with [`Keep::Jobs`] it takes over the state's folder from whoever had it
+    /// before, knows all jobs that were ever submitted there, and goes on with those that are not over.
+    ///
+    /// # Errors
+    /// The journal cannot be opened or read, or yet another coordinator has taken over meanwhile.
+    pub async fn open(config: Config) -> Result<Self, JournalError> {
+        if config.keep == Keep::Nothing {
+            return Ok(Self::new(config));
+        }
+        let journal = Journal::open(&Store::open(&config.state)?).await?;
+        let coordinator = Self::of(config, journal, Arc::new(crate::job::spawn));
+        tokio::spawn(coordinator.clone().watch_over_journal());
+        coordinator.recover().await?;
+        Ok(coordinator)
+    }
+
+    fn of(config: Config, journal: Journal, spawn: Arc<SpawnJob>) -> Self {
         Self {
             config: Arc::new(config),
+            journal,
             spawn,
             pool: Pool::default(),
             jobs: Arc::default(),
+            submissions: Arc::default(),
             running: Arc::new(watch::Sender::new(0)),
             stopping: CancellationToken::new(),
+            fallen: Arc::new(watch::Sender::new(None)),
             threads: Arc::default(),
         }
     }
@@ -105,6 +152,12 @@ impl Coordinator {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Its reign.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.journal.term()
     }
 
     /// Its workers.
@@ -142,32 +195,79 @@ impl Coordinator {
         self.with_job(job, |held| held.events.watch(after))
     }
 
-    /// Asks a job to stop at the next turn boundary, with a checkpoint. Asking a job that is over changes nothing.
+    /// Asks a job to stop at the next turn boundary, with a checkpoint. Asking a job that is over changes nothing. When this
+    /// returns, a coordinator that comes after knows of it too.
     ///
     /// # Errors
-    /// There is no such job.
-    pub async fn stop(&self, job: &JobId) -> Result<JobView, UnknownJob> {
-        let inbox = self.with_job(job, |held| held.inbox.clone())?;
-        // The error is that the job is over already.
-        let _over_already = inbox.send(JobInput::Stop).await;
-        self.job(job)
+    /// There is no such job, or the journal does not take it.
+    pub async fn stop(&self, job: &JobId) -> Result<JobView, StopError> {
+        if !self.job(job)?.status.state.is_final() {
+            self.journal.ask_to_stop(job).await?;
+        }
+        self.tell(job, JobInput::Stop).await?;
+        Ok(self.job(job)?)
     }
 
-    /// Takes no more jobs and workers, stops every job at a turn boundary, and ends those that are not there in time.
+    async fn tell(&self, job: &JobId, input: JobInput) -> Result<(), UnknownJob> {
+        let inbox = self.with_job(job, |held| held.inbox.clone())?;
+        // The error is that the job is over already.
+        let _over_already = inbox.send(input).await;
+        Ok(())
+    }
+
+    /// Takes no more jobs and workers, stops every job at a turn boundary, and ends those that are not there in time. Jobs
+    /// that the journal has are not over then; it has everything when this returns.
     pub async fn stop_all(&self) {
         self.stopping.cancel();
         let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();
         let stop = async {
             for job in &jobs {
-                let _unknown = self.stop(job).await;
+                let input = if self.journal.is_durable() { JobInput::Suspend } else { JobInput::Stop };
+                let _unknown = self.tell(job, input).await;
             }
             self.all_over().await;
         };
         if tokio::time::timeout(self.config.stop_within, stop).await.is_err() {
             tracing::warn!(seconds = self.config.stop_within.as_secs(), "jobs did not stop in time; ending them");
-            self.jobs().values().filter_map(Entry::held).for_each(|held| held.abort.abort());
-            self.all_over().await;
+            self.abort_all();
+            if tokio::time::timeout(self.config.stop_within, self.all_over()).await.is_err() {
+                tracing::warn!("the store does not take the last events of jobs; leaving them");
+            }
         }
+        if self.has_fallen().is_none()
+            && let Err(error) = self.journal.close().await
+        {
+            tracing::warn!(%error, "what happened last may be lost");
+        }
+    }
+
+    /// Waits until the journal takes nothing any more, and says why. By then every job's task is aborted. A coordinator that
+    /// keeps nothing waits for ever.
+    pub async fn fallen(&self) -> JournalError {
+        // The sender lives as long as this coordinator does.
+        let error = self.fallen.subscribe().wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        match error {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// As [`Coordinator::fallen`], so far.
+    #[must_use]
+    pub fn has_fallen(&self) -> Option<JournalError> {
+        self.fallen.borrow().clone()
+    }
+
+    async fn watch_over_journal(self) {
+        let Some(error) = self.journal.fallen().await else { return };
+        tracing::error!("{error}");
+        self.stopping.cancel();
+        self.abort_all();
+        self.fallen.send_replace(Some(error));
+    }
+
+    fn abort_all(&self) {
+        self.jobs().values().filter_map(Entry::held).filter_map(|held| held.abort.as_ref()).for_each(|job| job.abort());
     }
 
     async fn all_over(&self) {
@@ -188,14 +288,23 @@ impl Coordinator {
             Err(error) if error.is_panic() => "the job's task panicked: this is a bug in the coordinator, see its log",
             Err(_) => "the coordinator shut down before the job reached a turn boundary",
         };
-        if let Some(Entry::Held(held)) = self.jobs().get_mut(&job) {
-            held.ended = Some(ended);
+        let events = self.jobs().get_mut(&job).and_then(Entry::held_mut).map(|held| {
+            let goes_on = self.journal.is_durable() && self.is_stopping() && !held.status.borrow().state.is_final();
+            if goes_on {
+                held.events.leave();
+            } else {
+                held.ended = Some(ended);
+            }
             let view = held.view(&job);
-            tracing::info!(%job, state = ?view.status.state, reason = %view.status.reason, "job is over");
+            tracing::info!(%job, state = ?view.status.state, reason = %view.status.reason, goes_on, "job is over here");
             self.pool.remove_job(&job, &format!("job `{job}` is over"));
-            if let Err(error) = held.events.close(|| view.finished()) {
+            if !goes_on && let Err(error) = held.events.close(|| view.finished()) {
                 tracing::error!(%job, %error, "its last event is lost");
             }
+            held.events.clone()
+        });
+        if let Some(events) = events {
+            events.handed_over().await;
         }
         self.running.send_modify(|running| *running -= 1);
     }
@@ -212,6 +321,13 @@ impl Entry {
             Self::Held(held) => Some(held),
         }
     }
+
+    fn held_mut(&mut self) -> Option<&mut Held> {
+        match self {
+            Self::Submitting => None,
+            Self::Held(held) => Some(held),
+        }
+    }
 }
 
 impl Held {
@@ -220,6 +336,10 @@ impl Held {
         if let Some(reason) = self.ended.filter(|_| !status.state.is_final()) {
             status.state = JobState::Failed;
             status.reason = reason.to_owned();
+            status.since = None;
+        }
+        if self.events.is_full() {
+            status.reason = "the store takes no events; turns wait for it".to_owned();
             status.since = None;
         }
         if let Some(held) = status.since.map(|since| since.elapsed()).filter(|held| *held >= LONG) {

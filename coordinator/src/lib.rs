@@ -15,6 +15,7 @@ pub mod coordinator;
 pub mod events;
 pub mod head_threads;
 pub mod job;
+pub mod journal;
 pub mod pool;
 pub mod seam;
 pub mod server;

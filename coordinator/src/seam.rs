@@ -6,6 +6,7 @@
 //!                                         status  what people are told
 //! job task ── outbound of each worker ──▶ CoordinatorMessage
 //! ```
+//! The shell says in the job's events that it was submitted or recovered, before its task begins.
 //! Everything about one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the places of the
 //! specification's modalities by itself, one worker each, and fills a place again whose worker is gone, or which the job offers. When the task ends, the
 //! shell closes the event log, tells the job's workers to release it, and frees them.
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
+use crate::journal::Journal;
 use crate::job::HeadRoomLimits;
 use crate::pool::JobWorkers;
 
@@ -46,6 +48,8 @@ pub struct JobConfig {
     pub workers: JobWorkers,
     /// What the head computes on.
     pub threads: HeadThreads,
+    /// To ask, before a manifest is written, whether this coordinator still reigns.
+    pub journal: Journal,
     /// Where heads are kept that may have to be granted again.
     pub head_room: HeadRoomLimits,
 }
@@ -126,6 +130,9 @@ pub enum JobInput {
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,
+    /// As [`JobInput::Stop`], but the job is not over: the next coordinator goes on with it. Whoever asked it to stop before is not
+    /// overruled.
+    Suspend,
 }
 
 /// What people are told of a job.

@@ -15,6 +15,7 @@ use tonic::transport::server::Router;
 
 use crate::config::Config;
 use crate::coordinator::Coordinator;
+use crate::journal::JournalError;
 use crate::services::jobs::Jobs;
 use crate::services::training::Training;
 
@@ -41,6 +42,9 @@ pub enum ServeError {
         /// The address.
         address: SocketAddr,
     },
+    /// The coordinator's state cannot be opened, or another coordinator has taken it over.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The listener is not one.
     #[error("the listener has no address: {0}")]
     Listener(#[from] std::io::Error),
@@ -52,12 +56,13 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves a coordinator with `config` on `listener` until `shutdown`.
+/// Serves a coordinator with `config` on `listener` until `shutdown`, or until another one takes over its state.
 ///
 /// # Errors
-/// The listener is open to other machines without leave, or serving fails.
+/// The listener is open to other machines without leave, its state cannot be opened or is taken over, or serving fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    serve_coordinator(Coordinator::new(config), listener, shutdown).await
+    check_address(&config, &listener)?;
+    serve_coordinator(Coordinator::open(config).await?, listener, shutdown).await
 }
 
 /// As [`serve`], for a coordinator that the caller goes on to use in its own process.
@@ -69,41 +74,53 @@ pub async fn serve_coordinator(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() && !coordinator.config().insecure_allow_remote {
-        return Err(ServeError::Remote { address });
-    }
+    let address = check_address(coordinator.config(), &listener)?;
     antiphon_store::storage::install_crypto_provider();
     tracing::info!(%address, "coordinator listens");
-    let closing = CancellationToken::new();
+    let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
     let (health, router) = router(&coordinator, &closing).await?;
-    let serving = router.serve_with_incoming_shutdown(accept(listener), shutdown.clone().cancelled_owned());
+    let serving = router.serve_with_incoming_shutdown(accept(listener), ending.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         result = &mut serving => {
             coordinator.stop_all().await;
             return Ok(result?);
         }
+        _error = coordinator.fallen() => {}
         () = shutdown.cancelled() => {}
     }
+    ending.cancel();
     let stop = async {
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         health.set_not_serving::<JobServiceServer<Jobs>>().await;
         health.set_not_serving::<TrainingServiceServer<Training>>().await;
         coordinator.stop_all().await;
         closing.cancel();
-        tokio::time::sleep(DRAIN).await;
     };
-    tokio::select! {
-        result = &mut serving => {
-            coordinator.stop_all().await;
-            Ok(result?)
+    let drain = async {
+        tokio::select! {
+            result = &mut serving => Ok(result?),
+            () = async { closing.cancelled().await; tokio::time::sleep(DRAIN).await } => {
+                tracing::warn!("connections did not drain in time");
+                Ok(())
+            }
         }
-        () = stop => {
-            tracing::warn!("connections did not drain in time");
-            Ok(())
-        }
+    };
+    // To the end, both of them: the journal is being closed.
+    let (drained, ()) = tokio::join!(drain, stop);
+    match coordinator.has_fallen() {
+        Some(error) => Err(error.into()),
+        None => drained,
     }
+}
+
+/// The listener's address, if it may be served on.
+fn check_address(config: &Config, listener: &TcpListener) -> Result<SocketAddr, ServeError> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() && !config.insecure_allow_remote {
+        return Err(ServeError::Remote { address });
+    }
+    Ok(address)
 }
 
 async fn router(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Turn, WorkerId};
+use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Term, Turn, WorkerId};
 use crate::metrics::EvaluationReport;
 use crate::times::{Account, CoordinatorTimes, Queued, WorkerTimes};
 use crate::turn::SplitSizes;
@@ -22,6 +22,28 @@ pub enum JobEvent {
         /// The checkpoint it goes on from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resumed_from: Option<String>,
+    },
+    /// Another coordinator goes on with the job. Turns after the one it goes on from are taken again.
+    Recovered {
+        /// The job.
+        job: JobId,
+        /// The reign under which it goes on.
+        term: Term,
+        /// Turns applied in the state that it goes on from.
+        turn: Turn,
+        /// The checkpoint it goes on from; none where it begins again.
+        checkpoint: Option<String>,
+        /// What became of the coordinator before.
+        reason: String,
+    },
+    /// The coordinator ends while the job is not over: the next one goes on with it.
+    Suspended {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// The newest checkpoint.
+        checkpoint: Option<String>,
     },
     /// The job is not computing, and why.
     Waiting {

@@ -136,7 +136,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         let set: String = args.set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
         format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
     };
-    let following = follow::follow(&mut client, &job, &spec, format, OnInterrupt::Stop(how_to_go_on()));
+    let following = follow::follow(&mut client, &job, &spec, format, OnInterrupt::Stop(how_to_go_on()), Duration::ZERO);
     let exit = tokio::select! {
         exit = following => exit?,
         failed = cluster.failed() => {

@@ -40,9 +40,13 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "URL")]
     pub resume: Option<String>,
 
-    /// Show the job's events until it ends; its exit code is then the job's
+    /// Show the job's events until it ends; its exit code is then the job's. A coordinator that is started again meanwhile is found again
     #[arg(long)]
     pub follow: bool,
+
+    /// With --follow: seconds to try to reach a coordinator again that is gone, before exit code 3; 0 gives up at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub reconnect_for: u64,
 
     /// Seconds to wait for the coordinator, and with --follow for the job [default: 10, and no limit]
     #[arg(long, value_name = "SECONDS")]
@@ -69,8 +73,8 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let mut watching = client.clone();
-    let following = follow::follow(&mut watching, &job, &spec, format, follow::OnInterrupt::Leave);
+    let (mut watching, patience) = (client.clone(), Duration::from_secs(args.reconnect_for));
+    let following = follow::follow(&mut watching, &job, &spec, format, follow::OnInterrupt::Leave, patience);
     let Some(limit) = timeout else { return following.await };
     match tokio::time::timeout(limit, following).await {
         Ok(exit) => exit,

@@ -83,6 +83,17 @@ impl Bars {
                 let from = resumed_from.as_ref().map(|url| format!(", from {url}")).unwrap_or_default();
                 self.say(&format!("job {job}{from}"))
             }
+            JobEvent::Recovered { turn, checkpoint, reason, .. } => {
+                // Turns after this one are taken again, and count once.
+                self.modalities.values_mut().for_each(|modality| modality.epoch = Sum::default());
+                self.head.set_message("waiting for workers");
+                let from = checkpoint.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
+                self.say(&format!("recovered: {reason}; goes on from turn {turn}{from}"))
+            }
+            JobEvent::Suspended { turn, .. } => {
+                self.head.set_message("suspended");
+                self.say(&format!("suspended after {turn} turns: the coordinator ends, and the next one goes on"))
+            }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
             JobEvent::WorkerLapsed { modality, worker, reason, .. } => {
                 self.say(&format!("  {modality} worker {worker}: {reason}; its place is offered to others"))

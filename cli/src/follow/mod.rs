@@ -1,21 +1,23 @@
 //! Following a job: its events as they come, shown to people as bars and tables or passed on to programs as they are.
 
 mod bars;
+mod connection;
 mod tables;
 mod times;
 
+use std::time::Duration;
+
 use antiphon_core::event::{FinalState, Finished, JobEvent};
 use antiphon_core::spec::JobSpec;
-use anyhow::anyhow;
-use tokio_stream::StreamExt as _;
 
 pub use tables::evaluation_table;
 
-use crate::client::Client;
-use crate::exit::{Exit, OrExit as _};
+use crate::client::{Client, Watched};
+use crate::exit::Exit;
 use crate::output::{self, Format};
 use crate::signals::Interrupts;
 use bars::Bars;
+use connection::{Connection, News};
 pub(crate) use times::Accounts;
 
 /// What Ctrl-C means to the job.
@@ -27,30 +29,33 @@ pub enum OnInterrupt {
     Leave,
 }
 
-/// Shows a job's events until it ends.
+/// Shows a job's events until it ends. A coordinator that goes away is waited for, `patience` long.
 ///
 /// # Errors
-/// The coordinator goes away, or standard output is closed.
+/// The coordinator goes away and does not come back, or standard output is closed.
 pub(crate) async fn follow(
     client: &mut Client,
     job: &str,
     spec: &JobSpec,
     format: Format,
     on_interrupt: OnInterrupt,
+    patience: Duration,
 ) -> anyhow::Result<Exit> {
     let mut interrupts = Interrupts::listen()?;
-    let mut events = client.watch(job).await?;
+    let mut connection = Connection::new(client.clone(), job, patience);
     let mut view = View::new(format, spec);
     let mut stopping = false;
     loop {
         tokio::select! {
-            event = events.next() => {
-                let lost = || Err(anyhow!("the coordinator ended the events of {job}")).or_exit(Exit::Unreachable);
-                let (event, json) = event.unwrap_or_else(lost)?;
-                if let Some(exit) = view.show(&event, &json, &on_interrupt)? {
-                    return Ok(exit);
+            news = connection.next() => match news? {
+                News::Event(Watched { event, json, .. }) => {
+                    if let Some(exit) = view.show(&event, &json, &on_interrupt)? {
+                        return Ok(exit);
+                    }
                 }
-            }
+                News::Unreachable { seconds, error } => view.unreachable(job, seconds, &error)?,
+                News::Reached { seconds } => view.reached(job, seconds)?,
+            },
             () = interrupts.next() => match &on_interrupt {
                 OnInterrupt::Stop(_) if !stopping => {
                     stopping = true;
@@ -86,6 +91,27 @@ impl<'a> View<'a> {
         match self {
             Self::Json => Ok(output::complain(text)?),
             Self::Text { bars, .. } => bars.say(text),
+        }
+    }
+
+    /// The coordinator is gone, for so long now.
+    fn unreachable(&self, job: &str, seconds: u64, error: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Json => Ok(output::json(
+                &serde_json::json!({"event": "unreachable", "job": job, "seconds": seconds, "error": error}),
+            )?),
+            Self::Text { bars, .. } if seconds == 0 => {
+                bars.say(&format!("coordinator not reachable, trying again: {error}"))
+            }
+            Self::Text { bars, .. } => bars.say(&format!("coordinator not reachable, trying again for {seconds} s …")),
+        }
+    }
+
+    /// The coordinator is there again, after so long.
+    fn reached(&self, job: &str, seconds: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Json => Ok(output::json(&serde_json::json!({"event": "reached", "job": job, "seconds": seconds}))?),
+            Self::Text { bars, .. } => bars.say(&format!("coordinator reached again after {seconds} s")),
         }
     }
 

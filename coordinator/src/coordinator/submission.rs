@@ -1,8 +1,10 @@
 //! From a submission to a running job: everything that can be wrong with it is found before it is acknowledged.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use antiphon_core::digest::sha256;
+use antiphon_core::event::JobEvent;
 use antiphon_core::head::SharedHead;
 use antiphon_core::ids::{JobId, JobName, ModalityName, Term};
 use antiphon_core::parts;
@@ -12,8 +14,9 @@ use antiphon_store::storage::{StorageError, Store};
 
 use super::{Coordinator, Entry, Held};
 use crate::clock;
-use crate::events::EventLog;
+use crate::events::{Event, EventLog};
 use crate::head_threads::HeadThreads;
+use crate::journal::{JobRecord, JournalError};
 use crate::pool::JobWorkers;
 use crate::seam::{self, JobConfig};
 
@@ -65,6 +68,9 @@ pub enum SubmitError {
     /// The store cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The journal does not take it.
+    #[error("the job was not taken: {0}")]
+    Journal(#[from] JournalError),
     /// The checkpoints cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -91,7 +97,7 @@ pub enum SubmitError {
 }
 
 impl Coordinator {
-    /// Takes a job. When this returns, the coordinator holds it.
+    /// Takes a job. When this returns, the coordinator holds it, and where jobs are kept, every coordinator after it.
     ///
     /// # Errors
     /// Whatever is wrong with it.
@@ -104,7 +110,44 @@ impl Coordinator {
         self.check_head(&spec)?;
         let reservation = self.reserve(submission.job.as_ref(), &spec.name)?;
         let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
-        self.start(config)
+        if !self.journal.is_durable() {
+            return self.take(config).await;
+        }
+        // Whoever asked may hang up now: what was begun to be written down is also held.
+        let coordinator = self.clone();
+        let taken = tokio::spawn(async move {
+            let taken = coordinator.take(config).await;
+            drop(reservation);
+            taken
+        });
+        taken.await.unwrap_or(Err(SubmitError::Stopping))
+    }
+
+    /// Writes a job down, and begins with it.
+    async fn take(&self, config: JobConfig) -> Result<JobId, SubmitError> {
+        let record = JobRecord {
+            job: config.id.clone(),
+            name: config.spec.name.clone(),
+            order: self.submissions.fetch_add(1, Ordering::Relaxed),
+            submitted: clock::since_epoch().as_secs(),
+            after: config.resume.as_ref().map(|checkpoint| checkpoint.manifest().term),
+            resume: config.resume.as_ref().map(Checkpoint::url),
+            specification: config.spec.to_json(),
+        };
+        let event = JobEvent::Submitted {
+            job: record.job.clone(),
+            name: record.name.clone(),
+            resumed_from: record.resume.clone(),
+        };
+        let json = serde_json::to_string(&event).map_err(|error| SubmitError::Specification(error.to_string()))?;
+        let submitted = Event { number: config.events.last() + 1, json: json.into() };
+        self.journal.add_job(&record, &submitted).await?;
+        config.events.append_written(&submitted);
+        match self.start(config) {
+            // The next coordinator begins with it.
+            Err(SubmitError::Stopping) if self.journal.is_durable() => Ok(record.job),
+            started => started,
+        }
     }
 
     fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
@@ -160,17 +203,23 @@ impl Coordinator {
         if let Some(checkpoint) = &resume {
             check_modalities(checkpoint, &spec)?;
         }
-        let after = resume.as_ref().map_or(Term(0), |checkpoint| checkpoint.manifest().term.next());
+        let term = JobRecord::term_after(resume.as_ref().map(|checkpoint| checkpoint.manifest().term), self.term());
+        Ok(JobConfig { resume, ..self.job_config(job, spec, term)? })
+    }
+
+    /// A job that begins at the beginning.
+    pub(super) fn job_config(&self, job: &JobId, spec: JobSpec, term: Term) -> Result<JobConfig, SubmitError> {
         Ok(JobConfig {
             id: job.clone(),
+            term,
+            store: CheckpointStore::new(&self.job_folder(job, &spec)?),
             spec,
-            term: self.config.term.max(after),
-            store,
-            resume,
-            events: EventLog::default(),
+            resume: None,
+            events: EventLog::of(&self.journal, job),
             workers: JobWorkers::new(self.pool.clone(), job.clone()),
             threads: self.head_threads()?,
             head_room: self.config.head_room,
+            journal: self.journal.clone(),
         })
     }
 
@@ -182,7 +231,8 @@ impl Coordinator {
         }
     }
 
-    fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
+    /// Starts a job's task, and holds it.
+    pub(super) fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
         let (job, name, term) = (config.id.clone(), config.spec.name.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
         let (events, message_bytes) = (config.events.clone(), seam::message_bytes(&config.spec));
@@ -192,7 +242,7 @@ impl Coordinator {
         }
         let handle = (self.spawn)(config);
         self.pool.add_job(job.clone(), &modalities, message_bytes, handle.inbox.clone());
-        let abort = handle.task.abort_handle();
+        let abort = Some(handle.task.abort_handle());
         let held = Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);

@@ -12,7 +12,7 @@ use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Job, Member};
+use super::{Asked, Job, Member};
 use crate::seam::{JobInput, contribution_limits};
 
 /// A message that changed nothing, and the answer to it.
@@ -69,7 +69,14 @@ impl Job {
                 self.hear(&worker, message, followed);
                 drop(turnstile);
             }
-            JobInput::Stop => self.give(Input::Stop),
+            JobInput::Stop => {
+                self.asked = Some(Asked::Stop);
+                self.give(Input::Stop);
+            }
+            JobInput::Suspend => {
+                self.asked.get_or_insert(Asked::Suspend);
+                self.give(Input::Stop);
+            }
         }
     }
 

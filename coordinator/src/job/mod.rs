@@ -103,6 +103,15 @@ struct Saved {
     digest: String,
 }
 
+/// What the job was asked to do at the next turn boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// To end.
+    Stop,
+    /// To end here, and go on with the next coordinator.
+    Suspend,
+}
+
 /// What is done when the messages of an input have gone out: nobody waits for it.
 #[derive(Debug, Default)]
 struct Later {
@@ -143,6 +152,8 @@ struct Job {
     samples_before: BTreeMap<ModalityName, SplitSizes>,
     /// Turns applied, where the machine counts one more whose step failed.
     reached: Option<Turn>,
+    /// What it was asked to do at the next turn boundary.
+    asked: Option<Asked>,
     test_report: Option<EvaluationReport>,
     store: CheckpointStore,
     events: EventLog,
@@ -168,7 +179,6 @@ impl Job {
             Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &config.store).await?),
             None => None,
         };
-        let resumed_from = config.resume.as_ref().map(antiphon_store::checkpoints::Checkpoint::url);
         let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
         let (head, position, tuned_weights, newest) = match resumed {
             Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
@@ -202,6 +212,7 @@ impl Job {
             newest,
             samples_before,
             reached: None,
+            asked: None,
             test_report: None,
             store: config.store,
             events: config.events,
@@ -214,7 +225,6 @@ impl Job {
             term: config.term,
             origin: Instant::now(),
         };
-        job.emit(&JobEvent::Submitted { job: job.id.clone(), name: job.spec.name.clone(), resumed_from });
         Ok((job, completed))
     }
 
@@ -244,6 +254,7 @@ impl Job {
                 }
             }
             self.settle().await;
+            self.events.room().await;
             self.report();
             self.times.lap(|times| &mut times.other);
         }
@@ -362,6 +373,9 @@ impl Job {
         let waiting = self.waiting();
         let (state, reason) = match (self.machine.outcome(), waiting) {
             (Some(Outcome::Succeeded), _) => (JobState::Succeeded, String::new()),
+            (Some(Outcome::Stopped), _) if self.asked == Some(Asked::Suspend) => {
+                (JobState::Waiting, "suspended until a coordinator is there again".to_owned())
+            }
             (Some(Outcome::Stopped), _) => (JobState::Stopped, "stopped on request".to_owned()),
             (Some(Outcome::Failed { reason }), _) => (JobState::Failed, reason.clone()),
             (None, Some(waiting)) => (JobState::Waiting, waiting.reason),
@@ -385,6 +399,10 @@ impl Job {
 
     fn finish(&mut self) {
         self.emit_times();
+        if let (Some(Outcome::Stopped), Some(Asked::Suspend)) = (self.machine.outcome(), self.asked) {
+            let (turn, checkpoint) = (self.turn(), self.newest.as_ref().map(|saved| saved.url.clone()));
+            return self.emit(&JobEvent::Suspended { job: self.id.clone(), turn, checkpoint });
+        }
         let (state, reason) = match self.machine.outcome() {
             Some(Outcome::Succeeded) => (FinalState::Succeeded, None),
             Some(Outcome::Stopped) | None => (FinalState::Stopped, None),

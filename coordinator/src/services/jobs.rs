@@ -8,7 +8,7 @@ use antiphon_proto::{WireError, ids};
 use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::{Coordinator, JobView, Submission, SubmitError, UnknownJob};
+use crate::coordinator::{Coordinator, JobView, StopError, Submission, SubmitError, UnknownJob};
 use crate::events::EventWatcher;
 
 /// The service over a coordinator.
@@ -59,8 +59,8 @@ impl JobService for Jobs {
 }
 
 async fn next_event(mut watcher: EventWatcher) -> Option<(Result<v1::JobEvent, Status>, EventWatcher)> {
-    let event = watcher.next().await?;
-    Some((Ok(v1::JobEvent { number: event.number, json: event.json.to_string() }), watcher))
+    let event = watcher.next().await.map_err(|error| Status::unavailable(error.to_string())).transpose()?;
+    Some((event.map(|event| v1::JobEvent { number: event.number, json: event.json.to_string() }), watcher))
 }
 
 fn job_id(text: &str) -> Result<JobId, WireError> {
@@ -94,11 +94,20 @@ impl From<UnknownJob> for Status {
     }
 }
 
+impl From<StopError> for Status {
+    fn from(error: StopError) -> Self {
+        match error {
+            StopError::Unknown(error) => error.into(),
+            StopError::Journal(error) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
 impl From<SubmitError> for Status {
     fn from(error: SubmitError) -> Self {
         let message = error.to_string();
         match error {
-            SubmitError::Stopping => Self::unavailable(message),
+            SubmitError::Stopping | SubmitError::Journal(_) => Self::unavailable(message),
             SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
             SubmitError::Threads(_) => Self::resource_exhausted(message),
             SubmitError::Duplicate { .. } => Self::already_exists(message),

@@ -47,7 +47,7 @@ impl Training {
         let (outbound, queued) = mpsc::channel(OUTBOX);
         let (ended, end) = oneshot::channel();
         let registered = v1::Registered {
-            term: config.term.0,
+            term: self.coordinator.term().0,
             heartbeat_interval_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
         };
         outbound

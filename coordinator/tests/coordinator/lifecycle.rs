@@ -40,7 +40,7 @@ async fn other_machines_are_let_in_on_request_only() {
 /// Reads events to the end in this process: no connection that shutting down would wait for.
 async fn last_event(mut watched: EventWatcher) -> Value {
     let mut last = None;
-    while let Some(event) = watched.next().await {
+    while let Some(event) = watched.next().await.expect("the coordinator is there") {
         last = Some(event.json);
     }
     serde_json::from_str(&last.expect("it has events")).expect("it is JSON")
@@ -54,7 +54,7 @@ async fn shutting_down_stops_jobs_at_a_turn_boundary_with_a_checkpoint() {
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let idle = FakeWorker::start(&server, "c").await;
     let stop = async {
-        while let Some(event) = watched.next().await {
+        while let Some(event) = watched.next().await.expect("the coordinator is there") {
             if event.json.contains("\"step\"") {
                 server.shutdown.cancel();
                 break;

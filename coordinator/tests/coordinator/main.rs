@@ -6,5 +6,6 @@ mod faults;
 mod garbage;
 mod jobs;
 mod lifecycle;
+mod restart;
 mod server;
 mod service;

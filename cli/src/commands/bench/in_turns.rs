@@ -65,11 +65,11 @@ async fn follow(
 ) -> anyhow::Result<EvaluationReport> {
     let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
     let job = client.submit(request).await?;
-    let mut events = client.watch(&job).await?;
+    let mut events = client.watch(&job, 0).await?;
     let mut last = None;
     let mut rows = 0;
     while let Some(event) = events.next().await {
-        match event?.0 {
+        match event?.event {
             JobEvent::Started { turns, .. } => {
                 let per_turn = u64::from(spec.schedule.turn_batches) * u64::from(spec.schedule.batch);
                 progress.begin("training in turns", turns * per_turn);

@@ -142,10 +142,10 @@ fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
 
 /// What a job's task said of its time, when the job has ended.
 async fn account(client: &mut Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
-    let mut events = client.watch(job).await?;
+    let mut events = client.watch(job, 0).await?;
     let mut told = None;
     while let Some(event) = events.next().await {
-        match event?.0 {
+        match event?.event {
             JobEvent::Times { coordinator, queued, .. } => told = Some((coordinator, queued)),
             JobEvent::Finished(_) => break,
             _ => {}

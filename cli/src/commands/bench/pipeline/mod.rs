@@ -205,11 +205,11 @@ impl Cluster {
 
 /// Watches a run to its end.
 async fn follow(client: &mut Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
-    let mut events = client.watch(job).await?;
+    let mut events = client.watch(job, 0).await?;
     let (mut first, mut last, mut times) = (None, None, None);
     loop {
-        let (event, _) = events.next().await.context("the coordinator ended the events")??;
-        match event {
+        let watched = events.next().await.context("the coordinator ended the events")??;
+        match watched.event {
             // The last step of the cycles that are not measured begins the time of those that are.
             JobEvent::Step(step) if step.turn.0 + 1 == WARMUP * turns => first = Some(Instant::now()),
             JobEvent::Step(step) if step.turn.0 + 1 == (WARMUP + cycles) * turns => last = Some(Instant::now()),

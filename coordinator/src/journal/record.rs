@@ -1,0 +1,118 @@
+//! What is kept under which key, in JSON. Every value but an event's says which version of its form it has.
+//!
+//! ```text
+//! term                       TermRecord: the newest reign
+//! job/<id>                   JobRecord: what was submitted
+//! stop/<id>                  StopRecord: somebody asked it to stop
+//! end/<id>                   EndRecord: how it finished
+//! event/<id>/<number>        the event as it is sent; the number has 16 hexadecimal digits, so that keys are in its order
+//! ```
+
+use antiphon_core::event::Finished;
+use antiphon_core::ids::{JobId, JobName, Term};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The form that this version reads and writes.
+const VERSION: u64 = 1;
+
+/// Where the newest reign is.
+pub(super) const TERM: &str = "term";
+
+/// The newest reign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TermRecord {
+    pub(super) term: Term,
+}
+
+/// A job as it was submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Its id.
+    pub job: JobId,
+    /// Its name.
+    pub name: JobName,
+    /// Its place in the order of submission.
+    pub order: u64,
+    /// Seconds since 1970 at its submission, by the coordinator's clock.
+    pub submitted: u64,
+    /// The term of the checkpoint that it began from.
+    pub after: Option<Term>,
+    /// URL of that checkpoint.
+    pub resume: Option<String>,
+    /// The specification, as [`antiphon_core::spec::JobSpec::to_json`] writes it.
+    pub specification: String,
+}
+
+impl JobRecord {
+    /// The job's term under a coordinator of term `reign`: later with every reign, and than the checkpoint's that it began from.
+    #[must_use]
+    pub fn term_under(&self, reign: Term) -> Term {
+        Self::term_after(self.after, reign)
+    }
+
+    /// As [`Self::term_under`], of a job that begins from a checkpoint of term `after`, or at the beginning.
+    #[must_use]
+    pub fn term_after(after: Option<Term>, reign: Term) -> Term {
+        Term(after.unwrap_or_default().0.saturating_add(reign.0))
+    }
+}
+
+/// Somebody asked the job to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StopRecord {}
+
+/// How a job finished.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndRecord {
+    /// The term of the coordinator under which it did.
+    pub reign: Term,
+    /// The number of its last event.
+    pub last_event: u64,
+    /// What that says.
+    pub finished: Finished,
+}
+
+/// A job that the journal knows of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// What was submitted.
+    pub record: JobRecord,
+    /// Whether somebody asked it to stop.
+    pub stop: bool,
+    /// How it finished, if it has.
+    pub end: Option<EndRecord>,
+}
+
+/// Keys of jobs, or of what belongs to one.
+pub(super) fn key(kind: &str, job: &JobId) -> String {
+    format!("{kind}/{job}")
+}
+
+/// The key of an event.
+pub(super) fn event_key(job: &JobId, number: u64) -> String {
+    format!("event/{job}/{number:016x}")
+}
+
+/// The number of an event, out of its key.
+pub(super) fn event_number(key: &[u8]) -> Option<u64> {
+    let (_, number) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
+    u64::from_str_radix(number, 16).ok()
+}
+
+/// A value in the form of this version.
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
+    let mut fields = serde_json::to_value(value).expect("the journal's values are plain JSON");
+    fields["version"] = VERSION.into();
+    fields.to_string().into_bytes()
+}
+
+/// Reads what [`encode`] wrote; the error says what is wrong with it.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if value["version"] != VERSION {
+        return Err(format!("its version is {}, and this one reads {VERSION}", value["version"]));
+    }
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}

@@ -1,0 +1,234 @@
+//! Coordinators that end, in order or not, and those that come after them on the same state.
+
+use antiphon_coordinator::config::{Config, Keep};
+use antiphon_coordinator::coordinator::Coordinator;
+use antiphon_coordinator::server::ServeError;
+use antiphon_proto::v1::{self, JobState};
+use antiphon_store::checkpoints::{Checkpoint, MANIFEST};
+use antiphon_store::storage::Store;
+use object_store::ObjectStoreExt as _;
+use serde_json::Value;
+use tonic::Status;
+
+use super::fake_worker::{FakeWorker, granted};
+use super::jobs::{run_with_good_workers, text};
+use super::server::{PATIENCE, Server, TINY, config, told};
+
+/// The number of the first event of the second reign.
+const SECOND: u64 = (1 << 32) + 1;
+
+/// A coordinator that keeps its jobs in memory under `name`. Whoever had them before is deposed.
+async fn reigning(name: &str) -> Server {
+    let config = Config { keep: Keep::Jobs, ..config(name) };
+    Server::of(Coordinator::open(config).await.expect("it opens")).await
+}
+
+/// What the older coordinator says of itself when the one of term `by` has taken over.
+async fn deposed(older: Server, name: &str, by: u64) {
+    let Err(ServeError::Journal(error)) = older.ended().await else { panic!("it was deposed") };
+    let expected = format!("another coordinator (term {by}) has taken over memory://{name}/runs; this one stops");
+    assert_eq!(error.to_string(), expected);
+}
+
+/// Events after number `after` with their numbers, which ascend, and how the stream ended.
+async fn events(server: &Server, job: &str, after: u64) -> (Vec<(u64, Value)>, Result<(), Status>) {
+    let request = v1::WatchJobRequest { job: job.to_owned(), after };
+    let mut stream = server.jobs().await.watch_job(request).await.expect("the job is known").into_inner();
+    let mut events: Vec<(u64, Value)> = Vec::new();
+    loop {
+        match tokio::time::timeout(PATIENCE, stream.message()).await.expect("events come or end") {
+            Ok(Some(event)) => {
+                assert!(events.last().is_none_or(|(last, _)| *last < event.number), "numbers ascend");
+                events.push((event.number, serde_json::from_str(&event.json).expect("an event is JSON")));
+            }
+            Ok(None) => return (events, Ok(())),
+            Err(status) => return (events, Err(status)),
+        }
+    }
+}
+
+/// The kinds of events, without steps and waits.
+fn kinds(events: &[(u64, Value)]) -> Vec<&str> {
+    let kinds = events.iter().map(|(_, event)| text(&event["event"]));
+    kinds.filter(|kind| !["step", "waiting", "times", "evaluated", "checkpoint"].contains(kind)).collect()
+}
+
+/// How a job ends that nothing happens to.
+async fn undisturbed(name: &str, specification: &str) -> Value {
+    let server = Server::start(name).await;
+    let job = server.submit(specification, "whole").await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    let finished = server.finished(&job).await;
+    server.stop().await;
+    finished
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_acknowledged_goes_on_with_the_next_coordinator_and_the_older_one_stops() {
+    let older = reigning("takeover").await;
+    let mut idle = FakeWorker::start(&older, "c").await;
+    older.submit(TINY, "kept").await.expect("it is taken");
+    let newer = reigning("takeover").await;
+    older.submit(TINY, "late").await.expect_err("it reigns no more");
+    let Err(Some(status)) = idle.next().await else { panic!("its stream ends with a reason") };
+    assert_eq!(told(&status), "UNAVAILABLE: the coordinator is shutting down");
+    deposed(older, "takeover", 2).await;
+
+    let both = "waiting for 1 `a` worker: 0 registered; waiting for 1 `b` worker: 0 registered";
+    let status = newer.waits_for("kept", both).await;
+    assert_eq!((status.state(), status.term), (JobState::Waiting, 2));
+    let listed = newer.jobs().await.list_jobs(v1::ListJobsRequest {}).await.expect("they are listed").into_inner().jobs;
+    assert_eq!(listed.len(), 1, "what was not acknowledged is not there: {listed:?}");
+    let taken = newer.submit(TINY, "kept").await.expect_err("its id is taken");
+    assert_eq!(told(&taken), "ALREADY_EXISTS: there is a job `kept` already; choose another id");
+
+    run_with_good_workers(&newer).await;
+    let (told_of, ended) = events(&newer, "kept", 0).await;
+    ended.expect("the job is over");
+    assert_eq!(kinds(&told_of), ["submitted", "recovered", "started", "finished"]);
+    assert_eq!((told_of[0].0, told_of[1].0), (1, SECOND));
+    let expected = serde_json::json!({
+        "event": "recovered", "job": "kept", "term": 2, "turn": 0, "checkpoint": null,
+        "reason": "the coordinator of term 1 is gone",
+    });
+    assert_eq!(told_of[1].1, expected);
+    assert_eq!(told_of.last().expect("it has events").1["digest"], undisturbed("takeover-not", TINY).await["digest"]);
+    newer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the_same_bits() {
+    let specification = TINY.replace("epochs: 2", "epochs: 30");
+    let first = reigning("suspend").await;
+    first.submit(&specification, "long").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
+    let watched = async { events(&first, "long", 0).await };
+    let turns = async {
+        let grant = a.work_until_granted().await;
+        a.answer(granted(grant)).await;
+        let grant = a.work_until_granted().await;
+        first.shutdown.cancel();
+        a.answer(granted(grant)).await;
+        a.work().await
+    };
+    let ((before, ended), ..) = tokio::join!(watched, turns, b.work());
+    let left = ended.expect_err("the job is not over");
+    assert_eq!(told(&left), "UNAVAILABLE: the coordinator ends, and the job goes on with the next one");
+    assert_eq!(kinds(&before), ["submitted", "started", "suspended"]);
+    let (last, suspended) = before.last().expect("it has events").clone();
+    let turn = suspended["turn"].as_u64().expect("a number");
+    assert!((3..120).contains(&turn), "{suspended}");
+    drop((a, b));
+    first.ended().await.expect("it served to the end");
+
+    let second = reigning("suspend").await;
+    run_with_good_workers(&second).await;
+    let (after, ended) = events(&second, "long", last).await;
+    ended.expect("the job is over");
+    assert_eq!(kinds(&after), ["recovered", "started", "finished"]);
+    let (number, recovered) = &after[0];
+    assert_eq!((*number, recovered["turn"].as_u64()), (SECOND, Some(turn)));
+    assert_eq!(recovered["checkpoint"], suspended["checkpoint"]);
+    let steps = |events: &[(u64, Value)]| {
+        let steps = events.iter().filter(|(_, event)| event["event"] == "step");
+        steps.map(|(_, step)| step["turn"].as_u64().expect("a number")).collect::<Vec<u64>>()
+    };
+    assert!(steps(&before).into_iter().chain(steps(&after)).eq(0..120), "each turn is taken once");
+    let finished = after.last().expect("it has events").1.clone();
+    assert_eq!(finished["digest"], undisturbed("suspend-not", &specification).await["digest"]);
+    let (all, _) = events(&second, "long", 0).await;
+    assert_eq!(all, [before, after].concat(), "events of both reigns, in order");
+    second.stop().await;
+
+    let third = reigning("suspend").await;
+    let status = third.status("long").await;
+    assert_eq!((status.state(), status.turn, status.term), (JobState::Succeeded, 120, 2));
+    assert_eq!(status.checkpoint, text(&finished["checkpoint"]));
+    assert_eq!(status.last_event, all.last().expect("it has events").0);
+    let (again, ended) = events(&third, "long", 0).await;
+    ended.expect("the job is over");
+    assert_eq!(again, all, "they can be watched after the job and its coordinator are over");
+    let taken = third.submit(TINY, "long").await.expect_err("its id is taken");
+    assert_eq!(told(&taken), "ALREADY_EXISTS: there is a job `long` already; choose another id");
+    let stop = v1::StopJobRequest { job: "long".to_owned() };
+    let stopped = third.jobs().await.stop_job(stop).await.expect("it changes nothing").into_inner().status;
+    assert_eq!(stopped.expect("a status").state(), JobState::Succeeded);
+    third.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
+    let first = reigning("order").await;
+    let begun = first.submit(TINY, "begun").await.expect("it is taken");
+    run_with_good_workers(&first).await;
+    let checkpoint = text(&first.finished(&begun).await["checkpoint"]).to_owned();
+    let longer = TINY.replace("epochs: 2", "epochs: 3");
+    first.submit_from(&longer, "lost", Some(checkpoint.clone())).await.expect("it is taken");
+    for job in ["z", "a"] {
+        first.submit(TINY, job).await.expect("it is taken");
+    }
+    let place = Store::open(&checkpoint).expect("it is a place");
+    place.objects().delete(&place.object(MANIFEST)).await.expect("somebody removes it");
+
+    let second = reigning("order").await;
+    deposed(first, "order", 2).await;
+    let lost = second.status("lost").await;
+    let reason = format!("there is no complete checkpoint in `{checkpoint}`: no folder in it holds a manifest.json");
+    assert_eq!((lost.state(), lost.reason), (JobState::Failed, reason));
+    let (told_of, ended) = events(&second, "lost", 0).await;
+    ended.expect("the job is over");
+    assert_eq!(kinds(&told_of), ["submitted", "finished"]);
+    let mut a = FakeWorker::start(&second, "a").await;
+    second.waits_for("z", "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` opens its data").await;
+    let assigned = a.hear().await;
+    a.answer(assigned).await;
+    let waits = "waiting for 1 `a` worker: 1 registered, none of them free; waiting for 1 `b` worker: 0 registered";
+    second.waits_for("a", waits).await;
+    second.submit(TINY, "next").await.expect("it is taken");
+    let third = reigning("order").await;
+    deposed(second, "order", 3).await;
+    assert_eq!(third.status("lost").await.state(), JobState::Failed, "it failed for good");
+    assert_eq!(third.status("next").await.state(), JobState::Waiting);
+    third.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_asked_to_stop_stops_whoever_reigns() {
+    let first = reigning("stopped").await;
+    let job = first.submit(TINY, "stopped").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
+    let hold = async {
+        let _unanswered = a.work_until_granted().await;
+        let stop = v1::StopJobRequest { job: job.clone() };
+        first.jobs().await.stop_job(stop).await.expect("it is acknowledged");
+    };
+    let assigned = b.hear().await;
+    tokio::join!(hold, b.answer(assigned));
+    let second = reigning("stopped").await;
+    drop((a, b));
+    deposed(first, "stopped", 2).await;
+    let (told_of, ended) = events(&second, "stopped", 0).await;
+    ended.expect("the job is over");
+    let last = &told_of.last().expect("it has events").1;
+    assert_eq!((text(&last["event"]), text(&last["state"])), ("finished", "stopped"));
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_goes_on_has_a_later_term_in_every_reign() {
+    let first = reigning("terms").await;
+    let begun = first.submit(TINY, "begun").await.expect("it is taken");
+    run_with_good_workers(&first).await;
+    let checkpoint = text(&first.finished(&begun).await["checkpoint"]).to_owned();
+    assert_eq!(Checkpoint::open_url(&checkpoint).await.expect("it opens").manifest().term.0, 1);
+    let longer = TINY.replace("epochs: 2", "epochs: 3");
+    first.submit_from(&longer, "longer", Some(checkpoint)).await.expect("it is taken");
+    assert_eq!(first.status("longer").await.term, 2);
+    let second = reigning("terms").await;
+    assert_eq!(second.status("longer").await.term, 3);
+    deposed(first, "terms", 2).await;
+    run_with_good_workers(&second).await;
+    let finished = events(&second, "longer", 0).await.0.pop().expect("it has events").1;
+    assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("succeeded", Some(12)));
+    second.stop().await;
+}

@@ -113,10 +113,15 @@ impl Job {
             samples: Some(self.machine.samples().clone()),
             state: serde_json::to_value(position).map_err(|error| error.to_string())?,
         };
-        let (store, completions) = (self.store.clone(), self.completions.clone());
+        let (store, journal, completions) = (self.store.clone(), self.journal.clone(), self.completions.clone());
         let keep = self.spec.checkpoints.keep as usize;
         tokio::spawn(async move {
-            let completion = match write(&store, manifest, cut.head, keep, best).await {
+            let written = async {
+                // One that was deposed while it stood still must not complete a checkpoint of the other's.
+                journal.still_reigns().await.map_err(|error| error.to_string())?;
+                write(&store, manifest, cut.head, keep, best).await
+            };
+            let completion = match written.await {
                 Ok(saved) => Completion::Written(Box::new(Written { best: best == Some(saved.turn), saved })),
                 Err(reason) => Completion::Failed(format!("checkpoint {turn}: {reason}")),
             };

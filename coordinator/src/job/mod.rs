@@ -34,6 +34,7 @@ use tracing::{error, info};
 
 use crate::events::EventLog;
 use crate::head_threads::{HeadThreads, Weights};
+use crate::journal::Journal;
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use crate::session::STOOD_STILL;
@@ -159,6 +160,7 @@ struct Job {
     events: EventLog,
     workers: JobWorkers,
     threads: HeadThreads,
+    journal: Journal,
     weights: Weights,
     status: watch::Sender<JobStatus>,
     completions: mpsc::UnboundedSender<Completion>,
@@ -218,6 +220,7 @@ impl Job {
             events: config.events,
             workers: config.workers,
             threads: config.threads,
+            journal: config.journal,
             weights: Weights::of(classes, width),
             status,
             completions,

@@ -2,4 +2,6 @@
 
 pub mod checkpoints;
 pub mod part;
+pub mod patience;
 pub mod storage;
+mod transfer;

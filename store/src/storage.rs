@@ -22,6 +22,9 @@ use url::{Position, Url};
 
 const SCHEMES: &str = "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
 
+/// What the URL of a local folder begins with.
+const LOCAL: &str = "/";
+
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -148,6 +151,12 @@ impl Store {
         self.prefix.clone().join(name)
     }
 
+    /// The folder of the file system that this place is, if it is one.
+    #[must_use]
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        (self.base == LOCAL).then(|| PathBuf::from(self.url()))
+    }
+
     /// The last name of the prefix.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
@@ -173,7 +182,7 @@ fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
     let prefix = Path::from_absolute_path(without_dots(&absolute))
         .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
     let objects = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
-    Ok(Store { objects: Arc::new(objects), prefix, base: "/".to_owned() })
+    Ok(Store { objects: Arc::new(objects), prefix, base: LOCAL.to_owned() })
 }
 
 /// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
@@ -259,6 +268,8 @@ pub fn reason(error: &object_store::Error) -> String {
             "the credentials were not accepted; set the credentials of this store in the environment".to_owned()
         }
         other => match innermost(other).strip_prefix("Server returned non-2xx status code: ") {
+            // A server in trouble: nothing here is to be set right.
+            Some(answer) if answer.starts_with('5') => format!("the server answered {answer}"),
             Some(answer) => {
                 format!("the server answered {answer}; check the bucket and the credentials in the environment")
             }

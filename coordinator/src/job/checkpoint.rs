@@ -1,6 +1,6 @@
 //! Checkpoints of a job: cutting one at a turn boundary, and going on from one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::event::JobEvent;
@@ -147,7 +147,7 @@ async fn write(
     manifest.parts.extend(entries);
     let checkpoint = store.complete(&manifest).await.map_err(|error| error.to_string())?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
-    if let Err(error) = store.retain(keep, best).await {
+    if let Err(error) = store.retain(keep, best, &BTreeSet::new()).await {
         warn!(%error, "old checkpoints were not removed");
     }
     clear_up(store, &manifest.job).await;
@@ -156,7 +156,7 @@ async fn write(
 
 /// Removes what is left of checkpoints that were never completed. Nothing rests on it.
 pub(super) async fn clear_up(store: &CheckpointStore, job: &JobId) {
-    match store.collect_garbage(None).await {
+    match store.collect_garbage(&BTreeSet::new()).await {
         Ok(0) => {}
         Ok(count) => info!(%job, count, "files of checkpoints that were never completed are removed"),
         Err(error) => warn!(%job, %error, "files of checkpoints that were never completed are left"),

@@ -1,6 +1,6 @@
 //! One suite, every backend: what the checkpoints rest on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::ids::{JobId, Term, Turn};
 use antiphon_store::checkpoints::{
@@ -111,10 +111,10 @@ async fn the_last_and_the_best_are_kept(folder: &Store) {
     for turn in [10, 20, 30, 40] {
         write(&store, turn).await;
     }
-    assert_eq!(store.retain(2, Some(Turn(10))).await.expect("it clears up"), [Turn(20)]);
+    assert_eq!(store.retain(2, Some(Turn(10)), &BTreeSet::new()).await.expect("it clears up"), [Turn(20)]);
     assert_eq!(store.list().await.expect("it lists"), [Turn(10), Turn(30), Turn(40)]);
-    assert_eq!(store.retain(2, Some(Turn(10))).await.expect("again changes nothing"), []);
-    assert_eq!(store.retain(0, None).await.expect("it clears up"), [Turn(10), Turn(30)]);
+    assert_eq!(store.retain(2, Some(Turn(10)), &BTreeSet::new()).await.expect("again changes nothing"), []);
+    assert_eq!(store.retain(0, None, &BTreeSet::new()).await.expect("it clears up"), [Turn(10), Turn(30)]);
     let newest = store.newest().await.expect("it lists").expect("the last is always kept");
     assert_eq!(newest.part(HEAD).await.expect("the part is sound"), "head at 40");
 }
@@ -126,11 +126,11 @@ async fn garbage_is_what_no_manifest_names(folder: &Store) {
     for turn in [1, 2, 9] {
         store.write_part(Turn(turn), HEAD, Bytes::from_static(b"half")).await.expect("it is written");
     }
-    assert_eq!(store.collect_garbage(None).await.expect("nothing is complete"), 0);
+    assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("nothing is complete"), 0);
     let checkpoint = write(&store, 5).await;
     put(&Store::open(&checkpoint.url()).expect("it opens"), "stranger", "unnamed").await;
-    assert_eq!(store.collect_garbage(Some(Turn(2))).await.expect("1 and the stranger go"), 2);
-    assert_eq!(store.collect_garbage(None).await.expect("2 goes"), 1);
+    assert_eq!(store.collect_garbage(&BTreeSet::from([Turn(2)])).await.expect("1 and the stranger go"), 2);
+    assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("2 goes"), 1);
     assert_eq!(checkpoint.part(HEAD).await.expect("the part is there"), "head at 5");
     write(&store, 9).await;
     for (place, name) in [(folder.child("checkpoints"), "notes.txt"), (folder.clone(), "job.json")] {

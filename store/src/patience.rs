@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::storage::innermost;
 
 /// The pause after the first failure; every further one is twice as long.
-const FIRST: Duration = Duration::from_millis(200);
+const FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
 

@@ -144,6 +144,11 @@ pub enum JobEvent {
         digest: String,
         /// Whether it is the best by validation so far.
         best: bool,
+        /// From the cut until it existed.
+        seconds: f64,
+        /// Of these, those in which training stood still for it: while the head and the largest of the encoders were snapshotted, and
+        /// where a turn had to wait until it was written.
+        blocked: f64,
     },
     /// The job is over. Always the last event.
     Finished(Finished),

@@ -1,5 +1,7 @@
 //! What a worker says of the parts of a checkpoint that it wrote.
 
+use std::time::Duration;
+
 use antiphon_core::ids::{JobId, Term, Turn};
 
 use crate::error::{WireError, out_of_range};
@@ -27,6 +29,8 @@ pub struct PartSaved {
     pub turn: Turn,
     /// At least one.
     pub parts: Vec<Part>,
+    /// How long the worker's computing stood still while it took them.
+    pub snapshot: Duration,
 }
 
 impl TryFrom<v1::PartSaved> for PartSaved {
@@ -41,6 +45,7 @@ impl TryFrom<v1::PartSaved> for PartSaved {
             term: Term(message.term),
             turn: Turn(message.turn),
             parts: parts.map(|(at, part)| decode_part(at, part)).collect::<Result<_, _>>()?,
+            snapshot: Duration::from_nanos(message.snapshot),
         })
     }
 }
@@ -55,6 +60,7 @@ impl From<PartSaved> for v1::PartSaved {
             parts: parts
                 .map(|part| v1::Part { name: part.name, size: part.size, sha256: part.sha256.to_vec() })
                 .collect(),
+            snapshot: u64::try_from(saved.snapshot.as_nanos()).unwrap_or(u64::MAX),
         }
     }
 }

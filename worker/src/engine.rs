@@ -26,6 +26,7 @@ use antiphon_proto::v1::{
 use antiphon_proto::{contribution, ids};
 use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
@@ -353,12 +354,14 @@ impl Engine {
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> anyhow::Result<Vec<Answer>> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
+        let begun = Instant::now();
         let files = at.trainer.parts()?;
+        let snapshot = begun.elapsed();
         let (job, term) = (at.job.clone(), at.term);
         let upload = runtime.spawn(async move {
             let written = checkpoint::save(&save.checkpoint, files).await;
             let answer = match written.with_context(|| format!("checkpoint {}", save.checkpoint)) {
-                Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts }.into()),
+                Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
                 Err(error) => {
                     let (reason, again) = (format!("{error:#}"), may_pass(&error));
                     Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })

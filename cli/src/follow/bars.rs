@@ -131,8 +131,12 @@ impl Bars {
             }
             JobEvent::Step(step) => self.step(step),
             JobEvent::Evaluated { report, .. } => self.evaluated(report, spec),
-            JobEvent::Checkpoint { checkpoint, best, .. } => {
-                self.say(&format!("  checkpoint {checkpoint}{}", if *best { " (best so far)" } else { "" }))
+            JobEvent::Checkpoint { checkpoint, best, blocked, .. } => {
+                let best = if *best { " (best so far)" } else { "" };
+                // What nobody notices is not worth a word.
+                let stood =
+                    if *blocked >= 1.0 { format!("; training stood still for {blocked:.1} s") } else { String::new() };
+                self.say(&format!("  checkpoint {checkpoint}{best}{stood}"))
             }
             JobEvent::Times { .. } | JobEvent::Finished(_) => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! Checkpoints of a job: cutting one at a turn boundary, writing it while training goes on, and going on from one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::event::JobEvent;
@@ -15,6 +16,7 @@ use antiphon_store::checkpoints::{Checkpoint, CheckpointStore, FORMAT, Manifest,
 use antiphon_store::part::{self, Array, Arrays};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::inbox::Refusal;
@@ -31,6 +33,40 @@ pub(super) struct Cut {
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
 }
 
+/// How long the checkpoint at hand takes, and for how long training stood still for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pause {
+    cut: Instant,
+    /// While the head was snapshotted, the longest of the workers' snapshots, and turns that waited.
+    head: Duration,
+    workers: Duration,
+    turns: Duration,
+    waits: Option<Instant>,
+}
+
+impl Pause {
+    fn begun(cut: Instant) -> Self {
+        Self { cut, head: cut.elapsed(), workers: Duration::ZERO, turns: Duration::ZERO, waits: None }
+    }
+
+    /// Notes whether a turn waits for it.
+    pub(super) fn note(&mut self, waits: bool) {
+        match (waits, self.waits) {
+            (true, None) => self.waits = Some(Instant::now()),
+            (false, Some(since)) => {
+                self.turns += since.elapsed();
+                self.waits = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn blocked(mut self) -> Duration {
+        self.note(false);
+        self.head + self.workers + self.turns
+    }
+}
+
 /// A checkpoint that was just completed.
 #[derive(Debug)]
 pub(super) struct Written {
@@ -41,7 +77,9 @@ pub(super) struct Written {
 impl Job {
     /// Snapshots the head, and begins to write it.
     pub(super) fn begin_cut(&mut self, turn: Turn) -> Result<(), String> {
+        let begun = Instant::now();
         let files = self.threads.run(&self.weights, || encode_head(&self.head))?;
+        self.pause = Some(Pause::begun(begun));
         let store = self.store.clone();
         let head = tokio::spawn(async move {
             let mut entries = Vec::new();
@@ -79,6 +117,9 @@ impl Job {
         let cut = cut.ok_or_else(|| Refusal::unexpected(format!("no checkpoint {} is being written", saved.turn)))?;
         if let Some(part) = saved.parts.iter().find(|part| cut.parts.contains_key(&part.name)) {
             return Err(Refusal::unexpected(format!("`{}` of checkpoint {} is saved already", part.name, saved.turn)));
+        }
+        if let Some(pause) = &mut self.pause {
+            pause.workers = pause.workers.max(saved.snapshot);
         }
         for part in &saved.parts {
             let entry = PartEntry { size: part.size, sha256: Sha256Hash(part.sha256) };
@@ -138,12 +179,15 @@ impl Job {
 
     pub(super) fn written(&mut self, Written { saved, best }: Written) {
         let turn = saved.turn;
+        let pause = self.pause.take();
         self.emit(&JobEvent::Checkpoint {
             job: self.id.clone(),
             turn,
             checkpoint: saved.url.clone(),
             digest: saved.digest.clone(),
             best,
+            seconds: pause.map_or(0.0, |pause| pause.cut.elapsed().as_secs_f64()),
+            blocked: pause.map_or(0.0, |pause| pause.blocked().as_secs_f64()),
         });
         self.newest = Some(saved);
         self.trouble.clear();

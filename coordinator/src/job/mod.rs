@@ -39,7 +39,7 @@ use crate::journal::Journal;
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use crate::session::STOOD_STILL;
-use checkpoint::{Cut, Written};
+use checkpoint::{Cut, Pause, Written};
 use evaluation::Evaluation;
 use heads::GrantedHeads;
 pub use heads::HeadRoomLimits;
@@ -150,6 +150,7 @@ struct Job {
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
     abandoned: Option<EvaluationId>,
     cut: Option<Cut>,
+    pause: Option<Pause>,
     newest: Option<Saved>,
     /// Samples that the checkpoint to go on from was trained with.
     samples_before: BTreeMap<ModalityName, SplitSizes>,
@@ -216,6 +217,7 @@ impl Job {
             tuned_weights,
             abandoned: None,
             cut: None,
+            pause: None,
             newest,
             samples_before,
             reached: None,
@@ -316,6 +318,9 @@ impl Job {
                 self.next.push_front(Input::ShellFailed { reason });
                 break;
             }
+        }
+        if let Some(pause) = &mut self.pause {
+            pause.note(self.machine.waits_for_checkpoint());
         }
         self.later.times |= self.machine.epochs_done() > epochs && self.machine.outcome().is_none();
         Ok(())

@@ -95,7 +95,7 @@ async fn rejected(worker: &mut FakeWorker, message: Message) -> String {
 fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
     let job = || job.to_owned();
     let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
-    let saved = |parts| Message::PartSaved(v1::PartSaved { job: job(), term: 1, turn: 0, parts });
+    let saved = |parts| Message::PartSaved(v1::PartSaved { job: job(), term: 1, turn: 0, parts, snapshot: 0 });
     let turn = |turn| Some(v1::TurnRef { job: job(), term: 1, turn, step: 0, attempt: 0, head_version: 0 });
     let times = Some(v1::WorkerTimes::default());
     let learned = |turn, times| Message::Learned(v1::Learned { turn, times });
@@ -231,7 +231,7 @@ async fn abuse_between_two_turns_changes_nothing_either() {
         let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
         let parts = vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")];
         // The other worker's parts are still missing, and the next turn is granted meanwhile.
-        let again = Message::PartSaved(v1::PartSaved { job, term, turn, parts });
+        let again = Message::PartSaved(v1::PartSaved { job, term, turn, parts, snapshot: 0 });
         let granted = a.work_until_granted().await;
         answers.push(("parts-doubled", rejected(&mut a, again).await));
         a.answer(Told::Grant(granted)).await;

@@ -236,7 +236,7 @@ impl FakeWorker {
             parts.push(part);
         }
         let (job, term, turn) = (save.job.clone(), save.term, save.turn);
-        self.send(Message::PartSaved(v1::PartSaved { job, term, turn, parts })).await;
+        self.send(Message::PartSaved(v1::PartSaved { job, term, turn, parts, snapshot: 0 })).await;
     }
 }
 

@@ -149,6 +149,15 @@ impl TurnMachine {
         }
     }
 
+    /// Whether no turn is taken until the checkpoint that is being written is there.
+    #[must_use]
+    pub fn waits_for_checkpoint(&self) -> bool {
+        match &self.phase {
+            Phase::Boundary { duties, .. } => matches!(duties.front(), Some(Duty::Save | Duty::Room)),
+            Phase::Gathering | Phase::Training(_) | Phase::Finished(_) => false,
+        }
+    }
+
     pub(super) fn steps_done(&self, modality: &ModalityName) -> u64 {
         self.position.steps_done.get(modality).copied().unwrap_or(0)
     }

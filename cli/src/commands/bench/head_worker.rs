@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use antiphon_core::head::Head;
 use antiphon_core::ids::{MicroShard, ModalityName, Term, Turn};
@@ -139,7 +140,7 @@ impl HeadWorker {
         let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
         let parts = checkpoint::save(&save.checkpoint, files).await?;
         let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));
-        Ok(Message::PartSaved(PartSaved { job, term, turn, parts }.into()))
+        Ok(Message::PartSaved(PartSaved { job, term, turn, parts, snapshot: Duration::ZERO }.into()))
     }
 
     fn prepared(&self, assign: v1::Assign) -> v1::Prepared {

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
-use crate::journal::Journal;
 use crate::job::HeadRoomLimits;
+use crate::journal::Journal;
 use crate::pool::JobWorkers;
 
 /// Messages that wait for a job before its workers' streams are held back.

@@ -936,7 +936,7 @@ pub struct WatchJobRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JobEvent {
-    /// 1, 2, 3 … within the job
+    /// rising within the job: 1, 2, 3 …; each coordinator after the first begins at a multiple of 2³²
     #[prost(uint64, tag = "1")]
     pub number: u64,
     /// one JSON object, as `--format json` prints it
@@ -1083,7 +1083,7 @@ pub mod job_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Acknowledged once the coordinator holds the job.
+        /// Acknowledged once the coordinator holds the job, and where jobs are kept, every coordinator after it.
         pub async fn submit_job(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitJobRequest>,
@@ -1153,7 +1153,8 @@ pub mod job_service_client {
                 .insert(GrpcMethod::new("antiphon.v1.JobService", "ListJobs"));
             self.inner.unary(req, path, codec).await
         }
-        /// Events from a number on, then as they happen; ends after the job's last event.
+        /// Events from a number on, then as they happen; ends after the job's last event. UNAVAILABLE if the coordinator ends before:
+        /// the next one goes on behind the last number that came.
         pub async fn watch_job(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchJobRequest>,
@@ -1218,7 +1219,7 @@ pub mod job_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with JobServiceServer.
     #[async_trait]
     pub trait JobService: std::marker::Send + std::marker::Sync + 'static {
-        /// Acknowledged once the coordinator holds the job.
+        /// Acknowledged once the coordinator holds the job, and where jobs are kept, every coordinator after it.
         async fn submit_job(
             &self,
             request: tonic::Request<super::SubmitJobRequest>,
@@ -1243,7 +1244,8 @@ pub mod job_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Events from a number on, then as they happen; ends after the job's last event.
+        /// Events from a number on, then as they happen; ends after the job's last event. UNAVAILABLE if the coordinator ends before:
+        /// the next one goes on behind the last number that came.
         async fn watch_job(
             &self,
             request: tonic::Request<super::WatchJobRequest>,

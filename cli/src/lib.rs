@@ -56,6 +56,8 @@ pub enum Command {
     Eval(commands::eval::EvalArgs),
     /// Predict with a checkpoint
     Predict(commands::predict::PredictArgs),
+    /// Check a checkpoint's files, and train it again to compare
+    Verify(commands::verify::VerifyArgs),
     /// Generate data sets, and look into data files
     Data(commands::data::DataArgs),
     /// Measure what a job is decided by
@@ -81,6 +83,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Eval(args) => commands::eval::run(args, format).await,
         Command::Predict(args) => commands::predict::run(args, format).await,
+        Command::Verify(args) => commands::verify::run(args, format).await,
         Command::Data(args) => commands::data::run(args, format).await,
         Command::Bench(args) => commands::bench::run(args, format).await,
         Command::Coordinator(args) => commands::serve::coordinator(&args).await,

@@ -74,30 +74,32 @@ fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
 }
 
 #[test]
-fn a_worker_that_dies_ends_the_job_with_its_name_and_the_others_go_on_serving() {
+fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
     let folder = folder_with_job();
+    let longer = ["--set", "schedule.turns=240", "--set", "checkpoints.every=50 turns"];
+    let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
     let (_coordinator, url) = coordinator(folder.path());
     let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
     let mut text = worker(folder.path(), &url, "text");
     let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--format", "json"];
-    let endless = ["--set", "schedule.turns=100000"];
     let mut submit = antiphon(folder.path(), &arguments)
-        .args(endless)
+        .args(longer)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("the client starts");
     let mut lines = BufReader::new(submit.stdout.take().expect("its output")).lines().map(|l| l.expect("a line"));
-    lines.find(|line| line.contains(r#""event":"step""#)).expect("a step");
+    lines.find(|line| line.contains(r#""turn":70,"#)).expect("a step");
     text.0.kill().expect("it dies");
-    let last: Value = serde_json::from_str(&lines.last().expect("a last line")).expect("JSON");
-    assert_eq!(submit.wait().expect("it ends").code(), Some(1), "{last}");
-    assert_eq!(last["state"], "failed");
-    let reason = last["reason"].as_str().expect("a reason");
-    assert!(reason.contains("(`text`) is gone"), "{reason}");
-
+    let lost = lines.find(|line| line.contains(r#""event":"worker_lost""#)).expect("it is missed");
+    assert!(lost.contains(r#""modality":"text""#), "{lost}");
     let _text = worker(folder.path(), &url, "text");
-    run_to_end(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--follow", "--timeout", "120"]);
+    let ready = lines.find(|line| line.contains(r#""event":"worker_ready""#)).expect("it is replaced");
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    assert!(ready["replayed"].as_u64().is_some_and(|steps| steps > 0), "{ready}");
+    let last: Value = serde_json::from_str(&lines.last().expect("a last line")).expect("JSON");
+    assert_eq!(submit.wait().expect("it ends").code(), Some(0), "{last}");
+    assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
 }
 
 #[test]

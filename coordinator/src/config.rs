@@ -20,6 +20,8 @@ pub struct Config {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
+    /// How long the store of checkpoints may be in trouble before a job fails.
+    pub store_patience: Duration,
     /// Where each job keeps the heads that may have to be granted again.
     pub head_room: HeadRoomLimits,
     /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
@@ -47,6 +49,7 @@ impl Default for Config {
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
             head_threads: 0,
+            store_patience: Duration::from_secs(300),
             head_room: HeadRoomLimits::default(),
             heartbeat: Duration::from_secs(5),
             stop_within: Duration::from_secs(60),
@@ -90,6 +93,9 @@ pub struct CoordinatorArgs {
     /// Mebibytes of a temporary file (in TMPDIR) for those that do not fit; before it is full a checkpoint is written early
     #[arg(long, default_value_t = 16_384, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub replay_disk: u64,
+    /// Seconds that the store of checkpoints may be in trouble before a job fails
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub store_patience: u32,
     /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
@@ -112,6 +118,7 @@ impl CoordinatorArgs {
             keep,
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
+            store_patience: Duration::from_secs(self.store_patience.into()),
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),

@@ -67,6 +67,23 @@ pub fn sha256(bytes: &[u8]) -> Sha256Hash {
     Sha256Hash(Sha256::digest(bytes).into())
 }
 
+/// The SHA-256 of bytes that come in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all pieces, one after the other.
+    #[must_use]
+    pub fn finish(self) -> Sha256Hash {
+        Sha256Hash(self.0.finalize().into())
+    }
+}
+
 /// The digest of a run, from the names and hashes of the files that hold what it learnt: `head.safetensors`,
 /// `projector.safetensors` and the `encoder-*.safetensors`, given in any order.
 ///
@@ -103,6 +120,17 @@ mod tests {
         let json = serde_json::to_string(&hash).expect("it serialises");
         assert_eq!(json, format!("\"{EMPTY}\""));
         assert_eq!(serde_json::from_str::<Sha256Hash>(&json).expect("it is one"), hash);
+    }
+
+    #[test]
+    fn pieces_have_the_hash_of_the_whole() {
+        let text = b"one after the other";
+        for cut in 0..=text.len() {
+            let mut hasher = Hasher::default();
+            hasher.update(&text[..cut]);
+            hasher.update(&text[cut..]);
+            assert_eq!(hasher.finish(), sha256(text));
+        }
     }
 
     #[test]

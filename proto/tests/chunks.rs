@@ -55,7 +55,7 @@ fn said(gradient: HeadGradient<f32>) -> v1::WorkerMessage {
 }
 
 fn heartbeat() -> v1::WorkerMessage {
-    Said::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 3 }).into()
+    Said::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 3, ..Default::default() }).into()
 }
 
 /// Puts the envelopes through an assembler, and hands over the messages that come whole.
@@ -101,7 +101,8 @@ fn what_is_cut_comes_together_to_the_same_bits_with_heartbeats_in_between() {
 fn a_grant_of_a_large_head_comes_together_and_its_numbers_are_not_copied_on_the_way_out() {
     let head = Head::new(matrix(HEAD.classes, HEAD.width), vec![0.5; HEAD.classes]).expect("of one shape");
     let head = Arc::new(head);
-    let grant = Grant { turn: turn(), lease: Lease(9), head: Arc::clone(&head), progress: 0.5, epochs: 3.0 };
+    let grant =
+        Grant { turn: turn(), lease: Lease(9), head: Arc::clone(&head), progress: 0.5, epochs: 3.0, replay: false };
     let sent: Vec<v1::CoordinatorMessage> = pieces(Told::Grant(grant.encode()).into()).collect();
     let Some(Told::Chunk(first)) = &sent[1].message else { panic!("a chunk") };
     assert_eq!(first.data.as_ptr(), head.weight().as_slice().as_ptr().cast());

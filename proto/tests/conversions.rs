@@ -113,7 +113,7 @@ fn what_is_encoded_decodes_to_the_same_bits() {
         let decoded = contribution::decode(&message, &LIMITS, whole()).expect("it is sound");
         assert_eq!(decoded, (turn(), MicroShard::WHOLE, with(gradient)));
     }
-    let grant = Grant { turn: turn(), lease: Lease(9), head: head(), progress: 0.5, epochs: 3.0 };
+    let grant = Grant { turn: turn(), lease: Lease(9), head: head(), progress: 0.5, epochs: 3.0, replay: true };
     assert_eq!(Grant::decode(&grant.encode(), HEAD, whole()), Ok(grant));
     let evaluate =
         Evaluate { job: job(), term: Term(2), evaluation: EvaluationId(4), split: Split::Validation, head: head() };
@@ -169,10 +169,10 @@ fn a_rejection_says_what_was_rejected_and_a_failure_is_never_rejected() {
     let contribution = v1::Contribution { turn: Some(turn.clone()), ..v1::Contribution::default() };
     let rejected = reject(Message::Contribution(contribution)).expect("it is answered");
     assert_eq!((rejected.job.as_str(), rejected.term, rejected.turn), ("digits-1", 2, Some(turn)));
-    let nobody = v1::Heartbeat { job: "../..".repeat(1000), steps_done: 0 };
+    let nobody = v1::Heartbeat { job: "../..".repeat(1000), steps_done: 0, ..Default::default() };
     assert_eq!(reject(Message::Heartbeat(nobody)).expect("it is answered").job, "", "what is no name is not sent back");
     for job in ["", "digits-1", "No Job"] {
-        let failed = v1::Failed { job: job.to_owned(), term: 1, reason: String::new() };
+        let failed = v1::Failed { job: job.to_owned(), term: 1, ..Default::default() };
         assert_eq!(reject(Message::Failed(failed)), None, "{job:?}");
     }
 }

@@ -1,5 +1,8 @@
 //! Object stores by URL, and the layout of checkpoints in them: shared by coordinator, worker and command line.
 
 pub mod checkpoints;
+pub mod faults;
 pub mod part;
+pub mod patience;
 pub mod storage;
+mod transfer;

@@ -20,7 +20,12 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 use url::{Position, Url};
 
+use crate::faults::{self, BadFaults, Faults, Faulty};
+
 const SCHEMES: &str = "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
+
+/// What the URL of a local folder begins with.
+const LOCAL: &str = "/";
 
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -72,6 +77,12 @@ pub enum StorageError {
         /// What is wrong.
         source: std::io::Error,
     },
+    /// Faults that are not understood.
+    #[error("{}: {source}", faults::VARIABLE)]
+    Faults {
+        /// What is wrong with them.
+        source: BadFaults,
+    },
     /// The store's settings are wrong or missing.
     #[error("`{url}` cannot be opened: {}; check the credentials and endpoint in the environment", innermost(source))]
     Settings {
@@ -92,15 +103,27 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `url` to read and write. Nothing is read or written yet, so an unreachable server shows at the first request.
+    /// Opens `url` to read and write, with the faults that `ANTIPHON_STORE_FAULTS` asks for, if any. Nothing is read or written yet, so an unreachable server shows at the first request.
     ///
     /// # Errors
-    /// The URL is of no known kind or cannot be written to, or the settings for it are incomplete.
+    /// The URL is of no known kind or cannot be written to, or the settings for it are incomplete, or the faults are not
+    /// understood.
     pub fn open(url: &str) -> Result<Self, StorageError> {
         if url.starts_with("http://") || url.starts_with("https://") {
             return Err(StorageError::ReadOnly { url: url.to_owned() });
         }
-        Self::open_to_read(url)
+        let store = Self::open_to_read(url)?;
+        let faults = faults::of_environment().map_err(|source| StorageError::Faults { source })?;
+        Ok(match faults {
+            None => store,
+            Some(faults) => store.with_faults(faults),
+        })
+    }
+
+    /// The same place, whose requests fail on purpose, as [`Store::open`] makes it where `ANTIPHON_STORE_FAULTS` says so.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { objects: Arc::new(Faulty::new(self.objects, faults)), ..self }
     }
 
     /// As [`Store::open`], to read only: `http://` and `https://` are taken too, which can list nothing.
@@ -148,6 +171,12 @@ impl Store {
         self.prefix.clone().join(name)
     }
 
+    /// The folder of the file system that this place is, if it is one.
+    #[must_use]
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        (self.base == LOCAL).then(|| PathBuf::from(self.url()))
+    }
+
     /// The last name of the prefix.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
@@ -173,7 +202,7 @@ fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
     let prefix = Path::from_absolute_path(without_dots(&absolute))
         .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
     let objects = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
-    Ok(Store { objects: Arc::new(objects), prefix, base: "/".to_owned() })
+    Ok(Store { objects: Arc::new(objects), prefix, base: LOCAL.to_owned() })
 }
 
 /// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
@@ -259,6 +288,8 @@ pub fn reason(error: &object_store::Error) -> String {
             "the credentials were not accepted; set the credentials of this store in the environment".to_owned()
         }
         other => match innermost(other).strip_prefix("Server returned non-2xx status code: ") {
+            // A server in trouble: nothing here is to be set right.
+            Some(answer) if answer.starts_with('5') => format!("the server answered {answer}"),
             Some(answer) => {
                 format!("the server answered {answer}; check the bucket and the credentials in the environment")
             }

@@ -1,22 +1,26 @@
 //! A modality's parts on their way to and from a checkpoint's folder.
 
-use antiphon_core::digest::sha256;
+use std::time::Duration;
+
 use antiphon_core::ids::ModalityName;
 use antiphon_proto::parts::Part;
-use antiphon_store::checkpoints::Checkpoint;
+use antiphon_store::checkpoints::{Checkpoint, write_part};
+use antiphon_store::patience::Patience;
 use antiphon_store::storage::Store;
-use anyhow::Context;
 use bytes::Bytes;
-use object_store::ObjectStoreExt as _;
+use tracing::warn;
 
 use crate::trainer::{encoder_part, state_part};
+
+/// How long a store may be in trouble before a part is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The encoder's part and the state's, both compared with the manifest.
 ///
 /// # Errors
 /// There is no such checkpoint, or a part is missing or damaged.
 pub async fn load(url: &str, modality: &ModalityName) -> anyhow::Result<(Bytes, Bytes)> {
-    let checkpoint = Checkpoint::open_url(url).await?;
+    let checkpoint = Checkpoint::open_patiently(url, &patience()).await?;
     let encoder = checkpoint.part(&encoder_part(modality)).await?;
     let state = checkpoint.part(&state_part(modality)).await?;
     Ok((encoder, state))
@@ -30,10 +34,13 @@ pub async fn save(url: &str, files: Vec<(String, Bytes)>) -> anyhow::Result<Vec<
     let folder = Store::open(url)?;
     let mut parts = Vec::with_capacity(files.len());
     for (name, bytes) in files {
-        let part = Part { name, size: bytes.len() as u64, sha256: sha256(&bytes).0 };
-        let put = folder.objects().put(&folder.object(&part.name), bytes.into()).await;
-        put.with_context(|| format!("cannot write `{}/{}`", folder.url(), part.name))?;
-        parts.push(part);
+        let entry = write_part(&folder, &name, bytes, &patience()).await?;
+        parts.push(Part { name, size: entry.size, sha256: entry.sha256.0 });
     }
     Ok(parts)
+}
+
+/// The pauses need not differ between workers: the names of their parts do.
+fn patience() -> Patience {
+    Patience::new(PATIENCE, 0).telling(|setback| warn!("{setback}"))
 }

@@ -8,3 +8,4 @@ pub mod predict;
 pub mod run;
 pub mod serve;
 pub mod submit;
+pub mod verify;

@@ -36,7 +36,9 @@ pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
         Err(error) => {
             let exit = match &error {
                 WorkerError::Address { .. } | WorkerError::Device(_) => Exit::Usage,
-                WorkerError::Unreachable { .. } | WorkerError::Disconnected { .. } => Exit::Unreachable,
+                WorkerError::Unreachable { .. } | WorkerError::Disconnected { .. } | WorkerError::Refused { .. } => {
+                    Exit::Unreachable
+                }
                 WorkerError::Engine { .. } => Exit::Failed,
             };
             Err(error).or_exit(exit)

@@ -95,6 +95,18 @@ impl Bars {
                 self.say(&format!("suspended after {turn} turns: the coordinator ends, and the next one goes on"))
             }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
+            JobEvent::WorkerLapsed { modality, worker, reason, .. } => {
+                self.say(&format!("  {modality} worker {worker}: {reason}; its place is offered to others"))
+            }
+            JobEvent::WorkerLost { modality, worker, reason, .. } => {
+                self.say(&format!("  {modality} worker {worker} is lost: {reason}"))
+            }
+            JobEvent::WorkerReady { modality, worker, replayed, seconds, .. } => {
+                let steps = if *replayed == 1 { "step" } else { "steps" };
+                self.say(&format!(
+                    "  {modality} worker {worker} goes on after {seconds:.1} s; it took {replayed} {steps} again"
+                ))
+            }
             JobEvent::Started { turn, turns, modalities, .. } => {
                 self.head.set_style(style("  {msg}  {pos}/{len} turns  {percent}%  {elapsed} elapsed, {eta} to go"));
                 self.head.set_length(*turns);

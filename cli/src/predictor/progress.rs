@@ -39,14 +39,19 @@ impl Progress {
 
     /// Work of `length` rows begins.
     pub(crate) fn begin(&self, doing: &'static str, length: u64) {
-        let template = "  {msg} [{bar:24}] {pos}/{len} rows  {elapsed} elapsed, {eta} to go";
-        self.bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.begin_counting(doing, length, "rows");
+    }
+
+    /// Work of `length` of something else begins.
+    pub(crate) fn begin_counting(&self, doing: &'static str, length: u64, what: &'static str) {
+        let template = format!("  {{msg}} [{{bar:24}}] {{pos}}/{{len}} {what}  {{elapsed}} elapsed, {{eta}} to go");
+        self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.bar.set_message(doing);
         self.bar.set_length(length);
         self.bar.reset();
     }
 
-    /// So many rows are done.
+    /// So many are done.
     pub(crate) fn at(&self, rows: u64) {
         if self.bar.is_hidden() && self.bar.elapsed() >= PATIENCE {
             self.show();

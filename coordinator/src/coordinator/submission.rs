@@ -218,6 +218,7 @@ impl Coordinator {
             events: EventLog::of(&self.journal, job),
             workers: JobWorkers::new(self.pool.clone(), job.clone()),
             threads: self.head_threads()?,
+            store_patience: self.config.store_patience,
             head_room: self.config.head_room,
             journal: self.journal.clone(),
         })

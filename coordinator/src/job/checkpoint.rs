@@ -1,6 +1,6 @@
 //! Checkpoints of a job: cutting one at a turn boundary, writing it while training goes on, and going on from one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::event::JobEvent;
@@ -113,10 +113,20 @@ impl Job {
             samples: Some(self.machine.samples().clone()),
             state: serde_json::to_value(position).map_err(|error| error.to_string())?,
         };
-        let (store, completions) = (self.store.clone(), self.completions.clone());
-        let keep = self.spec.checkpoints.keep as usize;
+        let (store, journal, completions) = (self.store.clone(), self.journal.clone(), self.completions.clone());
+        let keep = Keep {
+            newest: self.spec.checkpoints.keep as usize,
+            best,
+            // A worker may be loading its encoder from one that is old by now.
+            in_use: self.members.values().filter_map(|member| member.restores).collect(),
+        };
         tokio::spawn(async move {
-            let completion = match write(&store, manifest, cut.head, keep, best).await {
+            let written = async {
+                // One that was deposed while it stood still must not complete a checkpoint of the other's.
+                journal.still_reigns().await.map_err(|error| error.to_string())?;
+                write(&store, manifest, cut.head, keep).await
+            };
+            let completion = match written.await {
                 Ok(saved) => Completion::Written(Box::new(Written { best: best == Some(saved.turn), saved })),
                 Err(reason) => Completion::Failed(format!("checkpoint {turn}: {reason}")),
             };
@@ -136,22 +146,29 @@ impl Job {
             best,
         });
         self.newest = Some(saved);
+        self.trouble.clear();
         self.give(Input::CheckpointWritten { turn });
     }
+}
+
+/// Which checkpoints are kept.
+struct Keep {
+    newest: usize,
+    best: Option<Turn>,
+    in_use: BTreeSet<Turn>,
 }
 
 async fn write(
     store: &CheckpointStore,
     mut manifest: Manifest,
     head: JoinHandle<Result<Vec<(String, PartEntry)>, String>>,
-    keep: usize,
-    best: Option<Turn>,
+    keep: Keep,
 ) -> Result<Saved, String> {
     let entries = head.await.map_err(|error| error.to_string())??;
     manifest.parts.extend(entries);
     let checkpoint = store.complete(&manifest).await.map_err(|error| error.to_string())?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
-    if let Err(error) = store.retain(keep, best).await {
+    if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
         warn!(%error, "old checkpoints were not removed");
     }
     clear_up(store, &manifest.job).await;
@@ -160,7 +177,7 @@ async fn write(
 
 /// Removes what is left of checkpoints that were never completed. Nothing rests on it.
 pub(super) async fn clear_up(store: &CheckpointStore, job: &JobId) {
-    match store.collect_garbage(None).await {
+    match store.collect_garbage(&BTreeSet::new()).await {
         Ok(0) => {}
         Ok(count) => info!(%job, count, "files of checkpoints that were never completed are removed"),
         Err(error) => warn!(%job, %error, "files of checkpoints that were never completed are left"),

@@ -16,6 +16,7 @@ mod heads;
 mod inbox;
 mod same_job;
 mod times;
+mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,6 +35,7 @@ use tracing::{error, info};
 
 use crate::events::EventLog;
 use crate::head_threads::{HeadThreads, Weights};
+use crate::journal::Journal;
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use crate::session::STOOD_STILL;
@@ -42,6 +44,7 @@ use evaluation::Evaluation;
 use heads::GrantedHeads;
 pub use heads::HeadRoomLimits;
 use times::JobTimes;
+use trouble::Trouble;
 
 /// Starts the task of a job.
 #[must_use]
@@ -159,6 +162,8 @@ struct Job {
     events: EventLog,
     workers: JobWorkers,
     threads: HeadThreads,
+    journal: Journal,
+    trouble: Trouble,
     weights: Weights,
     status: watch::Sender<JobStatus>,
     completions: mpsc::UnboundedSender<Completion>,
@@ -174,9 +179,11 @@ impl Job {
     ) -> Result<(Self, mpsc::UnboundedReceiver<Completion>), String> {
         let (classes, width) = (config.spec.labels.classes.count(), config.spec.head.width as usize);
         let turn_batches = config.spec.schedule.turn_batches;
+        let trouble = Trouble::default();
+        let store = config.store.with_patience(trouble.patience(config.store_patience, &config.id));
         let (completions, completed) = mpsc::unbounded_channel();
         let resumed = match &config.resume {
-            Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &config.store).await?),
+            Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &store).await?),
             None => None,
         };
         let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
@@ -188,7 +195,7 @@ impl Job {
                 (new.map_err(|error| error.to_string())?, None, None, None)
             }
         };
-        checkpoint::clear_up(&config.store, &config.id).await;
+        checkpoint::clear_up(&store, &config.id).await;
         let machine = TurnMachine::new(config.id.clone(), config.term, config.spec.clone(), position, Time(0));
         let job = Self {
             modalities: config.spec.modalities.iter().map(|m| m.name.clone()).collect(),
@@ -214,10 +221,12 @@ impl Job {
             reached: None,
             asked: None,
             test_report: None,
-            store: config.store,
+            store,
             events: config.events,
             workers: config.workers,
             threads: config.threads,
+            journal: config.journal,
+            trouble,
             weights: Weights::of(classes, width),
             status,
             completions,
@@ -352,7 +361,8 @@ impl Job {
     }
 
     fn waiting(&self) -> Option<Waiting> {
-        self.machine.waiting(self.now(), |modality| self.workers.counts(modality).registered)
+        let waiting = self.machine.waiting(self.now(), |modality| self.workers.counts(modality).registered)?;
+        Some(Waiting { reason: self.trouble.beside(waiting.reason), ..waiting })
     }
 
     /// Turns that the head has taken.
@@ -362,10 +372,11 @@ impl Job {
 
     /// What is being done, and whose answer it waits for.
     fn activity(&self) -> String {
-        match &self.evaluation {
+        let activity = match &self.evaluation {
             Some(evaluation) => evaluation.activity(self.turn(), &self.machine),
             None => self.machine.activity(),
-        }
+        };
+        self.trouble.beside(activity)
     }
 
     /// Publishes the status, if it has changed.

@@ -106,7 +106,10 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
         ("prepared-without-samples", Message::Prepared(v1::Prepared { samples: None, ..prepared(job()) })),
         ("prepared-in-another-term", Message::Prepared(v1::Prepared { term: 3, ..prepared(job()) })),
         ("prepared-for-a-bad-job", Message::Prepared(prepared("../..".to_owned()))),
-        ("heartbeat-of-a-bad-job", Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0 })),
+        (
+            "heartbeat-of-a-bad-job",
+            Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0, ..Default::default() }),
+        ),
         ("saved-in-another-job", Message::PartSaved(v1::PartSaved { job: "other".to_owned(), ..Default::default() })),
         ("learned-nothing", learned(turn(0), times)),
         ("learned-another-turn", learned(turn(7), times)),
@@ -227,9 +230,11 @@ async fn abuse_between_two_turns_changes_nothing_either() {
         a.answer(save).await;
         let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
         let parts = vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")];
-        // The other worker's parts are still missing.
+        // The other worker's parts are still missing, and the next turn is granted meanwhile.
         let again = Message::PartSaved(v1::PartSaved { job, term, turn, parts });
+        let granted = a.work_until_granted().await;
         answers.push(("parts-doubled", rejected(&mut a, again).await));
+        a.answer(Told::Grant(granted)).await;
     };
     let saving = async {
         let kind = |told: &Told| matches!(told, Told::SavePart(_));
@@ -257,7 +262,9 @@ async fn a_worker_that_answers_rejections_by_giving_up_is_not_rejected_again() {
         let Told::Rejected(rejected) = worker.hear().await else { panic!("it has no job") };
         assert_eq!((rejected.job, rejected.term), (job.clone(), 1));
         for job in [String::new(), job, "No Job".to_owned()] {
-            worker.send(Message::Failed(v1::Failed { job, term: 0, reason: "it was rejected".to_owned() })).await;
+            worker
+                .send(Message::Failed(v1::Failed { job, term: 0, reason: "it was rejected".to_owned(), again: false }))
+                .await;
         }
     }
     server.stop().await;

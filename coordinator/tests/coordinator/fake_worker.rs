@@ -133,7 +133,9 @@ impl FakeWorker {
             Told::Grant(grant) => {
                 let turn = grant.turn.clone();
                 let contribution = self.step(&grant);
-                self.send(Message::Contribution(contribution)).await;
+                if !grant.replay {
+                    self.send(Message::Contribution(contribution)).await;
+                }
                 self.send(Message::Learned(v1::Learned { turn, times: Some(v1::WorkerTimes::default()) })).await;
             }
             Told::Evaluate(evaluate) => {

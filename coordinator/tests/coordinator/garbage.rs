@@ -35,7 +35,10 @@ async fn a_stream_begins_with_a_good_registration() {
     let named = |worker: &str, modality: &str| Some(Message::Register(register(worker, modality)).into());
     let long = v1::Register { device: "x".repeat(257), ..register("w", "a") };
     let firsts: Vec<(&str, Option<v1::WorkerMessage>)> = vec![
-        ("heartbeat-first", Some(Message::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 0 }).into())),
+        (
+            "heartbeat-first",
+            Some(Message::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 0, ..Default::default() }).into()),
+        ),
         ("empty-envelope", Some(v1::WorkerMessage { message: None })),
         ("empty-worker", named("", "a")),
         ("capital-worker", named("Worker", "a")),
@@ -49,7 +52,7 @@ async fn a_stream_begins_with_a_good_registration() {
     }
     let mut first = FakeWorker::named(&server, "w", "a").await;
     answers.push(("worker-twice", refused(&server, named("w", "b")).await));
-    first.send(Message::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 0 })).await;
+    first.send(Message::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 0, ..Default::default() })).await;
     first.send(Message::Released(v1::Released { job: "unheard-of".to_owned() })).await;
     let unheard = v1::Prepared { job: "unheard-of".to_owned(), term: 1, ..v1::Prepared::default() };
     first.send(Message::Prepared(unheard)).await;

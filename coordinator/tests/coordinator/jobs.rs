@@ -30,7 +30,7 @@ pub(crate) async fn parts(url: &str) -> Vec<(String, Vec<u8>)> {
     parts
 }
 
-fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+pub(crate) fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["event"] == kind).collect()
 }
 
@@ -46,8 +46,11 @@ async fn a_job_runs_from_submission_to_its_digest() {
     assert_eq!(released.0, "job `whole` is over");
     let events = server.events(&job, 0).await;
     assert_eq!(events[0]["event"], "submitted");
-    let kinds: Vec<&str> = events.iter().map(|event| text(&event["event"])).filter(|kind| *kind != "waiting").collect();
-    let epoch = ["step", "step", "step", "step", "evaluated", "checkpoint"];
+    // Checkpoints are written beside what comes next.
+    let beside = ["waiting", "checkpoint"];
+    let kinds: Vec<&str> = events.iter().map(|event| text(&event["event"])).filter(|k| !beside.contains(k)).collect();
+    assert_eq!(of_kind(&events, "checkpoint").iter().map(|event| &event["turn"]).collect::<Vec<_>>(), [4, 8]);
+    let epoch = ["step", "step", "step", "step", "evaluated"];
     let end = ["evaluated", "times", "finished"];
     let expected = ["submitted", "started"].into_iter().chain(epoch).chain(epoch).chain(end);
     assert_eq!(kinds, expected.collect::<Vec<_>>());
@@ -188,7 +191,7 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
         "`a` has 7 samples to train on, but the checkpoint was written with 6; go on with the same data".to_owned();
     assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
     let reason = "other data".to_owned();
-    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason })).await;
+    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, again: false })).await;
     assert_eq!(text(&server.finished(&longer).await["reason"]), "`a` worker `w-a`: other data");
     server.stop().await;
 }

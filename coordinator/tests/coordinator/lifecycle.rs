@@ -9,7 +9,6 @@ use antiphon_coordinator::events::EventWatcher;
 use antiphon_coordinator::seam::{INBOX, JobConfig, JobHandle, JobStatus};
 use antiphon_coordinator::server::{ServeError, serve};
 use antiphon_proto::v1::JobState;
-use antiphon_proto::v1::coordinator_message::Message as Told;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -102,20 +101,6 @@ async fn a_worker_that_falls_silent_is_gone() {
     let Err(Some(status)) = silent.next().await else { panic!("its stream ends with a reason") };
     assert_eq!(told(&status), "DEADLINE_EXCEEDED: it gave no sign of life for 0.1 s");
     FakeWorker::start(&server, "c").await;
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_leaves_is_named() {
-    let server = Server::start("leaves").await;
-    let job = server.submit(TINY, "left").await.expect("it is taken");
-    let mut a = FakeWorker::start(&server, "a").await;
-    let assigned = a.hear().await;
-    assert!(matches!(assigned, Told::Assign(_)));
-    drop(a);
-    let finished = server.finished(&job).await;
-    assert_eq!(text(&finished["state"]), "failed");
-    assert!(text(&finished["reason"]).starts_with("worker `w-a` (`a`) is gone: "), "{finished}");
     server.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod fake_worker;
+mod faults;
 mod garbage;
 mod jobs;
 mod lifecycle;

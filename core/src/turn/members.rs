@@ -66,7 +66,7 @@ impl Member {
             heard: now,
             progressed: now,
             progress: 0,
-            busy: true,
+            busy: false,
             lapse: None,
             leaving: false,
         }

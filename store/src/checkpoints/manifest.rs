@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::digest::Sha256Hash;
+use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn};
-use antiphon_core::parts::is_name;
+use antiphon_core::parts::{in_digest, is_name};
 use antiphon_core::turn::SplitSizes;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,20 @@ struct Format {
 }
 
 impl Manifest {
+    /// Whether another manifest stands for the same state of the same job, whoever wrote it.
+    pub(super) fn holds_the_same(&self, other: &Self) -> bool {
+        let what = |manifest: &Self| (manifest.job.clone(), manifest.turn, manifest.parts.clone());
+        what(self) == what(other) && self.specification == other.specification
+    }
+
+    /// The digest of the run as it was at this turn, as `sha256:…`; see [`run_digest`].
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let parts = self.parts.iter().filter(|(name, _)| in_digest(name));
+        let hashes: Vec<(&str, Sha256Hash)> = parts.map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
+        format!("sha256:{}", run_digest(&hashes))
+    }
+
     /// The text that is stored: JSON for people to read, ending in a line break.
     #[must_use]
     pub fn to_json(&self) -> String {

@@ -9,9 +9,9 @@
 //! touches a checkpoint newer than the newest complete one or one that is said to be in progress.
 
 mod manifest;
+mod parts;
 mod retention;
 
-use antiphon_core::digest::sha256;
 use antiphon_core::ids::Turn;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -19,7 +19,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 pub use manifest::{FORMAT, MANIFEST, Manifest, PartEntry};
+pub use parts::write_part;
 
+use crate::patience::{Patience, Transient};
 use crate::storage::{self, StorageError, Store};
 
 /// The folder of a job that holds its checkpoints.
@@ -83,17 +85,32 @@ pub enum CheckpointError {
     },
 }
 
+impl Transient for CheckpointError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if source.is_transient())
+    }
+}
+
 /// All checkpoints of one job.
 #[derive(Debug, Clone)]
 pub struct CheckpointStore {
     folder: Store,
+    patience: Patience,
 }
 
 impl CheckpointStore {
-    /// The checkpoints of the job whose folder this is.
+    /// The checkpoints of the job whose folder this is. What the store refuses for the moment is not tried again; see
+    /// [`Self::with_patience`].
     #[must_use]
     pub fn new(job_folder: &Store) -> Self {
-        Self { folder: job_folder.child(FOLDER) }
+        Self { folder: job_folder.child(FOLDER), patience: Patience::none() }
+    }
+
+    /// The same checkpoints, and every request to the store, of checkpoints that are opened here too, is made with this
+    /// patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// URL of the folder of all checkpoints.
@@ -108,44 +125,48 @@ impl CheckpointStore {
         self.place(turn).url()
     }
 
-    /// Writes a part of the checkpoint at `turn`; it counts once a manifest names it.
+    /// Writes a part of the checkpoint at `turn`; it counts once a manifest names it. See [`write_part`].
     ///
     /// # Errors
-    /// The store refuses it.
+    /// The store refuses it, for longer than patience lasts.
     pub async fn write_part(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<PartEntry, CheckpointError> {
-        let place = self.place(turn);
-        let entry = PartEntry { size: bytes.len() as u64, sha256: sha256(&bytes) };
-        let put = place.objects().put(&place.object(name), PutPayload::from(bytes)).await;
-        put.map_err(|source| request("write", &place, name, source))?;
-        Ok(entry)
+        write_part(&self.place(turn), name, bytes, &self.patience).await
     }
 
     /// Completes a checkpoint: looks that every part is there with its size, then writes the manifest if there is none.
-    /// Completing it again with the same manifest is as good as once.
+    /// Completing it again with the same manifest is as good as once, and so is finding one of the same parts, which a
+    /// coordinator of another term has written.
     ///
     /// # Errors
     /// A part is not there or not as long as the manifest says; the checkpoint has another manifest already; the store
-    /// refuses it.
+    /// refuses it, for longer than patience lasts.
     pub async fn complete(&self, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
-        let checkpoint = Checkpoint { place: self.place(manifest.turn), manifest: manifest.clone() };
+        let (place, patience) = (self.place(manifest.turn), self.patience.clone());
+        let checkpoint = Checkpoint { place, manifest: manifest.clone(), patience };
         for (name, entry) in &manifest.parts {
             checkpoint.check_size(name, entry).await?;
         }
         let Err(error) = self.put_manifest(&checkpoint).await else { return Ok(checkpoint) };
         // The answer to our own write may have been lost on the way, so what is there decides.
-        match checkpoint.stored_manifest().await {
-            None => Err(error),
-            Some(found) if found == manifest.to_json() => Ok(checkpoint),
-            Some(_) => Err(CheckpointError::Exists { url: child_url(&checkpoint.place, MANIFEST) }),
+        match stored_manifest(&checkpoint.place, &self.patience).await {
+            Ok(None) | Err(_) => Err(error),
+            Ok(Some(found)) if found == manifest.to_json() => Ok(checkpoint),
+            Ok(Some(found)) if Manifest::from_json(&found).is_ok_and(|found| found.holds_the_same(manifest)) => {
+                self.open(manifest.turn).await
+            }
+            Ok(Some(_)) => Err(CheckpointError::Exists { url: child_url(&checkpoint.place, MANIFEST) }),
         }
     }
 
     async fn put_manifest(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let place = &checkpoint.place;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let payload = PutPayload::from(checkpoint.manifest.to_json().into_bytes());
-        let put = place.objects().put_opts(&place.object(MANIFEST), payload, options).await;
-        put.map(drop).map_err(|source| request("write", place, MANIFEST, source))
+        let (place, path) = (&checkpoint.place, &checkpoint.place.object(MANIFEST));
+        let text = &Bytes::from(checkpoint.manifest.to_json());
+        let put = self.patience.keep_trying(child_url(place, MANIFEST), || async move {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let put = place.objects().put_opts(path, PutPayload::from(text.clone()), options).await;
+            put.map(drop).map_err(|source| request("write", place, MANIFEST, source))
+        });
+        put.await
     }
 
     /// The turns of the complete checkpoints, ascending.
@@ -176,7 +197,7 @@ impl CheckpointStore {
     /// # Errors
     /// There is none, or its manifest is not one.
     pub async fn open(&self, turn: Turn) -> Result<Checkpoint, CheckpointError> {
-        Checkpoint::at(self.place(turn)).await
+        Checkpoint::at(self.place(turn), self.patience.clone()).await
     }
 
     fn place(&self, turn: Turn) -> Store {
@@ -185,17 +206,25 @@ impl CheckpointStore {
 
     /// Every object below the folder that lies where a checkpoint's would, with its turn and its name.
     async fn objects(&self) -> Result<Vec<(Path, Turn, String)>, CheckpointError> {
-        let listed = self.folder.objects().list(Some(self.folder.prefix())).try_collect::<Vec<_>>().await;
-        let listed = listed.map_err(|source| CheckpointError::Request { doing: "list", url: self.url(), source })?;
-        Ok(listed.into_iter().filter_map(|object| self.locate(object.location)).collect())
+        let folder = &self.folder;
+        let listed = self.patience.keep_trying(folder.url(), || async move {
+            let listed = folder.objects().list(Some(folder.prefix())).try_collect::<Vec<_>>().await;
+            listed.map_err(|source| CheckpointError::Request { doing: "list", url: folder.url(), source })
+        });
+        Ok(listed.await?.into_iter().filter_map(|object| self.locate(object.location)).collect())
     }
 
     fn locate(&self, path: Path) -> Option<(Path, Turn, String)> {
         let rest: Vec<String> = path.prefix_match(self.folder.prefix())?.map(|p| p.as_ref().to_owned()).collect();
         let [turn, name] = <[String; 2]>::try_from(rest).ok()?;
-        let digits = turn.len() >= 8 && turn.bytes().all(|b| b.is_ascii_digit());
-        Some((path, Turn(turn.parse().ok().filter(|_| digits)?), name))
+        Some((path, turn_of(&turn)?, name))
     }
+}
+
+/// The turn that a checkpoint's folder is called after.
+fn turn_of(folder: &str) -> Option<Turn> {
+    let digits = folder.len() >= 8 && folder.bytes().all(|b| b.is_ascii_digit());
+    folder.parse().ok().filter(|_| digits).map(Turn)
 }
 
 /// One complete checkpoint.
@@ -203,6 +232,7 @@ impl CheckpointStore {
 pub struct Checkpoint {
     place: Store,
     manifest: Manifest,
+    patience: Patience,
 }
 
 impl Checkpoint {
@@ -212,12 +242,21 @@ impl Checkpoint {
     /// # Errors
     /// There is none, or its manifest is not one.
     pub async fn open_url(url: &str) -> Result<Self, CheckpointError> {
+        Self::open_patiently(url, &Patience::none()).await
+    }
+
+    /// As [`Checkpoint::open_url`], and every request to the store, to read parts too, is made with this patience.
+    ///
+    /// # Errors
+    /// There is none, or its manifest is not one, or the store does not answer for longer than patience lasts.
+    pub async fn open_patiently(url: &str, patience: &Patience) -> Result<Self, CheckpointError> {
         let place = Store::open(url)?;
-        match Self::at(place.clone()).await {
+        match Self::at(place.clone(), patience.clone()).await {
             Err(CheckpointError::NoCheckpoint { .. }) => {}
             answer => return answer,
         }
-        for store in [CheckpointStore::new(&place), CheckpointStore { folder: place }] {
+        let job = CheckpointStore::new(&place).with_patience(patience.clone());
+        for store in [job, CheckpointStore { folder: place, patience: patience.clone() }] {
             if let Some(checkpoint) = store.newest().await? {
                 return Ok(checkpoint);
             }
@@ -237,62 +276,27 @@ impl Checkpoint {
         self.place.url()
     }
 
-    /// The bytes of a part, compared with the manifest's size and SHA-256.
-    ///
-    /// # Errors
-    /// The manifest has no such part, the store does not give it, or it is damaged.
-    pub async fn part(&self, name: &str) -> Result<Bytes, CheckpointError> {
-        let entry = self.manifest.parts.get(name);
-        let entry = entry.ok_or_else(|| CheckpointError::NoPart { url: self.url(), part: name.to_owned() })?;
-        self.check_size(name, entry).await?;
-        let bytes = read(&self.place, name).await.map_err(|source| request("read", &self.place, name, source))?;
-        self.compare(name, "size", bytes.len() as u64, entry.size)?;
-        self.compare(name, "SHA-256", sha256(&bytes), entry.sha256)?;
-        Ok(bytes)
-    }
-
-    async fn at(place: Store) -> Result<Self, CheckpointError> {
-        let bytes = match read(&place, MANIFEST).await {
-            Ok(bytes) => bytes,
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(CheckpointError::NoCheckpoint { url: place.url() });
-            }
-            Err(source) => return Err(request("read", &place, MANIFEST, source)),
-        };
+    async fn at(place: Store, patience: Patience) -> Result<Self, CheckpointError> {
+        let bytes = stored_manifest(&place, &patience).await?;
+        let bytes = bytes.ok_or_else(|| CheckpointError::NoCheckpoint { url: place.url() })?;
         let manifest = Manifest::from_json(&bytes)
             .map_err(|reason| CheckpointError::Manifest { url: child_url(&place, MANIFEST), reason })?;
-        Ok(Self { place, manifest })
-    }
-
-    /// Before reading: a part that grew must not fill the memory.
-    async fn stored_manifest(&self) -> Option<Bytes> {
-        let found = self.place.objects().get(&self.place.object(MANIFEST)).await.ok()?;
-        found.bytes().await.ok()
-    }
-
-    async fn check_size(&self, name: &str, entry: &PartEntry) -> Result<(), CheckpointError> {
-        let found = self.place.objects().head(&self.place.object(name)).await;
-        let found = found.map_err(|source| request("read", &self.place, name, source))?;
-        self.compare(name, "size", found.size, entry.size)
-    }
-
-    fn compare<T: PartialEq + ToString>(
-        &self,
-        name: &str,
-        what: &'static str,
-        given: T,
-        expected: T,
-    ) -> Result<(), CheckpointError> {
-        if given == expected {
-            return Ok(());
-        }
-        let (given, expected) = (given.to_string(), expected.to_string());
-        Err(CheckpointError::Damaged { url: child_url(&self.place, name), what, given, expected })
+        Ok(Self { place, manifest, patience })
     }
 }
 
-async fn read(place: &Store, name: &str) -> object_store::Result<Bytes> {
-    place.objects().get(&place.object(name)).await?.bytes().await
+/// None where there is no manifest.
+async fn stored_manifest(place: &Store, patience: &Patience) -> Result<Option<Bytes>, CheckpointError> {
+    let path = &place.object(MANIFEST);
+    let read = patience.keep_trying(child_url(place, MANIFEST), || async move {
+        match place.objects().get(path).await {
+            Ok(found) => found.bytes().await.map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+        .map_err(|source| request("read", place, MANIFEST, source))
+    });
+    read.await
 }
 
 fn child_url(place: &Store, name: &str) -> String {

@@ -1,22 +1,33 @@
 //! Which checkpoints are kept, and what is cleared away.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path as FilePath, PathBuf};
 
 use antiphon_core::ids::Turn;
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 
-use super::{CheckpointError, CheckpointStore, MANIFEST};
+use super::{CheckpointError, CheckpointStore, MANIFEST, turn_of};
+use crate::storage::Store;
 
 impl CheckpointStore {
-    /// Keeps the newest `keep` complete checkpoints and `best`, and removes the other complete ones; returns which.
+    /// Keeps the newest `keep` complete checkpoints (one at least), `best`, and those of `in_use`, which somebody is loading
+    /// from, and removes the other complete ones; returns which.
     ///
     /// # Errors
-    /// The store does not answer. What was removed stays removed; calling it again goes on.
-    pub async fn retain(&self, keep: usize, best: Option<Turn>) -> Result<Vec<Turn>, CheckpointError> {
+    /// The store does not answer. What was removed stays removed; calling it again goes on, and what is left of a
+    /// checkpoint that was being removed is for [`Self::collect_garbage`].
+    pub async fn retain(
+        &self,
+        keep: usize,
+        best: Option<Turn>,
+        in_use: &BTreeSet<Turn>,
+    ) -> Result<Vec<Turn>, CheckpointError> {
         let complete = self.list().await?;
         let old = &complete[..complete.len().saturating_sub(keep.max(1))];
-        let removed: Vec<Turn> = old.iter().copied().filter(|turn| Some(*turn) != best).collect();
+        let wanted = |turn: &Turn| Some(*turn) == best || in_use.contains(turn);
+        let removed: Vec<Turn> = old.iter().copied().filter(|turn| !wanted(turn)).collect();
         let objects = self.objects().await?;
         for turn in &removed {
             // The manifest first: half a checkpoint must not look like a whole one.
@@ -29,38 +40,92 @@ impl CheckpointStore {
     }
 
     /// Removes what no manifest names: parts of checkpoints that were never completed and are older than the newest
-    /// complete one, and strangers inside complete ones. `in_progress` is left alone. Returns how many objects went.
+    /// complete one, strangers inside complete ones, and in a local folder files that a killed process was writing. The
+    /// checkpoints of `in_progress` are left alone, complete or not. Returns how many objects and files went.
     ///
     /// # Errors
     /// The store does not answer, or a manifest is not one: then nothing is removed.
-    pub async fn collect_garbage(&self, in_progress: Option<Turn>) -> Result<usize, CheckpointError> {
+    pub async fn collect_garbage(&self, in_progress: &BTreeSet<Turn>) -> Result<usize, CheckpointError> {
         let objects = self.objects().await?;
         let complete: BTreeSet<Turn> =
             objects.iter().filter(|(_, _, name)| name == MANIFEST).map(|(_, turn, _)| *turn).collect();
         let Some(newest) = complete.last() else { return Ok(0) };
         let mut named = BTreeSet::new();
-        for turn in &complete {
+        for turn in complete.difference(in_progress) {
             let manifest = self.open(*turn).await?.manifest;
             named.extend(manifest.parts.into_keys().map(|part| (*turn, part)));
         }
-        let garbage = objects.into_iter().filter(|(_, turn, name)| {
-            turn <= newest && Some(*turn) != in_progress && name != MANIFEST && !named.contains(&(*turn, name.clone()))
-        });
+        let forsaken = |turn: &Turn| turn <= newest && !in_progress.contains(turn);
+        let garbage = objects
+            .into_iter()
+            .filter(|(_, turn, name)| forsaken(turn) && name != MANIFEST && !named.contains(&(*turn, name.clone())));
         let garbage: Vec<Path> = garbage.map(|(path, _, _)| path).collect();
         let count = garbage.len();
         self.delete(garbage).await?;
+        Ok(count + self.remove_half_written(forsaken).await?)
+    }
+
+    /// A local folder's objects are written beside their place and then moved there; those that never were are no objects.
+    async fn remove_half_written(&self, forsaken: impl Fn(&Turn) -> bool) -> Result<usize, CheckpointError> {
+        let Some(folder) = self.folder.local_folder() else { return Ok(0) };
+        let failed = |source: io::Error| {
+            let source = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(source) };
+            CheckpointError::Request { doing: "remove what was half written in", url: self.url(), source }
+        };
+        let found = tokio::task::spawn_blocking(move || half_written(&folder)).await;
+        let found = found.map_err(io::Error::other).and_then(|found| found).map_err(failed)?;
+        let mut count = 0;
+        for (_, file) in found.into_iter().filter(|(turn, _)| forsaken(turn)) {
+            match tokio::fs::remove_file(&file).await {
+                Ok(()) => count += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if let Some(folder) = file.parent() {
+                // It goes with its last file; while there is another, that is an error.
+                let _ = tokio::fs::remove_dir(folder).await;
+            }
+        }
         Ok(count)
     }
 
     async fn delete(&self, paths: Vec<Path>) -> Result<(), CheckpointError> {
-        for path in paths {
-            match self.folder.objects().delete(&path).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(source) => {
-                    return Err(CheckpointError::Request { doing: "remove", url: path.to_string(), source });
+        for path in &paths {
+            let folder: &Store = &self.folder;
+            let deleted = self.patience.keep_trying(path.as_ref(), || async move {
+                match folder.objects().delete(path).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    Err(source) => Err(CheckpointError::Request { doing: "remove", url: path.to_string(), source }),
                 }
-            }
+            });
+            deleted.await?;
         }
         Ok(())
+    }
+}
+
+/// The files `<name>#<number>` in the folders of checkpoints: so the local store calls what it has not finished.
+fn half_written(folder: &FilePath) -> io::Result<Vec<(Turn, PathBuf)>> {
+    let mut found = Vec::new();
+    for checkpoint in entries(folder)? {
+        let turn = checkpoint.file_name().and_then(|name| turn_of(name.to_str()?));
+        let Some(turn) = turn.filter(|_| checkpoint.is_dir()) else { continue };
+        found.extend(entries(&checkpoint)?.into_iter().filter(|file| is_half_written(file)).map(|file| (turn, file)));
+    }
+    Ok(found)
+}
+
+fn is_half_written(file: &FilePath) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    let number = name.and_then(|name| Some(name.split_once('#')?.1));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// What lies in a folder; nothing where there is none.
+fn entries(folder: &FilePath) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }

@@ -1,10 +1,11 @@
-//! The conformance suite over a local folder and memory; `tests/s3` runs it over S3.
+//! The conformance suite over a local folder and memory, sound and failing; `tests/s3` runs it over S3.
 
+mod interrupted;
 mod suite;
 
 use antiphon_store::checkpoints::CheckpointStore;
 use antiphon_store::storage::Store;
-use suite::{conforms, write};
+use suite::{conforms, conforms_at, write};
 
 #[tokio::test]
 async fn a_local_folder_conforms() {
@@ -15,6 +16,27 @@ async fn a_local_folder_conforms() {
 #[tokio::test]
 async fn memory_conforms() {
     conforms("memory://conformance/runs").await;
+}
+
+#[tokio::test]
+async fn stores_that_fail_conform() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let local = folder.path().to_str().expect("the scratch folder's path is text");
+    for seed in 0..3 {
+        let faults = format!("seed={seed},errors=0.1,lost=0.1,slow=0.1,slow_ms=5,cut=0.1").parse().expect("faults");
+        for root in [&format!("memory://failing/{seed}"), &format!("{local}/{seed}")] {
+            conforms_at(&Store::open(root).expect("it opens").with_faults(faults)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_interrupted_at_any_point_leaves_the_newest_complete_one_and_no_rubbish() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let local = folder.path().to_str().expect("the scratch folder's path is text");
+    for root in ["memory://interrupted", local] {
+        interrupted::leaves_no_rubbish(&Store::open(root).expect("it opens")).await;
+    }
 }
 
 #[tokio::test]

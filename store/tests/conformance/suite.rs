@@ -1,18 +1,27 @@
 //! One suite, every backend: what the checkpoints rest on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use antiphon_core::ids::{JobId, Term, Turn};
 use antiphon_store::checkpoints::{
     Checkpoint, CheckpointError, CheckpointStore, FORMAT, MANIFEST, Manifest, PartEntry,
 };
+use antiphon_store::patience::Patience;
 use antiphon_store::storage::Store;
 use bytes::Bytes;
 use object_store::{ObjectStoreExt as _, PutPayload};
 
 const HEAD: &str = "head.safetensors";
 
-fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifest {
+/// The checkpoints of a job, in a store that may be in trouble.
+pub(crate) fn checkpoints(job: &Store) -> CheckpointStore {
+    CheckpointStore::new(job).with_patience(PATIENCE.clone())
+}
+
+pub(crate) static PATIENCE: Patience = Patience::new(Duration::from_secs(60), 1);
+
+pub(crate) fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifest {
     Manifest {
         format: FORMAT,
         job: JobId::try_from("digits-1").expect("a job id"),
@@ -35,12 +44,18 @@ pub(crate) async fn write(store: &CheckpointStore, turn: u64) -> Checkpoint {
 }
 
 async fn put(place: &Store, name: &str, text: &'static str) {
-    place.objects().put(&place.object(name), PutPayload::from(text)).await.expect("the object is written");
+    let (objects, path) = (place.objects(), &place.object(name));
+    let put = PATIENCE.keep_trying(name, || async move { objects.put(path, PutPayload::from(text)).await });
+    put.await.expect("the object is written");
 }
 
 /// Every test of the suite, each in a folder of its own below `root`.
 pub(crate) async fn conforms(root: &str) {
-    let root = Store::open(root).expect("the store opens");
+    conforms_at(&Store::open(root).expect("the store opens")).await;
+}
+
+/// Every test of the suite, each in a folder of its own below `root`.
+pub(crate) async fn conforms_at(root: &Store) {
     a_checkpoint_is_read_as_it_was_written(&root.child("round trip")).await;
     a_checkpoint_exists_when_its_manifest_does(&root.child("manifest")).await;
     a_manifest_is_written_once(&root.child("once")).await;
@@ -51,10 +66,10 @@ pub(crate) async fn conforms(root: &str) {
 }
 
 async fn a_checkpoint_is_read_as_it_was_written(folder: &Store) {
-    let store = CheckpointStore::new(folder);
+    let store = checkpoints(folder);
     let written = write(&store, 12).await;
     for url in [written.url(), folder.url(), store.url()] {
-        let read = Checkpoint::open_url(&url).await.expect("it opens by its URL");
+        let read = Checkpoint::open_patiently(&url, &PATIENCE).await.expect("it opens by its URL");
         assert_eq!(read.manifest(), written.manifest(), "{url}");
         assert_eq!(read.part(HEAD).await.expect("the part is sound"), "head at 12", "{url}");
     }
@@ -62,7 +77,7 @@ async fn a_checkpoint_is_read_as_it_was_written(folder: &Store) {
 }
 
 async fn a_checkpoint_exists_when_its_manifest_does(folder: &Store) {
-    let store = CheckpointStore::new(folder);
+    let store = checkpoints(folder);
     assert!(store.newest().await.expect("an empty folder lists").is_none());
     let entry = store.write_part(Turn(3), HEAD, Bytes::from_static(b"part")).await.expect("it is written");
     assert_eq!(store.list().await.expect("it lists"), []);
@@ -75,7 +90,7 @@ async fn a_checkpoint_exists_when_its_manifest_does(folder: &Store) {
 }
 
 async fn a_manifest_is_written_once(folder: &Store) {
-    let store = CheckpointStore::new(folder);
+    let store = checkpoints(folder);
     let first = write(&store, 5).await;
     store.complete(first.manifest()).await.expect("the same again is as good as once");
     let mut other = first.manifest().clone();
@@ -86,7 +101,7 @@ async fn a_manifest_is_written_once(folder: &Store) {
 }
 
 async fn damage_is_found(folder: &Store) {
-    let store = CheckpointStore::new(folder);
+    let store = checkpoints(folder);
     let checkpoint = write(&store, 7).await;
     let place = Store::open(&checkpoint.url()).expect("its own URL opens");
     let refused = async |what: &str| {
@@ -107,39 +122,42 @@ async fn damage_is_found(folder: &Store) {
 }
 
 async fn the_last_and_the_best_are_kept(folder: &Store) {
-    let store = CheckpointStore::new(folder);
+    let store = checkpoints(folder);
     for turn in [10, 20, 30, 40] {
         write(&store, turn).await;
     }
-    assert_eq!(store.retain(2, Some(Turn(10))).await.expect("it clears up"), [Turn(20)]);
+    assert_eq!(store.retain(2, Some(Turn(10)), &BTreeSet::new()).await.expect("it clears up"), [Turn(20)]);
     assert_eq!(store.list().await.expect("it lists"), [Turn(10), Turn(30), Turn(40)]);
-    assert_eq!(store.retain(2, Some(Turn(10))).await.expect("again changes nothing"), []);
-    assert_eq!(store.retain(0, None).await.expect("it clears up"), [Turn(10), Turn(30)]);
+    assert_eq!(store.retain(2, Some(Turn(10)), &BTreeSet::new()).await.expect("again changes nothing"), []);
+    assert_eq!(store.retain(0, None, &BTreeSet::new()).await.expect("it clears up"), [Turn(10), Turn(30)]);
     let newest = store.newest().await.expect("it lists").expect("the last is always kept");
     assert_eq!(newest.part(HEAD).await.expect("the part is sound"), "head at 40");
 }
 
 async fn garbage_is_what_no_manifest_names(folder: &Store) {
-    let store = CheckpointStore::new(folder);
+    let store = checkpoints(folder);
     put(&folder.child("checkpoints"), "notes.txt", "not a checkpoint's").await;
     put(folder, "job.json", "beside the checkpoints").await;
     for turn in [1, 2, 9] {
         store.write_part(Turn(turn), HEAD, Bytes::from_static(b"half")).await.expect("it is written");
     }
-    assert_eq!(store.collect_garbage(None).await.expect("nothing is complete"), 0);
+    assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("nothing is complete"), 0);
     let checkpoint = write(&store, 5).await;
     put(&Store::open(&checkpoint.url()).expect("it opens"), "stranger", "unnamed").await;
-    assert_eq!(store.collect_garbage(Some(Turn(2))).await.expect("1 and the stranger go"), 2);
-    assert_eq!(store.collect_garbage(None).await.expect("2 goes"), 1);
+    assert_eq!(store.collect_garbage(&BTreeSet::from([Turn(2)])).await.expect("1 and the stranger go"), 2);
+    assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("2 goes"), 1);
     assert_eq!(checkpoint.part(HEAD).await.expect("the part is there"), "head at 5");
     write(&store, 9).await;
     for (place, name) in [(folder.child("checkpoints"), "notes.txt"), (folder.clone(), "job.json")] {
-        place.objects().head(&place.object(name)).await.expect("what is not a checkpoint's is left alone");
+        let (objects, path) = (place.objects(), &place.object(name));
+        let found = PATIENCE.keep_trying(name, || async move { objects.head(path).await });
+        found.await.expect("what is not a checkpoint's is left alone");
     }
 }
 
 async fn what_is_not_there_is_named(folder: &Store) {
-    let error = Checkpoint::open_url(&folder.url()).await.expect_err("the folder is empty").to_string();
+    let error =
+        Checkpoint::open_patiently(&folder.url(), &PATIENCE).await.expect_err("the folder is empty").to_string();
     let expected = format!("there is no complete checkpoint in `{}`: no folder in it holds a {MANIFEST}", folder.url());
     assert_eq!(error, expected);
 }

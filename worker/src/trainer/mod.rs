@@ -20,7 +20,7 @@ use anyhow::{Context, bail};
 
 pub use evaluation::{Chunk, Pass};
 pub use model::Model;
-pub use parts::{encoder_part, state_part};
+pub use parts::{check_state, encoder_part, state_part};
 
 use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
 use crate::device::Device;

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::{Model, Trainer};
 use crate::data::{Preprocessor, PreprocessorSettings, PreprocessorState};
 use crate::encoder;
+use crate::optimizer::Optimizer;
+use crate::weights::Rates;
 
 const MEAN: &str = "input.mean";
 const DEVIATION: &str = "input.deviation";
@@ -95,6 +97,27 @@ impl Model {
     }
 }
 
+/// Whether the bytes of [`state_part`] fit this modality and its model, as [`Trainer::restore`] asks of them. Steps that the
+/// encoder has taken.
+///
+/// # Errors
+/// A part that is broken or of another modality, encoder or optimizer.
+pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> anyhow::Result<u64> {
+    let parameters = model.encoder.parameters();
+    let rates = Rates::new(&modality.transfer, parameters)?;
+    let mut optimizer = Optimizer::with_rates(&modality.optimizer, parameters, &rates)?;
+    restore_optimizer(&mut optimizer, &modality.name, bytes)
+}
+
+/// Takes over the moments in the bytes of [`state_part`]. Steps that the encoder has taken.
+fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> anyhow::Result<u64> {
+    let name = state_part(modality);
+    let (moments, note): (Arrays, StateNote) = part::decode(&name, bytes)?;
+    ensure!(note.modality == *modality, "`{name}` is of modality `{}`", note.modality);
+    optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).with_context(|| format!("`{name}`"))?;
+    Ok(note.steps_done)
+}
+
 impl Trainer {
     /// Names and bytes of this modality's parts.
     ///
@@ -117,12 +140,9 @@ impl Trainer {
     /// # Errors
     /// Parts that are broken or of another modality, encoder or optimizer.
     pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> anyhow::Result<()> {
-        let name = state_part(&self.spec.name);
-        let (moments, note): (Arrays, StateNote) = part::decode(&name, state)?;
-        ensure!(note.modality == self.spec.name, "`{name}` is of modality `{}`", note.modality);
         self.model = Model::from_part(job, &self.spec, encoder, &self.options.device)?;
-        self.optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).with_context(|| format!("`{name}`"))?;
-        self.rewind_to(note.steps_done);
+        let steps_done = restore_optimizer(&mut self.optimizer, &self.spec.name, state)?;
+        self.rewind_to(steps_done);
         Ok(())
     }
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use antiphon_core::head::Head;
-use antiphon_core::ids::MicroShard;
+use antiphon_core::ids::{MicroShard, ModalityName, Term, Turn};
 use antiphon_core::linalg::Matrix;
-use antiphon_core::rng;
+use antiphon_core::{parts, rng};
 use antiphon_proto::assignment::{Grant, HeadShape};
 use antiphon_proto::chunks::{Assembled, Assembler, pieces};
+use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::training_service_client::TrainingServiceClient;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::{MESSAGE_LIMIT, contribution, v1};
-use antiphon_worker::endpoint;
+use antiphon_worker::{checkpoint, endpoint};
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -121,8 +122,7 @@ impl HeadWorker {
                     stream.say(Message::Learned(v1::Learned { turn: Some((&grant.turn).into()), times })).await?;
                 }
                 Some(Told::SavePart(save)) => {
-                    let reason = "the measurement is over".to_owned();
-                    stream.say(Message::Failed(v1::Failed { job: save.job, term: save.term, reason })).await?;
+                    stream.say(self.save(&save).await?).await?;
                 }
                 Some(Told::Release(_)) => break,
                 Some(Told::Rejected(rejected)) => bail!("a message was refused: {}", rejected.message),
@@ -130,6 +130,16 @@ impl HeadWorker {
             }
         }
         Ok(Worked { job, sent })
+    }
+
+    /// Writes a part without an encoder in it.
+    async fn save(&self, save: &v1::SavePart) -> anyhow::Result<Message> {
+        let modality = ModalityName::try_from(self.modality.as_str())?;
+        let files = [parts::encoder(&modality), parts::encoder_state(&modality)];
+        let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
+        let parts = checkpoint::save(&save.checkpoint, files).await?;
+        let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));
+        Ok(Message::PartSaved(PartSaved { job, term, turn, parts }.into()))
     }
 
     fn prepared(&self, assign: v1::Assign) -> v1::Prepared {
@@ -170,7 +180,7 @@ pub(super) fn job(of: HeadShape, samples: u32, modalities: &[&str], turns: u64) 
          modalities: [{modalities}]\n\
          labels: {classes}\n\
          head: {{width: {width}}}\n\
-         schedule: {{turns: {turns}, batch: {samples}}}\n\
+         schedule: {{turns: {turns}, batch: {samples}, lease_ttl: 3600 s}}\n\
          evaluation: {{every: end}}\n\
          checkpoints: {{every: end}}\n",
         modalities = modalities.join(", "),

@@ -204,6 +204,7 @@ fn maths(spec: &JobSpec, size: Size, warmup: u64, turns: u64) -> anyhow::Result<
         head: head.share(),
         progress: 0.0,
         epochs: 1.0,
+        replay: false,
     };
     Ok(Alone {
         maths: Quantiles::of(maths),

@@ -1,0 +1,181 @@
+//! Every part of a checkpoint, compared with its manifest and with the job in it.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
+use antiphon_core::ids::ModalityName;
+use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
+use antiphon_core::turn::Position;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
+use antiphon_store::part::{self, Array, Arrays};
+use antiphon_worker::device::Device;
+use antiphon_worker::trainer::{Model, check_state};
+use bytes::Bytes;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use super::Verdict;
+
+/// The parts of the head.
+const OF_HEAD: [&str; 3] = [HEAD, HEAD_STATE, PROJECTOR];
+
+/// What is wrong with parts, by their names.
+type Damage = BTreeMap<String, String>;
+
+/// One verdict for the manifest, for each part that it names, and for each that it should name, in order of their names.
+pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
+    let manifest = checkpoint.manifest();
+    let mut damage = Damage::new();
+    let mut expected: Vec<String> = manifest.parts.keys().cloned().collect();
+    match job_of(checkpoint) {
+        Ok((job, position)) => {
+            expected = parts_of(&job);
+            check_head(checkpoint, &job, &position, &mut damage).await;
+            for modality in &job.modalities {
+                check_modality(checkpoint, &job, modality, &position, &mut damage).await;
+            }
+            for name in manifest.parts.keys().filter(|name| !expected.contains(name)) {
+                damage.insert(name.clone(), "the job has no such part".to_owned());
+            }
+        }
+        // Without a job, what each part says of itself is all that can be looked at.
+        Err(reason) => {
+            damage.insert(MANIFEST.to_owned(), reason);
+            for name in &expected {
+                read::<IgnoredAny>(checkpoint, name, &mut damage).await;
+            }
+        }
+    }
+    let mut names = [vec![MANIFEST.to_owned()], expected, manifest.parts.keys().cloned().collect()].concat();
+    names.sort();
+    names.dedup();
+    let verdict = |name: String| {
+        let entry = manifest.parts.get(&name);
+        let reason = damage.remove(&name);
+        let (size, sha256) = (entry.map(|entry| entry.size), entry.map(|entry| entry.sha256));
+        Verdict { size, sha256, sound: reason.is_none(), reason, part: name }
+    };
+    names.into_iter().map(verdict).collect()
+}
+
+/// The job of the manifest, and where it stands.
+fn job_of(checkpoint: &Checkpoint) -> Result<(JobSpec, Position), String> {
+    let manifest = checkpoint.manifest();
+    let mut job = JobSpec::from_json(&manifest.specification.to_string()).map_err(|error| error.to_string())?;
+    for modality in &mut job.modalities {
+        // Parameters are in f32 whatever they were trained with, and main memory computes in nothing else.
+        modality.precision = Precision::F32;
+    }
+    let position: Position = serde_json::from_value(manifest.state.clone())
+        .map_err(|error| format!("where training stands is not understood: {error}"))?;
+    if position.turn != manifest.turn {
+        return Err(format!("it is of turn {}, but training stands at turn {}", manifest.turn, position.turn));
+    }
+    Ok((job, position))
+}
+
+fn parts_of(job: &JobSpec) -> Vec<String> {
+    let of_modality = job
+        .modalities
+        .iter()
+        .flat_map(|modality| [parts::encoder(&modality.name), parts::encoder_state(&modality.name)]);
+    OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
+}
+
+/// A part's bytes, its tensors and its note. None if it is damaged.
+async fn read<N: DeserializeOwned>(
+    checkpoint: &Checkpoint,
+    name: &str,
+    damage: &mut Damage,
+) -> Option<(Bytes, Arrays, N)> {
+    let bytes = checkpoint.part(name).await.map_err(in_words);
+    let read = bytes.and_then(|bytes| {
+        let (arrays, note) = part::decode(name, &bytes).map_err(|error| error.to_string())?;
+        match arrays.iter().find_map(|(tensor, array)| Some((tensor, not_finite(array)?))) {
+            None => Ok((bytes, arrays, note)),
+            Some((tensor, at)) => Err(format!("tensor `{tensor}` is infinite or NaN at element {at}")),
+        }
+    });
+    read.map_err(|reason| damage.insert(name.to_owned(), reason)).ok()
+}
+
+fn not_finite(array: &Array) -> Option<usize> {
+    array.data.iter().position(|number| !number.is_finite())
+}
+
+/// Without the part's URL, which stands beside it.
+fn in_words(error: CheckpointError) -> String {
+    match error {
+        CheckpointError::Damaged { what, given, expected, .. } => {
+            format!("its {what} is {given}, but the manifest says {expected}")
+        }
+        CheckpointError::NoPart { .. } => "the manifest does not name it".to_owned(),
+        CheckpointError::Request { source: object_store::Error::NotFound { .. }, .. } => "it is missing".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+async fn check_head(checkpoint: &Checkpoint, job: &JobSpec, position: &Position, damage: &mut Damage) {
+    let mut found = Vec::new();
+    for name in OF_HEAD {
+        let part = read::<String>(checkpoint, name, damage).await;
+        found.extend(part.map(|(_, arrays, note)| head::Part { tensors: named(arrays), note }));
+    }
+    // The three are one head: what is wrong with one is known, and the others can only be looked at with it.
+    let Ok([head, state, projector]) = <[head::Part<f32>; 3]>::try_from(found) else { return };
+    match SharedHead::from_parts(&job.head, job.labels.classes.count(), &HeadParts { head, state, projector }) {
+        Ok(head) if head.version() != position.head_version => {
+            let (found, expected) = (head.version(), position.head_version);
+            let reason = format!("its head took {found} steps, but training stands at {expected}");
+            damage.insert(HEAD_STATE.to_owned(), reason);
+        }
+        Ok(_) => {}
+        Err(error) => {
+            damage.insert(part_of(&error).to_owned(), error.to_string());
+        }
+    }
+}
+
+fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
+    arrays.into_iter().map(|(name, Array { shape, data })| NamedTensor { name, shape, data }).collect()
+}
+
+/// Which of the head's parts an error is about.
+fn part_of(error: &PartsError) -> &'static str {
+    let tensor = match error {
+        PartsError::Missing { name } | PartsError::Shape { name, .. } | PartsError::NotFinite { name, .. } => name,
+        PartsError::Note { part: "projector", .. } => return PROJECTOR,
+        PartsError::Note { .. } | PartsError::TurnOpen { .. } => return HEAD_STATE,
+    };
+    match tensor.as_str() {
+        "weight" | "bias" => HEAD,
+        "projector" | "window" => PROJECTOR,
+        _ => HEAD_STATE,
+    }
+}
+
+async fn check_modality(
+    checkpoint: &Checkpoint,
+    job: &JobSpec,
+    modality: &ModalitySpec,
+    position: &Position,
+    damage: &mut Damage,
+) {
+    let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
+    let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
+        let model = Model::from_part(job, modality, &bytes, &Device::Cpu);
+        model.map_err(|error| damage.insert(encoder, format!("{error:#}"))).ok()
+    });
+    let state_bytes = read::<IgnoredAny>(checkpoint, &state, damage).await.map(|(bytes, ..)| bytes);
+    let (Some(model), Some(bytes)) = (model, state_bytes) else { return };
+    let reason = match check_state(modality, &model, &bytes) {
+        Ok(steps) => other_steps(steps, &modality.name, position),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    damage.extend(reason.map(|reason| (state, reason)));
+}
+
+fn other_steps(steps: u64, modality: &ModalityName, position: &Position) -> Option<String> {
+    let expected = position.steps_done.get(modality).copied().unwrap_or(0);
+    (steps != expected).then(|| format!("its encoder took {steps} steps, but training stands at {expected}"))
+}

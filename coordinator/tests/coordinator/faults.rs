@@ -1,0 +1,292 @@
+//! Workers that are lost, silent, late or asked to stop, and a job that goes on to the same bits.
+
+use antiphon_proto::v1::{self, coordinator_message::Message as Told, worker_message::Message};
+use serde_json::Value;
+
+use super::fake_worker::{FakeWorker, granted};
+use super::jobs::{of_kind, run_with_good_workers, text};
+use super::server::{Server, TINY};
+
+/// What comes of the job when nothing happens to it.
+async fn in_peace(server: &Server) -> Value {
+    let job = server.submit(TINY, "in-peace").await.expect("it is taken");
+    run_with_good_workers(server).await;
+    server.nobody_is_registered().await;
+    server.finished(&job).await
+}
+
+fn same(faulty: &Value, peaceful: &Value) {
+    assert_eq!(text(&faulty["state"]), "succeeded", "{faulty}");
+    for what in ["digest", "turn", "evaluation"] {
+        assert_eq!(faulty[what], peaceful[what], "{what}");
+    }
+}
+
+async fn beat(worker: &FakeWorker, job: &str, progress: u64) {
+    let beat = v1::Heartbeat { job: job.to_owned(), progress, busy: true, ..Default::default() };
+    worker.send(Message::Heartbeat(beat)).await;
+}
+
+/// Works until it is told to let go, and says why.
+async fn work_until_released(worker: &mut FakeWorker) -> String {
+    worker.work().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_with_the_head_is_replaced_and_nothing_is_lost() {
+    let server = Server::start("dies").await;
+    let peaceful = in_peace(&server).await;
+    let job = server.submit(TINY, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    let first = a.work_until_granted().await;
+    a.answer(granted(first)).await;
+    let second = b.work_until_granted().await;
+    b.answer(granted(second)).await;
+    // Turn 2: it has answered one, and dies with the head of another in its hands.
+    a.work_until_granted().await;
+    drop(a);
+    server.waits_for(&job, "turn 2 is held up: waiting for 1 `a` worker: 0 registered").await;
+    let mut a = FakeWorker::named(&server, "second-a", "a").await;
+    tokio::join!(a.work(), b.work());
+    same(&server.finished(&job).await, &peaceful);
+    let events = server.events(&job, 0).await;
+    let [lost] = of_kind(&events, "worker_lost")[..] else { panic!("one is lost: {events:?}") };
+    assert_eq!((text(&lost["modality"]), text(&lost["worker"]), &lost["turn"]), ("a", "w-a", &Value::from(2)));
+    let [ready] = of_kind(&events, "worker_ready")[..] else { panic!("one comes: {events:?}") };
+    assert_eq!((text(&ready["worker"]), &ready["replayed"]), ("second-a", &Value::from(1)));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_while_a_checkpoint_is_written_is_replaced_and_so_is_its_part() {
+    let server = Server::start("part").await;
+    let peaceful = in_peace(&server).await;
+    let job = server.submit(TINY, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let until_asked = async {
+        loop {
+            match b.hear().await {
+                Told::SavePart(_) => return drop(b),
+                told => b.answer(told).await,
+            }
+        }
+    };
+    let until_held_up = async {
+        // Its own part is written, and it has had turn 4.
+        while server.status(&job).await.turn < 5 {
+            let told = a.hear().await;
+            a.answer(told).await;
+        }
+    };
+    tokio::join!(until_asked, until_held_up);
+    server.waits_for(&job, "turn 5 is held up: waiting for 1 `b` worker: 0 registered").await;
+    assert_eq!(server.status(&job).await.checkpoint, "");
+    let mut b = FakeWorker::named(&server, "second-b", "b").await;
+    tokio::join!(a.work(), b.work());
+    same(&server.finished(&job).await, &peaceful);
+    let events = server.events(&job, 0).await;
+    assert_eq!(of_kind(&events, "checkpoint").len(), 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluation_begins_anew_with_whoever_comes_for_the_one_that_is_lost() {
+    let server = Server::start("evaluates").await;
+    let peaceful = in_peace(&server).await;
+    let job = server.submit(TINY, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let until_asked = async {
+        loop {
+            match b.hear().await {
+                Told::NextLogits(_) => return drop(b),
+                told => b.answer(told).await,
+            }
+        }
+    };
+    let reason = "turn 4: evaluating validation is held up: waiting for 1 `b` worker: 0 registered";
+    let works = async {
+        loop {
+            let told = a.hear().await;
+            let asked = matches!(told, Told::NextLogits(_));
+            a.answer(told).await;
+            if asked {
+                break;
+            }
+        }
+        server.waits_for(&job, reason).await;
+    };
+    tokio::join!(until_asked, works);
+    let mut b = FakeWorker::named(&server, "second-b", "b").await;
+    tokio::join!(a.work(), b.work());
+    same(&server.finished(&job).await, &peaceful);
+    server.stop().await;
+}
+
+/// The lease is short, and whoever has the head gives no sign of life until its place is offered.
+async fn lapsed(name: &str) -> (Server, Value, String, FakeWorker, FakeWorker, v1::Grant) {
+    let server = Server::start(name).await;
+    let peaceful = in_peace(&server).await;
+    let specification = TINY.replace("schedule: {", "schedule: {lease_ttl: 200 ms, ");
+    let job = server.submit(&specification, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    let grant = a.work_until_granted().await;
+    let reason = "turn 0 is held up: `a` worker `w-a` gives no sign of life; its place is offered to others";
+    server.waits_for(&job, reason).await;
+    (server, peaceful, job, a, b, grant)
+}
+
+/// Has both give signs of life, beside their work, until the job is over.
+async fn work_and_beat(a: &mut FakeWorker, b: &mut FakeWorker, job: &str) {
+    async fn one(worker: &mut FakeWorker, job: &str) {
+        let mut progress = 0;
+        let mut interval = tokio::time::interval(std::time::Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {
+                    progress += 1;
+                    beat(worker, job, progress).await;
+                }
+                told = worker.hear() => match told {
+                    Told::Release(_) => return,
+                    told => worker.answer(told).await,
+                },
+            }
+        }
+    }
+    tokio::join!(one(a, job), one(b, job));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_result_is_taken_where_nobody_has_come_instead() {
+    let (server, peaceful, job, mut a, mut b, grant) = lapsed("late").await;
+    a.answer(granted(grant)).await;
+    work_and_beat(&mut a, &mut b, &job).await;
+    same(&server.finished(&job).await, &peaceful);
+    let events = server.events(&job, 0).await;
+    assert!(!of_kind(&events, "worker_lapsed").is_empty(), "{events:?}");
+    assert_eq!(of_kind(&events, "worker_lost").len(), 0, "{events:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_comes_after_its_turn_was_granted_again_is_refused_and_its_worker_let_go() {
+    let (server, peaceful, job, mut a, mut b, grant) = lapsed("too-late").await;
+    let mut second = FakeWorker::named(&server, "second-a", "a").await;
+    let again = second.work_until_granted().await;
+    let attempt = |grant: &v1::Grant| grant.turn.as_ref().map(|turn| (turn.turn, turn.attempt));
+    assert_eq!((attempt(&grant), attempt(&again)), (Some((0, 0)), Some((0, 1))));
+    let late = a.step(&grant);
+    let Told::Release(release) = a.hear().await else { panic!("its place is given away") };
+    assert_eq!(release.reason, "its place was given to `second-a`");
+    a.send(Message::Contribution(late)).await;
+    let Told::Rejected(rejected) = a.hear().await else { panic!("it comes too late") };
+    assert_eq!(rejected.reason(), v1::RejectedReason::StaleAttempt);
+    assert_eq!(rejected.message, "attempt 0 is not open; attempt 1 is");
+    a.send(Message::Released(v1::Released { job: job.clone() })).await;
+    second.answer(granted(again)).await;
+    work_and_beat(&mut second, &mut b, &job).await;
+    same(&server.finished(&job).await, &peaceful);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its_signs_of_life() {
+    let server = Server::start("stuck-worker").await;
+    let peaceful = in_peace(&server).await;
+    let specification = TINY.replace("schedule: {", "schedule: {turn_deadline: 200 ms, ");
+    let job = server.submit(&specification, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    a.work_until_granted().await;
+    let reason = "turn 0 is held up: `a` worker `w-a` gets nothing done; its place is offered to others";
+    let beats = async {
+        loop {
+            beat(&a, &job, 1).await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        _ = server.waits_for(&job, reason) => {}
+        () = beats => {}
+    }
+    let mut second = FakeWorker::named(&server, "second-a", "a").await;
+    tokio::join!(second.work(), b.work(), work_until_released(&mut a));
+    same(&server.finished(&job).await, &peaceful);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_asked_to_stop_finishes_its_step_and_is_replaced() {
+    let server = Server::start("asked").await;
+    let peaceful = in_peace(&server).await;
+    let job = server.submit(TINY, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    let grant = a.work_until_granted().await;
+    a.send(Message::Leaving(v1::Leaving { job: job.clone(), term: 1 })).await;
+    a.answer(granted(grant)).await;
+    let Told::Release(release) = a.hear().await else { panic!("it is let go") };
+    assert_eq!(release.reason, "it was asked to stop");
+    let second = b.work_until_granted().await;
+    b.answer(granted(second)).await;
+    server.waits_for(&job, "turn 2 is held up: waiting for 1 `a` worker: 1 registered, none of them free").await;
+    drop(a);
+    let mut a = FakeWorker::named(&server, "second-a", "a").await;
+    tokio::join!(a.work(), b.work());
+    same(&server.finished(&job).await, &peaceful);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
+    let server = Server::start("again").await;
+    let peaceful = in_peace(&server).await;
+    for failures in [2, 3] {
+        let job = server.submit(TINY, &format!("failing-{failures}")).await.expect("it is taken");
+        let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+        for _ in 0..failures {
+            let Told::Assign(assign) = a.hear().await else { panic!("it is assigned") };
+            let reason = "the store answers 503".to_owned();
+            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, again: true })).await;
+            let Told::Release(release) = a.hear().await else { panic!("it lets go") };
+            a.send(Message::Released(v1::Released { job: release.job })).await;
+        }
+        if failures == 2 {
+            tokio::join!(a.work(), b.work());
+            same(&server.finished(&job).await, &peaceful);
+        } else {
+            b.work().await;
+            let finished = server.finished(&job).await;
+            let reason = "`a` worker `w-a`: the store answers 503 (3 times in a row)";
+            assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", reason));
+        }
+        drop((a, b));
+        server.nobody_is_registered().await;
+    }
+    server.stop().await;
+}
+
+/// Room for one head in memory and for three in all: a turn and a bit.
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
+    use antiphon_coordinator::config::Config;
+    use antiphon_coordinator::coordinator::Coordinator;
+    use antiphon_coordinator::job::HeadRoomLimits;
+    let head_room = HeadRoomLimits { memory: 60, disk: 120 };
+    let server = Server::of(Coordinator::new(Config { head_room, ..super::server::config("room") })).await;
+    let specification = format!("{TINY}checkpoints: {{every: end}}\n");
+    let job = server.submit(&specification, "faulty").await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    let finished = server.finished(&job).await;
+    assert_eq!(text(&finished["state"]), "succeeded", "{finished}");
+    let events = server.events(&job, 0).await;
+    let early = of_kind(&events, "checkpoint").len();
+    assert!((3..=8).contains(&early), "{early} checkpoints of 8 turns");
+    server.stop().await;
+}

@@ -1,0 +1,59 @@
+//! How often the server fails, and how.
+
+use std::time::Duration;
+
+use antiphon_core::rng;
+
+/// Shares of requests, from 0 to 1, to which something happens. What happens to a request is a function of the seed and of
+/// the number of requests before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Faults {
+    /// Which requests it happens to.
+    pub seed: u64,
+    /// Answered by 503 before anything is done.
+    pub refused: f64,
+    /// Carried out, and then answered by 500.
+    pub lost: f64,
+    /// The connection breaks: before anything is done, or, as often, once it is.
+    pub reset: f64,
+    /// The second half of the answer's body does not arrive.
+    pub cut: f64,
+    /// Answered late.
+    pub slow: f64,
+    /// How late at the most.
+    pub slow_by: Duration,
+}
+
+/// What happens to one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fate {
+    pub(crate) refused: bool,
+    pub(crate) lost: bool,
+    pub(crate) reset_before: bool,
+    pub(crate) reset_after: bool,
+    pub(crate) cut: bool,
+    pub(crate) late: Option<Duration>,
+}
+
+impl Faults {
+    /// A server that never fails.
+    pub const NONE: Self =
+        Self { seed: 0, refused: 0.0, lost: 0.0, reset: 0.0, cut: 0.0, slow: 0.0, slow_by: Duration::ZERO };
+
+    /// A server in trouble: about two of five requests come to grief, one way or another.
+    #[must_use]
+    pub fn trouble(seed: u64) -> Self {
+        let slow_by = Duration::from_millis(20);
+        Self { seed, refused: 0.12, lost: 0.1, reset: 0.1, cut: 0.1, slow: 0.1, slow_by }
+    }
+
+    pub(crate) fn fate(&self, request: u64) -> Fate {
+        let mut stream = rng::stream(self.seed, &["s3-faults".into(), request.into()]);
+        let mut happens = |share| rng::uniform(&mut stream) < share;
+        let (refused, lost, reset, first) =
+            (happens(self.refused), happens(self.lost), happens(self.reset), happens(0.5));
+        let (cut, slow) = (happens(self.cut), happens(self.slow));
+        let late = slow.then(|| self.slow_by.mul_f64(rng::uniform(&mut stream)));
+        Fate { refused, lost, reset_before: reset && first, reset_after: reset && !first, cut, late }
+    }
+}

@@ -1,0 +1,152 @@
+//! For tests: the part of S3 that Antiphon rests on, over HTTP and in memory, failing as often as it is told.
+//!
+//! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE, deletion of
+//! several, multipart uploads, listing in pages and by folder. A condition is checked and the object written under one lock,
+//! so that of several writers at once one wins. Signatures are not checked, only whose they say they are.
+
+mod answer;
+mod faults;
+mod objects;
+mod request;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+pub use faults::Faults;
+
+use answer::{Answer, Broken};
+use objects::Objects;
+use request::Asked;
+
+/// The one set of credentials that is let in.
+pub const ACCESS_KEY: &str = "conformance";
+
+/// A server on a free loopback port. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _serving: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    objects: Objects,
+    faults: Faults,
+    requests: u64,
+}
+
+impl Server {
+    /// Serves, and never fails.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    pub async fn start() -> Self {
+        Self::start_with(Faults::NONE).await
+    }
+
+    /// Serves, and fails.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    pub async fn start_with(faults: Faults) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let state = Arc::new(Mutex::new(State { objects: Objects::default(), faults, requests: 0 }));
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, Arc::clone(&state)));
+        Self { address, state, _serving: serving }
+    }
+
+    /// URL of the server.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The variables of the environment with which `s3://` URLs lead to this server.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL", self.endpoint()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "any".to_owned()),
+            ("AWS_REGION", "eu-north-1".to_owned()),
+        ]
+    }
+
+    /// From now on fails so.
+    pub fn set_faults(&self, faults: Faults) {
+        self.locked(|state| state.faults = faults);
+    }
+
+    /// The objects there are, as `bucket/key`, in their order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.locked(|state| state.objects.keys().map(str::to_owned).collect())
+    }
+
+    /// Multipart uploads that are neither complete nor aborted.
+    #[must_use]
+    pub fn unfinished_uploads(&self) -> usize {
+        self.locked(|state| state.objects.unfinished_uploads())
+    }
+
+    /// Requests so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.locked(|state| state.requests)
+    }
+
+    fn locked<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| answer(Arc::clone(&state), request));
+        connections.spawn(async move {
+            // A client that went away, or a connection that was broken on purpose.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(
+    state: Arc<Mutex<State>>,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<answer::Body>, Broken> {
+    let asked = Asked::read(request).await?;
+    if !asked.is_let_in() {
+        return Ok(Answer::error(StatusCode::FORBIDDEN, "AccessDenied").send());
+    }
+    let (fate, answer) = {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let fate = state.faults.fate(state.requests);
+        state.requests += 1;
+        (fate, if fate.refused || fate.reset_before { None } else { Some(state.objects.carry_out(&asked)) })
+    };
+    if let Some(late) = fate.late {
+        tokio::time::sleep(late).await;
+    }
+    match answer {
+        None if fate.refused => Ok(Answer::error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown").send()),
+        None => Err(Broken),
+        Some(_) if fate.reset_after => Err(Broken),
+        Some(_) if fate.lost => Ok(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError").send()),
+        Some(answer) if fate.cut => Ok(answer.send_half()),
+        Some(answer) => Ok(answer.send()),
+    }
+}

@@ -1,0 +1,73 @@
+//! What the server is asked.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use url::form_urlencoded;
+
+use crate::ACCESS_KEY;
+use crate::answer::Broken;
+
+/// A request, read to its end.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    /// `bucket/key`, decoded.
+    pub(crate) path: String,
+    pub(crate) query: BTreeMap<String, String>,
+    pub(crate) if_none_match: Option<String>,
+    pub(crate) if_match: Option<String>,
+    range: Option<String>,
+    authorization: Option<String>,
+    pub(crate) body: Bytes,
+}
+
+impl Asked {
+    pub(crate) async fn read(request: Request<Incoming>) -> Result<Self, Broken> {
+        let header = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
+        Ok(Self {
+            method: request.method().clone(),
+            path: decoded(request.uri().path().trim_matches('/')),
+            query: form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).into_owned().collect(),
+            if_none_match: header("if-none-match"),
+            if_match: header("if-match"),
+            range: header("range"),
+            authorization: header("authorization"),
+            // A client that was killed while it sent has asked for nothing.
+            body: request.into_body().collect().await.map_err(|_| Broken)?.to_bytes(),
+        })
+    }
+
+    pub(crate) fn is_let_in(&self) -> bool {
+        let signed_by = format!("Credential={ACCESS_KEY}/");
+        self.authorization.as_ref().is_some_and(|signature| signature.contains(&signed_by))
+    }
+
+    /// Whether a bucket is meant, rather than an object.
+    pub(crate) fn is_of_bucket(&self) -> bool {
+        !self.path.contains('/')
+    }
+
+    /// A field of the query; empty where it is not there.
+    pub(crate) fn wanted(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    /// The bytes that are wanted of an object of `size`: from, and to before. None where all are.
+    pub(crate) fn range(&self, size: usize) -> Option<(usize, usize)> {
+        let (from, to) = self.range.as_ref()?.strip_prefix("bytes=")?.split_once('-')?;
+        Some(match (from, to) {
+            ("", last) => (size.saturating_sub(last.parse().ok()?), size),
+            (from, "") => (from.parse().ok()?, size),
+            (from, to) => (from.parse().ok()?, size.min(to.parse::<usize>().ok()? + 1)),
+        })
+    }
+}
+
+fn decoded(path: &str) -> String {
+    let pair = format!("p={}", path.replace('+', "%2B"));
+    form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}

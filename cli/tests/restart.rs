@@ -1,0 +1,210 @@
+//! Coordinators as processes that are killed, told to end, or taken over from, and the client that follows a job through it.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{antiphon, folder_with_job, json_lines, run_to_end};
+
+/// Nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
+        assert!(kill.expect("kill starts").success());
+    }
+
+    /// Its exit code, once it has ended.
+    fn ended(mut self) -> Option<i32> {
+        let (tell, ended) = mpsc::channel();
+        std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
+        ended.recv_timeout(PATIENCE).expect("it ends")
+    }
+}
+
+/// An address that nobody listens on, for one coordinator after the other.
+fn address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("it is bound").to_string()
+}
+
+/// A coordinator that listens, and the lines of its log up to there; the others can be read.
+fn coordinator(folder: &Path, address: &str) -> (Process, Vec<Value>, Lines<BufReader<ChildStderr>>) {
+    let mut child = antiphon(folder, &["coordinator", "--listen", address, "--format", "json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the coordinator starts");
+    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines();
+    let mut begun = Vec::new();
+    for line in log.by_ref() {
+        begun.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+        if begun.last().is_some_and(|line: &Value| line["fields"]["message"] == "coordinator listens") {
+            break;
+        }
+    }
+    (Process(child), begun, log)
+}
+
+/// The term that a coordinator took.
+fn term(log: &[Value]) -> &str {
+    let opened = log.iter().find(|line| line["fields"]["message"] == "the journal is open");
+    opened.expect("it opens its journal")["fields"]["term"].as_str().expect("a term")
+}
+
+fn drain(log: Lines<BufReader<ChildStderr>>) {
+    std::thread::spawn(move || log.for_each(drop));
+}
+
+fn workers(folder: &Path, address: &str) -> [Process; 3] {
+    ["audio", "image", "text"].map(|modality| {
+        let arguments = ["worker", "--modality", modality, "--coordinator", &format!("http://{address}")];
+        Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
+    })
+}
+
+/// A client that submits the job and follows it.
+struct Follower {
+    process: Process,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Follower {
+    fn start(folder: &Path, address: &str, more: &[&str]) -> Self {
+        let url = format!("http://{address}");
+        let arguments = ["submit", "job.yaml", "--id", "kept", "--coordinator", &url, "--follow", "--format", "json"];
+        let mut child = antiphon(folder, &[&arguments, more].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the client starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { process: Process(child), lines }
+    }
+
+    /// The lines up to the first event of this kind.
+    fn until(&mut self, kind: &str) -> Vec<Value> {
+        let mut seen: Vec<Value> = Vec::new();
+        for line in self.lines.by_ref() {
+            seen.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+            if seen.last().is_some_and(|event| event["event"] == kind) {
+                return seen;
+            }
+        }
+        panic!("there is no `{kind}` in {seen:?}");
+    }
+}
+
+/// The turns of the steps among events.
+fn steps(events: &[Value]) -> Vec<u64> {
+    let steps = events.iter().filter(|event| event["event"] == "step");
+    steps.map(|step| step["turn"].as_u64().expect("a number")).collect()
+}
+
+#[test]
+fn a_job_outlives_a_coordinator_that_is_killed_as_soon_as_it_has_it() {
+    let folder = folder_with_job();
+    let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
+    let address = address();
+    let (killed, begun, log) = coordinator(folder.path(), &address);
+    drain(log);
+    assert_eq!(term(&begun), "1");
+    let mut follower = Follower::start(folder.path(), &address, &[]);
+    follower.until("submitted");
+    killed.signal("-KILL");
+    assert_eq!(killed.ended(), None, "a signal has ended it");
+    let unreachable = follower.until("unreachable").pop().expect("it says so");
+    assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"kept".into(), &0.into()), "{unreachable}");
+
+    let (_coordinator, begun, log) = coordinator(folder.path(), &address);
+    drain(log);
+    assert_eq!(term(&begun), "2");
+    let again = follower.until("recovered");
+    let recovered = again.last().expect("it goes on");
+    assert_eq!((&recovered["term"], &recovered["turn"]), (&2.into(), &0.into()), "{recovered}");
+    let _workers = workers(folder.path(), &address);
+    let finished = follower.until("finished").pop().expect("it finishes");
+    assert_eq!((&finished["digest"], &finished["evaluation"]), (&whole["digest"], &whole["evaluation"]));
+    assert_eq!(follower.process.ended(), Some(0));
+    let url = format!("http://{address}");
+    let (code, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--id", "kept", "--coordinator", &url]);
+    assert_eq!((code, &lines[0]["error"]), (Some(2), &"there is a job `kept` already; choose another id".into()));
+}
+
+#[test]
+fn a_coordinator_that_is_told_to_end_suspends_its_job_and_the_next_one_ends_it_in_the_same_bits() {
+    let folder = folder_with_job();
+    let longer = ["--set", "schedule.turns=150"];
+    let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole", longer[0], longer[1]]);
+    let address = address();
+    let (ended, _, log) = coordinator(folder.path(), &address);
+    drain(log);
+    let first = workers(folder.path(), &address);
+    let mut follower = Follower::start(folder.path(), &address, &longer);
+    let mut events = follower.until("step");
+    ended.signal("-TERM");
+    events.extend(follower.until("suspended"));
+    assert_eq!(ended.ended(), Some(0));
+    drop(first);
+
+    let (_coordinator, _, log) = coordinator(folder.path(), &address);
+    drain(log);
+    let _workers = workers(folder.path(), &address);
+    let suspended = events.last().expect("it was suspended").clone();
+    let again = follower.until("recovered");
+    let recovered = again.last().expect("it goes on");
+    assert_eq!((&recovered["turn"], &recovered["checkpoint"]), (&suspended["turn"], &suspended["checkpoint"]));
+    events.extend(follower.until("finished"));
+    let finished = events.last().expect("it finishes");
+    assert_eq!((&finished["state"], &finished["digest"]), (&"succeeded".into(), &whole["digest"]), "{finished}");
+    assert!(steps(&events).into_iter().eq(0..150), "each turn is told of once, in order: {:?}", steps(&events));
+    assert_eq!(follower.process.ended(), Some(0));
+}
+
+#[test]
+fn of_two_coordinators_on_one_state_the_older_one_stops_and_says_why() {
+    let folder = folder_with_job();
+    let (older, begun, log) = coordinator(folder.path(), "127.0.0.1:0");
+    assert_eq!(term(&begun), "1");
+    let (_newer, begun, newer_log) = coordinator(folder.path(), "127.0.0.1:0");
+    drain(newer_log);
+    assert_eq!(term(&begun), "2");
+    let lines: Vec<String> = log.map(|line| line.expect("a line")).collect();
+    assert_eq!(older.ended(), Some(1));
+    let state = folder.path().canonicalize().expect("it is there").join("antiphon-runs");
+    let expected = format!("another coordinator (term 2) has taken over {}; this one stops", state.display());
+    assert!(lines.iter().any(|line| line.contains(&expected)), "{lines:?}");
+}
+
+#[test]
+fn whoever_has_no_patience_gives_up_at_once() {
+    let folder = folder_with_job();
+    let address = address();
+    let (killed, _, log) = coordinator(folder.path(), &address);
+    drain(log);
+    let mut follower = Follower::start(folder.path(), &address, &["--reconnect-for", "0"]);
+    follower.until("submitted");
+    drop(killed);
+    let error = follower.until("error").pop().expect("it says so");
+    let expected = format!("lost the coordinator at http://{address}");
+    assert!(error["error"].as_str().is_some_and(|error| error.starts_with(&expected)), "{error}");
+    assert_eq!(follower.process.ended(), Some(3));
+}

@@ -7,6 +7,7 @@
 mod client;
 pub mod cluster;
 pub mod commands;
+mod duration;
 pub mod exit;
 pub mod follow;
 mod joint;
@@ -62,6 +63,8 @@ pub enum Command {
     Data(commands::data::DataArgs),
     /// Measure what a job is decided by
     Bench(commands::bench::BenchArgs),
+    /// Kill the processes of a job at random, and see whether it comes to the same
+    Chaos(commands::chaos::ChaosArgs),
     /// Serve as coordinator
     Coordinator(antiphon_coordinator::config::CoordinatorArgs),
     /// Serve as worker for one modality
@@ -86,6 +89,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Verify(args) => commands::verify::run(args, format).await,
         Command::Data(args) => commands::data::run(args, format).await,
         Command::Bench(args) => commands::bench::run(args, format).await,
+        Command::Chaos(args) => commands::chaos::run(args, format).await,
         Command::Coordinator(args) => commands::serve::coordinator(&args).await,
         Command::Worker(args) => commands::serve::worker(args).await,
         Command::Submit(args) => commands::submit::run(args, format).await,

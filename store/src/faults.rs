@@ -25,6 +25,9 @@ use tracing::info;
 /// The variable of the environment that switches faults on.
 pub const VARIABLE: &str = "ANTIPHON_STORE_FAULTS";
 
+/// What the log says of every fault, at level `info`.
+pub const MESSAGE: &str = "the store fails on purpose";
+
 /// How often a store fails, and how. Shares are of requests, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
@@ -167,7 +170,7 @@ impl Fate {
     }
 
     fn tell(&self, fault: &'static str) {
-        info!(request = self.request, fault, "the store fails on purpose");
+        info!(request = self.request, fault, "{MESSAGE}");
     }
 
     fn body(self, found: GetResult) -> GetResult {

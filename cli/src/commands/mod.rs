@@ -1,6 +1,7 @@
 //! One module per command.
 
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod data;
 pub mod eval;

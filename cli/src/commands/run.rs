@@ -150,7 +150,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
 }
 
 /// `<name>-<date>-<time>` in UTC, with a number where that is taken.
-fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
+pub(super) fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
     let stamp = Utc::now().format("%Y%m%d-%H%M%S").to_string();
     let stem = format!("{}-{stamp}", stem(name));
     let candidates = std::iter::once(stem.clone()).chain((2..1000).map(|n| format!("{stem}-{n}")));

@@ -1,9 +1,13 @@
 //! `antiphon coordinator` and `antiphon worker`: the parts as processes of their own.
 
+use std::ffi::OsStr;
+use std::process::Stdio;
+
 use antiphon_coordinator::config::CoordinatorArgs;
 use antiphon_coordinator::server::{self, ServeError};
 use antiphon_worker::{WorkerArgs, WorkerError};
 use anyhow::Context as _;
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, OrExit as _};
@@ -49,9 +53,39 @@ pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
 /// Set for a part that another process has started for itself: it ends with that process, whose end closes its standard input.
 pub(crate) const WITH_PARENT: &str = "ANTIPHON_WITH_PARENT";
 
+/// Its value for a part that is killed, on Linux, when the thread ends that started it: one that is stopped does not see its
+/// standard input close.
+pub(crate) const KILLED_WITH_PARENT: &str = "killed";
+
+/// This program as a part of its own, which ends with this process: its standard input is to be kept, its log is to be read.
+///
+/// # Errors
+/// The program's own file is not found.
+pub(crate) fn part(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Command> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut command = Command::new(program);
+    command.args(arguments).env("RUST_LOG", "info").env(WITH_PARENT, "1").kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+#[cfg(target_os = "linux")]
+fn be_killed_with_parent() -> std::io::Result<()> {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn be_killed_with_parent() -> std::io::Result<()> {
+    Ok(())
+}
+
 fn cancelled_by_signal() -> anyhow::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
-    if std::env::var_os(WITH_PARENT).is_some() {
+    if let Some(how) = std::env::var_os(WITH_PARENT) {
+        if how == KILLED_WITH_PARENT {
+            be_killed_with_parent()?;
+        }
         let cancel = shutdown.clone();
         std::thread::Builder::new().name("with-parent".to_owned()).spawn(move || {
             // Nobody writes to it: whatever this comes back with, the other end is closed.

@@ -1,15 +1,14 @@
 //! A part of the system as a process of its own: this program, started again.
 
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdin, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin};
 
 use super::cores;
-use crate::commands::serve::WITH_PARENT;
+use crate::commands::serve;
 
 /// How long a coordinator may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,10 +65,8 @@ impl Part {
         arguments: &[&str],
         core: Option<usize>,
     ) -> anyhow::Result<(Self, Lines<BufReader<ChildStderr>>)> {
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut command = Command::new(program);
-        command.args(arguments).env("RAYON_NUM_THREADS", "1").env("RUST_LOG", "info").kill_on_drop(true);
-        command.env(WITH_PARENT, "1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = serve::part(arguments)?;
+        command.env("RAYON_NUM_THREADS", "1");
         let mut child = cores::held_to(core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
         let stderr = child.stderr.take().with_context(|| format!("cannot hear {name}"))?;
         // Out of the child's hands: whoever waits for a child closes its standard input.

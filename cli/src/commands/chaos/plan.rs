@@ -1,0 +1,178 @@
+//! Which faults happen, and when: a function of the seed, and of nothing else.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use antiphon_core::ids::ModalityName;
+use antiphon_core::rng::{self, Stream};
+use serde::{Serialize, Serializer};
+
+/// What faults are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Target {
+    /// A worker is killed, or stopped for a while
+    Worker,
+    /// The coordinator is killed, or stopped for a while
+    Coordinator,
+    /// Requests to the store fail, all the time
+    Store,
+    /// A worker's connection is cut, stalled, or refused for a while
+    Connection,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Victim {
+    Coordinator,
+    Worker(ModalityName),
+}
+
+impl fmt::Display for Victim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Coordinator => f.write_str("coordinator"),
+            Self::Worker(modality) => write!(f, "worker {modality}"),
+        }
+    }
+}
+
+impl Serialize for Victim {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// SIGKILL, and it is started again later.
+    Kill,
+    /// SIGSTOP, and SIGCONT later.
+    Stop,
+    /// Its connection is cut, and it may connect again at once.
+    Cut,
+    /// Nothing passes its connection until later.
+    Stall,
+    /// Its connection is cut, and none is let through until later.
+    Refuse,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Cut => "cut",
+            Self::Stall => "stall",
+            Self::Refuse => "refuse",
+        })
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Fault {
+    /// Time since the one before.
+    pub(super) after: Duration,
+    pub(super) kind: Kind,
+    pub(super) victim: Victim,
+    /// Until it is over; nothing for a cut.
+    pub(super) lasts: Duration,
+}
+
+/// The faults of one run, without end.
+#[derive(Debug)]
+pub(super) struct Plan {
+    stream: Stream,
+    /// Those that happen at a moment.
+    targets: Vec<Target>,
+    mean: Duration,
+    modalities: Vec<ModalityName>,
+}
+
+impl Plan {
+    /// Faults on average every `mean`, as often of each target.
+    pub(super) fn new(seed: u64, targets: &[Target], mean: Duration, modalities: &[ModalityName]) -> Self {
+        let stream = rng::stream(seed, &["chaos".into()]);
+        let targets: BTreeSet<Target> = targets.iter().copied().filter(|target| *target != Target::Store).collect();
+        Self { stream, targets: targets.into_iter().collect(), mean, modalities: modalities.to_vec() }
+    }
+
+    /// The next fault; none if nothing happens at a moment.
+    pub(super) fn next(&mut self) -> Option<Fault> {
+        if self.targets.is_empty() {
+            return None;
+        }
+        // Exponential: the next one does not depend on how long ago the last was.
+        let after = self.mean.mul_f64(-(1.0 - rng::uniform(&mut self.stream)).ln());
+        let target = *self.one_of(&self.targets.clone());
+        let worker = Victim::Worker(self.one_of(&self.modalities.clone()).clone());
+        let (victim, kind) = match target {
+            Target::Connection => (worker, *self.one_of(&[Kind::Cut, Kind::Stall, Kind::Refuse])),
+            Target::Coordinator => (Victim::Coordinator, *self.one_of(&[Kind::Kill, Kind::Kill, Kind::Stop])),
+            Target::Worker | Target::Store => (worker, *self.one_of(&[Kind::Kill, Kind::Kill, Kind::Stop])),
+        };
+        let lasts = self.mean.mul_f64(rng::uniform(&mut self.stream));
+        let lasts = if kind == Kind::Cut { Duration::ZERO } else { lasts };
+        Some(Fault { after, kind, victim, lasts })
+    }
+
+    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[rng::below(&mut self.stream, all.len() as u64) as usize]
+    }
+}
+
+/// How the store fails in a process that is started for the n-th time: otherwise in every one.
+pub(super) fn store_faults(seed: u64, victim: &Victim, starts: u64) -> antiphon_store::faults::Faults {
+    let name = victim.to_string();
+    let stream = &mut rng::stream(seed, &["chaos-store".into(), (&name).into(), starts.into()]);
+    let seed = rng::below(stream, 1 << 32);
+    antiphon_store::faults::Faults { seed, errors: 0.1, lost: 0.05, slow: 0.2, slow_ms: 100, cut: 0.05 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modalities() -> Vec<ModalityName> {
+        ["audio", "image"].map(|name| ModalityName::try_from(name).expect("a name")).into()
+    }
+
+    fn faults(seed: u64, targets: &[Target]) -> Vec<Fault> {
+        let mut plan = Plan::new(seed, targets, Duration::from_secs(2), &modalities());
+        std::iter::from_fn(|| plan.next()).take(3000).collect()
+    }
+
+    #[test]
+    fn faults_are_a_function_of_the_seed() {
+        let targets = [Target::Worker, Target::Connection];
+        assert_eq!(faults(1, &targets), faults(1, &[Target::Connection, Target::Worker, Target::Worker]));
+        assert_ne!(faults(1, &targets), faults(2, &targets));
+        assert_ne!(
+            store_faults(1, &Victim::Coordinator, 0).seed,
+            store_faults(1, &Victim::Coordinator, 1).seed,
+            "a process that is started again meets other faults"
+        );
+    }
+
+    #[test]
+    fn faults_are_as_frequent_as_asked_for_and_of_the_kinds_asked_for() {
+        let all = faults(3, &[Target::Worker, Target::Coordinator, Target::Store, Target::Connection]);
+        let mean = all.iter().map(|fault| fault.after.as_secs_f64()).sum::<f64>() / all.len() as f64;
+        assert!((1.8..2.2).contains(&mean), "{mean}");
+        assert!(all.iter().all(|fault| fault.lasts <= Duration::from_secs(2)));
+        let seen: BTreeSet<(Kind, String)> = all.iter().map(|fault| (fault.kind, fault.victim.to_string())).collect();
+        let kinds =
+            |victim: &str, kinds: &[Kind]| kinds.iter().map(|kind| (*kind, victim.to_owned())).collect::<Vec<_>>();
+        let of_worker = [Kind::Kill, Kind::Stop, Kind::Cut, Kind::Stall, Kind::Refuse];
+        let expected = [
+            kinds("coordinator", &[Kind::Kill, Kind::Stop]),
+            kinds("worker audio", &of_worker),
+            kinds("worker image", &of_worker),
+        ];
+        assert_eq!(seen, expected.concat().into_iter().collect());
+        assert_eq!(faults(3, &[Target::Store]), [], "a store fails all the time");
+    }
+}

@@ -1,0 +1,191 @@
+//! One run under faults, from submission to its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use antiphon_core::event::{FinalState, Finished};
+use antiphon_core::ids::ModalityName;
+use antiphon_proto::v1::SubmitJobRequest;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::cast::{Cast, Casting};
+use super::following::{Follower, Standing, joined};
+use super::plan::{Fault, Kind, Plan, Target, Victim};
+use super::report::{Moment, Report};
+use crate::signals::Interrupts;
+
+/// How often it is looked whether a process has ended.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a process that ended by itself is left alone.
+const BY_ITSELF: Duration = Duration::from_millis(500);
+
+/// What a run is to suffer.
+#[derive(Debug)]
+pub(super) struct Ordeal<'a> {
+    pub(super) seed: u64,
+    pub(super) targets: &'a [Target],
+    pub(super) every: Duration,
+    /// The most faults; without end if none.
+    pub(super) faults: Option<u64>,
+    pub(super) timeout: Duration,
+    pub(super) modalities: &'a [ModalityName],
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Succeeded { digest: String },
+    Failed { reason: String },
+    Hung,
+    Interrupted,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) end: End,
+    pub(super) took: Duration,
+    /// Faults by what they are.
+    pub(super) faults: BTreeMap<String, u64>,
+    pub(super) ended_by_itself: u64,
+}
+
+/// What is to happen at a moment.
+#[derive(Debug)]
+enum Due {
+    Fault(Fault),
+    Over(Kind, Victim),
+}
+
+/// A run.
+struct Run<'a> {
+    ordeal: &'a Ordeal<'a>,
+    plan: Plan,
+    begun: Instant,
+    /// In order; the number tells two of the same moment apart.
+    due: BTreeMap<(Instant, u64), Due>,
+    number: u64,
+    /// Faults that were begun or passed by.
+    planned: u64,
+    faults: BTreeMap<String, u64>,
+    ended_by_itself: u64,
+    standing: watch::Receiver<Standing>,
+}
+
+/// Starts the processes, submits the job, and lets faults happen until it ends. To be called on the main thread.
+pub(super) async fn run(
+    ordeal: &Ordeal<'_>,
+    casting: &Casting<'_>,
+    request: SubmitJobRequest,
+    report: &mut Report,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Outcome> {
+    let mut cast = Cast::start(casting).await?;
+    let (sender, standing) = watch::channel(Standing::default());
+    let mut following = JoinSet::new();
+    following.spawn(Follower::new(cast.url().to_owned(), request, sender).follow());
+    let mut run = Run {
+        ordeal,
+        plan: Plan::new(ordeal.seed, ordeal.targets, ordeal.every, ordeal.modalities),
+        begun: Instant::now(),
+        due: BTreeMap::new(),
+        number: 0,
+        planned: 0,
+        faults: BTreeMap::new(),
+        ended_by_itself: 0,
+        standing,
+    };
+    let end = run.suffer(&mut cast, &mut following, report, interrupts).await;
+    let took = run.begun.elapsed();
+    let store_faults = cast.store_faults();
+    cast.dismiss().await?;
+    let end = end?;
+    if store_faults > 0 {
+        run.faults.insert("of the store".to_owned(), store_faults);
+    }
+    Ok(Outcome { end, took, faults: run.faults, ended_by_itself: run.ended_by_itself })
+}
+
+impl Run<'_> {
+    async fn suffer(
+        &mut self,
+        cast: &mut Cast,
+        following: &mut JoinSet<anyhow::Result<Finished>>,
+        report: &mut Report,
+        interrupts: &mut Interrupts,
+    ) -> anyhow::Result<End> {
+        let deadline = self.begun + self.ordeal.timeout;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.plan_next();
+        loop {
+            let next = self.due.first_key_value().map_or(deadline, |((at, _), _)| *at);
+            tokio::select! {
+                Some(ended) = following.join_next() => return Ok(end_of(joined(ended))),
+                () = interrupts.next() => return Ok(End::Interrupted),
+                () = tokio::time::sleep_until(deadline) => return Ok(End::Hung),
+                () = tokio::time::sleep_until(next) => match self.due.pop_first() {
+                    Some((_, Due::Fault(fault))) => self.begin(cast, fault, report).await?,
+                    Some((_, Due::Over(kind, victim))) => {
+                        cast.end(kind, &victim)?;
+                        report.tell(&self.moment().over(kind, &victim))?;
+                    }
+                    None => {}
+                },
+                _ = look.tick() => self.look(cast, report)?,
+            }
+        }
+    }
+
+    fn plan_next(&mut self) {
+        let more = self.ordeal.faults.is_none_or(|most| self.planned < most);
+        if let Some(fault) = more.then(|| self.plan.next()).flatten() {
+            self.planned += 1;
+            self.later(fault.after, Due::Fault(fault));
+        }
+    }
+
+    fn later(&mut self, after: Duration, due: Due) {
+        self.due.insert((Instant::now() + after, self.number), due);
+        self.number += 1;
+    }
+
+    async fn begin(&mut self, cast: &mut Cast, fault: Fault, report: &mut Report) -> anyhow::Result<()> {
+        let Fault { kind, victim, lasts, .. } = fault;
+        if cast.begin(kind, &victim).await? {
+            *self.faults.entry(format!("{kind} {victim}")).or_default() += 1;
+            report.tell(&self.moment().fault(kind, &victim, lasts))?;
+            if kind != Kind::Cut {
+                self.later(lasts, Due::Over(kind, victim));
+            }
+        }
+        self.plan_next();
+        Ok(())
+    }
+
+    /// Whoever ended by itself is started again, as a cluster would.
+    fn look(&mut self, cast: &mut Cast, report: &mut Report) -> anyhow::Result<()> {
+        for (victim, status) in cast.ended()? {
+            self.ended_by_itself += 1;
+            report.tell(&self.moment().ended_by_itself(&victim, status.to_string()))?;
+            self.later(BY_ITSELF, Due::Over(Kind::Kill, victim));
+        }
+        Ok(())
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { seed: self.ordeal.seed, at: self.begun.elapsed(), standing: *self.standing.borrow() }
+    }
+}
+
+fn end_of(ended: anyhow::Result<Finished>) -> End {
+    match ended {
+        Err(error) => End::Failed { reason: format!("{error:#}") },
+        Ok(Finished { state: FinalState::Succeeded, digest: Some(digest), .. }) => End::Succeeded { digest },
+        Ok(Finished { state, reason, .. }) => {
+            End::Failed { reason: reason.unwrap_or_else(|| format!("the job ended as {state:?}")) }
+        }
+    }
+}

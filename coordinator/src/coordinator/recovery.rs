@@ -91,7 +91,7 @@ impl Coordinator {
 
     fn stop_at_once(&self, job: &JobId) {
         // Its inbox is new and has room.
-        let _told = self.with_job(job, |held| held.inbox.try_send(JobInput::Stop));
+        let _told = self.with_job(job, |held| drop(held.inbox.try_send(JobInput::Stop)));
     }
 
     fn list_over(&self, record: &JobRecord, end: &EndRecord) {

@@ -11,14 +11,13 @@
 //! specification's modalities by itself, one worker each, and fills a place again whose worker is gone, or which the job offers. When the task ends, the
 //! shell closes the event log, tells the job's workers to release it, and frees them.
 
-use std::time::Duration;
-
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
 use antiphon_core::spec::JobSpec;
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
+use antiphon_store::patience::Patience;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
@@ -52,8 +51,8 @@ pub struct JobConfig {
     pub threads: HeadThreads,
     /// To ask, before a manifest is written, whether this coordinator still reigns.
     pub journal: Journal,
-    /// How long its store may be in trouble.
-    pub store_patience: Duration,
+    /// With its store.
+    pub patience: Patience,
     /// Where heads are kept that may have to be granted again.
     pub head_room: HeadRoomLimits,
 }

@@ -101,7 +101,13 @@ fn prepared() -> v1::Prepared {
 
 fn saved() -> PartSaved {
     let part = Part { name: "encoder-audio.safetensors".to_owned(), size: 12, sha256: [7; 32] };
-    PartSaved { job: job(), term: Term(2), turn: Turn(8), parts: vec![part] }
+    PartSaved {
+        job: job(),
+        term: Term(2),
+        turn: Turn(8),
+        parts: vec![part],
+        snapshot: std::time::Duration::from_millis(3),
+    }
 }
 
 #[test]

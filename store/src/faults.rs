@@ -18,7 +18,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use tracing::info;
 
@@ -105,6 +105,9 @@ pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
     faults: Faults,
     requests: Requests,
+    /// Whether an object carries what its writer can tell it by: without that nobody could know whether it was he who
+    /// put an object that there was none of before, and so no answer to such a put is lost. Folders lose none either.
+    has_attributes: bool,
 }
 
 /// Requests made so far.
@@ -115,8 +118,8 @@ struct Requests(&'static AtomicU64);
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 impl Faulty {
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>, faults: Faults) -> Self {
-        Self { inner, faults, requests: Requests(&REQUESTS) }
+    pub(crate) fn new(inner: Arc<dyn ObjectStore>, faults: Faults, has_attributes: bool) -> Self {
+        Self { inner, faults, requests: Requests(&REQUESTS), has_attributes }
     }
 
     fn next(&self) -> Fate {
@@ -214,7 +217,9 @@ impl fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fate = self.next();
+        let conditional = !matches!(options.mode, PutMode::Overwrite);
+        let mut fate = self.next();
+        fate.lost &= self.has_attributes || !conditional;
         fate.before().await?;
         fate.after(self.inner.put_opts(location, payload, options).await?)
     }
@@ -317,7 +322,7 @@ mod tests {
     async fn holding(text: &str) -> (Arc<InMemory>, Faulty, Path) {
         let (inner, path) = (Arc::new(InMemory::new()), Path::from("a"));
         inner.put(&path, PutPayload::from_static(b"first half, second half")).await.expect("it is written");
-        let faulty = Faulty::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, faults(text));
+        let faulty = Faulty::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, faults(text), true);
         (inner, faulty, path)
     }
 

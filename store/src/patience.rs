@@ -75,6 +75,12 @@ impl Patience {
         Self { most, seed, on_failure: None }
     }
 
+    /// The same, for no longer than `most`.
+    #[must_use]
+    pub fn at_most(self, most: Duration) -> Self {
+        Self { most: self.most.min(most), ..self }
+    }
+
     /// The same, and `on_failure` is called after every failure that is followed by another attempt.
     #[must_use]
     pub fn telling(self, on_failure: impl Fn(&Setback) + Send + Sync + 'static) -> Self {

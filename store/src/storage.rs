@@ -123,7 +123,8 @@ impl Store {
     /// The same place, whose requests fail on purpose, as [`Store::open`] makes it where `ANTIPHON_STORE_FAULTS` says so.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
-        Self { objects: Arc::new(Faulty::new(self.objects, faults)), ..self }
+        let has_attributes = self.local_folder().is_none();
+        Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), ..self }
     }
 
     /// As [`Store::open`], to read only: `http://` and `https://` are taken too, which can list nothing.

@@ -83,7 +83,11 @@ impl Coordinator {
                 config.term = config.term.max(newest.manifest().term.next());
                 Some(newest)
             }
-            (None, Some(url)) => Some(Checkpoint::open_url(url).await.map_err(|error| error.to_string())?),
+            (None, Some(url)) => Some(
+                Checkpoint::open_patiently(url, &self.patience(&record.job))
+                    .await
+                    .map_err(|error| error.to_string())?,
+            ),
             (None, None) => None,
         };
         Ok(config)

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use antiphon_core::digest::sha256;
 use antiphon_core::event::JobEvent;
@@ -10,6 +11,7 @@ use antiphon_core::ids::{JobId, JobName, ModalityName, Term};
 use antiphon_core::parts;
 use antiphon_core::spec::{self, JobSpec};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
+use antiphon_store::patience::Patience;
 use antiphon_store::storage::{StorageError, Store};
 
 use super::{Coordinator, Entry, Held};
@@ -19,6 +21,9 @@ use crate::head_threads::HeadThreads;
 use crate::journal::{JobRecord, JournalError};
 use crate::pool::JobWorkers;
 use crate::seam::{self, JobConfig};
+
+/// How long whoever submits a job waits for a store that is in trouble.
+const SUBMIT: Duration = Duration::from_secs(20);
 
 /// A job that somebody wants run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,10 +194,11 @@ impl Coordinator {
     }
 
     async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
-        let store = CheckpointStore::new(&self.job_folder(job, &spec)?);
+        let store =
+            CheckpointStore::new(&self.job_folder(job, &spec)?).with_patience(self.patience(job).at_most(SUBMIT));
         let resume = match resume {
             None => None,
-            Some(url) => Some(Checkpoint::open_url(url).await?),
+            Some(url) => Some(Checkpoint::open_patiently(url, &self.patience(job).at_most(SUBMIT)).await?),
         };
         let begins_at = resume.as_ref().map(|checkpoint| checkpoint.manifest().turn);
         if let Some(newest) = store.list().await?.last().copied()
@@ -212,16 +218,24 @@ impl Coordinator {
         Ok(JobConfig {
             id: job.clone(),
             term,
-            store: CheckpointStore::new(&self.job_folder(job, &spec)?),
+            store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_patience(self.patience(job)),
             spec,
             resume: None,
             events: EventLog::of(&self.journal, job),
             workers: JobWorkers::new(self.pool.clone(), job.clone()),
             threads: self.head_threads()?,
-            store_patience: self.config.store_patience,
+            patience: self.patience(job),
             head_room: self.config.head_room,
             journal: self.journal.clone(),
         })
+    }
+
+    /// Patience with the store of a job that nobody looks at yet. No two jobs pause for the same time.
+    pub(super) fn patience(&self, job: &JobId) -> Patience {
+        let digest = sha256(job.as_str().as_bytes());
+        let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
+        let job = job.clone();
+        Patience::new(self.config.store_patience, seed).telling(move |setback| tracing::warn!(%job, "{setback}"))
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use antiphon_core::digest::{Sha256Hash, run_digest};
+use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::JobEvent;
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::inbox::Refusal;
 use super::same_job::same_job;
 use super::{Completion, Job, Saved};
+use crate::journal::{Journal, JournalError};
 
 /// A checkpoint in the making.
 #[derive(Debug)]
@@ -164,7 +165,7 @@ impl Job {
         tokio::spawn(async move {
             let written = async {
                 // One that was deposed while it stood still must not complete a checkpoint of the other's.
-                journal.still_reigns().await.map_err(|error| error.to_string())?;
+                reigns(&journal).await?;
                 write(&store, manifest, cut.head, keep).await
             };
             let completion = match written.await {
@@ -195,6 +196,17 @@ impl Job {
     }
 }
 
+/// Waits until it is sure that no other coordinator has taken over, however long the store takes.
+async fn reigns(journal: &Journal) -> Result<(), String> {
+    loop {
+        match journal.still_reigns().await {
+            Ok(()) => return Ok(()),
+            Err(error @ JournalError::Slow { .. }) => warn!(%error, "a checkpoint waits"),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
 /// Which checkpoints are kept.
 struct Keep {
     newest: usize,
@@ -216,7 +228,7 @@ async fn write(
         warn!(%error, "old checkpoints were not removed");
     }
     clear_up(store, &manifest.job).await;
-    Ok(Saved { turn: manifest.turn, url: checkpoint.url(), digest: digest(&manifest) })
+    Ok(Saved { turn: manifest.turn, url: checkpoint.url(), digest: manifest.digest() })
 }
 
 /// Removes what is left of checkpoints that were never completed. Nothing rests on it.
@@ -226,13 +238,6 @@ pub(super) async fn clear_up(store: &CheckpointStore, job: &JobId) {
         Ok(count) => info!(%job, count, "files of checkpoints that were never completed are removed"),
         Err(error) => warn!(%job, %error, "files of checkpoints that were never completed are left"),
     }
-}
-
-/// The run's digest of a checkpoint, as `sha256:…`; see [`run_digest`].
-fn digest(manifest: &Manifest) -> String {
-    let parts = manifest.parts.iter().filter(|(name, _)| parts::in_digest(name));
-    let hashes: Vec<(&str, Sha256Hash)> = parts.map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
-    format!("sha256:{}", run_digest(&hashes))
 }
 
 /// What a job goes on from.
@@ -263,7 +268,7 @@ pub(super) async fn resume(
         position.best = None;
     }
     let head = decode_head(checkpoint, spec).await.map_err(in_checkpoint)?;
-    let saved = Saved { turn: manifest.turn, url: url.clone(), digest: digest(manifest) };
+    let saved = Saved { turn: manifest.turn, url: url.clone(), digest: manifest.digest() };
     let samples = manifest.samples.clone().unwrap_or_default();
     Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), samples, saved })
 }

@@ -181,7 +181,7 @@ impl Job {
         let (classes, width) = (config.spec.labels.classes.count(), config.spec.head.width as usize);
         let turn_batches = config.spec.schedule.turn_batches;
         let trouble = Trouble::default();
-        let store = config.store.with_patience(trouble.patience(config.store_patience, &config.id));
+        let store = config.store.clone().with_patience(trouble.noting(config.patience, &config.id));
         let (completions, completed) = mpsc::unbounded_channel();
         let resumed = match &config.resume {
             Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &store).await?),

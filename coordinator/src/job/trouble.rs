@@ -1,9 +1,7 @@
 //! Trouble with the store, for the job's status: patience waits in silence otherwise.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use antiphon_core::digest::sha256;
 use antiphon_core::ids::JobId;
 use antiphon_store::patience::Patience;
 use tracing::warn;
@@ -13,12 +11,10 @@ use tracing::warn;
 pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
 
 impl Trouble {
-    /// Patience with the store of this job that tells of its setbacks. No two jobs pause for the same time.
-    pub(super) fn patience(&self, most: Duration, job: &JobId) -> Patience {
-        let digest = sha256(job.as_str().as_bytes());
-        let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
+    /// Patience that notes its setbacks here.
+    pub(super) fn noting(&self, patience: Patience, job: &JobId) -> Patience {
         let (told, job) = (self.clone(), job.clone());
-        Patience::new(most, seed).telling(move |setback| {
+        patience.telling(move |setback| {
             warn!(%job, "{setback}");
             *told.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(setback.to_string());
         })

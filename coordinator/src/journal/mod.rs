@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use antiphon_core::event::Finished;
 use antiphon_core::ids::{JobId, Term};
+use antiphon_store::patience::Patience;
 use antiphon_store::storage::{self, Store};
 use object_store::ObjectStore as _;
 use serde::de::DeserializeOwned;
@@ -76,9 +77,10 @@ impl Journal {
     pub async fn open(state: &Store) -> Result<Self, JournalError> {
         let place = state.child(FOLDER);
         // The database tries for ever; this says within a minute what is wrong with an address or with credentials.
-        let listed = place.objects().list_with_delimiter(Some(place.prefix())).await;
         let failed = |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
-        listed.map_err(|error| failed(storage::reason(&error)))?;
+        let patience = Patience::new(PATIENCE, 0).telling(|setback| tracing::warn!("{setback}"));
+        let list = || place.objects().list_with_delimiter(Some(place.prefix()));
+        patience.keep_trying(place.url(), list).await.map_err(|error| failed(storage::reason(&error)))?;
         let settings = Settings {
             flush_interval: Some(FLUSH),
             manifest_poll_interval: LOOK,
@@ -314,7 +316,7 @@ impl Kept {
         JournalError::Foreign { key: String::from_utf8_lossy(key).into_owned(), url: self.place.url(), reason }
     }
 
-    /// Another coordinator reigns; which, it writes down soon after it has taken over.
+    /// Another coordinator reigns; which, it writes down soon after it has taken over. Where none has, the store is at fault.
     async fn deposed(&self) -> JournalError {
         let look = async {
             loop {
@@ -324,8 +326,16 @@ impl Kept {
                 }
             }
         };
-        let by = timeout(WHO, look).await.unwrap_or_else(|_| self.term.next());
-        JournalError::Deposed { state: self.state.url(), by }
+        match timeout(WHO, look).await {
+            Ok(by) => JournalError::Deposed { state: self.state.url(), by },
+            Err(_) => JournalError::Store {
+                doing: "write to",
+                url: self.place.url(),
+                reason: "the store says that another coordinator has opened it, but none has written its term; start this one \
+                         again if there is no other"
+                    .to_owned(),
+            },
+        }
     }
 
     /// The term on the store, whoever wrote it: what this coordinator has open ends where another one began.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use antiphon_core::ids::JobId;
 use antiphon_proto::v1::{self, job_service_server::JobService};
 use antiphon_proto::{WireError, ids};
+use antiphon_store::patience::Transient as _;
 use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
@@ -108,6 +109,7 @@ impl From<SubmitError> for Status {
         let message = error.to_string();
         match error {
             SubmitError::Stopping | SubmitError::Journal(_) => Self::unavailable(message),
+            SubmitError::Checkpoint(error) if error.is_transient() => Self::unavailable(message),
             SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
             SubmitError::Threads(_) => Self::resource_exhausted(message),
             SubmitError::Duplicate { .. } => Self::already_exists(message),

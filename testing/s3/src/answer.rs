@@ -11,6 +11,8 @@ use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use hyper::{Response, StatusCode};
 
+use crate::request::Notes;
+
 /// A body, which may break off.
 pub(crate) type Body = BoxBody<Bytes, Broken>;
 
@@ -48,6 +50,11 @@ impl Answer {
     pub(crate) fn described(tag: &str) -> Self {
         let head = Response::builder().header(ETAG, tag).header(LAST_MODIFIED, "Thu, 01 Jan 2026 00:00:00 GMT");
         Self { head: head.body(()).expect("the headers are good"), body: Bytes::new() }
+    }
+
+    pub(crate) fn with_notes(mut self, notes: &Notes) -> Self {
+        self.head.headers_mut().extend(notes.iter().cloned());
+        self
     }
 
     pub(crate) fn with_body(self, body: Bytes) -> Self {

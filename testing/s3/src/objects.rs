@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::{Method, StatusCode};
 
 use crate::answer::Answer;
-use crate::request::Asked;
+use crate::request::{Asked, Notes};
 
 /// Keys and folders in one page of a list.
 const PAGE: usize = 2;
@@ -18,6 +18,8 @@ const SMALLEST_PART: usize = 5 << 20;
 pub(crate) struct Objects {
     /// `bucket/key` to content.
     objects: BTreeMap<String, Bytes>,
+    /// What the clients had them carry.
+    notes: BTreeMap<String, Notes>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
 }
@@ -25,6 +27,7 @@ pub(crate) struct Objects {
 #[derive(Debug)]
 struct Upload {
     path: String,
+    notes: Notes,
     parts: BTreeMap<u32, Bytes>,
 }
 
@@ -46,7 +49,7 @@ impl Objects {
             ("POST", false) if of_upload => self.complete_upload(asked),
             ("PUT", false) if of_upload => self.put_part(asked),
             ("DELETE", false) if of_upload => self.abort_upload(asked),
-            ("PUT", false) => self.put(asked, asked.body.clone()),
+            ("PUT", false) => self.put(asked, asked.body.clone(), asked.notes.clone()),
             ("GET" | "HEAD", false) => self.read(asked),
             ("DELETE", false) => {
                 self.objects.remove(&asked.path);
@@ -57,7 +60,7 @@ impl Objects {
     }
 
     /// Looks at the conditions and writes, in one.
-    fn put(&mut self, asked: &Asked, content: Bytes) -> Answer {
+    fn put(&mut self, asked: &Asked, content: Bytes, notes: Notes) -> Answer {
         let found = self.objects.get(&asked.path).map(tag);
         let failed = || Answer::error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
         match (&asked.if_none_match, &asked.if_match, found) {
@@ -67,6 +70,7 @@ impl Objects {
             _ => {
                 let answer = Answer::described(&tag(&content));
                 self.objects.insert(asked.path.clone(), content);
+                self.notes.insert(asked.path.clone(), notes);
                 answer
             }
         }
@@ -83,14 +87,13 @@ impl Objects {
         if asked.if_none_match.as_ref().is_some_and(|known| *known == tag) {
             return Answer::xml(StatusCode::NOT_MODIFIED, "");
         }
+        let described = Answer::described(&tag).with_notes(self.notes.get(&asked.path).unwrap_or(&Notes::new()));
         match asked.range(size) {
-            None => Answer::described(&tag).with_body(content.clone()),
+            None => described.with_body(content.clone()),
             Some((from, _)) if from >= size && asked.method == Method::GET => {
                 Answer::error(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange")
             }
-            Some((from, to)) => {
-                Answer::described(&tag).with_body(content.slice(from.min(to)..to)).with_range(from, to, size)
-            }
+            Some((from, to)) => described.with_body(content.slice(from.min(to)..to)).with_range(from, to, size),
         }
     }
 
@@ -134,7 +137,10 @@ impl Objects {
     fn begin_upload(&mut self, asked: &Asked) -> Answer {
         self.uploads_begun += 1;
         let id = format!("upload-{}", self.uploads_begun);
-        self.uploads.insert(id.clone(), Upload { path: asked.path.clone(), parts: BTreeMap::new() });
+        self.uploads.insert(
+            id.clone(),
+            Upload { path: asked.path.clone(), notes: asked.notes.clone(), parts: BTreeMap::new() },
+        );
         let xml = format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>");
         Answer::xml(StatusCode::OK, &xml)
     }
@@ -167,7 +173,8 @@ impl Objects {
         parts.into_iter().for_each(|part| content.extend_from_slice(part));
         let content = content.freeze();
         let tag = tag(&content);
-        let answer = self.put(asked, content);
+        let notes = upload.notes.clone();
+        let answer = self.put(asked, content, notes);
         if !answer.is_success() {
             return answer;
         }

@@ -5,11 +5,19 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request};
 use url::form_urlencoded;
 
 use crate::ACCESS_KEY;
 use crate::answer::Broken;
+
+/// Headers that an object carries.
+pub(crate) type Notes = Vec<(HeaderName, HeaderValue)>;
+
+fn note((name, value): (&HeaderName, &HeaderValue)) -> (HeaderName, HeaderValue) {
+    (name.clone(), value.clone())
+}
 
 /// A request, read to its end.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) if_match: Option<String>,
     range: Option<String>,
     authorization: Option<String>,
+    /// What the client has the object carry: `x-amz-meta-…`.
+    pub(crate) notes: Notes,
     pub(crate) body: Bytes,
 }
 
@@ -36,6 +46,12 @@ impl Asked {
             if_match: header("if-match"),
             range: header("range"),
             authorization: header("authorization"),
+            notes: request
+                .headers()
+                .iter()
+                .filter(|(name, _)| name.as_str().starts_with("x-amz-meta-"))
+                .map(note)
+                .collect(),
             // A client that was killed while it sent has asked for nothing.
             body: request.into_body().collect().await.map_err(|_| Broken)?.to_bytes(),
         })

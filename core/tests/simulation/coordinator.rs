@@ -247,7 +247,12 @@ impl Coordinator {
     fn carry_out(&mut self, now: Time, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::Assign { worker, .. } => self.send(worker, ToWorker::Assign),
-            Effect::Started => {}
+            Effect::Started | Effect::Ready { .. } | Effect::ForgetHeads { .. } | Effect::ReportWait => {}
+            Effect::Replay { .. }
+            | Effect::Offer { .. }
+            | Effect::Keep { .. }
+            | Effect::Evict { .. }
+            | Effect::AbandonEvaluation { .. } => return Err(format!("nobody was lost, but: {effect:?}")),
             Effect::Grant { worker, turn, progress, .. } => self.grant(worker, turn, progress)?,
             Effect::Apply { turn, modality, progress, alpha } => self.apply(now, &turn, &modality, progress, alpha)?,
             Effect::EndTurn { modality, .. } => self.end_turn(&modality)?,
@@ -258,14 +263,16 @@ impl Coordinator {
                 let head = self.head.head().clone();
                 self.send_all(&ToWorker::Evaluate { evaluation, split, head });
             }
-            Effect::SaveParts { turn } => {
+            Effect::Snapshot { turn } => {
                 self.no_step_is_open("a checkpoint")?;
                 self.cut = Some(Cut { turn, state: head_state(&self.head)?, score: None });
-                self.send_all(&ToWorker::SavePart { turn });
             }
-            Effect::WriteManifest { turn, score } => {
+            Effect::SavePart { worker, turn } => self.send(worker, ToWorker::SavePart { turn }),
+            Effect::WriteManifest { turn } => {
+                let score = self.machine.cut().filter(|cut| cut.turn() == turn && cut.is_whole()).map(|cut| cut.score);
                 let cut = self.cut.as_mut().filter(|cut| cut.turn == turn);
-                cut.ok_or_else(|| format!("checkpoint {turn} was never begun"))?.score = score;
+                let never = || format!("checkpoint {turn} was never begun");
+                cut.ok_or_else(never)?.score = score.ok_or_else(never)?;
                 self.sent.push((self.spent, Sent::Manifest(turn)));
             }
             Effect::Finish(outcome) => {

@@ -183,8 +183,9 @@ pub(crate) fn small_job(seed: u64, names: &[&str]) -> JobSpec {
             batch: 4,
             turn_batches: 1,
             micro_shards: 1,
-            lease_ttl: 15.0,
-            turn_deadline: 300.0,
+            // Nobody is lost.
+            lease_ttl: 1e9,
+            turn_deadline: 1e9,
         },
         fusion: FusionSpec::Mean,
         checkpoints: CheckpointSpec { to: None, every: Every::End, keep: 1 },

@@ -96,7 +96,9 @@ impl TurnMachine {
                     || self.members.get(&open.modality).is_none_or(|member| member.lapse.is_some())
             }
             Phase::Boundary { duties, .. } => match duties.front() {
-                Some(Duty::Evaluate { evaluation, .. }) => evaluation.is_none(),
+                Some(Duty::Evaluate { evaluation, .. }) => {
+                    evaluation.is_none() || self.members.values().any(|member| member.lapse.is_some())
+                }
                 Some(Duty::Save | Duty::Room | Duty::Finish(_)) => true,
                 None => false,
             },

@@ -218,6 +218,13 @@ mod tests {
     }
 
     #[test]
+    fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
+        let mut machine = machine(&["audio"]);
+        assert_eq!(take_at(&mut machine, Time(60_000_000), Input::Awake), [Effect::ReportWait]);
+        assert_eq!(machine.next_deadline(), Some((Time(70_000_000), "say again what is waited for")));
+    }
+
+    #[test]
     fn a_job_that_has_not_begun_stops_at_once() {
         let mut machine = machine(&["audio"]);
         assert_eq!(take(&mut machine, Input::Stop), [Effect::Finish(Outcome::Stopped)]);

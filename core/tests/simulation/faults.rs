@@ -8,9 +8,10 @@ use antiphon_core::time::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::coordinator::{Coordinator, Inbound, Refusal, Sent};
+use crate::event::Event;
 use crate::noise;
 use crate::store::Manifest;
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

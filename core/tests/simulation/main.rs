@@ -40,6 +40,7 @@ mod coordinator;
 mod delays;
 mod effects;
 mod evaluation;
+mod event;
 mod faults;
 mod learner;
 mod naive;

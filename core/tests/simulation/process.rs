@@ -5,8 +5,9 @@ use antiphon_core::time::{Span, Time};
 
 use crate::coordinator::Inbound;
 use crate::delays::Source;
+use crate::event::Event;
 use crate::worker::{Done, ToCoordinator, Worker};
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// One direction of a connection: what is sent later does not arrive earlier.
 pub(crate) struct Link {

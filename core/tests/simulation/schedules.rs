@@ -183,7 +183,8 @@ fn show(seed: u64) {
     }
     let run = check(seed, &scenario);
     let lines = run.trace.lines().join("\n");
-    eprintln!("seed {seed} gives the bits of the plain loop\n{lines}\n{scenario}\n{:#?}", run.report);
+    let kinds = kinds(&scenario, &run);
+    eprintln!("seed {seed} gives the bits of the plain loop\n{lines}\n{scenario}\n{kinds:#?}\n{:#?}", run.report);
 }
 
 /// What many seeds came to.

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{JobName, ModalityName};
 
 mod encoder;
+mod schedule;
 
 pub use encoder::*;
+pub use schedule::*;
 
 /// A whole job.
 #[derive(Debug, Clone, PartialEq)]
@@ -362,95 +364,6 @@ pub enum LearningRateSchedule {
         /// Epochs over which the rate rises linearly from 0.
         warmup: f64,
     },
-}
-
-/// How long and in which order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleSpec {
-    /// When training ends.
-    pub length: Length,
-    /// Whose turn it is.
-    pub order: TurnOrder,
-    /// What may go on at the same time. Bits do not depend on it.
-    #[serde(default)]
-    pub mode: ScheduleMode,
-    /// B, samples per step.
-    pub batch: u32,
-    /// k, steps per turn.
-    pub turn_batches: u32,
-    /// Pieces that a batch is cut into, whatever the number of workers. Bits depend on it.
-    pub micro_shards: u32,
-    /// Seconds without a sign of life after which a worker's place is offered to others.
-    #[serde(default = "ScheduleSpec::default_lease_ttl")]
-    pub lease_ttl: f64,
-    /// Seconds without progress after which the place of a worker that has something to do is offered to others.
-    #[serde(default = "ScheduleSpec::default_turn_deadline")]
-    pub turn_deadline: f64,
-}
-
-/// When training ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Length {
-    /// After so many epochs of the job.
-    Epochs(u64),
-    /// After so many turns. 0 writes the initial state and ends.
-    Turns(u64),
-}
-
-/// What may go on at the same time. The bits of a run are the same either way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleMode {
-    /// All encoders compute at once; only the head's steps are in turn order.
-    #[default]
-    Pipelined,
-    /// One modality after the other, each to the end of its turn: what pipelining is measured against.
-    Sequential,
-}
-
-impl ScheduleSpec {
-    fn default_lease_ttl() -> f64 {
-        15.0
-    }
-
-    fn default_turn_deadline() -> f64 {
-        300.0
-    }
-
-    /// Turns in a cycle of these modalities: one each, or as many as `order` gives them.
-    #[must_use]
-    pub fn turns_per_cycle(&self, modalities: &[ModalitySpec]) -> u64 {
-        let turns = |name: &ModalityName| match &self.order {
-            TurnOrder::Weighted(turns) => turns.get(name).copied().unwrap_or(1).max(1),
-            TurnOrder::Cyclic | TurnOrder::WeakFirst => 1,
-        };
-        modalities.iter().map(|modality| u64::from(turns(&modality.name))).sum()
-    }
-}
-
-impl ScheduleMode {
-    /// As it is written in a job file.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pipelined => "pipelined",
-            Self::Sequential => "sequential",
-        }
-    }
-}
-
-/// Whose turn it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TurnOrder {
-    /// In the order of the job.
-    Cyclic,
-    /// Highest training loss of the epoch before first; the first epoch is cyclic.
-    WeakFirst,
-    /// So many turns per cycle for each modality; those not named have one.
-    Weighted(BTreeMap<ModalityName, u32>),
 }
 
 /// The rule that fuses the modalities' logits.

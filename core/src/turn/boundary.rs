@@ -105,6 +105,10 @@ impl TurnMachine {
                 }
                 Some(Duty::Room) => {
                     if self.room == HeadRoom::Full {
+                        // The last checkpoint may have been cut too early to make room enough.
+                        if self.cut.is_none() && self.cut_at != Some(self.position.turn) {
+                            self.begin_cut(score, effects);
+                        }
                         return;
                     }
                     duties.pop_front();
@@ -267,6 +271,20 @@ mod tests {
         let Some(Effect::ForgetHeads { versions }) = effects.get(1) else { panic!("{effects:?}") };
         assert_eq!(versions.iter().map(|version| version.0).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(names(&take(&mut machine, Input::Room(HeadRoom::Ample))), ["grant 4"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_make_room_enough_is_followed_by_another() {
+        let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(1)), SAMPLES);
+        assert_eq!(names(&contribute(&mut machine, 10))[2..], ["cut 1", "part 1 of w-audio", "grant 1"]);
+        take(&mut machine, Input::Room(HeadRoom::Full));
+        machine.spec.checkpoints.every = Every::End;
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
+        // Nobody says that there is room, because there is none.
+        let effects = save(&mut machine);
+        assert_eq!(names(&effects), ["manifest 1", "ForgetHeads", "cut 2", "part 2 of w-audio"]);
+        assert_eq!(names(&save(&mut machine)), ["manifest 2", "ForgetHeads"]);
+        assert_eq!(names(&take(&mut machine, Input::Room(HeadRoom::Low))), ["grant 2"]);
     }
 
     #[test]

@@ -316,11 +316,12 @@ impl TurnMachine {
         }
     }
 
-    /// Nobody could be heard until now: everybody's time begins anew.
-    pub(super) fn awake(&mut self, now: Time) {
+    /// Nobody could be heard until now: everybody's time begins anew. What else was due is done.
+    pub(super) fn awake(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for member in self.members.values_mut() {
             (member.heard, member.progressed) = (now, now);
         }
+        self.tick(now, effects);
     }
 
     /// When the open step was granted, if this modality's worker has it.

@@ -215,7 +215,7 @@ impl TurnMachine {
             }
             Input::Stop => self.stop(effects)?,
             Input::Tick => self.tick(now, effects),
-            Input::Awake => self.awake(now),
+            Input::Awake => self.awake(now, effects),
         }
         self.note_wait(now);
         Ok(())

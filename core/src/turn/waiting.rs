@@ -96,7 +96,9 @@ impl TurnMachine {
                     || self.members.get(&open.modality).is_none_or(|member| member.lapse.is_some())
             }
             Phase::Boundary { duties, .. } => match duties.front() {
-                Some(Duty::Evaluate { evaluation, .. }) => evaluation.is_none(),
+                Some(Duty::Evaluate { evaluation, .. }) => {
+                    evaluation.is_none() || self.members.values().any(|member| member.lapse.is_some())
+                }
                 Some(Duty::Save | Duty::Room | Duty::Finish(_)) => true,
                 None => false,
             },
@@ -213,6 +215,13 @@ mod tests {
         assert!(take_at(&mut machine, Time(9_999_999), Input::Tick).is_empty());
         assert_eq!(take_at(&mut machine, Time(10_000_000), Input::Tick), [Effect::ReportWait]);
         assert_eq!(machine.next_deadline(), Some((Time(20_000_000), "say again what is waited for")));
+    }
+
+    #[test]
+    fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
+        let mut machine = machine(&["audio"]);
+        assert_eq!(take_at(&mut machine, Time(60_000_000), Input::Awake), [Effect::ReportWait]);
+        assert_eq!(machine.next_deadline(), Some((Time(70_000_000), "say again what is waited for")));
     }
 
     #[test]

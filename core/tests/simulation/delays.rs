@@ -2,9 +2,10 @@
 
 use antiphon_core::rng::{self, Component, Stream};
 use antiphon_core::time::Span;
+use serde::{Deserialize, Serialize};
 
 /// A random distribution of lengths of time, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Delay {
     Fixed(u64),
     /// Between these, both included.
@@ -31,6 +32,16 @@ impl Delay {
             2 => Self::Uniform(0, 2 * micros),
             3 => Self::Hiccup { usual: micros, rare: 100 * micros, times: 10 },
             _ => Self::Exponential(scale),
+        }
+    }
+
+    /// About the longest that comes up, in microseconds.
+    pub(crate) fn longest(self) -> u64 {
+        match self {
+            Self::Fixed(micros) => micros,
+            Self::Uniform(_, to) => to,
+            Self::Exponential(mean) => (12.0 * mean) as u64,
+            Self::Hiccup { usual, rare, .. } => usual.max(rare),
         }
     }
 
@@ -68,7 +79,7 @@ impl Source {
 }
 
 /// What the coordinator's own work takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CoordinatorDelays {
     /// Project, step the head.
     pub(crate) apply: Delay,
@@ -79,7 +90,7 @@ pub(crate) struct CoordinatorDelays {
 }
 
 /// What one worker's work takes, and its connection.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct WorkerDelays {
     pub(crate) join: Delay,
     /// Open its data, build its encoder.

@@ -1,6 +1,8 @@
 //! One modality that learns: its samples, a small encoder and its optimizer. Plain functions without any order of events, so
 //! that simulated workers and the naive model share them.
 
+use std::rc::Rc;
+
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::learning_rate;
 use antiphon_core::linalg::Matrix;
@@ -8,6 +10,7 @@ use antiphon_core::optimizer::Optimizer;
 use antiphon_core::rng::{self, Stream};
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::{Progress, SplitSizes};
+use serde::{Deserialize, Serialize};
 
 use crate::report::{Digest, digest};
 
@@ -15,7 +18,7 @@ use crate::report::{Digest, digest};
 const INPUTS: usize = 3;
 
 /// Samples of each split of a whole data set, before any of their modalities is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableSizes {
     pub(crate) train: u64,
     pub(crate) validation: u64,
@@ -74,7 +77,7 @@ pub(crate) struct Forward {
 }
 
 /// One sample's logits, for an evaluation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Logits {
     pub(crate) id: u64,
     pub(crate) label: u32,
@@ -88,9 +91,9 @@ pub(crate) struct Learner {
     seed: u64,
     batch: usize,
     width: usize,
-    train: Samples,
-    validation: Samples,
-    test: Samples,
+    train: Rc<Samples>,
+    validation: Rc<Samples>,
+    test: Rc<Samples>,
     /// A and a together: a row of `INPUTS + 1` numbers per feature.
     parameters: Vec<f32>,
     optimizer: Optimizer<f32>,
@@ -103,7 +106,7 @@ impl Learner {
         let width = job.head.width as usize;
         let mut stream = rng::stream(job.seed, &["init".into(), (&spec.name).into()]);
         let parameters: Vec<f32> = (0..width * (INPUTS + 1)).map(|_| 0.5 * rng::normal(&mut stream) as f32).collect();
-        let draw = |split, count| Samples::draw(job, &spec.name, split, count, sizes.missing);
+        let draw = |split, count| Rc::new(Samples::draw(job, &spec.name, split, count, sizes.missing));
         Self {
             spec: spec.clone(),
             seed: job.seed,

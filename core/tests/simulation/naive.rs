@@ -1,7 +1,7 @@
 //! The same job without a turn machine: a plain loop over epochs, turns and steps on one thread, written from the
 //! specification of the algorithm. It shares the learners and the head's mathematics with the simulation, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::head::{SharedHead, StepContext};
 use antiphon_core::ids::{ModalityName, Split, Turn};
@@ -10,27 +10,67 @@ use antiphon_core::spec::{Alpha, Every, JobSpec, Length, ProjectionSpec, Reset, 
 use antiphon_core::turn::{Outcome, Progress};
 
 use crate::learner::Learner;
-use crate::report::{CheckpointRecord, EvaluationRecord, Report, StepRecord, head_state, score};
+use crate::report::{CheckpointRecord, Digest, EvaluationRecord, Report, State, StepRecord, head_state, score};
 use crate::scenario::Scenario;
 
-/// What must come of a job, whenever its messages come.
-pub(crate) fn run(scenario: &Scenario) -> Report {
-    let mut naive = Naive::new(scenario);
-    let mut epoch = 0;
-    while !naive.is_over(epoch) {
-        naive.epoch(epoch);
-        epoch += 1;
-    }
-    if naive.turn == 0 {
-        naive.boundary(0, 0, 0);
-        naive.report.counts = [0; 4];
-    }
-    naive.report.outcome = Some(Outcome::Succeeded);
-    naive.report.state = naive.state();
-    naive.report
+/// What must come of a job, whatever happens on the way: as a report, and at every place where a fault may have it looked at.
+pub(crate) struct Naive {
+    pub(crate) report: Report,
+    /// All parts, after so many turns.
+    pub(crate) states: Vec<State>,
+    /// Which of its modality's steps each step of the head is, from 0.
+    pub(crate) own_steps: Vec<u64>,
+    /// Each encoder after so many steps.
+    pub(crate) encoders: BTreeMap<ModalityName, Vec<Digest>>,
 }
 
-struct Naive<'a> {
+impl Naive {
+    /// A checkpoint that is cut after so many turns, whether one is due there or not.
+    pub(crate) fn checkpoint(&self, turn: Turn) -> Option<CheckpointRecord> {
+        let validated = |it: &&EvaluationRecord| it.turn == turn && it.split == Split::Validation;
+        let score = self.report.evaluations.iter().find(validated).map(|evaluation| evaluation.score);
+        let state = self.states.get(turn.0 as usize)?.clone();
+        Some(CheckpointRecord { turn, score, state })
+    }
+}
+
+impl Naive {
+    /// What must be reported, where a job may have cut `early` checkpoints besides.
+    pub(crate) fn expected(&self, early: &[CheckpointRecord]) -> Report {
+        let mut expected = self.report.clone();
+        let due = self.report.checkpoints.iter().map(|checkpoint| checkpoint.turn);
+        let turns: BTreeSet<Turn> = due.chain(early.iter().map(|checkpoint| checkpoint.turn)).collect();
+        expected.checkpoints = turns.into_iter().filter_map(|turn| self.checkpoint(turn)).collect();
+        expected.best = None;
+        for checkpoint in &expected.checkpoints {
+            let score = checkpoint.score.map(f64::from_bits);
+            if let Some(score) = score.filter(|score| expected.best.is_none_or(|(best, _)| *score > best)) {
+                expected.best = Some((score, checkpoint.turn));
+            }
+        }
+        expected
+    }
+}
+
+/// Goes through a job, one thing after the other.
+pub(crate) fn run(scenario: &Scenario) -> Naive {
+    let mut looped = Loop::new(scenario);
+    let mut epoch = 0;
+    while !looped.is_over(epoch) {
+        looped.epoch(epoch);
+        epoch += 1;
+    }
+    if looped.turn == 0 {
+        looped.boundary(0, 0, 0);
+        looped.report.counts = [0; 4];
+    }
+    looped.report.outcome = Some(Outcome::Succeeded);
+    looped.report.state = looped.state();
+    let Loop { report, states, own_steps, encoders, .. } = looped;
+    Naive { report, states, own_steps, encoders }
+}
+
+struct Loop<'a> {
     job: &'a JobSpec,
     /// In the order of the job.
     learners: Vec<Learner>,
@@ -40,19 +80,28 @@ struct Naive<'a> {
     /// Losses of each modality's steps in the epoch before.
     losses: Vec<Vec<f64>>,
     report: Report,
+    states: Vec<State>,
+    own_steps: Vec<u64>,
+    encoders: BTreeMap<ModalityName, Vec<Digest>>,
 }
 
-impl<'a> Naive<'a> {
+impl<'a> Loop<'a> {
     fn new(scenario: &'a Scenario) -> Self {
         let job = &scenario.job;
-        Self {
+        let learners = scenario.learners();
+        let mut new = Self {
             job,
-            learners: scenario.learners(),
+            encoders: learners.iter().map(|learner| (learner.name().clone(), vec![learner.digest()])).collect(),
+            learners,
             head: SharedHead::new(&job.head, job.labels.classes.count(), job.seed),
             turn: 0,
             losses: vec![Vec::new(); job.modalities.len()],
             report: Report::default(),
-        }
+            states: Vec::new(),
+            own_steps: Vec::new(),
+        };
+        new.states.push(new.state());
+        new
     }
 
     fn is_over(&self, epochs_done: u64) -> bool {
@@ -79,6 +128,7 @@ impl<'a> Naive<'a> {
             }
             self.head.end_turn();
             self.turn += 1;
+            self.states.push(self.state());
             let at_end = index + 1 == turns.len();
             self.boundary(epoch, index as u64 + 1, if at_end { epoch + 1 } else { epoch });
             if self.is_over(if at_end { epoch + 1 } else { epoch }) {
@@ -142,7 +192,9 @@ impl<'a> Naive<'a> {
         let loss = local.contribution.loss;
         let context = StepContext { lr_factor, alpha };
         self.head.apply(learner.name(), &local.contribution, context).expect("a contribution that fits");
+        self.own_steps.push(learner.steps);
         learner.learn(&forward, &local.feature_gradient, progress);
+        self.encoders.entry(learner.name().clone()).or_default().push(learner.digest());
         self.losses[at].push(loss);
         self.report.steps.push(StepRecord::new(Turn(self.turn), step, learner.name(), loss, &self.head));
     }
@@ -187,9 +239,10 @@ impl<'a> Naive<'a> {
         Some(score)
     }
 
-    fn state(&self) -> crate::report::State {
+    fn state(&self) -> State {
         let mut state = head_state(&self.head).expect("no turn is open");
-        state.extend(self.learners.iter().map(|learner| (format!("encoder-{}", learner.name()), learner.digest())));
+        let last = |name: &ModalityName| *self.encoders[name].last().expect("as it begins");
+        state.extend(self.encoders.keys().map(|name| (format!("encoder-{name}"), last(name))));
         state
     }
 }

@@ -1,12 +1,14 @@
 //! How long a job takes, in virtual time: pipelined as long as its slowest encoder, sequential as long as all of them.
 
+use std::rc::Rc;
+
 use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{Alpha, ApplyTo, ProjectionSpec, Reset, ScheduleMode};
 
 use crate::delays::{CoordinatorDelays, Delay, WorkerDelays};
 use crate::learner::TableSizes;
 use crate::scenario::{Scenario, small_job};
-use crate::world;
+use crate::{naive, world};
 
 const CYCLES: u64 = 50;
 /// Until every encoder has had its first turn and runs ahead.
@@ -57,7 +59,8 @@ fn cycle(encoders: &[Encoder], mode: ScheduleMode, spread: u64) -> u64 {
         workers: encoders.iter().map(worker).collect(),
         ..quiet.clone()
     };
-    let run = world::run(&scenario).unwrap_or_else(|broken| panic!("{}\n{}", broken.why, broken.trace));
+    let naive = Rc::new(naive::run(&scenario));
+    let run = world::run(&scenario, &naive).unwrap_or_else(|broken| panic!("{}\n{}", broken.why, broken.trace));
     let first = ModalityName::try_from("text").expect("a good name");
     let times: Vec<u64> = run.applied.iter().filter(|(_, name)| *name == first).map(|(at, _)| at.0).collect();
     assert_eq!(times.len() as u64, CYCLES);

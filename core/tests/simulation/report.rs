@@ -6,10 +6,11 @@ use std::fmt;
 use antiphon_core::head::SharedHead;
 use antiphon_core::ids::{HeadVersion, ModalityName, Split, Turn};
 use antiphon_core::turn::{Outcome, Position};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// A hash of numbers' bits, shortened.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Digest(u64);
 
 impl fmt::Debug for Digest {
@@ -117,6 +118,15 @@ pub(crate) fn counts(position: &Position) -> [u64; 4] {
 }
 
 impl Report {
+    /// The job goes on from a checkpoint: what came after it is undone.
+    pub(crate) fn go_back(&mut self, position: Option<&Position>) {
+        let (version, turn) = position.map_or((0, None), |at| (at.head_version.0, Some(at.turn)));
+        self.steps.truncate(version as usize);
+        // A test at the end comes after the last checkpoint.
+        self.evaluations
+            .retain(|it| turn.is_some_and(|turn| it.turn < turn || it.turn == turn && it.split == Split::Validation));
+    }
+
     /// Where this report first parts from what it should be, in words.
     pub(crate) fn differs_from(&self, expected: &Report) -> Option<String> {
         first_difference("step", &self.steps, &expected.steps)

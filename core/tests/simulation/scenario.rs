@@ -6,16 +6,21 @@ use std::fmt;
 use antiphon_core::ids::{JobName, ModalityName};
 use antiphon_core::rng::{self, Stream};
 use antiphon_core::spec::*;
+use serde::{Deserialize, Serialize};
 
 use crate::bugs::Bug;
-use crate::delays::{CoordinatorDelays, WorkerDelays};
+use crate::delays::{CoordinatorDelays, Delay, WorkerDelays};
+use crate::faults::Faults;
 use crate::learner::{Learner, TableSizes};
 
 /// Where modalities get their names. Not in byte order, so that the order of the job and that of its maps are two.
 const NAMES: [&str; 4] = ["text", "audio", "image", "depth"];
 
+/// More heads than any of these jobs has.
+const PLENTY: usize = 1 << 20;
+
 /// Everything that a simulation is a function of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Scenario {
     pub(crate) job: JobSpec,
     /// Of each modality, in the order of the job.
@@ -29,6 +34,11 @@ pub(crate) struct Scenario {
     pub(crate) copies: u64,
     /// Of a hundred contributions so many are followed or overtaken by one that is wrong.
     pub(crate) lies: u64,
+    /// Heads that there is room for, of those that may be granted again.
+    pub(crate) heads: usize,
+    /// Workers of each modality that wait for a place from the beginning.
+    pub(crate) spares: u64,
+    pub(crate) faults: Faults,
     /// What is done wrong on purpose, to see that it is found.
     pub(crate) bug: Option<Bug>,
 }
@@ -52,14 +62,40 @@ impl Scenario {
         if rng::below(&mut stream, 2) == 0 {
             (copies, lies) = (rng::below(&mut stream, 50), rng::below(&mut stream, 50));
         }
-        Self {
+        let coordinator = CoordinatorDelays::any(&mut stream);
+        let workers: Vec<_> = self.job.modalities.iter().map(|_| WorkerDelays::any(&mut stream)).collect();
+        let faults = Faults::any(&mut stream);
+        let few = if rng::below(&mut stream, 3) == 0 { rng::below(&mut stream, 12) as usize } else { PLENTY };
+        let mut new = Self {
             schedule_seed: seed,
-            coordinator: CoordinatorDelays::any(&mut stream),
-            workers: self.job.modalities.iter().map(|_| WorkerDelays::any(&mut stream)).collect(),
+            coordinator,
+            workers,
             copies,
             lies,
+            heads: few,
+            spares: rng::below(&mut stream, 2),
+            faults,
             ..self
-        }
+        };
+        new.set_leases(&mut stream);
+        new
+    }
+
+    /// Leases that outlast a message, and deadlines that outlast what a worker or the coordinator does in one go: shorter ones
+    /// would have every worker replaced again and again.
+    fn set_leases(&mut self, stream: &mut Stream) {
+        let longest = |delays: &[Delay]| delays.iter().map(|delay| delay.longest()).max().unwrap_or(0);
+        let messages = self.workers.iter().map(|worker| longest(&[worker.outbound, worker.inbound])).max().unwrap_or(0);
+        let own = longest(&[self.coordinator.apply, self.coordinator.fold]);
+        let work = self
+            .workers
+            .iter()
+            .map(|worker| longest(&[worker.forward, worker.local_step, worker.learn, worker.evaluate]));
+        let work = work.max().unwrap_or(0);
+        let ttl = 10.0_f64.powf(4.7 + 2.5 * rng::uniform(stream)) + 4.0 * (messages + own) as f64;
+        self.job.schedule.lease_ttl = ttl / 1e6;
+        let factor = 1.0 + 4.0 * rng::uniform(stream);
+        self.job.schedule.turn_deadline = (factor * ttl + 4.0 * (messages + own + work) as f64) / 1e6;
     }
 
     /// This job, in no time and without disturbances.
@@ -84,6 +120,9 @@ impl Scenario {
             workers: vec![worker; job.modalities.len()],
             copies: 0,
             lies: 0,
+            heads: PLENTY,
+            spares: 0,
+            faults: Faults::default(),
             bug: None,
             job,
         }
@@ -128,6 +167,7 @@ impl Scenario {
             format!("evaluation every: {}", every(self.job.evaluation.every)),
             format!("checkpoint every: {}", every(self.job.checkpoints.every)),
             format!("disturbed: {}", self.copies + self.lies > 0),
+            format!("faults: {}", self.faults.count > 0),
         ]
         .into()
     }
@@ -141,7 +181,13 @@ impl fmt::Display for Scenario {
         writeln!(f, "kinds: {:?}", self.kinds())?;
         writeln!(f, "data: {sizes:?}")?;
         writeln!(f, "delays, in µs: {:?} {:?}", self.coordinator, self.workers)?;
-        write!(f, "copies: {} %, lies: {} %, bug: {:?}", self.copies, self.lies, self.bug)
+        let (heads, spares, bug) = (self.heads, self.spares, self.bug);
+        writeln!(
+            f,
+            "copies: {} %, lies: {} %, heads: {heads}, spares: {spares}, bug: {bug:?}",
+            self.copies, self.lies
+        )?;
+        write!(f, "{:?}", self.faults)
     }
 }
 
@@ -188,7 +234,7 @@ pub(crate) fn small_job(seed: u64, names: &[&str]) -> JobSpec {
             turn_deadline: 1e9,
         },
         fusion: FusionSpec::Mean,
-        checkpoints: CheckpointSpec { to: None, every: Every::End, keep: 1 },
+        checkpoints: CheckpointSpec { to: None, every: Every::End, keep: 2 },
         evaluation: EvaluationSpec { every: Every::End, chunk: 64 },
     }
 }
@@ -217,6 +263,7 @@ fn any_job(seed: u64, stream: &mut Stream) -> JobSpec {
     job.schedule.batch = 3 + rng::below(stream, 6) as u32;
     job.schedule.turn_batches = 1 + rng::below(stream, 3) as u32;
     job.checkpoints.every = any_period(stream);
+    job.checkpoints.keep = 1 + rng::below(stream, 3) as u32;
     job.evaluation.every = any_period(stream);
     job
 }

@@ -1,51 +1,145 @@
 //! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution is sent
 //! before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the schedule is
-//! sequential.
+//! sequential. A part of a checkpoint is taken as it is when the message comes to it, and goes to the store beside what follows.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use antiphon_core::head::{Contribution, Head};
-use antiphon_core::ids::{EvaluationId, MicroShard, ModalityName, Split, Step, Turn, TurnRef, WorkerId};
+use antiphon_core::ids::{EvaluationId, MicroShard, Split, Term, Turn, TurnRef, WorkerId};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::ScheduleMode;
 use antiphon_core::time::Span;
 use antiphon_core::turn::{Progress, SplitSizes};
+use serde::{Deserialize, Serialize};
 
 use crate::bugs::Bug;
 use crate::delays::Source;
 use crate::learner::{Forward, Learner, Logits};
+use crate::naive::Naive;
+use crate::recorded;
 use crate::report::Digest;
 use crate::scenario::Scenario;
+use crate::store::Store;
 
 /// What a coordinator says.
 #[derive(Debug, Clone)]
 pub(crate) enum ToWorker {
-    Assign,
-    Grant { turn: TurnRef, head: Head<f32>, progress: Progress },
-    Evaluate { evaluation: EvaluationId, split: Split, head: Head<f32> },
-    SavePart { turn: Turn },
+    /// Load the encoder from this checkpoint, or begin anew.
+    Assign {
+        term: Term,
+        restore: Option<Turn>,
+    },
+    Grant {
+        turn: TurnRef,
+        head: Head<f32>,
+        progress: Progress,
+        replay: bool,
+    },
+    Evaluate {
+        term: Term,
+        evaluation: EvaluationId,
+        split: Split,
+        head: Head<f32>,
+    },
+    SavePart {
+        term: Term,
+        turn: Turn,
+    },
+    Release,
+}
+
+impl ToWorker {
+    /// The term that it is said in, where it says so.
+    pub(crate) fn term(&self) -> Option<Term> {
+        match self {
+            Self::Grant { turn, .. } => Some(turn.term),
+            Self::Evaluate { term, .. } | Self::SavePart { term, .. } => Some(*term),
+            Self::Assign { .. } | Self::Release => None,
+        }
+    }
 }
 
 /// What a worker says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToCoordinator {
-    Join { modality: ModalityName },
-    Prepared { samples: SplitSizes, steps_done: u64 },
-    Contribution { turn: TurnRef, micro_shard: MicroShard, contribution: Contribution<f32> },
-    Learned { turn: TurnRef },
-    Evaluated { evaluation: EvaluationId, logits: Vec<Logits> },
-    PartSaved { turn: Turn, part: Digest },
+    Heartbeat {
+        progress: u64,
+        busy: bool,
+    },
+    Prepared {
+        term: Term,
+        samples: SplitSizes,
+        steps_done: u64,
+    },
+    Contribution {
+        turn: TurnRef,
+        micro_shard: MicroShard,
+        #[serde(with = "recorded")]
+        contribution: Contribution<f32>,
+    },
+    Learned {
+        turn: TurnRef,
+    },
+    Evaluated {
+        term: Term,
+        evaluation: EvaluationId,
+        logits: Vec<Logits>,
+    },
+    PartSaved {
+        term: Term,
+        turn: Turn,
+        part: Digest,
+    },
+    Failed {
+        term: Term,
+        reason: String,
+        again: bool,
+    },
+    Leaving {
+        term: Term,
+    },
+    Released,
+}
+
+impl ToCoordinator {
+    /// The term that it is said in, where it says so.
+    pub(crate) fn term(&self) -> Option<Term> {
+        match self {
+            Self::Contribution { turn, .. } | Self::Learned { turn } => Some(turn.term),
+            Self::Prepared { term, .. }
+            | Self::Evaluated { term, .. }
+            | Self::PartSaved { term, .. }
+            | Self::Failed { term, .. }
+            | Self::Leaving { term } => Some(*term),
+            Self::Heartbeat { .. } | Self::Released => None,
+        }
+    }
 }
 
 /// What a worker is busy with. It shows when it is done.
 #[derive(Debug, Clone)]
 enum Work {
-    Prepare,
+    Prepare { term: Term, restore: Option<Turn> },
     Forward,
-    LocalStep { turn: TurnRef, head: Head<f32>, progress: Progress },
+    LocalStep { turn: TurnRef, head: Head<f32>, progress: Progress, replay: bool },
     Learn { turn: TurnRef, feature_gradient: Matrix<f32>, progress: Progress },
-    Evaluate { evaluation: EvaluationId, split: Split, head: Head<f32> },
-    Save { turn: Turn },
+    Evaluate { term: Term, evaluation: EvaluationId, split: Split, head: Head<f32> },
+    Save { term: Term, turn: Turn },
+    Release,
+}
+
+/// What comes of a piece of work.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Says(ToCoordinator),
+    /// Its part, on its way to the store.
+    Uploads {
+        term: Term,
+        turn: Turn,
+        part: Box<Learner>,
+        fails: bool,
+    },
 }
 
 /// How long what takes.
@@ -58,37 +152,47 @@ struct Sources {
     save: Source,
 }
 
-/// A worker.
+/// The job at hand.
+struct Assignment {
+    term: Term,
+    learner: Learner,
+    /// Features of the next batch, computed before it is granted.
+    ahead: Option<Forward>,
+    /// The batch that the encoder is to learn from.
+    used: Option<Forward>,
+}
+
+/// A worker's engine.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
-    pub(crate) learner: Learner,
+    /// Its encoder as it is before the first step.
+    new: Learner,
+    naive: Rc<Naive>,
     mode: ScheduleMode,
-    turn_batches: u32,
     bug: Option<Bug>,
     sources: Sources,
     inbox: VecDeque<ToWorker>,
     /// The first is under way.
     work: VecDeque<Work>,
-    prepared: bool,
-    /// Features of the next batch, computed before it is granted.
-    ahead: Option<Forward>,
-    /// The batch that the encoder is to learn from.
-    used: Option<Forward>,
-    /// The last step that was granted, and whether it is answered.
-    granted: Option<(Turn, Step)>,
-    answered: bool,
+    assignment: Option<Assignment>,
+    /// Counts jobs that it was given or lost: what belongs to an earlier one is nothing to it.
+    pub(crate) tenure: u64,
+    /// Counts connections: what it was busy with before the last one was lost is forgotten.
+    pub(crate) life: u64,
+    /// Grows with everything that it gets done.
+    pub(crate) progress: u64,
+    /// The next load or save fails, for a reason that may pass.
+    pub(crate) store_fails: bool,
     /// What [`Bug::SavesBeforeLearning`] saves.
-    early_part: Option<Digest>,
+    early_part: Option<Learner>,
 }
 
 impl Worker {
-    pub(crate) fn new(scenario: &Scenario, at: usize, learner: Learner) -> Self {
+    pub(crate) fn new(scenario: &Scenario, at: usize, id: WorkerId, new: Learner, naive: Rc<Naive>) -> Self {
         let (delays, seed) = (scenario.workers[at], scenario.schedule_seed);
-        let source = |delay, what| Source::new(delay, seed, what, learner.name().into());
+        let source = |delay, what| Source::new(delay, seed, what, id.as_str().into());
         Self {
-            id: WorkerId::try_from(format!("{}-1", learner.name())).expect("a good name"),
             mode: scenario.job.schedule.mode,
-            turn_batches: scenario.job.schedule.turn_batches,
             bug: scenario.bug,
             sources: Sources {
                 prepare: source(delays.prepare, "prepare"),
@@ -100,59 +204,82 @@ impl Worker {
             },
             inbox: VecDeque::new(),
             work: VecDeque::new(),
-            prepared: false,
-            ahead: None,
-            used: None,
-            granted: None,
-            answered: true,
+            assignment: None,
+            tenure: 0,
+            life: 0,
+            progress: 0,
+            store_fails: false,
             early_part: None,
-            learner,
+            id,
+            new,
+            naive,
         }
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// The term of the job at hand.
+    pub(crate) fn term(&self) -> Option<Term> {
+        self.assignment.as_ref().map(|at| at.term)
+    }
+
+    /// What it is doing, in a word.
+    pub(crate) fn doing(&self) -> &'static str {
+        match (self.work.front(), &self.assignment) {
+            (Some(Work::Prepare { .. }), _) => "opening",
+            (Some(Work::LocalStep { replay: true, .. }), _) => "replaying",
+            (Some(Work::LocalStep { .. }), _) => "holding the head",
+            (Some(Work::Learn { .. }), _) => "learning",
+            (Some(Work::Evaluate { .. }), _) => "evaluating",
+            (Some(Work::Save { .. }), _) => "saving",
+            (Some(Work::Forward), _) => "computing ahead",
+            (Some(Work::Release), _) => "letting go",
+            (None, Some(_)) => "idle",
+            (None, None) => "free",
+        }
+    }
+
+    /// Its connection is lost: whatever it has to say concerns nobody any more.
+    pub(crate) fn disconnect(&mut self) {
+        self.inbox.clear();
+        self.work.clear();
+        self.let_go();
+        self.life += 1;
+    }
+
+    fn let_go(&mut self) {
+        self.assignment = None;
+        self.early_part = None;
+        self.tenure += 1;
     }
 
     /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or idle.
-    pub(crate) fn hear(&mut self, message: ToWorker) -> Result<Option<Span>, String> {
-        match &message {
-            ToWorker::Grant { turn, .. } => self.check_grant(turn)?,
-            ToWorker::SavePart { .. } if self.bug == Some(Bug::SavesBeforeLearning) => {
-                self.early_part = Some(self.learner.digest());
-            }
-            ToWorker::Assign | ToWorker::Evaluate { .. } | ToWorker::SavePart { .. } => {}
+    pub(crate) fn hear(&mut self, message: ToWorker) -> Option<Span> {
+        if let (ToWorker::SavePart { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
+            (&message, self.bug, &self.assignment)
+        {
+            self.early_part = Some(at.learner.clone());
         }
         self.inbox.push_back(message);
-        Ok(if self.work.is_empty() { self.begin() } else { None })
+        if self.work.is_empty() { self.begin() } else { None }
     }
 
     /// What it was busy with is done. Answers, and says how long the next thing takes, if there is any.
-    pub(crate) fn done(&mut self) -> Result<(Option<ToCoordinator>, Option<Span>), String> {
+    pub(crate) fn done(&mut self, store: &Store) -> Result<(Option<Done>, Option<Span>), String> {
         let work = self.work.pop_front().ok_or("a worker was done with nothing")?;
-        let answer = self.complete(work)?;
+        self.progress += 1;
+        let answer = self.complete(work, store)?;
         Ok((answer, self.begin()))
-    }
-
-    /// No grant comes before the last one is answered, and each is for the step after the last one.
-    fn check_grant(&mut self, turn: &TurnRef) -> Result<(), String> {
-        let given = (turn.turn, turn.step);
-        if !self.answered {
-            return Err(format!("`{}` was granted {given:?} while {:?} is not answered", self.id, self.granted));
-        }
-        let follows = match self.granted {
-            Some((turn, step)) if turn == given.0 => given.1 == step.next(),
-            Some((turn, step)) => given.0 > turn && given.1 == Step(0) && step.0 + 1 == self.turn_batches,
-            None => given.1 == Step(0),
-        };
-        if !follows {
-            return Err(format!("`{}` was granted {given:?} after {:?}", self.id, self.granted));
-        }
-        (self.granted, self.answered) = (Some(given), false);
-        Ok(())
     }
 
     /// Begins what is next: the rest of a message's work, then the forward pass ahead, then the next message.
     fn begin(&mut self) -> Option<Span> {
         while self.work.is_empty() {
-            let runs_ahead = self.prepared && self.mode == ScheduleMode::Pipelined;
-            if runs_ahead && self.ahead.is_none() {
+            let pipelined = self.mode == ScheduleMode::Pipelined;
+            let runs_ahead = pipelined && self.assignment.as_ref().is_some_and(|at| at.ahead.is_none());
+            if runs_ahead && self.inbox.is_empty() {
                 self.work.push_back(Work::Forward);
             } else {
                 let message = self.inbox.pop_front()?;
@@ -160,70 +287,142 @@ impl Worker {
             }
         }
         self.work.front().map(|work| match work {
-            Work::Prepare => self.sources.prepare.draw(),
+            Work::Prepare { .. } => self.sources.prepare.draw(),
             Work::Forward => self.sources.forward.draw(),
             Work::LocalStep { .. } => self.sources.local_step.draw(),
             Work::Learn { .. } => self.sources.learn.draw(),
             Work::Evaluate { .. } => self.sources.evaluate.draw(),
-            Work::Save { .. } => self.sources.save.draw(),
+            Work::Save { .. } | Work::Release => Span(0),
         })
+    }
+
+    /// How long a part takes to the store.
+    pub(crate) fn upload_takes(&mut self) -> Span {
+        self.sources.save.draw()
     }
 
     fn take(&mut self, message: ToWorker) {
+        // Of another term or without a job, it says nothing any more.
+        if message.term().is_some_and(|term| self.term() != Some(term)) {
+            return;
+        }
         match message {
-            ToWorker::Assign => self.work.push_back(Work::Prepare),
-            ToWorker::Grant { turn, head, progress } => {
-                if self.ahead.is_none() {
+            ToWorker::Assign { term, restore } => self.work.push_back(Work::Prepare { term, restore }),
+            ToWorker::Grant { turn, head, progress, replay } => {
+                if self.assignment.as_ref().is_some_and(|at| at.ahead.is_none()) {
                     self.work.push_back(Work::Forward);
                 }
-                self.work.push_back(Work::LocalStep { turn, head, progress });
+                self.work.push_back(Work::LocalStep { turn, head, progress, replay });
             }
-            ToWorker::Evaluate { evaluation, split, head } => {
-                self.work.push_back(Work::Evaluate { evaluation, split, head });
+            ToWorker::Evaluate { term, evaluation, split, head } => {
+                self.work.push_back(Work::Evaluate { term, evaluation, split, head });
             }
-            ToWorker::SavePart { turn } => self.work.push_back(Work::Save { turn }),
+            ToWorker::SavePart { term, turn } => self.work.push_back(Work::Save { term, turn }),
+            ToWorker::Release => self.work.push_back(Work::Release),
         }
     }
 
-    fn complete(&mut self, work: Work) -> Result<Option<ToCoordinator>, String> {
-        Ok(match work {
-            Work::Prepare => {
-                self.prepared = true;
-                Some(ToCoordinator::Prepared { samples: self.learner.sizes(), steps_done: self.learner.steps })
+    fn complete(&mut self, work: Work, store: &Store) -> Result<Option<Done>, String> {
+        let says = |message| Ok(Some(Done::Says(message)));
+        match work {
+            Work::Prepare { term, restore } => {
+                return self.prepare(term, restore, store).map(|said| Some(Done::Says(said)));
             }
+            Work::Release => {
+                self.let_go();
+                return says(ToCoordinator::Released);
+            }
+            _ => {}
+        }
+        let at = self.assignment.as_mut().ok_or("work without a job")?;
+        match work {
             Work::Forward => {
                 // Of the next step, also where the encoder has yet to learn from the last one: that is what a bug does.
-                let next = self.learner.steps + u64::from(self.used.is_some());
-                self.ahead = Some(self.learner.forward(next));
-                None
+                at.ahead = Some(at.learner.forward(at.learner.steps + u64::from(at.used.is_some())));
+                Ok(None)
             }
-            Work::LocalStep { turn, head, progress } => Some(self.local_step(turn, &head, progress)?),
+            Work::LocalStep { turn, head, progress, replay } => self.local_step(turn, &head, progress, replay),
             Work::Learn { turn, feature_gradient, progress } => {
-                let forward = self.used.take().ok_or("there is nothing to learn from")?;
-                self.learner.learn(&forward, &feature_gradient, progress);
-                Some(ToCoordinator::Learned { turn })
+                let forward = at.used.take().ok_or("there is nothing to learn from")?;
+                at.learner.learn(&forward, &feature_gradient, progress);
+                self.check_encoder()?;
+                says(ToCoordinator::Learned { turn })
             }
-            Work::Evaluate { evaluation, split, head } => {
-                Some(ToCoordinator::Evaluated { evaluation, logits: self.learner.evaluate(split, &head) })
+            Work::Evaluate { term, evaluation, split, head } => {
+                says(ToCoordinator::Evaluated { term, evaluation, logits: at.learner.evaluate(split, &head) })
             }
-            Work::Save { turn } => {
-                let part = self.early_part.take().unwrap_or_else(|| self.learner.digest());
-                Some(ToCoordinator::PartSaved { turn, part })
+            Work::Save { term, turn } => {
+                let part = Box::new(self.early_part.take().unwrap_or_else(|| at.learner.clone()));
+                Ok(Some(Done::Uploads { term, turn, part, fails: std::mem::take(&mut self.store_fails) }))
             }
-        })
+            Work::Prepare { .. } | Work::Release => Err("done already".to_owned()),
+        }
     }
 
-    /// The contribution goes out at once; the encoder learns afterwards.
-    fn local_step(&mut self, turn: TurnRef, head: &Head<f32>, progress: Progress) -> Result<ToCoordinator, String> {
-        let forward = self.ahead.take().ok_or("no features were computed")?;
+    fn prepare(&mut self, term: Term, restore: Option<Turn>, store: &Store) -> Result<ToCoordinator, String> {
+        if self.assignment.is_some() {
+            return Err(format!("`{}` was assigned a job while it has one", self.id));
+        }
+        if std::mem::take(&mut self.store_fails) {
+            return Ok(ToCoordinator::Failed { term, reason: "the store does not answer".to_owned(), again: true });
+        }
+        let learner = match restore {
+            None => self.new.clone(),
+            Some(turn) => match store.part(turn, self.new.name()) {
+                Some(part) => part.clone(),
+                None => {
+                    let reason = format!("checkpoint {turn} is not there any more");
+                    return Ok(ToCoordinator::Failed { term, reason, again: true });
+                }
+            },
+        };
+        let (samples, steps_done) = (learner.sizes(), learner.steps);
+        self.tenure += 1;
+        self.assignment = Some(Assignment { term, learner, ahead: None, used: None });
+        self.check_encoder()?;
+        Ok(ToCoordinator::Prepared { term, samples, steps_done })
+    }
+
+    /// The encoder is what it is in the plain loop after as many steps.
+    fn check_encoder(&self) -> Result<(), String> {
+        let Some(at) = &self.assignment else { return Ok(()) };
+        let (name, steps, digest) = (at.learner.name(), at.learner.steps, at.learner.digest());
+        let expected = self.naive.encoders.get(name).and_then(|after| after.get(steps as usize));
+        if expected != Some(&digest) {
+            return Err(format!("step {steps} of encoder `{name}` led to {digest:?} and should have to {expected:?}"));
+        }
+        Ok(())
+    }
+
+    /// The contribution goes out at once, unless the head has taken it before; the encoder learns afterwards.
+    fn local_step(
+        &mut self,
+        turn: TurnRef,
+        head: &Head<f32>,
+        progress: Progress,
+        replay: bool,
+    ) -> Result<Option<Done>, String> {
+        let at = self.assignment.as_mut().ok_or("a grant without a job")?;
+        // Each grant is for the step after the last one, as the plain loop has it.
+        let version = turn.head_version.0 as usize;
+        let own = self.naive.own_steps.get(version).copied();
+        let mine = self.naive.report.steps.get(version).is_some_and(|step| step.modality == *at.learner.name());
+        if own != Some(at.learner.steps) || !mine {
+            let (id, steps) = (&self.id, at.learner.steps);
+            return Err(format!("`{id}` was granted {turn:?}, again: {replay}, with {steps} steps behind it"));
+        }
+        let forward = at.ahead.take().ok_or("no features were computed")?;
         let local = head.local_step(forward.features.clone(), &forward.labels).map_err(|error| error.to_string())?;
-        self.used = Some(forward);
-        self.answered = true;
+        at.used = Some(forward);
         if self.bug == Some(Bug::ComputesAheadBeforeLearning) {
             self.work.push_back(Work::Forward);
         }
         let feature_gradient = local.feature_gradient;
         self.work.push_back(Work::Learn { turn: turn.clone(), feature_gradient, progress });
-        Ok(ToCoordinator::Contribution { turn, micro_shard: MicroShard::WHOLE, contribution: local.contribution })
+        if replay {
+            return Ok(None);
+        }
+        let contribution = local.contribution;
+        Ok(Some(Done::Says(ToCoordinator::Contribution { turn, micro_shard: MicroShard::WHOLE, contribution })))
     }
 }

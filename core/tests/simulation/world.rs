@@ -1,26 +1,33 @@
 //! The simulation itself: a virtual clock, the events that are to come, and the network between a coordinator and its workers.
 //!
 //! Everything that happens is an [`Event`] at a time; events of one moment happen in the order in which they were foreseen. So
-//! a run is a function of its scenario. A fault is one more event: whoever wants workers that crash or stores that fail adds a
-//! variant, has [`World::new`] foresee it and [`World::happen`] carry it out.
+//! a run is a function of its scenario. Faults come after events ([`crate::faults`]), and what they lead to are events too.
 //!
 //! Messages of one worker and to one worker stay in their order, as in a stream; those of different workers do not. Coordinator
 //! and workers do one thing at a time, and what comes meanwhile waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
-use antiphon_core::ids::{ModalityName, Turn};
+use antiphon_core::ids::{ModalityName, Term, WorkerId};
 use antiphon_core::rng::{self, Stream};
+use antiphon_core::spec::JobSpec;
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::Input;
+use antiphon_core::turn::Outcome;
 
-use crate::coordinator::{Coordinator, Refusal, Sent};
+use crate::coordinator::{Coordinator, Inbound, Refusal, Sent};
 use crate::delays::Source;
+use crate::event::{Event, Item};
+use crate::faults::Injector;
+use crate::learner::Learner;
+use crate::naive::Naive;
 use crate::noise::Noise;
-use crate::report::Report;
+use crate::process::Process;
+use crate::report::{CheckpointRecord, Report, head_state};
 use crate::scenario::Scenario;
+use crate::store::{Manifest, Store};
 use crate::trace::{Said, Trace};
-use crate::worker::{ToCoordinator, ToWorker, Worker};
+use crate::worker::ToCoordinator;
 
 /// No job of these sizes needs as many events: one that does goes in circles.
 const MOST_EVENTS: u64 = 1_000_000;
@@ -34,6 +41,21 @@ pub(crate) struct Run {
     pub(crate) refused: BTreeMap<String, u64>,
     /// When which modality's step was applied.
     pub(crate) applied: Vec<(Time, ModalityName)>,
+    /// What came about.
+    pub(crate) seen: BTreeSet<String>,
+}
+
+impl Run {
+    /// Where it parts from the plain loop.
+    pub(crate) fn differs_from(&self, naive: &Naive) -> Option<String> {
+        // What it did until it failed was compared as it went.
+        if matches!(self.report.outcome, Some(Outcome::Failed { .. })) {
+            return None;
+        }
+        let makes_room = self.seen.iter().any(|seen| seen.ends_with("room for heads"));
+        let early: &[CheckpointRecord] = if makes_room { &self.report.checkpoints } else { &[] };
+        self.report.differs_from(&naive.expected(early))
+    }
 }
 
 /// Something that must never be has happened.
@@ -43,236 +65,350 @@ pub(crate) struct Broken {
     pub(crate) trace: Trace,
 }
 
-/// Something that is to happen.
-#[derive(Debug, Clone)]
-enum Event {
-    /// Something is there for the coordinator to look at.
-    Arrives(Inbound),
-    /// A message is there for a worker to look at.
-    Reaches { to: usize, message: ToWorker },
-    /// A worker is done with what it was busy with.
-    WorkerDone { at: usize },
-    /// The coordinator is done with the last thing it looked at.
-    CoordinatorDone,
-}
-
-/// What a coordinator looks at.
-#[derive(Debug, Clone)]
-enum Inbound {
-    FromWorker { from: usize, message: Box<ToCoordinator>, genuine: bool },
-    Written(Turn),
-    Deadline(Time),
-}
-
-/// One direction of a connection: what is sent later does not arrive earlier.
-struct Link {
-    delay: Source,
-    last: Time,
-}
-
-impl Link {
-    fn arrival(&mut self, sent: Time) -> Time {
-        self.last = self.last.max(sent + self.delay.draw());
-        self.last
-    }
-}
-
 /// A coordinator, its workers, and what is to come.
-pub(crate) struct World {
-    now: Time,
-    events: BTreeMap<(Time, u64), Event>,
+pub(crate) struct World<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) naive: Rc<Naive>,
+    pub(super) now: Time,
+    pub(super) events: BTreeMap<(Time, u64), Event>,
     foreseen: u64,
-    coordinator: Coordinator,
-    inbox: VecDeque<Inbound>,
-    busy: bool,
+    /// How many events of each class are to come: work, faults, timers.
+    pending: [u64; 3],
+    pub(super) coordinator: Coordinator,
+    pub(super) coordinator_is_down: bool,
+    /// Whether the coordinator that was lost last is to wake up.
+    pub(super) keeps_old: bool,
+    pub(super) old: Option<Coordinator>,
+    pub(super) store: Store,
+    pub(super) inbox: VecDeque<Item>,
+    pub(super) busy: bool,
+    /// How long the coordinator is to stand still next.
+    pub(super) standstill: Span,
     /// The deadline that was foreseen last.
-    deadline: Option<Time>,
-    workers: Vec<Worker>,
-    to_worker: Vec<Link>,
-    to_coordinator: Vec<Link>,
+    pub(super) deadline: Option<Time>,
+    pub(super) processes: Vec<Process>,
+    pub(super) new: Vec<Learner>,
     manifest: Source,
+    /// Until when manifests take long.
+    pub(super) manifests_late: Time,
     noise: Noise,
-    noise_stream: Stream,
+    pub(super) noise_stream: Stream,
+    pub(super) injector: Injector,
+    quiet_since: Option<Time>,
     refused: BTreeMap<String, u64>,
-    trace: Trace,
+    pub(super) applied: Vec<(Time, ModalityName)>,
+    pub(super) seen: BTreeSet<&'static str>,
+    /// What workers were doing when they died.
+    pub(super) hit_while: BTreeSet<&'static str>,
+    pub(super) trace: Trace,
 }
 
 /// Simulates a scenario to its end.
-pub(crate) fn run(scenario: &Scenario) -> Result<Run, Box<Broken>> {
-    let mut world = World::new(scenario);
+pub(crate) fn run(scenario: &Scenario, naive: &Rc<Naive>) -> Result<Run, Box<Broken>> {
+    run_traced(scenario, naive, Trace::default())
+}
+
+/// The same with a trace that may keep more.
+pub(crate) fn run_traced(scenario: &Scenario, naive: &Rc<Naive>, trace: Trace) -> Result<Run, Box<Broken>> {
+    let mut world = match World::new(scenario, naive, trace) {
+        Ok(world) => world,
+        Err(why) => return Err(Box::new(Broken { why, trace: Trace::default() })),
+    };
     match world.run() {
-        Ok(()) => Ok(Run {
-            report: world.coordinator.report,
-            trace: world.trace,
-            refused: world.refused,
-            applied: world.coordinator.applied,
-        }),
+        Ok(()) => {
+            let died = world.hit_while.iter().map(|doing| format!("died: {doing}"));
+            let seen = world.seen.iter().chain(&world.coordinator.seen).map(|seen| format!("seen: {seen}"));
+            let seen = seen.chain(died).collect();
+            world.applied.append(&mut world.coordinator.applied);
+            let World { coordinator, trace, refused, applied, .. } = world;
+            Ok(Run { report: coordinator.report, trace, refused, applied, seen })
+        }
         Err(why) => Err(Box::new(Broken { why: format!("at {} µs: {why}", world.now.0), trace: world.trace })),
     }
 }
 
-impl World {
-    fn new(scenario: &Scenario) -> Self {
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, naive: &Rc<Naive>, mut trace: Trace) -> Result<Self, String> {
         let seed = scenario.schedule_seed;
-        let names: Vec<&ModalityName> = scenario.job.modalities.iter().map(|modality| &modality.name).collect();
-        let link = |delay, what, name: &ModalityName| Link {
-            delay: Source::new(delay, seed, what, name.into()),
-            last: Time(0),
-        };
-        let both = || scenario.workers.iter().zip(&names);
-        let learners = scenario.learners().into_iter().enumerate();
+        let mut store = Store::new(Rc::clone(naive), scenario.job.checkpoints.keep, scenario.bug);
+        let term = Term(1);
+        store.begin(term);
+        trace.begins(Time(0), term, None);
         let mut world = Self {
+            scenario,
+            naive: Rc::clone(naive),
             now: Time(0),
             events: BTreeMap::new(),
             foreseen: 0,
-            coordinator: Coordinator::new(scenario),
+            pending: [0; 3],
+            coordinator: Coordinator::begin(scenario, naive, term, None, Time(0), Report::default())?,
+            coordinator_is_down: false,
+            keeps_old: false,
+            old: None,
+            store,
             inbox: VecDeque::new(),
             busy: false,
+            standstill: Span(0),
             deadline: None,
-            workers: learners.map(|(at, learner)| Worker::new(scenario, at, learner)).collect(),
-            to_worker: both().map(|(delays, name)| link(delays.inbound, "inbound", name)).collect(),
-            to_coordinator: both().map(|(delays, name)| link(delays.outbound, "outbound", name)).collect(),
+            processes: Vec::new(),
+            new: scenario.learners(),
             manifest: Source::new(scenario.coordinator.manifest, seed, "manifest", "coordinator".into()),
-            noise: Noise { copies: scenario.copies, lies: scenario.lies, workers: names.len() },
+            manifests_late: Time(0),
+            noise: Noise { copies: scenario.copies, lies: scenario.lies },
             noise_stream: rng::stream(seed, &["noise".into()]),
+            injector: Injector::new(&scenario.faults, seed),
+            quiet_since: None,
             refused: BTreeMap::new(),
-            trace: Trace::default(),
+            applied: Vec::new(),
+            seen: BTreeSet::new(),
+            hit_while: BTreeSet::new(),
+            trace,
         };
-        for (from, (delays, name)) in both().enumerate() {
-            let joins = Source::new(delays.join, seed, "join", (*name).into()).draw();
-            let message = Box::new(ToCoordinator::Join { modality: (*name).clone() });
-            world.foresee(Time(0) + joins, Event::Arrives(Inbound::FromWorker { from, message, genuine: true }));
+        for modality in 0..scenario.job.modalities.len() {
+            for _ in 0..=scenario.spares {
+                let at = world.start(modality);
+                let joins = Source::new(scenario.workers[modality].join, seed, "join", at.into()).draw();
+                world.foresee(Time(0) + joins, Event::Connects { at });
+            }
         }
-        world
+        world.foresee_deadline();
+        Ok(world)
     }
 
     fn run(&mut self) -> Result<(), String> {
         while let Some(((at, _), event)) = self.events.pop_first() {
+            self.pending[event.class() as usize] -= 1;
             self.now = at;
             self.happen(event)?;
+            if self.coordinator.report.outcome.is_some() {
+                return self.end();
+            }
+            self.disturb()?;
+            self.check_waits()?;
             if self.foreseen > MOST_EVENTS {
-                return Err(format!(
-                    "after {MOST_EVENTS} events the job is at {}",
-                    self.coordinator.machine.activity()
-                ));
+                return Err(format!("after {MOST_EVENTS} events {}", self.stands()));
             }
         }
-        if self.coordinator.report.outcome.is_none() {
-            return Err(format!(
-                "nothing is to come any more, and the job is at {}",
-                self.coordinator.machine.activity()
-            ));
+        Err(format!("nothing is to come any more, and {}", self.stands()))
+    }
+
+    /// The job is over: what it has learnt is in its last checkpoint.
+    fn end(&mut self) -> Result<(), String> {
+        let report = &mut self.coordinator.report;
+        report.checkpoints.clone_from(&self.store.log);
+        match (&report.outcome, self.store.newest()) {
+            (Some(Outcome::Succeeded), Some(newest)) => {
+                report.state = head_state(&self.coordinator.head)?;
+                let encoders = newest.state.iter().filter(|(name, _)| name.starts_with("encoder-"));
+                report.state.extend(encoders.map(|(name, digest)| (name.clone(), *digest)));
+                Ok(())
+            }
+            // The store failed more often than a job bears.
+            (Some(Outcome::Failed { reason }), _) if reason.ends_with("(3 times in a row)") => {
+                self.seen.insert("the store failed too often");
+                Ok(())
+            }
+            (outcome, _) => Err(format!("the job ended: {outcome:?}")),
         }
-        let parts = self.workers.iter().map(|w| (format!("encoder-{}", w.learner.name()), w.learner.digest()));
-        self.coordinator.report.state.extend(parts);
+    }
+
+    fn stands(&self) -> String {
+        let machine = &self.coordinator.machine;
+        let waiting = machine.waiting(self.now, |modality| self.coordinator.pool.registered(modality));
+        format!("the job is at \"{}\", waiting: {:?}", machine.activity(), waiting.map(|waiting| waiting.reason))
+    }
+
+    /// Nothing waits without a reason that is told, for longer than it takes to see that a worker is not there; and nothing
+    /// waits for ever.
+    fn check_waits(&mut self) -> Result<(), String> {
+        let [work, faults, _] = self.pending;
+        if work > 0 || self.busy || self.coordinator_is_down || !self.inbox.is_empty() {
+            self.quiet_since = None;
+            return Ok(());
+        }
+        let since = *self.quiet_since.get_or_insert(self.now);
+        let waits = self.coordinator.machine.waiting(self.now, |_| 0).is_some_and(|waiting| !waiting.reason.is_empty());
+        let until = since + self.ttl() + self.turn_deadline() + Span::from_secs(1);
+        // A sign of life may come that has somebody go on.
+        if faults == 0 && self.now > until {
+            return Err(format!("nothing is to come any more, and {}", self.stands()));
+        }
+        if !waits && self.now > until {
+            return Err(format!("nothing has happened since {} µs without a reason, and {}", since.0, self.stands()));
+        }
         Ok(())
     }
 
-    fn foresee(&mut self, at: Time, event: Event) {
+    pub(super) fn ttl(&self) -> Span {
+        Span::from_secs_f64(self.job().schedule.lease_ttl)
+    }
+
+    pub(super) fn turn_deadline(&self) -> Span {
+        Span::from_secs_f64(self.job().schedule.turn_deadline)
+    }
+
+    fn job(&self) -> &JobSpec {
+        &self.scenario.job
+    }
+
+    pub(super) fn foresee(&mut self, at: Time, event: Event) {
+        self.pending[event.class() as usize] += 1;
         self.events.insert((at.max(self.now), self.foreseen), event);
         self.foreseen += 1;
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Arrives(inbound) => {
-                self.inbox.push_back(inbound);
-                self.serve()
-            }
-            Event::CoordinatorDone => {
-                self.busy = false;
-                self.serve()
-            }
-            Event::Reaches { to, message } => {
-                self.trace.reached(self.now, &self.workers[to].id, &message);
-                let begun = self.workers[to].hear(message)?;
-                self.foresee_done(to, begun);
-                Ok(())
-            }
-            Event::WorkerDone { at } => {
-                let (answer, begun) = self.workers[at].done()?;
-                if let Some(answer) = answer {
-                    self.trace.said(self.now, &self.workers[at].id, &answer);
-                    self.send(at, answer);
+            Event::Postponed(event) => self.happen(*event),
+            Event::Arrives { from, connection, inbound, genuine, tenure } => {
+                if self.processes[from].connection != Some(connection) || self.coordinator_is_down {
+                    return Ok(());
                 }
-                self.foresee_done(at, begun);
-                Ok(())
+                let doubtful = (!genuine).then_some((from, tenure));
+                self.inbox.push_back(Item { inbound, doubtful });
+                self.serve()
             }
+            Event::ArrivesLate { inbound } => {
+                if self.coordinator_is_down {
+                    return Ok(());
+                }
+                self.seen.insert("a message of an older term came late");
+                self.look_at_wrong(inbound)
+            }
+            Event::IsGone { at, connection } => {
+                let process = &mut self.processes[at];
+                if process.registered == Some(connection) {
+                    process.registered = None;
+                    let worker = process.engine.id.clone();
+                    self.inbox.push_back(Inbound::Gone { worker }.into());
+                }
+                self.serve()
+            }
+            Event::Written { term, turn } => {
+                if term == self.coordinator.term && !self.coordinator_is_down {
+                    self.inbox.push_back(Inbound::Written { turn }.into());
+                }
+                self.serve()
+            }
+            Event::Stores { manifest, answer } => self.stores(&manifest, answer),
+            Event::CoordinatorDone { term } => {
+                if term == self.coordinator.term {
+                    self.busy = false;
+                }
+                self.serve()
+            }
+            Event::Deadline => self.serve(),
+            Event::CoordinatorBegins => self.coordinator_begins(),
+            Event::OldCoordinatorWakes { on_their_way } => self.old_coordinator_wakes(on_their_way),
+            Event::Starts { .. }
+            | Event::Connects { .. }
+            | Event::Beat { .. }
+            | Event::Reaches { .. }
+            | Event::WorkerDone { .. }
+            | Event::Uploaded { .. } => self.happen_to_worker(event),
         }
     }
 
-    fn foresee_done(&mut self, at: usize, begun: Option<Span>) {
-        if let Some(takes) = begun {
-            self.foresee(self.now + takes, Event::WorkerDone { at });
+    /// A manifest comes to the store.
+    fn stores(&mut self, manifest: &Manifest, answer: Span) -> Result<(), String> {
+        let (term, turn) = (manifest.term, manifest.turn());
+        if self.store.complete(manifest)? {
+            self.trace.stored(self.now, term, turn);
+            self.foresee(self.now + answer, Event::Written { term, turn });
+        } else {
+            self.seen.insert("a manifest of an older term was refused");
         }
+        Ok(())
     }
 
-    /// A worker sends; the network may deliver more than was sent.
-    fn send(&mut self, from: usize, message: ToCoordinator) {
-        let arrival = self.to_coordinator[from].arrival(self.now);
-        let disturbances = self.noise.around(from, &message, arrival, &mut self.noise_stream);
-        self.foresee(arrival, Event::Arrives(Inbound::FromWorker { from, message: Box::new(message), genuine: true }));
-        for (at, from, message) in disturbances {
-            let message = Box::new(message);
-            self.foresee(at, Event::Arrives(Inbound::FromWorker { from, message, genuine: false }));
-        }
-    }
-
-    /// The coordinator looks at what has come, one thing after the other.
-    fn serve(&mut self) -> Result<(), String> {
-        while !self.busy
-            && let Some(inbound) = self.inbox.pop_front()
-        {
-            self.look_at(inbound)?;
+    /// The coordinator looks at what has come, one thing after the other; deadlines come last.
+    pub(super) fn serve(&mut self) -> Result<(), String> {
+        while !self.busy && !self.coordinator_is_down && self.coordinator.report.outcome.is_none() {
+            if self.standstill > Span(0) {
+                let standstill = std::mem::take(&mut self.standstill);
+                self.stay_busy(standstill);
+                return Ok(());
+            }
+            if let Some(Item { inbound, doubtful }) = self.inbox.pop_front() {
+                match doubtful {
+                    None => self.look_at(inbound)?,
+                    Some((from, tenure)) if self.processes[from].engine.tenure == tenure => {
+                        self.look_at_wrong(inbound)?
+                    }
+                    Some(_) => {}
+                }
+            } else if self.coordinator.machine.next_deadline().is_some_and(|(at, _)| at <= self.now) {
+                self.look_at(Inbound::Due)?;
+            } else {
+                break;
+            }
             let (spent, sent) = self.coordinator.take_sent();
+            let term = self.coordinator.term;
             for (after, sent) in sent {
-                self.set_off(self.now + after, sent)?;
+                self.set_off(self.now + after, term, sent)?;
             }
             if spent > Span(0) {
-                self.busy = true;
-                self.foresee(self.now + spent, Event::CoordinatorDone);
+                self.stay_busy(spent);
             }
             self.foresee_deadline();
         }
         Ok(())
     }
 
+    fn stay_busy(&mut self, span: Span) {
+        self.busy = true;
+        self.foresee(self.now + span, Event::CoordinatorDone { term: self.coordinator.term });
+    }
+
     fn look_at(&mut self, inbound: Inbound) -> Result<(), String> {
-        let taken = match inbound {
-            Inbound::FromWorker { from, message, genuine: true } => {
-                self.trace.heard(self.now, &self.workers[from].id, &message);
-                let id = self.workers[from].id.clone();
-                self.coordinator.hear(self.now, &id, *message)
-            }
-            Inbound::FromWorker { from, message, genuine: false } => return self.look_at_wrong(from, *message),
-            Inbound::Written(turn) => {
-                self.trace.written(self.now, turn);
-                self.coordinator.written(self.now, turn)
-            }
-            Inbound::Deadline(at) => match self.coordinator.machine.next_deadline() {
-                Some((wanted, _)) if wanted == at => self.coordinator.give(self.now, Input::Tick),
-                _ => Ok(()),
-            },
-        };
+        if let Inbound::Registers { worker, .. } = &inbound
+            && !self.registers(&worker.clone())?
+        {
+            return Ok(());
+        }
+        self.trace.looks_at(self.now, &inbound);
+        let taken = self.coordinator.take(self.now, inbound.clone());
+        self.trace.record(self.now, &inbound, &mut self.coordinator, &taken);
         match taken {
             Ok(()) => Ok(()),
             Err(Refusal::Broken(why)) => Err(why),
-            Err(refusal) => Err(format!("a message that is as it should be was refused: {refusal:?}")),
+            Err(refusal) => self.may_be_refused(&inbound, &refusal),
         }
     }
 
+    /// What a worker says that has lost its place may be refused, and logits of an evaluation that was abandoned; nothing else.
+    fn may_be_refused(&mut self, inbound: &Inbound, refusal: &Refusal) -> Result<(), String> {
+        let Inbound::Says { worker, message } = inbound else {
+            return Err(format!("{inbound:?} was refused: {refusal:?}"));
+        };
+        self.trace.refused(self.now, worker, &format!("{refusal:?}"));
+        let abandoned = match &**message {
+            ToCoordinator::Evaluated { evaluation, .. } => self.coordinator.has_abandoned(*evaluation),
+            _ => false,
+        };
+        if self.coordinator.machine.modality_of(worker).is_some() && !abandoned {
+            let said = Said(message);
+            return Err(format!("a message of `{worker}` that is as it should be was refused: {said}: {refusal:?}"));
+        }
+        self.seen.insert("a worker that had lost its place was refused");
+        Ok(())
+    }
+
     /// What was never sent so must be refused, and change nothing.
-    fn look_at_wrong(&mut self, from: usize, message: ToCoordinator) -> Result<(), String> {
-        let told = Said(&message).to_string();
+    fn look_at_wrong(&mut self, inbound: Inbound) -> Result<(), String> {
+        let Inbound::Says { worker, message } = &inbound else { return Ok(()) };
+        let told = Said(message).to_string();
+        let worker = worker.clone();
         let before = (self.coordinator.machine.clone(), self.coordinator.head.clone());
-        let id = self.workers[from].id.clone();
-        let reason = match self.coordinator.hear(self.now, &id, message) {
-            Ok(()) => return Err(format!("a copy or a lie of `{id}` was taken: {told}")),
+        let taken = self.coordinator.take(self.now, inbound.clone());
+        self.trace.record(self.now, &inbound, &mut self.coordinator, &taken);
+        let reason = match taken {
+            Ok(()) => return Err(format!("a copy or a lie of `{worker}` was taken: {told}")),
             Err(Refusal::Broken(why)) => return Err(why),
             Err(Refusal::Rejected(rejected)) => format!("{rejected:?}"),
             Err(Refusal::Shell(reason)) => format!("Shell ({reason})"),
         };
-        self.trace.refused(self.now, &id, &reason);
+        self.trace.refused(self.now, &worker, &reason);
         if before.0 != self.coordinator.machine || before.1 != self.coordinator.head {
             return Err(format!("what was refused changed something: {told}"));
         }
@@ -281,28 +417,67 @@ impl World {
         Ok(())
     }
 
-    fn set_off(&mut self, at: Time, sent: Sent) -> Result<(), String> {
+    pub(super) fn set_off(&mut self, at: Time, term: Term, sent: Sent) -> Result<(), String> {
         match sent {
-            Sent::Manifest(turn) => {
-                let takes = self.manifest.draw();
-                self.foresee(at + takes, Event::Arrives(Inbound::Written(turn)));
+            Sent::Inbox(inbound) => {
+                if term == self.coordinator.term {
+                    self.inbox.push_back(inbound.into());
+                }
+            }
+            Sent::Manifest(manifest) => {
+                let (takes, answer) = (self.manifest.draw(), self.manifest.draw());
+                let late = self.manifests_late.since(at).0;
+                // It takes effect at once and is heard of late, or both are late.
+                let early = self.noise_is_even();
+                let (takes, answer) =
+                    if early { (takes, Span(answer.0 + late)) } else { (Span(takes.0 + late), answer) };
+                self.foresee(at + takes, Event::Stores { manifest, answer });
             }
             Sent::ToWorker(worker, message) => {
-                let to = self.workers.iter().position(|known| known.id == worker);
+                let to = self.processes.iter().position(|known| known.engine.id == worker);
                 let to = to.ok_or_else(|| format!("a message to `{worker}`, whom nobody knows"))?;
-                let arrival = self.to_worker[to].arrival(at);
-                self.foresee(arrival, Event::Reaches { to, message });
+                if let Some(connection) = self.processes[to].connection {
+                    let arrival = self.processes[to].to_worker.arrival(at);
+                    self.foresee(arrival, Event::Reaches { to, connection, message });
+                }
             }
         }
         Ok(())
     }
 
-    fn foresee_deadline(&mut self) {
+    fn noise_is_even(&mut self) -> bool {
+        rng::below(&mut self.noise_stream, 2) == 0
+    }
+
+    /// A worker sends; the network may deliver more than was sent.
+    pub(super) fn send(&mut self, from: usize, message: ToCoordinator) {
+        let process = &mut self.processes[from];
+        let Some(connection) = process.connection else { return };
+        let (tenure, worker) = (process.engine.tenure, process.engine.id.clone());
+        let arrival = process.to_coordinator.arrival(self.now);
+        self.trace.said(self.now, &worker, &message);
+        let others = self.processes.iter().enumerate();
+        let mut others =
+            others.filter(|(at, other)| *at != from && other.connection.is_some() && other.engine.term().is_some());
+        let liar = others.next().map(|(at, _)| at);
+        let disturbances = self.noise.around(from, liar, &message, arrival, &mut self.noise_stream);
+        let says = |worker: &WorkerId, message| Inbound::Says { worker: worker.clone(), message: Box::new(message) };
+        let inbound = says(&worker, message);
+        self.foresee(arrival, Event::Arrives { from, connection, inbound, genuine: true, tenure });
+        for (at, from, message) in disturbances {
+            let process = &self.processes[from];
+            let (tenure, Some(connection)) = (process.engine.tenure, process.connection) else { continue };
+            let inbound = says(&process.engine.id, message);
+            self.foresee(at, Event::Arrives { from, connection, inbound, genuine: false, tenure });
+        }
+    }
+
+    pub(super) fn foresee_deadline(&mut self) {
         if let Some((at, _)) = self.coordinator.machine.next_deadline()
             && self.deadline != Some(at)
         {
             self.deadline = Some(at);
-            self.foresee(at, Event::Arrives(Inbound::Deadline(at)));
+            self.foresee(at, Event::Deadline);
         }
     }
 }

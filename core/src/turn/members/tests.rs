@@ -288,6 +288,22 @@ fn an_evaluation_begins_anew_when_a_worker_is_lost_and_replaced() {
 }
 
 #[test]
+fn an_evaluation_that_waits_for_somebody_who_gives_no_sign_of_life_says_so() {
+    let mut spec = two();
+    spec.evaluation.every = Every::Turns(1);
+    let mut machine = running(spec, SAMPLES);
+    contribute(&mut machine, 10);
+    assert_eq!(machine.waiting(Time(1), |_| 1), None);
+    take_at(&mut machine, at(14), beat("audio", 1, true));
+    take_at(&mut machine, at(16), Input::Tick);
+    let waiting = machine.waiting(at(16), |_| 1).expect("it waits").reason;
+    let place = "`image` worker `w-image` gives no sign of life; its place is offered to others";
+    assert_eq!(waiting, format!("turn 1: evaluating validation is held up: {place}"));
+    take_at(&mut machine, at(17), beat("image", 1, true));
+    assert_eq!(machine.waiting(at(17), |_| 1), None);
+}
+
+#[test]
 fn sequential_an_encoder_that_died_before_it_had_learnt_has_learnt_when_it_is_replaced() {
     let mut spec = two();
     spec.schedule.mode = ScheduleMode::Sequential;

@@ -1,0 +1,131 @@
+//! Trace files: a scenario and everything that its coordinators looked at, one JSON object a line, with what came of it. Played
+//! back, fresh machines and heads must do the same.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use antiphon_core::ids::{Term, Turn};
+use antiphon_core::time::Time;
+use antiphon_core::turn::Effect;
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::{Coordinator, Inbound, Refusal, Sent};
+use crate::naive;
+use crate::report::{Digest, digest_of};
+use crate::scenario::Scenario;
+use crate::store::Manifest;
+
+/// A line of a trace file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Record {
+    /// What is simulated.
+    Scenario(Box<Scenario>),
+    /// A coordinator begins its reign, from this checkpoint.
+    Begins { at: Time, term: Term, from: Option<Turn> },
+    /// The coordinator looked at this, and this came of it.
+    LookedAt { at: Time, inbound: Inbound, effects: Vec<Effect>, refused: Option<String> },
+    /// A checkpoint exists.
+    Stored { turn: Turn },
+    /// The hash of everything that came of anything.
+    Ends { digest: Digest },
+}
+
+/// Lines of a trace file, but for the scenario.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Recording {
+    lines: Vec<String>,
+    /// What came of everything, one after the other.
+    outcomes: String,
+}
+
+impl Recording {
+    pub(crate) fn begins(&mut self, at: Time, term: Term, from: Option<Turn>) {
+        self.push(&Record::Begins { at, term, from });
+    }
+
+    pub(crate) fn stored(&mut self, turn: Turn) {
+        self.push(&Record::Stored { turn });
+    }
+
+    pub(crate) fn looked_at(&mut self, at: Time, inbound: &Inbound, effects: Vec<Effect>, taken: &Result<(), Refusal>) {
+        let (inbound, refused) = (inbound.clone(), told(taken));
+        self.outcomes.push_str(&outcome(&effects, &refused));
+        self.push(&Record::LookedAt { at, inbound, effects, refused });
+    }
+
+    fn push(&mut self, record: &Record) {
+        self.lines.push(serde_json::to_string(record).expect("plain data"));
+    }
+
+    /// The whole file: the scenario comes first.
+    pub(crate) fn file(&self, scenario: &Scenario) -> String {
+        let scenario = Record::Scenario(Box::new(scenario.clone()));
+        let first = serde_json::to_string(&scenario).expect("plain data");
+        let end = Record::Ends { digest: digest_of(&self.outcomes) };
+        let last = serde_json::to_string(&end).expect("plain data");
+        format!("{first}\n{}\n{last}\n", self.lines.join("\n"))
+    }
+}
+
+fn outcome(effects: &[Effect], refused: &Option<String>) -> String {
+    format!("{effects:?} {refused:?}\n")
+}
+
+fn told(taken: &Result<(), Refusal>) -> Option<String> {
+    taken.as_ref().err().map(|refusal| format!("{refusal:?}"))
+}
+
+/// Has fresh coordinators look at what the ones of a file looked at. Says how many things that were.
+///
+/// # Errors
+/// The first line from which they do something else, or that cannot be read.
+pub(crate) fn play(file: &str) -> Result<u64, String> {
+    let mut lines = file.lines().enumerate();
+    let read = |(at, line): (usize, &str)| {
+        serde_json::from_str::<Record>(line).map_err(|error| format!("line {}: {error}", at + 1))
+    };
+    let Some(Ok(Record::Scenario(scenario))) = lines.next().map(read) else {
+        return Err("line 1: it is no scenario".to_owned());
+    };
+    let naive = Rc::new(naive::run(&scenario));
+    let mut coordinator: Option<Coordinator> = None;
+    let (mut written, mut stored) = (BTreeMap::<Turn, Manifest>::new(), BTreeMap::<Turn, Manifest>::new());
+    let (mut count, mut outcomes) = (0, String::new());
+    for (number, line) in lines {
+        let differs = |what: String| format!("line {}: {what}", number + 1);
+        match read((number, line))? {
+            Record::Scenario(_) => return Err(differs("another scenario".to_owned())),
+            Record::Begins { at, term, from } => {
+                let mut before = coordinator.take().map(|old| old.report).unwrap_or_default();
+                let from = from.map(|turn| stored.get(&turn).ok_or_else(|| differs(format!("no checkpoint {turn}"))));
+                let from = from.transpose()?;
+                before.go_back(from.map(|manifest| &manifest.position));
+                let begun = Coordinator::begin(&scenario, &naive, term, from, at, before);
+                coordinator = Some(begun.map_err(differs)?);
+            }
+            Record::Stored { turn } => {
+                let manifest = written.get(&turn).ok_or_else(|| differs(format!("{turn} was never written")))?;
+                stored.insert(turn, manifest.clone());
+            }
+            Record::LookedAt { at, inbound, effects, refused } => {
+                let reigning = coordinator.as_mut().ok_or_else(|| differs("nobody reigns".to_owned()))?;
+                let taken = reigning.take(at, inbound);
+                for (_, sent) in reigning.take_sent().1 {
+                    if let Sent::Manifest(manifest) = sent {
+                        written.insert(manifest.turn(), *manifest);
+                    }
+                }
+                let ours = std::mem::take(&mut reigning.effects);
+                if ours != effects || told(&taken) != refused {
+                    let taken = told(&taken);
+                    return Err(differs(format!("{ours:?} {taken:?} came of it, where {effects:?} {refused:?} did")));
+                }
+                outcomes.push_str(&outcome(&ours, &refused));
+                count += 1;
+            }
+            Record::Ends { digest } if digest == digest_of(&outcomes) => return Ok(count),
+            Record::Ends { digest } => return Err(differs(format!("it ended with {digest:?}"))),
+        }
+    }
+    Err("it has no end".to_owned())
+}

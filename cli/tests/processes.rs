@@ -102,6 +102,43 @@ fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
     assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
 }
 
+/// Asks a process to end, and hands over its exit code.
+fn terminated(process: &mut Process) -> Option<i32> {
+    let pid = process.0.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    process.0.wait().expect("it is a child").code()
+}
+
+#[test]
+fn a_worker_that_is_asked_to_stop_hands_its_place_on_and_ends_well() {
+    let folder = folder_with_job();
+    let longer = ["--set", "schedule.turns=240"];
+    let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
+    let (_coordinator, url) = coordinator(folder.path());
+    let _others = ["audio", "text"].map(|modality| worker(folder.path(), &url, modality));
+    let mut image = worker(folder.path(), &url, "image");
+    let mut idle = worker(folder.path(), &url, "image");
+    let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--format", "json"];
+    let mut submit = antiphon(folder.path(), &arguments)
+        .args(longer)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the client starts");
+    let mut lines = BufReader::new(submit.stdout.take().expect("its output")).lines().map(|l| l.expect("a line"));
+    for turn in [40, 120] {
+        lines.find(|line| line.contains(&format!(r#""turn":{turn},"#))).expect("a step");
+        let (leaves, comes) = if turn == 40 { (&mut image, None) } else { (&mut idle, Some(&mut image)) };
+        assert_eq!(terminated(leaves), Some(0), "it has nothing to complain of");
+        if let Some(place) = comes {
+            *place = worker(folder.path(), &url, "image");
+        }
+    }
+    let last: Value = serde_json::from_str(&lines.last().expect("a last line")).expect("JSON");
+    assert_eq!(submit.wait().expect("it ends").code(), Some(0), "{last}");
+    assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
+}
+
 #[test]
 fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
     let folder = folder_with_job();

@@ -25,7 +25,10 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
     match server::serve(args.config(), listener, cancelled_by_signal()?).await {
         Ok(()) => Ok(Exit::Success),
         Err(error @ ServeError::Remote { .. }) => Err(error).or_exit(Exit::Usage),
-        Err(error) => Err(error).or_exit(Exit::Failed),
+        Err(error) => {
+            tracing::error!(%error, "the coordinator ends");
+            Err(error).or_exit(Exit::Failed)
+        }
     }
 }
 
@@ -38,6 +41,7 @@ pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     match antiphon_worker::run(config, cancelled_by_signal()?).await {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
+            tracing::error!(%error, "the worker ends");
             let exit = match &error {
                 WorkerError::Address { .. } | WorkerError::Device(_) => Exit::Usage,
                 WorkerError::Unreachable { .. } | WorkerError::Disconnected { .. } | WorkerError::Refused { .. } => {
@@ -98,6 +102,9 @@ fn cancelled_by_signal() -> anyhow::Result<CancellationToken> {
     tokio::spawn(async move {
         interrupts.next().await;
         cancel.cancel();
+        interrupts.next().await;
+        tracing::warn!("asked to end a second time: ending at once");
+        std::process::exit(Exit::Interrupted as i32);
     });
     Ok(shutdown)
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use antiphon_core::event::Finished;
 use antiphon_core::ids::{JobId, Term};
-use antiphon_store::patience::Patience;
+use antiphon_store::patience::{Patience, Transient};
 use antiphon_store::storage::{self, Store};
 use object_store::ObjectStore as _;
 use serde::de::DeserializeOwned;
@@ -88,8 +88,12 @@ impl Journal {
             max_unflushed_bytes: WAITING,
             ..Settings::default()
         };
-        let opening = Db::builder(place.prefix().clone(), Arc::clone(place.objects())).with_settings(settings).build();
-        let opened = timeout(PATIENCE, opening).await.map_err(|_| slow("open", &place))?;
+        let open = || async {
+            let db = Db::builder(place.prefix().clone(), Arc::clone(place.objects())).with_settings(settings.clone());
+            db.build().await.map_err(Opening)
+        };
+        let opened =
+            timeout(PATIENCE, patience.keep_trying(place.url(), open)).await.map_err(|_| slow("open", &place))?;
         let db = opened.map_err(|error| failed(error.to_string()))?;
         let mut kept = Kept { db, term: Term(0), state: state.clone(), place };
         let before = kept.read::<TermRecord>(TERM).await?.map_or(Term(0), |before| before.term);
@@ -345,6 +349,18 @@ impl Kept {
             DbReader::open(path, objects, DbReaderMode::FollowLatest, DbReaderOptions::default()).await.ok()?;
         let value = reader.get(TERM).await.ok()??;
         Some(decode::<TermRecord>(&value).ok()?.term)
+    }
+}
+
+/// Why the database does not open.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Opening(slatedb::Error);
+
+impl Transient for Opening {
+    /// An answer of the store that was cut short looks like anything, but for those who came at the same time.
+    fn is_transient(&self) -> bool {
+        !matches!(self.0.kind(), ErrorKind::Closed(_) | ErrorKind::Invalid)
     }
 }
 

@@ -336,7 +336,10 @@ fn damaged_jobs_are_refused_calmly() {
             let mut dice = generate::Dice::new(seed * 2 + n as u64);
             let mut damaged = characters.clone();
             for _ in 0..=dice.below(3) {
-                let at = dice.below(damaged.len() as u64) as usize;
+                let at = dice.below(damaged.len().max(1) as u64) as usize;
+                if damaged.is_empty() {
+                    break;
+                }
                 match dice.below(4) {
                     0 => drop(damaged.remove(at)),
                     1 => damaged.insert(

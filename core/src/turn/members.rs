@@ -269,6 +269,8 @@ impl TurnMachine {
                 Some(Lapse::Stuck) => member.progressed == now,
             };
             if recovered {
+                // It may have stood still: what it could not do meanwhile is not held against it.
+                member.progressed = now;
                 self.keep_place(now, &modality, effects);
             }
         }

@@ -100,7 +100,7 @@ const SELDOM: &[&str] = &[
 
 /// Seeds that are worth keeping, and what each is an example of: a seed means something else once scenarios are drawn in
 /// another way, and that is to be seen.
-const KEPT: [(u64, &[&str]); 3] = [
+const KEPT: [(u64, &[&str]); 4] = [
     // Each of these is the first that showed a mistake of the turn machine. A checkpoint was due to make room for heads, and
     // the one that was on its way when there was none left did not make enough: nobody cut another.
     (28, &["seen: no room for heads"]),
@@ -108,6 +108,9 @@ const KEPT: [(u64, &[&str]); 3] = [
     (68, &["seen: the coordinator stood still"]),
     // An evaluation waited for a worker that had fallen silent, and nothing said so.
     (89, &["faults: true"]),
+    // A worker had stopped for longer than a turn may take: its deadline lay behind when it woke up, and the coordinator took
+    // itself for the one that had stood still.
+    (34_895, &["seen: a silent worker lapsed", "seen: a place was kept"]),
 ];
 
 /// Simulates a scenario and compares it with the plain loop.

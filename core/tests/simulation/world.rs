@@ -95,6 +95,8 @@ pub(crate) struct World<'a> {
     pub(super) noise_stream: Stream,
     pub(super) injector: Injector,
     quiet_since: Option<Time>,
+    /// Since when, of that, without a reason.
+    silent_since: Option<Time>,
     refused: BTreeMap<String, u64>,
     pub(super) applied: Vec<(Time, ModalityName)>,
     pub(super) seen: BTreeSet<&'static str>,
@@ -158,6 +160,7 @@ impl<'a> World<'a> {
             noise_stream: rng::stream(seed, &["noise".into()]),
             injector: Injector::new(&scenario.faults, seed),
             quiet_since: None,
+            silent_since: None,
             refused: BTreeMap::new(),
             applied: Vec::new(),
             seen: BTreeSet::new(),
@@ -223,17 +226,21 @@ impl<'a> World<'a> {
     fn check_waits(&mut self) -> Result<(), String> {
         let [work, faults, _] = self.pending;
         if work > 0 || self.busy || self.coordinator_is_down || !self.inbox.is_empty() {
-            self.quiet_since = None;
+            (self.quiet_since, self.silent_since) = (None, None);
             return Ok(());
         }
+        let bound = Span(self.ttl().0 + self.turn_deadline().0 + 1_000_000);
         let since = *self.quiet_since.get_or_insert(self.now);
-        let waits = self.coordinator.machine.waiting(self.now, |_| 0).is_some_and(|waiting| !waiting.reason.is_empty());
-        let until = since + self.ttl() + self.turn_deadline() + Span::from_secs(1);
         // A sign of life may come that has somebody go on.
-        if faults == 0 && self.now > until {
+        if faults == 0 && self.now > since + bound {
             return Err(format!("nothing is to come any more, and {}", self.stands()));
         }
-        if !waits && self.now > until {
+        if self.coordinator.machine.waiting(self.now, |_| 0).is_some_and(|waiting| !waiting.reason.is_empty()) {
+            self.silent_since = None;
+            return Ok(());
+        }
+        let since = *self.silent_since.get_or_insert(self.now);
+        if self.now > since + bound {
             return Err(format!("nothing has happened since {} µs without a reason, and {}", since.0, self.stands()));
         }
         Ok(())
@@ -436,7 +443,9 @@ impl<'a> World<'a> {
             Sent::ToWorker(worker, message) => {
                 let to = self.processes.iter().position(|known| known.engine.id == worker);
                 let to = to.ok_or_else(|| format!("a message to `{worker}`, whom nobody knows"))?;
-                if let Some(connection) = self.processes[to].connection {
+                // What is sent over a connection that is no more is lost, also where there is a new one.
+                let process = &self.processes[to];
+                if let Some(connection) = process.registered.filter(|known| process.connection == Some(*known)) {
                     let arrival = self.processes[to].to_worker.arrival(at);
                     self.foresee(arrival, Event::Reaches { to, connection, message });
                 }

@@ -190,6 +190,17 @@ fn a_sign_of_life_keeps_a_place_that_nobody_has_taken() {
 }
 
 #[test]
+fn whoever_was_silent_beyond_the_deadline_of_its_turn_has_its_time_anew() {
+    let mut machine = running(two(), SAMPLES);
+    take_at(&mut machine, at(1), beat("audio", 1, true));
+    take_at(&mut machine, at(16), Input::Tick);
+    take_at(&mut machine, at(100), beat("image", 1, false));
+    assert_eq!(take_at(&mut machine, at(100), beat("audio", 1, true)), [Effect::Keep { worker: worker("audio") }]);
+    // No deadline lies behind: one that is late says that the coordinator stood still.
+    assert_eq!(machine.next_deadline(), Some((at(115), "a worker's lease ends")));
+}
+
+#[test]
 fn whoever_has_the_head_and_gets_nothing_done_is_replaced_and_progress_extends_the_deadline() {
     let mut machine = running(two(), SAMPLES);
     for second in 1..=70 {

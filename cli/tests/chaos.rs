@@ -4,8 +4,9 @@ mod support;
 
 use std::path::Path;
 
+use antiphon_testing_s3::{Faults, Server};
 use serde_json::Value;
-use support::{folder_with, json_lines, run_to_end};
+use support::{antiphon, folder_with, parse_lines, run_to_end};
 
 /// Long enough for several faults; with a checkpoint now and then.
 const JOB: &str = "
@@ -28,18 +29,29 @@ evaluation: {every: 5 epochs, chunk: 16}
 checkpoints: {every: 40 turns, keep: 2}
 ";
 
-/// A few runs with faults of these kinds; each comes to the digest of the job in peace, after some faults at least.
-fn comes_to_the_same(kill: &str, more: &[&str]) {
+/// So many runs with faults of these kinds; each comes to the digest of the job in peace, after some faults at least.
+fn comes_to_the_same(kill: &str, runs: usize, more: &[&str]) {
+    comes_to_the_same_in(&[], kill, runs, more);
+}
+
+/// The same, with these variables in the environment.
+fn comes_to_the_same_in(environment: &[(&str, String)], kill: &str, runs: usize, more: &[&str]) {
     let folder = folder_with(JOB);
     let digest = run_to_end(folder.path(), &["run", "job.yaml"])["digest"].as_str().expect("a digest").to_owned();
-    let arguments = ["chaos", "job.yaml", "--runs", "3", "--timeout", "5min", "--folder", "runs", "--expect", &digest];
-    let (code, lines) = json_lines(folder.path(), &[&arguments[..], &["--kill", kill], more].concat());
+    let count = runs.to_string();
+    let arguments =
+        ["chaos", "job.yaml", "--runs", &count, "--timeout", "5min", "--folder", "runs", "--expect", &digest];
+    let arguments = [&arguments[..], &["--kill", kill, "--format", "json"], more].concat();
+    let output =
+        antiphon(folder.path(), &arguments).envs(environment.iter().map(|(name, value)| (name, value))).output();
+    let output = output.expect("the program starts");
+    let (code, lines) = (output.status.code(), parse_lines(&output));
     let ends: Vec<&Value> = lines.iter().filter(|line| line["event"] == "ended").collect();
     let told = || {
         let logs = lines.iter().filter(|line| line["event"] == "began").filter_map(|line| line["folder"].as_str());
         logs.map(|folder| log(&Path::new(folder).join("logs/coordinator.log"))).collect::<String>()
     };
-    assert!(ends.len() == 3 && ends.iter().all(|end| end["outcome"] == "same"), "{ends:#?}\n{lines:?}\n{}", told());
+    assert!(ends.len() == runs && ends.iter().all(|end| end["outcome"] == "same"), "{ends:#?}\n{lines:?}\n{}", told());
     assert_eq!(code, Some(0));
     let faults = ends.iter().flat_map(|end| end["faults"].as_object().expect("faults").values());
     assert!(faults.filter_map(Value::as_u64).sum::<u64>() > 0, "something happened: {ends:#?}");
@@ -54,25 +66,36 @@ fn log(file: &Path) -> String {
 
 #[test]
 fn while_workers_are_killed_and_stopped() {
-    comes_to_the_same("worker", &["--every", "1500ms", "--faults", "4"]);
+    comes_to_the_same("worker", 8, &["--every", "700ms", "--faults", "4"]);
 }
 
 #[test]
 fn while_the_coordinator_is_killed_and_stopped() {
-    comes_to_the_same("coordinator", &["--every", "1500ms", "--faults", "3"]);
+    comes_to_the_same("coordinator", 8, &["--every", "700ms", "--faults", "3"]);
 }
 
 #[test]
 fn while_connections_are_cut_held_up_and_refused() {
-    comes_to_the_same("connection", &["--every", "1s", "--faults", "6"]);
+    comes_to_the_same("connection", 3, &["--every", "700ms", "--faults", "6"]);
 }
 
 #[test]
 fn while_the_store_fails() {
-    comes_to_the_same("store", &[]);
+    comes_to_the_same("store", 2, &[]);
 }
 
 #[test]
 fn while_everything_fails_at_once() {
-    comes_to_the_same("worker,coordinator,store,connection", &["--every", "2s", "--faults", "5"]);
+    comes_to_the_same("worker,coordinator,store,connection", 5, &["--every", "1s", "--faults", "5"]);
+}
+
+#[test]
+fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let slow_by = std::time::Duration::from_millis(20);
+    let faults = Faults { seed: 5, refused: 0.05, lost: 0.04, reset: 0.04, cut: 0.04, slow: 0.1, slow_by };
+    let server = runtime.block_on(Server::start_with(faults));
+    let more = ["--every", "1s", "--faults", "4", "--state", "s3://bucket/runs"];
+    comes_to_the_same_in(&server.environment(), "worker,coordinator", 4, &more);
+    assert!(server.requests() > 500, "the state is there");
 }

@@ -48,11 +48,18 @@ fn address() -> String {
 
 /// A coordinator that listens, and the lines of its log up to there; the others can be read.
 fn coordinator(folder: &Path, address: &str) -> (Process, Vec<Value>, Lines<BufReader<ChildStderr>>) {
-    let mut child = antiphon(folder, &["coordinator", "--listen", address, "--format", "json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the coordinator starts");
+    coordinator_with(folder, address, |_| ())
+}
+
+/// The same, with something changed in how it is started.
+fn coordinator_with(
+    folder: &Path,
+    address: &str,
+    change: impl Fn(&mut Command),
+) -> (Process, Vec<Value>, Lines<BufReader<ChildStderr>>) {
+    let mut program = antiphon(folder, &["coordinator", "--listen", address, "--format", "json"]);
+    change(&mut program);
+    let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the coordinator starts");
     let mut log = BufReader::new(child.stderr.take().expect("its log")).lines();
     let mut begun = Vec::new();
     for line in log.by_ref() {
@@ -207,4 +214,72 @@ fn whoever_has_no_patience_gives_up_at_once() {
     let expected = format!("lost the coordinator at http://{address}");
     assert!(error["error"].as_str().is_some_and(|error| error.starts_with(&expected)), "{error}");
     assert_eq!(follower.process.ended(), Some(3));
+}
+
+/// Files in the newest folder of checkpoints, and whether its manifest is among them.
+fn newest(checkpoints: &Path) -> Option<(String, usize, bool)> {
+    let folders = std::fs::read_dir(checkpoints).ok()?;
+    let name = folders.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).max()?;
+    let files = std::fs::read_dir(checkpoints.join(&name)).ok()?;
+    let files: Vec<String> = files.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    // What is being written has a name of its own until it is whole.
+    let whole = files.iter().filter(|file| !file.contains('#')).count();
+    Some((name, whole, files.iter().any(|file| file == "manifest.json")))
+}
+
+/// Three of the head, two of each encoder, and the manifest: killed when so many of them are there, from none to all.
+#[test]
+fn a_coordinator_that_is_killed_anywhere_in_a_checkpoint_goes_on_from_the_newest_that_is_whole() {
+    let folder = folder_with_job();
+    let often = ["--set", "schedule.turns=400", "--set", "checkpoints.every=20 turns"];
+    let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &often].concat());
+    let checkpoints = folder.path().join("antiphon-runs/kept/checkpoints");
+    let address = address();
+    // Every request to the store takes its time, so that there is a middle of a checkpoint.
+    let slow = |program: &mut Command| {
+        program.env("ANTIPHON_STORE_FAULTS", "slow=1,slow_ms=40");
+    };
+    let (mut killed, _, log) = coordinator_with(folder.path(), &address, slow);
+    drain(log);
+    let _workers = workers(folder.path(), &address);
+    let mut follower = Follower::start(folder.path(), &address, &often);
+    follower.until("started");
+    let mut points = std::collections::BTreeSet::new();
+    for point in 0..10 {
+        let before = newest(&checkpoints).map(|(name, ..)| name);
+        let (files, is_whole) = loop {
+            match newest(&checkpoints) {
+                Some((name, files, is_whole)) if Some(&name) != before.as_ref() && files >= point => {
+                    break (files, is_whole);
+                }
+                _ => std::thread::yield_now(),
+            }
+        };
+        killed.signal("-KILL");
+        killed.ended();
+        points.insert(files);
+        let complete = |turn: &Value| {
+            let turn = turn.as_u64().expect("a number");
+            checkpoints.join(format!("{turn:08}/manifest.json")).exists()
+        };
+        let (next, _, log) = coordinator_with(folder.path(), &address, slow);
+        drain(log);
+        killed = next;
+        let again = follower.until("recovered");
+        let recovered = again.last().expect("it goes on");
+        assert!(recovered["turn"] == 0 || complete(&recovered["turn"]), "{recovered}");
+        let (name, ..) = newest(&checkpoints).expect("there is one");
+        if is_whole {
+            assert_eq!(Some(format!("{:08}", recovered["turn"])), Some(name), "what was whole is gone on from");
+        }
+        follower.until("started");
+    }
+    assert!(points.len() >= 6, "it was killed at different points: {points:?}");
+    let finished = follower.until("finished").pop().expect("it finishes");
+    assert_eq!((&finished["digest"], &finished["evaluation"]), (&whole["digest"], &whole["evaluation"]));
+    for entry in std::fs::read_dir(&checkpoints).expect("there are checkpoints") {
+        let folder = entry.expect("a folder").path();
+        assert!(folder.join("manifest.json").exists(), "{} is left for ever", folder.display());
+        assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 10, "{}", folder.display());
+    }
 }

@@ -147,6 +147,121 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
     server.stop().await;
 }
 
+/// Streams of changed messages by strangers, and by workers that have a place.
+const STRANGERS: u64 = 600;
+const MEMBERS: u64 = 60;
+
+/// One good message of each kind about this job.
+fn messages(job: &str) -> Vec<Message> {
+    let job = || job.to_owned();
+    let turn = Some(v1::TurnRef { job: job(), term: 1, turn: 0, step: 0, attempt: 0, head_version: 0 });
+    let tensor = |shape: &[u64]| {
+        let elements = shape.iter().product::<u64>() as usize;
+        let (shape, data) = (shape.to_vec(), Bytes::from(vec![0; 4 * elements]));
+        Some(v1::Tensor { dtype: v1::DataType::F32.into(), shape, data })
+    };
+    let samples = Some(v1::SplitSizes { train: 6, validation: 5, test: 7 });
+    let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+    vec![
+        Message::Prepared(v1::Prepared { job: job(), term: 1, samples, parameters: vec![], steps_done: 0 }),
+        Message::Contribution(v1::Contribution {
+            turn: turn.clone(),
+            micro_shard: Some(v1::MicroShard { index: 0, count: 1 }),
+            gradient: Some(v1::contribution::Gradient::Dense(tensor(&[3, 4]).expect("a tensor"))),
+            bias_gradient: tensor(&[3]),
+            mean_features: tensor(&[4]),
+            loss: 1.0,
+            correct: 1,
+            samples: 4,
+        }),
+        Message::Learned(v1::Learned { turn, times: Some(v1::WorkerTimes::default()) }),
+        Message::Logits(v1::LogitsChunk {
+            job: job(),
+            term: 1,
+            ids: vec!["0000".to_owned()],
+            labels: vec![1],
+            logits: tensor(&[1, 3]),
+            last: true,
+            ..v1::LogitsChunk::default()
+        }),
+        Message::PartSaved(v1::PartSaved {
+            job: job(),
+            term: 1,
+            turn: 4,
+            parts: vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")],
+            snapshot: 0,
+        }),
+        Message::Heartbeat(v1::Heartbeat { job: job(), progress: 1, busy: true, ..v1::Heartbeat::default() }),
+        Message::Failed(v1::Failed { job: job(), term: 1, reason: "it says so".to_owned(), again: true }),
+        Message::Leaving(v1::Leaving { job: job(), term: 1 }),
+        Message::Released(v1::Released { job: job() }),
+        Message::Chunk(v1::TensorChunk { data: Bytes::from_static(&[0; 64]) }),
+    ]
+}
+
+/// A few of the job's messages, each with some bytes changed, put in, or cut off.
+fn changed(job: &str, random: &mut rng::Stream) -> Vec<Bytes> {
+    use prost::Message as _;
+    let messages = messages(job);
+    let count = 1 + rng::below(random, 6);
+    let change = |_| {
+        let message = &messages[rng::below(random, messages.len() as u64) as usize];
+        let mut bytes = v1::WorkerMessage::from(message.clone()).encode_to_vec();
+        for _ in 0..rng::below(random, 4) {
+            let (at, byte) = (rng::below(random, bytes.len().max(1) as u64) as usize, rng::below(random, 256) as u8);
+            match rng::below(random, 3) {
+                0 if !bytes.is_empty() => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => bytes.truncate(at),
+            }
+        }
+        Bytes::from(bytes)
+    };
+    (0..count).map(change).collect::<Vec<_>>().into_iter().chain([Bytes::from_static(b"\xff")]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_changed_in_messages_a_job_that_it_is_not_about_comes_to_the_same() {
+    let server = Server::start("fuzz").await;
+    let peaceful = server.submit(TINY, "in-peace").await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    server.nobody_is_registered().await;
+    let job = server.submit(TINY, "attacked").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = (a.hear().await, b.hear().await);
+    let mut random = rng::stream(7, &["changed".into()]);
+    for at in 0..STRANGERS {
+        let ended = ends_by(&server, &format!("stranger-{at}"), changed(&job, &mut random)).await;
+        assert!(ended.is_some(), "stream {at} ends with what is no message");
+    }
+    a.answer(assigned.0).await;
+    b.answer(assigned.1).await;
+    tokio::join!(a.work(), b.work());
+    let (attacked, peaceful) = (server.finished(&job).await, server.finished(&peaceful).await);
+    assert_eq!((&attacked["state"], &attacked["digest"]), (&peaceful["state"], &peaceful["digest"]), "{attacked}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_member_changes_in_its_messages_its_job_ends_and_the_coordinator_goes_on() {
+    let server = Server::start("fuzzed-members").await;
+    let mut random = rng::stream(8, &["changed".into()]);
+    for at in 0..MEMBERS {
+        let job = server.submit(TINY, &format!("attacked-{at}")).await.expect("it is taken");
+        // The first one that registers gets the place.
+        ends_by(&server, &format!("member-{at}"), changed(&job, &mut random)).await;
+        let stop = v1::StopJobRequest { job: job.clone() };
+        server.jobs().await.stop_job(stop).await.expect("the job is known");
+        let finished = server.finished(&job).await;
+        assert!(["stopped", "failed"].contains(&text(&finished["state"])), "{finished}");
+    }
+    server.nobody_is_registered().await;
+    let job = server.submit(TINY, "in-peace").await.expect("it is taken");
+    run_with_good_workers(&server).await;
+    assert_eq!(text(&server.finished(&job).await["state"]), "succeeded");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_read_holds_nobody_else_up() {
     let config = Config { stop_within: Duration::from_millis(100), ..config("deaf") };

@@ -207,7 +207,10 @@ mod tests {
         refuse(&mut machine, saved("audio", 2));
         refuse(&mut machine, saved("stranger", 1));
         assert!(take(&mut machine, finished(1, 0.1)).is_empty(), "the job is not over before its checkpoint is there");
-        assert_eq!(machine.activity(), "turn 1: parts of checkpoint 1 are to come from `audio` worker `w-audio`");
+        let parts = "parts of checkpoint 1 are to come from `audio` worker `w-audio`";
+        assert_eq!(machine.activity(), format!("turn 1: {parts}"));
+        let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
+        assert_eq!(waiting, format!("turn 1: finishing; {parts}"));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
         assert_eq!(machine.activity(), "turn 1: the manifest of checkpoint 1 is being written");
         refuse(&mut machine, saved("audio", 1));

@@ -83,7 +83,7 @@ impl TurnMachine {
                 let (done, of) = (done - base, self.steps_done(modality) - base);
                 format!("{named} takes its steps since the checkpoint again, {done} of {of} done")
             }
-            (Standing::Ready, None) => format!("{named} stops"),
+            (Standing::Ready, None) => named,
         }
     }
 

@@ -26,7 +26,7 @@ use crate::allocator;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
 
@@ -321,6 +321,7 @@ impl Engine {
     fn drop_assignment(&mut self) {
         if self.assignment.take().is_some() {
             allocator::give_back();
+            device::give_back(&self.device);
         }
         self.status.set_job(None);
         self.status.steps_done.store(0, Ordering::Relaxed);

@@ -12,8 +12,9 @@ programs are started afresh, take a step that is not counted and then `--steps` 
 the median of the peaks of memory beyond what each program has before it makes the model. A ratio above 1 says that Antiphon
 takes longer, or more.
 
-On a card both wait for it before they look at the clock, PyTorch multiplies f32 in full, as Antiphon does, and bf16 is `torch.autocast`
-on PyTorch's side. Memory is main memory, which says little then.
+On a card both wait for it before they look at the clock, and both bring the batch up from main memory and the features down in every
+step. PyTorch multiplies f32 in full, as Antiphon does, and bf16 is `torch.autocast` on PyTorch's side. Memory is the card's then: the
+most that a step has in use at a time, without what libraries and the driver keep for themselves.
 """
 
 import argparse
@@ -74,15 +75,15 @@ def model_and_batch(case, batch, device):
             vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
             intermediate_size=4 * width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
             add_pooling_layer=False)
-        ids = torch.randint(0, VOCABULARY, (batch, sizes[0])).to(device)
-        return model.to(device), lambda: model(input_ids=ids).last_hidden_state.mean(1)
+        ids = torch.randint(0, VOCABULARY, (batch, sizes[0]))
+        return model.to(device), lambda: model(input_ids=ids.to(device)).last_hidden_state.mean(1)
     elif kind == "mlp":
         linear, relu = torch.nn.Linear, torch.nn.ReLU
         model = torch.nn.Sequential(linear(sizes[0], 512), relu(), linear(512, 512), relu())
     else:
         raise SystemExit(f"there is no PyTorch model beside {case}")
-    inputs = torch.randn(batch, *sizes).to(device)
-    return model.to(device), lambda: model(inputs)
+    inputs = torch.randn(batch, *sizes)
+    return model.to(device), lambda: model(inputs.to(device))
 
 
 def run_pytorch(arguments):
@@ -127,6 +128,8 @@ def run_pytorch(arguments):
         parts = [end - begin for begin, end in zip(marks, marks[1:])]
         steps.append(dict(zip(("forward", "backward", "optimizer"), parts)))
     peak = memory("VmHWM:")
+    if arguments.device != "cpu":
+        peak, before = torch.cuda.max_memory_allocated(arguments.device), 0
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(json.dumps({"parameters": parameters, "steps": steps[1:], "peak_bytes": peak and peak - before}))
 

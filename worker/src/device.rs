@@ -119,6 +119,39 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Gives memory of a card that is free back to other programs. In main memory there is nothing to do.
+pub(crate) fn give_back(device: &Device) {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda()
+        && let Err(error) = crate::nn::cuda::give_back(device)
+    {
+        tracing::warn!(%error, "the card keeps memory that is free");
+    }
+    let _ = device;
+}
+
+/// Lets [`peak`] count anew.
+pub fn forget_peak(device: &Device) {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        // Where this fails, so does `peak`.
+        let _ = crate::nn::cuda::forget_peak(device);
+    }
+    let _ = device;
+}
+
+/// The most bytes of a card that this program had in use at a time since [`forget_peak`], libraries' own memory not counted; None
+/// where that is not known, and in main memory.
+#[must_use]
+pub fn peak(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return crate::nn::cuda::peak(device).ok().flatten();
+    }
+    let _ = device;
+    None
+}
+
 /// As a worker tells its coordinator.
 #[must_use]
 pub fn name(device: &Device) -> String {

@@ -34,7 +34,7 @@ use crate::allocator;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::failure::{Refused, may_pass};
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
@@ -247,9 +247,13 @@ impl Engine {
         let modality: ModalityName = ids::name("assign.modality", &assign.modality)?;
         let spec: JobSpec = JobSpec::from_json(&assign.specification).context("the assigned job's specification")?;
         info!(%job, %modality, "assigned");
-        let parked = self.parked.take().filter(|parked| {
+        let is_same = |parked: &mut Assignment| {
             parked.job == job && parked.specification == assign.specification && self.config.modality == modality
-        });
+        };
+        let parked = self.parked.take_if(is_same);
+        if self.parked.take().is_some() {
+            self.give_back();
+        }
         let options = Options {
             prefetch: PrefetchOptions { threads: self.config.decode_threads, ..PrefetchOptions::default() },
             data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::default() },
@@ -381,10 +385,16 @@ impl Engine {
 
     fn drop_assignment(&mut self) {
         if self.assignment.take().is_some() {
-            allocator::give_back();
+            self.give_back();
         }
         self.status.set_job(None);
         self.status.set_steps_done(0);
+    }
+
+    /// Memory that a job had taken.
+    fn give_back(&self) {
+        allocator::give_back();
+        device::give_back(&self.device);
     }
 }
 

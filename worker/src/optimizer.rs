@@ -9,7 +9,7 @@ use antiphon_core::spec::{OptimizerRule, OptimizerSpec};
 use candle_core::{Result as TensorResult, Tensor, Var};
 
 use crate::encoder::{EncoderError, Gradients, check_saved};
-use crate::nn::update::{self, Adam};
+use crate::nn::update::{self, Adam, Part};
 use crate::weights::Rates;
 
 /// An optimizer with its memory of earlier gradients.
@@ -40,6 +40,18 @@ impl Slot {
     fn gradient<'a>(&self, gradients: &'a Gradients) -> Result<&'a Tensor, EncoderError> {
         let gradient = gradients.tensors()[self.position].as_ref();
         gradient.ok_or_else(|| EncoderError::NoGradient { name: self.name.clone() })
+    }
+
+    /// What a step changes, and how.
+    fn part<'a>(
+        &'a self,
+        parameters: &'a [(String, Var)],
+        gradients: &Gradients,
+        (rate, decay): (f64, f64),
+    ) -> Result<Part<'a>, EncoderError> {
+        let Self { position, first, second, .. } = self;
+        let (parameter, gradient) = (parameters[*position].1.as_tensor(), self.gradient(gradients)?.contiguous()?);
+        Ok(Part { parameter, first, second: second.as_ref(), gradient, rate, decay })
     }
 }
 
@@ -84,10 +96,7 @@ impl Optimizer {
     pub fn step(&mut self, parameters: &[(String, Var)], gradients: &Gradients, lr: f64) -> Result<f64, EncoderError> {
         let norm = self.norm(gradients)?;
         let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
-        for slot in &self.slots {
-            let (variable, gradient) = (&parameters[slot.position].1, slot.gradient(gradients)?);
-            self.update(slot, variable, &gradient.contiguous()?, share, lr * slot.factor)?;
-        }
+        self.update(parameters, gradients, share, lr)?;
         self.steps += 1;
         Ok(norm)
     }
@@ -104,22 +113,30 @@ impl Optimizer {
         Ok(total.sqrt())
     }
 
-    fn update(&self, slot: &Slot, variable: &Var, gradient: &Tensor, share: f64, lr: f64) -> TensorResult<()> {
-        let Slot { first, second, .. } = slot;
-        let parameter = variable.as_tensor();
-        match (&self.rule, second) {
-            (&OptimizerRule::Sgd { momentum, weight_decay: decay }, _) => {
-                update::sgd([parameter, first, gradient], (share, momentum, decay, lr))
+    fn update(
+        &self,
+        parameters: &[(String, Var)],
+        gradients: &Gradients,
+        share: f64,
+        lr: f64,
+    ) -> Result<(), EncoderError> {
+        // `rates` makes rate and decay of a learning rate.
+        let parts = |rates: &dyn Fn(f64) -> (f64, f64)| {
+            let slots = self.slots.iter();
+            let part = slots.map(|slot| slot.part(parameters, gradients, rates(lr * slot.factor)));
+            part.collect::<Result<Vec<_>, _>>()
+        };
+        match self.rule {
+            OptimizerRule::Sgd { momentum, weight_decay } => {
+                update::sgd(&parts(&|lr| (lr, weight_decay))?, share, momentum)?;
             }
-            (&OptimizerRule::Adamw { beta1, beta2, eps: epsilon, weight_decay }, Some(second)) => {
+            OptimizerRule::Adamw { beta1, beta2, eps: epsilon, weight_decay } => {
                 let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf((self.steps + 1) as f64));
-                let (decay, rate) = (1.0 - lr * weight_decay, lr / corrections[0]);
-                let adam =
-                    Adam { share, betas: [beta1, beta2], decay, rate, correction: corrections[1].sqrt(), epsilon };
-                update::adamw([parameter, first, second, gradient], adam)
+                let adam = Adam { share, betas: [beta1, beta2], correction: corrections[1].sqrt(), epsilon };
+                update::adamw(&parts(&|lr| (lr / corrections[0], 1.0 - lr * weight_decay))?, adam)?;
             }
-            (OptimizerRule::Adamw { .. }, None) => unreachable!("AdamW makes every slot with a second moment"),
         }
+        Ok(())
     }
 
     /// What a checkpoint keeps beside [`Self::steps`]: `momentum.<parameter>`, or `mean.<parameter>` and `square.<parameter>`. Copies.

@@ -202,8 +202,8 @@ impl<T: Real> Head<T> {
 
     /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on its way.
     ///
-    /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H. The contribution holds G where that is no
-    /// larger than D and H together, `C s ≤ B (C + s)`, else D and H.
+    /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H. The contribution holds G where
+    /// [it is no larger](Self::sends_gradient) than D and H together, else those.
     ///
     /// # Errors
     /// If the shapes do not fit the head, a label is no class, or a feature or logit is not finite.
@@ -215,10 +215,10 @@ impl<T: Real> Head<T> {
         self.check_batch(&features, labels)?;
         let mut errors = features.times_transposed(&self.weight);
         let scored = self.turn_logits_into_errors(&mut errors, labels)?;
-        let (batch, classes, width) = (features.rows(), self.classes(), self.width());
+        let batch = features.rows();
         let bias_gradient = errors.column_sums().into_iter().map(T::from_f64).collect();
         let mean_features = features.column_sums().into_iter().map(|sum| T::from_f64(sum / batch as f64)).collect();
-        let gradient = if classes * width <= batch * (classes + width) {
+        let gradient = if self.sends_gradient(batch) {
             HeadGradient::Dense(errors.transposed_times(&features))
         } else {
             HeadGradient::Factors { errors: errors.clone(), features }
@@ -243,17 +243,33 @@ impl<T: Real> Head<T> {
         errors.0.times(&self.weight)
     }
 
-    fn check_batch(&self, features: &Matrix<T>, labels: &[u32]) -> Result<(), HeadError> {
-        if features.cols() != self.width() {
-            return Err(HeadError::Width { given: features.cols(), needed: self.width() });
+    /// Whether H of this shape, `(B, s)`, and y (`B`) are a batch for this head, whatever the features are.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the head, or a label is no class.
+    pub fn check_shapes(&self, (rows, width): (usize, usize), labels: &[u32]) -> Result<(), HeadError> {
+        if width != self.width() {
+            return Err(HeadError::Width { given: width, needed: self.width() });
         }
-        if features.rows() != labels.len() || labels.is_empty() {
-            return Err(HeadError::Batch { features: features.rows(), labels: labels.len() });
+        if rows != labels.len() || labels.is_empty() {
+            return Err(HeadError::Batch { features: rows, labels: labels.len() });
         }
         let classes = self.classes();
-        if let Some(row) = labels.iter().position(|label| *label as usize >= classes) {
-            return Err(HeadError::Label { row, label: labels[row], classes });
+        match labels.iter().position(|label| *label as usize >= classes) {
+            Some(row) => Err(HeadError::Label { row, label: labels[row], classes }),
+            None => Ok(()),
         }
+    }
+
+    /// Whether a batch of this many samples contributes G, rather than D and H: where it is no larger, `C s ≤ B (C + s)`.
+    #[must_use]
+    pub fn sends_gradient(&self, samples: usize) -> bool {
+        let (classes, width) = (self.classes(), self.width());
+        classes * width <= samples * (classes + width)
+    }
+
+    fn check_batch(&self, features: &Matrix<T>, labels: &[u32]) -> Result<(), HeadError> {
+        self.check_shapes((features.rows(), features.cols()), labels)?;
         match features.first_not_finite() {
             Some(at) => Err(HeadError::Features { row: at / self.width(), column: at % self.width() }),
             None => Ok(()),

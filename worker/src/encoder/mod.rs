@@ -250,20 +250,21 @@ pub fn backward(
     forward: &Forward,
     feature_gradient: &Matrix<f32>,
 ) -> Result<Gradients, EncoderError> {
-    let (samples, width) = forward.features.dims2()?;
-    let (rows, columns) = (feature_gradient.rows(), feature_gradient.cols());
-    if (rows, columns) != (samples, width) {
-        return Err(EncoderError::WrongGradient { rows, columns, samples, width });
-    }
-    let upstream = Tensor::from_slice(feature_gradient.as_slice(), (rows, columns), &Device::Cpu)?;
+    let shape = (feature_gradient.rows(), feature_gradient.cols());
+    let upstream = Tensor::from_slice(feature_gradient.as_slice(), shape, &Device::Cpu)?;
     backward_tensor(encoder.parameters(), forward, &upstream)
 }
 
-fn backward_tensor(
+/// As [`backward`], where dH is a tensor on any device.
+pub(crate) fn backward_tensor(
     parameters: &[(String, Var)],
     forward: &Forward,
     upstream: &Tensor,
 ) -> Result<Gradients, EncoderError> {
+    let ((rows, columns), (samples, width)) = (upstream.dims2()?, forward.features.dims2()?);
+    if (rows, columns) != (samples, width) {
+        return Err(EncoderError::WrongGradient { rows, columns, samples, width });
+    }
     let missing = |name: &String| EncoderError::NoGradient { name: name.clone() };
     let Some(Trace { place, variables, frozen }) = &forward.trace else {
         return Err(parameters
@@ -322,8 +323,8 @@ pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor
     Ok(saved)
 }
 
-/// The dense batch as a tensor of these numbers, in main memory, if it is of the shape the encoder reads: (B, …), of clips (B·F, …).
-fn read(input: &BatchInput, expected: &InputShape, numbers: DType) -> Result<Tensor, EncoderError> {
+/// The dense batch as a tensor of these numbers on this device, if it is of the shape the encoder reads: (B, …), of clips (B·F, …).
+fn read(input: &BatchInput, expected: &InputShape, numbers: DType, device: &Device) -> Result<Tensor, EncoderError> {
     let sample = match *expected {
         InputShape::Features { width } => vec![width],
         InputShape::Grid { channels, height, width } => vec![channels, height, width],
@@ -332,7 +333,11 @@ fn read(input: &BatchInput, expected: &InputShape, numbers: DType) -> Result<Ten
     };
     match input {
         BatchInput::Dense { shape, data } if shape.len() > 1 && shape[1..] == sample => {
-            let tensor = Tensor::from_slice(data, shape.as_slice(), &Device::Cpu)?.to_dtype(numbers)?;
+            let tensor = match numbers {
+                #[cfg(feature = "cuda")]
+                DType::F32 if device.is_cuda() => crate::nn::cuda::staging::upload(data, shape.as_slice(), device)?,
+                _ => Tensor::from_slice(data, shape.as_slice(), &Device::Cpu)?.to_dtype(numbers)?.to_device(device)?,
+            };
             Ok(if let InputShape::Clip { .. } = expected { tensor.flatten(0, 1)? } else { tensor })
         }
         BatchInput::Dense { shape, .. } => Err(wrong_batch(expected, format!("shape {shape:?}"))),
@@ -347,7 +352,7 @@ fn dense(
     pass: &Pass<'_>,
     parameters: &[(String, Var)],
 ) -> Result<Tensor, EncoderError> {
-    Ok(read(input, expected, pass.activations())?.to_device(parameters[0].1.device())?)
+    read(input, expected, pass.activations(), parameters[0].1.device())
 }
 
 /// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them; of clips there are B·F.
@@ -357,8 +362,15 @@ fn grid(
     pass: &Pass<'_>,
     parameters: &[(String, Var)],
 ) -> Result<Value, EncoderError> {
-    let channels_last = read(input, expected, pass.activations())?.permute((0, 2, 3, 1))?.contiguous()?;
-    Ok(Value::constant(channels_last.to_device(parameters[0].1.device())?))
+    let (device, flowing) = (parameters[0].1.device(), pass.activations());
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        // It goes up as it is: the card turns and rounds it sooner.
+        let x = read(input, expected, parameters[0].1.dtype(), device)?;
+        return Ok(Value::constant(crate::nn::cuda::convolution::channels_last(&x, flowing)?));
+    }
+    debug_assert!(device.is_cpu(), "{device:?}");
+    Ok(Value::constant(read(input, expected, flowing, device)?.permute((0, 2, 3, 1))?.contiguous()?))
 }
 
 /// The mean over the frames of each sample: `x` is (B·F, N), the result (B, N). What is not of a clip stays as it is.

@@ -15,11 +15,33 @@ const NAME: &str = "optimizer";
 /// Numbers that a thread takes at a time. The bits of [`sum_of_squares`] depend on it.
 const PIECE: usize = 1 << 14;
 
-/// `v ← μ v + (share · g + λ p); p ← p − lr v`
+/// A parameter, what is remembered of it, and its gradient: contiguous, of one shape, type and device.
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) parameter: &'a Tensor,
+    /// SGD: v. AdamW: m.
+    pub(crate) first: &'a Tensor,
+    /// AdamW: v.
+    pub(crate) second: Option<&'a Tensor>,
+    pub(crate) gradient: Tensor,
+    /// SGD: lr. AdamW: `lr / (1 − β₁ᵗ)`.
+    pub(crate) rate: f64,
+    /// SGD: λ. AdamW: `1 − lr λ`.
+    pub(crate) decay: f64,
+}
+
+impl Part<'_> {
+    fn check(&self) -> Result<()> {
+        let both = [Some(self.first), self.second].into_iter().flatten();
+        same_size(&both.chain([self.parameter, &self.gradient]).collect::<Vec<_>>())
+    }
+}
+
+/// Of each part: `v ← μ v + (share · g + λ p); p ← p − lr v`
 ///
 /// # Errors
-/// When the tensors are of different sizes or not in main memory.
-pub(crate) fn sgd([p, v, g]: [&Tensor; 3], (share, momentum, decay, lr): (f64, f64, f64, f64)) -> Result<()> {
+/// When the tensors of a part are of different sizes.
+pub(crate) fn sgd(parts: &[Part<'_>], share: f64, momentum: f64) -> Result<()> {
     fn run<T: Number>([p, v, g]: [&Tensor; 3], numbers: [f64; 4]) -> Result<()> {
         let [share, momentum, decay, lr] = numbers.map(T::from_f64);
         let g = Reading::of(g);
@@ -41,35 +63,35 @@ pub(crate) fn sgd([p, v, g]: [&Tensor; 3], (share, momentum, decay, lr): (f64, f
             })
         })?
     }
-    same_size(&[p, v, g])?;
-    on_cuda!(p, optimizer::sgd([p, v, g], (share, momentum, decay, lr)));
-    by_number!(p.dtype(), NAME, run([p, v, g], [share, momentum, decay, lr]))
+    parts.iter().try_for_each(Part::check)?;
+    let Some(one) = parts.first() else { return Ok(()) };
+    on_cuda!(one.parameter, optimizer::sgd(parts, share, momentum));
+    for Part { parameter, first, gradient, rate, decay, .. } in parts {
+        let numbers = [share, momentum, *decay, *rate];
+        by_number!(parameter.dtype(), NAME, run([parameter, first, gradient], numbers))?;
+    }
+    Ok(())
 }
 
-/// What a step of AdamW is made of.
+/// What a step of AdamW is made of, beside what is a part's own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Adam {
     pub(crate) share: f64,
     pub(crate) betas: [f64; 2],
-    /// `1 − lr λ`
-    pub(crate) decay: f64,
-    /// `lr / (1 − β₁ᵗ)`
-    pub(crate) rate: f64,
     /// `√(1 − β₂ᵗ)`
     pub(crate) correction: f64,
     pub(crate) epsilon: f64,
 }
 
-/// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
+/// Of each part: `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
 ///
 /// # Errors
-/// As [`sgd`].
-pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
-    fn run<T: Number>([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
+/// As [`sgd`], and when a part has no second moment.
+pub(crate) fn adamw(parts: &[Part<'_>], adam: Adam) -> Result<()> {
+    fn run<T: Number>([p, m, v, g]: [&Tensor; 4], adam: Adam, rates: [f64; 2]) -> Result<()> {
         let Adam { share, betas: [beta1, beta2], .. } = adam;
         let [share, old1, new1, old2, new2] = [share, beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(T::from_f64);
-        let [decay, rate, correction, epsilon] =
-            [adam.decay, adam.rate, adam.correction, adam.epsilon].map(T::from_f64);
+        let [decay, rate, correction, epsilon] = [rates[0], rates[1], adam.correction, adam.epsilon].map(T::from_f64);
         let g = Reading::of(g);
         let g = g.values::<T>(NAME)?;
         in_place(p, |p: &mut [T]| {
@@ -95,9 +117,14 @@ pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
             })?
         })?
     }
-    same_size(&[p, m, v, g])?;
-    on_cuda!(p, optimizer::adamw([p, m, v, g], adam));
-    by_number!(p.dtype(), NAME, run([p, m, v, g], adam))
+    parts.iter().try_for_each(Part::check)?;
+    let Some(one) = parts.first() else { return Ok(()) };
+    on_cuda!(one.parameter, optimizer::adamw(parts, adam));
+    for Part { parameter, first, second, gradient, rate, decay } in parts {
+        let Some(second) = second else { candle_core::bail!("{NAME}: AdamW without a second moment") };
+        by_number!(parameter.dtype(), NAME, run([parameter, first, second, gradient], adam, [*decay, *rate]))?;
+    }
+    Ok(())
 }
 
 /// `to ← from`

@@ -5,12 +5,13 @@
 //! changes nothing, so what was computed ahead never shows in a checkpoint or an evaluation.
 
 mod evaluation;
+mod head;
 mod model;
 mod parts;
 
 use std::sync::Arc;
 
-use antiphon_core::head::{BatchErrors, Contribution, Head};
+use antiphon_core::head::{Contribution, Head};
 use antiphon_core::ids::{MicroShard, ModalityName, Split};
 use antiphon_core::learning_rate;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
@@ -22,6 +23,7 @@ pub use evaluation::{Chunk, Pass};
 pub use model::Model;
 pub use parts::{check_state, encoder_part, state_part};
 
+use self::head::Errors;
 use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
 use crate::device::Device;
 use crate::encoder::{self, DropoutKey, Forward, Mode};
@@ -71,7 +73,7 @@ struct Ahead {
     labels: Vec<u32>,
     forward: Forward,
     /// D, once it is known.
-    errors: Option<BatchErrors<f32>>,
+    errors: Option<Errors>,
 }
 
 impl Trainer {
@@ -202,9 +204,7 @@ impl Trainer {
     pub fn contribute(&mut self, head: &Head<f32>) -> anyhow::Result<Contribution<f32>> {
         self.compute_ahead()?;
         let ahead = self.ahead.as_mut().context("no batch is ahead")?;
-        let features = ahead.forward.matrix()?;
-        let (contribution, errors) = head
-            .contribution(features, &ahead.labels)
+        let (contribution, errors) = head::contribution(head, &ahead.forward, &ahead.labels)
             .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))?;
         ahead.errors = Some(errors);
         self.watch.lap(|times| &mut times.head);
@@ -216,13 +216,15 @@ impl Trainer {
     /// # Errors
     /// A failure of the device, or gradients that are not finite.
     pub fn learn(&mut self, head: &Head<f32>, at: Progress) -> anyhow::Result<()> {
-        let Ahead { forward, errors, .. } = self.ahead.take().context("no step is open")?;
-        let feature_gradient = head.feature_gradient(&errors.context("nothing was contributed to the head")?);
+        let Ahead { mut forward, errors, .. } = self.ahead.take().context("no step is open")?;
+        // A card has them ready now; after the optimizer they would have to be waited for.
+        let statistics = std::mem::take(&mut forward.pending).in_memory()?;
+        let feature_gradient = errors.context("nothing was contributed to the head")?.feature_gradient(head)?;
         self.watch.lap(|times| &mut times.head);
-        let gradients = encoder::backward(self.model.encoder.as_ref(), &forward, &feature_gradient)?;
+        let gradients = encoder::backward_tensor(self.model.encoder.parameters(), &forward, &feature_gradient)?;
         let lr = self.spec.optimizer.lr * learning_rate::factor(&self.spec.optimizer.schedule, at.epoch, at.epochs);
         self.optimizer.step(self.model.encoder.parameters(), &gradients, lr)?;
-        self.model.encoder.commit(forward.pending.in_memory()?);
+        self.model.encoder.commit(statistics);
         self.steps_done += 1;
         self.watch.lap(|times| &mut times.backward);
         Ok(())

@@ -181,6 +181,12 @@ int cuMemAlloc_v2(Address *to, size_t bytes) { return *to = (Address)allocated(b
 int cuMemAllocAsync(Address *to, size_t bytes, void *) { return *to = (Address)allocated(bytes), 0; }
 int cuMemFree_v2(Address at) { return free((void *)at), 0; }
 int cuMemFreeAsync(Address at, void *) { return free((void *)at), 0; }
+int cuMemHostAlloc(void **to, size_t bytes, unsigned) { return *to = allocated(bytes), 0; }
+int cuMemFreeHost(void *at) { return free(at), 0; }
+int cuDeviceGetDefaultMemPool(void **pool, int) { return *pool = &something, 0; }
+int cuMemPoolSetAttribute(void *, int, void *) { return 0; }
+int cuMemPoolGetAttribute(void *, int, void *value) { return *(uint64_t *)value = 0, 0; }
+int cuMemPoolTrimTo(void *, size_t) { return 0; }
 int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t n, void *) { return memcpy((void *)to, from, n), 0; }
 int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t n, void *) { return memcpy(to, (void *)from, n), 0; }
 int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t n, void *) { return memmove((void *)to, (void *)from, n), 0; }

@@ -23,6 +23,16 @@ extern Index threadIdx, blockIdx, gridDim;
 
 void __syncthreads();
 
+// Every thread of the block has to come here, as to a barrier.
+template <class N> N __shfl_xor_sync(unsigned, N value, int with) {
+    static N all[1024];
+    all[threadIdx.x] = value;
+    __syncthreads();
+    N got = all[threadIdx.x ^ (unsigned)with];
+    __syncthreads();
+    return got;
+}
+
 inline unsigned __float_as_uint(float number) {
     unsigned bits;
     memcpy(&bits, &number, sizeof bits);

@@ -89,14 +89,15 @@ PRODUCT(cublasSgemm_v2, float)
 PRODUCT(cublasDgemm_v2, double)
 
 #define PRODUCTS(name, T)                                                                                              \
-    int name(void *, int ta, int tb, int m, int n, int k, const T *alpha, const T *const *a, int lda,                  \
-             const T *const *b, int ldb, const T *beta, T *const *c, int ldc, int count) {                             \
+    int name(void *, int ta, int tb, int m, int n, int k, const T *alpha, const T *a, int lda, long long step_a,       \
+             const T *b, int ldb, long long step_b, const T *beta, T *c, int ldc, long long step_c, int count) {       \
         if (wrong(ta, tb, m, n, k, lda, ldb, ldc)) return 7;                                                           \
-        for (int i = 0; i < count; i++) product(ta, tb, m, n, k, *alpha, a[i], lda, b[i], ldb, *beta, c[i], ldc);      \
+        for (int i = 0; i < count; i++)                                                                                \
+            product(ta, tb, m, n, k, *alpha, a + i * step_a, lda, b + i * step_b, ldb, *beta, c + i * step_c, ldc);    \
         return 0;                                                                                                      \
     }
-PRODUCTS(cublasSgemmBatched, float)
-PRODUCTS(cublasDgemmBatched, double)
+PRODUCTS(cublasSgemmStridedBatched, float)
+PRODUCTS(cublasDgemmStridedBatched, double)
 
 // Of bf16, summed in f32, to either: other types nobody asks for.
 constexpr int R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, FULL_SUMS = 16;
@@ -112,14 +113,13 @@ int cublasGemmEx(void *, int ta, int tb, int m, int n, int k, const float *alpha
     return 15;
 }
 
-int cublasGemmBatchedEx(void *handle, int ta, int tb, int m, int n, int k, const float *alpha, const Bf16 *const *a, int a_type,
-                        int lda, const Bf16 *const *b, int b_type, int ldb, const float *beta, void *const *c, int c_type,
-                        int ldc, int count, int compute, int algorithm) {
+int cublasGemmStridedBatchedEx(void *handle, int ta, int tb, int m, int n, int k, const float *alpha, const Bf16 *a, int a_type,
+                               int lda, long long step_a, const Bf16 *b, int b_type, int ldb, long long step_b,
+                               const float *beta, char *c, int c_type, int ldc, long long step_c, int count, int compute,
+                               int algorithm) {
     for (int i = 0; i < count; i++) {
-        // A card's kernels for these read so many bytes at once.
-        if (((uintptr_t)a[i] | (uintptr_t)b[i] | (uintptr_t)c[i]) % 16) return 15;
-        int status = cublasGemmEx(handle, ta, tb, m, n, k, alpha, a[i], a_type, lda, b[i], b_type, ldb, beta, c[i], c_type,
-                                  ldc, compute, algorithm);
+        int status = cublasGemmEx(handle, ta, tb, m, n, k, alpha, a + i * step_a, a_type, lda, b + i * step_b, b_type, ldb, beta,
+                                  c + i * step_c * (c_type == R_32F ? 4 : 2), c_type, ldc, compute, algorithm);
         if (status != 0) return status;
     }
     return 0;

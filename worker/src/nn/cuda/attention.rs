@@ -54,26 +54,13 @@ struct Attention {
     pieces: Vec<Piece>,
 }
 
-/// Where the matrices of each text and head are: arrays of addresses on the card, one for each kind of matrix.
-struct Addresses {
-    /// (kinds · count)
-    arrays: Tensor,
-    first: u64,
-    count: usize,
-}
-
-impl Addresses {
-    /// The matrices of this kind, of these numbers, with rows of this stride.
-    fn of(&self, kind: usize, dtype: DType, stride: usize) -> Matrix {
-        Matrix::at(self.first + (kind * self.count * size_of::<u64>()) as u64, dtype, stride)
-    }
-}
-
-/// A matrix for each text and head: the columns from `column` on of the text's rows in a tensor of rows of `stride`.
-struct Rows<'a> {
-    tensor: &'a Tensor,
-    stride: usize,
-    column: usize,
+/// The texts and heads of a piece, whose matrices lie one after the other.
+struct Heads<'a> {
+    of: &'a Attention,
+    length: usize,
+    texts: usize,
+    /// The first row of each text, on the card.
+    starts: Tensor,
 }
 
 impl Attention {
@@ -81,83 +68,21 @@ impl Attention {
         self.width / self.heads
     }
 
-    fn scale(&self) -> f64 {
-        1.0 / (self.depth() as f64).sqrt()
-    }
-
-    /// From the start of a row of scores to that of the next.
-    fn stride(&self, length: usize) -> usize {
-        if self.card.dtype == DType::BF16 { length.next_multiple_of(ALIGNED) } else { length }
-    }
-
-    /// Uploads the addresses of rows, then of matrices of scores.
-    fn addresses(&self, piece: &Piece, rows: &[Rows<'_>], scores: &[&Tensor]) -> Result<Addresses> {
-        let (bytes, depth) = (self.card.dtype.size_in_bytes(), self.depth());
-        let mut all = Vec::with_capacity((rows.len() + scores.len()) * piece.starts.len() * self.heads);
-        for Rows { tensor, stride, column } in rows {
-            let first = self.card.address(tensor)?;
-            let at = |start: &usize, head: usize| first + ((start * stride + column + head * depth) * bytes) as u64;
-            all.extend(
-                piece
-                    .starts
-                    .iter()
-                    .flat_map(|start| (0..self.heads).map(move |head| (start, head)))
-                    .map(|(s, h)| at(s, h)),
-            );
-        }
-        let (count, matrix) = (piece.starts.len() * self.heads, piece.length * self.stride(piece.length));
-        for tensor in scores {
-            let (first, bytes) = (self.card.address(tensor)?, tensor.dtype().size_in_bytes());
-            all.extend((0..count).map(|n| first + (n * matrix * bytes) as u64));
-        }
-        let arrays = self.card.upload(all.into_iter().map(u64::cast_signed).collect())?;
-        let first = self.card.address(&arrays)?;
-        Ok(Addresses { arrays, first, count })
-    }
-
-    /// Queries, keys or values in rows of all three.
-    fn part<'a>(&self, tensor: &'a Tensor, which: usize) -> Rows<'a> {
-        Rows { tensor, stride: 3 * self.width, column: which * self.width }
-    }
-
-    fn results<'a>(&self, tensor: &'a Tensor) -> Rows<'a> {
-        Rows { tensor, stride: self.width, column: 0 }
-    }
-
-    fn multiply(&self, addresses: &Addresses, size: Size, [left, right, into]: [Matrix; 3]) -> Result<()> {
-        multiply_each(&self.card, addresses.count, size, left, right, into)
-    }
-
-    /// Room for the scores of a piece, in what is computed in; and for what products take of them, which is the same unless that is
-    /// narrower.
-    fn scores(&self, piece: &Piece) -> Result<[Tensor; 2]> {
-        let shape = (piece.starts.len() * self.heads, piece.length, self.stride(piece.length));
-        let computed = self.card.empty_of(self.card.computed(), shape)?;
-        let stored = if self.card.dtype == computed.dtype() { computed.clone() } else { self.card.empty(shape)? };
-        Ok([computed, stored])
-    }
-
-    fn softmax(&self, piece: &Piece, count: usize, [scores, stored]: &[Tensor; 2]) -> Result<()> {
-        let (length, stride) = (piece.length, self.stride(piece.length));
-        let stored = Some(stored).filter(|stored| stored.dtype() != scores.dtype());
-        let own = arguments![scores, self.scale(), length, stride, stored];
-        self.card.blocks("softmax", count * length, &own)
+    fn heads<'a>(&'a self, piece: &Piece) -> Result<Heads<'a>> {
+        let starts = self.card.upload(piece.starts.iter().map(|start| *start as u32).collect())?;
+        Ok(Heads { of: self, length: piece.length, texts: piece.starts.len(), starts })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let out = self.card.empty((x.dim(0)?, self.width))?;
-        let (wide, depth, number) = (3 * self.width, self.depth(), self.card.dtype);
         for piece in &self.pieces {
-            let (length, stride) = (piece.length, self.stride(piece.length));
-            let scores = self.scores(piece)?;
-            let rows = [self.part(x, 0), self.part(x, 1), self.part(x, 2), self.results(&out)];
-            let at = self.addresses(piece, &rows, &[&scores[0], &scores[1]])?;
-            let [queries, keys, values] = [0, 1, 2].map(|kind| at.of(kind, number, wide));
-            let mixed = at.of(3, number, self.width);
-            let (products, probabilities) = (at.of(4, self.card.computed(), stride), at.of(5, number, stride));
-            self.multiply(&at, (length, length, depth), [queries, keys.transposed(), products])?;
-            self.softmax(piece, at.count, &scores)?;
-            self.multiply(&at, (length, depth, length), [probabilities, values, mixed])?;
+            let at = self.heads(piece)?;
+            let [queries, keys, values] = at.three(&at.apart(x, 3)?)?;
+            let (scores, mixed) = (at.scores()?, at.empty(1)?);
+            at.scores_of(&queries, &keys, &scores[0])?;
+            at.softmax(&scores, false)?;
+            at.mix(at.matrix(&scores[1])?, &values, &mixed)?;
+            at.together(&mixed, &out, 1)?;
         }
         Ok(out)
     }
@@ -165,28 +90,107 @@ impl Attention {
     /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`, `dQ = dS K`, `dK = dSᵀ Q`.
     fn gradient(&self, x: &Tensor, g: &Tensor) -> Result<Tensor> {
         let out = self.card.empty(x.shape())?;
-        let (wide, depth, number, computed) = (3 * self.width, self.depth(), self.card.dtype, self.card.computed());
         for piece in &self.pieces {
-            let (length, stride) = (piece.length, self.stride(piece.length));
-            let (probabilities, scores) = (self.scores(piece)?, self.scores(piece)?);
-            let [x, out] = [x, &out].map(|tensor| [0, 1, 2].map(|which| self.part(tensor, which)));
-            let rows = [x, out].into_iter().flatten().chain([self.results(g)]).collect::<Vec<_>>();
-            let at = self.addresses(piece, &rows, &[&probabilities[0], &probabilities[1], &scores[0], &scores[1]])?;
-            let [queries, keys, values] = [0, 1, 2].map(|kind| at.of(kind, number, wide));
-            let [for_queries, for_keys, for_values] = [3, 4, 5].map(|kind| at.of(kind, number, wide));
-            let from_out = at.of(6, number, self.width);
-            let [p_sums, s_sums] = [7, 9].map(|kind| at.of(kind, computed, stride));
-            let [p, s] = [8, 10].map(|kind| at.of(kind, number, stride));
-            self.multiply(&at, (length, length, depth), [queries, keys.transposed(), p_sums])?;
-            self.softmax(piece, at.count, &probabilities)?;
-            self.multiply(&at, (length, depth, length), [p.transposed(), from_out, for_values])?;
-            self.multiply(&at, (length, length, depth), [from_out, values.transposed(), s_sums])?;
-            let own = arguments![&scores[0], &probabilities[0], self.scale(), length, stride, &scores[1]];
-            self.card.blocks("softmax_gradient", at.count * length, &own)?;
-            self.multiply(&at, (length, depth, length), [s, keys, for_queries])?;
-            self.multiply(&at, (length, depth, length), [s.transposed(), queries, for_keys])?;
-            drop(at.arrays);
+            let at = self.heads(piece)?;
+            let ([queries, keys, values], from_out) = (at.three(&at.apart(x, 3)?)?, at.apart(g, 1)?);
+            let (probabilities, scores, gradients) = (at.scores()?, at.scores()?, at.empty(3)?);
+            let [for_queries, for_keys, for_values] = at.three(&gradients)?;
+            at.scores_of(&queries, &keys, &probabilities[0])?;
+            at.softmax(&probabilities, true)?;
+            at.mix(at.matrix(&probabilities[1])?.transposed(), &from_out, &for_values)?;
+            at.scores_of(&from_out, &values, &scores[0])?;
+            at.softmax_gradient(&scores, &probabilities)?;
+            at.mix(at.matrix(&scores[1])?, &keys, &for_queries)?;
+            at.mix(at.matrix(&scores[1])?.transposed(), &queries, &for_keys)?;
+            at.together(&gradients, &out, 3)?;
         }
         Ok(out)
+    }
+}
+
+impl Heads<'_> {
+    /// Of texts and heads.
+    fn count(&self) -> usize {
+        self.texts * self.of.heads
+    }
+
+    /// From the start of a row of scores to that of the next.
+    fn stride(&self) -> usize {
+        if self.of.card.dtype == DType::BF16 { self.length.next_multiple_of(ALIGNED) } else { self.length }
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (self.of.depth() as f64).sqrt()
+    }
+
+    /// Room for so many kinds of matrices of each text and head, (kinds, texts · heads, length, depth).
+    fn empty(&self, kinds: usize) -> Result<Tensor> {
+        self.of.card.empty((kinds, self.count(), self.length, self.of.depth()))
+    }
+
+    fn three(&self, kinds: &Tensor) -> Result<[Tensor; 3]> {
+        Ok([kinds.get(0)?, kinds.get(1)?, kinds.get(2)?])
+    }
+
+    fn between(&self, kernel: &'static str, rows: &Tensor, matrices: &Tensor, kinds: usize) -> Result<()> {
+        let (card, depth) = (&self.of.card, self.of.depth());
+        let own = arguments![rows, &self.starts, self.texts, self.of.heads, self.length, depth, kinds, matrices];
+        let n = matrices.elem_count();
+        card.packs(kernel, depth, n, &[&own[..], &arguments![n]].concat())
+    }
+
+    /// The matrices of so many kinds that are beside each other in rows.
+    fn apart(&self, rows: &Tensor, kinds: usize) -> Result<Tensor> {
+        let out = self.empty(kinds)?;
+        self.between("heads_apart", rows, &out, kinds)?;
+        Ok(out)
+    }
+
+    /// The way back from [`Self::apart`].
+    fn together(&self, matrices: &Tensor, rows: &Tensor, kinds: usize) -> Result<()> {
+        self.between("heads_together", rows, matrices, kinds)
+    }
+
+    /// Room for scores, in what is computed in; and for what products take of them, which is the same unless that is narrower.
+    fn scores(&self) -> Result<[Tensor; 2]> {
+        let (card, shape) = (&self.of.card, (self.count(), self.length, self.stride()));
+        let computed = card.empty_of(card.computed(), shape)?;
+        let stored = if card.dtype == computed.dtype() { computed.clone() } else { card.empty(shape)? };
+        Ok([computed, stored])
+    }
+
+    /// Probabilities in place of scores where they are `kept`, and as products take them.
+    fn softmax(&self, [scores, stored]: &[Tensor; 2], kept: bool) -> Result<()> {
+        let stored = Some(stored).filter(|stored| stored.dtype() != scores.dtype());
+        let (kept, rows) = (kept || stored.is_none(), self.count() * self.length);
+        let own = arguments![scores, self.scale(), self.length, self.stride(), rows, kept, stored];
+        self.of.card.rows("softmax", rows, &own)
+    }
+
+    /// In the second of `scores`, from the gradient of probabilities in the first.
+    fn softmax_gradient(&self, scores: &[Tensor; 2], probabilities: &[Tensor; 2]) -> Result<()> {
+        let rows = self.count() * self.length;
+        let own = arguments![&scores[0], &probabilities[0], self.scale(), self.length, self.stride(), rows, &scores[1]];
+        self.of.card.rows("softmax_gradient", rows, &own)
+    }
+
+    fn matrix(&self, tensor: &Tensor) -> Result<Matrix> {
+        Matrix::of(&self.of.card, tensor, tensor.dims().last().copied().unwrap_or(1))
+    }
+
+    fn multiply(&self, size: Size, [left, right, into]: [Matrix; 3]) -> Result<()> {
+        multiply_each(&self.of.card, (self.count(), self.length), size, left, right, into)
+    }
+
+    /// `scores = left · rightᵀ`, of queries, keys or values.
+    fn scores_of(&self, left: &Tensor, right: &Tensor, scores: &Tensor) -> Result<()> {
+        let size = (self.length, self.length, self.of.depth());
+        self.multiply(size, [self.matrix(left)?, self.matrix(right)?.transposed(), self.matrix(scores)?])
+    }
+
+    /// `into = scores · rows`, of queries, keys or values.
+    fn mix(&self, scores: Matrix, rows: &Tensor, into: &Tensor) -> Result<()> {
+        let size = (self.length, self.of.depth(), self.length);
+        self.multiply(size, [scores, self.matrix(rows)?, self.matrix(into)?])
     }
 }

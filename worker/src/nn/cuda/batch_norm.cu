@@ -19,11 +19,12 @@ TOGETHER(moments)(const T *x, long long rows, int channels, int rows_per_group, 
     column_sums(MomentTerm{x, channels}, rows, channels, rows_per_group, partial);
 }
 
-// Means, then variances (divided by n), from sums and sums of squares.
-KERNEL(statistics)(const double *sums, long long count, int channels, double *out) {
-    long long c = here();
-    if (c >= channels) return;
-    double mean = sums[c] / (double)count, variance = sums[channels + c] / (double)count - mean * mean;
+// Means, then variances (divided by n), from sums and sums of squares, see column_totals.
+TOGETHER(statistics)(const double *partial, int groups, int channels, long long count, double *out) {
+    int c;
+    double sum, square;
+    if (!column_totals(partial, groups, channels, c, sum, square)) return;
+    double mean = sum / (double)count, variance = square / (double)count - mean * mean;
     out[c] = mean;
     out[channels + c] = variance > 0 ? variance : 0;
 }
@@ -41,12 +42,13 @@ KERNEL(batch_norm_coefficients)(const double *statistics, const C *scale, const 
 
 // y = activation(x · factor + offset + residual); there may be no residual.
 KERNEL(batch_norm)(const T *x, const T *residual, const double *coefficients, int channels, int relu, T *y, long long n) {
-    long long i = here();
-    if (i >= n) return;
-    int c = remainder_of(i, channels);
-    C value = (C)x[i] * (C)coefficients[channels + c] + (C)coefficients[2 * channels + c];
-    if (residual) value += (C)residual[i];
-    y[i] = (T)(relu && value < 0 ? (C)0 : value);  // NaN stays
+    numbers(
+        n, [=](long long i) { return Loaded<2>{{(C)x[i], residual ? (C)residual[i] : (C)0}}; },
+        [=](long long i, Loaded<2> given) {
+            int c = remainder_of(i, channels);
+            C value = given.at[0] * (C)coefficients[channels + c] + (C)coefficients[2 * channels + c] + given.at[1];
+            y[i] = (T)(relu && value < 0 ? (C)0 : value);  // NaN stays
+        });
 }
 
 struct NormTerm {
@@ -67,25 +69,30 @@ TOGETHER(batch_norm_sums)(const T *x, const T *y, const T *g, const double *stat
     column_sums(NormTerm{x, y, g, statistics, coefficients, channels}, rows, channels, rows_per_group, partial);
 }
 
-// The gradient of the input is factor · g + slope · x + level; slope and level, (2, channels), from the two sums. They are 0 when the
-// statistics are constants, and the sums may be missing then.
-KERNEL(batch_norm_slopes)(const double *sums, const double *statistics, const double *coefficients, long long count,
-                          int channels, int constants, double *out) {
-    long long c = here();
-    if (c >= channels) return;
+// From both sums, see column_totals: the gradients of shift and scale, (2, channels); and slope and level, (2, channels), where the gradient
+// of the input is factor · g + slope · x + level. Those are 0 when the statistics are constants.
+TOGETHER(batch_norm_slopes)(const double *partial, int groups, int channels, const double *statistics,
+                            const double *coefficients, long long count, int constants, C *gradients, double *out) {
+    int c;
+    double sum, product;
+    if (!column_totals(partial, groups, channels, c, sum, product)) return;
     double factor = coefficients[channels + c];
-    double slope = constants ? 0 : -factor * coefficients[c] * sums[channels + c] / (double)count;
+    double slope = constants ? 0 : -factor * coefficients[c] * product / (double)count;
+    gradients[c] = (C)sum;
+    gradients[channels + c] = (C)product;
     out[c] = slope;
-    out[channels + c] = constants ? 0 : -factor * sums[c] / (double)count - slope * statistics[c];
+    out[channels + c] = constants ? 0 : -factor * sum / (double)count - slope * statistics[c];
 }
 
 // dx, and what came through the activation where there is a place for it.
 KERNEL(batch_norm_gradient)(const T *x, const T *y, const T *g, const double *coefficients, const double *slopes,
                             int channels, T *dx, T *passed, long long n) {
-    long long i = here();
-    if (i >= n) return;
-    int c = remainder_of(i, channels);
-    C through = !y || (C)y[i] > 0 ? (C)g[i] : (C)0;
-    dx[i] = (T)((C)coefficients[channels + c] * through + ((C)slopes[c] * (C)x[i] + (C)slopes[channels + c]));
-    if (passed) passed[i] = (T)through;
+    numbers(
+        n, [=](long long i) { return Loaded<2>{{(C)x[i], !y || (C)y[i] > 0 ? (C)g[i] : (C)0}}; },
+        [=](long long i, Loaded<2> given) {
+            int c = remainder_of(i, channels);
+            C before = given.at[0], through = given.at[1];
+            dx[i] = (T)((C)coefficients[channels + c] * through + ((C)slopes[c] * before + (C)slopes[channels + c]));
+            if (passed) passed[i] = (T)through;
+        });
 }

@@ -30,9 +30,12 @@ impl PartialEq for DeviceStatistics {
 pub(crate) fn statistics(input: &Tensor) -> Result<ChannelStatistics> {
     let card = Card::of(input)?;
     let (rows, channels) = matrix(input);
-    let sums = partial(&card, "moments", &arguments![input], (rows, channels))?.wide(&card)?;
     let out = card.empty_of(DType::F64, (2, channels))?;
-    card.each("statistics", channels, &arguments![&sums, rows, channels, &out])?;
+    partial(&card, "moments", &arguments![input], (rows, channels))?.total(
+        &card,
+        "statistics",
+        &arguments![rows, &out],
+    )?;
     let device = Some(DeviceStatistics(out));
     Ok(ChannelStatistics { mean: Vec::new(), variance: Vec::new(), count: rows, device })
 }
@@ -118,7 +121,7 @@ impl BatchNorm {
         let residual = residual.map(Tensor::contiguous).transpose()?;
         let (out, n) = (self.card.empty(x.shape())?, x.elem_count());
         let own = arguments![x, residual.as_ref(), &self.coefficients, self.channels, self.relu, &out, n];
-        self.card.each("batch_norm", n, &own)?;
+        self.card.numbers("batch_norm", n, &own)?;
         Ok(out)
     }
 
@@ -132,43 +135,39 @@ impl BatchNorm {
             let for_shift = shift_wanted.then(|| row_sums(&self.card, &passed, size)).transpose()?;
             return Ok([None, None, for_shift, residual_wanted.then_some(passed)]);
         };
-        let through_statistics = input_wanted && !self.constants;
-        let (mut wide, mut for_scale, mut for_shift) = (None, None, None);
-        if through_statistics || scale_wanted || shift_wanted {
+        let slopes = self.card.zeros_of(DType::F64, (2, self.channels))?;
+        let (mut for_scale, mut for_shift) = (None, None);
+        if !self.constants || scale_wanted || shift_wanted {
             let own = arguments![x, before.y.as_ref(), g, &self.statistics, &self.coefficients];
             let sums = partial(&self.card, "batch_norm_sums", &own, size)?;
-            wide = through_statistics.then(|| sums.wide(&self.card)).transpose()?;
-            if scale_wanted || shift_wanted {
-                let [shift, scale] = sums.narrow(&self.card)?;
-                (for_scale, for_shift) = (scale_wanted.then_some(scale), shift_wanted.then_some(shift));
-            }
+            let gradients = self.card.empty_of(self.card.computed(), (2, self.channels))?;
+            let own = arguments![&self.statistics, &self.coefficients, self.rows, self.constants, &gradients, &slopes];
+            sums.total(&self.card, "batch_norm_slopes", &own)?;
+            for_shift = shift_wanted.then(|| gradients.get(0)).transpose()?;
+            for_scale = scale_wanted.then(|| gradients.get(1)).transpose()?;
         }
         if !input_wanted {
             return Ok([None, for_scale, for_shift, residual_wanted.then(through_relu).transpose()?]);
         }
-        let y = before.y.as_ref();
-        let [for_input, for_residual] = self.input_gradient((x, y), g, wide.as_ref(), residual_wanted)?;
+        let [for_input, for_residual] = self.input_gradient((x, before.y.as_ref()), g, &slopes, residual_wanted)?;
         Ok([for_input, for_scale, for_shift, for_residual])
     }
 
-    /// Of the input, from the sums, which constant statistics do without; and of the residual if it is wanted.
+    /// Of the input, and of the residual if it is wanted.
     fn input_gradient(
         &self,
         (x, y): (&Tensor, Option<&Tensor>),
         g: &Tensor,
-        sums: Option<&Tensor>,
+        slopes: &Tensor,
         residual_wanted: bool,
     ) -> Result<[Option<Tensor>; 2]> {
-        let Self { card, statistics, coefficients, rows, channels, .. } = self;
-        let slopes = card.empty_of(DType::F64, (2, *channels))?;
-        let own = arguments![sums, statistics, coefficients, *rows, *channels, self.constants, &slopes];
-        card.each("batch_norm_slopes", *channels, &own)?;
-        let (out, n) = (card.empty(x.shape())?, x.elem_count());
+        let (card, n) = (&self.card, x.elem_count());
+        let out = card.empty(x.shape())?;
         let of_residual = || if self.relu { card.empty(x.shape()) } else { Ok(g.clone()) };
         let for_residual = residual_wanted.then(of_residual).transpose()?;
         let passed = for_residual.as_ref().filter(|_| self.relu);
-        let own = arguments![x, y, g, coefficients, &slopes, *channels, &out, passed, n];
-        card.each("batch_norm_gradient", n, &own)?;
+        let own = arguments![x, y, g, &self.coefficients, slopes, self.channels, &out, passed, n];
+        card.numbers("batch_norm_gradient", n, &own)?;
         Ok([Some(out), for_residual])
     }
 }

@@ -1,6 +1,7 @@
-//! Two-dimensional convolution as products of patches and kernel, some samples at a time; by cuDNN where the build has it.
+//! Two-dimensional convolution as products of patches and kernel, some samples at a time; in bf16 by cuDNN where
+//! the build has it.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Card, arguments};
 use super::product::{Matrix, multiply};
@@ -13,7 +14,7 @@ const PATCHES: usize = 1 << 26;
 pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding: usize) -> Result<Value> {
     let (x, w) = (input.tensor().contiguous()?, kernel.tensor().contiguous()?);
     let operator = Convolution::of(&x, &w, stride, padding)?;
-    let weights = operator.channels_last(&w)?;
+    let weights = channels_last(&w, operator.card.dtype)?;
     let y = operator.forward(&x, &weights)?;
     let (x, weights) = (kernel.wanted().then_some(x), input.wanted().then_some(weights));
     Ok(Value::of(y, [input, kernel], move |g| {
@@ -21,6 +22,15 @@ pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding:
         let for_kernel = x.map(|x| operator.kernel_gradient(&x, g)).transpose()?;
         Ok([for_input, for_kernel])
     }))
+}
+
+/// Grids or kernels (N, C, H, W), in the numbers of parameters, to (N, H, W, C), in those that flow between operators.
+pub(crate) fn channels_last(x: &Tensor, flowing: DType) -> Result<Tensor> {
+    let card = Card { dtype: flowing, ..Card::of(x)? };
+    let (first, channels, height, width) = x.dims4()?;
+    let (out, n) = (card.empty((first, height, width, channels))?, x.elem_count());
+    card.each("channels_last", n, &arguments![x, channels, height * width, &out, n])?;
+    Ok(out)
 }
 
 pub(super) struct Convolution {
@@ -72,14 +82,6 @@ impl Convolution {
         (0..samples).step_by(at_once).map(move |first| (first, at_once.min(samples - first)))
     }
 
-    /// Weights (O, C, U, V) to (O, U, V, C), as products take them.
-    fn channels_last(&self, w: &Tensor) -> Result<Tensor> {
-        let out = self.card.empty((self.outputs, self.tall, self.wide, self.channels))?;
-        let n = w.elem_count();
-        self.card.each("channels_last", n, &arguments![w, self.channels, self.area(), &out, n])?;
-        Ok(out)
-    }
-
     /// Their gradient (O, U, V, C) to (O, C, U, V), both as parameters are.
     fn channels_first(&self, gradient: &Tensor) -> Result<Tensor> {
         let out = self.card.empty_of(self.card.computed(), (self.outputs, self.channels, self.tall, self.wide))?;
@@ -94,14 +96,14 @@ impl Convolution {
             return Ok(x.clone());
         }
         let out = self.card.empty((x.dim(0)? * self.places(), self.patch()))?;
-        self.lay(x, &out, "patches", out.elem_count())?;
+        self.lay(x, &out, "patches", out.elem_count() / self.tall)?;
         Ok(out)
     }
 
-    fn lay(&self, from: &Tensor, to: &Tensor, kernel: &str, n: usize) -> Result<()> {
+    fn lay(&self, from: &Tensor, to: &Tensor, kernel: &'static str, n: usize) -> Result<()> {
         let Self { height, width, channels, tall, wide, stride, padding, down, across, .. } = *self;
         let own = arguments![from, height, width, channels, tall, wide, stride, padding, down, across, to, n];
-        self.card.each(kernel, n, &own)
+        self.card.packs(kernel, channels, n, &own)
     }
 
     fn forward(&self, x: &Tensor, weights: &Tensor) -> Result<Tensor> {

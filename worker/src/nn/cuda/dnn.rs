@@ -1,4 +1,5 @@
-//! Convolutions by cuDNN: grids and kernels with channels last, summed in f32, by its deterministic algorithms.
+//! Convolutions in bf16 by cuDNN: grids and kernels with channels last, summed in f32, by its deterministic algorithms. In f32, in full
+//! precision and with channels last, it takes longer than products of patches do.
 //!
 //! Safety: cuDNN reads and writes as far as the descriptors say, which are made here of the shapes that the tensors have.
 
@@ -10,20 +11,44 @@ use std::sync::Arc;
 
 use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::cudnn::safe::{
-    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, FilterDescriptor,
-    TensorDescriptor,
+    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, FilterDescriptor, TensorDescriptor,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{result::CudnnError, sys};
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{DType, Error, Result, Tensor};
 use half::bf16;
 
 use super::convolution::Convolution;
 use super::launch::Card;
 
-// A handle belongs to a thread.
+/// What is asked of cuDNN: which of three algorithms, on which card, for a convolution of which sizes.
+type Question = (Operation, DeviceId, [usize; 10]);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Operation {
+    Forward,
+    InputGradient,
+    KernelGradient,
+}
+
+// A handle belongs to a thread. Bytes that an algorithm works in are None where there is none for the shape; cuDNN takes as long to
+// say so as to begin.
 thread_local! {
     static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::default();
+    static BYTES: RefCell<HashMap<Question, Option<usize>>> = RefCell::default();
+}
+
+/// Memory for an algorithm to work in, if there is one. `ask` says how much, the first time.
+fn space(
+    operation: Operation,
+    c: &Convolution,
+    ask: impl FnOnce() -> std::result::Result<usize, CudnnError>,
+) -> Result<Option<CudaSlice<u8>>> {
+    let sizes = [c.samples, c.height, c.width, c.channels, c.outputs, c.tall, c.wide, c.stride, c.padding, c.down];
+    let question = (operation, c.card.device.id(), sizes);
+    let bytes = BYTES.with_borrow_mut(|known| *known.entry(question).or_insert_with(|| ask().ok()));
+    // SAFETY: cuDNN reads nothing of it that it did not write.
+    bytes.map(|bytes| unsafe { c.card.device.alloc(bytes.max(1)) }).transpose()
 }
 
 fn handle(card: &Card) -> Result<Arc<Cudnn>> {
@@ -38,34 +63,15 @@ fn handle(card: &Card) -> Result<Arc<Cudnn>> {
 }
 
 /// What cuDNN is told of a convolution of these numbers.
-struct Described<N> {
+struct Described {
     convolution: ConvDescriptor<f32>,
-    input: TensorDescriptor<N>,
-    kernel: FilterDescriptor<N>,
-    output: TensorDescriptor<N>,
+    input: TensorDescriptor<bf16>,
+    kernel: FilterDescriptor<bf16>,
+    output: TensorDescriptor<bf16>,
 }
 
-/// What flows between operators, as cuDNN knows it. It is summed in f32.
-trait Number: CudnnDataType + DeviceRepr {
-    const ONE: Self;
-    const ZERO: Self;
-    /// Which products are taken.
-    const MATH: sys::cudnnMathType_t;
-}
-
-impl Number for f32 {
-    const ONE: Self = 1.0;
-    const ZERO: Self = 0.0;
-    // Without it products may be of fewer digits.
-    const MATH: sys::cudnnMathType_t = sys::cudnnMathType_t::CUDNN_FMA_MATH;
-}
-
-impl Number for bf16 {
-    const ONE: Self = Self::ONE;
-    const ZERO: Self = Self::ZERO;
-    // Products of bf16 are exact in f32.
-    const MATH: sys::cudnnMathType_t = sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH;
-}
+/// What a result is multiplied by before it is written, and what was there before.
+const SCALES: (bf16, bf16) = (bf16::ONE, bf16::ZERO);
 
 fn ints<const N: usize>(numbers: [usize; N]) -> Result<[c_int; N]> {
     let mut out = [0; N];
@@ -75,14 +81,15 @@ fn ints<const N: usize>(numbers: [usize; N]) -> Result<[c_int; N]> {
     Ok(out)
 }
 
-impl<N: Number> Described<N> {
+impl Described {
     fn of(c: &Convolution) -> Result<Self> {
         let dnn = handle(&c.card)?;
         let (last, cross) =
             (sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC, sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION);
         let (padding, stride) = (ints([c.padding; 2])?, ints([c.stride; 2])?);
         let mut convolution = dnn.create_conv2d(padding, stride, [1, 1], cross).map_err(Error::wrap)?;
-        convolution.set_math_type(N::MATH).map_err(Error::wrap)?;
+        // Products of bf16 are exact in f32.
+        convolution.set_math_type(sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH).map_err(Error::wrap)?;
         let grid = |shape| dnn.create_4d_tensor(last, shape).map_err(Error::wrap);
         let input = grid(ints([c.samples, c.channels, c.height, c.width])?)?;
         let output = grid(ints([c.samples, c.outputs, c.down, c.across])?)?;
@@ -91,52 +98,49 @@ impl<N: Number> Described<N> {
         Ok(Self { convolution, input, kernel, output })
     }
 
-    fn forward(&self, card: &Card, [x, weights, y]: [&Tensor; 3]) -> Result<bool> {
+    fn forward(&self, c: &Convolution, [x, weights, y]: [&Tensor; 3]) -> Result<bool> {
         let operation = ConvForward { conv: &self.convolution, x: &self.input, w: &self.kernel, y: &self.output };
         let algorithm = sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
-        let Ok(bytes) = operation.get_workspace_size(algorithm) else { return Ok(false) };
-        let (mut space, scales) = (space(card, bytes)?, (N::ONE, N::ZERO));
-        let (x, weights, mut y) = (slice::<N>(card, x)?, slice::<N>(card, weights)?, slice::<N>(card, y)?);
+        let asked = space(Operation::Forward, c, || operation.get_workspace_size(algorithm))?;
+        let Some(mut space) = asked else { return Ok(false) };
+        let card = &c.card;
+        let (x, weights, mut y) = (slice(card, x)?, slice(card, weights)?, slice(card, y)?);
         // SAFETY: see above.
-        done(unsafe { operation.launch(algorithm, Some(&mut space), scales, &*x, &*weights, &mut *y) })
+        done(unsafe { operation.launch(algorithm, Some(&mut space), SCALES, &*x, &*weights, &mut *y) })
     }
 
-    fn input_gradient(&self, card: &Card, [weights, g, into]: [&Tensor; 3]) -> Result<bool> {
+    fn input_gradient(&self, c: &Convolution, [weights, g, into]: [&Tensor; 3]) -> Result<bool> {
         let operation =
             ConvBackwardData { conv: &self.convolution, dx: &self.input, w: &self.kernel, dy: &self.output };
         // Of those for any shape the deterministic one.
         let algorithm = sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
-        let Ok(bytes) = operation.get_workspace_size(algorithm) else { return Ok(false) };
-        let (mut space, scales) = (space(card, bytes)?, (N::ONE, N::ZERO));
-        let (weights, g, mut into) = (slice::<N>(card, weights)?, slice::<N>(card, g)?, slice::<N>(card, into)?);
+        let asked = space(Operation::InputGradient, c, || operation.get_workspace_size(algorithm))?;
+        let Some(mut space) = asked else { return Ok(false) };
+        let card = &c.card;
+        let (weights, g, mut into) = (slice(card, weights)?, slice(card, g)?, slice(card, into)?);
         // SAFETY: see above.
-        done(unsafe { operation.launch(algorithm, Some(&mut space), scales, &mut *into, &*weights, &*g) })
+        done(unsafe { operation.launch(algorithm, Some(&mut space), SCALES, &mut *into, &*weights, &*g) })
     }
 
-    fn kernel_gradient(&self, card: &Card, [x, g, into]: [&Tensor; 3]) -> Result<bool> {
+    fn kernel_gradient(&self, c: &Convolution, [x, g, into]: [&Tensor; 3]) -> Result<bool> {
         let operation =
             ConvBackwardFilter { conv: &self.convolution, x: &self.input, dw: &self.kernel, dy: &self.output };
         // Of those for any shape the deterministic one.
         let algorithm = sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
-        let Ok(bytes) = operation.get_workspace_size(algorithm) else { return Ok(false) };
-        let (mut space, scales) = (space(card, bytes)?, (N::ONE, N::ZERO));
-        let (x, g, mut into) = (slice::<N>(card, x)?, slice::<N>(card, g)?, slice::<N>(card, into)?);
+        let asked = space(Operation::KernelGradient, c, || operation.get_workspace_size(algorithm))?;
+        let Some(mut space) = asked else { return Ok(false) };
+        let card = &c.card;
+        let (x, g, mut into) = (slice(card, x)?, slice(card, g)?, slice(card, into)?);
         // SAFETY: see above.
-        done(unsafe { operation.launch(algorithm, Some(&mut space), scales, &*x, &mut *into, &*g) })
+        done(unsafe { operation.launch(algorithm, Some(&mut space), SCALES, &*x, &mut *into, &*g) })
     }
 }
 
 /// A tensor's memory, which stays the tensor's.
-fn slice<N: DeviceRepr>(card: &Card, tensor: &Tensor) -> Result<ManuallyDrop<CudaSlice<N>>> {
+fn slice(card: &Card, tensor: &Tensor) -> Result<ManuallyDrop<CudaSlice<bf16>>> {
     let address = card.address(tensor)?;
     // SAFETY: so many numbers are there, and the slice is never dropped.
     Ok(ManuallyDrop::new(unsafe { card.device.cuda_stream().upgrade_device_ptr(address, tensor.elem_count()) }))
-}
-
-/// Memory for an algorithm to work in.
-fn space(card: &Card, bytes: usize) -> Result<CudaSlice<u8>> {
-    // SAFETY: cuDNN reads nothing of it that it did not write.
-    unsafe { card.device.alloc(bytes.max(1)) }
 }
 
 /// Whether it was done: false where cuDNN has no such algorithm for the shape.
@@ -148,35 +152,25 @@ fn done(result: std::result::Result<(), CudnnError>) -> Result<bool> {
     }
 }
 
-/// Calls this of what describes the convolution in the card's numbers; false for numbers that cuDNN is not asked about, and for empty
-/// batches.
-macro_rules! described {
-    ($convolution:expr, $what:ident($tensors:expr)) => {
-        match $convolution.card.dtype {
-            _ if $convolution.samples == 0 => Ok(false),
-            DType::F32 => Described::<f32>::of($convolution)?.$what(&$convolution.card, $tensors),
-            DType::BF16 => Described::<bf16>::of($convolution)?.$what(&$convolution.card, $tensors),
-            _ => Ok(false),
-        }
-    };
+/// What describes the convolution, if cuDNN is asked about it: not in other numbers, and not of empty batches.
+fn described(c: &Convolution) -> Result<Option<Described>> {
+    (c.card.dtype == DType::BF16 && c.samples > 0).then(|| Described::of(c)).transpose()
 }
 
 /// `y` from `x` and weights (O, U, V, C). False where it was not done.
 pub(super) fn forward(c: &Convolution, x: &Tensor, weights: &Tensor, y: &Tensor) -> Result<bool> {
-    described!(c, forward([x, weights, y]))
+    described(c)?.map_or(Ok(false), |described| described.forward(c, [x, weights, y]))
 }
 
 /// The gradient `into` of the input from weights (O, U, V, C) and that of the output. False where it was not done.
 pub(super) fn input_gradient(c: &Convolution, weights: &Tensor, g: &Tensor, into: &Tensor) -> Result<bool> {
-    described!(c, input_gradient([weights, g, into]))
+    described(c)?.map_or(Ok(false), |described| described.input_gradient(c, [weights, g, into]))
 }
 
-/// The gradient (O, U, V, C) of the weights, as parameters are, from input and gradient of the output. cuDNN gives it in the numbers
-/// of those. None where it was not done.
+/// The gradient (O, U, V, C) of the weights, as parameters are, from input and gradient of the output; cuDNN gives it in bf16. None
+/// where it was not done.
 pub(super) fn kernel_gradient(c: &Convolution, x: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+    let Some(described) = described(c)? else { return Ok(None) };
     let out = c.card.empty((c.outputs, c.tall, c.wide, c.channels))?;
-    if !described!(c, kernel_gradient([x, g, &out]))? {
-        return Ok(None);
-    }
-    Ok(Some(if out.dtype() == c.card.computed() { out } else { c.card.widened(&out)? }))
+    if described.kernel_gradient(c, [x, g, &out])? { c.card.widened(&out).map(Some) } else { Ok(None) }
 }

@@ -6,10 +6,10 @@ use super::launch::{Argument, Card, arguments};
 use crate::nn::value::Value;
 
 /// The result of a kernel that reads `own`, and writes as many numbers as `like` has.
-fn mapped(kernel: &str, like: &Tensor, own: &[Argument<'_>]) -> Result<Tensor> {
+fn mapped(kernel: &'static str, like: &Tensor, own: &[Argument<'_>]) -> Result<Tensor> {
     let (card, n) = (Card::of(like)?, like.elem_count());
     let out = card.empty(like.shape())?;
-    card.each(kernel, n, &[own, &arguments![&out, n]].concat())?;
+    card.numbers(kernel, n, &[own, &arguments![&out, n]].concat())?;
     Ok(out)
 }
 

@@ -4,6 +4,7 @@
 #include "batch_norm.cu"
 #include "convolution.cu"
 #include "elementwise.cu"
+#include "head.cu"
 #include "layer_norm.cu"
 #include "optimizer.cu"
 #include "pooling.cu"

@@ -6,18 +6,31 @@
 //! Tensors are written in place only where nobody else can read them: results before they are handed out, and the parameters
 //! and moments of an optimizer, which its owner alone holds while it steps.
 
-use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::{CudaDType, DeviceId};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
 use half::bf16;
 
-/// Threads of a block; `common.cuh` has the same number.
+use super::memory;
+
+/// Threads of a block, and of a warp, and numbers of a thread; `common.cuh` has the same numbers.
 const BLOCK: usize = 256;
+const WARP: usize = 32;
+const EACH: usize = 8;
 
 const KERNELS_F32: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_f32.ptx"));
 const KERNELS_F64: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_f64.ptx"));
 const KERNELS_BF16: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels_bf16.ptx"));
+
+thread_local! {
+    static FUNCTIONS: RefCell<HashMap<(DeviceId, DType, &'static str), CudaFunction>> = RefCell::default();
+}
 
 /// The card of this number, with a stream of its own.
 ///
@@ -29,6 +42,7 @@ pub(crate) fn open(number: usize) -> Result<Device> {
     unsafe {
         device.as_cuda_device()?.disable_event_tracking();
     }
+    memory::keep(&device)?;
     Ok(device)
 }
 
@@ -168,13 +182,22 @@ impl Card {
         self.copied("widened", x, (self.dtype, self.computed()))
     }
 
-    fn copied(&self, kernel: &str, x: &Tensor, (from, to): (DType, DType)) -> Result<Tensor> {
+    fn copied(&self, kernel: &'static str, x: &Tensor, (from, to): (DType, DType)) -> Result<Tensor> {
         if x.dtype() != from {
             return Err(Error::Msg(format!("{kernel}: {:?} where {from:?} was expected", x.dtype())));
         }
         let (x, out, n) = (x.contiguous()?, self.empty_of(to, x.shape())?, x.elem_count());
-        self.each(kernel, n, &arguments![&x, &out, n])?;
+        self.numbers(kernel, n, &arguments![&x, &out, n])?;
         Ok(out)
+    }
+
+    /// Brings numbers up, in this shape.
+    pub(super) fn upload_as<N: candle_core::WithDType>(
+        &self,
+        numbers: &[N],
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor> {
+        Tensor::from_slice(numbers, shape, &Device::Cuda(self.device.clone()))
     }
 
     /// Brings numbers up.
@@ -187,14 +210,38 @@ impl Card {
     }
 
     /// Launches a kernel with at least `threads` threads, which each find out whether they are needed.
-    pub(super) fn each(&self, kernel: &str, threads: usize, arguments: &[Argument<'_>]) -> Result<()> {
+    pub(super) fn each(&self, kernel: &'static str, threads: usize, arguments: &[Argument<'_>]) -> Result<()> {
         self.blocks(kernel, threads.div_ceil(BLOCK), arguments)
     }
 
-    /// Launches `blocks` blocks of a kernel.
-    pub(super) fn blocks(&self, kernel: &str, blocks: usize, arguments: &[Argument<'_>]) -> Result<()> {
-        if blocks == 0 {
-            return Ok(());
+    /// Launches a kernel that takes each of `n` numbers by itself, some in a thread.
+    pub(super) fn numbers(&self, kernel: &'static str, n: usize, arguments: &[Argument<'_>]) -> Result<()> {
+        self.blocks(kernel, n.div_ceil(BLOCK * EACH), arguments)
+    }
+
+    /// Launches a kernel with a thread for each of `n` numbers, or for as many of them as are read and written at once, 16 bytes, where
+    /// runs of `together` numbers are multiples of that. It finds out which in the same way, `WIDEST` of `common.cuh`.
+    pub(super) fn packs(
+        &self,
+        kernel: &'static str,
+        together: usize,
+        n: usize,
+        arguments: &[Argument<'_>],
+    ) -> Result<()> {
+        let widest = 16 / self.dtype.size_in_bytes();
+        self.each(kernel, if together.is_multiple_of(widest) { n / widest } else { n }, arguments)
+    }
+
+    /// Launches a kernel with a warp for each of `rows` rows, and some that find out that there is none for them.
+    pub(super) fn rows(&self, kernel: &'static str, rows: usize, arguments: &[Argument<'_>]) -> Result<()> {
+        self.each(kernel, rows * WARP, arguments)
+    }
+
+    /// A kernel for these numbers, looked up once by each thread.
+    fn function(&self, kernel: &'static str) -> Result<CudaFunction> {
+        let key = (self.device.id(), self.dtype, kernel);
+        if let Some(found) = FUNCTIONS.with_borrow(|functions| functions.get(&key).cloned()) {
+            return Ok(found);
         }
         let (suffix, kernels) = match self.dtype {
             DType::F32 => ("f32", KERNELS_F32),
@@ -202,11 +249,21 @@ impl Card {
             DType::BF16 => ("bf16", KERNELS_BF16),
             other => return Err(Error::Msg(format!("{kernel} has no kernel for {other:?}"))),
         };
+        let (name, module) = (format!("{kernel}_{suffix}"), format!("antiphon_{suffix}"));
+        let function = self.device.get_or_load_custom_func(&name, &module, kernels)?.into_cuda_function();
+        FUNCTIONS.with_borrow_mut(|functions| functions.insert(key, function.clone()));
+        Ok(function)
+    }
+
+    /// Launches `blocks` blocks of a kernel.
+    pub(super) fn blocks(&self, kernel: &'static str, blocks: usize, arguments: &[Argument<'_>]) -> Result<()> {
+        if blocks == 0 {
+            return Ok(());
+        }
         // Smaller arguments are read from the first bytes of these.
         let values = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<u64>>>()?;
-        let name = format!("{kernel}_{suffix}");
-        let function = self.device.get_or_load_custom_func(&name, &format!("antiphon_{suffix}"), kernels)?;
-        let mut builder = function.builder();
+        let (function, stream) = (self.function(kernel)?, self.device.cuda_stream());
+        let mut builder = stream.launch_builder(&function);
         for value in &values {
             builder.arg(value);
         }

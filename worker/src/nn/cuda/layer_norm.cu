@@ -1,37 +1,43 @@
-// Layer normalisation, a block for each row.
+// Layer normalisation, a warp for each row.
 
 #include "common.cuh"
 
 // y = (x − mean) / √(variance + ε) · scale + shift; mean and 1 / √(variance + ε) of each row are kept, (rows, 2).
-TOGETHER(layer_norm)(const T *x, const C *scale, const C *shift, double epsilon, int width, T *y, C *kept) {
-    const T *row = x + (long long)blockIdx.x * width;
-    T *out = y + (long long)blockIdx.x * width;
-    double sum = 0;
-    for (int i = threadIdx.x; i < width; i += BLOCK) sum += (double)row[i];
-    double mean = block_sum(sum) / width, squares = 0;
-    for (int i = threadIdx.x; i < width; i += BLOCK) squares += ((double)row[i] - mean) * ((double)row[i] - mean);
-    C centre = (C)mean, inverse = (C)(1.0 / sqrt(block_sum(squares) / width + epsilon));
-    for (int i = threadIdx.x; i < width; i += BLOCK) {
-        out[i] = (T)(((C)row[i] - centre) * inverse * scale[i] + shift[i]);
-    }
-    if (threadIdx.x == 0) {
-        kept[2 * (long long)blockIdx.x] = centre;
-        kept[2 * (long long)blockIdx.x + 1] = inverse;
+TOGETHER(layer_norm)(const T *x, const C *scale, const C *shift, double epsilon, int width, long long rows, T *y, C *kept) {
+    long long number = here() / WARP;
+    int lane = threadIdx.x % WARP, end = number < rows ? width : 0;
+    const T *row = x + number * width;
+    T *out = y + number * width;
+    double sum = 0, squares = 0;
+#pragma unroll 4
+    for (int i = lane; i < end; i += WARP) sum += (double)row[i];
+    double mean = warp_sum(sum) / width;
+#pragma unroll 4
+    for (int i = lane; i < end; i += WARP) squares += ((double)row[i] - mean) * ((double)row[i] - mean);
+    C centre = (C)mean, inverse = (C)(1.0 / sqrt(warp_sum(squares) / width + epsilon));
+#pragma unroll 4
+    for (int i = lane; i < end; i += WARP) out[i] = (T)(((C)row[i] - centre) * inverse * scale[i] + shift[i]);
+    if (lane == 0 && number < rows) {
+        kept[2 * number] = centre;
+        kept[2 * number + 1] = inverse;
     }
 }
 
 // With x̂ the normalised row and d = g · scale: dx = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε).
-TOGETHER(layer_norm_gradient)(const T *x, const C *scale, const T *g, const C *kept, int width, T *dx) {
-    long long first = (long long)blockIdx.x * width;
-    C centre = kept[2 * (long long)blockIdx.x], inverse = kept[2 * (long long)blockIdx.x + 1];
+TOGETHER(layer_norm_gradient)(const T *x, const C *scale, const T *g, const C *kept, int width, long long rows, T *dx) {
+    long long number = here() / WARP, first = number * width;
+    int lane = threadIdx.x % WARP, end = number < rows ? width : 0;
+    C centre = number < rows ? kept[2 * number] : 0, inverse = number < rows ? kept[2 * number + 1] : 0;
     double sum = 0, product = 0;
-    for (int i = threadIdx.x; i < width; i += BLOCK) {
+#pragma unroll 4
+    for (int i = lane; i < end; i += WARP) {
         C d = (C)g[first + i] * scale[i];
         sum += (double)d;
         product += (double)d * (double)(((C)x[first + i] - centre) * inverse);
     }
-    C mean = (C)(block_sum(sum) / width), along = (C)(block_sum(product) / width);
-    for (int i = threadIdx.x; i < width; i += BLOCK) {
+    C mean = (C)(warp_sum(sum) / width), along = (C)(warp_sum(product) / width);
+#pragma unroll 4
+    for (int i = lane; i < end; i += WARP) {
         C d = (C)g[first + i] * scale[i];
         dx[first + i] = (T)((d - mean - ((C)x[first + i] - centre) * inverse * along) * inverse);
     }

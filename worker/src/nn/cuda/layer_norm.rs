@@ -14,7 +14,7 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
     let card = Card::of(&x)?;
     // Mean and 1 / √(variance + ε) of each row, for the way back.
     let (y, kept) = (card.empty((rows, width))?, card.empty_of(card.computed(), (rows, 2))?);
-    card.blocks("layer_norm", rows, &arguments![&x, &scale_tensor, &shift_tensor, epsilon, width, &y, &kept])?;
+    card.rows("layer_norm", rows, &arguments![&x, &scale_tensor, &shift_tensor, epsilon, width, rows, &y, &kept])?;
     let [input_wanted, scale_wanted, shift_wanted] = [input, scale, shift].map(Value::wanted);
     // That of the shift is a sum of the result's gradient, whatever the input was.
     let rows_before = (input_wanted || scale_wanted).then_some((x, kept));
@@ -26,7 +26,7 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
         };
         let for_input = scale_before.map(|scale| -> Result<Tensor> {
             let out = card.empty((rows, width))?;
-            card.blocks("layer_norm_gradient", rows, &arguments![x, &scale, g, kept, width, &out])?;
+            card.rows("layer_norm_gradient", rows, &arguments![x, &scale, g, kept, width, rows, &out])?;
             Ok(out)
         });
         let for_input = for_input.transpose()?;
@@ -34,7 +34,7 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
             return Ok([for_input, None, None]);
         }
         let sums = partial(&card, "layer_norm_sums", &arguments![x, g, kept], (rows, width))?;
-        let [for_shift, for_scale] = sums.narrow(&card)?;
+        let [for_shift, for_scale] = sums.totals(&card)?;
         Ok([for_input, scale_wanted.then_some(for_scale), shift_wanted.then_some(for_shift)])
     }))
 }

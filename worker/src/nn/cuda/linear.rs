@@ -21,7 +21,7 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     let weights = Matrix::of(&card, &w, inputs)?;
     multiply(&card, (rows, outputs, inputs), Matrix::of(&card, &x, inputs)?, weights.transposed(), into, false)?;
     let n = y.elem_count();
-    card.each("bias_activation", n, &arguments![&y, &b, outputs, relu, n])?;
+    card.packs("bias_activation", outputs, n, &arguments![&y, &b, outputs, relu, n])?;
     let bias_wanted = bias.wanted();
     let (x, w) = (weight.wanted().then_some(x), input.wanted().then_some(w));
     // Only ReLU looks at what came out.

@@ -1,40 +1,89 @@
-// Steps of optimizers, in place and in one pass, and the norm of a gradient.
+// Steps of optimizers, in place and in one pass, and the norm of a gradient; of all parameters together.
 
 #include "common.cuh"
 
+// Numbers of a block; `optimizer.rs` has the same number.
+constexpr int PER_BLOCK = 4096;
+
+// A parameter, what is remembered of it (the first or only moment, the second), its gradient, and the number of its first block. SGD:
+// rate is lr, decay λ. AdamW: rate is lr / (1 − β₁ᵗ), decay 1 − lr λ.
+struct Part {
+    C *p, *first, *second;
+    const C *g;
+    long long count;
+    double rate, decay;
+    long long block;
+};
+
+// The part of this block: the last that begins no later.
+__device__ inline const Part &own_part(const Part *parts, int count) {
+    int low = 0, high = count - 1;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (parts[middle].block <= (long long)blockIdx.x) low = middle;
+        else high = middle - 1;
+    }
+    return parts[low];
+}
+
+// Where the numbers of this block begin and end.
+__device__ inline long long own_start(const Part &part) { return ((long long)blockIdx.x - part.block) * PER_BLOCK; }
+__device__ inline long long own_end(const Part &part) {
+    long long end = own_start(part) + PER_BLOCK;
+    return end < part.count ? end : part.count;
+}
+
 // v ← μ v + (share · g + λ p); p ← p − lr v
-KERNEL(sgd)(C *p, C *v, const C *g, double share, double momentum, double decay, double lr, long long n) {
-    long long i = here();
-    if (i >= n) return;
-    C velocity = (C)momentum * v[i] + ((C)share * g[i] + (C)decay * p[i]);
-    v[i] = velocity;
-    p[i] -= (C)lr * velocity;
+KERNEL(sgd)(const Part *parts, int count, double share, double momentum) {
+    const Part &part = own_part(parts, count);
+    C *__restrict__ p = part.p, *__restrict__ v = part.first;
+    const C *__restrict__ g = part.g;
+    C lr = (C)part.rate, decay = (C)part.decay;
+    long long end = own_end(part);
+#pragma unroll 4
+    for (long long i = own_start(part) + threadIdx.x; i < end; i += BLOCK) {
+        C velocity = (C)momentum * v[i] + ((C)share * g[i] + decay * p[i]);
+        v[i] = velocity;
+        p[i] -= lr * velocity;
+    }
 }
 
 // m ← β₁ m + (1 − β₁) share · g; v ← β₂ v + (1 − β₂) (share · g)²; p ← decay · p − rate · m / (√v / correction + ε)
-KERNEL(adamw)(C *p, C *m, C *v, const C *g, double share, double beta1, double new1, double beta2, double new2, double decay,
-              double rate, double correction, double epsilon, long long n) {
-    long long i = here();
-    if (i >= n) return;
-    C clipped = (C)share * g[i];
-    C mean = (C)beta1 * m[i] + (C)new1 * clipped, square = (C)beta2 * v[i] + (C)new2 * clipped * clipped;
-    m[i] = mean;
-    v[i] = square;
-    p[i] = (C)decay * p[i] - (C)rate * mean / (sqrt(square) / (C)correction + (C)epsilon);
+KERNEL(adamw)(const Part *parts, int count, double share, double beta1, double new1, double beta2, double new2,
+              double correction, double epsilon) {
+    const Part &part = own_part(parts, count);
+    C *__restrict__ p = part.p, *__restrict__ m = part.first, *__restrict__ v = part.second;
+    const C *__restrict__ g = part.g;
+    C rate = (C)part.rate, decay = (C)part.decay;
+    long long end = own_end(part);
+#pragma unroll 4
+    for (long long i = own_start(part) + threadIdx.x; i < end; i += BLOCK) {
+        C clipped = (C)share * g[i];
+        C mean = (C)beta1 * m[i] + (C)new1 * clipped, square = (C)beta2 * v[i] + (C)new2 * clipped * clipped;
+        m[i] = mean;
+        v[i] = square;
+        p[i] = decay * p[i] - rate * mean / (sqrt(square) / (C)correction + (C)epsilon);
+    }
 }
 
-// partial[block] = Σ x² over every so many-th number, in double precision.
-TOGETHER(squares)(const C *x, double *partial, long long n) {
+// partial[block] = Σ g² over the numbers of the block, in double precision.
+TOGETHER(squares)(const Part *parts, int count, double *partial) {
+    const Part &part = own_part(parts, count);
+    const C *g = part.g;
+    long long end = own_end(part);
     double sum = 0;
-    for (long long i = here(); i < n; i += (long long)gridDim.x * BLOCK) sum += (double)x[i] * (double)x[i];
+#pragma unroll 4
+    for (long long i = own_start(part) + threadIdx.x; i < end; i += BLOCK) sum += (double)g[i] * (double)g[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// out[at] = Σ of `count` partial sums.
-TOGETHER(squares_total)(const double *partial, int count, double *out, int at) {
+// out[part] = Σ of the partial sums of its blocks; a block for each part.
+TOGETHER(squares_total)(const Part *parts, const double *partial, double *out) {
+    const Part &part = parts[blockIdx.x];
+    long long count = (part.count + PER_BLOCK - 1) / PER_BLOCK;
     double sum = 0;
-    for (int i = threadIdx.x; i < count; i += BLOCK) sum += partial[i];
+    for (long long i = threadIdx.x; i < count; i += BLOCK) sum += partial[part.block + i];
     sum = block_sum(sum);
-    if (threadIdx.x == 0) out[at] = sum;
+    if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }

@@ -1,32 +1,76 @@
-//! Steps of optimizers in one pass, and the norm of a gradient.
+//! Steps of optimizers and the norm of a gradient, of all parameters together.
 
 use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Card, arguments};
-use crate::nn::update::Adam;
+use crate::nn::update::{Adam, Part};
 
-/// Most blocks that share the squares of a tensor. Bits depend on it.
-const BLOCKS: usize = 256;
+/// Numbers of a block; `optimizer.cu` has the same number. Bits of norms depend on it.
 const PER_BLOCK: usize = 4096;
+
+/// What blocks are told of each tensor, `Part` of `optimizer.cu`, and how many blocks there are in all.
+struct Listed {
+    parts: Tensor,
+    count: usize,
+    blocks: usize,
+}
+
+impl Listed {
+    /// Of tensors by twos to fours: parameter, moments, gradient.
+    fn of<'a>(
+        card: &Card,
+        parts: impl Iterator<Item = ([Option<&'a Tensor>; 3], &'a Tensor, [f64; 2])>,
+    ) -> Result<Self> {
+        let (mut numbers, mut count, mut blocks) = (Vec::new(), 0, 0);
+        for (changed, gradient, rates) in parts {
+            let address = |tensor: Option<&Tensor>| tensor.map_or(Ok(0), |tensor| card.address(tensor));
+            for tensor in changed {
+                numbers.push(address(tensor)?);
+            }
+            let size = gradient.elem_count();
+            numbers.extend([
+                address(Some(gradient))?,
+                size as u64,
+                rates[0].to_bits(),
+                rates[1].to_bits(),
+                blocks as u64,
+            ]);
+            count += 1;
+            blocks += size.div_ceil(PER_BLOCK);
+        }
+        let parts = card.upload(numbers.into_iter().map(u64::cast_signed).collect())?;
+        Ok(Self { parts, count, blocks })
+    }
+
+    fn of_parts(card: &Card, parts: &[Part<'_>]) -> Result<Self> {
+        Self::of(
+            card,
+            parts.iter().map(|part| {
+                let changed = [Some(part.parameter), Some(part.first), part.second];
+                (changed, &part.gradient, [part.rate, part.decay])
+            }),
+        )
+    }
+}
 
 /// The sum of squares of each tensor, in double precision, brought down in one piece.
 pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     let Some(first) = tensors.first() else { return Ok(Vec::new()) };
     let card = Card::of(first)?;
-    let (out, partial) = (card.empty_of(DType::F64, tensors.len())?, card.empty_of(DType::F64, BLOCKS)?);
-    for (at, tensor) in tensors.iter().enumerate() {
-        let (tensor, n) = (tensor.contiguous()?, tensor.elem_count());
-        let blocks = n.div_ceil(PER_BLOCK).clamp(1, BLOCKS);
-        card.blocks("squares", blocks, &arguments![&tensor, &partial, n])?;
-        card.blocks("squares_total", 1, &arguments![&partial, blocks, &out, at])?;
-    }
+    let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<Result<Vec<_>>>()?;
+    let Listed { parts, count, blocks } =
+        Listed::of(&card, tensors.iter().map(|tensor| ([None; 3], tensor, [0.0; 2])))?;
+    let (out, partial) = (card.empty_of(DType::F64, count)?, card.empty_of(DType::F64, blocks)?);
+    card.blocks("squares", blocks, &arguments![&parts, count, &partial])?;
+    card.blocks("squares_total", count, &arguments![&parts, &partial, &out])?;
     out.to_vec1()
 }
 
-/// `v ← μ v + (share · g + λ p); p ← p − lr v`
-pub(crate) fn sgd([p, v, g]: [&Tensor; 3], (share, momentum, decay, lr): (f64, f64, f64, f64)) -> Result<()> {
-    let n = p.elem_count();
-    Card::of(p)?.each("sgd", n, &arguments![p, v, g, share, momentum, decay, lr, n])
+/// See [`crate::nn::update::sgd`].
+pub(crate) fn sgd(parts: &[Part<'_>], share: f64, momentum: f64) -> Result<()> {
+    let card = Card::of(parts[0].parameter)?;
+    let Listed { parts, count, blocks } = Listed::of_parts(&card, parts)?;
+    card.blocks("sgd", blocks, &arguments![&parts, count, share, momentum])
 }
 
 /// `to ← from`
@@ -35,11 +79,11 @@ pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
     Card::of(to)?.each("copy", n, &arguments![from, to, n])
 }
 
-/// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
-pub(crate) fn adamw([p, m, v, g]: [&Tensor; 4], adam: Adam) -> Result<()> {
-    let Adam { share, betas: [beta1, beta2], decay, rate, correction, epsilon } = adam;
+/// See [`crate::nn::update::adamw`].
+pub(crate) fn adamw(parts: &[Part<'_>], adam: Adam) -> Result<()> {
+    let Adam { share, betas: [beta1, beta2], correction, epsilon } = adam;
     let (new1, new2) = (1.0 - beta1, 1.0 - beta2);
-    let n = p.elem_count();
-    let own = arguments![p, m, v, g, share, beta1, new1, beta2, new2, decay, rate, correction, epsilon, n];
-    Card::of(p)?.each("adamw", n, &own)
+    let card = Card::of(parts[0].parameter)?;
+    let Listed { parts, count, blocks } = Listed::of_parts(&card, parts)?;
+    card.blocks("adamw", blocks, &arguments![&parts, count, share, beta1, new1, beta2, new2, correction, epsilon])
 }

@@ -7,12 +7,8 @@ KERNEL(max_pool)(const T *x, int height, int width, int channels, int size, int 
                  int across, T *out, unsigned char *chosen, long long n) {
     long long at = here();
     if (at >= n) return;
-    int c = remainder_of(at, channels);
-    long long rest = at / channels;
-    int j = remainder_of(rest, across);
-    rest /= across;
-    int i = remainder_of(rest, down);
-    long long sample = rest / down;
+    long long sample = at;
+    int c = taken(sample, channels), j = taken(sample, across), i = taken(sample, down);
     // As in main memory: NaN stays.
     C best = (C)-INFINITY;
     int tap = -1;
@@ -38,12 +34,8 @@ KERNEL(max_pool_gradient)(const T *g, const unsigned char *chosen, int height, i
                           int stride, int padding, int down, int across, T *out, long long n) {
     long long at = here();
     if (at >= n) return;
-    int c = remainder_of(at, channels);
-    long long rest = at / channels;
-    int column = remainder_of(rest, width);
-    rest /= width;
-    int row = remainder_of(rest, height);
-    long long sample = rest / height;
+    long long sample = at;
+    int c = taken(sample, channels), column = taken(sample, width), row = taken(sample, height);
     int top = row + padding - size + 1, left = column + padding - size + 1;
     C sum = 0;
     for (int i = top > 0 ? (top + stride - 1) / stride : 0; i < down && i * stride <= row + padding; i++) {
@@ -66,12 +58,8 @@ __device__ inline int cell_end(int i, int length, int cells) {
 KERNEL(grid_mean)(const T *x, int height, int width, int channels, int rows, int columns, T *out, long long n) {
     long long at = here();
     if (at >= n) return;
-    int c = remainder_of(at, channels);
-    long long rest = at / channels;
-    int j = remainder_of(rest, columns);
-    rest /= columns;
-    int i = remainder_of(rest, rows);
-    long long sample = rest / rows;
+    long long sample = at;
+    int c = taken(sample, channels), j = taken(sample, columns), i = taken(sample, rows);
     int top = cell_start(i, height, rows), bottom = cell_end(i, height, rows);
     int left = cell_start(j, width, columns), right = cell_end(j, width, columns);
     C share = (C)(1.0 / ((double)(bottom - top) * (right - left))), sum = 0;
@@ -88,12 +76,8 @@ KERNEL(grid_mean_gradient)(const T *g, int height, int width, int channels, int 
                            long long n) {
     long long at = here();
     if (at >= n) return;
-    int c = remainder_of(at, channels);
-    long long rest = at / channels;
-    int column = remainder_of(rest, width);
-    rest /= width;
-    int row = remainder_of(rest, height);
-    long long sample = rest / height;
+    long long sample = at;
+    int c = taken(sample, channels), column = taken(sample, width), row = taken(sample, height);
     C sum = 0;
     for (int i = cell_start(row, rows, height); i < rows && cell_start(i, height, rows) <= row; i++) {
         int tall = cell_end(i, height, rows) - cell_start(i, height, rows);

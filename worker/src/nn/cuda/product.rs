@@ -4,14 +4,14 @@
 //! Safety: cuBLAS reads and writes what it is given addresses of, as far as shapes and strides say. Only the files beside this
 //! one give them, and take both from the shapes of their tensors.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_longlong, c_void};
 
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{DType, Error, Result, Tensor};
 
 use super::launch::Card;
 
-/// A matrix on the card, or an array of addresses of some.
+/// A matrix on the card, or the first of some.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix {
     pub(super) address: u64,
@@ -104,14 +104,14 @@ impl Call {
         done.map_err(Error::wrap)
     }
 
-    /// As [`Self::mixed`] without `beta`, `count` times, between arrays of addresses.
-    fn mixed_each(&self, to: sys::cudaDataType, count: c_int) -> Result<()> {
+    /// As [`Self::mixed`] without `beta`, `count` times, with these steps from one matrix to the next.
+    fn mixed_each(&self, to: sys::cudaDataType, count: c_int, steps: [c_longlong; 3]) -> Result<()> {
         let Self { handle, left, right, into, size: [m, n, k], strides } = *self;
         full_sums(handle)?;
         let (from, alpha, beta) = (sys::cudaDataType::CUDA_R_16BF, 1.0_f32, 0.0_f32);
         // SAFETY: see above.
-        let status = unsafe {
-            sys::cublasGemmBatchedEx(
+        let done = unsafe {
+            result::gemm_strided_batched_ex(
                 handle,
                 right.operation(),
                 left.operation(),
@@ -119,22 +119,25 @@ impl Call {
                 m,
                 k,
                 (&raw const alpha).cast(),
-                right.address as *const *const c_void,
+                right.address as *const c_void,
                 from,
                 strides[1],
-                left.address as *const *const c_void,
+                steps[1],
+                left.address as *const c_void,
                 from,
                 strides[0],
+                steps[0],
                 (&raw const beta).cast(),
-                into.address as *const *mut c_void,
+                into.address as *mut c_void,
                 to,
                 strides[2],
+                steps[2],
                 count,
                 sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
-        status.result().map_err(Error::wrap)
+        done.map_err(Error::wrap)
     }
 }
 
@@ -195,11 +198,10 @@ pub(super) fn multiply(
     }
 }
 
-/// As [`multiply`], `count` times: the addresses are those of arrays of addresses. In bf16 each of those, and each row, begins at a
-/// multiple of 16 bytes, because cuBLAS does not look at what is in the arrays.
+/// As [`multiply`], `count` times: each matrix of `rows` rows, whether its transpose is meant or not, follows on the one before.
 pub(super) fn multiply_each(
     card: &Card,
-    count: usize,
+    (count, rows): (usize, usize),
     size: Size,
     left: Matrix,
     right: Matrix,
@@ -210,6 +212,7 @@ pub(super) fn multiply_each(
     }
     let (asked, count) = (Call::new(card, size, left, right, into)?, int(count)?);
     let Call { handle, size: [m, n, k], strides, .. } = asked;
+    let steps = [left, right, into].map(|matrix| (rows * matrix.stride) as c_longlong);
     macro_rules! call {
         ($number:ty, $function:path) => {{
             let (alpha, beta): ($number, $number) = (1.0, 0.0);
@@ -223,25 +226,27 @@ pub(super) fn multiply_each(
                     m,
                     k,
                     &alpha,
-                    right.address as *const *const $number,
+                    right.address as *const $number,
                     strides[1],
-                    left.address as *const *const $number,
+                    steps[1],
+                    left.address as *const $number,
                     strides[0],
+                    steps[0],
                     &beta,
-                    into.address as *const *mut $number,
+                    into.address as *mut $number,
                     strides[2],
+                    steps[2],
                     count,
                 )
             }
-            .result()
             .map_err(Error::wrap)
         }};
     }
     match asked.dtypes() {
-        [DType::F32, DType::F32, DType::F32] => call!(f32, sys::cublasSgemmBatched),
-        [DType::F64, DType::F64, DType::F64] => call!(f64, sys::cublasDgemmBatched),
-        [DType::BF16, DType::BF16, DType::BF16] => asked.mixed_each(sys::cudaDataType::CUDA_R_16BF, count),
-        [DType::BF16, DType::BF16, DType::F32] => asked.mixed_each(sys::cudaDataType::CUDA_R_32F, count),
+        [DType::F32, DType::F32, DType::F32] => call!(f32, result::sgemm_strided_batched),
+        [DType::F64, DType::F64, DType::F64] => call!(f64, result::dgemm_strided_batched),
+        [DType::BF16, DType::BF16, DType::BF16] => asked.mixed_each(sys::cudaDataType::CUDA_R_16BF, count, steps),
+        [DType::BF16, DType::BF16, DType::F32] => asked.mixed_each(sys::cudaDataType::CUDA_R_32F, count, steps),
         [_, _, other] => Err(Error::UnsupportedDTypeForOp(other, "products")),
     }
 }

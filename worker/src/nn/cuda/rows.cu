@@ -15,14 +15,13 @@ TOGETHER(row_sums)(const T *x, long long rows, int columns, int rows_per_group, 
     column_sums(PlainTerm{x, columns}, rows, columns, rows_per_group, partial);
 }
 
-// The sums of `groups` runs of `width` partial sums, in their order. Either result may be missing.
-KERNEL(totals)(const double *partial, int groups, int width, double *wide, C *narrow) {
-    long long i = here();
-    if (i >= width) return;
-    double sum = 0;
-    for (int group = 0; group < groups; group++) sum += partial[(long long)group * width + i];
-    if (wide) wide[i] = sum;
-    if (narrow) narrow[i] = (C)sum;
+// Both sums of each column, see column_totals; (2, columns).
+TOGETHER(totals)(const double *partial, int groups, int columns, C *out) {
+    int column;
+    double first, second;
+    if (!column_totals(partial, groups, columns, column, first, second)) return;
+    out[column] = (C)first;
+    out[columns + column] = (C)second;
 }
 
 // out[targets[k]] = Σ over j from starts[k] to starts[k + 1] of share · x[sources[j]], each a row of `width`; share is shares[j], or 1

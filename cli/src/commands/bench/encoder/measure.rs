@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec, Precision};
-use antiphon_worker::device::Device;
+use antiphon_worker::device::{self, Device};
 use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ pub(super) struct Measured {
     pub parameters: u64,
     /// Seconds of each step after the first, which is not counted.
     pub steps: Vec<Parts>,
-    /// The most main memory that a step had beyond what the process had before there was an encoder, in bytes; None where the system does
-    /// not tell.
+    /// The most memory that a step had beyond what the process had before there was an encoder, in bytes: of the card if it is on one, else
+    /// main memory; None where the system does not tell.
     pub peak_bytes: Option<u64>,
 }
 
@@ -77,6 +77,7 @@ pub(super) fn measure(
     (precision, device): (Precision, &Device),
 ) -> anyhow::Result<Measured> {
     memory::forget_peak();
+    device::forget_peak(device);
     let before = memory::resident();
     let batch = case.batch(samples);
     let modality = ModalityName::try_from("bench")?;
@@ -105,7 +106,8 @@ pub(super) fn measure(
         one(encoder.as_mut(), step)?;
     }
     let steps = (warmup..warmup + steps).map(|step| one(encoder.as_mut(), step)).collect::<Result<_, _>>()?;
-    let peak_bytes = memory::peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    let in_memory = || memory::peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    let peak_bytes = if device.is_cuda() { device::peak(device) } else { in_memory() };
     Ok(Measured { parameters, steps, peak_bytes })
 }
 

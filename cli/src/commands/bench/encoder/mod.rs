@@ -41,7 +41,7 @@ vector, channels x height x width of an image or spectrogram, or tokens of a tex
 A step is what a worker does in a turn without data and head: forward from the batch to the
 features H, backward from a given dH, and one step of the optimizer. Medians are printed; JSON has
 every step. Peak memory is what a step needs beyond the program itself: parameters, optimizer,
-gradients and activations, as far as they are in main memory. Each case is measured in a process of its own.")]
+gradients and activations; of the card, if they are on one. Each case is measured in a process of its own.")]
 pub struct EncoderArgs {
     /// What is measured, as in `resnet18@1x128x128`; the usual ones if none is named
     #[arg(value_name = "ENCODER[@INPUT]")]

@@ -73,6 +73,7 @@ struct Assignment {
 
 /// What the engine is told.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are messages, so a box would only add an allocation to each")]
 pub(crate) enum Order {
     /// A message of the coordinator.
     Command(Received),
@@ -144,8 +145,7 @@ impl Engine {
 
     /// Says it to the coordinator. Without a connection there is nobody whom it concerns: the next one begins anew.
     fn answer(&self, answer: Answer) {
-        let sent = self.answers.as_ref().map(|answers| answers.blocking_send(answer.into()));
-        if !matches!(sent, Some(Ok(()))) {
+        if self.answers.as_ref().is_none_or(|answers| answers.blocking_send(answer.into()).is_err()) {
             debug!("an answer that nobody is there to hear");
         }
     }
@@ -314,8 +314,7 @@ impl Engine {
         let contribution = at.trainer.contribute(&grant.head)?;
         if !grant.replay {
             let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, contribution));
-            let sent = self.answers.as_ref().map(|answers| answers.blocking_send(answer.into()));
-            if !matches!(sent, Some(Ok(()))) {
+            if self.answers.as_ref().is_none_or(|answers| answers.blocking_send(answer.into()).is_err()) {
                 return Ok(Vec::new());
             }
             at.trainer.watch.lap(|times| &mut times.exchange);

@@ -49,6 +49,6 @@ mod tests {
         assert!(!passes(Refused { message: "not a number".to_owned(), again: false }.into()));
         assert!(!passes(missing().into()));
         assert!(!passes(anyhow!("the column is missing")));
-        assert!(passes(Err::<(), _>(store()).context("part").unwrap_err()));
+        assert!(passes(Err::<(), _>(store()).context("part").expect_err("it is one")));
     }
 }

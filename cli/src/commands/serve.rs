@@ -103,8 +103,16 @@ fn cancelled_by_signal() -> anyhow::Result<CancellationToken> {
         interrupts.next().await;
         cancel.cancel();
         interrupts.next().await;
-        tracing::warn!("asked to end a second time: ending at once");
-        std::process::exit(Exit::Interrupted as i32);
+        end_at_once();
     });
     Ok(shutdown)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever asks twice wants nothing to be waited for; what is durable is whole"
+)]
+fn end_at_once() -> ! {
+    tracing::warn!("asked to end a second time: ending at once");
+    std::process::exit(Exit::Interrupted as i32)
 }

@@ -24,6 +24,7 @@ type Events = Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>;
 
 /// What there is to show.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are events, so a box would only add an allocation to each")]
 pub(super) enum News {
     /// An event of the job.
     Event(Watched),

@@ -49,3 +49,7 @@ bless:
 # Train on generated digits.
 example:
     cargo run --release -- run examples/spoken-digits.yaml
+
+# Kill the processes of a job at random two hundred times: half an hour or so. The seeds can be looked at one by one.
+chaos:
+    cargo run --release -- chaos examples/spoken-digits.yaml --set schedule.turns=300 --set "checkpoints.every=40 turns" --every 1s --faults 6 --runs 200

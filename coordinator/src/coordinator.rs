@@ -221,10 +221,12 @@ impl Coordinator {
         self.stopping.cancel();
         let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();
         let stop = async {
-            for job in &jobs {
+            let tell = |job| {
                 let input = if self.journal.is_durable() { JobInput::Suspend } else { JobInput::Stop };
-                let _unknown = self.tell(job, input).await;
-            }
+                self.tell(job, input)
+            };
+            // At once: one whose inbox is full does not keep the others from hearing.
+            let _unknown = futures::future::join_all(jobs.iter().map(tell)).await;
             self.all_over().await;
         };
         if tokio::time::timeout(self.config.stop_within, stop).await.is_err() {
@@ -337,6 +339,10 @@ impl Held {
             status.state = JobState::Failed;
             status.reason = reason.to_owned();
             status.since = None;
+        }
+        if status.state.is_final() && self.ended.is_none() && !self.events.tells_of_the_end() {
+            status.state = JobState::Running;
+            status.reason = "its end is being written down".to_owned();
         }
         if self.events.is_full() {
             status.reason = "the store takes no events; turns wait for it".to_owned();

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
 use antiphon_core::ids::{JobId, Term};
@@ -20,6 +21,8 @@ use crate::journal::{Journal, JournalError};
 
 /// Events that stay in memory although the journal has them.
 pub const TAIL: usize = 1024;
+/// Before events are offered again to a journal that did not take them.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Events that may wait for the journal before whoever makes them has to.
 const QUEUE: u64 = 4096;
 /// Events that the journal takes, or a watcher reads from it, at once.
@@ -232,6 +235,13 @@ impl EventLog {
         let _progress = progress.wait_for(reached).await;
     }
 
+    /// Whether it is told how the job finished: where a journal is kept, only when that has it.
+    #[must_use]
+    pub fn tells_of_the_end(&self) -> bool {
+        let progress = self.progress.borrow();
+        progress.end == Some(End::Finished) && progress.last == progress.appended
+    }
+
     /// Whether whoever makes events has to wait for the journal.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -273,8 +283,9 @@ impl EventLog {
             let (batch, finished) = self.tail().batch(written, appended);
             match kept.journal.append(&kept.job, &batch, finished.as_ref()).await {
                 Ok(()) => self.written(written + batch.len() as u64, finished.is_some()),
-                Err(error @ JournalError::Slow { .. }) => {
+                Err(error @ (JournalError::Slow { .. } | JournalError::Store { .. })) if !kept.journal.is_closed() => {
                     tracing::warn!(job = %kept.job, %error, "events wait for the store");
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
                     tracing::error!(job = %kept.job, %error, "events are lost");

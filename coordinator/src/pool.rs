@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use antiphon_core::ids::{JobId, ModalityName, WorkerId};
 use tokio::sync::{mpsc, watch};
@@ -51,6 +52,8 @@ pub struct Assignment {
     pub inbox: mpsc::Sender<JobInput>,
     /// Bytes that the tensors of one message of the worker may have together.
     pub message_bytes: usize,
+    /// How long it may be silent before its place is offered to others.
+    pub lease: Duration,
 }
 
 /// The registered workers. Clones share them.
@@ -77,6 +80,7 @@ struct JobPlaces {
     job: JobId,
     inbox: mpsc::Sender<JobInput>,
     message_bytes: usize,
+    lease: Duration,
     places: BTreeMap<ModalityName, Seat>,
 }
 
@@ -125,17 +129,17 @@ impl Pool {
     }
 
     /// Takes a job in, behind those before it, and gives it the workers that are free. `message_bytes` is what the
-    /// tensors of one message of a worker may have together.
+    /// tensors of one message of a worker may have together, `lease` how long a worker may be silent.
     pub fn add_job(
         &self,
         job: JobId,
         modalities: &[ModalityName],
-        message_bytes: usize,
+        (message_bytes, lease): (usize, Duration),
         inbox: mpsc::Sender<JobInput>,
     ) {
         let mut state = self.lock();
         let places = modalities.iter().map(|modality| (modality.clone(), Seat::default())).collect();
-        state.jobs.push(JobPlaces { job, inbox, message_bytes, places });
+        state.jobs.push(JobPlaces { job, inbox, message_bytes, lease, places });
         state.fill_places();
     }
 
@@ -164,6 +168,10 @@ impl Pool {
     /// Takes the offer back; if somebody else has got the place meanwhile, it is this worker's again.
     fn keep(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
         let mut state = self.lock();
+        // A worker whose connection ended meanwhile has said its last word to the job, and is not to keep others out.
+        if !state.workers_of(job).contains(worker) {
+            return;
+        }
         let entry = state.jobs.iter_mut().find(|entry| entry.job == *job);
         if let Some(seat) = entry.and_then(|entry| entry.places.get_mut(modality)) {
             *seat = Seat { worker: Some(worker.clone()), offered: false };
@@ -287,6 +295,7 @@ impl State {
                     job: entry.job.clone(),
                     inbox: entry.inbox.clone(),
                     message_bytes: entry.message_bytes,
+                    lease: entry.lease,
                 };
                 worker.place.send_replace(Place::Assigned(assignment));
             }
@@ -351,7 +360,7 @@ mod tests {
 
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
         let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
-        pool.add_job(job(id), &modalities, 0, mpsc::channel(1).0);
+        pool.add_job(job(id), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
     }
 
     #[test]
@@ -416,6 +425,21 @@ mod tests {
         assert_eq!((job_of(&a), job_of(&b).as_deref()), (None, Some("j")));
         of_job.evict(b.worker(), "it failed");
         assert_eq!(job_of(&a).as_deref(), Some("j"));
+    }
+
+    #[test]
+    fn nobody_keeps_a_place_who_is_gone() {
+        let pool = Pool::default();
+        let a = worker(&pool, "a", "audio");
+        add(&pool, "j", &["audio"]);
+        let of_job = JobWorkers::new(pool.clone(), job("j"));
+        of_job.offer(a.worker());
+        let id = a.worker().clone();
+        drop(a);
+        // The job reads what it said last only now.
+        of_job.keep(&modality("audio"), &id);
+        let b = worker(&pool, "b", "audio");
+        assert_eq!(job_of(&b).as_deref(), Some("j"));
     }
 
     #[test]

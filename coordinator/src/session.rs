@@ -108,6 +108,8 @@ impl Session {
         let mut assembler = Assembler::default();
         let turnstile = Arc::new(Semaphore::new(1));
         loop {
+            // Its job may believe in it for longer than this coordinator in one without.
+            let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
             // A change of place first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
                 biased;
@@ -130,9 +132,9 @@ impl Session {
                     Err(status) => Err(End::Lost(status)),
                 },
                 () = self.outbound.closed() => Err(End::Deaf),
-                () = tokio::time::sleep_until(heard + self.silence) => {
-                    if heard.elapsed() < self.silence + STOOD_STILL {
-                        Err(End::Silent(self.silence))
+                () = tokio::time::sleep_until(heard + silence) => {
+                    if heard.elapsed() < silence + STOOD_STILL {
+                        Err(End::Silent(silence))
                     } else {
                         // It was this process that gave no sign of life: what the worker said meanwhile is yet to be read.
                         heard = Instant::now();

@@ -24,7 +24,7 @@ use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
 };
 use antiphon_proto::{contribution, ids};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -35,7 +35,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
 use crate::device::{self, Device};
-use crate::failure::{Refused, may_pass};
+use crate::failure::{Panicked, Refused, may_pass};
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
 
@@ -362,7 +362,11 @@ impl Engine {
         let snapshot = begun.elapsed();
         let (job, term) = (at.job.clone(), at.term);
         let upload = runtime.spawn(async move {
-            let written = checkpoint::save(&save.checkpoint, files).await;
+            let written = tokio::select! {
+                written = checkpoint::save(&save.checkpoint, files) => written,
+                // Whoever takes this worker's place writes these parts too; two must not.
+                () = answers.closed() => return,
+            };
             let answer = match written.with_context(|| format!("checkpoint {}", save.checkpoint)) {
                 Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
                 Err(error) => {
@@ -419,7 +423,7 @@ fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message =
             panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        bail!("the worker panicked: {}", message.unwrap_or("it does not say why"))
+        Err(Panicked(message.unwrap_or("it does not say why").to_owned()).into())
     })
 }
 

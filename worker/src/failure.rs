@@ -1,6 +1,10 @@
 //! Whether what went wrong may go well if it is tried again.
 
+use std::io::ErrorKind;
+
 use antiphon_store::checkpoints::CheckpointError;
+
+use crate::data::DataError;
 
 /// The coordinator took a message of this worker as it is not for what it is.
 #[derive(Debug, thiserror::Error)]
@@ -11,8 +15,13 @@ pub(crate) struct Refused {
     pub(crate) again: bool,
 }
 
-/// Whether another try may go well, by this worker or another: a store did not answer, a message came too late. What is wrong
-/// with data, a specification or the numbers would be wrong again.
+/// A panic, which may be this machine's.
+#[derive(Debug, thiserror::Error)]
+#[error("the worker panicked: {0}")]
+pub(crate) struct Panicked(pub(crate) String);
+
+/// Whether another try may go well, by this worker or another: a store did not answer, a message came too late, a device or
+/// a disk failed. What is wrong with data, a specification or the numbers would be wrong again.
 pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         if let Some(refused) = cause.downcast_ref::<Refused>() {
@@ -24,10 +33,19 @@ pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
             Some(_) => return false,
             None => {}
         }
-        matches!(
-            cause.downcast_ref::<object_store::Error>(),
-            Some(object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
-        )
+        if let Some(DataError::Unreachable { passing, .. }) = cause.downcast_ref::<DataError>() {
+            return *passing;
+        }
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidData);
+        }
+        // Another worker has another device, and other memory.
+        cause.is::<Panicked>()
+            || cause.is::<candle_core::Error>()
+            || matches!(
+                cause.downcast_ref::<object_store::Error>(),
+                Some(object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
+            )
     })
 }
 
@@ -47,6 +65,11 @@ mod tests {
         assert!(passes(request(missing()).into()));
         assert!(passes(Refused { message: "late".to_owned(), again: true }.into()));
         assert!(!passes(Refused { message: "not a number".to_owned(), again: false }.into()));
+        assert!(passes(Panicked("out of memory".to_owned()).into()));
+        assert!(passes(std::io::Error::from(ErrorKind::StorageFull).into()));
+        let data = |passing| DataError::Unreachable { url: "u".to_owned(), reason: String::new(), remedy: "", passing };
+        assert!(passes(data(true).into()));
+        assert!(!passes(data(false).into()));
         assert!(!passes(missing().into()));
         assert!(!passes(anyhow!("the column is missing")));
         assert!(passes(Err::<(), _>(store()).context("part").expect_err("it is one")));

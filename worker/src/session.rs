@@ -24,6 +24,9 @@ use crate::engine::{self, Engine, Order, Received, Status};
 /// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
 const IN_FLIGHT: usize = 8;
 
+/// However short a lease is, no more signs of life are given than this.
+const SHORTEST_BEAT: Duration = Duration::from_millis(20);
+
 /// Serves jobs until `shutdown`. A connection that is lost is made again, for as long as the configuration says.
 ///
 /// # Errors
@@ -62,7 +65,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
             let reason = engine.map_or_else(|_| "it panicked".to_owned(), |()| "its thread ended".to_owned());
             Err(WorkerError::Engine { reason })
         }
+        () = long_after(&shutdown, config.grace) => {
+            warn!("the coordinator does not answer; going without it");
+            Ok(())
+        }
     }
+}
+
+/// A while after the time that a worker has to finish its step: what it waits for then will not come.
+async fn long_after(shutdown: &CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(grace + Duration::from_secs(1)).await;
 }
 
 /// One connection.
@@ -158,7 +171,7 @@ impl Session<'_> {
 }
 
 fn beats(interval: Duration) -> Interval {
-    let mut beats = tokio::time::interval(interval);
+    let mut beats = tokio::time::interval(interval.max(SHORTEST_BEAT));
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beats
 }

@@ -2,17 +2,21 @@
 //! order of submission.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished, JobEvent};
 use antiphon_core::ids::{JobId, Term, Turn};
 use antiphon_core::spec::JobSpec;
-use antiphon_store::checkpoints::Checkpoint;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
 use tokio::sync::{mpsc, watch};
 
 use super::{Coordinator, Entry, Held};
 use crate::events::EventLog;
 use crate::journal::{EndRecord, JobRecord, JournalError, Recorded};
 use crate::seam::{JobConfig, JobInput, JobState, JobStatus};
+
+/// Before a store is asked again for a job's checkpoints.
+const AGAIN: Duration = Duration::from_secs(10);
 
 impl Coordinator {
     /// Takes in all jobs of the journal.
@@ -76,7 +80,7 @@ impl Coordinator {
         let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let mut config =
             self.job_config(&record.job, spec, record.term_under(self.term())).map_err(|error| error.to_string())?;
-        let newest = config.store.newest().await.map_err(|error| error.to_string())?;
+        let newest = self.newest(&config).await?;
         config.resume = match (newest, &record.resume) {
             (Some(newest), _) => {
                 // Somebody may have gone on with its folder by other means.
@@ -91,6 +95,20 @@ impl Coordinator {
             (None, None) => None,
         };
         Ok(config)
+    }
+
+    /// The newest checkpoint of a job. A store that does not answer, or not to these credentials, ends no job that it holds.
+    async fn newest(&self, config: &JobConfig) -> Result<Option<Checkpoint>, String> {
+        loop {
+            match config.store.newest().await {
+                Ok(newest) => return Ok(newest),
+                Err(error @ CheckpointError::Request { .. }) => {
+                    tracing::warn!(job = %config.id, %error, "a job cannot go on yet; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     fn stop_at_once(&self, job: &JobId) {

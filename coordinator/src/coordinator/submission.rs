@@ -250,13 +250,14 @@ impl Coordinator {
     pub(super) fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
         let (job, name, term) = (config.id.clone(), config.spec.name.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
-        let (events, message_bytes) = (config.events.clone(), seam::message_bytes(&config.spec));
+        let lease = Duration::try_from_secs_f64(config.spec.schedule.lease_ttl).unwrap_or_default();
+        let (events, limits) = (config.events.clone(), (seam::message_bytes(&config.spec), lease));
         let mut jobs = self.jobs();
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job(job.clone(), &modalities, message_bytes, handle.inbox.clone());
+        self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
         let abort = Some(handle.task.abort_handle());
         let held = Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None };
         jobs.insert(job.clone(), Entry::Held(held));

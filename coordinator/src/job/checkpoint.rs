@@ -12,11 +12,12 @@ use antiphon_core::spec::JobSpec;
 use antiphon_core::turn::{Input, Position, SplitSizes};
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
-use antiphon_store::checkpoints::{Checkpoint, CheckpointStore, FORMAT, Manifest, PartEntry};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, FORMAT, Manifest, PartEntry};
 use antiphon_store::part::{self, Array, Arrays};
+use antiphon_store::patience::Patience;
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::inbox::Refusal;
@@ -29,7 +30,7 @@ use crate::journal::{Journal, JournalError};
 pub(super) struct Cut {
     turn: Turn,
     parts: BTreeMap<String, PartEntry>,
-    head: JoinHandle<Result<Vec<(String, PartEntry)>, String>>,
+    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, String>>,
     /// As they were when it was cut.
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
 }
@@ -82,14 +83,14 @@ impl Job {
         let files = self.threads.run(&self.weights, || encode_head(&self.head))?;
         self.pause = Some(Pause::begun(begun));
         let store = self.store.clone();
-        let head = tokio::spawn(async move {
+        let head = AbortOnDropHandle::new(tokio::spawn(async move {
             let mut entries = Vec::new();
             for (name, bytes) in files {
                 let entry = store.write_part(turn, &name, bytes).await.map_err(|error| error.to_string())?;
                 entries.push((name, entry));
             }
             Ok(entries)
-        });
+        }));
         self.cut = Some(Cut { turn, parts: BTreeMap::new(), head, tuned_weights: self.tuned_weights.clone() });
         Ok(())
     }
@@ -162,19 +163,15 @@ impl Job {
             // A worker may be loading its encoder from one that is old by now.
             in_use: self.members.values().filter_map(|member| member.restores).collect(),
         };
-        tokio::spawn(async move {
-            let written = async {
-                // One that was deposed while it stood still must not complete a checkpoint of the other's.
-                reigns(&journal).await?;
-                write(&store, manifest, cut.head, keep).await
-            };
-            let completion = match written.await {
+        let completing = tokio::spawn(async move {
+            let completion = match write(&store, &journal, manifest, cut.head, keep).await {
                 Ok(saved) => Completion::Written(Box::new(Written { best: best == Some(saved.turn), saved })),
                 Err(reason) => Completion::Failed(format!("checkpoint {turn}: {reason}")),
             };
             // A job that has ended meanwhile does not want to know.
             let _ = completions.send(completion);
         });
+        self.completing = Some(AbortOnDropHandle::new(completing));
         Ok(())
     }
 
@@ -207,6 +204,9 @@ async fn reigns(journal: &Journal) -> Result<(), String> {
     }
 }
 
+/// Before a checkpoint is asked for again that a job is to go on from.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Which checkpoints are kept.
 struct Keep {
     newest: usize,
@@ -216,13 +216,17 @@ struct Keep {
 
 async fn write(
     store: &CheckpointStore,
+    journal: &Journal,
     mut manifest: Manifest,
-    head: JoinHandle<Result<Vec<(String, PartEntry)>, String>>,
+    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, String>>,
     keep: Keep,
 ) -> Result<Saved, String> {
     let entries = head.await.map_err(|error| error.to_string())??;
     manifest.parts.extend(entries);
+    // One that was deposed while it stood still must not complete a checkpoint of the other's, nor clear up after it.
+    reigns(journal).await?;
     let checkpoint = store.complete(&manifest).await.map_err(|error| error.to_string())?;
+    reigns(journal).await?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
     if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
         warn!(%error, "old checkpoints were not removed");
@@ -231,9 +235,20 @@ async fn write(
     Ok(Saved { turn: manifest.turn, url: checkpoint.url(), digest: manifest.digest() })
 }
 
-/// Removes what is left of checkpoints that were never completed. Nothing rests on it.
-pub(super) async fn clear_up(store: &CheckpointStore, job: &JobId) {
-    match store.collect_garbage(&BTreeSet::new()).await {
+/// Before a job begins: removes what is left of checkpoints that were never completed. Nothing rests on it, so nobody waits long
+/// for a store in trouble.
+pub(super) async fn clear_up_before(store: &CheckpointStore, job: &JobId) {
+    let store = store.clone().with_patience(Patience::new(Duration::from_secs(5), 0));
+    cleared(job, store.collect_all_garbage().await);
+}
+
+/// Removes what is left of checkpoints older than the newest that were never completed.
+async fn clear_up(store: &CheckpointStore, job: &JobId) {
+    cleared(job, store.collect_garbage(&BTreeSet::new()).await);
+}
+
+fn cleared(job: &JobId, removed: Result<usize, CheckpointError>) {
+    match removed {
         Ok(0) => {}
         Ok(count) => info!(%job, count, "files of checkpoints that were never completed are removed"),
         Err(error) => warn!(%job, %error, "files of checkpoints that were never completed are left"),
@@ -255,6 +270,7 @@ pub(super) async fn resume(
     checkpoint: &Checkpoint,
     spec: &JobSpec,
     store: &CheckpointStore,
+    tell: impl Fn(String),
 ) -> Result<Resumed, String> {
     let url = checkpoint.url();
     let in_checkpoint = |reason: String| format!("checkpoint {url}: {reason}");
@@ -267,7 +283,7 @@ pub(super) async fn resume(
         // The best checkpoint so far is another job's, which may remove it any time.
         position.best = None;
     }
-    let head = decode_head(checkpoint, spec).await.map_err(in_checkpoint)?;
+    let head = decode_head(checkpoint, spec, tell).await.map_err(in_checkpoint)?;
     let saved = Saved { turn: manifest.turn, url: url.clone(), digest: manifest.digest() };
     let samples = manifest.samples.clone().unwrap_or_default();
     Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), samples, saved })
@@ -287,9 +303,24 @@ fn encode_head(head: &SharedHead<f32>) -> Result<Vec<(String, Bytes)>, String> {
         .collect()
 }
 
-async fn decode_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, String> {
+async fn decode_head(
+    checkpoint: &Checkpoint,
+    spec: &JobSpec,
+    tell: impl Fn(String),
+) -> Result<SharedHead<f32>, String> {
     let load = async |name: &str| {
-        let bytes = checkpoint.part(name).await.map_err(|error| error.to_string())?;
+        let bytes = loop {
+            match checkpoint.part(name).await {
+                Ok(bytes) => break bytes,
+                // A store that does not answer, or not to these credentials, ends no job that it holds.
+                Err(error @ CheckpointError::Request { .. }) => {
+                    warn!(%error, "a job cannot go on yet");
+                    tell(format!("{error}; trying again"));
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        };
         let (arrays, note) = part::decode(name, &bytes).map_err(|error| error.to_string())?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
         Ok::<_, String>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })

@@ -189,9 +189,7 @@ impl Job {
     fn apply(&mut self, turn: &TurnRef, modality: &ModalityName, progress: Progress, alpha: f64) -> Result<(), String> {
         let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
         let granted = self.head.share();
-        self.threads
-            .run(&self.weights, || self.heads.keep(turn.head_version, granted))
-            .map_err(|error| format!("a head that may be granted again cannot be kept in `TMPDIR`: {error}"))?;
+        self.threads.run(&self.weights, || self.heads.keep(turn.head_version, granted));
         self.watch_room();
         let optimizer = &self.spec.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);

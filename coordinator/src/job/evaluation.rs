@@ -64,7 +64,8 @@ impl Job {
         message: v1::LogitsChunk,
         followed: Followed,
     ) -> Result<(), Refusal> {
-        let modality = self.members.get(worker).map(|member| member.modality.clone());
+        // Not one that was told to let go: somebody else goes through the split in its place.
+        let modality = self.machine.modality_of(worker).cloned();
         let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
         let classes = self.head.head().classes();
         let at_most = self.spec.evaluation.chunk as usize;
@@ -87,8 +88,9 @@ impl Job {
         }
         let last = chunk.last;
         if let Err(error) = evaluation.join.push(&modality, rows(chunk), last) {
-            // The worker contradicts what it sent before: its data cannot be trusted any more.
-            self.give(Input::ShellFailed { reason: error.to_string() });
+            // The worker contradicts what it sent before: its data cannot be trusted any more. Another one may have better.
+            let reason = error.to_string();
+            self.give(Input::WorkerFailed { worker: worker.clone(), reason, again: true });
             return Ok(());
         }
         self.feed();

@@ -10,6 +10,7 @@ use antiphon_core::head::Head;
 use antiphon_core::ids::HeadVersion;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::turn::HeadRoom;
+use tracing::warn;
 
 /// Where so many heads of one size are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(super) struct GrantedHeads {
 }
 
 impl GrantedHeads {
-    /// None so far. There is room for the heads of two turns of `steps` steps, whatever the limits.
+    /// None so far. There is room for the heads of three turns of `steps` steps, whatever the limits.
     pub(super) fn new(classes: usize, width: usize, steps: u32, limits: HeadRoomLimits) -> Self {
         let bytes = Self::bytes(classes, width).max(1);
         let heads = |limit: u64| usize::try_from(limit / bytes).unwrap_or(usize::MAX);
@@ -55,7 +56,7 @@ impl GrantedHeads {
             classes,
             width,
             in_memory,
-            at_most: in_memory.saturating_add(heads(limits.disk)).max(turn.saturating_mul(2).saturating_add(1)),
+            at_most: in_memory.saturating_add(heads(limits.disk)).max(turn.saturating_mul(3).saturating_add(1)),
             turn,
             memory: BTreeMap::new(),
             spilled: BTreeMap::new(),
@@ -72,7 +73,8 @@ impl GrantedHeads {
     /// How much room there is for more.
     pub(super) fn room(&self) -> HeadRoom {
         let kept = self.memory.len() + self.spilled.len();
-        if kept.saturating_add(self.turn) > self.at_most {
+        // This turn may have been granted its successor before anybody heard.
+        if kept.saturating_add(self.turn.saturating_mul(2)) > self.at_most {
             HeadRoom::Full
         } else if kept > self.at_most / 2 {
             HeadRoom::Low
@@ -81,19 +83,23 @@ impl GrantedHeads {
         }
     }
 
-    /// Keeps the head of this version.
-    ///
-    /// # Errors
-    /// The temporary file cannot be written.
-    pub(super) fn keep(&mut self, version: HeadVersion, head: Arc<Head<f32>>) -> io::Result<()> {
+    /// Keeps the head of this version. Where the temporary file takes no more, this one stays in memory, and there is no room
+    /// for others until a checkpoint lets go of some.
+    pub(super) fn keep(&mut self, version: HeadVersion, head: Arc<Head<f32>>) {
         self.memory.insert(version, head);
         while self.memory.len() > self.in_memory
             && let Some((version, head)) = self.memory.pop_first()
         {
-            let place = self.write(&head)?;
-            self.spilled.insert(version, place);
+            match self.write(&head) {
+                Ok(place) => drop(self.spilled.insert(version, place)),
+                Err(error) => {
+                    warn!(%error, "a head that may be granted again cannot be written to TMPDIR and stays in memory");
+                    self.memory.insert(version, head);
+                    self.at_most = self.memory.len() + self.spilled.len();
+                    return;
+                }
+            }
         }
-        Ok(())
     }
 
     /// The head of this version.
@@ -160,7 +166,7 @@ mod tests {
     fn what_does_not_fit_in_memory_comes_back_from_the_file() {
         let mut kept = heads(1);
         for version in 0..6 {
-            kept.keep(HeadVersion(version), head(version)).expect("a file can be written");
+            kept.keep(HeadVersion(version), head(version));
         }
         assert_eq!((kept.memory.len(), kept.spilled.len()), (2, 4));
         for version in [3, 0, 5, 1, 4, 2] {
@@ -169,7 +175,7 @@ mod tests {
         kept.forget(&[HeadVersion(1), HeadVersion(2)]);
         assert!(kept.get(HeadVersion(1)).is_err());
         for version in 6..8 {
-            kept.keep(HeadVersion(version), head(version)).expect("a file can be written");
+            kept.keep(HeadVersion(version), head(version));
         }
         assert_eq!(kept.spilled.values().max(), Some(&3), "places are used again");
         for version in [0, 3, 4, 5, 6, 7] {
@@ -181,13 +187,14 @@ mod tests {
     fn room_ends_before_a_turn_would_not_fit() {
         let room = |steps: u32, count: u64| {
             let mut kept = heads(steps);
-            (0..count).for_each(|version| kept.keep(HeadVersion(version), head(0)).expect("a file can be written"));
+            (0..count).for_each(|version| kept.keep(HeadVersion(version), head(0)));
             kept.room()
         };
         assert_eq!([0, 3].map(|count| room(1, count)), [HeadRoom::Ample; 2]);
-        assert_eq!([4, 5].map(|count| room(1, count)), [HeadRoom::Low; 2]);
-        assert_eq!(room(1, 6), HeadRoom::Full);
-        assert_eq!([room(3, 4), room(3, 5)], [HeadRoom::Low, HeadRoom::Full], "a turn of three steps must fit");
-        assert_eq!(room(100, 50), HeadRoom::Ample, "and two turns do, whatever the limits");
+        assert_eq!(room(1, 4), HeadRoom::Low);
+        assert_eq!([5, 6].map(|count| room(1, count)), [HeadRoom::Full; 2]);
+        // At most ten: three turns and one.
+        assert_eq!([room(3, 4), room(3, 5)], [HeadRoom::Ample, HeadRoom::Full], "a turn of three steps must fit");
+        assert_eq!(room(100, 50), HeadRoom::Ample, "and three turns do, whatever the limits");
     }
 }

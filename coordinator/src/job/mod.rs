@@ -31,6 +31,7 @@ use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use crate::events::EventLog;
@@ -151,6 +152,8 @@ struct Job {
     abandoned: Option<EvaluationId>,
     cut: Option<Cut>,
     pause: Option<Pause>,
+    /// Writes the manifest; given up with the job.
+    completing: Option<AbortOnDropHandle<()>>,
     newest: Option<Saved>,
     /// Samples that the checkpoint to go on from was trained with.
     samples_before: BTreeMap<ModalityName, SplitSizes>,
@@ -184,7 +187,10 @@ impl Job {
         let store = config.store.clone().with_patience(trouble.noting(config.patience, &config.id));
         let (completions, completed) = mpsc::unbounded_channel();
         let resumed = match &config.resume {
-            Some(checkpoint) => Some(checkpoint::resume(checkpoint, &config.spec, &store).await?),
+            Some(checkpoint) => {
+                let tell = |reason| status.send_modify(|status| status.reason = reason);
+                Some(checkpoint::resume(checkpoint, &config.spec, &store, tell).await?)
+            }
             None => None,
         };
         let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
@@ -196,7 +202,7 @@ impl Job {
                 (new.map_err(|error| error.to_string())?, None, None, None)
             }
         };
-        checkpoint::clear_up(&store, &config.id).await;
+        checkpoint::clear_up_before(&store, &config.id).await;
         let machine = TurnMachine::new(config.id.clone(), config.term, config.spec.clone(), position, Time(0));
         let job = Self {
             modalities: config.spec.modalities.iter().map(|m| m.name.clone()).collect(),
@@ -218,6 +224,7 @@ impl Job {
             abandoned: None,
             cut: None,
             pause: None,
+            completing: None,
             newest,
             samples_before,
             reached: None,

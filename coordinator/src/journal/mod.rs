@@ -146,7 +146,7 @@ impl Journal {
             batch.delete(key("job", &record.job));
             batch.delete(event_key(&record.job, submitted.number));
             // It comes after the other in any case; the error is that neither will come.
-            let _neither = kept.db.write(batch).await;
+            let _neither = timeout(PATIENCE, kept.db.write(batch)).await;
         }
         written
     }
@@ -249,6 +249,12 @@ impl Journal {
                 reason: "the database has stopped, see the log for why; start the coordinator again".to_owned(),
             }),
         }
+    }
+
+    /// Whether it takes nothing any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.db.subscribe().borrow().close_reason.is_some())
     }
 
     /// Makes everything durable and ends.

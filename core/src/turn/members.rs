@@ -257,6 +257,8 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         self.not_finished()?;
         let modality = self.modality_of_member(worker)?;
+        // Whoever has the head has something to do, whatever it says.
+        let busy = busy || self.granted_to(&modality).is_some();
         if let Some(member) = self.members.get_mut(&modality) {
             member.heard = now;
             member.busy = busy;

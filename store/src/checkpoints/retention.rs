@@ -46,16 +46,33 @@ impl CheckpointStore {
     /// # Errors
     /// The store does not answer, or a manifest is not one: then nothing is removed.
     pub async fn collect_garbage(&self, in_progress: &BTreeSet<Turn>) -> Result<usize, CheckpointError> {
+        self.collect(in_progress, |turn, newest| newest.is_some_and(|newest| turn <= newest)).await
+    }
+
+    /// As [`Self::collect_garbage`], and parts of checkpoints beyond the newest complete one too: for whoever is alone here and
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::collect_garbage`].
+    pub async fn collect_all_garbage(&self) -> Result<usize, CheckpointError> {
+        self.collect(&BTreeSet::new(), |_, _| true).await
+    }
+
+    async fn collect(
+        &self,
+        in_progress: &BTreeSet<Turn>,
+        is_old: impl Fn(Turn, Option<Turn>) -> bool,
+    ) -> Result<usize, CheckpointError> {
         let objects = self.objects().await?;
         let complete: BTreeSet<Turn> =
             objects.iter().filter(|(_, _, name)| name == MANIFEST).map(|(_, turn, _)| *turn).collect();
-        let Some(newest) = complete.last() else { return Ok(0) };
+        let newest = complete.last().copied();
         let mut named = BTreeSet::new();
         for turn in complete.difference(in_progress) {
             let manifest = self.open(*turn).await?.manifest;
             named.extend(manifest.parts.into_keys().map(|part| (*turn, part)));
         }
-        let forsaken = |turn: &Turn| turn <= newest && !in_progress.contains(turn);
+        let forsaken = |turn: &Turn| is_old(*turn, newest) && !in_progress.contains(turn);
         let garbage = objects
             .into_iter()
             .filter(|(_, turn, name)| forsaken(turn) && name != MANIFEST && !named.contains(&(*turn, name.clone())));

@@ -82,6 +82,8 @@ pub enum DataError {
         reason: String,
         /// What to do about it.
         remedy: &'static str,
+        /// Whether another try may go well.
+        passing: bool,
     },
     /// A file that is not Parquet, or is damaged.
     #[error("{file}: {reason}; {remedy}")]

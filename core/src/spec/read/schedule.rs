@@ -27,6 +27,11 @@ pub(super) fn schedule(mut section: Section<'_>, names: Names<'_>) -> Option<Sch
     }
     let lease_ttl = section.read(&at::LEASE_TTL, scalar::seconds, |seconds| Json::Number(*seconds));
     let turn_deadline = section.read(&at::TURN_DEADLINE, scalar::seconds, |seconds| Json::Number(*seconds));
+    for (field, given) in [(&at::LEASE_TTL, lease_ttl), (&at::TURN_DEADLINE, turn_deadline)] {
+        if let Some(seconds) = given.filter(|seconds| *seconds < 0.1) {
+            section.refuse(field, format!("{seconds} s"), "is too short for any sign to come: at least 100 ms");
+        }
+    }
     section.finish();
     Some(ScheduleSpec {
         length: length?,

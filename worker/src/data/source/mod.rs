@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use antiphon_store::patience::Transient as _;
 use antiphon_store::storage::innermost;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
@@ -162,6 +163,7 @@ async fn bounded<T>(url: &str, request: impl Future<Output = object_store::Resul
             url: url.to_owned(),
             reason: format!("no answer within {} s", PATIENCE.as_secs()),
             remedy: "check the network and the endpoint",
+            passing: true,
         }),
     }
 }
@@ -178,5 +180,5 @@ fn unreachable_error(url: &str, error: &object_store::Error) -> DataError {
         }
         other => (innermost(other), "check that the address is right and the store can be reached from here"),
     };
-    DataError::Unreachable { url: url.to_owned(), reason, remedy }
+    DataError::Unreachable { url: url.to_owned(), reason, remedy, passing: error.is_transient() }
 }

@@ -24,7 +24,7 @@ modalities:
     optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}
 labels: 10
 head: {width: 16, optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}}
-schedule: {turns: 300, batch: 16}
+schedule: {turns: 300, batch: 16, lease_ttl: 1 s}
 evaluation: {every: 5 epochs, chunk: 16}
 checkpoints: {every: 40 turns, keep: 2}
 ";

@@ -64,7 +64,7 @@ pub struct ChaosArgs {
     #[arg(long, value_delimiter = ',', default_value = "worker,coordinator,store,connection", value_name = "WHAT")]
     pub kill: Vec<Target>,
 
-    /// Mean time between two faults, as in 2s or 500ms; each lasts up to as long
+    /// Mean time between two faults, as in 2s or 500ms; each lasts up to as long, some longer than `schedule.lease_ttl`
     #[arg(long, default_value = "2s", value_parser = duration::parse, value_name = "TIME")]
     pub every: Duration,
 
@@ -158,6 +158,7 @@ async fn one(
         seed,
         targets: &args.kill,
         every: args.every,
+        lease: Duration::from_secs_f64(spec.schedule.lease_ttl),
         faults: args.faults,
         timeout: args.timeout,
         modalities: &modalities,

@@ -89,15 +89,23 @@ pub(super) struct Plan {
     /// Those that happen at a moment.
     targets: Vec<Target>,
     mean: Duration,
+    /// How long a worker of the job may be silent before its place is offered to others.
+    lease: Duration,
     modalities: Vec<ModalityName>,
 }
 
 impl Plan {
-    /// Faults on average every `mean`, as often of each target.
-    pub(super) fn new(seed: u64, targets: &[Target], mean: Duration, modalities: &[ModalityName]) -> Self {
+    /// Faults on average every `mean`, as often of each target. Of those who are stopped or held up, one in three is so for longer than
+    /// the `lease`.
+    pub(super) fn new(
+        seed: u64,
+        targets: &[Target],
+        (mean, lease): (Duration, Duration),
+        modalities: &[ModalityName],
+    ) -> Self {
         let stream = rng::stream(seed, &["chaos".into()]);
         let targets: BTreeSet<Target> = targets.iter().copied().filter(|target| *target != Target::Store).collect();
-        Self { stream, targets: targets.into_iter().collect(), mean, modalities: modalities.to_vec() }
+        Self { stream, targets: targets.into_iter().collect(), mean, lease, modalities: modalities.to_vec() }
     }
 
     /// The next fault; none if nothing happens at a moment.
@@ -114,8 +122,12 @@ impl Plan {
             Target::Coordinator => (Victim::Coordinator, *self.one_of(&[Kind::Kill, Kind::Kill, Kind::Stop])),
             Target::Worker | Target::Store => (worker, *self.one_of(&[Kind::Kill, Kind::Kill, Kind::Stop])),
         };
-        let lasts = self.mean.mul_f64(rng::uniform(&mut self.stream));
-        let lasts = if kind == Kind::Cut { Duration::ZERO } else { lasts };
+        let (share, is_long) = (rng::uniform(&mut self.stream), rng::below(&mut self.stream, 3) == 0);
+        let lasts = match kind {
+            Kind::Cut => Duration::ZERO,
+            Kind::Stop | Kind::Stall if is_long => self.lease.mul_f64(1.0 + share),
+            Kind::Kill | Kind::Stop | Kind::Stall | Kind::Refuse => self.mean.mul_f64(share),
+        };
         Some(Fault { after, kind, victim, lasts })
     }
 
@@ -141,7 +153,7 @@ mod tests {
     }
 
     fn faults(seed: u64, targets: &[Target]) -> Vec<Fault> {
-        let mut plan = Plan::new(seed, targets, Duration::from_secs(2), &modalities());
+        let mut plan = Plan::new(seed, targets, (Duration::from_secs(2), Duration::from_secs(5)), &modalities());
         std::iter::from_fn(|| plan.next()).take(3000).collect()
     }
 
@@ -162,7 +174,10 @@ mod tests {
         let all = faults(3, &[Target::Worker, Target::Coordinator, Target::Store, Target::Connection]);
         let mean = all.iter().map(|fault| fault.after.as_secs_f64()).sum::<f64>() / all.len() as f64;
         assert!((1.8..2.2).contains(&mean), "{mean}");
-        assert!(all.iter().all(|fault| fault.lasts <= Duration::from_secs(2)));
+        let is_long = |fault: &&Fault| fault.lasts > Duration::from_secs(2);
+        assert!(all.iter().filter(is_long).all(|fault| matches!(fault.kind, Kind::Stop | Kind::Stall)));
+        assert!(all.iter().filter(is_long).all(|fault| fault.lasts >= Duration::from_secs(5)));
+        assert!(all.iter().filter(is_long).count() > 100, "some outlast a lease");
         let seen: BTreeSet<(Kind, String)> = all.iter().map(|fault| (fault.kind, fault.victim.to_string())).collect();
         let kinds =
             |victim: &str, kinds: &[Kind]| kinds.iter().map(|kind| (*kind, victim.to_owned())).collect::<Vec<_>>();

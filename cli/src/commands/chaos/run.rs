@@ -27,6 +27,7 @@ pub(super) struct Ordeal<'a> {
     pub(super) seed: u64,
     pub(super) targets: &'a [Target],
     pub(super) every: Duration,
+    pub(super) lease: Duration,
     /// The most faults; without end if none.
     pub(super) faults: Option<u64>,
     pub(super) timeout: Duration,
@@ -88,7 +89,7 @@ pub(super) async fn run(
     following.spawn(Follower::new(cast.url().to_owned(), request, sender).follow());
     let mut run = Run {
         ordeal,
-        plan: Plan::new(ordeal.seed, ordeal.targets, ordeal.every, ordeal.modalities),
+        plan: Plan::new(ordeal.seed, ordeal.targets, (ordeal.every, ordeal.lease), ordeal.modalities),
         begun: Instant::now(),
         due: BTreeMap::new(),
         number: 0,

@@ -27,6 +27,9 @@ use crate::journal::{Journal, JournalError};
 use crate::pool::Pool;
 use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
 
+/// How long the journal has to take what is left, at the end.
+const CLOSE: Duration = Duration::from_secs(15);
+
 /// Whoever has the head for longer than this is worth a remark.
 const LONG: Duration = Duration::from_secs(10);
 
@@ -237,9 +240,10 @@ impl Coordinator {
             }
         }
         if self.has_fallen().is_none()
-            && let Err(error) = self.journal.close().await
+            && let closed = tokio::time::timeout(CLOSE, self.journal.close()).await
+            && !matches!(closed, Ok(Ok(())))
         {
-            tracing::warn!(%error, "what happened last may be lost");
+            tracing::warn!("the journal is not closed: what happened last may be lost");
         }
     }
 

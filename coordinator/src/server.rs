@@ -62,7 +62,13 @@ pub enum ServeError {
 /// The listener is open to other machines without leave, its state cannot be opened or is taken over, or serving fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     check_address(&config, &listener)?;
-    serve_coordinator(Coordinator::open(config).await?, listener, shutdown).await
+    tracing::info!(state = config.state, "opening the journal");
+    let coordinator = tokio::select! {
+        coordinator = Coordinator::open(config) => coordinator?,
+        // A store that does not answer keeps nobody who does not want to wait for it.
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    serve_coordinator(coordinator, listener, shutdown).await
 }
 
 /// As [`serve`], for a coordinator that the caller goes on to use in its own process.

@@ -149,13 +149,28 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// `<name>-<date>-<time>` in UTC, with a number where that is taken.
+/// `<name>-<date>-<time>` in UTC, with a number where that is taken. Where `state` is a folder, the job's own is made, so that
+/// nobody else who begins in this second gets the same.
 pub(super) fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
     let stamp = Utc::now().format("%Y%m%d-%H%M%S").to_string();
     let stem = format!("{}-{stamp}", stem(name));
     let candidates = std::iter::once(stem.clone()).chain((2..1000).map(|n| format!("{stem}-{n}")));
-    let free = candidates.into_iter().find(|id| !state.join(id).exists());
-    Ok(JobId::try_from(free.context("a thousand runs began in this very second")?)?)
+    let is_url = state.to_str().is_some_and(|state| state.contains("://"));
+    for id in candidates {
+        if is_url {
+            return Ok(JobId::try_from(id)?);
+        }
+        let folder = state.join(&id);
+        let made = std::fs::create_dir_all(state).and_then(|()| std::fs::create_dir(&folder));
+        match made {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
+                return Ok(JobId::try_from(id)?);
+            }
+        }
+    }
+    anyhow::bail!("a thousand runs began in this very second")
 }
 
 /// As much of a job's name as leaves room for a date, a time and a number.
@@ -265,7 +280,7 @@ mod tests {
         let name = JobName::try_from("x".repeat(63)).expect("a name");
         let first = fresh_id(&name, state.path()).expect("an id");
         assert!(first.as_str().len() <= 63);
-        std::fs::create_dir(state.path().join(first.as_str())).expect("a run");
+        assert!(state.path().join(first.as_str()).is_dir(), "it is taken");
         assert_ne!(fresh_id(&name, state.path()).expect("another"), first);
     }
 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::inbox::Refusal;
 use super::same_job::same_job;
+use super::trouble::Trouble;
 use super::{Completion, Job, Saved};
 use crate::journal::{Journal, JournalError};
 
@@ -156,15 +157,16 @@ impl Job {
             samples: Some(self.machine.samples().clone()),
             state: serde_json::to_value(position).map_err(|error| error.to_string())?,
         };
+        let (trouble, keep_newest) = (self.trouble.clone(), self.spec.checkpoints.keep as usize);
         let (store, journal, completions) = (self.store.clone(), self.journal.clone(), self.completions.clone());
         let keep = Keep {
-            newest: self.spec.checkpoints.keep as usize,
+            newest: keep_newest,
             best,
             // A worker may be loading its encoder from one that is old by now.
             in_use: self.members.values().filter_map(|member| member.restores).collect(),
         };
         let completing = tokio::spawn(async move {
-            let completion = match write(&store, &journal, manifest, cut.head, keep).await {
+            let completion = match write(&store, (&journal, &trouble), manifest, cut.head, keep).await {
                 Ok(saved) => Completion::Written(Box::new(Written { best: best == Some(saved.turn), saved })),
                 Err(reason) => Completion::Failed(format!("checkpoint {turn}: {reason}")),
             };
@@ -193,16 +195,25 @@ impl Job {
     }
 }
 
-/// Waits until it is sure that no other coordinator has taken over, however long the store takes.
-async fn reigns(journal: &Journal) -> Result<(), String> {
+/// Waits until it is sure that no other coordinator has taken over, however long the store takes, and says so.
+async fn reigns(journal: &Journal, trouble: &Trouble) -> Result<(), String> {
+    let begun = Instant::now();
     loop {
-        match journal.still_reigns().await {
-            Ok(()) => return Ok(()),
-            Err(error @ JournalError::Slow { .. }) => warn!(%error, "a checkpoint waits"),
-            Err(error) => return Err(error.to_string()),
+        let asked = tokio::time::timeout(PATIENT, journal.still_reigns()).await;
+        match asked {
+            Ok(Ok(())) => return Ok(()),
+            Err(_) | Ok(Err(JournalError::Slow { .. })) => {
+                let seconds = begun.elapsed().as_secs();
+                trouble.note(format!("the coordinator's journal has taken no writes for {seconds} s; trying again"));
+                warn!(seconds, "a checkpoint waits for the coordinator's journal");
+            }
+            Ok(Err(error)) => return Err(error.to_string()),
         }
     }
 }
+
+/// How long the journal may take a write before that is worth a word.
+const PATIENT: Duration = Duration::from_secs(5);
 
 /// Before a checkpoint is asked for again that a job is to go on from.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -216,7 +227,7 @@ struct Keep {
 
 async fn write(
     store: &CheckpointStore,
-    journal: &Journal,
+    (journal, trouble): (&Journal, &Trouble),
     mut manifest: Manifest,
     head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, String>>,
     keep: Keep,
@@ -224,9 +235,9 @@ async fn write(
     let entries = head.await.map_err(|error| error.to_string())??;
     manifest.parts.extend(entries);
     // One that was deposed while it stood still must not complete a checkpoint of the other's, nor clear up after it.
-    reigns(journal).await?;
+    reigns(journal, trouble).await?;
     let checkpoint = store.complete(&manifest).await.map_err(|error| error.to_string())?;
-    reigns(journal).await?;
+    reigns(journal, trouble).await?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
     if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
         warn!(%error, "old checkpoints were not removed");

@@ -16,8 +16,13 @@ impl Trouble {
         let (told, job) = (self.clone(), job.clone());
         patience.telling(move |setback| {
             warn!(%job, "{setback}");
-            *told.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(setback.to_string());
+            told.note(setback.to_string());
         })
+    }
+
+    /// Something is wrong, in words.
+    pub(super) fn note(&self, trouble: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
     }
 
     /// What is going on, and what trouble there is with the store.

@@ -77,7 +77,7 @@ pub struct ChaosArgs {
     pub runs: u64,
 
     /// The digest that the job comes to in peace, if it is known
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
     pub expect: Option<String>,
 
     /// How long a run may take
@@ -95,6 +95,15 @@ pub struct ChaosArgs {
     /// Where the encoders compute: auto, cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
+}
+
+/// A digest as it is printed.
+fn digest(text: &str) -> Result<String, String> {
+    let hexadecimal = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64);
+    match hexadecimal.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        true => Ok(text.to_owned()),
+        false => Err("a digest is sha256: and 64 hexadecimal digits, as a run prints it".to_owned()),
+    }
 }
 
 /// Runs the job in peace, and then under faults.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, Turn};
-use antiphon_store::checkpoints::Checkpoint;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
 use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
@@ -92,7 +92,9 @@ struct Verified<'a> {
 /// # Errors
 /// There is no such checkpoint, or the replay cannot be made.
 pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
-    let checkpoint = Checkpoint::open_url(&args.checkpoint).await.or_exit(Exit::Usage)?;
+    let opened = Checkpoint::open_url(&args.checkpoint).await;
+    let exit = if matches!(opened, Err(CheckpointError::Manifest { .. })) { Exit::Failed } else { Exit::Usage };
+    let checkpoint = opened.or_exit(exit)?;
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
     let work = async {

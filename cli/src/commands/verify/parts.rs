@@ -29,6 +29,10 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
     let mut expected: Vec<String> = manifest.parts.keys().cloned().collect();
     match job_of(checkpoint) {
         Ok((job, position)) => {
+            if position.turn != manifest.turn {
+                let reason = format!("its turn is {}, but its state is that of turn {}", manifest.turn, position.turn);
+                damage.insert(MANIFEST.to_owned(), reason);
+            }
             expected = parts_of(&job);
             check_head(checkpoint, &job, &position, &mut damage).await;
             for modality in &job.modalities {

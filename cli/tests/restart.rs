@@ -216,6 +216,18 @@ fn whoever_has_no_patience_gives_up_at_once() {
     assert_eq!(follower.process.ended(), Some(3));
 }
 
+/// What `look` comes to see, looking a thousand times a second and not for ever.
+fn awaited<T>(look: impl Fn() -> Option<T>) -> T {
+    let (_held, pause) = mpsc::channel::<()>();
+    for _ in 0..PATIENCE.as_millis() {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        let _over = pause.recv_timeout(Duration::from_millis(1));
+    }
+    panic!("it was looked for in vain")
+}
+
 /// Files in the newest folder of checkpoints, and whether its manifest is among them.
 fn newest(checkpoints: &Path) -> Option<(String, usize, bool)> {
     let folders = std::fs::read_dir(checkpoints).ok()?;
@@ -247,14 +259,12 @@ fn a_coordinator_that_is_killed_anywhere_in_a_checkpoint_goes_on_from_the_newest
     let mut points = std::collections::BTreeSet::new();
     for point in 0..10 {
         let before = newest(&checkpoints).map(|(name, ..)| name);
-        let (files, is_whole) = loop {
-            match newest(&checkpoints) {
-                Some((name, files, is_whole)) if Some(&name) != before.as_ref() && files >= point => {
-                    break (files, is_whole);
-                }
-                _ => std::thread::yield_now(),
+        let (files, is_whole) = awaited(|| match newest(&checkpoints) {
+            Some((name, files, is_whole)) if Some(&name) != before.as_ref() && files >= point => {
+                Some((files, is_whole))
             }
-        };
+            _ => None,
+        });
         killed.signal("-KILL");
         killed.ended();
         points.insert(files);

@@ -73,6 +73,15 @@ fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
     assert_eq!(ended.recv_timeout(std::time::Duration::from_secs(60)), Ok(Some(0)), "it ends");
 }
 
+/// A client that submits the job and follows it, and its lines as they come.
+fn followed(folder: &Path, url: &str, more: &[&str]) -> (Child, impl Iterator<Item = String> + use<>) {
+    let arguments = ["submit", "job.yaml", "--coordinator", url, "--follow", "--format", "json"];
+    let client = antiphon(folder, &arguments).args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut client = client.expect("the client starts");
+    let lines = BufReader::new(client.stdout.take().expect("its output")).lines().map(|line| line.expect("a line"));
+    (client, lines)
+}
+
 #[test]
 fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
     let folder = folder_with_job();
@@ -81,14 +90,7 @@ fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
     let (_coordinator, url) = coordinator(folder.path());
     let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
     let mut text = worker(folder.path(), &url, "text");
-    let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--format", "json"];
-    let mut submit = antiphon(folder.path(), &arguments)
-        .args(longer)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the client starts");
-    let mut lines = BufReader::new(submit.stdout.take().expect("its output")).lines().map(|l| l.expect("a line"));
+    let (mut submit, mut lines) = followed(folder.path(), &url, &longer);
     lines.find(|line| line.contains(r#""turn":70,"#)).expect("a step");
     text.0.kill().expect("it dies");
     let lost = lines.find(|line| line.contains(r#""event":"worker_lost""#)).expect("it is missed");
@@ -118,14 +120,7 @@ fn a_worker_that_is_asked_to_stop_hands_its_place_on_and_ends_well() {
     let _others = ["audio", "text"].map(|modality| worker(folder.path(), &url, modality));
     let mut image = worker(folder.path(), &url, "image");
     let mut idle = worker(folder.path(), &url, "image");
-    let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--format", "json"];
-    let mut submit = antiphon(folder.path(), &arguments)
-        .args(longer)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the client starts");
-    let mut lines = BufReader::new(submit.stdout.take().expect("its output")).lines().map(|l| l.expect("a line"));
+    let (mut submit, mut lines) = followed(folder.path(), &url, &longer);
     for turn in [40, 120] {
         lines.find(|line| line.contains(&format!(r#""turn":{turn},"#))).expect("a step");
         let (leaves, comes) = if turn == 40 { (&mut image, None) } else { (&mut idle, Some(&mut image)) };

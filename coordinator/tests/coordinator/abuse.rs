@@ -196,7 +196,7 @@ async fn abuse_is_answered_and_changes_nothing() {
 }
 
 /// Works until it is told something of this kind, which it does not answer.
-async fn work_until(worker: &mut FakeWorker, kind: impl Fn(&Told) -> bool) -> Told {
+pub(crate) async fn work_until(worker: &mut FakeWorker, kind: impl Fn(&Told) -> bool) -> Told {
     loop {
         match worker.hear().await {
             told if kind(&told) => return told,

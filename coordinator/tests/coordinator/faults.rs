@@ -3,6 +3,7 @@
 use antiphon_proto::v1::{self, coordinator_message::Message as Told, worker_message::Message};
 use serde_json::Value;
 
+use super::abuse::work_until;
 use super::fake_worker::{FakeWorker, granted};
 use super::jobs::{of_kind, run_with_good_workers, text};
 use super::server::{Server, TINY};
@@ -25,11 +26,6 @@ fn same(faulty: &Value, peaceful: &Value) {
 async fn beat(worker: &FakeWorker, job: &str, progress: u64) {
     let beat = v1::Heartbeat { job: job.to_owned(), progress, busy: true, ..Default::default() };
     worker.send(Message::Heartbeat(beat)).await;
-}
-
-/// Works until it is told to let go, and says why.
-async fn work_until_released(worker: &mut FakeWorker) -> String {
-    worker.work().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,12 +62,8 @@ async fn a_worker_that_dies_while_a_checkpoint_is_written_is_replaced_and_so_is_
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let until_asked = async {
-        loop {
-            match b.hear().await {
-                Told::SavePart(_) => return drop(b),
-                told => b.answer(told).await,
-            }
-        }
+        work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        drop(b);
     };
     let until_held_up = async {
         // Its own part is written, and it has had turn 4.
@@ -98,12 +90,8 @@ async fn an_evaluation_begins_anew_with_whoever_comes_for_the_one_that_is_lost()
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let until_asked = async {
-        loop {
-            match b.hear().await {
-                Told::NextLogits(_) => return drop(b),
-                told => b.answer(told).await,
-            }
-        }
+        work_until(&mut b, |told| matches!(told, Told::NextLogits(_))).await;
+        drop(b);
     };
     let reason = "turn 4: evaluating validation is held up: waiting for 1 `b` worker: 0 registered";
     let works = async {
@@ -215,7 +203,7 @@ async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its
         () = beats => {}
     }
     let mut second = FakeWorker::named(&server, "second-a", "a").await;
-    tokio::join!(second.work(), b.work(), work_until_released(&mut a));
+    tokio::join!(second.work(), b.work(), a.work());
     same(&server.finished(&job).await, &peaceful);
     server.stop().await;
 }

@@ -368,7 +368,7 @@ impl TurnMachine {
     }
 
     /// A worker's connection is gone, and with it whatever it had to say.
-    pub(super) fn left(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+    pub(super) fn left(&mut self, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let was_holder = self.nobody_holds(worker);
         match self.modality_of(worker).cloned() {
@@ -376,13 +376,11 @@ impl TurnMachine {
             None if was_holder => {}
             None => return Err(Rejected::NotAMember { worker: worker.clone() }),
         }
-        self.note_wait(now);
         Ok(())
     }
 
     pub(super) fn worker_failed(
         &mut self,
-        now: Time,
         worker: &WorkerId,
         reason: &str,
         again: bool,
@@ -404,7 +402,6 @@ impl TurnMachine {
         self.nobody_holds(worker);
         self.give_up_place(&modality, effects);
         effects.push(Effect::Evict { worker: worker.clone(), why: reason.to_owned() });
-        self.note_wait(now);
         Ok(())
     }
 

@@ -197,9 +197,9 @@ impl TurnMachine {
             }
             Input::Heartbeat { worker, progress, busy } => self.heartbeat(now, &worker, progress, busy, effects)?,
             Input::Leaving { worker } => self.leaving(now, &worker, effects)?,
-            Input::Left { worker, .. } => self.left(now, &worker, effects)?,
+            Input::Left { worker, .. } => self.left(&worker, effects)?,
             Input::WorkerFailed { worker, reason, again } => {
-                self.worker_failed(now, &worker, &reason, again, effects)?;
+                self.worker_failed(&worker, &reason, again, effects)?;
             }
             Input::Contribution(header) => self.contribution(now, &header, effects)?,
             Input::Learned { worker, turn } => self.learned(now, &worker, &turn, effects)?,

@@ -173,3 +173,43 @@ fn a_job_is_run_both_ways_by_processes_and_ends_in_the_same_bits() {
     let (code, lines) = json_lines(folder.path(), &["bench", "pipeline", "nothing.yaml"]);
     assert_eq!(code, Some(2), "{lines:#?}");
 }
+
+#[test]
+fn a_death_costs_a_worker_its_own_steps_and_a_coordinator_the_turns_since_the_checkpoint() {
+    let folder = folder_with_job();
+    let longer = [
+        "--set",
+        "schedule.turns=100000",
+        "--set",
+        "checkpoints.every=120 turns",
+        "--set",
+        "data.samples.validation=0",
+    ];
+    let measure = |more: &[&str]| {
+        json_lines(folder.path(), &[&["bench", "recovery", "job.yaml", "--deaths", "1"][..], &longer, more].concat())
+    };
+    let (code, lines) = measure(&["--modality", "text", "--after", "15"]);
+    assert_eq!((code, lines.len()), (Some(0), 2), "{lines:#?}");
+    for line in &lines {
+        numbers(line, &["ready", "caught_up", "stood_still", "a_turn"]);
+        assert!(line["since_checkpoint"].as_u64().is_some_and(|turns| turns >= 15), "{line}");
+    }
+    let [worker, coordinator] = &lines[..] else { panic!("two deaths: {lines:#?}") };
+    let again = |line: &Value| line["again"].as_u64().expect("a number");
+    assert_eq!(
+        (&worker["killed"], &worker["modality"], &worker["spare"]),
+        (&"worker".into(), &"text".into(), &true.into())
+    );
+    let since = worker["since_checkpoint"].as_u64().expect("a number");
+    // A third of the turns are its own; some may have been taken between the event that told of the last one and the kill.
+    assert!((since / 3..=since / 3 + 20).contains(&again(worker)), "{worker}");
+    assert_eq!((&coordinator["killed"], &coordinator["modality"]), (&"coordinator".into(), &Value::Null));
+    assert_eq!(Some(again(coordinator)), coordinator["since_checkpoint"].as_u64(), "{coordinator}");
+
+    let (code, lines) = measure(&["--modality", "smell"]);
+    let expected = "--modality smell: the job has `audio`, `image`, `text`";
+    assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
+    let (code, lines) = measure(&["--after", "130"]);
+    let expected = "a checkpoint came 120 turns after the one before: give a smaller --after, or `--set \"checkpoints.every=262 turns\"`";
+    assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
+}

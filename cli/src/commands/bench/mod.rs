@@ -8,6 +8,7 @@ mod joint;
 mod part;
 mod pipeline;
 mod quantiles;
+mod recovery;
 mod rows;
 mod scale;
 mod turn;
@@ -20,6 +21,7 @@ use crate::output::Format;
 pub use encoder::EncoderArgs;
 pub use joint::JointArgs;
 pub use pipeline::PipelineArgs;
+pub use recovery::RecoveryArgs;
 pub use scale::ScaleArgs;
 pub use turn::TurnArgs;
 
@@ -44,6 +46,8 @@ pub enum BenchCommand {
     Pipeline(PipelineArgs),
     /// How many jobs does one coordinator carry?
     Scale(ScaleArgs),
+    /// What does the death of a worker cost, and that of the coordinator?
+    Recovery(RecoveryArgs),
 }
 
 /// Measures.
@@ -57,5 +61,6 @@ pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
         BenchCommand::Turn(args) => turn::run(args, format).await,
         BenchCommand::Pipeline(args) => pipeline::run(args, format).await,
         BenchCommand::Scale(args) => scale::run(args, format).await,
+        BenchCommand::Recovery(args) => recovery::run(args, format).await,
     }
 }

@@ -10,6 +10,9 @@ use tokio::process::{Child, ChildStderr, ChildStdin};
 use super::cores;
 use crate::commands::serve;
 
+/// A free port of this machine.
+pub(super) const ANY_PORT: &str = "127.0.0.1:0";
+
 /// How long a coordinator may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,9 +40,13 @@ impl Part {
         Ok(part)
     }
 
-    /// Starts a coordinator at a free port, and waits until it listens. Its URL.
-    pub(super) async fn coordinator(arguments: &[&str], core: Option<usize>) -> anyhow::Result<(Self, String)> {
-        let arguments = [&["coordinator", "--listen", "127.0.0.1:0", "--format", "json"], arguments].concat();
+    /// Starts a coordinator at this address, and waits until it listens. Its URL.
+    pub(super) async fn coordinator(
+        address: &str,
+        arguments: &[&str],
+        core: Option<usize>,
+    ) -> anyhow::Result<(Self, String)> {
+        let arguments = [&["coordinator", "--listen", address, "--format", "json"], arguments].concat();
         let (mut part, mut stderr) = Self::spawn("the coordinator", &arguments, core)?;
         let patience = tokio::time::Instant::now() + PATIENCE;
         while let Some(line) = tokio::time::timeout_at(patience, stderr.next_line())
@@ -78,6 +85,11 @@ impl Part {
     /// The process's number; none once it has ended.
     pub(super) fn process(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// SIGKILL; it is gone when this returns.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
     /// Waits for the part's end, which none reaches by itself; why it did.

@@ -19,6 +19,20 @@ impl Rows {
         Ok(Self { format, progress: Progress::new(), interrupts: Interrupts::listen()?, printed: 0 })
     }
 
+    /// Shows that something is being done; None if somebody interrupts.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        doing: &'static str,
+        done: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        let done = tokio::select! {
+            done = self.progress.during(doing, done) => Some(done),
+            () = self.interrupts.next() => None,
+        };
+        self.progress.clear();
+        done.transpose()
+    }
+
     /// Waits for a row and prints it, the first one below its `head`; None if somebody interrupts.
     pub(super) async fn next<R: Serialize>(
         &mut self,
@@ -27,12 +41,7 @@ impl Rows {
         head: impl Fn(&R) -> String,
         line: impl Fn(&R) -> String,
     ) -> anyhow::Result<Option<R>> {
-        let row = tokio::select! {
-            row = self.progress.during(doing, measuring) => Some(row),
-            () = self.interrupts.next() => None,
-        };
-        self.progress.clear();
-        let Some(row) = row.transpose()? else { return Ok(None) };
+        let Some(row) = self.meanwhile(doing, measuring).await? else { return Ok(None) };
         match self.format {
             Format::Json => output::json(&row)?,
             Format::Text if self.printed == 0 => output::line(&format!("{}\n{}", head(&row), line(&row)))?,

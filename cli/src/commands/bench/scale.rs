@@ -17,7 +17,7 @@ use tokio_stream::StreamExt as _;
 
 use super::cores;
 use super::head_worker::{self, HeadWorker, Sent, Worked};
-use super::part::Part;
+use super::part::{ANY_PORT, Part};
 use super::quantiles::Quantiles;
 use super::rows::Rows;
 use crate::client::Client;
@@ -95,7 +95,8 @@ pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit>
 
 async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let cores = cores::available().unwrap_or_default();
-    let (mut coordinator, url) = Part::coordinator(&["--state", "memory://bench"], cores.first().copied()).await?;
+    let (mut coordinator, url) =
+        Part::coordinator(ANY_PORT, &["--state", "memory://bench"], cores.first().copied()).await?;
     let process = coordinator.process();
     let each = (turns / u64::from(jobs)).max(10);
     let warmup = (each / 10).max(2);

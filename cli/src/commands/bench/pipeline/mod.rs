@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use super::cores;
-use super::part::Part;
+use super::part::{ANY_PORT, Part};
 use super::rows::Rows;
 use crate::client::Client;
 use crate::commands::check;
@@ -138,7 +138,7 @@ impl Cluster {
     async fn start(spec: &JobSpec) -> anyhow::Result<Self> {
         let state = tempfile::tempdir().context("cannot make a temporary folder")?;
         let place = state.path().display().to_string();
-        let (coordinator, url) = Part::coordinator(&["--state", &place], None).await?;
+        let (coordinator, url) = Part::coordinator(ANY_PORT, &["--state", &place], None).await?;
         let cores = cores::available().unwrap_or_default();
         let mut workers = Vec::new();
         for (at, modality) in spec.modalities.iter().enumerate() {

@@ -1,0 +1,335 @@
+//! `antiphon bench recovery`: what the death of a worker costs, and that of the coordinator.
+
+mod watching;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use antiphon_core::event::JobEvent;
+use antiphon_core::ids::ModalityName;
+use antiphon_core::spec::{JobSpec, Override, parse};
+use antiphon_proto::v1::SubmitJobRequest;
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::part::{ANY_PORT, Part};
+use super::quantiles::median;
+use super::rows::Rows;
+use crate::client::Client;
+use crate::commands::check;
+use crate::exit::{Exit, OrExit as _};
+use crate::output::{self, Format};
+use watching::{Seen, Watching};
+
+/// What does the death of a part cost?
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon bench recovery                     digits, a checkpoint every 100 turns
+  antiphon bench recovery job.yaml --modality audio --after 200
+  antiphon bench recovery --no-spare --deaths 5 --format json
+
+A coordinator and one worker per modality run a job as processes of their own. So many turns after a checkpoint, a worker is
+killed (SIGKILL) while a spare one waits, or, with --no-spare, while one is being started in its place; and after another
+checkpoint the coordinator, in whose place one is started at once. Of a worker's death, `again` is the number of steps of its
+own modality that are taken again (the head and the other encoders take none again); of a coordinator's, the number of turns
+that all take again. `ready` is the time from the kill until whoever took the place can go on, `caught up` until a turn is
+applied that had not been before, of that modality or of any. `stood still` is the longest time in which no turn was applied,
+of whatever modality; `a turn` is how long one takes when nobody dies.")]
+pub struct RecoveryArgs {
+    /// The job file, YAML or JSON; generated digits if none is given
+    pub job: Option<PathBuf>,
+
+    /// Set one field, as in `--set schedule.batch=16`; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<Override>,
+
+    /// Whose worker is killed [default: the job's first modality]
+    #[arg(long, value_name = "NAME")]
+    pub modality: Option<String>,
+
+    /// Turns between a checkpoint and a death; fewer than between two checkpoints
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub after: u64,
+
+    /// Deaths of each
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub deaths: u32,
+
+    /// No worker waits to take the place; one is started when it is free
+    #[arg(long)]
+    pub no_spare: bool,
+}
+
+const DEFAULT: &str = include_str!("default.yaml");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Killed {
+    Worker,
+    Coordinator,
+}
+
+/// What one death cost. Times are in seconds.
+#[derive(Debug, Serialize)]
+struct Death {
+    event: &'static str,
+    bench: &'static str,
+    job: String,
+    killed: Killed,
+    /// Whose worker, if it was one.
+    modality: Option<ModalityName>,
+    /// Whether a worker waited for the place.
+    spare: bool,
+    /// Turns applied when it was killed.
+    turn: u64,
+    /// Of these, since the newest checkpoint.
+    since_checkpoint: u64,
+    /// Steps of the modality, or turns of all.
+    again: u64,
+    ready: f64,
+    caught_up: f64,
+    stood_still: f64,
+    /// The mean time from one turn to the next before the kill.
+    a_turn: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// A bad job file, a part of the system that fails, or a job that ends before it is measured.
+pub(super) async fn run(args: RecoveryArgs, format: Format) -> anyhow::Result<Exit> {
+    let spec = match &args.job {
+        Some(job) => check::load(job, &args.set).map(|(spec, _)| spec),
+        None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None).map_err(Into::into),
+    };
+    let spec = spec.or_exit(Exit::Usage)?;
+    let victim = victim(&args, &spec).or_exit(Exit::Usage)?;
+    let mut rows = Rows::new(format)?;
+    let Some(mut cluster) = rows.meanwhile("starting the job", Cluster::start(&spec, victim, args.no_spare)).await?
+    else {
+        return Ok(Exit::Interrupted);
+    };
+    let mut deaths = Vec::new();
+    for _ in 0..args.deaths {
+        for killed in [Killed::Worker, Killed::Coordinator] {
+            let measuring = cluster.death(killed, args.after);
+            match rows
+                .next("waiting for a death and what comes of it", measuring, |_| Death::head(), Death::line)
+                .await?
+            {
+                Some(death) => deaths.push(death),
+                None => return Ok(Exit::Interrupted),
+            }
+        }
+    }
+    if format == Format::Text {
+        summary(&deaths)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn victim(args: &RecoveryArgs, spec: &JobSpec) -> anyhow::Result<ModalityName> {
+    let mut names = spec.modalities.iter().map(|modality| &modality.name);
+    let found = match &args.modality {
+        None => names.next(),
+        Some(wanted) => names.find(|name| name.as_str() == wanted),
+    };
+    found.cloned().with_context(|| {
+        let wanted = args.modality.as_deref().unwrap_or_default();
+        let names: Vec<String> = spec.modalities.iter().map(|modality| format!("`{}`", modality.name)).collect();
+        format!("--modality {wanted}: the job has {}", names.join(", "))
+    })
+}
+
+fn summary(deaths: &[Death]) -> anyhow::Result<()> {
+    output::line("")?;
+    for killed in [Killed::Worker, Killed::Coordinator] {
+        let of = |number: fn(&Death) -> f64| -> Vec<f64> {
+            deaths.iter().filter(|death| death.killed == killed).map(number).collect()
+        };
+        let told = |values: Vec<f64>| {
+            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = values.iter().copied().fold(0.0, f64::max);
+            format!("{:.2} s ({least:.2} to {most:.2})", median(&values))
+        };
+        let (ready, caught_up) = (told(of(|death| death.ready)), told(of(|death| death.caught_up)));
+        let stood_still = told(of(|death| death.stood_still));
+        let name = if killed == Killed::Worker { "a worker's death" } else { "a coordinator's" };
+        output::line(&format!("{name:<18} ready {ready}, caught up {caught_up}, stood still {stood_still}"))?;
+    }
+    Ok(())
+}
+
+/// The processes that run the job.
+struct Cluster {
+    spec: JobSpec,
+    address: String,
+    state: tempfile::TempDir,
+    coordinator: Part,
+    workers: BTreeMap<ModalityName, Part>,
+    victim: ModalityName,
+    /// Whether somebody waits for the victim's place when it dies.
+    with_spare: bool,
+    spare: Option<Part>,
+    watching: Watching,
+}
+
+impl Cluster {
+    async fn start(spec: &JobSpec, victim: ModalityName, no_spare: bool) -> anyhow::Result<Self> {
+        let mut spec = spec.clone();
+        spec.checkpoints.to = None;
+        let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let (coordinator, url) = coordinator(ANY_PORT, &state).await?;
+        let address = url.trim_start_matches("http://").to_owned();
+        let mut workers = BTreeMap::new();
+        for modality in &spec.modalities {
+            workers.insert(modality.name.clone(), worker(&modality.name, &url)?);
+        }
+        let mut client = Client::connect(&url, PATIENCE).await?;
+        let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
+        let job = client.submit(request).await?;
+        let watching = Watching::new(url, job);
+        Ok(Self { spec, address, state, coordinator, workers, victim, with_spare: !no_spare, spare: None, watching })
+    }
+
+    /// Waits until so many turns have been applied since a checkpoint, kills, and measures until training is where it was.
+    async fn death(&mut self, killed: Killed, after: u64) -> anyhow::Result<Death> {
+        if killed == Killed::Worker && self.with_spare {
+            self.spare = Some(worker(&self.victim, &self.url())?);
+        }
+        let before = self.watching.until_after_checkpoint(after, &mut self.coordinator).await?;
+        let begun = Instant::now();
+        match killed {
+            Killed::Worker => self.kill_worker().await?,
+            Killed::Coordinator => self.kill_coordinator().await?,
+        }
+        let mut measured = Measured { killed, victim: &self.victim, turn: before.turn, again: None, ready: None };
+        let (mut last, mut stood_still) = (begun, Duration::ZERO);
+        let caught_up = loop {
+            let seen = self.watching.next(&mut self.coordinator).await?;
+            if let JobEvent::Step(_) = seen.event {
+                stood_still = stood_still.max(seen.at.duration_since(last));
+                last = seen.at;
+            }
+            if measured.is_caught_up_by(&seen)? {
+                break seen.at;
+            }
+        };
+        let seconds = |at: Instant| at.duration_since(begun).as_secs_f64();
+        Ok(Death {
+            event: "bench",
+            bench: "recovery",
+            job: self.spec.name.to_string(),
+            killed,
+            modality: (killed == Killed::Worker).then(|| self.victim.clone()),
+            spare: killed == Killed::Worker && self.with_spare,
+            turn: before.turn,
+            since_checkpoint: before.since_checkpoint,
+            again: measured.again.context("it was not told how much was taken again")?,
+            ready: seconds(measured.ready.context("it was not told who went on")?),
+            caught_up: seconds(caught_up),
+            stood_still: stood_still.as_secs_f64(),
+            a_turn: before.a_turn,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The one that waits takes its place, or a new one does. Nobody waits from then on: after the death of a coordinator it
+    /// would be anybody's guess which of two workers has the place.
+    async fn kill_worker(&mut self) -> anyhow::Result<()> {
+        let next = match self.spare.take() {
+            Some(spare) => spare,
+            None => worker(&self.victim, &self.url())?,
+        };
+        let dead = self.workers.insert(self.victim.clone(), next);
+        dead.context("the victim has a worker")?.kill().await
+    }
+
+    async fn kill_coordinator(&mut self) -> anyhow::Result<()> {
+        self.coordinator.kill().await?;
+        (self.coordinator, _) = coordinator(&self.address, &self.state).await?;
+        Ok(())
+    }
+}
+
+/// Starts a coordinator with one state after the other's death. Its URL.
+async fn coordinator(address: &str, state: &tempfile::TempDir) -> anyhow::Result<(Part, String)> {
+    Part::coordinator(address, &["--state", &state.path().display().to_string()], None).await
+}
+
+fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<Part> {
+    let arguments = ["worker", "--coordinator", url, "--modality", modality.as_str()];
+    Part::start(&format!("the worker of `{modality}`"), &arguments, None)
+}
+
+/// What is known of a death so far.
+struct Measured<'a> {
+    killed: Killed,
+    victim: &'a ModalityName,
+    /// Turns applied when it happened.
+    turn: u64,
+    again: Option<u64>,
+    ready: Option<Instant>,
+}
+
+impl Measured<'_> {
+    /// Notes what an event tells; whether it is the first turn that had not been applied before.
+    fn is_caught_up_by(&mut self, seen: &Seen) -> anyhow::Result<bool> {
+        match (self.killed, &seen.event) {
+            (Killed::Worker, JobEvent::WorkerReady { modality, replayed, .. }) if modality == self.victim => {
+                (self.again, self.ready) = (Some(*replayed), Some(seen.at));
+            }
+            (Killed::Coordinator, JobEvent::Recovered { turn, .. }) => {
+                self.again = Some(self.turn.saturating_sub(turn.0))
+            }
+            (Killed::Coordinator, JobEvent::Started { .. }) => self.ready = Some(seen.at),
+            (_, JobEvent::Step(step)) if self.ready.is_some() => {
+                return Ok(match self.killed {
+                    Killed::Worker => step.modality == *self.victim,
+                    Killed::Coordinator => step.turn.0 >= self.turn,
+                });
+            }
+            (_, JobEvent::Finished(finished)) => {
+                let reason = finished.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                return Err(anyhow!("the job ended while it recovered{reason}"));
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+}
+
+impl Death {
+    fn head() -> String {
+        format!(
+            "{:<20}{:>8}{:>18}{:>8}{:>10}{:>12}{:>14}{:>10}",
+            "killed", "turn", "since checkpoint", "again", "ready", "caught up", "stood still", "a turn"
+        )
+    }
+
+    fn line(&self) -> String {
+        let name = match &self.modality {
+            Some(modality) => format!("worker of {modality}"),
+            None => "coordinator".to_owned(),
+        };
+        let time = |seconds: f64| format!("{seconds:.2} s");
+        format!(
+            "{name:<20}{:>8}{:>18}{:>8}{:>10}{:>12}{:>14}{:>10}",
+            self.turn,
+            self.since_checkpoint,
+            self.again,
+            time(self.ready),
+            time(self.caught_up),
+            time(self.stood_still),
+            format!("{:.1} ms", 1e3 * self.a_turn),
+        )
+    }
+}

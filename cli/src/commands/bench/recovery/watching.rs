@@ -1,0 +1,124 @@
+//! The events of a job as they come, whatever becomes of the coordinator that tells them.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use antiphon_core::event::JobEvent;
+use anyhow::anyhow;
+use tokio::time::Instant;
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::super::part::Part;
+use crate::client::{Client, Watched};
+use crate::exit::{Exit, OrExit as _};
+
+/// The pause before a coordinator that is gone is looked for again: short, because it is part of what is measured.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long one connection may take.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// An event, and when it came.
+pub(super) struct Seen {
+    pub(super) at: Instant,
+    pub(super) event: JobEvent,
+}
+
+/// How far a job has come.
+pub(super) struct Standing {
+    /// Turns applied.
+    pub(super) turn: u64,
+    /// Of these, since the newest checkpoint.
+    pub(super) since_checkpoint: u64,
+    /// The mean time between two turns, in seconds.
+    pub(super) a_turn: f64,
+}
+
+/// Watches one job.
+pub(super) struct Watching {
+    url: String,
+    job: String,
+    /// The number of the last event that came.
+    last: u64,
+    events: Option<Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>>,
+}
+
+impl Watching {
+    pub(super) fn new(url: String, job: String) -> Self {
+        Self { url, job, last: 0, events: None }
+    }
+
+    /// The next event, as long as this coordinator is there.
+    pub(super) async fn next(&mut self, coordinator: &mut Part) -> anyhow::Result<Seen> {
+        tokio::select! {
+            seen = self.event() => seen,
+            error = coordinator.ended() => Err(error),
+        }
+    }
+
+    async fn event(&mut self) -> anyhow::Result<Seen> {
+        loop {
+            if let Some(events) = &mut self.events {
+                if let Some(Ok(watched)) = events.next().await {
+                    self.last = watched.number;
+                    return Ok(Seen { at: Instant::now(), event: watched.event });
+                }
+                self.events = None;
+            }
+            match self.open().await {
+                Ok(events) => self.events = Some(Box::pin(events)),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<impl Stream<Item = anyhow::Result<Watched>> + use<>> {
+        Client::connect(&self.url, CONNECT).await?.watch(&self.job, self.last).await
+    }
+
+    /// Waits until this many turns have been applied since a checkpoint that is new.
+    pub(super) async fn until_after_checkpoint(
+        &mut self,
+        after: u64,
+        coordinator: &mut Part,
+    ) -> anyhow::Result<Standing> {
+        let mut checkpoint: Option<u64> = None;
+        let (mut begun, mut steps) = (None, 0_u32);
+        loop {
+            let seen = self.next(coordinator).await?;
+            match seen.event {
+                JobEvent::Checkpoint { turn, .. } => {
+                    if let Some(before) = checkpoint {
+                        let turns = turn.0 - before;
+                        return Err(anyhow!(
+                            "a checkpoint came {turns} turns after the one before: give a smaller --after, or \
+                             `--set \"checkpoints.every={} turns\"`",
+                            2 * (after + 1)
+                        ))
+                        .or_exit(Exit::Usage);
+                    }
+                    checkpoint = Some(turn.0);
+                }
+                JobEvent::Step(step) => {
+                    let lasted = seen.at.duration_since(*begun.get_or_insert(seen.at));
+                    let turn = step.turn.0 + 1;
+                    if let Some(since_checkpoint) = checkpoint.and_then(|at| turn.checked_sub(at))
+                        && since_checkpoint >= after
+                        && steps > 0
+                    {
+                        return Ok(Standing {
+                            turn,
+                            since_checkpoint,
+                            a_turn: lasted.as_secs_f64() / f64::from(steps),
+                        });
+                    }
+                    steps += 1;
+                }
+                JobEvent::Finished(finished) => {
+                    let reason = finished.reason.unwrap_or_else(|| "give it more turns".to_owned());
+                    return Err(anyhow!("the job ended before anybody was killed: {reason}"));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! What happens in a job, as people and programs are told: one JSON object each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{EvaluationId, JobId, JobName, ModalityName, Term, Turn, WorkerId};
 use crate::metrics::EvaluationReport;
+use crate::numerics::NumericFingerprint;
 use crate::times::{Account, CoordinatorTimes, Queued, WorkerTimes};
 use crate::turn::SplitSizes;
 
@@ -106,6 +107,21 @@ pub enum JobEvent {
         /// From the loss of the one before to this, or from joining where none was lost.
         seconds: f64,
     },
+    /// A worker computes for the job that rounds otherwise than those before it: the bits of the result are those of this mixture.
+    MixedNumerics {
+        /// The job.
+        job: JobId,
+        /// Turns applied.
+        turn: Turn,
+        /// Whose.
+        modality: ModalityName,
+        /// The worker.
+        worker: WorkerId,
+        /// Its own.
+        fingerprint: NumericFingerprint,
+        /// Of all that have computed for the job before it.
+        before: BTreeSet<NumericFingerprint>,
+    },
     /// The head took a step.
     Step(StepEvent),
     /// Where the time went since the job began here: at the end of an epoch, if ten seconds have passed, and of the job.
@@ -161,6 +177,9 @@ pub struct ModalityStart {
     pub samples: SplitSizes,
     /// Numbers in its encoder.
     pub parameters: u64,
+    /// How its worker rounds; none in events of before this was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<NumericFingerprint>,
     /// Turns that it has had before.
     pub turns_done: u64,
     /// Turns that it has in all, as far as they are known.

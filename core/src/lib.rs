@@ -13,6 +13,7 @@ pub mod join;
 pub mod learning_rate;
 pub mod linalg;
 pub mod metrics;
+pub mod numerics;
 pub mod optimizer;
 pub mod parts;
 pub mod projector;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::head::Head;
 use antiphon_core::ids::{JobId, Lease, ModalityName, Term, TurnRef, WorkerId};
+use antiphon_core::numerics::NumericFingerprint;
 
 use crate::chunks::Followed;
 use crate::error::{WireError, out_of_range, required};
@@ -58,6 +59,8 @@ pub struct Prepared {
     pub parameters: u64,
     /// Steps that the encoder has behind it.
     pub steps_done: u64,
+    /// The worker's.
+    pub fingerprint: NumericFingerprint,
 }
 
 impl TryFrom<v1::Prepared> for Prepared {
@@ -84,6 +87,7 @@ impl TryFrom<v1::Prepared> for Prepared {
             test: samples.test,
             parameters: count_parameters(&message.parameters)?,
             steps_done: message.steps_done,
+            fingerprint: NumericFingerprint(message.numeric_fingerprint),
         })
     }
 }

@@ -96,6 +96,7 @@ fn prepared() -> v1::Prepared {
         samples: Some(v1::SplitSizes { train: 10, validation: 2, test: 0 }),
         parameters: vec![v1::TensorSummary { name: "0.weight".to_owned(), shape: vec![4, 2] }],
         steps_done: 0,
+        numeric_fingerprint: 0x0123_4567_89ab_cdef,
     }
 }
 

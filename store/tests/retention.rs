@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::ids::{JobId, Term, Turn};
+use antiphon_core::numerics::Numerics;
 use antiphon_core::rng::{self, Stream};
 use antiphon_store::checkpoints::{CheckpointStore, FORMAT, Manifest};
 use antiphon_store::storage::Store;
@@ -73,6 +74,7 @@ fn manifest(turn: Turn, parts: BTreeMap<String, antiphon_store::checkpoints::Par
         turn,
         epoch: 0,
         specification: serde_json::Value::Null,
+        numerics: Numerics::default(),
         parts,
         score: None,
         fusion_weights: None,

@@ -36,6 +36,7 @@ use crate::config::Config;
 use crate::data::{OpenOptions, PrefetchOptions};
 use crate::device::{self, Device};
 use crate::failure::{Panicked, Refused, may_pass};
+use crate::numerics;
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
 
@@ -286,6 +287,7 @@ impl Engine {
             samples: Some(v1::SplitSizes { train: samples.train, validation: samples.validation, test: samples.test }),
             parameters: trainer.parameter_shapes(),
             steps_done: trainer.steps_done(),
+            numeric_fingerprint: numerics::fingerprint(trainer.precision(), &self.device)?.0,
         };
         self.status.set_steps_done(trainer.steps_done());
         self.assignment = Some(Assignment {

@@ -18,6 +18,7 @@ pub mod encoder;
 mod engine;
 mod failure;
 pub mod nn;
+mod numerics;
 pub mod optimizer;
 mod session;
 pub mod trainer;

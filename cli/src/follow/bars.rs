@@ -101,6 +101,14 @@ impl Bars {
             JobEvent::WorkerLost { modality, worker, reason, .. } => {
                 self.say(&format!("  {modality} worker {worker} is lost: {reason}"))
             }
+            JobEvent::MixedNumerics { modality, worker, fingerprint, before, .. } => {
+                let before: Vec<String> = before.iter().map(ToString::to_string).collect();
+                let before = before.join(", ");
+                self.say(&format!(
+                    "  {modality} worker {worker} rounds otherwise than those before it (numeric fingerprint {fingerprint}, \
+                     not {before}): workers of one kind would come to other bits"
+                ))
+            }
             JobEvent::WorkerReady { modality, worker, replayed, seconds, .. } => {
                 let steps = if *replayed == 1 { "step" } else { "steps" };
                 self.say(&format!(

@@ -7,6 +7,7 @@ use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::JobEvent;
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
+use antiphon_core::numerics::Numerics;
 use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::JobSpec;
 use antiphon_core::turn::{Input, Position, SplitSizes};
@@ -34,6 +35,7 @@ pub(super) struct Cut {
     head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, String>>,
     /// As they were when it was cut.
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    numerics: Numerics,
 }
 
 /// How long the checkpoint at hand takes, and for how long training stood still for it.
@@ -92,7 +94,8 @@ impl Job {
             }
             Ok(entries)
         }));
-        self.cut = Some(Cut { turn, parts: BTreeMap::new(), head, tuned_weights: self.tuned_weights.clone() });
+        let (tuned_weights, numerics) = (self.tuned_weights.clone(), self.numerics.clone());
+        self.cut = Some(Cut { turn, parts: BTreeMap::new(), head, tuned_weights, numerics });
         Ok(())
     }
 
@@ -155,6 +158,7 @@ impl Job {
             score: *score,
             fusion_weights: cut.tuned_weights,
             samples: Some(self.machine.samples().clone()),
+            numerics: cut.numerics,
             state: serde_json::to_value(position).map_err(|error| error.to_string())?,
         };
         let (trouble, keep_newest) = (self.trouble.clone(), self.spec.checkpoints.keep as usize);
@@ -273,6 +277,7 @@ pub(super) struct Resumed {
     pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
     /// Samples that each modality was trained with; empty if that was not written down.
     pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
+    pub(super) numerics: Numerics,
     pub(super) saved: Saved,
 }
 
@@ -297,7 +302,8 @@ pub(super) async fn resume(
     let head = decode_head(checkpoint, spec, tell).await.map_err(in_checkpoint)?;
     let saved = Saved { turn: manifest.turn, url: url.clone(), digest: manifest.digest() };
     let samples = manifest.samples.clone().unwrap_or_default();
-    Ok(Resumed { head, position, tuned_weights: manifest.fusion_weights.clone(), samples, saved })
+    let (tuned_weights, numerics) = (manifest.fusion_weights.clone(), manifest.numerics.clone());
+    Ok(Resumed { head, position, tuned_weights, samples, numerics, saved })
 }
 
 fn encode_head(head: &SharedHead<f32>) -> Result<Vec<(String, Bytes)>, String> {

@@ -9,8 +9,8 @@ use antiphon_proto::assignment::Grant;
 use antiphon_proto::v1::{self, coordinator_message::Message};
 use tracing::{info, warn};
 
-use super::Job;
 use super::times::JobTimes;
+use super::{Encoding, Job};
 
 impl Job {
     /// Carries out one effect. An error is the reason for which the job cannot go on.
@@ -99,7 +99,9 @@ impl Job {
         let modalities = self.members.values().filter_map(|member| {
             let samples = *samples.get(&member.modality)?;
             let (turns_done, turns) = self.machine.turns_of(&member.modality);
-            Some((member.modality.clone(), ModalityStart { samples, parameters: member.parameters, turns_done, turns }))
+            let Encoding { parameters, fingerprint } = member.encoding?;
+            let fingerprint = Some(fingerprint);
+            Some((member.modality.clone(), ModalityStart { samples, parameters, fingerprint, turns_done, turns }))
         });
         self.emit(&JobEvent::Started {
             job: self.id.clone(),

@@ -1,6 +1,8 @@
 //! What comes in: checked against the job's shapes, turned into inputs of the turn machine, answered when refused.
 
+use antiphon_core::event::JobEvent;
 use antiphon_core::ids::{ModalityName, Term, WorkerId};
+use antiphon_core::numerics::NumericFingerprint;
 use antiphon_core::turn::{ContributionHeader, Input, Rejected, SplitSizes};
 use antiphon_proto::assignment::Prepared;
 use antiphon_proto::chunks::Followed;
@@ -12,7 +14,7 @@ use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Asked, Job, Member};
+use super::{Asked, Encoding, Job, Member};
 use crate::seam::{JobInput, contribution_limits};
 
 /// A message that changed nothing, and the answer to it.
@@ -87,7 +89,8 @@ impl Job {
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
     ) {
         // Before the machine judges, because it has the worker assigned at once.
-        let member = Member { modality: modality.clone(), outbound, parameters: 0, joined: self.now(), restores: None };
+        let member =
+            Member { modality: modality.clone(), outbound, encoding: None, joined: self.now(), restores: None };
         let before = self.members.insert(worker.clone(), member);
         if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality: modality.clone() }) {
             info!(job = %self.id, %worker, %rejected, "it has no place here");
@@ -141,12 +144,14 @@ impl Job {
         self.same_data(worker, samples)?;
         info!(job = %self.id, %worker, ?samples, "prepared");
         // Before the machine hears of it, because the last worker to be prepared starts the job, which tells of all of them.
-        let before = self.set_parameters(worker, prepared.parameters);
+        let of = Encoding { parameters: prepared.parameters, fingerprint: prepared.fingerprint };
+        let before = self.set_encoding(worker, Some(of));
         let input = Input::Prepared { worker: worker.clone(), samples, steps_done: prepared.steps_done };
         self.try_give(input).map_err(|rejected| {
-            self.set_parameters(worker, before);
+            self.set_encoding(worker, before);
             Refusal::from(rejected)
         })?;
+        self.note_numerics(worker, prepared.fingerprint);
         if let Some(member) = self.members.get_mut(worker) {
             member.restores = None;
         }
@@ -165,9 +170,19 @@ impl Job {
         }
     }
 
-    /// Notes how many numbers a worker's encoder has; hands over what was noted before.
-    fn set_parameters(&mut self, worker: &WorkerId, parameters: u64) -> u64 {
-        self.members.get_mut(worker).map_or(0, |member| std::mem::replace(&mut member.parameters, parameters))
+    /// Notes what a worker said of its encoder; hands over what was noted before.
+    fn set_encoding(&mut self, worker: &WorkerId, of: Option<Encoding>) -> Option<Encoding> {
+        self.members.get_mut(worker).and_then(|member| std::mem::replace(&mut member.encoding, of))
+    }
+
+    /// Says so if a worker is about to compute that rounds otherwise than those before it.
+    fn note_numerics(&mut self, worker: &WorkerId, fingerprint: NumericFingerprint) {
+        let Some(modality) = self.members.get(worker).map(|member| member.modality.clone()) else { return };
+        if let Some(before) = self.numerics.note(&modality, fingerprint) {
+            warn!(job = %self.id, %worker, %modality, %fingerprint, ?before, "it rounds otherwise than those before it");
+            let (job, turn, worker) = (self.id.clone(), self.turn(), worker.clone());
+            self.emit(&JobEvent::MixedNumerics { job, turn, modality, worker, fingerprint, before });
+        }
     }
 
     /// The tensors are checked in full before the machine hears of them: nothing is half applied.

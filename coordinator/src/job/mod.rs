@@ -24,6 +24,7 @@ use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent, StepE
 use antiphon_core::head::{CheckedContribution, SharedHead};
 use antiphon_core::ids::{EvaluationId, JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
+use antiphon_core::numerics::{NumericFingerprint, Numerics};
 use antiphon_core::spec::JobSpec;
 use antiphon_core::time::Time;
 use antiphon_core::turn::{Effect, HeadRoom, Input, Outcome, Rejected, SplitSizes, TurnMachine, Waiting};
@@ -92,11 +93,19 @@ enum Completion {
 struct Member {
     modality: ModalityName,
     outbound: mpsc::Sender<v1::CoordinatorMessage>,
-    /// Numbers in its encoder, once it is prepared.
-    parameters: u64,
+    /// Of its encoder, once it is prepared.
+    encoding: Option<Encoding>,
     joined: Time,
     /// The checkpoint that it loads its encoder from, until it has.
     restores: Option<Turn>,
+}
+
+/// What a worker says of its encoder.
+#[derive(Debug, Clone, Copy)]
+struct Encoding {
+    /// Numbers in it.
+    parameters: u64,
+    fingerprint: NumericFingerprint,
 }
 
 /// A checkpoint that exists.
@@ -157,6 +166,7 @@ struct Job {
     newest: Option<Saved>,
     /// Samples that the checkpoint to go on from was trained with.
     samples_before: BTreeMap<ModalityName, SplitSizes>,
+    numerics: Numerics,
     /// Turns applied, where the machine counts one more whose step failed.
     reached: Option<Turn>,
     /// What it was asked to do at the next turn boundary.
@@ -194,6 +204,7 @@ impl Job {
             None => None,
         };
         let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
+        let numerics = resumed.as_ref().map(|resumed| resumed.numerics.clone()).unwrap_or_default();
         let (head, position, tuned_weights, newest) = match resumed {
             Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
             None => {
@@ -227,6 +238,7 @@ impl Job {
             completing: None,
             newest,
             samples_before,
+            numerics,
             reached: None,
             asked: None,
             test_report: None,

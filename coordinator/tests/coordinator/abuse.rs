@@ -149,7 +149,7 @@ fn bad_preparations(job: &str) -> Vec<(&'static str, Message)> {
 
 fn prepared(job: String) -> v1::Prepared {
     let samples = Some(v1::SplitSizes { train: 6, validation: 5, test: 7 });
-    v1::Prepared { job, term: 1, samples, parameters: vec![], steps_done: 0 }
+    v1::Prepared { job, term: 1, samples, parameters: vec![], ..v1::Prepared::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

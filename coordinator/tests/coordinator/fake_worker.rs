@@ -30,6 +30,8 @@ const BATCH: u32 = 4;
 const TRAIN: u64 = 6;
 const VALIDATION: u64 = 5;
 const TEST: u64 = 7;
+/// The numeric fingerprint of every worker that is not given another.
+pub(crate) const FINGERPRINT: u64 = 0x1234;
 const HEAD: HeadShape = HeadShape { classes: CLASSES, width: WIDTH };
 
 pub(crate) struct FakeWorker {
@@ -37,6 +39,7 @@ pub(crate) struct FakeWorker {
     outbound: mpsc::Sender<v1::WorkerMessage>,
     inbound: Streaming<v1::CoordinatorMessage>,
     steps: u64,
+    fingerprint: u64,
     head: Option<(Arc<Head<f32>>, i32)>,
     next_sample: u64,
 }
@@ -74,9 +77,15 @@ impl FakeWorker {
         let first = Message::Register(register(worker, modality)).into();
         let (outbound, inbound) = open_stream(server, Some(first)).await.expect("it is registered");
         let modality = modality.to_owned();
-        let mut new = Self { modality, outbound, inbound, steps: 0, head: None, next_sample: 0 };
+        let mut new =
+            Self { modality, outbound, inbound, steps: 0, fingerprint: FINGERPRINT, head: None, next_sample: 0 };
         assert!(matches!(new.hear().await, Told::Registered(_)), "the first answer");
         new
+    }
+
+    /// The same worker, which rounds otherwise.
+    pub(crate) fn with_fingerprint(self, fingerprint: u64) -> Self {
+        Self { fingerprint, ..self }
     }
 
     /// Begins its encoder anew.
@@ -168,6 +177,7 @@ impl FakeWorker {
             samples: Some(v1::SplitSizes { train: TRAIN, validation: VALIDATION, test: TEST }),
             parameters: vec![v1::TensorSummary { name: "weight".to_owned(), shape: vec![2, 3] }],
             steps_done: self.steps,
+            numeric_fingerprint: self.fingerprint,
         }
     }
 

@@ -163,7 +163,7 @@ fn messages(job: &str) -> Vec<Message> {
     let samples = Some(v1::SplitSizes { train: 6, validation: 5, test: 7 });
     let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
     vec![
-        Message::Prepared(v1::Prepared { job: job(), term: 1, samples, parameters: vec![], steps_done: 0 }),
+        Message::Prepared(v1::Prepared { job: job(), term: 1, samples, parameters: vec![], ..v1::Prepared::default() }),
         Message::Contribution(v1::Contribution {
             turn: turn.clone(),
             micro_shard: Some(v1::MicroShard { index: 0, count: 1 }),

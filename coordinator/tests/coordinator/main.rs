@@ -6,6 +6,7 @@ mod faults;
 mod garbage;
 mod jobs;
 mod lifecycle;
+mod numerics;
 mod restart;
 mod server;
 mod service;

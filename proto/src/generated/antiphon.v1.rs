@@ -117,6 +117,9 @@ pub struct Prepared {
     /// 0 for a new encoder; else what the restored part says
     #[prost(uint64, tag = "5")]
     pub steps_done: u64,
+    /// of a small training step that is the same everywhere; where two differ, so do results
+    #[prost(fixed64, tag = "6")]
+    pub numeric_fingerprint: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SplitSizes {

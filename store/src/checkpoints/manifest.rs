@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use antiphon_core::digest::{Sha256Hash, run_digest};
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn};
+use antiphon_core::numerics::Numerics;
 use antiphon_core::parts::{in_digest, is_name};
 use antiphon_core::turn::SplitSizes;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub struct Manifest {
     /// Samples of each split that each modality was trained with; None in checkpoints of before this was written down.
     #[serde(default)]
     pub samples: Option<BTreeMap<ModalityName, SplitSizes>>,
+    /// How the workers rounded that have computed for the job; empty in checkpoints of before this was written down.
+    #[serde(default)]
+    pub numerics: Numerics,
     /// The state of the turn machine; only the software that wrote it looks inside.
     pub state: serde_json::Value,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use antiphon_core::ids::{JobId, Term, Turn};
+use antiphon_core::numerics::Numerics;
 use antiphon_store::checkpoints::{
     Checkpoint, CheckpointError, CheckpointStore, FORMAT, MANIFEST, Manifest, PartEntry,
 };
@@ -29,6 +30,7 @@ pub(crate) fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifes
         turn: Turn(turn),
         epoch: 0,
         specification: serde_json::json!({"name": "digits"}),
+        numerics: Numerics::default(),
         parts,
         score: Some(0.1 + 0.2),
         fusion_weights: None,

@@ -35,6 +35,7 @@ mod standardise;
 pub mod synth;
 mod text;
 
+pub(crate) use audio::noise_spectrogram;
 pub use batch::{Batch, BatchInput, Decoded, Images, InputShape};
 pub use column::ColumnKind;
 pub use dataset::{Dataset, OpenOptions, ValueKind};

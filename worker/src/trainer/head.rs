@@ -9,14 +9,14 @@ use crate::nn::cuda;
 
 /// D of a batch, until dH is wanted of it.
 #[derive(Debug)]
-pub(super) enum Errors {
+pub(crate) enum Errors {
     InMemory(BatchErrors<f32>),
     #[cfg(feature = "cuda")]
     OnCard(cuda::head::Errors),
 }
 
 /// See [`Head::contribution`], of the features of this pass.
-pub(super) fn contribution(
+pub(crate) fn contribution(
     head: &Head<f32>,
     forward: &Forward,
     labels: &[u32],
@@ -32,7 +32,7 @@ pub(super) fn contribution(
 
 impl Errors {
     /// dH = D W (B × s) where the features are. `head` is the one that [`contribution`] had.
-    pub(super) fn feature_gradient(&self, head: &Head<f32>) -> anyhow::Result<Tensor> {
+    pub(crate) fn feature_gradient(&self, head: &Head<f32>) -> anyhow::Result<Tensor> {
         Ok(match self {
             Self::InMemory(errors) => {
                 let gradient = head.feature_gradient(errors);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use antiphon_core::head::{Contribution, Head};
 use antiphon_core::ids::{MicroShard, ModalityName, Split};
 use antiphon_core::learning_rate;
-use antiphon_core::spec::{JobSpec, ModalitySpec};
+use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::{Progress, SplitSizes};
 use antiphon_proto::v1;
 use anyhow::{Context, bail};
@@ -24,6 +24,7 @@ pub use model::Model;
 pub use parts::{check_state, encoder_part, state_part};
 
 use self::head::Errors;
+pub(crate) use self::head::contribution;
 use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
 use crate::device::Device;
 use crate::encoder::{self, DropoutKey, Forward, Mode};
@@ -195,6 +196,11 @@ impl Trainer {
             self.ahead = Some(Ahead { labels: batch.labels, forward, errors: None });
         }
         Ok(())
+    }
+
+    /// What the encoder computes in.
+    pub(crate) fn precision(&self) -> Precision {
+        self.spec.precision
     }
 
     /// Z, L, D and G under the head that was granted. What it comes to goes to the head; [`Trainer::learn`] is next.

@@ -150,7 +150,7 @@ impl HeadWorker {
             term: assign.term,
             samples: Some(v1::SplitSizes { train, validation: 0, test: 0 }),
             parameters: Vec::new(),
-            steps_done: 0,
+            ..v1::Prepared::default()
         }
     }
 

@@ -10,6 +10,8 @@ mod decode;
 mod mel;
 mod resample;
 
+use antiphon_core::rng;
+
 use super::error::{SampleError, guarded};
 use mel::MelBands;
 
@@ -83,6 +85,14 @@ impl Listener {
         samples.resize(self.samples.max(self.bands.window()), 0.0);
         Ok(Spectrogram { values: self.bands.spectrogram(&samples, self.hop, self.frames())?, heard })
     }
+}
+
+/// The mel bands of some noise, the same everywhere: what is seen of a sound depends on the processor's vector units.
+pub(crate) fn noise_spectrogram() -> Result<Vec<f32>, SampleError> {
+    let bands = MelBands::new(8000, 256, 16);
+    let mut stream = rng::stream(0, &["noise".into()]);
+    let samples: Vec<f32> = (0..2 * bands.window()).map(|_| rng::normal(&mut stream) as f32).collect();
+    bands.spectrogram(&samples, bands.window(), 2)
 }
 
 #[cfg(test)]

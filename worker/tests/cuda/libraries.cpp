@@ -37,16 +37,16 @@ bool wrong(bool turn_a, bool turn_b, int m, int n, int k, int lda, int ldb, int 
 }
 
 struct Tensor {
-    int n, c, h, w, type;
+    int n, c, h, w;
 };
 struct Kernel {
-    int o, c, u, v, type;
+    int o, c, u, v;
 };
 struct Convolution {
     int padding, stride, math;
 };
 
-constexpr int NHWC = 1, NOT_SUPPORTED = 3000, FMA = 3, TENSOR = 1, FLOAT = 0, BF16 = 9;
+constexpr int NHWC = 1, NOT_SUPPORTED = 3000, TENSOR = 1, FLOAT = 0, BF16 = 9;
 
 // Calls visit(place in x, place in w, place in y) for each product of a convolution.
 template <class Visit> void each(const Tensor &x, const Kernel &w, const Convolution &by, const Tensor &y, Visit visit) {
@@ -64,10 +64,8 @@ template <class Visit> void each(const Tensor &x, const Kernel &w, const Convolu
                         }
 }
 
-// Only bf16 is multiplied otherwise than number by number in full.
-bool supported(const Convolution *by, int x, int w, int y) {
-    return x == w && w == y && by->math == (x == BF16 ? TENSOR : FMA);
-}
+// Of bf16, summed in f32: nobody asks for other numbers.
+bool supported(const Convolution *by) { return by->math == TENSOR; }
 
 size_t size(const Tensor *t) { return (size_t)t->n * t->c * t->h * t->w; }
 size_t size(const Kernel *k) { return (size_t)k->o * k->c * k->u * k->v; }
@@ -131,14 +129,14 @@ int cudnnSetStream(void *, void *) { return 0; }
 int cudnnCreateTensorDescriptor(Tensor **t) { return *t = new Tensor, 0; }
 int cudnnDestroyTensorDescriptor(Tensor *t) { return delete t, 0; }
 int cudnnSetTensor4dDescriptor(Tensor *t, int format, int type, int n, int c, int h, int w) {
-    *t = {n, c, h, w, type};
-    return format == NHWC && (type == FLOAT || type == BF16) ? 0 : NOT_SUPPORTED;
+    *t = {n, c, h, w};
+    return format == NHWC && type == BF16 ? 0 : NOT_SUPPORTED;
 }
 int cudnnCreateFilterDescriptor(Kernel **k) { return *k = new Kernel, 0; }
 int cudnnDestroyFilterDescriptor(Kernel *k) { return delete k, 0; }
 int cudnnSetFilter4dDescriptor(Kernel *k, int type, int format, int o, int c, int u, int v) {
-    *k = {o, c, u, v, type};
-    return format == NHWC && (type == FLOAT || type == BF16) ? 0 : NOT_SUPPORTED;
+    *k = {o, c, u, v};
+    return format == NHWC && type == BF16 ? 0 : NOT_SUPPORTED;
 }
 int cudnnCreateConvolutionDescriptor(Convolution **c) { return *c = new Convolution, 0; }
 int cudnnDestroyConvolutionDescriptor(Convolution *c) { return delete c, 0; }
@@ -162,51 +160,35 @@ int cudnnGetConvolutionBackwardFilterWorkspaceSize(void *, void *, void *, void 
 namespace {
 
 // Sums in f32 of `size` numbers of a result, which `add` adds to, and then the result.
-template <class N, class Add> void summed(size_t size, void *out, Add add) {
+template <class Add> int summed(size_t size, Bf16 *out, Add add) {
     std::vector<float> sums(size, 0.0f);
     add(sums.data());
-    for (size_t i = 0; i < size; i++) ((N *)out)[i] = N(sums[i]);
-}
-
-template <class N> void forward(Tensor *x, const N *from, Kernel *w, const N *weights, Convolution *by, Tensor *y, void *out) {
-    summed<N>(size(y), out, [&](float *sums) {
-        each(*x, *w, *by, *y, [&](int x, int w, int y) { sums[y] += (float)from[x] * (float)weights[w]; });
-    });
-}
-
-template <class N> void to_input(Kernel *w, const N *weights, Tensor *dy, const N *g, Convolution *by, Tensor *dx, void *out) {
-    summed<N>(size(dx), out, [&](float *sums) {
-        each(*dx, *w, *by, *dy, [&](int x, int w, int y) { sums[x] += (float)g[y] * (float)weights[w]; });
-    });
-}
-
-template <class N> void to_kernel(Tensor *x, const N *from, Tensor *dy, const N *g, Convolution *by, Kernel *dw, void *out) {
-    summed<N>(size(dw), out, [&](float *sums) {
-        each(*x, *dw, *by, *dy, [&](int x, int w, int y) { sums[w] += (float)from[x] * (float)g[y]; });
-    });
+    for (size_t i = 0; i < size; i++) out[i] = Bf16(sums[i]);
+    return 0;
 }
 
 } // namespace
 
-// Calls this function for the numbers that a tensor is of.
-#define OF_TYPE(type, function, first, a, second, b, ...)                                                              \
-    ((type) == BF16 ? function(first, (const Bf16 *)a, second, (const Bf16 *)b, __VA_ARGS__)                           \
-                    : function(first, (const float *)a, second, (const float *)b, __VA_ARGS__))
-
 extern "C" {
-int cudnnConvolutionForward(void *, const float *, Tensor *x, const void *from, Kernel *w, const void *weights,
-                            Convolution *by, int algorithm, void *, size_t, const float *, Tensor *y, void *out) {
-    if (algorithm != 1 || !supported(by, x->type, w->type, y->type)) return NOT_SUPPORTED;
-    return OF_TYPE(x->type, forward, x, from, w, weights, by, y, out), 0;
+int cudnnConvolutionForward(void *, const float *, Tensor *x, const Bf16 *from, Kernel *w, const Bf16 *weights,
+                            Convolution *by, int algorithm, void *, size_t, const float *, Tensor *y, Bf16 *out) {
+    if (algorithm != 1 || !supported(by)) return NOT_SUPPORTED;
+    return summed(size(y), out, [&](float *sums) {
+        each(*x, *w, *by, *y, [&](int x, int w, int y) { sums[y] += (float)from[x] * (float)weights[w]; });
+    });
 }
-int cudnnConvolutionBackwardData(void *, const float *, Kernel *w, const void *weights, Tensor *dy, const void *g,
-                                 Convolution *by, int algorithm, void *, size_t, const float *, Tensor *dx, void *out) {
-    if (algorithm != 1 || !supported(by, dx->type, w->type, dy->type)) return NOT_SUPPORTED;
-    return OF_TYPE(w->type, to_input, w, weights, dy, g, by, dx, out), 0;
+int cudnnConvolutionBackwardData(void *, const float *, Kernel *w, const Bf16 *weights, Tensor *dy, const Bf16 *g,
+                                 Convolution *by, int algorithm, void *, size_t, const float *, Tensor *dx, Bf16 *out) {
+    if (algorithm != 1 || !supported(by)) return NOT_SUPPORTED;
+    return summed(size(dx), out, [&](float *sums) {
+        each(*dx, *w, *by, *dy, [&](int x, int w, int y) { sums[x] += (float)g[y] * (float)weights[w]; });
+    });
 }
-int cudnnConvolutionBackwardFilter(void *, const float *, Tensor *x, const void *from, Tensor *dy, const void *g,
-                                   Convolution *by, int algorithm, void *, size_t, const float *, Kernel *dw, void *out) {
-    if (algorithm != 1 || !supported(by, x->type, dw->type, dy->type)) return NOT_SUPPORTED;
-    return OF_TYPE(x->type, to_kernel, x, from, dy, g, by, dw, out), 0;
+int cudnnConvolutionBackwardFilter(void *, const float *, Tensor *x, const Bf16 *from, Tensor *dy, const Bf16 *g,
+                                   Convolution *by, int algorithm, void *, size_t, const float *, Kernel *dw, Bf16 *out) {
+    if (algorithm != 1 || !supported(by)) return NOT_SUPPORTED;
+    return summed(size(dw), out, [&](float *sums) {
+        each(*x, *dw, *by, *dy, [&](int x, int w, int y) { sums[w] += (float)from[x] * (float)g[y]; });
+    });
 }
 }

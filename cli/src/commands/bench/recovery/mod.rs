@@ -200,6 +200,8 @@ impl Cluster {
     /// Waits until so many turns have been applied since a checkpoint, kills, and measures until training is where it was.
     async fn death(&mut self, killed: Killed, after: u64) -> anyhow::Result<Death> {
         if killed == Killed::Worker && self.with_spare {
+            // Before it trains, whoever comes first has the place.
+            self.watching.until_step(&mut self.coordinator).await?;
             self.spare = Some(worker(&self.victim, &self.url())?);
         }
         let before = self.watching.until_after_checkpoint(after, &mut self.coordinator).await?;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use antiphon_core::event::JobEvent;
+use antiphon_core::event::{Finished, JobEvent};
 use anyhow::anyhow;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
@@ -75,6 +75,17 @@ impl Watching {
         Client::connect(&self.url, CONNECT).await?.watch(&self.job, self.last).await
     }
 
+    /// Waits until a turn has been applied.
+    pub(super) async fn until_step(&mut self, coordinator: &mut Part) -> anyhow::Result<()> {
+        loop {
+            match self.next(coordinator).await?.event {
+                JobEvent::Step(_) => return Ok(()),
+                JobEvent::Finished(finished) => return Err(ended(finished)),
+                _ => {}
+            }
+        }
+    }
+
     /// Waits until this many turns have been applied since a checkpoint that is new.
     pub(super) async fn until_after_checkpoint(
         &mut self,
@@ -113,12 +124,14 @@ impl Watching {
                     }
                     steps += 1;
                 }
-                JobEvent::Finished(finished) => {
-                    let reason = finished.reason.unwrap_or_else(|| "give it more turns".to_owned());
-                    return Err(anyhow!("the job ended before anybody was killed: {reason}"));
-                }
+                JobEvent::Finished(finished) => return Err(ended(finished)),
                 _ => {}
             }
         }
     }
+}
+
+fn ended(finished: Finished) -> anyhow::Error {
+    let reason = finished.reason.unwrap_or_else(|| "give it more turns".to_owned());
+    anyhow!("the job ended before anybody was killed: {reason}")
 }

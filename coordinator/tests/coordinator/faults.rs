@@ -315,18 +315,13 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
             b.answer(Told::SavePart(save)).await;
         }
         // The next part is asked for once this one is there, and with it the trouble is over.
-        work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        let asked = work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
         let reason = server.status(&job).await.reason;
         assert!(!reason.contains(trouble), "{reason}");
+        b.answer(asked).await;
+        b.work().await
     };
-    let works = a.work();
-    tokio::select! {
-        () = suffers => {}
-        why = works => panic!("released: {why}"),
-    }
-    drop((a, b));
-    server.nobody_is_registered().await;
-    run_with_good_workers(&server).await;
+    tokio::join!(a.work(), suffers);
     same(&server.finished(&job).await, &peaceful);
     server.stop().await;
 }

@@ -47,8 +47,8 @@ struct Lost {
     inbox: mpsc::Receiver<JobInput>,
     status: watch::Sender<JobStatus>,
     events: EventLog,
-    /// Comes when those before it have begun, or are late.
-    before: oneshot::Receiver<()>,
+    /// Comes when those before it have begun, or are late; None once it has.
+    before: Option<oneshot::Receiver<()>>,
     /// Lets those after it begin.
     after: Option<oneshot::Sender<()>>,
 }
@@ -93,6 +93,7 @@ impl Coordinator {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (status, watched) = watch::channel(recovering("looking for its newest checkpoint"));
         let events = EventLog::of(&self.journal, &job);
+        let before = Some(before);
         let lost = Lost { record, stop, inbox, status, events: events.clone(), before, after };
         // Before its task, which may put the job that has begun in this place.
         let mut jobs = self.jobs();
@@ -123,6 +124,9 @@ impl Coordinator {
                 found = self.in_order((record, status, events), (before, after), &at_once) => Ok(found),
             }
         };
+        if !matches!(found, Ok(Ok(_))) {
+            lost.let_others_begin();
+        }
         match found {
             Ok(Ok(config)) => self.go_on(config, lost).await,
             Ok(Err(reason)) => {
@@ -140,7 +144,7 @@ impl Coordinator {
     async fn in_order(
         &self,
         (record, status, events): (&JobRecord, &watch::Sender<JobStatus>, &EventLog),
-        (before, after): (&mut oneshot::Receiver<()>, &mut Option<oneshot::Sender<()>>),
+        (before, after): (&mut Option<oneshot::Receiver<()>>, &mut Option<oneshot::Sender<()>>),
         at_once: &Semaphore,
     ) -> Result<JobConfig, String> {
         let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
@@ -151,8 +155,11 @@ impl Coordinator {
             let _one_of_them = at_once.acquire().await;
             timeout(PROMPT, search.look()).await
         };
-        // The error is that whoever was before it has ended.
-        let _ended = before.await;
+        if let Some(before) = before {
+            // The error is that whoever was before it has begun.
+            let _begun = before.await;
+        }
+        *before = None;
         let found = match prompt {
             Ok(Ok(found)) => found,
             Ok(Err(error)) if !waits(&error) => return Err(error.to_string()),
@@ -295,6 +302,18 @@ fn waits(error: &CheckpointError) -> bool {
 }
 
 impl Lost {
+    /// It will not begin: those after it wait for those before it.
+    fn let_others_begin(&mut self) {
+        let (before, after) = (self.before.take(), self.after.take());
+        if let Some(before) = before {
+            tokio::spawn(async move {
+                // The error is that whoever was before it has begun.
+                let _begun = before.await;
+                drop(after);
+            });
+        }
+    }
+
     /// It is over before it could begin again.
     fn ends(self, state: FinalState, reason: Option<String>) -> Looked {
         let finished = Finished {

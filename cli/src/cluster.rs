@@ -13,6 +13,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// How long a store of checkpoints may be in trouble where nobody says how long.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(300);
+
 /// How a cluster in one process is set up.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
@@ -28,6 +31,8 @@ pub struct ClusterConfig {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
+    /// How long the store of checkpoints may be in trouble before a job fails.
+    pub store_patience: Duration,
     /// Where the encoders compute; `auto` spreads the workers over the cards there are.
     pub device: DeviceChoice,
 }
@@ -54,6 +59,7 @@ impl Cluster {
             state: config.state,
             head_memory: config.head_memory,
             head_threads: config.head_threads,
+            store_patience: config.store_patience,
             ..Config::default()
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());
@@ -73,6 +79,7 @@ impl Cluster {
                 connect_timeout: Duration::from_secs(10),
                 reconnect_for: Duration::ZERO,
                 grace: Duration::ZERO,
+                store_patience: config.store_patience,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),

@@ -11,3 +11,8 @@ use std::time::{Duration, SystemTime};
 pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
+
+/// The same in milliseconds: for when something happened, as people are told.
+pub(crate) fn milliseconds() -> u64 {
+    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
+}

@@ -22,6 +22,8 @@ pub struct Config {
     pub head_threads: usize,
     /// How long the store of checkpoints may be in trouble before a job fails.
     pub store_patience: Duration,
+    /// Jobs that are over and still known; the oldest ends of more are forgotten.
+    pub keep_jobs: usize,
     /// Where each job keeps the heads that may have to be granted again.
     pub head_room: HeadRoomLimits,
     /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
@@ -50,6 +52,7 @@ impl Default for Config {
             head_memory: 4096 << 20,
             head_threads: 0,
             store_patience: Duration::from_secs(300),
+            keep_jobs: 1000,
             head_room: HeadRoomLimits::default(),
             heartbeat: Duration::from_secs(5),
             stop_within: Duration::from_secs(60),
@@ -96,6 +99,10 @@ pub struct CoordinatorArgs {
     /// Seconds that the store of checkpoints may be in trouble before a job fails
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub store_patience: u32,
+    /// Jobs that are over and still known, the last ones to end; of older ones specification, events and end are removed
+    /// from the state, and their ids are free. Their checkpoints stay
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_jobs: u32,
     /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
@@ -119,6 +126,7 @@ impl CoordinatorArgs {
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
             store_patience: Duration::from_secs(self.store_patience.into()),
+            keep_jobs: self.keep_jobs as usize,
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),

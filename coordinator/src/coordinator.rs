@@ -4,6 +4,7 @@
 //! What is here is in memory; the journal has what the next coordinator needs to go on ([`Coordinator::open`]). When another one
 //! has taken over, every job's task is aborted at once, and [`Coordinator::fallen`] says so.
 
+mod pruning;
 mod recovery;
 mod submission;
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use submission::{Submission, SubmitError};
 
+use crate::clock;
 use crate::config::{Config, Keep};
 use crate::events::{EventLog, EventWatcher};
 use crate::head_threads::HeadThreads;
@@ -89,9 +91,10 @@ pub struct Coordinator {
     threads: Arc<Mutex<Option<HeadThreads>>>,
 }
 
-/// A job's place in the registry; empty while its submission is being checked.
+/// A job's place in the registry; empty while its submission is being checked, or what is known of it is being removed.
 enum Entry {
     Submitting,
+    Removing,
     Held(Held),
 }
 
@@ -105,6 +108,8 @@ struct Held {
     abort: Option<tokio::task::AbortHandle>,
     /// Set when the job's task has ended: the reason, should its last status not be final.
     ended: Option<&'static str>,
+    /// When the job was over, in milliseconds since 1970; set once that is kept.
+    over: Option<u64>,
 }
 
 impl Coordinator {
@@ -211,10 +216,17 @@ impl Coordinator {
         Ok(self.job(job)?)
     }
 
-    async fn tell(&self, job: &JobId, input: JobInput) -> Result<(), UnknownJob> {
-        let inbox = self.with_job(job, |held| held.inbox.clone())?;
-        // The error is that the job is over already.
-        let _over_already = inbox.send(input).await;
+    async fn tell(&self, job: &JobId, mut input: JobInput) -> Result<(), UnknownJob> {
+        let mut inbox = self.with_job(job, |held| held.inbox.clone())?;
+        while let Err(mpsc::error::SendError(unread)) = inbox.send(input).await {
+            let now = self.with_job(job, |held| held.inbox.clone())?;
+            if now.same_channel(&inbox) {
+                // It is over already.
+                break;
+            }
+            // It was being looked for, and has begun.
+            (inbox, input) = (now, unread);
+        }
         Ok(())
     }
 
@@ -289,7 +301,13 @@ impl Coordinator {
 
     /// Waits for a job's task and clears up after it.
     async fn supervise(self, job: JobId, task: tokio::task::JoinHandle<()>) {
-        let ended = match task.await {
+        let ended = task.await;
+        self.is_over(job, ended).await;
+    }
+
+    /// Clears up after a job's task.
+    async fn is_over(&self, job: JobId, ended: Result<(), tokio::task::JoinError>) {
+        let ended = match ended {
             Ok(()) => "the job's task ended without a word: this is a bug in the coordinator, see its log",
             Err(error) if error.is_panic() => "the job's task panicked: this is a bug in the coordinator, see its log",
             Err(_) => "the coordinator shut down before the job reached a turn boundary",
@@ -311,6 +329,12 @@ impl Coordinator {
         });
         if let Some(events) = events {
             events.handed_over().await;
+            if events.tells_of_the_end() {
+                if let Some(held) = self.jobs().get_mut(&job).and_then(Entry::held_mut) {
+                    held.over = Some(clock::milliseconds());
+                }
+                self.prune();
+            }
         }
         self.running.send_modify(|running| *running -= 1);
     }
@@ -323,14 +347,14 @@ impl Coordinator {
 impl Entry {
     fn held(&self) -> Option<&Held> {
         match self {
-            Self::Submitting => None,
+            Self::Submitting | Self::Removing => None,
             Self::Held(held) => Some(held),
         }
     }
 
     fn held_mut(&mut self) -> Option<&mut Held> {
         match self {
-            Self::Submitting => None,
+            Self::Submitting | Self::Removing => None,
             Self::Held(held) => Some(held),
         }
     }

@@ -130,6 +130,8 @@ pub enum JobInput {
         progress: u64,
         /// Whether it has something to do.
         busy: bool,
+        /// What it suffers from a store that it tries again, in words.
+        trouble: Option<String>,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop,

@@ -197,7 +197,7 @@ impl Session {
         match stream::open(envelope) {
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((job, Message::Heartbeat(beat))) => {
-                self.on_heartbeat(job, &beat, current);
+                self.on_heartbeat(job, beat, current);
                 Ok(())
             }
             Ok((_, Message::Released(_))) => {
@@ -220,12 +220,14 @@ impl Session {
     }
 
     /// Goes to the job that it is about. One that comes while the job has much to look at says no more than what is there.
-    fn on_heartbeat(&self, job: Option<JobId>, beat: &v1::Heartbeat, current: &Option<Current>) {
+    fn on_heartbeat(&self, job: Option<JobId>, beat: v1::Heartbeat, current: &Option<Current>) {
         if let Some(Current { assignment, releasing: false }) = current
             && job.as_ref() == Some(&assignment.job)
         {
             let worker = self.registration.worker().clone();
-            let input = JobInput::Heartbeat { worker, progress: beat.progress, busy: beat.busy };
+            let v1::Heartbeat { progress, busy, trouble, .. } = beat;
+            let trouble = Some(trouble).filter(|trouble| !trouble.is_empty());
+            let input = JobInput::Heartbeat { worker, progress, busy, trouble };
             let _full_or_over = assignment.inbox.try_send(input);
         }
     }

@@ -2,9 +2,12 @@
 
 use antiphon_core::ids::JobId;
 
-use crate::error::{WireError, required};
+use crate::error::{WireError, out_of_range, required};
 use crate::v1::{self, coordinator_message, worker_message};
 use crate::{ids, v1::worker_message::Message};
+
+/// Bytes that a heartbeat's `trouble` may have: it becomes part of a job's status.
+pub const TROUBLE_LIMIT: usize = 1024;
 
 /// The message in a worker's envelope, with the job that it is about; None for `register` and the heartbeat of a free
 /// worker. Names are checked; tensors and the rest are left to the job, which knows their shapes.
@@ -13,6 +16,9 @@ use crate::{ids, v1::worker_message::Message};
 /// The envelope is empty, or a name in it is not one.
 pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), WireError> {
     let message = required("worker_message.message", envelope.message)?;
+    if let Message::Heartbeat(v1::Heartbeat { trouble, .. }) = &message {
+        check_trouble(trouble)?;
+    }
     let job = match &message {
         Message::Register(_) => None,
         Message::Heartbeat(heartbeat) if heartbeat.job.is_empty() => None,
@@ -31,6 +37,19 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
         Message::Chunk(_) => return Err(WireError::Missing { field: "the message of `chunk`".to_owned() }),
     };
     Ok((job, message))
+}
+
+/// People are shown it as it is.
+fn check_trouble(trouble: &str) -> Result<(), WireError> {
+    let field = "heartbeat.trouble";
+    if trouble.len() > TROUBLE_LIMIT {
+        let rule = format!("a text of {TROUBLE_LIMIT} bytes at most");
+        return Err(out_of_range(field, format!("{} bytes long", trouble.len()), rule));
+    }
+    match trouble.chars().find(|c| c.is_control()) {
+        Some(control) => Err(out_of_range(field, format!("a text with {control:?}"), "no control characters")),
+        None => Ok(()),
+    }
 }
 
 /// The message in a coordinator's envelope.

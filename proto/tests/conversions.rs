@@ -196,6 +196,19 @@ fn every_message_says_whose_it_is() {
 }
 
 #[test]
+fn trouble_that_people_are_to_read_is_short_and_one_line() {
+    let told = |trouble: String| {
+        let beat = v1::Heartbeat { job: "digits-1".to_owned(), trouble, ..Default::default() };
+        stream::open(Message::Heartbeat(beat).into()).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(told("é".repeat(512)), Ok(()));
+    let long = "`heartbeat.trouble` is 1025 bytes long, expected a text of 1024 bytes at most";
+    assert_eq!(told("x".repeat(1025)), Err(long.to_owned()));
+    let lines = "`heartbeat.trouble` is a text with '\\n', expected no control characters";
+    assert_eq!(told("a\nb".to_owned()), Err(lines.to_owned()));
+}
+
+#[test]
 fn oversize_is_told_apart_in_the_status() {
     let code = |error: WireError| tonic::Status::from(error).code();
     let too_large = decode_f32("t", &encode_f32(&[9], vec![0.0; 9]), &[Dimension::AtMost(9)], 35, &mut whole());

@@ -34,6 +34,10 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub grace: u64,
 
+    /// Seconds that the store of checkpoints may be in trouble before a job fails
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub store_patience: u32,
+
     /// Threads that decode samples ahead of training
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub decode_threads: usize,
@@ -69,6 +73,8 @@ pub struct Config {
     pub reconnect_for: Duration,
     /// How long the step at hand may take to finish when the worker is asked to stop.
     pub grace: Duration,
+    /// How long the store of checkpoints may be in trouble before a part of one is given up.
+    pub store_patience: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory per split.
@@ -94,6 +100,7 @@ impl WorkerArgs {
             connect_timeout: Duration::from_secs(self.connect_timeout),
             reconnect_for: Duration::from_secs(self.reconnect_for),
             grace: Duration::from_secs(self.grace),
+            store_patience: Duration::from_secs(self.store_patience.into()),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,

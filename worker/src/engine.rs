@@ -24,6 +24,7 @@ use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
 };
 use antiphon_proto::{contribution, ids};
+use antiphon_store::patience::Patience;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -39,6 +40,8 @@ use crate::failure::{Panicked, Refused, may_pass};
 use crate::numerics;
 use crate::trainer::{Options, Trainer};
 use crate::weights::Cache;
+
+use status::Trouble;
 
 pub(crate) use status::Status;
 
@@ -270,7 +273,10 @@ impl Engine {
         };
         match &assign.restore {
             Some(url) => {
-                let (encoder, state) = runtime.block_on(checkpoint::load(url, &modality))?;
+                let (patience, trouble) = self.patience();
+                let loaded = runtime.block_on(checkpoint::load(url, &modality, &patience));
+                trouble.clear();
+                let (encoder, state) = loaded?;
                 trainer.restore(&spec, &encoder, &state).with_context(|| format!("checkpoint {url}"))?;
             }
             None => {
@@ -358,6 +364,7 @@ impl Engine {
     /// Takes the parts as they are now, and lets the upload run beside what comes next.
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> anyhow::Result<Vec<Answer>> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
+        let (patience, trouble) = self.patience();
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
         let files = at.trainer.parts()?;
@@ -365,10 +372,12 @@ impl Engine {
         let (job, term) = (at.job.clone(), at.term);
         let upload = runtime.spawn(async move {
             let written = tokio::select! {
-                written = checkpoint::save(&save.checkpoint, files) => written,
+                written = checkpoint::save(&save.checkpoint, files, &patience) => written,
                 // Whoever takes this worker's place writes these parts too; two must not.
                 () = answers.closed() => return,
             };
+            // Before the answer, after which no heartbeat tells of it.
+            trouble.clear();
             let answer = match written.with_context(|| format!("checkpoint {}", save.checkpoint)) {
                 Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
                 Err(error) => {
@@ -381,6 +390,18 @@ impl Engine {
         });
         at.upload = Some(AbortOnDropHandle::new(upload));
         Ok(Vec::new())
+    }
+
+    /// Patience with a store, whose setbacks heartbeats tell of. The pauses need not differ between workers: the names of their
+    /// parts do.
+    fn patience(&self) -> (Patience, Trouble) {
+        let trouble = self.status.begin_trouble();
+        let told = trouble.clone();
+        let patience = Patience::new(self.config.store_patience, 0).telling(move |setback| {
+            warn!("{setback}");
+            told.note(&setback.to_string());
+        });
+        (patience, trouble)
     }
 
     /// The job at hand, if it is the one that a message is about.

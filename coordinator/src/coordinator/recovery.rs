@@ -1,25 +1,60 @@
-//! What a coordinator finds when it starts: jobs that are over are listed, the others go on from their newest checkpoints, in
-//! order of submission.
+//! What a coordinator finds when it starts: jobs that are over are listed, the others go on from their newest checkpoints.
+//!
+//! Each of them is looked for on a task of its own, beside serving: until that is done the job is there, waits, and says for what.
+//! They begin in order of submission, but for those whose store does not answer within [`PROMPT`]: these keep nobody waiting,
+//! and begin behind the others when it does. Workers go to jobs that have begun.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished, JobEvent};
-use antiphon_core::ids::{JobId, Term, Turn};
+use antiphon_core::ids::{JobId, Turn};
 use antiphon_core::spec::JobSpec;
-use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
-use tokio::sync::{mpsc, watch};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
+use antiphon_store::patience::Patience;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Coordinator, Entry, Held};
 use crate::events::EventLog;
 use crate::journal::{EndRecord, JobRecord, JournalError, Recorded};
-use crate::seam::{JobConfig, JobInput, JobState, JobStatus};
+use crate::seam::{INBOX, JobConfig, JobInput, JobState, JobStatus};
 
+/// Jobs whose stores are asked at the same time.
+const AT_ONCE: usize = 16;
+/// How long the jobs that were submitted after it wait for one whose store does not answer.
+const PROMPT: Duration = Duration::from_secs(2);
+/// How long a store may take to answer before it is asked anew.
+const TRY: Duration = Duration::from_secs(30);
 /// Before a store is asked again for a job's checkpoints.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// What became of a job that was looked for.
+enum Looked {
+    /// Its own task has begun.
+    Begun,
+    /// It will not: it is over, or this coordinator ends before.
+    Over,
+}
+
+/// A job that is being looked for.
+struct Lost {
+    record: JobRecord,
+    /// Somebody asked it to stop.
+    stop: bool,
+    inbox: mpsc::Receiver<JobInput>,
+    status: watch::Sender<JobStatus>,
+    events: EventLog,
+    /// Comes when those before it have begun, or are late; None once it has.
+    before: Option<oneshot::Receiver<()>>,
+    /// Lets those after it begin.
+    after: Option<oneshot::Sender<()>>,
+}
+
 impl Coordinator {
-    /// Takes in all jobs of the journal.
+    /// Takes in all jobs of the journal: when this returns they are all there, and those that are not over are being looked for.
     ///
     /// # Errors
     /// The journal cannot be read. A job that cannot go on fails, and the others do not notice.
@@ -29,100 +64,147 @@ impl Coordinator {
         self.submissions.store(next, Ordering::Relaxed);
         let unfinished = jobs.iter().filter(|job| job.end.is_none()).count();
         tracing::info!(term = %self.term(), jobs = jobs.len(), unfinished, "the journal is open");
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        let (first, mut before) = oneshot::channel();
+        drop(first);
         for Recorded { record, stop, end } in jobs {
             match end {
-                Some(end) => self.list_over(&record, &end),
-                None => self.go_on(&record, stop).await,
+                Some(end) => self.list_over(&record, end),
+                None => {
+                    let (after, next) = oneshot::channel();
+                    let order = (std::mem::replace(&mut before, next), Some(after));
+                    self.look_for(record, stop, order, Arc::clone(&at_once));
+                }
             }
         }
+        self.prune();
         Ok(())
     }
 
-    /// Goes on with a job, or says why that cannot be.
-    async fn go_on(&self, record: &JobRecord, stop: bool) {
-        let job = &record.job;
-        let gone = format!("the coordinator of term {} is gone", self.term().0.saturating_sub(1));
-        let failed = match self.again(record).await {
-            Ok(config) => {
-                let recovered = recovered(&config, gone);
-                if let Err(error) = config.events.append(&recovered) {
-                    tracing::error!(%job, %error, "an event is lost");
-                }
-                match self.start(config) {
-                    Ok(job) if stop => return self.stop_at_once(&job),
-                    Ok(_) => return,
-                    // Another one has taken over already; it goes on with the job.
-                    Err(_) => return,
-                }
-            }
-            Err(reason) => reason,
-        };
-        tracing::error!(%job, reason = failed, "the job cannot go on");
-        let events = EventLog::of(&self.journal, job);
-        let finished = Finished {
-            job: job.clone(),
-            state: FinalState::Failed,
-            reason: Some(failed),
-            turn: Turn(0),
-            checkpoint: None,
-            digest: None,
-            best: None,
-            evaluation: None,
-        };
-        if let Err(error) = events.close(|| finished.clone()) {
-            tracing::error!(%job, %error, "its last event is lost");
-        }
-        self.hold_over(record, record.term_under(self.term()), &finished, events);
+    /// Holds a job, and begins to look for what it goes on from.
+    fn look_for(
+        &self,
+        record: JobRecord,
+        stop: bool,
+        (before, after): (oneshot::Receiver<()>, Option<oneshot::Sender<()>>),
+        at_once: Arc<Semaphore>,
+    ) {
+        let (job, name, term) = (record.job.clone(), record.name.clone(), record.term_under(self.term()));
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (status, watched) = watch::channel(recovering("looking for its newest checkpoint"));
+        let events = EventLog::of(&self.journal, &job);
+        let before = Some(before);
+        let lost = Lost { record, stop, inbox, status, events: events.clone(), before, after };
+        // Before its task, which may put the job that has begun in this place.
+        let mut jobs = self.jobs();
+        let task = tokio::spawn(self.clone().find(lost, at_once));
+        let abort = Some(task.abort_handle());
+        let held = Held { name, term, inbox: sender, status: watched, events, abort, ended: None, over: None };
+        jobs.insert(job.clone(), Entry::Held(held));
+        drop(jobs);
+        self.running.send_modify(|running| *running += 1);
+        tokio::spawn(self.clone().supervise_search(job, task));
     }
 
-    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from.
-    async fn again(&self, record: &JobRecord) -> Result<JobConfig, String> {
-        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
-        let mut config =
-            self.job_config(&record.job, spec, record.term_under(self.term())).map_err(|error| error.to_string())?;
-        let newest = self.newest(&config).await?;
-        config.resume = match (newest, &record.resume) {
-            (Some(newest), _) => {
-                // Somebody may have gone on with its folder by other means.
-                config.term = config.term.max(newest.manifest().term.next());
-                Some(newest)
+    async fn supervise_search(self, job: JobId, task: JoinHandle<Looked>) {
+        match task.await {
+            Ok(Looked::Begun) => self.running.send_modify(|running| *running -= 1),
+            Ok(Looked::Over) => self.is_over(job, Ok(())).await,
+            Err(error) => self.is_over(job, Err(error)).await,
+        }
+    }
+
+    /// Finds what a job goes on from and begins with it, unless it is told not to meanwhile.
+    async fn find(self, mut lost: Lost, at_once: Arc<Semaphore>) -> Looked {
+        let found = {
+            let Lost { record, status, events, before, after, inbox, .. } = &mut lost;
+            tokio::select! {
+                biased;
+                asked = told_to_end(inbox) => Err(asked),
+                found = self.in_order((record, status, events), (before, after), &at_once) => Ok(found),
             }
-            (None, Some(url)) => Some(
-                Checkpoint::open_patiently(url, &self.patience(&record.job))
-                    .await
-                    .map_err(|error| error.to_string())?,
-            ),
-            (None, None) => None,
         };
+        if !matches!(found, Ok(Ok(_))) {
+            lost.let_others_begin();
+        }
+        match found {
+            Ok(Ok(config)) => self.go_on(config, lost).await,
+            Ok(Err(reason)) => {
+                tracing::error!(job = %lost.record.job, reason, "the job cannot go on");
+                lost.ends(FinalState::Failed, Some(reason))
+            }
+            Err(JobInput::Stop) => lost.ends(FinalState::Stopped, None),
+            // The next coordinator looks for it.
+            Err(_) => Looked::Over,
+        }
+    }
+
+    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from; not before those
+    /// that were submitted before it, unless their stores do not answer.
+    async fn in_order(
+        &self,
+        (record, status, events): (&JobRecord, &watch::Sender<JobStatus>, &EventLog),
+        (before, after): (&mut Option<oneshot::Receiver<()>>, &mut Option<oneshot::Sender<()>>),
+        at_once: &Semaphore,
+    ) -> Result<JobConfig, String> {
+        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
+        let (term, log) = (record.term_under(self.term()), events.clone());
+        let mut config = self.job_config(&record.job, spec, term, log).map_err(|error| error.to_string())?;
+        let search = Search::new(record, &config, self.patience(&record.job), status);
+        let prompt = {
+            let _one_of_them = at_once.acquire().await;
+            timeout(PROMPT, search.look()).await
+        };
+        if let Some(before) = before {
+            // The error is that whoever was before it has begun.
+            let _begun = before.await;
+        }
+        *before = None;
+        let found = match prompt {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) if !waits(&error) => return Err(error.to_string()),
+            Ok(Err(_)) | Err(_) => {
+                drop(after.take());
+                search.patiently(events).await?
+            }
+        };
+        if let Some(newest) = found.as_ref().filter(|found| search.is_own(found)) {
+            // Somebody may have gone on with its folder by other means.
+            config.term = config.term.max(newest.manifest().term.next());
+        }
+        config.resume = found;
         Ok(config)
     }
 
-    /// The newest checkpoint of a job. A store that does not answer, or not to these credentials, ends no job that it holds.
-    async fn newest(&self, config: &JobConfig) -> Result<Option<Checkpoint>, String> {
-        loop {
-            match config.store.newest().await {
-                Ok(newest) => return Ok(newest),
-                Err(error @ CheckpointError::Request { .. }) => {
-                    tracing::warn!(job = %config.id, %error, "a job cannot go on yet; trying again");
-                    tokio::time::sleep(AGAIN).await;
-                }
-                Err(error) => return Err(error.to_string()),
+    /// Begins with a job that was found.
+    async fn go_on(&self, config: JobConfig, mut lost: Lost) -> Looked {
+        let job = config.id.clone();
+        let gone = format!("the coordinator of term {} is gone", self.term().0.saturating_sub(1));
+        if let Err(error) = config.events.append(&recovered(&config, gone)) {
+            tracing::error!(%job, %error, "an event is lost");
+        }
+        // The error is that another one has taken over already; it goes on with the job.
+        let Ok(_) = self.start(config) else { return Looked::Over };
+        drop(lost.after.take());
+        // Whoever asked it to stop until now asked in vain otherwise.
+        lost.inbox.close();
+        let mut stop = lost.stop;
+        while let Some(input) = lost.inbox.recv().await {
+            match input {
+                JobInput::Stop => stop = true,
+                other => drop(self.tell(&job, other).await),
             }
         }
+        if stop {
+            // The error is that it is over already.
+            let _over = self.tell(&job, JobInput::Stop).await;
+        }
+        Looked::Begun
     }
 
-    fn stop_at_once(&self, job: &JobId) {
-        // Its inbox is new and has room.
-        let _told = self.with_job(job, |held| drop(held.inbox.try_send(JobInput::Stop)));
-    }
-
-    fn list_over(&self, record: &JobRecord, end: &EndRecord) {
-        let events = EventLog::finished(&self.journal, &record.job, end.last_event);
-        self.hold_over(record, record.term_under(end.reign), &end.finished, events);
-    }
-
-    /// Holds a job that is over.
-    fn hold_over(&self, record: &JobRecord, term: Term, finished: &Finished, events: EventLog) {
+    /// Holds a job that was over before this coordinator began.
+    fn list_over(&self, record: &JobRecord, end: EndRecord) {
+        let finished = end.finished;
         let status = JobStatus {
             state: match finished.state {
                 FinalState::Succeeded => JobState::Succeeded,
@@ -130,21 +212,144 @@ impl Coordinator {
                 FinalState::Failed => JobState::Failed,
             },
             turn: finished.turn,
-            checkpoint: finished.checkpoint.clone(),
-            ..JobStatus::waiting(finished.reason.clone().unwrap_or_default())
+            checkpoint: finished.checkpoint,
+            ..JobStatus::waiting(finished.reason.unwrap_or_default())
         };
         let held = Held {
             name: record.name.clone(),
-            term,
+            term: record.term_under(end.reign),
             // Nobody reads it.
             inbox: mpsc::channel(1).0,
             status: watch::channel(status).1,
-            events,
+            events: EventLog::finished(&self.journal, &record.job, end.last_event),
             abort: None,
             ended: None,
+            over: Some(end.ended),
         };
         self.jobs().insert(record.job.clone(), Entry::Held(held));
     }
+}
+
+/// The search for the checkpoint that a job goes on from.
+struct Search<'a> {
+    record: &'a JobRecord,
+    store: CheckpointStore,
+    patience: Patience,
+    begun: Instant,
+    status: &'a watch::Sender<JobStatus>,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        record: &'a JobRecord,
+        config: &JobConfig,
+        patience: Patience,
+        status: &'a watch::Sender<JobStatus>,
+    ) -> Self {
+        let (job, told) = (record.job.clone(), status.clone());
+        let patience = patience.at_most(TRY).telling(move |setback| {
+            tracing::warn!(%job, "{setback}");
+            told.send_modify(|status| status.reason = recovering(&setback.reason).reason);
+        });
+        let store = config.store.clone().with_patience(patience.clone());
+        let search = Self { record, store, patience, begun: Instant::now(), status };
+        search.tell(&format!("looking for its newest checkpoint in `{}`", search.store.url()));
+        search
+    }
+
+    fn tell(&self, what: &str) {
+        self.status.send_replace(JobStatus { since: Some(self.begun), ..recovering(what) });
+    }
+
+    /// Its own newest checkpoint, or else the one that it began from, or none.
+    async fn look(&self) -> Result<Option<Checkpoint>, CheckpointError> {
+        match (self.store.newest().await?, &self.record.resume) {
+            (None, Some(url)) => Checkpoint::open_patiently(url, &self.patience).await.map(Some),
+            (newest, _) => Ok(newest),
+        }
+    }
+
+    /// As [`Self::look`], again and again. A store that does not answer, or not to these credentials, ends no job that it holds.
+    async fn patiently(&self, events: &EventLog) -> Result<Option<Checkpoint>, String> {
+        let job = &self.record.job;
+        tracing::warn!(%job, "the store of its checkpoints does not answer yet; others go on meanwhile");
+        loop {
+            match timeout(TRY, self.look()).await {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) if !waits(&error) => return Err(error.to_string()),
+                Ok(Err(error)) => self.tell(&error.to_string()),
+                Err(_) => self.tell(&format!("there is no answer of `{}`", self.store.url())),
+            }
+            let reason = self.status.borrow().reason.clone();
+            tracing::warn!(%job, reason, "a job cannot go on yet; trying again");
+            let seconds = self.begun.elapsed().as_secs_f64();
+            if let Err(error) = events.append(&JobEvent::Waiting { job: job.clone(), reason, seconds }) {
+                tracing::error!(%job, %error, "an event is lost");
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Whether this is one of the job's own.
+    fn is_own(&self, checkpoint: &Checkpoint) -> bool {
+        self.store.checkpoint_url(checkpoint.manifest().turn) == checkpoint.url()
+    }
+}
+
+/// Whether it is the store that fails, and not what it holds.
+fn waits(error: &CheckpointError) -> bool {
+    matches!(error, CheckpointError::Request { .. })
+}
+
+impl Lost {
+    /// It will not begin: those after it wait for those before it.
+    fn let_others_begin(&mut self) {
+        let (before, after) = (self.before.take(), self.after.take());
+        if let Some(before) = before {
+            tokio::spawn(async move {
+                // The error is that whoever was before it has begun.
+                let _begun = before.await;
+                drop(after);
+            });
+        }
+    }
+
+    /// It is over before it could begin again.
+    fn ends(self, state: FinalState, reason: Option<String>) -> Looked {
+        let finished = Finished {
+            job: self.record.job.clone(),
+            state,
+            reason: reason.clone(),
+            turn: Turn(0),
+            checkpoint: None,
+            digest: None,
+            best: None,
+            evaluation: None,
+        };
+        if let Err(error) = self.events.append(&JobEvent::Finished(finished)) {
+            tracing::error!(job = %self.record.job, %error, "its last event is lost");
+        }
+        let state = if state == FinalState::Stopped { JobState::Stopped } else { JobState::Failed };
+        let reason = reason.unwrap_or_else(|| "stopped on request".to_owned());
+        self.status.send_replace(JobStatus { state, ..JobStatus::waiting(reason) });
+        Looked::Over
+    }
+}
+
+/// Waits until somebody has the job end, one way or the other.
+async fn told_to_end(inbox: &mut mpsc::Receiver<JobInput>) -> JobInput {
+    loop {
+        match inbox.recv().await {
+            Some(asked @ (JobInput::Stop | JobInput::Suspend)) => return asked,
+            Some(_) => {}
+            // Whoever holds the job holds the other end.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn recovering(what: &str) -> JobStatus {
+    JobStatus::waiting(format!("recovering: {what}"))
 }
 
 fn recovered(config: &JobConfig, reason: String) -> JobEvent {

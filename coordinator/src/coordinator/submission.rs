@@ -210,18 +210,24 @@ impl Coordinator {
             check_modalities(checkpoint, &spec)?;
         }
         let term = JobRecord::term_after(resume.as_ref().map(|checkpoint| checkpoint.manifest().term), self.term());
-        Ok(JobConfig { resume, ..self.job_config(job, spec, term)? })
+        Ok(JobConfig { resume, ..self.job_config(job, spec, term, EventLog::of(&self.journal, job))? })
     }
 
     /// A job that begins at the beginning.
-    pub(super) fn job_config(&self, job: &JobId, spec: JobSpec, term: Term) -> Result<JobConfig, SubmitError> {
+    pub(super) fn job_config(
+        &self,
+        job: &JobId,
+        spec: JobSpec,
+        term: Term,
+        events: EventLog,
+    ) -> Result<JobConfig, SubmitError> {
         Ok(JobConfig {
             id: job.clone(),
             term,
             store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_patience(self.patience(job)),
             spec,
             resume: None,
-            events: EventLog::of(&self.journal, job),
+            events,
             workers: JobWorkers::new(self.pool.clone(), job.clone()),
             threads: self.head_threads()?,
             patience: self.patience(job),
@@ -259,7 +265,8 @@ impl Coordinator {
         let handle = (self.spawn)(config);
         self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
         let abort = Some(handle.task.abort_handle());
-        let held = Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None };
+        let held =
+            Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None, over: None };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);
         self.running.send_modify(|running| *running += 1);

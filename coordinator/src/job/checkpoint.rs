@@ -83,12 +83,13 @@ impl Job {
     /// Snapshots the head, and begins to write it.
     pub(super) fn begin_cut(&mut self, turn: Turn) -> Result<(), String> {
         let begun = Instant::now();
-        let files = self.threads.run(&self.weights, || encode_head(&self.head))?;
+        let snapshot = self.threads.run(&self.weights, || self.head.snapshot()).map_err(|error| error.to_string())?;
         self.pause = Some(Pause::begun(begun));
         let store = self.store.clone();
         let head = AbortOnDropHandle::new(tokio::spawn(async move {
+            let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_parts())).await;
             let mut entries = Vec::new();
-            for (name, bytes) in files {
+            for (name, bytes) in files.map_err(|error| error.to_string())?? {
                 let entry = store.write_part(turn, &name, bytes).await.map_err(|error| error.to_string())?;
                 entries.push((name, entry));
             }
@@ -306,8 +307,7 @@ pub(super) async fn resume(
     Ok(Resumed { head, position, tuned_weights, samples, numerics, saved })
 }
 
-fn encode_head(head: &SharedHead<f32>) -> Result<Vec<(String, Bytes)>, String> {
-    let HeadParts { head, state, projector } = head.to_parts().map_err(|error| error.to_string())?;
+fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, String> {
     let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
     named
         .into_iter()

@@ -1,16 +1,23 @@
 //! The heads that may have to be granted again: those of every step since the checkpoints that a replacement may begin from.
 //! In memory up to a bound, then in a temporary file; before that is full a checkpoint is due, which lets go of them.
+//!
+//! The file is written by a thread of its own, so that turns do not wait for a disk that keeps up with them: at most
+//! [`BEHIND`] heads are on their way to it, in memory beside those that stay there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::Arc;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, mpsc};
 
 use antiphon_core::head::Head;
 use antiphon_core::ids::HeadVersion;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::turn::HeadRoom;
 use tracing::warn;
+
+/// Heads that may be on their way to the file before turns wait for it.
+const BEHIND: usize = 2;
 
 /// Where so many heads of one size are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +47,56 @@ pub(super) struct GrantedHeads {
     memory: BTreeMap<HeadVersion, Arc<Head<f32>>>,
     /// The place of each head in the file, counted in heads.
     spilled: BTreeMap<HeadVersion, u64>,
-    /// Places whose heads are forgotten.
+    /// Of these, the heads that are on their way to it.
+    writing: BTreeMap<HeadVersion, Arc<Head<f32>>>,
+    /// Places in the file so far, and those of them whose heads are forgotten.
+    places: u64,
     free: Vec<u64>,
-    file: Option<File>,
+    spill: Option<Spill>,
+    /// It did not take a head, and no head has been let go of since.
+    full: bool,
+}
+
+/// The temporary file, and the thread that writes it: in order, so that of two heads for one place the later one stays.
+#[derive(Debug)]
+struct Spill {
+    file: Arc<File>,
+    orders: mpsc::Sender<Order>,
+    done: mpsc::Receiver<(HeadVersion, io::Result<()>)>,
+    /// Ordered and not done yet.
+    behind: usize,
+}
+
+/// A head to be written.
+#[derive(Debug)]
+struct Order {
+    version: HeadVersion,
+    head: Arc<Head<f32>>,
+    /// In bytes.
+    at: u64,
+}
+
+impl Spill {
+    fn start(file: File) -> io::Result<Self> {
+        let file = Arc::new(file);
+        let (orders, queue) = mpsc::channel::<Order>();
+        let (tell, done) = mpsc::channel();
+        let written = Arc::clone(&file);
+        std::thread::Builder::new().name("heads".to_owned()).spawn(move || {
+            for Order { version, head, at } in queue {
+                let weight: &[u8] = bytemuck::cast_slice(head.weight().as_slice());
+                let bias = bytemuck::cast_slice(head.bias());
+                let write = written.write_all_at(weight, at);
+                let write = write.and_then(|()| written.write_all_at(bias, at + weight.len() as u64));
+                drop(head);
+                if tell.send((version, write)).is_err() {
+                    // The job is over.
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { file, orders, done, behind: 0 })
+    }
 }
 
 impl GrantedHeads {
@@ -60,8 +114,11 @@ impl GrantedHeads {
             turn,
             memory: BTreeMap::new(),
             spilled: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            places: 0,
             free: Vec::new(),
-            file: None,
+            spill: None,
+            full: false,
         }
     }
 
@@ -83,22 +140,19 @@ impl GrantedHeads {
         }
     }
 
-    /// Keeps the head of this version. Where the temporary file takes no more, this one stays in memory, and there is no room
-    /// for others until a checkpoint lets go of some.
+    /// Keeps the head of this version. Where the temporary file takes no more, heads stay in memory, and there is no room
+    /// for others until a checkpoint lets go of some. Waits only for a file that is behind by more than [`BEHIND`].
     pub(super) fn keep(&mut self, version: HeadVersion, head: Arc<Head<f32>>) {
         self.memory.insert(version, head);
+        self.note_written(BEHIND);
         while self.memory.len() > self.in_memory
+            && !self.full
             && let Some((version, head)) = self.memory.pop_first()
         {
-            match self.write(&head) {
-                Ok(place) => drop(self.spilled.insert(version, place)),
-                Err(error) => {
-                    warn!(%error, "a head that may be granted again cannot be written to TMPDIR and stays in memory");
-                    self.memory.insert(version, head);
-                    self.at_most = self.memory.len() + self.spilled.len();
-                    return;
-                }
+            if let Err(error) = self.write(version, &head) {
+                return self.stays(version, head, &error);
             }
+            self.note_written(BEHIND);
         }
     }
 
@@ -107,7 +161,7 @@ impl GrantedHeads {
     /// # Errors
     /// It is not kept, or the temporary file cannot be read.
     pub(super) fn get(&mut self, version: HeadVersion) -> io::Result<Arc<Head<f32>>> {
-        if let Some(head) = self.memory.get(&version) {
+        if let Some(head) = self.memory.get(&version).or_else(|| self.writing.get(&version)) {
             return Ok(Arc::clone(head));
         }
         let place = self.spilled.get(&version).copied();
@@ -117,33 +171,65 @@ impl GrantedHeads {
 
     /// Lets go of these.
     pub(super) fn forget(&mut self, versions: &[HeadVersion]) {
+        self.full = false;
         for version in versions {
             self.memory.remove(version);
+            self.writing.remove(version);
             self.free.extend(self.spilled.remove(version));
         }
     }
 
-    fn write(&mut self, head: &Head<f32>) -> io::Result<u64> {
-        let place = self.free.pop().unwrap_or(self.spilled.len() as u64);
-        let at = SeekFrom::Start(place * Self::bytes(self.classes, self.width));
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(tempfile::tempfile()?),
+    /// Has a head written.
+    fn write(&mut self, version: HeadVersion, head: &Arc<Head<f32>>) -> io::Result<()> {
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            None => self.spill.insert(Spill::start(tempfile::tempfile()?)?),
         };
-        file.seek(at)?;
-        file.write_all(bytemuck::cast_slice(head.weight().as_slice()))?;
-        file.write_all(bytemuck::cast_slice(head.bias()))?;
-        Ok(place)
+        let place = self.free.pop().unwrap_or(self.places);
+        let order = Order { version, head: Arc::clone(head), at: place * Self::bytes(self.classes, self.width) };
+        if spill.orders.send(order).is_err() {
+            self.free.extend((place < self.places).then_some(place));
+            return Err(io::Error::other("the thread that writes it has ended"));
+        }
+        spill.behind += 1;
+        self.places = self.places.max(place + 1);
+        self.spilled.insert(version, place);
+        self.writing.insert(version, Arc::clone(head));
+        Ok(())
     }
 
-    fn read(&mut self, place: u64) -> io::Result<Head<f32>> {
-        let at = SeekFrom::Start(place * Self::bytes(self.classes, self.width));
-        let file = self.file.as_mut().ok_or_else(|| io::Error::other("nothing was written"))?;
+    /// Notes what the file has by now, and waits while it lacks more than `behind`.
+    fn note_written(&mut self, behind: usize) {
+        while let Some(spill) = &mut self.spill {
+            let done = if spill.behind > behind { spill.done.recv().ok() } else { spill.done.try_recv().ok() };
+            let Some((version, written)) = done else { return };
+            spill.behind -= 1;
+            // One that was forgotten meanwhile is nobody's loss.
+            let Some(head) = self.writing.remove(&version) else { continue };
+            if let Err(error) = written {
+                self.free.extend(self.spilled.remove(&version));
+                self.stays(version, head, &error);
+            }
+        }
+    }
+
+    /// A head that the file does not take.
+    fn stays(&mut self, version: HeadVersion, head: Arc<Head<f32>>, error: &io::Error) {
+        warn!(%error, "a head that may be granted again cannot be written to TMPDIR and stays in memory");
+        self.memory.insert(version, head);
+        self.full = true;
+        self.at_most = self.memory.len() + self.spilled.len();
+    }
+
+    fn read(&self, place: u64) -> io::Result<Head<f32>> {
+        let at = place * Self::bytes(self.classes, self.width);
+        let spill = self.spill.as_ref().ok_or_else(|| io::Error::other("nothing was written"))?;
         let mut weight = vec![0.0_f32; self.classes * self.width];
         let mut bias = vec![0.0_f32; self.classes];
-        file.seek(at)?;
-        file.read_exact(bytemuck::cast_slice_mut(&mut weight))?;
-        file.read_exact(bytemuck::cast_slice_mut(&mut bias))?;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut weight);
+        spill.file.read_exact_at(bytes, at)?;
+        let behind_it = at + bytes.len() as u64;
+        spill.file.read_exact_at(bytemuck::cast_slice_mut(&mut bias), behind_it)?;
         let weight = Matrix::from_vec(self.classes, self.width, weight).map_err(io::Error::other)?;
         Head::new(weight, bias).map_err(io::Error::other)
     }
@@ -167,6 +253,7 @@ mod tests {
         let mut kept = heads(1);
         for version in 0..6 {
             kept.keep(HeadVersion(version), head(version));
+            assert!(kept.spill.as_ref().is_none_or(|spill| spill.behind <= BEHIND), "turns wait for a slow disk");
         }
         assert_eq!((kept.memory.len(), kept.spilled.len()), (2, 4));
         for version in [3, 0, 5, 1, 4, 2] {
@@ -181,6 +268,46 @@ mod tests {
         for version in [0, 3, 4, 5, 6, 7] {
             assert_eq!(kept.get(HeadVersion(version)).expect("it is kept"), head(version), "version {version}");
         }
+    }
+
+    #[test]
+    fn heads_come_back_from_the_file_alone() {
+        let mut kept = heads(1);
+        for version in 0..5 {
+            kept.keep(HeadVersion(version), head(version));
+        }
+        kept.forget(&[HeadVersion(0)]);
+        // In the place of the one that is forgotten, which may still be on its way there.
+        kept.keep(HeadVersion(5), head(5));
+        kept.note_written(0);
+        assert!(kept.writing.is_empty(), "{:?}", kept.writing.keys());
+        for version in 1..6 {
+            assert_eq!(kept.get(HeadVersion(version)).expect("it is kept"), head(version), "version {version}");
+        }
+    }
+
+    #[test]
+    fn what_the_file_does_not_take_stays_in_memory_and_there_is_no_room_until_some_are_let_go_of() {
+        let mut kept = heads(1);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there is always a full device");
+        kept.spill = Some(Spill::start(full).expect("a thread starts"));
+        for version in 0..4 {
+            kept.keep(HeadVersion(version), head(version));
+        }
+        kept.note_written(0);
+        assert_eq!((kept.memory.len(), kept.spilled.len(), kept.room()), (4, 0, HeadRoom::Full));
+        for version in 0..4 {
+            assert_eq!(kept.get(HeadVersion(version)).expect("it is kept"), head(version));
+        }
+        kept.keep(HeadVersion(4), head(4));
+        assert_eq!(kept.memory.len(), 5, "it is not tried again");
+        kept.spill = None;
+        kept.forget(&[0, 1, 2, 3].map(HeadVersion));
+        kept.keep(HeadVersion(5), head(5));
+        kept.keep(HeadVersion(6), head(6));
+        kept.note_written(0);
+        assert_eq!((kept.memory.len(), kept.spilled.len()), (2, 1), "and then it is");
+        assert_eq!(kept.get(HeadVersion(4)).expect("it is kept"), head(4));
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl Job {
                 self.worker_joined(worker, modality, outbound);
             }
             JobInput::WorkerGone { worker, why } => self.worker_gone(worker, why),
-            JobInput::Heartbeat { worker, progress, busy } => {
+            JobInput::Heartbeat { worker, progress, busy, trouble } => {
+                self.set_trouble(&worker, trouble);
                 // One that has lost its place may still send some.
                 let _lost = self.try_give(Input::Heartbeat { worker, progress, busy });
             }
@@ -89,8 +90,9 @@ impl Job {
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
     ) {
         // Before the machine judges, because it has the worker assigned at once.
+        let joined = self.now();
         let member =
-            Member { modality: modality.clone(), outbound, encoding: None, joined: self.now(), restores: None };
+            Member { modality: modality.clone(), outbound, encoding: None, joined, restores: None, trouble: None };
         let before = self.members.insert(worker.clone(), member);
         if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality: modality.clone() }) {
             info!(job = %self.id, %worker, %rejected, "it has no place here");
@@ -155,7 +157,15 @@ impl Job {
         if let Some(member) = self.members.get_mut(worker) {
             member.restores = None;
         }
+        self.set_trouble(worker, None);
         Ok(())
+    }
+
+    /// Notes what a worker suffers from the store.
+    fn set_trouble(&mut self, worker: &WorkerId, trouble: Option<String>) {
+        if let Some(member) = self.members.get_mut(worker) {
+            member.trouble = trouble;
+        }
     }
 
     /// A job that goes on from a checkpoint must have as many samples to train on as before: the order of batches follows them.
@@ -228,6 +238,7 @@ impl Job {
         self.same_term(saved.term)?;
         // Before the machine judges, because the last parts have the manifest written at once.
         self.add_parts(worker, &saved)?;
+        self.set_trouble(worker, None);
         self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
             self.remove_parts(&saved);
             rejected.into()

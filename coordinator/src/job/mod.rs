@@ -98,6 +98,8 @@ struct Member {
     joined: Time,
     /// The checkpoint that it loads its encoder from, until it has.
     restores: Option<Turn>,
+    /// What it suffers from the store that it writes to or reads from, as it said last.
+    trouble: Option<String>,
 }
 
 /// What a worker says of its encoder.
@@ -386,7 +388,17 @@ impl Job {
 
     fn waiting(&self) -> Option<Waiting> {
         let waiting = self.machine.waiting(self.now(), |modality| self.workers.counts(modality).registered)?;
-        Some(Waiting { reason: self.trouble.beside(waiting.reason), ..waiting })
+        Some(Waiting { reason: self.with_trouble(waiting.reason), ..waiting })
+    }
+
+    /// What is going on, and beside it what trouble there is with the store: the workers', and this coordinator's own.
+    fn with_trouble(&self, mut activity: String) -> String {
+        for (worker, Member { modality, trouble, .. }) in &self.members {
+            if let Some(trouble) = trouble {
+                activity += &format!("; `{modality}` worker `{worker}`: {trouble}");
+            }
+        }
+        self.trouble.beside(activity)
     }
 
     /// Turns that the head has taken.
@@ -400,7 +412,7 @@ impl Job {
             Some(evaluation) => evaluation.activity(self.turn(), &self.machine),
             None => self.machine.activity(),
         };
-        self.trouble.beside(activity)
+        self.with_trouble(activity)
     }
 
     /// Publishes the status, if it has changed.

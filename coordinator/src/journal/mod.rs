@@ -29,6 +29,7 @@ use tokio::time::{sleep, timeout};
 pub use error::JournalError;
 pub use record::{EndRecord, JobRecord, Recorded};
 
+use crate::clock;
 use crate::events::Event;
 use record::{StopRecord, TERM, TermRecord, decode, encode, event_key, event_number, key};
 
@@ -45,6 +46,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const WHO: Duration = Duration::from_secs(5);
 /// What has been written and is not yet in order on the store is replayed when a coordinator starts, so it is kept small.
 const REPLAYED: usize = 8 << 20;
+/// Events that are removed together.
+const REMOVED_AT_ONCE: usize = 1024;
 /// Bytes that may wait for the store before events do.
 const WAITING: usize = 64 << 20;
 
@@ -179,7 +182,8 @@ impl Journal {
                 Err(error) => Err(kept.explain("write to", &error).await),
             };
         };
-        let end = EndRecord { reign: self.term, last_event: last.number, finished: finished.clone() };
+        let ended = clock::milliseconds();
+        let end = EndRecord { reign: self.term, last_event: last.number, finished: finished.clone(), ended };
         batch.put(key("end", job), encode(&end));
         kept.write_durably(batch).await
     }
@@ -219,6 +223,26 @@ impl Journal {
             }
         };
         rows.into_iter().map(event).collect()
+    }
+
+    /// Forgets a job that is over: its events first, so that what a crash leaves of it is found by the next coordinator.
+    ///
+    /// # Errors
+    /// The store fails; a part may be gone.
+    pub async fn remove_job(&self, job: &JobId) -> Result<(), JournalError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        loop {
+            let events = self.events(job, (0, u64::MAX), REMOVED_AT_ONCE).await?;
+            let mut batch = WriteBatch::new();
+            events.iter().for_each(|event| batch.delete(event_key(job, event.number)));
+            if events.is_empty() {
+                ["job", "stop", "end"].iter().for_each(|kind| batch.delete(key(kind, job)));
+            }
+            kept.in_time("write to", async { kept.db.write(batch).await.map(drop) }).await?;
+            if events.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Makes sure that no later coordinator has taken over: a write, which the store refuses if one has. What is

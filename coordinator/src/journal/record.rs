@@ -72,6 +72,9 @@ pub struct EndRecord {
     pub last_event: u64,
     /// What that says.
     pub finished: Finished,
+    /// Milliseconds since 1970 at its end, by the coordinator's clock; 0 where that was not written down.
+    #[serde(default)]
+    pub ended: u64,
 }
 
 /// A job that the journal knows of.

@@ -88,9 +88,10 @@ async fn what_was_acknowledged_is_there_after_a_crash_in_order_of_submission() {
         }
         journal.ask_to_stop(&id("a")).await.expect("it is noted");
         journal.append(&id("m"), &events(2..=4), Some(&finished("m"))).await.expect("it is told");
-        let end = EndRecord { reign: Term(1), last_event: 4, finished: finished("m") };
         // Not closed: the next one finds what is on the store.
         let found = open(&state).await.jobs().await.expect("they can be read");
+        let ended = found.iter().find_map(|job| job.end.as_ref()).map(|end| end.ended).expect("one is over");
+        let end = EndRecord { reign: Term(1), last_event: 4, finished: finished("m"), ended };
         let expected = [("z", 0, false, None), ("a", 1, true, None), ("m", 2, false, Some(end))];
         let expected: Vec<Recorded> = expected
             .into_iter()
@@ -194,5 +195,29 @@ async fn what_another_version_wrote_is_named_and_left_alone() {
         );
         assert_eq!(error, expected);
         kept.db.delete(key("job", &id(job))).await.expect("it is removed");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_removed_leaves_nothing_and_those_whose_ids_begin_like_its_own_are_untouched() {
+    let (_folder, places) = places("removed");
+    for state in places {
+        let journal = open(&state).await;
+        for (order, job) in ["j", "j-1", "j1"].into_iter().enumerate() {
+            journal.add_job(&record(job, order as u64), &events(1..=1)[0]).await.expect("it is taken");
+            journal.ask_to_stop(&id(job)).await.expect("it is noted");
+            journal.append(&id(job), &events(2..=3000), Some(&finished(job))).await.expect("they are taken");
+        }
+        journal.remove_job(&id("j")).await.expect("it is removed");
+        journal.close().await.expect("it closes");
+        let journal = open(&state).await;
+        let count = async |job| journal.events(&id(job), (0, u64::MAX), 5000).await.expect("they are read").len();
+        assert_eq!([count("j").await, count("j-1").await, count("j1").await], [0, 3000, 3000], "{}", state.url());
+        let found: Vec<String> =
+            journal.jobs().await.expect("they can be read").iter().map(|job| job.record.job.to_string()).collect();
+        assert_eq!(found, ["j-1", "j1"], "{}", state.url());
+        journal.add_job(&record("j", 3), &events(1..=1)[0]).await.expect("its id is free");
+        let again = journal.jobs().await.expect("they can be read").pop().expect("it is there");
+        assert_eq!((again.stop, again.end), (false, None), "it is another job");
     }
 }

@@ -278,3 +278,50 @@ async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
     assert!((2..=8).contains(&early), "{early} checkpoints of 8 turns");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is_there() {
+    let server = Server::start("suffers").await;
+    let peaceful = in_peace(&server).await;
+    let job = server.submit(TINY, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let trouble = "cannot write `part`: the server answered 503; trying again for 35 s";
+    let suffers = async {
+        let mut asked = Vec::new();
+        let mut waits = tokio::time::interval(std::time::Duration::from_millis(5));
+        loop {
+            tokio::select! {
+                told = b.hear() => match told {
+                    Told::SavePart(save) => {
+                        let trouble = trouble.to_owned();
+                        let beat = v1::Heartbeat { job: job.clone(), progress: 1, trouble, ..Default::default() };
+                        b.send(Message::Heartbeat(beat)).await;
+                        asked.push(save);
+                    }
+                    told => b.answer(told).await,
+                },
+                _ = waits.tick() => {
+                    let reason = server.status(&job).await.reason;
+                    if reason.starts_with("turn 8: a checkpoint is due, ") && reason.contains(trouble) {
+                        let part = "parts of checkpoint 4 are to come from `b` worker `w-b`";
+                        let waits = "turn 8: a checkpoint is due, and";
+                        assert_eq!(reason, format!("{waits} {part}; `b` worker `w-b`: {trouble}"));
+                        break;
+                    }
+                }
+            }
+        }
+        for save in asked {
+            b.answer(Told::SavePart(save)).await;
+        }
+        // The next part is asked for once this one is there, and with it the trouble is over.
+        let asked = work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        let reason = server.status(&job).await.reason;
+        assert!(!reason.contains(trouble), "{reason}");
+        b.answer(asked).await;
+        b.work().await
+    };
+    tokio::join!(a.work(), suffers);
+    same(&server.finished(&job).await, &peaceful);
+    server.stop().await;
+}

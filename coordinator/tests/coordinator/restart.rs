@@ -172,9 +172,8 @@ async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
 
     let second = reigning("order").await;
     deposed(first, "order", 2).await;
-    let lost = second.status("lost").await;
     let reason = format!("there is no complete checkpoint in `{checkpoint}`: no folder in it holds a manifest.json");
-    assert_eq!((lost.state(), lost.reason), (JobState::Failed, reason));
+    assert_eq!(second.waits_for("lost", &reason).await.state(), JobState::Failed);
     let (told_of, ended) = events(&second, "lost", 0).await;
     ended.expect("the job is over");
     assert_eq!(kinds(&told_of), ["submitted", "finished"]);
@@ -230,5 +229,57 @@ async fn a_job_that_goes_on_has_a_later_term_in_every_reign() {
     run_with_good_workers(&second).await;
     let finished = events(&second, "longer", 0).await.0.pop().expect("it has events").1;
     assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("succeeded", Some(12)));
+    second.stop().await;
+}
+
+/// As [`reigning`], and only the last two jobs to end are known.
+async fn forgetful(name: &str) -> Server {
+    let config = Config { keep: Keep::Jobs, keep_jobs: 2, ..config(name) };
+    Server::of(Coordinator::open(config).await.expect("it opens")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are_not() {
+    let first = forgetful("forgets").await;
+    let open = TINY.replace("{a: {}, b: {}}", "{a: {}, never: {}}");
+    let mut checkpoint = String::new();
+    for job in ["z", "y", "x"] {
+        first.submit(TINY, job).await.expect("it is taken");
+        run_with_good_workers(&first).await;
+        let finished = first.finished(job).await;
+        if job == "z" {
+            checkpoint = text(&finished["checkpoint"]).to_owned();
+        }
+    }
+    first.submit(&open, "open").await.expect("it is taken");
+    let known = async |server: &Server| {
+        let listed = server.jobs().await.list_jobs(v1::ListJobsRequest {}).await.expect("they are listed");
+        listed.into_inner().jobs.into_iter().map(|job| job.job).collect::<Vec<_>>()
+    };
+    let forgotten = async |server: &Server, expected: &[&str]| {
+        let poll = async {
+            while known(server).await != expected {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, poll).await.expect("they are forgotten");
+    };
+    forgotten(&first, &["open", "x", "y"]).await;
+    let request = v1::GetJobRequest { job: "z".to_owned() };
+    let unknown = first.jobs().await.get_job(request).await.expect_err("it is not known");
+    assert_eq!(told(&unknown), "NOT_FOUND: there is no job `z` here");
+    Checkpoint::open_url(&checkpoint).await.expect("its checkpoint is there");
+    first.stop().await;
+
+    let second = forgetful("forgets").await;
+    assert_eq!(known(&second).await, ["open", "x", "y"], "for good");
+    second.submit(TINY, "w").await.expect("it is taken");
+    // The place of the job that nobody else comes for is filled first.
+    let stop = v1::StopJobRequest { job: "open".to_owned() };
+    second.jobs().await.stop_job(stop).await.expect("it stops");
+    run_with_good_workers(&second).await;
+    forgotten(&second, &["open", "w"]).await;
+    let beyond = second.submit(TINY, "z").await.expect_err("its folder is not empty");
+    assert!(told(&beyond).contains("beyond the one to begin with"), "its id is free: {beyond}");
     second.stop().await;
 }

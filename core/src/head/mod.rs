@@ -27,5 +27,5 @@ mod workspace;
 
 pub use contribution::{CheckedContribution, Contribution, ContributionError, HeadGradient};
 pub use local::{BatchErrors, Head, HeadError, LocalStep};
-pub use parts::{HeadParts, NamedTensor, Part, PartsError};
+pub use parts::{HeadParts, HeadSnapshot, NamedTensor, Part, PartsError};
 pub use shared::{SharedHead, StepContext, StepReport};

@@ -1,5 +1,7 @@
 //! The shared head as named tensors, for a checkpoint, and back. Between turns only.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::local::Head;
@@ -40,6 +42,24 @@ pub struct HeadParts<T> {
     pub state: Part<T>,
     /// `projector` (s, s); for a window that remembers anything `window` (rows, s), and whose rows they are.
     pub projector: Part<T>,
+}
+
+/// The shared head at a turn boundary, as far as it would change afterwards: [`Self::into_parts`] has the rest of the work, and
+/// needs the shared head no more.
+#[derive(Debug, Clone)]
+pub struct HeadSnapshot<T> {
+    /// It is never changed.
+    head: Arc<Head<T>>,
+    state: Part<T>,
+    projector: Part<T>,
+}
+
+impl<T: Real> HeadSnapshot<T> {
+    /// The head's files.
+    #[must_use]
+    pub fn into_parts(self) -> HeadParts<T> {
+        HeadParts { head: head_part(&self.head), state: self.state, projector: self.projector }
+    }
 }
 
 /// Why parts could not be made or taken.
@@ -108,10 +128,18 @@ impl<T: Real> SharedHead<T> {
     /// # Errors
     /// If a turn is open.
     pub fn to_parts(&self) -> Result<HeadParts<T>, PartsError> {
+        self.snapshot().map(HeadSnapshot::into_parts)
+    }
+
+    /// As [`Self::to_parts`], with as little done at once as can be: the optimizer's memory and P are copied.
+    ///
+    /// # Errors
+    /// If a turn is open.
+    pub fn snapshot(&self) -> Result<HeadSnapshot<T>, PartsError> {
         if let Some(modality) = self.open_turn() {
             return Err(PartsError::TurnOpen { modality: modality.clone() });
         }
-        Ok(HeadParts { head: head_part(&self.head), state: self.state_part()?, projector: self.projector_part()? })
+        Ok(HeadSnapshot { head: self.share(), state: self.state_part()?, projector: self.projector_part()? })
     }
 
     /// The shared head that these parts were made of, for a job with this specification and C = `classes`.

@@ -2,12 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Duty, Effect, Outcome, PastStep, Phase, Rejected, SplitSizes, TurnMachine};
+use super::{Duty, Effect, PastStep, Phase, Rejected, SplitSizes, TurnMachine};
 use crate::ids::{Attempt, Lease, ModalityName, Step, Turn, WorkerId};
 use crate::time::{Span, Time};
-
-/// How often in a row a modality's workers may fail at the same step for reasons that may pass, before the job does.
-const MOST_FAILURES: u32 = 3;
 
 /// A worker in its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +29,8 @@ pub(super) struct Member {
 /// How far a worker has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Standing {
+    /// It has failed, and is assigned the job again then.
+    Paused { until: Time },
     /// It opens its data and loads its encoder, as it was after `base` steps.
     Opening { base: u64 },
     /// Its encoder has taken `done` of the steps that the head has; `at` is the one under way.
@@ -49,19 +48,12 @@ pub(super) enum Lapse {
     Stuck,
 }
 
-/// Failures of a modality's workers that came at the same step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Failures {
-    steps_done: u64,
-    count: u32,
-}
-
 impl Member {
-    fn new(worker: WorkerId, lease: Lease, base: u64, now: Time) -> Self {
+    pub(super) fn new(worker: WorkerId, lease: Lease, standing: Standing, now: Time) -> Self {
         Self {
             worker,
             lease,
-            standing: Standing::Opening { base },
+            standing,
             learning: None,
             heard: now,
             progressed: now,
@@ -85,7 +77,7 @@ impl Member {
     /// Steps that its encoder has behind it, where the head has taken `behind` of this modality; none while it is loaded.
     pub(super) fn steps_behind(&self, behind: u64) -> Option<u64> {
         match self.standing {
-            Standing::Opening { .. } => None,
+            Standing::Paused { .. } | Standing::Opening { .. } => None,
             Standing::Replaying { done, .. } => Some(done),
             Standing::Ready => Some(behind),
         }
@@ -96,13 +88,22 @@ impl Member {
         match self.standing {
             Standing::Opening { base } => Some(base),
             Standing::Replaying { done, .. } => Some(done),
-            Standing::Ready => None,
+            Standing::Paused { .. } | Standing::Ready => None,
+        }
+    }
+
+    /// Until when it is left alone.
+    pub(super) fn paused(&self) -> Option<Time> {
+        match self.standing {
+            Standing::Paused { until } => Some(until),
+            _ => None,
         }
     }
 
     /// When its place is offered to others unless it gives a sign of life, or of progress if it has something to do.
     pub(super) fn deadline(&self, ttl: Span, turn: Span, granted: Option<Time>) -> Option<(Time, Lapse)> {
-        if self.lapse.is_some() {
+        // Nothing is heard of whoever has not been assigned anything yet.
+        if self.lapse.is_some() || self.paused().is_some() {
             return None;
         }
         let silent = (self.heard + ttl, Lapse::Silent);
@@ -135,9 +136,15 @@ impl TurnMachine {
         }
         let lease = self.next_lease;
         self.next_lease = lease.next();
-        let member = Member::new(worker.clone(), lease, self.history.base(&modality), now);
-        self.members.insert(modality.clone(), member);
-        effects.push(Effect::Assign { worker, modality, lease });
+        let paused = self.pause_of(now, &worker, &modality);
+        let standing = match paused {
+            Some(until) => Standing::Paused { until },
+            None => Standing::Opening { base: self.history.base(&modality) },
+        };
+        self.members.insert(modality.clone(), Member::new(worker.clone(), lease, standing, now));
+        if paused.is_none() {
+            effects.push(Effect::Assign { worker, modality, lease });
+        }
         Ok(())
     }
 
@@ -195,7 +202,7 @@ impl TurnMachine {
     pub(super) fn replays(&self, modality: &ModalityName) -> Option<PastStep> {
         match self.members.get(modality)?.standing {
             Standing::Replaying { at, .. } => at,
-            Standing::Opening { .. } | Standing::Ready => None,
+            Standing::Paused { .. } | Standing::Opening { .. } | Standing::Ready => None,
         }
     }
 
@@ -379,34 +386,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    pub(super) fn worker_failed(
-        &mut self,
-        worker: &WorkerId,
-        reason: &str,
-        again: bool,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Rejected> {
-        self.not_finished()?;
-        let modality = self.modality_of_member(worker)?;
-        let steps_done = self.steps_done(&modality);
-        let before = self.failures.get(&modality).filter(|before| before.steps_done == steps_done);
-        let count = before.map_or(1, |before| before.count + 1);
-        if !again || count >= MOST_FAILURES {
-            let times = if again { format!(" ({count} times in a row)") } else { String::new() };
-            self.give_up_place(&modality, effects);
-            let reason = format!("`{modality}` worker `{worker}`: {reason}{times}");
-            self.finish(Outcome::Failed { reason }, effects);
-            return Ok(());
-        }
-        self.failures.insert(modality.clone(), Failures { steps_done, count });
-        self.nobody_holds(worker);
-        self.give_up_place(&modality, effects);
-        effects.push(Effect::Evict { worker: worker.clone(), why: reason.to_owned() });
-        Ok(())
-    }
-
     /// Empties a place. What its worker still sends of the open step may be taken: see [`Self::nobody_holds`].
-    fn give_up_place(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+    pub(super) fn give_up_place(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.members.remove(modality);
         self.part_is_lost(modality);
         if let Phase::Boundary { duties, .. } = &mut self.phase
@@ -419,7 +400,7 @@ impl TurnMachine {
     }
 
     /// If this worker has the head, nobody has it any more, and the step is to be granted anew.
-    fn nobody_holds(&mut self, worker: &WorkerId) -> bool {
+    pub(super) fn nobody_holds(&mut self, worker: &WorkerId) -> bool {
         match &mut self.phase {
             Phase::Training(open) if open.holder.as_ref() == Some(worker) => {
                 open.holder = None;

@@ -12,7 +12,7 @@
 //!                     a fault that would come again     finished
 //!
 //!   a place:   empty ──joined──▶ opening ──prepared──▶ replaying ──its own steps taken again──▶ ready
-//!                ▲                                                                                │
+//!                ▲       └─▶ paused ─▲ whoever failed just now                                    │
 //!                └──── left, replaced, failed, asked to stop ◀────────────────────────────────────┘
 //! ```
 //!
@@ -43,6 +43,7 @@ mod activity;
 mod boundary;
 mod cut;
 pub mod epoch;
+mod failures;
 mod history;
 mod members;
 mod message;
@@ -64,8 +65,9 @@ use crate::ids::{Attempt, EvaluationId, HeadVersion, JobId, Lease, ModalityName,
 use crate::spec::{JobSpec, ScheduleMode};
 use crate::time::Time;
 use epoch::EpochPlan;
+use failures::Failures;
 use history::History;
-use members::{Failures, Member};
+use members::Member;
 use waiting::Wait;
 
 /// The state of one job.
@@ -199,7 +201,7 @@ impl TurnMachine {
             Input::Leaving { worker } => self.leaving(now, &worker, effects)?,
             Input::Left { worker, .. } => self.left(&worker, effects)?,
             Input::WorkerFailed { worker, reason, again } => {
-                self.worker_failed(&worker, &reason, again, effects)?;
+                self.worker_failed(now, &worker, &reason, again, effects)?;
             }
             Input::Contribution(header) => self.contribution(now, &header, effects)?,
             Input::Learned { worker, turn } => self.learned(now, &worker, &turn, effects)?,

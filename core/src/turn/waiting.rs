@@ -78,6 +78,10 @@ impl TurnMachine {
         match (&member.standing, member.lapse) {
             (_, Some(Lapse::Silent)) => format!("{named} gives no sign of life; its place is offered to others"),
             (_, Some(Lapse::Stuck)) => format!("{named} gets nothing done; its place is offered to others"),
+            (Standing::Paused { .. }, None) => {
+                let reason = self.failures.get(modality).map_or("", |failed| failed.reason.as_str());
+                format!("{named} has failed, and is tried again after a pause: {reason}")
+            }
             (Standing::Opening { .. }, None) => format!("{named} opens its data"),
             (Standing::Replaying { base, done, .. }, None) => {
                 let (done, of) = (done - base, self.steps_done(modality) - base);
@@ -131,7 +135,8 @@ impl TurnMachine {
             };
             Some((at, why))
         });
-        lapses.chain(report).min()
+        let pauses = self.members.values().filter_map(|member| Some((member.paused()?, "a worker is tried again")));
+        lapses.chain(pauses).chain(report).min()
     }
 
     pub(super) fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
@@ -139,6 +144,7 @@ impl TurnMachine {
             return;
         }
         self.lapse(now, effects);
+        self.end_pauses(now, effects);
         self.note_wait(now);
         if let Some(wait) = &mut self.wait
             && now >= wait.reported + WAITING_REPORT

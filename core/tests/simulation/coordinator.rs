@@ -249,7 +249,12 @@ impl Coordinator {
                 self.pool.evict(&worker);
                 Ok(())
             }
-            taken => taken,
+            taken => {
+                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a worker is tried again") {
+                    self.seen.insert("a worker that had failed was left alone");
+                }
+                taken
+            }
         }
     }
 

@@ -303,6 +303,9 @@ pub struct Heartbeat {
     /// whether it has something to do
     #[prost(bool, tag = "4")]
     pub busy: bool,
+    /// what it suffers from a store that it tries again, in words, 1 KiB at most; empty without
+    #[prost(string, tag = "5")]
+    pub trouble: ::prost::alloc::string::String,
 }
 /// The worker cannot go on with its job: bad data, a store that does not answer. Unless it may go well if it is tried again, by
 /// this worker or another, the job fails with this reason.

@@ -1,9 +1,10 @@
 //! What the engine's thread is doing, for whoever sends heartbeats.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::ids::{JobId, Term};
+use antiphon_proto::stream::TROUBLE_LIMIT;
 use antiphon_proto::v1;
 
 /// What heartbeats tell.
@@ -13,7 +14,12 @@ pub(crate) struct Status {
     steps_done: AtomicU64,
     progress: AtomicU64,
     busy: AtomicBool,
+    trouble: Mutex<Trouble>,
 }
+
+/// What a store's last failure was, while something is read from it or written to it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trouble(Arc<Mutex<String>>);
 
 impl Status {
     pub(crate) fn heartbeat(&self) -> v1::Heartbeat {
@@ -22,7 +28,15 @@ impl Status {
             steps_done: self.steps_done.load(Ordering::Relaxed),
             progress: self.progress.load(Ordering::Relaxed),
             busy: self.busy.load(Ordering::Relaxed),
+            trouble: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).told(),
         }
+    }
+
+    /// Something is begun with a store: heartbeats tell of its trouble, and of no other's any more.
+    pub(super) fn begin_trouble(&self) -> Trouble {
+        let trouble = Trouble::default();
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble.clone();
+        trouble
     }
 
     /// The job at hand, and the term in which it was assigned.
@@ -31,6 +45,7 @@ impl Status {
     }
 
     pub(super) fn set_job(&self, job: Option<(JobId, Term)>) {
+        self.begin_trouble();
         *self.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
     }
 
@@ -42,5 +57,49 @@ impl Status {
     pub(super) fn got_on(&self, busy: bool) {
         self.progress.fetch_add(1, Ordering::Relaxed);
         self.busy.store(busy, Ordering::Relaxed);
+    }
+}
+
+impl Trouble {
+    /// Something is wrong, in words: as much of it as a heartbeat may carry.
+    pub(super) fn note(&self, text: &str) {
+        let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let mut told = String::new();
+        for c in line {
+            if told.len() + c.len_utf8() > TROUBLE_LIMIT {
+                break;
+            }
+            told.push(c);
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    /// The store works, or is not needed any more.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn told(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_of_as_far_as_it_goes_and_of_the_last_thing_that_was_begun() {
+        let status = Status::default();
+        let given_up = status.begin_trouble();
+        given_up.note("a\nb");
+        assert_eq!(status.heartbeat().trouble, "a b");
+        let trouble = status.begin_trouble();
+        given_up.note("somebody else's");
+        assert_eq!(status.heartbeat().trouble, "");
+        trouble.note(&"é".repeat(600));
+        assert_eq!(status.heartbeat().trouble, "é".repeat(512));
+        trouble.clear();
+        assert_eq!(status.heartbeat().trouble, "");
     }
 }

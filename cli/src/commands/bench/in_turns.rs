@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio_stream::StreamExt as _;
 
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
 use crate::signals::Interrupts;
@@ -40,6 +40,7 @@ pub(super) async fn run(
         data_memory,
         head_memory: u64::MAX,
         head_threads: 0,
+        store_patience: STORE_PATIENCE,
         device: DeviceChoice::Cpu,
     })
     .await?;

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt as _;
 
 use super::report::{Line, Report};
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
 
@@ -29,6 +29,7 @@ pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Re
         data_memory: 256 << 20,
         head_memory: 4096 << 20,
         head_threads: 0,
+        store_patience: STORE_PATIENCE,
         device,
     })
     .await?;

@@ -15,7 +15,7 @@ use tokio_stream::StreamExt as _;
 
 use super::VerifyArgs;
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
 
@@ -64,6 +64,7 @@ pub(super) async fn run(args: &VerifyArgs, checkpoint: &Checkpoint, progress: &P
         data_memory: args.data_memory << 20,
         head_memory: args.head_memory << 20,
         head_threads: 0,
+        store_patience: STORE_PATIENCE,
         device: args.device,
     })
     .await?;

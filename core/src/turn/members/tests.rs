@@ -230,14 +230,60 @@ fn a_failure_that_would_come_again_ends_the_job_and_others_the_third_time() {
     let reason = "`image` worker `w-image`: the store does not answer".to_owned();
     assert_eq!(finished, [Effect::Finish(Outcome::Failed { reason })]);
 
-    for _ in 0..2 {
+    for number in 0..2 {
         let evicted = take(&mut machine, failed("image", true));
         assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
+        take(&mut machine, join(&format!("image-{number}"), "image"));
+        take(&mut machine, left(&format!("image-{number}")));
         take(&mut machine, join("image", "image"));
     }
     let finished = take(&mut machine, failed("image", true));
     let reason = "`image` worker `w-image`: the store does not answer (3 times in a row)".to_owned();
     assert_eq!(finished, [Effect::Finish(Outcome::Failed { reason })]);
+}
+
+#[test]
+fn whoever_fails_is_left_alone_for_a_while_that_grows_and_others_are_not() {
+    let mut machine = running(two(), SAMPLES);
+    take_at(&mut machine, at(10), failed("image", true));
+    let mut spare = machine.clone();
+    let assigned = take_at(&mut spare, at(10), join("spare", "image"));
+    assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+
+    assert_eq!(take_at(&mut machine, at(10), join("image", "image")), []);
+    refuse(&mut machine, join("spare", "image"));
+    refuse(&mut machine, prepared("image", 0));
+    take_at(&mut machine, at(10), left("audio"));
+    let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
+    assert!(waiting.starts_with("turn 0 is held up: waiting for 1 `audio` worker"), "{waiting}");
+    assert_eq!(machine.next_deadline(), Some((at(11), "a worker is tried again")));
+    assert_eq!(take_at(&mut machine, Time(10_999_999), Input::Tick), []);
+    let assigned = take_at(&mut machine, at(11), Input::Tick);
+    assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+
+    take_at(&mut machine, at(20), failed("image", true));
+    take_at(&mut machine, at(23), join("image", "image"));
+    assert_eq!(machine.next_deadline().map(|(at, _)| at), Some(at(20)), "it is said that turn 0 is held up");
+    assert_eq!(take_at(&mut machine, at(23), Input::Tick), [Effect::ReportWait]);
+    assert_eq!(machine.next_deadline(), Some((at(24), "a worker is tried again")), "four times as long");
+
+    let mut late = machine.clone();
+    take_at(&mut late, at(23), left("image"));
+    let assigned = take_at(&mut late, at(25), join("image", "image"));
+    assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+}
+
+#[test]
+fn a_job_that_waits_for_somebody_who_is_left_alone_says_so() {
+    let mut machine = running(two(), SAMPLES);
+    take_at(&mut machine, at(10), failed("audio", true));
+    take_at(&mut machine, at(10), join("audio", "audio"));
+    let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
+    let place = "`audio` worker `w-audio` has failed, and is tried again after a pause: the store does not answer";
+    assert_eq!(waiting, format!("turn 0 is held up: {place}"));
+    take_at(&mut machine, at(11), Input::Tick);
+    let waiting = machine.waiting(at(11), |_| 1).expect("it waits").reason;
+    assert_eq!(waiting, "turn 0 is held up: `audio` worker `w-audio` opens its data");
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! A coordinator that starts while the store of one of its jobs does not answer: the others go on, and that one when it does.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use antiphon_proto::v1::job_service_client::JobServiceClient;
+use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
+use antiphon_testing_s3::Server;
+use support::antiphon;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+use tonic::transport::Channel;
+
+/// Nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
+                   modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {turns: 4, batch: 5}\n";
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn started(mut program: Command) -> Process {
+    Process(program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"))
+}
+
+fn coordinator(folder: &Path, address: &str, store: &Server, endpoint: &str) -> Process {
+    let mut program = antiphon(folder, &["coordinator", "--listen", address]);
+    program.envs(store.environment()).env("AWS_ENDPOINT_URL", endpoint);
+    started(program)
+}
+
+fn workers(folder: &Path, address: &str, store: &Server) -> [Process; 2] {
+    ["a", "b"].map(|modality| {
+        let coordinator = format!("http://{address}");
+        let mut program = antiphon(folder, &["worker", "--modality", modality, "--coordinator", &coordinator]);
+        program.envs(store.environment());
+        started(program)
+    })
+}
+
+struct Client(JobServiceClient<Channel>);
+
+impl Client {
+    /// Of a coordinator that may not listen yet.
+    async fn connect(address: &str) -> Self {
+        let dial = async {
+            loop {
+                match JobServiceClient::connect(format!("http://{address}")).await {
+                    Ok(client) => return Self(client),
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        timeout(PATIENCE, dial).await.expect("it listens")
+    }
+
+    async fn submit(&mut self, job: &str, more: &str) {
+        let specification = format!("{JOB}{more}");
+        let request = SubmitJobRequest { specification, job: Some(job.to_owned()), resume: None };
+        self.0.submit_job(request).await.expect("it is taken");
+    }
+
+    async fn status(&mut self, job: &str) -> JobStatus {
+        let answer = self.0.get_job(GetJobRequest { job: job.to_owned() }).await.expect("the job is known");
+        answer.into_inner().status.expect("an answer has a status")
+    }
+
+    async fn until(&mut self, job: &str, state: JobState) {
+        let mut seen = None;
+        let poll = async {
+            while self.status(job).await.state() != state {
+                seen = Some(self.status(job).await);
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let reached = timeout(PATIENCE, poll).await;
+        reached.unwrap_or_else(|_| panic!("it is not {state:?}: {seen:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Server::start().await;
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let address = free.local_addr().expect("it is bound").to_string();
+    drop(free);
+    {
+        let _first = coordinator(folder.path(), &address, &store, &store.endpoint());
+        let mut client = Client::connect(&address).await;
+        for job in ["away", "stopped"] {
+            client.submit(job, "checkpoints: {to: s3://runs}\n").await;
+        }
+        client.submit("fine", "").await;
+    }
+    // Connections are made, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("it is bound"));
+    let _second = coordinator(folder.path(), &address, &store, &endpoint);
+    let mut client = Client::connect(&address).await;
+    let status = client.status("away").await;
+    assert_eq!(status.state(), JobState::Waiting);
+    assert!(status.reason.starts_with("recovering: "), "{}", status.reason);
+    let listed = client.0.list_jobs(ListJobsRequest {}).await.expect("they are listed").into_inner().jobs;
+    assert_eq!(listed.len(), 3, "{listed:?}");
+    let again = SubmitJobRequest { specification: JOB.to_owned(), job: Some("away".to_owned()), resume: None };
+    assert_eq!(client.0.submit_job(again).await.expect_err("its id is taken").code(), Code::AlreadyExists);
+    client.0.stop_job(StopJobRequest { job: "stopped".to_owned() }).await.expect("it is told");
+    client.until("stopped", JobState::Stopped).await;
+
+    let _workers = workers(folder.path(), &address, &store);
+    client.until("fine", JobState::Succeeded).await;
+    let status = client.status("away").await;
+    assert_eq!(status.state(), JobState::Waiting);
+    assert!(status.reason.starts_with("recovering: "), "{}", status.reason);
+
+    // Now somebody does: also those that have waited all the time.
+    let behind = store.endpoint().trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = silent.accept().await {
+            let behind = behind.clone();
+            tokio::spawn(async move {
+                if let Ok(mut far) = TcpStream::connect(behind).await {
+                    // Either side may have gone away.
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                }
+            });
+        }
+    });
+    client.until("away", JobState::Succeeded).await;
+}

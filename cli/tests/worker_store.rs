@@ -1,0 +1,107 @@
+//! Workers whose store is in trouble: the job's status says so, and a worker gives up when its patience ends.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use antiphon_proto::v1::job_service_client::JobServiceClient;
+use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, SubmitJobRequest};
+use support::{antiphon, folder_with};
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+
+/// Nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Nothing is trained: the initial state is written, of which every worker has its part.
+const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
+                   modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {turns: 0, batch: 5}\n";
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A coordinator that listens, and its URL.
+fn coordinator(folder: &Path) -> (Process, String) {
+    let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--heartbeat-seconds", "1", "--format", "json"];
+    let mut child = antiphon(folder, &arguments).stderr(Stdio::piped()).spawn().expect("the coordinator starts");
+    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines();
+    let address = log.by_ref().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        (line["fields"]["message"] == "coordinator listens").then(|| line["fields"]["address"].to_string())
+    });
+    std::thread::spawn(move || log.for_each(drop));
+    (Process(child), format!("http://{}", address.expect("it listens").trim_matches('"')))
+}
+
+fn worker(folder: &Path, url: &str, modality: &str, faults: &str, more: &[&str]) -> Process {
+    let arguments = ["worker", "--modality", modality, "--name", modality, "--coordinator", url];
+    let mut program = antiphon(folder, &[&arguments, more].concat());
+    program.env("ANTIPHON_STORE_FAULTS", faults).stderr(Stdio::null());
+    Process(program.spawn().expect("the worker starts"))
+}
+
+async fn submitted(url: &str) -> (JobServiceClient<Channel>, GetJobRequest) {
+    let mut jobs = JobServiceClient::connect(url.to_owned()).await.expect("it listens");
+    let request = SubmitJobRequest { specification: JOB.to_owned(), ..Default::default() };
+    let job = jobs.submit_job(request).await.expect("it is taken").into_inner().job;
+    (jobs, GetJobRequest { job })
+}
+
+/// The job's status, once it is as it should be.
+async fn until(
+    (jobs, request): &mut (JobServiceClient<Channel>, GetJobRequest),
+    reached: impl Fn(&JobStatus) -> bool,
+) -> JobStatus {
+    let mut seen = None;
+    let poll = async {
+        loop {
+            let answer = jobs.get_job(request.clone()).await.expect("the job is known");
+            let status = answer.into_inner().status.expect("an answer has a status");
+            if reached(&status) {
+                return status;
+            }
+            seen = Some(status);
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let reached = timeout(PATIENCE, poll).await;
+    reached.unwrap_or_else(|_| panic!("the status is still {seen:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_says_whose_store_is_in_trouble_and_goes_on_when_it_is_not() {
+    let folder = folder_with(JOB);
+    let (_coordinator, url) = coordinator(folder.path());
+    let _a = worker(folder.path(), &url, "a", "", &[]);
+    let suffers = worker(folder.path(), &url, "b", "errors=1", &[]);
+    let mut job = submitted(&url).await;
+    let status = until(&mut job, |status| status.reason.contains("trying again")).await;
+    let waits =
+        "turn 0: finishing; parts of checkpoint 0 are to come from `b` worker `b`; `b` worker `b`: cannot write";
+    assert!(status.reason.starts_with(waits), "{}", status.reason);
+    drop(suffers);
+    let _b = worker(folder.path(), &url, "b", "", &[]);
+    until(&mut job, |status| status.state() == JobState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gives_up_when_its_patience_with_the_store_ends() {
+    let folder = folder_with(JOB);
+    let (_coordinator, url) = coordinator(folder.path());
+    let _workers = ["a", "b"].map(|name| worker(folder.path(), &url, name, "errors=1", &["--store-patience", "0"]));
+    let mut job = submitted(&url).await;
+    let status = until(&mut job, |status| status.state() == JobState::Failed).await;
+    assert!(status.reason.contains("cannot write"), "{}", status.reason);
+    assert!(status.reason.ends_with("(3 times in a row)"), "{}", status.reason);
+}

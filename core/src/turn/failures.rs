@@ -1,0 +1,77 @@
+//! Workers that say that they cannot go on: what would come again ends the job, what may pass is tried again, by another worker at
+//! once, by the same one after a pause.
+
+use serde::{Deserialize, Serialize};
+
+use super::members::{Member, Standing};
+use super::{Effect, Outcome, Rejected, TurnMachine};
+use crate::ids::{ModalityName, WorkerId};
+use crate::time::{Span, Time};
+
+/// How often in a row a modality's workers may fail at the same step for reasons that may pass, before the job does.
+const MOST_FAILURES: u32 = 3;
+
+/// The pause before a worker that has failed is tried again, as a share of the lease: 1 s of its default; every further one is
+/// [`PAUSE_GROWS`] times as long.
+const FIRST_PAUSE: f64 = 1.0 / 15.0;
+const PAUSE_GROWS: f64 = 4.0;
+
+/// Failures of a modality's workers that came at the same step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failures {
+    steps_done: u64,
+    count: u32,
+    /// The last of them: whose, why, and until when that worker is left alone. Others are not.
+    worker: WorkerId,
+    pub(super) reason: String,
+    until: Time,
+}
+
+impl TurnMachine {
+    pub(super) fn worker_failed(
+        &mut self,
+        now: Time,
+        worker: &WorkerId,
+        reason: &str,
+        again: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejected> {
+        self.not_finished()?;
+        let modality = self.modality_of_member(worker)?;
+        let steps_done = self.steps_done(&modality);
+        let before = self.failures.get(&modality).filter(|before| before.steps_done == steps_done);
+        let count = before.map_or(1, |before| before.count + 1);
+        if !again || count >= MOST_FAILURES {
+            let times = if again { format!(" ({count} times in a row)") } else { String::new() };
+            self.give_up_place(&modality, effects);
+            let reason = format!("`{modality}` worker `{worker}`: {reason}{times}");
+            self.finish(Outcome::Failed { reason }, effects);
+            return Ok(());
+        }
+        let growth = PAUSE_GROWS.powi(count.saturating_sub(1).cast_signed());
+        let until = now + Span::from_secs_f64(self.spec.schedule.lease_ttl * FIRST_PAUSE * growth);
+        let failed = Failures { steps_done, count, worker: worker.clone(), reason: reason.to_owned(), until };
+        self.failures.insert(modality.clone(), failed);
+        self.nobody_holds(worker);
+        self.give_up_place(&modality, effects);
+        effects.push(Effect::Evict { worker: worker.clone(), why: reason.to_owned() });
+        Ok(())
+    }
+
+    /// Until when this worker is left alone, if it is.
+    pub(super) fn pause_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
+        let failed = self.failures.get(modality)?;
+        (failed.worker == *worker && failed.until > now).then_some(failed.until)
+    }
+
+    /// Tries those again whose pause is over.
+    pub(super) fn end_pauses(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for (modality, member) in &mut self.members {
+            if member.paused().is_some_and(|until| until <= now) {
+                let (worker, lease, base) = (member.worker.clone(), member.lease, self.history.base(modality));
+                *member = Member::new(worker.clone(), lease, Standing::Opening { base }, now);
+                effects.push(Effect::Assign { worker, modality: modality.clone(), lease });
+            }
+        }
+    }
+}

@@ -131,12 +131,22 @@ impl Coordinator {
             Ok(Ok(config)) => self.go_on(config, lost).await,
             Ok(Err(reason)) => {
                 tracing::error!(job = %lost.record.job, reason, "the job cannot go on");
-                lost.ends(FinalState::Failed, Some(reason))
+                lost.ends(FinalState::Failed, Some(reason), None)
             }
-            Err(JobInput::Stop) => lost.ends(FinalState::Stopped, None),
+            Err(JobInput::Stop) => {
+                let newest = self.newest_of(&lost.record).await;
+                lost.ends(FinalState::Stopped, None, newest)
+            }
             // The next coordinator looks for it.
             Err(_) => Looked::Over,
         }
+    }
+
+    /// The newest checkpoint of a job that is to end before it could begin again, if its store tells at once.
+    async fn newest_of(&self, record: &JobRecord) -> Option<Checkpoint> {
+        let spec = JobSpec::from_json(&record.specification).ok()?;
+        let store = CheckpointStore::new(&self.job_folder(&record.job, &spec).ok()?);
+        timeout(PROMPT, store.newest()).await.ok()?.ok()?
     }
 
     /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from; not before those
@@ -315,14 +325,16 @@ impl Lost {
     }
 
     /// It is over before it could begin again.
-    fn ends(self, state: FinalState, reason: Option<String>) -> Looked {
+    fn ends(self, state: FinalState, reason: Option<String>, newest: Option<Checkpoint>) -> Looked {
+        let turn = newest.as_ref().map_or(Turn(0), |newest| newest.manifest().turn);
+        let checkpoint = newest.as_ref().map(Checkpoint::url);
         let finished = Finished {
             job: self.record.job.clone(),
             state,
             reason: reason.clone(),
-            turn: Turn(0),
-            checkpoint: None,
-            digest: None,
+            turn,
+            checkpoint: checkpoint.clone(),
+            digest: newest.map(|newest| newest.manifest().digest()),
             best: None,
             evaluation: None,
         };
@@ -331,7 +343,7 @@ impl Lost {
         }
         let state = if state == FinalState::Stopped { JobState::Stopped } else { JobState::Failed };
         let reason = reason.unwrap_or_else(|| "stopped on request".to_owned());
-        self.status.send_replace(JobStatus { state, ..JobStatus::waiting(reason) });
+        self.status.send_replace(JobStatus { state, turn, checkpoint, ..JobStatus::waiting(reason) });
         Looked::Over
     }
 }

@@ -245,7 +245,7 @@ impl Coordinator {
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
-    fn job_folder(&self, job: &JobId, spec: &JobSpec) -> Result<Store, StorageError> {
+    pub(super) fn job_folder(&self, job: &JobId, spec: &JobSpec) -> Result<Store, StorageError> {
         match &spec.checkpoints.to {
             None => Ok(Store::open(&self.config.state)?.child(job.as_str())),
             Some(to) => Ok(Store::open(to)?.child("jobs").child(job.as_str())),

@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path as FilePath, PathBuf};
 
 use antiphon_core::ids::Turn;
-use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
+use object_store::{Error, ObjectStoreExt as _};
+use tracing::warn;
 
 use super::{CheckpointError, CheckpointStore, MANIFEST, turn_of};
-use crate::storage::Store;
+use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
     /// Keeps the newest `keep` complete checkpoints (one at least), `best`, and those of `in_use`, which somebody is loading
@@ -40,8 +41,8 @@ impl CheckpointStore {
     }
 
     /// Removes what no manifest names: parts of checkpoints that were never completed and are older than the newest
-    /// complete one, strangers inside complete ones, and in a local folder files that a killed process was writing. The
-    /// checkpoints of `in_progress` are left alone, complete or not. Returns how many objects and files went.
+    /// complete one, strangers inside complete ones, uploads that a killed process began, and in a local folder files that it
+    /// was writing. The checkpoints of `in_progress` are left alone, complete or not. Returns how many objects and files went.
     ///
     /// # Errors
     /// The store does not answer, or a manifest is not one: then nothing is removed.
@@ -77,8 +78,7 @@ impl CheckpointStore {
             .into_iter()
             .filter(|(_, turn, name)| forsaken(turn) && name != MANIFEST && !named.contains(&(*turn, name.clone())));
         let garbage: Vec<Path> = garbage.map(|(path, _, _)| path).collect();
-        let count = garbage.len();
-        self.delete(garbage).await?;
+        let count = self.delete(garbage).await?;
         Ok(count + self.remove_half_written(forsaken).await?)
     }
 
@@ -106,18 +106,70 @@ impl CheckpointStore {
         Ok(count)
     }
 
-    async fn delete(&self, paths: Vec<Path>) -> Result<(), CheckpointError> {
-        for path in &paths {
-            let folder: &Store = &self.folder;
-            let deleted = self.patience.keep_trying(path.as_ref(), || async move {
-                match folder.objects().delete(path).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                    Err(source) => Err(CheckpointError::Request { doing: "remove", url: path.to_string(), source }),
-                }
-            });
-            deleted.await?;
+    /// Removes objects, and with a marker the upload that it names; returns how many.
+    async fn delete(&self, paths: Vec<Path>) -> Result<usize, CheckpointError> {
+        // An upload that must not be aborted by these credentials is no reason to keep the rest.
+        let (markers, others): (Vec<Path>, Vec<Path>) =
+            paths.into_iter().partition(|path| path.filename().is_some_and(Marker::is_called));
+        let mut count = others.len();
+        for path in &others {
+            self.delete_object(path).await?;
         }
-        Ok(())
+        for path in &markers {
+            if let Some(marker) = self.marker(path).await? {
+                self.abort(&marker, path).await?;
+                self.delete_object(path).await?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn delete_object(&self, path: &Path) -> Result<(), CheckpointError> {
+        let deleted = self.patience.keep_trying(path.as_ref(), || async move {
+            match self.folder.objects().delete(path).await {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                Err(source) => Err(self.failed("remove", path, source)),
+            }
+        });
+        deleted.await
+    }
+
+    async fn abort(&self, marker: &Marker, path: &Path) -> Result<(), CheckpointError> {
+        // Where nothing has to be aborted, a folder was copied from where something had.
+        let Some(uploads) = self.folder.uploads() else { return Ok(()) };
+        let aborted = self.patience.keep_trying(path.as_ref(), || async move {
+            marker.abort(uploads, path).await.map_err(|source| self.failed("abort the upload named by", path, source))
+        });
+        aborted.await
+    }
+
+    /// None where it has gone meanwhile, and where it is not one: then it stays where it is, because an upload may be lost with it.
+    async fn marker(&self, path: &Path) -> Result<Option<Marker>, CheckpointError> {
+        let read = self.patience.keep_trying(path.as_ref(), || async move {
+            let read = async {
+                let found = self.folder.objects().get(path).await?;
+                let size = found.meta.size;
+                if size > LARGEST_MARKER {
+                    Ok(Err(format!("it has {size} bytes")))
+                } else {
+                    found.bytes().await.map(Ok)
+                }
+            };
+            match read.await {
+                Err(Error::NotFound { .. }) => Ok(None),
+                read => read.map(Some).map_err(|source| self.failed("read", path, source)),
+            }
+        });
+        let Some(read) = read.await? else { return Ok(None) };
+        let marker = read.and_then(|bytes| Marker::from_json(&bytes));
+        let told =
+            |reason: &String| warn!(%path, reason, "this is called like the marker of an upload, but it is none");
+        Ok(marker.inspect_err(told).ok())
+    }
+
+    fn failed(&self, doing: &'static str, path: &Path, source: Error) -> CheckpointError {
+        CheckpointError::Request { doing, url: self.folder.url_of(path), source }
     }
 }
 

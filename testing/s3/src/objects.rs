@@ -24,6 +24,15 @@ pub(crate) struct Objects {
     uploads_begun: u64,
 }
 
+/// A multipart upload that is neither complete nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// `bucket/key` of the object that it would become.
+    pub path: String,
+    /// Parts that are there.
+    pub parts: usize,
+}
+
 #[derive(Debug)]
 struct Upload {
     path: String,
@@ -36,8 +45,13 @@ impl Objects {
         self.objects.keys().map(String::as_str)
     }
 
-    pub(crate) fn unfinished_uploads(&self) -> usize {
-        self.uploads.len()
+    pub(crate) fn object(&self, path: &str) -> Option<&Bytes> {
+        self.objects.get(path)
+    }
+
+    pub(crate) fn open_uploads(&self) -> Vec<OpenUpload> {
+        let open = self.uploads.values();
+        open.map(|upload| OpenUpload { path: upload.path.clone(), parts: upload.parts.len() }).collect()
     }
 
     pub(crate) fn carry_out(&mut self, asked: &Asked) -> Answer {

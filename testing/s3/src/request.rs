@@ -30,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) if_match: Option<String>,
     range: Option<String>,
     authorization: Option<String>,
+    /// Its `User-Agent`; empty if it says none.
+    pub(crate) client: String,
     /// What the client has the object carry: `x-amz-meta-…`.
     pub(crate) notes: Notes,
     pub(crate) body: Bytes,
@@ -46,6 +48,7 @@ impl Asked {
             if_match: header("if-match"),
             range: header("range"),
             authorization: header("authorization"),
+            client: header("user-agent").unwrap_or_default(),
             notes: request
                 .headers()
                 .iter()

@@ -80,10 +80,20 @@ impl Marker {
     /// # Errors
     /// The store refuses it.
     pub(crate) async fn abort(&self, uploads: &Uploads, path: &Path) -> Result<()> {
+        known(uploads.0.abort_multipart(&self.object_beside(path), &self.upload).await)
+    }
+
+    /// The path of the object of the marker at `path`.
+    fn object_beside(&self, path: &Path) -> Path {
         let mut folder: Vec<_> = path.parts().collect();
         folder.pop();
-        let object = Path::from_iter(folder).join(self.object.as_str());
-        known(uploads.0.abort_multipart(&object, &self.upload).await)
+        Path::from_iter(folder).join(self.object.as_str())
+    }
+
+    /// Whether the upload takes another piece, of which there is one more then.
+    #[cfg(test)]
+    pub(crate) async fn is_open(&self, uploads: &Uploads, path: &Path) -> bool {
+        uploads.0.put_part(&self.object_beside(path), &self.upload, 7, PutPayload::new()).await.is_ok()
     }
 }
 
@@ -222,5 +232,94 @@ impl MultipartUpload for Marked {
         known(self.uploads.0.abort_multipart(&self.path, &self.id).await)?;
         self.remove_marker().await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::TryStreamExt as _;
+
+    use super::*;
+
+    const PART: &str = "projector.safetensors";
+
+    /// The names of all objects in a folder.
+    async fn names(folder: &Store) -> Vec<String> {
+        let listed = folder.objects().list(Some(folder.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
+        let names = listed.iter().map(|object| object.location.filename().expect("it has a name").to_owned());
+        names.collect()
+    }
+
+    async fn marker(folder: &Store, name: &str) -> Marker {
+        let found = folder.objects().get(&folder.object(name)).await.expect("it is there");
+        Marker::from_json(&found.bytes().await.expect("it is read")).expect("it is a marker")
+    }
+
+    async fn is_open(folder: &Store, marker: &Marker) -> bool {
+        marker.is_open(folder.uploads().expect("memory has uploads"), &folder.object(&marker.name())).await
+    }
+
+    #[tokio::test]
+    async fn a_marker_names_an_upload_until_it_is_complete() {
+        let folder = Store::open("memory://uploads/complete").expect("it opens");
+        let mut upload = Upload::begin(&folder, PART).await.expect("it begins");
+        let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the marker and nothing else");
+        assert!(Marker::is_called(&name) && !is_name(&name), "{name}");
+        let marker = marker(&folder, &name).await;
+        assert!(marker.object == PART && is_open(&folder, &marker).await, "{marker:?}");
+        // In another order than that of the object.
+        let (first, second) = (upload.put_piece("ab".into()), upload.put_piece("cd".into()));
+        second.await.expect("it is sent");
+        first.await.expect("it is sent");
+        upload.complete().await.expect("it is complete");
+        assert_eq!(names(&folder).await, [PART]);
+        let found = folder.objects().get(&folder.object(PART)).await.expect("it is there");
+        assert_eq!(found.bytes().await.expect("it is read"), Bytes::from("abcd"));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_aborted_or_dropped_takes_its_own_marker_with_it() {
+        let folder = Store::open("memory://uploads/aborted").expect("it opens");
+        let (mut one, other) =
+            (Upload::begin(&folder, PART).await.expect("it begins"), Upload::begin(&folder, PART).await);
+        let first = names(&folder).await;
+        assert_eq!(first.len(), 2, "each has one: {first:?}");
+        one.abort().await;
+        let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the other's");
+        let marker = marker(&folder, &name).await;
+        assert!(is_open(&folder, &marker).await);
+        drop(other);
+        while !names(&folder).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!is_open(&folder, &marker).await);
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_somebody_aborted_is_to_be_done_again() {
+        use crate::patience::Transient as _;
+        let folder = Store::open("memory://uploads/forgotten").expect("it opens");
+        let mut upload = Upload::begin(&folder, PART).await.expect("it begins");
+        let name = names(&folder).await.pop().expect("a marker");
+        let uploads = folder.uploads().expect("memory has uploads");
+        let (marker, path) = (marker(&folder, &name).await, folder.object(&name));
+        marker.abort(uploads, &path).await.expect("it is aborted");
+        marker.abort(uploads, &path).await.expect("twice is as good as once");
+        let error = upload.put_piece("ab".into()).await.expect_err("there is none");
+        assert!(error.is_transient(), "{error}");
+        let error = upload.complete().await.expect_err("there is none");
+        assert!(error.is_transient(), "{error}");
+        upload.abort().await;
+        assert!(names(&folder).await.is_empty());
+    }
+
+    #[test]
+    fn a_marker_names_parts_of_its_own_folder_only() {
+        let marker = |object: &str| Marker { object: object.to_owned(), upload: "7".to_owned() };
+        assert_eq!(Marker::from_json(&marker(PART).to_json()), Ok(marker(PART)));
+        let error = Marker::from_json(&marker("../job.json").to_json()).expect_err("it leads elsewhere");
+        assert_eq!(error, "\"../job.json\" is not the name of a part");
+        assert_ne!(marker(PART).name(), marker("head.safetensors").name());
     }
 }

@@ -198,3 +198,147 @@ fn entries(folder: &FilePath) -> io::Result<Vec<PathBuf>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use antiphon_core::ids::{JobId, Term};
+    use bytes::Bytes;
+    use futures::TryStreamExt as _;
+    use object_store::{ObjectStore as _, PutPayload};
+
+    use super::super::{FORMAT, Manifest};
+    use super::*;
+    use crate::patience::Patience;
+    use crate::storage::Store;
+    use crate::uploads::Upload;
+
+    const PART: &str = "head.safetensors";
+
+    async fn complete(store: &CheckpointStore, turn: u64) {
+        let turn = Turn(turn);
+        let entry = store.write_part(turn, PART, Bytes::from_static(b"head")).await.expect("it is written");
+        let manifest = Manifest {
+            format: FORMAT,
+            job: JobId::try_from("digits-1").expect("a job id"),
+            term: Term(1),
+            turn,
+            epoch: 0,
+            specification: serde_json::Value::Null,
+            parts: BTreeMap::from([(PART.to_owned(), entry)]),
+            score: None,
+            fusion_weights: None,
+            samples: None,
+            state: serde_json::Value::Null,
+        };
+        store.complete(&manifest).await.expect("it is complete");
+    }
+
+    /// Begins an upload, of which nobody hears any more.
+    async fn forsake(store: &CheckpointStore, turn: u64) {
+        let begun = Patience::new(Duration::from_secs(60), 1);
+        let upload = begun.keep_trying("begin", || async { Upload::begin(&store.place(Turn(turn)), PART).await }).await;
+        let mut upload = upload.expect("it begins");
+        // Whether it arrives or not.
+        let _ = upload.put_piece(PutPayload::from_static(b"piece")).await;
+        std::mem::forget(upload);
+    }
+
+    /// What each marker names that is there.
+    async fn markers(store: &CheckpointStore) -> Vec<(Turn, Path, Marker)> {
+        let mut found = Vec::new();
+        for (path, turn, name) in store.objects().await.expect("it lists") {
+            if Marker::is_called(&name)
+                && let Some(marker) = store.marker(&path).await.expect("it is read")
+            {
+                found.push((turn, path, marker));
+            }
+        }
+        found.sort_by_key(|(turn, ..)| *turn);
+        found
+    }
+
+    /// The turns whose markers are there.
+    async fn marked(store: &CheckpointStore) -> Vec<u64> {
+        markers(store).await.iter().map(|(turn, ..)| turn.0).collect()
+    }
+
+    /// Whether the store would put these together.
+    async fn is_open(store: &CheckpointStore, marker: &(Turn, Path, Marker)) -> bool {
+        marker.2.is_open(store.folder.uploads().expect("memory has uploads"), &marker.1).await
+    }
+
+    #[tokio::test]
+    async fn uploads_of_checkpoints_that_are_forsaken_are_aborted_and_those_in_progress_are_not() {
+        for (root, faults) in [("memory://forsaken", None), ("memory://failing", Some("errors=0.2,lost=0.2,cut=0.1"))] {
+            let job = Store::open(root).expect("it opens");
+            let sound = CheckpointStore::new(&job);
+            let store = match faults {
+                None => sound.clone(),
+                Some(faults) => CheckpointStore::new(&job.with_faults(faults.parse().expect("faults")))
+                    .with_patience(Patience::new(Duration::from_secs(60), 1)),
+            };
+            complete(&store, 5).await;
+            for turn in [2, 2, 3, 5, 9] {
+                forsake(&store, turn).await;
+            }
+            // With faults there may be more of them, whose answers were lost.
+            let before = markers(&sound).await;
+            assert!(before.len() >= 5, "{root}: {before:?}");
+            store.collect_garbage(&BTreeSet::from([Turn(3)])).await.expect("it clears up");
+            let mut left = marked(&sound).await;
+            left.dedup();
+            assert_eq!(left, [3, 9], "{root}");
+            for marker in &before {
+                assert_eq!(is_open(&sound, marker).await, [3, 9].contains(&marker.0.0), "{root}: {marker:?}");
+            }
+            store.collect_all_garbage().await.expect("it clears up");
+            assert_eq!(marked(&sound).await, [0; 0], "{root}");
+            for marker in &before {
+                assert!(!is_open(&sound, marker).await, "{root}: {marker:?}");
+            }
+            assert_eq!(sound.list().await.expect("it lists"), [Turn(5)], "{root}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_old_checkpoint_goes_with_the_uploads_in_its_folder() {
+        let store = CheckpointStore::new(&Store::open("memory://old/uploads").expect("it opens"));
+        complete(&store, 1).await;
+        complete(&store, 2).await;
+        forsake(&store, 1).await;
+        let marker = markers(&store).await.pop().expect("there is one");
+        assert_eq!(store.retain(1, None, &BTreeSet::new()).await.expect("it clears up"), [Turn(1)]);
+        assert!(markers(&store).await.is_empty() && !is_open(&store, &marker).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_called_like_a_marker_and_is_none_stays_and_the_rest_goes() {
+        let store = CheckpointStore::new(&Store::open("memory://strangers/a").expect("it opens"));
+        complete(&store, 5).await;
+        let (objects, place) = (store.folder.objects(), store.place(Turn(5)));
+        let long = "x".repeat(usize::try_from(LARGEST_MARKER).expect("it is small") + 1);
+        let strangers = ["{", r#"{"object": "a"}"#, r#"{"object": "../b", "upload": "1"}"#, &format!("\"{long}\"")]
+            .map(str::to_owned);
+        for (number, text) in strangers.into_iter().enumerate() {
+            objects.put(&place.object(&format!(".upload-{number}")), text.into()).await.expect("it is written");
+        }
+        forsake(&store, 5).await;
+        store.write_part(Turn(5), "stranger", Bytes::new()).await.expect("it is written");
+        assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 2);
+        let listed = objects.list(Some(place.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
+        assert_eq!(listed.len(), 6, "{listed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_copied_from_a_bucket_is_rid_of_markers_too() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let store = CheckpointStore::new(&Store::open(folder.path().to_str().expect("text")).expect("it opens"));
+        complete(&store, 5).await;
+        let (place, text) = (store.place(Turn(5)), r#"{"object": "head.safetensors", "upload": "1"}"#);
+        place.objects().put(&place.object(".upload-1"), text.into()).await.expect("it is written");
+        assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 1);
+    }
+}

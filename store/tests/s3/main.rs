@@ -4,6 +4,7 @@
 mod conditions;
 #[path = "../conformance/interrupted.rs"]
 mod interrupted;
+mod killed;
 #[path = "../conformance/suite.rs"]
 mod suite;
 

@@ -9,7 +9,7 @@ use crate::answer::Broken;
 use crate::request::Asked;
 
 /// What a request asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// An object, or some of its bytes.
     Get,
@@ -38,8 +38,8 @@ pub struct Request {
     pub client: String,
     /// What is asked for.
     pub operation: Operation,
-    /// `bucket/key`, or the bucket alone.
-    pub path: String,
+    /// `bucket/key` of every object that it is about; of [`Operation::List`] the bucket alone.
+    pub paths: Vec<String>,
 }
 
 impl Request {
@@ -56,7 +56,12 @@ impl Request {
             Method::DELETE | Method::POST => Operation::Delete,
             _ => Operation::Head,
         };
-        Self { client: asked.client.clone(), operation, path: asked.path.clone() }
+        let paths = if operation == Operation::Delete && asked.is_of_bucket() {
+            asked.paths_to_delete()
+        } else {
+            vec![asked.path.clone()]
+        };
+        Self { client: asked.client.clone(), operation, paths }
     }
 }
 

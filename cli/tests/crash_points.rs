@@ -28,11 +28,25 @@ schedule: {turns: 12, batch: 4}
 checkpoints: {every: 2 turns, keep: 1}
 ";
 
+/// An encoder of two pieces.
+const LARGE_ENCODER: &str = "
+name: kept
+seed: 3
+data: {source: synth, kind: features, samples: {train: 24, validation: 0, test: 0}}
+modalities:
+  a: {encoder: {kind: mlp, hidden: [2048]}}
+labels: 10
+head: {width: 2112}
+schedule: {turns: 6, batch: 4}
+checkpoints: {every: 2 turns, keep: 1}
+";
+
 /// Where the checkpoints lie.
 const CHECKPOINTS: &str = "bucket/runs/kept/checkpoints";
 /// What the names of markers begin with.
 const MARKER: &str = ".upload-";
 const PROJECTOR: &str = "projector.safetensors";
+const ENCODER: &str = "encoder-a.safetensors";
 
 /// Nothing here takes that long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -250,6 +264,35 @@ async fn a_coordinator_that_is_killed_at_any_request_of_a_checkpoint_goes_on_fro
             held.kills(&mut coordinator).await;
         }
     }
+    let finished = follower.until("finished").await;
+    assert_eq!((&finished["state"], &finished["digest"]), (&"succeeded".into(), &whole["digest"]), "{finished}");
+    stage.holds_nothing_else(&points);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_at_any_request_of_its_part_is_replaced_and_leaves_nothing() {
+    let points = [
+        (When::After, Operation::CreateUpload, ENCODER),
+        (When::Before, Operation::Put, MARKER),
+        (When::After, Operation::Put, MARKER),
+        (When::After, Operation::PutPart(1), ENCODER),
+        (When::Before, Operation::PutPart(2), ENCODER),
+        (When::Before, Operation::CompleteUpload, ENCODER),
+        (When::After, Operation::CompleteUpload, ENCODER),
+        (When::After, Operation::Delete, MARKER),
+    ];
+    let points = points.map(|(when, operation, object)| Point { when, operation, turn: 4, object, newest: 2 });
+    let mut stage = Stage::set(LARGE_ENCODER).await;
+    let whole = run_to_end(stage.path(), &["run", "job.yaml", "--state", "whole"]);
+    let _coordinator = stage.coordinator();
+    stage.listens().await;
+    let mut follower = stage.follower();
+    for point in points {
+        let held = stage.hold(point);
+        held.kills(&mut stage.worker()).await;
+        assert_eq!(stage.complete().last(), Some(&point.newest), "{point:?}");
+    }
+    let _worker = stage.worker();
     let finished = follower.until("finished").await;
     assert_eq!((&finished["state"], &finished["digest"]), (&"succeeded".into(), &whole["digest"]), "{finished}");
     stage.holds_nothing_else(&points);

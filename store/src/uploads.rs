@@ -90,7 +90,7 @@ impl Marker {
         Path::from_iter(folder).join(self.object.as_str())
     }
 
-    /// Whether the upload takes another piece, of which there is one more then.
+    /// Whether the upload takes another piece; it is never complete again then.
     #[cfg(test)]
     pub(crate) async fn is_open(&self, uploads: &Uploads, path: &Path) -> bool {
         uploads.0.put_part(&self.object_beside(path), &self.upload, 7, PutPayload::new()).await.is_ok()
@@ -266,8 +266,7 @@ mod tests {
         let mut upload = Upload::begin(&folder, PART).await.expect("it begins");
         let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the marker and nothing else");
         assert!(Marker::is_called(&name) && !is_name(&name), "{name}");
-        let marker = marker(&folder, &name).await;
-        assert!(marker.object == PART && is_open(&folder, &marker).await, "{marker:?}");
+        assert_eq!(marker(&folder, &name).await.object, PART);
         // In another order than that of the object.
         let (first, second) = (upload.put_piece("ab".into()), upload.put_piece("cd".into()));
         second.await.expect("it is sent");

@@ -15,12 +15,16 @@ use antiphon_core::rng;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 use tracing::info;
+
+use crate::uploads::Uploads;
 
 /// The variable of the environment that switches faults on.
 pub const VARIABLE: &str = "ANTIPHON_STORE_FAULTS";
@@ -278,7 +282,8 @@ impl ObjectStore for Faulty {
     }
 }
 
-/// An upload each of whose requests may fail. An abort always takes effect, so that tests can tell what is left.
+/// An upload each of whose requests may fail, of a store that does not tell of uploads by their ids. An abort always takes effect,
+/// because there is nobody who would try again.
 #[derive(Debug)]
 struct FaultyUpload {
     upload: Box<dyn MultipartUpload>,
@@ -306,6 +311,44 @@ impl MultipartUpload for FaultyUpload {
 
     async fn abort(&mut self) -> Result<()> {
         self.upload.abort().await
+    }
+}
+
+/// The uploads of a store with faults.
+pub(crate) struct FaultyUploads {
+    inner: Uploads,
+    faults: Faults,
+    requests: Requests,
+}
+
+impl FaultyUploads {
+    pub(crate) fn new(inner: Uploads, faults: Faults) -> Self {
+        Self { inner, faults, requests: Requests(&REQUESTS) }
+    }
+
+    async fn carried_out<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let fate = Fate::of(&self.faults, self.requests.next());
+        fate.before().await?;
+        fate.after(request.await?)
+    }
+}
+
+#[async_trait]
+impl MultipartStore for FaultyUploads {
+    async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
+        self.carried_out(self.inner.0.create_multipart(path)).await
+    }
+
+    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, piece: PutPayload) -> Result<PartId> {
+        self.carried_out(self.inner.0.put_part(path, id, number, piece)).await
+    }
+
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
+        self.carried_out(self.inner.0.complete_multipart(path, id, parts)).await
+    }
+
+    async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        self.carried_out(self.inner.0.abort_multipart(path, id)).await
     }
 }
 

@@ -2,7 +2,9 @@
 
 pub mod checkpoints;
 pub mod faults;
+mod memory;
 pub mod part;
 pub mod patience;
 pub mod storage;
 mod transfer;
+mod uploads;

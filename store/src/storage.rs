@@ -5,9 +5,8 @@
 //! `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). Requests are retried, and given up
 //! within a minute; [`reason`] says why in a few words.
 
-use std::collections::BTreeMap;
 use std::path::{Component, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -15,12 +14,14 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 use url::{Position, Url};
 
-use crate::faults::{self, BadFaults, Faults, Faulty};
+use crate::faults::{self, BadFaults, Faults, Faulty, FaultyUploads};
+use crate::memory;
+use crate::uploads::Uploads;
 
 const SCHEMES: &str = "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
 
@@ -97,6 +98,8 @@ pub enum StorageError {
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// Where somebody has to abort what nobody completes.
+    uploads: Option<Uploads>,
     prefix: Path,
     /// Without the prefix, ending in `/`: `s3://bucket/`, `memory://name/`, `/`.
     base: String,
@@ -124,7 +127,8 @@ impl Store {
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         let has_attributes = self.local_folder().is_none();
-        Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), ..self }
+        let uploads = self.uploads.map(|uploads| Uploads(Arc::new(FaultyUploads::new(uploads, faults))));
+        Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), uploads, ..self }
     }
 
     /// As [`Store::open`], to read only: `http://` and `https://` are taken too, which can list nothing.
@@ -154,6 +158,12 @@ impl Store {
         &self.objects
     }
 
+    /// The store's uploads by their ids, unless what is left of one goes in another way: files of a folder do with the garbage, and
+    /// Azure, which aborts none, throws pieces away when a week old.
+    pub(crate) fn uploads(&self) -> Option<&Uploads> {
+        self.uploads.as_ref()
+    }
+
     /// Where this place begins in it.
     #[must_use]
     pub fn prefix(&self) -> &Path {
@@ -163,13 +173,18 @@ impl Store {
     /// The place called `name` below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        Self { objects: Arc::clone(&self.objects), prefix: self.prefix.clone().join(name), base: self.base.clone() }
+        Self { prefix: self.prefix.clone().join(name), ..self.clone() }
     }
 
     /// The object called `name` in this place.
     #[must_use]
     pub fn object(&self, name: &str) -> Path {
         self.prefix.clone().join(name)
+    }
+
+    /// The URL of an object of this store.
+    pub(crate) fn url_of(&self, path: &Path) -> String {
+        format!("{}{path}", self.base)
     }
 
     /// The folder of the file system that this place is, if it is one.
@@ -187,7 +202,7 @@ impl Store {
     /// The URL of this place, which [`Store::open`] takes anywhere (a local folder's is its absolute path).
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}{}", self.base, self.prefix)
+        self.url_of(&self.prefix)
     }
 }
 
@@ -203,7 +218,7 @@ fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
     let prefix = Path::from_absolute_path(without_dots(&absolute))
         .map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
     let objects = LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true);
-    Ok(Store { objects: Arc::new(objects), prefix, base: LOCAL.to_owned() })
+    Ok(Store { objects: Arc::new(objects), uploads: None, prefix, base: LOCAL.to_owned() })
 }
 
 /// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
@@ -227,24 +242,35 @@ fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
     let prefix =
         Path::from_url_path(parsed.path()).map_err(|source| StorageError::Path { url: url.to_owned(), source })?;
     let root = &parsed[..Position::BeforePath];
-    let objects: Arc<dyn ObjectStore> = if parsed.scheme() == "memory" {
-        memory(host)
+    let Client { objects, uploads } = if parsed.scheme() == "memory" {
+        let (objects, uploads) = memory::store(host);
+        Client { objects, uploads: Some(uploads) }
     } else {
         served(root, parsed.scheme()).map_err(|source| StorageError::Settings { url: url.to_owned(), source })?
     };
-    Ok(Store { objects, prefix, base: format!("{root}/") })
+    Ok(Store { objects, uploads, prefix, base: format!("{root}/") })
 }
 
-/// Stores in memory are shared by all of the process that call them by the same name.
-fn memory(name: &str) -> Arc<dyn ObjectStore> {
-    static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
-    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
-    let store: Arc<InMemory> = Arc::clone(stores.entry(name.to_owned()).or_default());
-    store
+/// What [`Store`] makes a place of.
+struct Client {
+    objects: Arc<dyn ObjectStore>,
+    uploads: Option<Uploads>,
+}
+
+impl Client {
+    fn with_uploads(store: impl ObjectStore + MultipartStore) -> Self {
+        let store = Arc::new(store);
+        let uploads = Arc::clone(&store) as Arc<dyn MultipartStore>;
+        Self { objects: store, uploads: Some(Uploads(uploads)) }
+    }
+
+    fn without_uploads(store: impl ObjectStore) -> Self {
+        Self { objects: Arc::new(store), uploads: None }
+    }
 }
 
 /// A store that a server holds; `root` is its URL without a path.
-fn served(root: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn served(root: &str, scheme: &str) -> object_store::Result<Client> {
     install_crypto_provider();
     let (key, connect) = (ClientConfigKey::ConnectTimeout, format!("{} seconds", CONNECT.as_secs()));
     let retry = RetryConfig {
@@ -259,19 +285,20 @@ fn served(root: &str, scheme: &str) -> object_store::Result<Arc<dyn ObjectStore>
     Ok(match scheme {
         "s3" | "s3a" => {
             let store = AmazonS3Builder::from_env().with_url(root).with_retry(retry);
-            Arc::new(store.with_config(AmazonS3ConfigKey::Client(key), connect).build()?)
+            Client::with_uploads(store.with_config(AmazonS3ConfigKey::Client(key), connect).build()?)
         }
         "gs" => {
             let store = GoogleCloudStorageBuilder::from_env().with_url(root).with_retry(retry);
-            Arc::new(store.with_config(GoogleConfigKey::Client(key), connect).build()?)
+            Client::with_uploads(store.with_config(GoogleConfigKey::Client(key), connect).build()?)
         }
         "http" | "https" => {
             let options = ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT);
-            Arc::new(HttpBuilder::new().with_url(root).with_retry(retry).with_client_options(options).build()?)
+            let store = HttpBuilder::new().with_url(root).with_retry(retry).with_client_options(options);
+            Client::without_uploads(store.build()?)
         }
         _ => {
             let store = MicrosoftAzureBuilder::from_env().with_url(root).with_retry(retry);
-            Arc::new(store.with_config(AzureConfigKey::Client(key), connect).build()?)
+            Client::without_uploads(store.with_config(AzureConfigKey::Client(key), connect).build()?)
         }
     })
 }

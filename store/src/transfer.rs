@@ -1,17 +1,17 @@
 //! Objects on their way to and from a store, in pieces of bounded size, a few of them at once.
 //!
-//! A small object is one request. A larger one is uploaded in parts, which the store puts together at the end: an upload that
-//! is given up, or whose future is dropped, leaves nothing behind, unless the process is killed or the store cannot be told.
-//! What is left then, S3 and its like keep until a lifecycle rule of the bucket aborts incomplete uploads; this software cannot
-//! list them.
+//! A small object is one request. A larger one is uploaded in pieces, which the store puts together at the end: an upload that
+//! is given up, or whose future is dropped, leaves nothing behind, unless the process is killed or the store cannot be told. What
+//! is left then goes with the garbage; see [`crate::uploads`].
 
 use antiphon_core::digest::{Hasher, Sha256Hash};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
-use object_store::{Error, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload, Result};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, Result};
 
-use crate::patience::UploadForgotten;
+use crate::storage::Store;
+use crate::uploads::Upload;
 
 /// Bytes of a piece, which is also the largest object that is uploaded by one request. Stores take no more than 10,000 pieces
 /// and, but for the last, none below 5 MiB.
@@ -21,58 +21,24 @@ const AT_ONCE: usize = 4;
 /// Bytes that are hashed before others on this thread have their turn.
 const HASHED_AT_ONCE: usize = 1 << 20;
 
-/// Writes an object, in place of what may be there.
-pub(crate) async fn upload(objects: &dyn ObjectStore, path: &Path, bytes: &Bytes) -> Result<()> {
+/// Writes the object `name` in `folder`, in place of what may be there.
+pub(crate) async fn upload(folder: &Store, name: &str, bytes: &Bytes) -> Result<()> {
     if bytes.len() <= PIECE {
-        return objects.put(path, PutPayload::from(bytes.clone())).await.map(drop);
+        return folder.objects().put(&folder.object(name), PutPayload::from(bytes.clone())).await.map(drop);
     }
-    let mut upload = Upload(Some(objects.put_multipart(path).await?));
-    match upload.send(bytes).await {
-        Ok(()) => {
-            upload.0 = None;
-            Ok(())
-        }
-        Err(error) => {
-            upload.abort().await;
-            Err(error)
-        }
+    let mut upload = Upload::begin(folder, name).await?;
+    let sent = send(&mut upload, bytes).await;
+    if sent.is_err() {
+        upload.abort().await;
     }
+    sent
 }
 
-/// An upload that is aborted when it is dropped unfinished.
-struct Upload(Option<Box<dyn MultipartUpload>>);
-
-impl Upload {
-    async fn send(&mut self, bytes: &Bytes) -> Result<()> {
-        let Some(upload) = self.0.as_mut() else { return Ok(()) };
-        let pieces = (0..bytes.len()).step_by(PIECE).map(|at| bytes.slice(at..bytes.len().min(at + PIECE)));
-        let sent = stream::iter(pieces).map(|piece| upload.put_part(piece.into()));
-        sent.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        match upload.complete().await {
-            Ok(_) => Ok(()),
-            // The answer to our own request was lost, or somebody aborted it. What lies there now may be an older object, so
-            // that this one has to be sent again.
-            Err(Error::NotFound { .. }) => Err(Error::Generic { store: "upload", source: Box::new(UploadForgotten) }),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn abort(&mut self) {
-        if let Some(mut upload) = self.0.take() {
-            // It is given up already; that the store does not hear of it is no news.
-            let _ = upload.abort().await;
-        }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let unfinished = self.0.take();
-        // Without a runtime nobody is left to tell the store.
-        if let (Some(mut upload), Ok(runtime)) = (unfinished, tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move { upload.abort().await });
-        }
-    }
+async fn send(upload: &mut Upload, bytes: &Bytes) -> Result<()> {
+    let pieces = (0..bytes.len()).step_by(PIECE).map(|at| bytes.slice(at..bytes.len().min(at + PIECE)));
+    let sent = stream::iter(pieces).map(|piece| upload.put_piece(piece.into()));
+    sent.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    upload.complete().await
 }
 
 /// Reads an object of `size` bytes, and hashes it as it comes; it is in memory once, and a few pieces besides.
@@ -115,18 +81,17 @@ async fn hash_into(hasher: &mut Hasher, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_core::digest::sha256;
-    use object_store::memory::InMemory;
-
     use super::*;
+    use antiphon_core::digest::sha256;
 
     #[tokio::test]
     async fn objects_of_any_number_of_pieces_come_back_with_their_hash() {
-        let (store, path) = (InMemory::new(), Path::from("a/b"));
+        let folder = Store::open("memory://transfer/a").expect("it opens");
         for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 7] {
             let bytes: Bytes = (0..length).map(|at| (at % 251) as u8).collect();
-            upload(&store, &path, &bytes).await.expect("it is written");
-            let (read, hashed) = download(&store, &path, length as u64).await.expect("it is read");
+            upload(&folder, "b", &bytes).await.expect("it is written");
+            let read = download(folder.objects().as_ref(), &folder.object("b"), length as u64).await;
+            let (read, hashed) = read.expect("it is read");
             assert!(read == bytes, "{length} bytes came back otherwise");
             assert_eq!((hashed, hash(&bytes).await), (sha256(&bytes), sha256(&bytes)), "{length}");
         }

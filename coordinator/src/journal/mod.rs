@@ -22,7 +22,7 @@ use antiphon_store::patience::{Patience, Transient};
 use antiphon_store::storage::{self, Store};
 use object_store::ObjectStore as _;
 use serde::de::DeserializeOwned;
-use slatedb::config::{DbReaderOptions, Settings};
+use slatedb::config::{CompactionWorkerOptions, CompactorOptions, DbReaderOptions, Settings};
 use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
 use tokio::time::{sleep, timeout};
 
@@ -48,6 +48,9 @@ const WHO: Duration = Duration::from_secs(5);
 const REPLAYED: usize = 8 << 20;
 /// Events that are removed together.
 const REMOVED_AT_ONCE: usize = 1024;
+/// Bytes of an object of what is in order. The database uploads objects above 10 MiB in pieces, and what a killed process leaves of
+/// such an upload nobody finds.
+const OBJECT: usize = 8 << 20;
 /// Bytes that may wait for the store before events do.
 const WAITING: usize = 64 << 20;
 
@@ -89,6 +92,10 @@ impl Journal {
             manifest_poll_interval: LOOK,
             l0_sst_size_bytes: REPLAYED,
             max_unflushed_bytes: WAITING,
+            compactor_options: Some(CompactorOptions {
+                worker: Some(CompactionWorkerOptions { max_sst_size: OBJECT, ..CompactionWorkerOptions::default() }),
+                ..CompactorOptions::default()
+            }),
             ..Settings::default()
         };
         let open = || async {

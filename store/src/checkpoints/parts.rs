@@ -20,9 +20,9 @@ pub async fn write_part(
     patience: &Patience,
 ) -> Result<PartEntry, CheckpointError> {
     let entry = PartEntry { size: bytes.len() as u64, sha256: transfer::hash(&bytes).await };
-    let (objects, path, bytes) = (folder.objects().as_ref(), &folder.object(name), &bytes);
+    let bytes = &bytes;
     let written = patience.keep_trying(child_url(folder, name), || async move {
-        transfer::upload(objects, path, bytes).await.map_err(|source| request("write", folder, name, source))
+        transfer::upload(folder, name, bytes).await.map_err(|source| request("write", folder, name, source))
     });
     written.await.map(|()| entry)
 }

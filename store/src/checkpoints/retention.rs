@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path as FilePath, PathBuf};
 
 use antiphon_core::ids::Turn;
-use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
+use object_store::{Error, ObjectStoreExt as _};
+use tracing::warn;
 
 use super::{CheckpointError, CheckpointStore, MANIFEST, turn_of};
-use crate::storage::Store;
+use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
     /// Keeps the newest `keep` complete checkpoints (one at least), `best`, and those of `in_use`, which somebody is loading
@@ -40,8 +41,8 @@ impl CheckpointStore {
     }
 
     /// Removes what no manifest names: parts of checkpoints that were never completed and are older than the newest
-    /// complete one, strangers inside complete ones, and in a local folder files that a killed process was writing. The
-    /// checkpoints of `in_progress` are left alone, complete or not. Returns how many objects and files went.
+    /// complete one, strangers inside complete ones, uploads that a killed process began, and in a local folder files that it
+    /// was writing. The checkpoints of `in_progress` are left alone, complete or not. Returns how many objects and files went.
     ///
     /// # Errors
     /// The store does not answer, or a manifest is not one: then nothing is removed.
@@ -77,8 +78,7 @@ impl CheckpointStore {
             .into_iter()
             .filter(|(_, turn, name)| forsaken(turn) && name != MANIFEST && !named.contains(&(*turn, name.clone())));
         let garbage: Vec<Path> = garbage.map(|(path, _, _)| path).collect();
-        let count = garbage.len();
-        self.delete(garbage).await?;
+        let count = self.delete(garbage).await?;
         Ok(count + self.remove_half_written(forsaken).await?)
     }
 
@@ -106,18 +106,70 @@ impl CheckpointStore {
         Ok(count)
     }
 
-    async fn delete(&self, paths: Vec<Path>) -> Result<(), CheckpointError> {
-        for path in &paths {
-            let folder: &Store = &self.folder;
-            let deleted = self.patience.keep_trying(path.as_ref(), || async move {
-                match folder.objects().delete(path).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                    Err(source) => Err(CheckpointError::Request { doing: "remove", url: path.to_string(), source }),
-                }
-            });
-            deleted.await?;
+    /// Removes objects, and with a marker the upload that it names; returns how many.
+    async fn delete(&self, paths: Vec<Path>) -> Result<usize, CheckpointError> {
+        // An upload that must not be aborted by these credentials is no reason to keep the rest.
+        let (markers, others): (Vec<Path>, Vec<Path>) =
+            paths.into_iter().partition(|path| path.filename().is_some_and(Marker::is_called));
+        let mut count = others.len();
+        for path in &others {
+            self.delete_object(path).await?;
         }
-        Ok(())
+        for path in &markers {
+            if let Some(marker) = self.marker(path).await? {
+                self.abort(&marker, path).await?;
+                self.delete_object(path).await?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn delete_object(&self, path: &Path) -> Result<(), CheckpointError> {
+        let deleted = self.patience.keep_trying(path.as_ref(), || async move {
+            match self.folder.objects().delete(path).await {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                Err(source) => Err(self.failed("remove", path, source)),
+            }
+        });
+        deleted.await
+    }
+
+    async fn abort(&self, marker: &Marker, path: &Path) -> Result<(), CheckpointError> {
+        // Where nothing has to be aborted, a folder was copied from where something had.
+        let Some(uploads) = self.folder.uploads() else { return Ok(()) };
+        let aborted = self.patience.keep_trying(path.as_ref(), || async move {
+            marker.abort(uploads, path).await.map_err(|source| self.failed("abort the upload named by", path, source))
+        });
+        aborted.await
+    }
+
+    /// None where it has gone meanwhile, and where it is not one: then it stays where it is, because an upload may be lost with it.
+    async fn marker(&self, path: &Path) -> Result<Option<Marker>, CheckpointError> {
+        let read = self.patience.keep_trying(path.as_ref(), || async move {
+            let read = async {
+                let found = self.folder.objects().get(path).await?;
+                let size = found.meta.size;
+                if size > LARGEST_MARKER {
+                    Ok(Err(format!("it has {size} bytes")))
+                } else {
+                    found.bytes().await.map(Ok)
+                }
+            };
+            match read.await {
+                Err(Error::NotFound { .. }) => Ok(None),
+                read => read.map(Some).map_err(|source| self.failed("read", path, source)),
+            }
+        });
+        let Some(read) = read.await? else { return Ok(None) };
+        let marker = read.and_then(|bytes| Marker::from_json(&bytes));
+        let told =
+            |reason: &String| warn!(%path, reason, "this is called like the marker of an upload, but it is none");
+        Ok(marker.inspect_err(told).ok())
+    }
+
+    fn failed(&self, doing: &'static str, path: &Path, source: Error) -> CheckpointError {
+        CheckpointError::Request { doing, url: self.folder.url_of(path), source }
     }
 }
 
@@ -144,5 +196,150 @@ fn entries(folder: &FilePath) -> io::Result<Vec<PathBuf>> {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use antiphon_core::ids::{JobId, Term};
+    use bytes::Bytes;
+    use futures::TryStreamExt as _;
+    use object_store::{ObjectStore as _, PutPayload};
+
+    use super::super::{FORMAT, Manifest};
+    use super::*;
+    use crate::patience::Patience;
+    use crate::storage::Store;
+    use crate::uploads::Upload;
+
+    const PART: &str = "head.safetensors";
+
+    async fn complete(store: &CheckpointStore, turn: u64) {
+        let turn = Turn(turn);
+        let entry = store.write_part(turn, PART, Bytes::from_static(b"head")).await.expect("it is written");
+        let manifest = Manifest {
+            format: FORMAT,
+            job: JobId::try_from("digits-1").expect("a job id"),
+            term: Term(1),
+            turn,
+            epoch: 0,
+            specification: serde_json::Value::Null,
+            numerics: Default::default(),
+            parts: BTreeMap::from([(PART.to_owned(), entry)]),
+            score: None,
+            fusion_weights: None,
+            samples: None,
+            state: serde_json::Value::Null,
+        };
+        store.complete(&manifest).await.expect("it is complete");
+    }
+
+    /// Begins an upload, of which nobody hears any more.
+    async fn forsake(store: &CheckpointStore, turn: u64) {
+        let begun = Patience::new(Duration::from_secs(60), 1);
+        let upload = begun.keep_trying("begin", || async { Upload::begin(&store.place(Turn(turn)), PART).await }).await;
+        let mut upload = upload.expect("it begins");
+        // Whether it arrives or not.
+        let _ = upload.put_piece(PutPayload::from_static(b"piece")).await;
+        std::mem::forget(upload);
+    }
+
+    /// What each marker names that is there.
+    async fn markers(store: &CheckpointStore) -> Vec<(Turn, Path, Marker)> {
+        let mut found = Vec::new();
+        for (path, turn, name) in store.objects().await.expect("it lists") {
+            if Marker::is_called(&name)
+                && let Some(marker) = store.marker(&path).await.expect("it is read")
+            {
+                found.push((turn, path, marker));
+            }
+        }
+        found.sort_by_key(|(turn, ..)| *turn);
+        found
+    }
+
+    /// The turns whose markers are there.
+    async fn marked(store: &CheckpointStore) -> Vec<u64> {
+        markers(store).await.iter().map(|(turn, ..)| turn.0).collect()
+    }
+
+    /// Whether the store would put these together.
+    async fn is_open(store: &CheckpointStore, marker: &(Turn, Path, Marker)) -> bool {
+        marker.2.is_open(store.folder.uploads().expect("memory has uploads"), &marker.1).await
+    }
+
+    #[tokio::test]
+    async fn uploads_of_checkpoints_that_are_forsaken_are_aborted_and_those_in_progress_are_not() {
+        for (root, faults) in [("memory://forsaken", None), ("memory://failing", Some("errors=0.2,lost=0.2,cut=0.1"))] {
+            let job = Store::open(root).expect("it opens");
+            let sound = CheckpointStore::new(&job);
+            let store = match faults {
+                None => sound.clone(),
+                Some(faults) => CheckpointStore::new(&job.with_faults(faults.parse().expect("faults")))
+                    .with_patience(Patience::new(Duration::from_secs(60), 1)),
+            };
+            complete(&store, 5).await;
+            for turn in [2, 2, 3, 5, 9] {
+                forsake(&store, turn).await;
+            }
+            // With faults there may be more of them, whose answers were lost.
+            let before = markers(&sound).await;
+            assert!(before.len() >= 5, "{root}: {before:?}");
+            store.collect_garbage(&BTreeSet::from([Turn(3)])).await.expect("it clears up");
+            let mut left = marked(&sound).await;
+            left.dedup();
+            assert_eq!(left, [3, 9], "{root}");
+            for marker in &before {
+                assert_eq!(is_open(&sound, marker).await, [3, 9].contains(&marker.0.0), "{root}: {marker:?}");
+            }
+            store.collect_all_garbage().await.expect("it clears up");
+            assert_eq!(marked(&sound).await, [0; 0], "{root}");
+            for marker in &before {
+                assert!(!is_open(&sound, marker).await, "{root}: {marker:?}");
+            }
+            assert_eq!(sound.list().await.expect("it lists"), [Turn(5)], "{root}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_old_checkpoint_goes_with_the_uploads_in_its_folder() {
+        let store = CheckpointStore::new(&Store::open("memory://old/uploads").expect("it opens"));
+        complete(&store, 1).await;
+        complete(&store, 2).await;
+        forsake(&store, 1).await;
+        let marker = markers(&store).await.pop().expect("there is one");
+        assert_eq!(store.retain(1, None, &BTreeSet::new()).await.expect("it clears up"), [Turn(1)]);
+        assert!(markers(&store).await.is_empty() && !is_open(&store, &marker).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_called_like_a_marker_and_is_none_stays_and_the_rest_goes() {
+        let store = CheckpointStore::new(&Store::open("memory://strangers/a").expect("it opens"));
+        complete(&store, 5).await;
+        let (objects, place) = (store.folder.objects(), store.place(Turn(5)));
+        let long = "x".repeat(usize::try_from(LARGEST_MARKER).expect("it is small") + 1);
+        let strangers = ["{", r#"{"object": "a"}"#, r#"{"object": "../b", "upload": "1"}"#, &format!("\"{long}\"")]
+            .map(str::to_owned);
+        for (number, text) in strangers.into_iter().enumerate() {
+            objects.put(&place.object(&format!(".upload-{number}")), text.into()).await.expect("it is written");
+        }
+        forsake(&store, 5).await;
+        store.write_part(Turn(5), "stranger", Bytes::new()).await.expect("it is written");
+        assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 2);
+        let listed = objects.list(Some(place.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
+        assert_eq!(listed.len(), 6, "{listed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_copied_from_a_bucket_is_rid_of_markers_too() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let store = CheckpointStore::new(&Store::open(folder.path().to_str().expect("text")).expect("it opens"));
+        complete(&store, 5).await;
+        let (place, text) = (store.place(Turn(5)), r#"{"object": "head.safetensors", "upload": "1"}"#);
+        place.objects().put(&place.object(".upload-1"), text.into()).await.expect("it is written");
+        assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 1);
     }
 }

@@ -4,6 +4,7 @@
 mod conditions;
 #[path = "../conformance/interrupted.rs"]
 mod interrupted;
+mod killed;
 #[path = "../conformance/suite.rs"]
 mod suite;
 
@@ -90,7 +91,7 @@ async fn an_interrupted_upload_leaves_the_newest_complete_checkpoint_and_is_abor
             }
         }
         // The client has told the store, but not yet heard of it.
-        while server.unfinished_uploads() > 0 {
+        while !server.open_uploads().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -2,16 +2,19 @@
 //!
 //! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE, deletion of
 //! several, multipart uploads, listing in pages and by folder. A condition is checked and the object written under one lock,
-//! so that of several writers at once one wins. Signatures are not checked, only whose they say they are.
+//! so that of several writers at once one wins. Signatures are not checked, only whose they say they are. A test can have a request
+//! held, before it is carried out or afterwards, and kill its client meanwhile.
 
 mod answer;
 mod faults;
+mod hold;
 mod objects;
 mod request;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,8 +23,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 pub use faults::Faults;
+pub use hold::{Held, Operation, Request, When};
+pub use objects::OpenUpload;
 
 use answer::{Answer, Broken};
+use hold::Hold;
 use objects::Objects;
 use request::Asked;
 
@@ -40,6 +46,7 @@ pub struct Server {
 struct State {
     objects: Objects,
     faults: Faults,
+    holds: Vec<Hold>,
     requests: u64,
 }
 
@@ -59,7 +66,7 @@ impl Server {
     pub async fn start_with(faults: Faults) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
-        let state = Arc::new(Mutex::new(State { objects: Objects::default(), faults, requests: 0 }));
+        let state = Arc::new(Mutex::new(State { objects: Objects::default(), faults, holds: Vec::new(), requests: 0 }));
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, _serving: serving }
@@ -83,6 +90,22 @@ impl Server {
         ]
     }
 
+    /// The same, for a client that calls itself `client`.
+    #[must_use]
+    pub fn environment_of(&self, client: &str) -> Vec<(&'static str, String)> {
+        let mut environment = self.environment();
+        environment.push(("AWS_USER_AGENT", client.to_owned()));
+        environment
+    }
+
+    /// Holds the next request that is `wanted`, and no other one after it.
+    #[must_use]
+    pub fn hold(&self, when: When, wanted: impl Fn(&Request) -> bool + Send + 'static) -> Held {
+        let (hold, held) = Hold::new(when, wanted);
+        self.locked(|state| state.holds.push(hold));
+        held
+    }
+
     /// From now on fails so.
     pub fn set_faults(&self, faults: Faults) {
         self.locked(|state| state.faults = faults);
@@ -94,10 +117,16 @@ impl Server {
         self.locked(|state| state.objects.keys().map(str::to_owned).collect())
     }
 
+    /// The object at `bucket/key`, if there is one.
+    #[must_use]
+    pub fn object(&self, path: &str) -> Option<Bytes> {
+        self.locked(|state| state.objects.object(path).cloned())
+    }
+
     /// Multipart uploads that are neither complete nor aborted.
     #[must_use]
-    pub fn unfinished_uploads(&self) -> usize {
-        self.locked(|state| state.objects.unfinished_uploads())
+    pub fn open_uploads(&self) -> Vec<OpenUpload> {
+        self.locked(|state| state.objects.open_uploads())
     }
 
     /// Requests so far.
@@ -132,12 +161,22 @@ async fn answer(
     if !asked.is_let_in() {
         return Ok(Answer::error(StatusCode::FORBIDDEN, "AccessDenied").send());
     }
+    let request = Request::of(&asked);
+    let mut hold = {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody waits for any more.
+        state.holds.retain(|hold| !hold.is_over());
+        let wanted = state.holds.iter().position(|hold| hold.wants(&request));
+        wanted.map(|at| state.holds.remove(at))
+    };
+    Hold::here(&mut hold, When::Before, &request).await?;
     let (fate, answer) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let fate = state.faults.fate(state.requests);
         state.requests += 1;
         (fate, if fate.refused || fate.reset_before { None } else { Some(state.objects.carry_out(&asked)) })
     };
+    Hold::here(&mut hold, When::After, &request).await?;
     if let Some(late) = fate.late {
         tokio::time::sleep(late).await;
     }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::{Method, StatusCode};
 
 use crate::answer::Answer;
-use crate::request::{Asked, Notes};
+use crate::request::{Asked, Notes, all_between};
 
 /// Keys and folders in one page of a list.
 const PAGE: usize = 2;
@@ -24,6 +24,15 @@ pub(crate) struct Objects {
     uploads_begun: u64,
 }
 
+/// A multipart upload that is neither complete nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// `bucket/key` of the object that it would become.
+    pub path: String,
+    /// Parts that are there.
+    pub parts: usize,
+}
+
 #[derive(Debug)]
 struct Upload {
     path: String,
@@ -36,8 +45,13 @@ impl Objects {
         self.objects.keys().map(String::as_str)
     }
 
-    pub(crate) fn unfinished_uploads(&self) -> usize {
-        self.uploads.len()
+    pub(crate) fn object(&self, path: &str) -> Option<&Bytes> {
+        self.objects.get(path)
+    }
+
+    pub(crate) fn open_uploads(&self) -> Vec<OpenUpload> {
+        let open = self.uploads.values();
+        open.map(|upload| OpenUpload { path: upload.path.clone(), parts: upload.parts.len() }).collect()
     }
 
     pub(crate) fn carry_out(&mut self, asked: &Asked) -> Answer {
@@ -125,11 +139,11 @@ impl Objects {
     }
 
     fn delete_several(&mut self, asked: &Asked) -> Answer {
-        let text = String::from_utf8_lossy(&asked.body).into_owned();
         let mut deleted = String::new();
-        for key in all_between(&text, "<Key>", "</Key>") {
-            self.objects.remove(&format!("{}/{}", asked.path, unescaped(key)));
-            deleted += &format!("<Deleted><Key>{key}</Key></Deleted>");
+        for path in asked.paths_to_delete() {
+            self.objects.remove(&path);
+            let key = path.split_once('/').map_or("", |(_, key)| key);
+            deleted += &format!("<Deleted><Key>{}</Key></Deleted>", escaped(key));
         }
         Answer::xml(StatusCode::OK, &format!("<DeleteResult>{deleted}</DeleteResult>"))
     }
@@ -211,14 +225,6 @@ fn tag(content: &Bytes) -> String {
     format!("\"{}\"", antiphon_core::digest::sha256(content))
 }
 
-fn all_between<'a>(text: &'a str, begin: &'static str, end: &'static str) -> impl Iterator<Item = &'a str> {
-    text.split(begin).skip(1).filter_map(move |rest| rest.split(end).next())
-}
-
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
-}
-
-fn unescaped(text: &str) -> String {
-    text.replace("&lt;", "<").replace("&quot;", "\"").replace("&amp;", "&")
 }

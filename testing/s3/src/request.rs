@@ -30,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) if_match: Option<String>,
     range: Option<String>,
     authorization: Option<String>,
+    /// Its `User-Agent`; empty if it says none.
+    pub(crate) client: String,
     /// What the client has the object carry: `x-amz-meta-…`.
     pub(crate) notes: Notes,
     pub(crate) body: Bytes,
@@ -46,6 +48,7 @@ impl Asked {
             if_match: header("if-match"),
             range: header("range"),
             authorization: header("authorization"),
+            client: header("user-agent").unwrap_or_default(),
             notes: request
                 .headers()
                 .iter()
@@ -72,6 +75,12 @@ impl Asked {
         self.query.get(name).map_or("", String::as_str)
     }
 
+    /// `bucket/key` of the objects that are to be removed in one request.
+    pub(crate) fn paths_to_delete(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.body);
+        all_between(&text, "<Key>", "</Key>").map(|key| format!("{}/{}", self.path, unescaped(key))).collect()
+    }
+
     /// The bytes that are wanted of an object of `size`: from, and to before. None where all are.
     pub(crate) fn range(&self, size: usize) -> Option<(usize, usize)> {
         let (from, to) = self.range.as_ref()?.strip_prefix("bytes=")?.split_once('-')?;
@@ -86,4 +95,12 @@ impl Asked {
 fn decoded(path: &str) -> String {
     let pair = format!("p={}", path.replace('+', "%2B"));
     form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+pub(crate) fn all_between<'a>(text: &'a str, begin: &'static str, end: &'static str) -> impl Iterator<Item = &'a str> {
+    text.split(begin).skip(1).filter_map(move |rest| rest.split(end).next())
+}
+
+fn unescaped(text: &str) -> String {
+    text.replace("&lt;", "<").replace("&quot;", "\"").replace("&amp;", "&")
 }

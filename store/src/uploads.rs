@@ -1,0 +1,324 @@
+//! Uploads of large objects, and what finds those that nobody finishes.
+//!
+//! A store that is a server keeps the pieces of an upload that was neither completed nor aborted, and no list of objects shows
+//! them. So that a process may be killed at any time, a *marker* is written beside the object before its first piece is sent: a
+//! small object that holds the upload's id. It goes when the upload is complete or aborted. Whoever clears up after a process
+//! that is gone reads it, aborts the upload, and removes it then.
+//!
+//! A process that is killed after an upload was created, and before its marker is there, leaves one that nobody finds. It holds
+//! no piece, so it takes no room.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use antiphon_core::digest::sha256;
+use antiphon_core::parts::is_name;
+use async_trait::async_trait;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    Error, MultipartId, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload, PutResult, Result, UploadPart,
+};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use crate::patience::UploadForgotten;
+use crate::storage::Store;
+
+/// What the name of a marker begins with. No part of a checkpoint can be called so, because it begins with a dot.
+const MARKER: &str = ".upload-";
+/// Bytes of a marker at the most: ids of uploads are below a few hundred.
+pub(crate) const LARGEST_MARKER: u64 = 16 << 10;
+
+/// The part of a store that knows uploads by their ids.
+#[derive(Clone)]
+pub(crate) struct Uploads(pub(crate) Arc<dyn MultipartStore>);
+
+impl fmt::Debug for Uploads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uploads").finish_non_exhaustive()
+    }
+}
+
+/// What a marker says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    /// Name of the object, in the marker's own folder: the copy of a folder names no upload of the original's.
+    object: String,
+    /// Id of its upload.
+    upload: MultipartId,
+}
+
+impl Marker {
+    /// Whether an object that is called so is a marker.
+    pub(crate) fn is_called(name: &str) -> bool {
+        name.starts_with(MARKER)
+    }
+
+    /// Every upload's is its own, so that of two writers of an object neither takes the other's away.
+    fn name(&self) -> String {
+        let hash = sha256(format!("{}/{}", self.object, self.upload).as_bytes()).to_string();
+        format!("{MARKER}{}", &hash[..32])
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a marker's fields are text")
+    }
+
+    /// The marker in `bytes`, or what is wrong with it.
+    ///
+    /// # Errors
+    /// In words: not JSON, a field missing, an object that is not called like a part.
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        let marker: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if is_name(&marker.object) { Ok(marker) } else { Err(format!("{:?} is not the name of a part", marker.object)) }
+    }
+
+    /// Aborts the upload, whose marker is at `path`. One that is complete or aborted already is fine.
+    ///
+    /// # Errors
+    /// The store refuses it.
+    pub(crate) async fn abort(&self, uploads: &Uploads, path: &Path) -> Result<()> {
+        known(uploads.0.abort_multipart(&self.object_beside(path), &self.upload).await)
+    }
+
+    /// The path of the object of the marker at `path`.
+    fn object_beside(&self, path: &Path) -> Path {
+        let mut folder: Vec<_> = path.parts().collect();
+        folder.pop();
+        Path::from_iter(folder).join(self.object.as_str())
+    }
+
+    /// Whether the upload takes another piece; it is never complete again then.
+    #[cfg(test)]
+    pub(crate) async fn is_open(&self, uploads: &Uploads, path: &Path) -> bool {
+        uploads.0.put_part(&self.object_beside(path), &self.upload, 7, PutPayload::new()).await.is_ok()
+    }
+}
+
+/// What the store does not know needs no abortion.
+fn known(aborted: Result<()>) -> Result<()> {
+    match aborted {
+        Err(Error::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// An upload that is aborted when it is dropped unfinished.
+pub(crate) struct Upload(Option<Box<dyn MultipartUpload>>);
+
+impl Upload {
+    /// Begins one of the object `name` in `folder`.
+    pub(crate) async fn begin(folder: &Store, name: &str) -> Result<Self> {
+        let path = folder.object(name);
+        let Some(uploads) = folder.uploads() else {
+            return Ok(Self(Some(folder.objects().put_multipart(&path).await?)));
+        };
+        let id = uploads.0.create_multipart(&path).await?;
+        let marker = Marker { object: name.to_owned(), upload: id.clone() };
+        let at = folder.object(&marker.name());
+        let mut upload = Self(Some(Box::new(Marked {
+            objects: Arc::clone(folder.objects()),
+            uploads: uploads.clone(),
+            path,
+            id,
+            marker: at.clone(),
+            pieces: 0,
+            sent: Arc::default(),
+        })));
+        if let Err(error) = folder.objects().put(&at, marker.to_json().into()).await {
+            upload.abort().await;
+            return Err(error);
+        }
+        Ok(upload)
+    }
+
+    /// The next piece. They may be sent at the same time, and in any order.
+    pub(crate) fn put_piece(&mut self, piece: PutPayload) -> UploadPart {
+        match &mut self.0 {
+            Some(upload) => {
+                let sent = upload.put_part(piece);
+                Box::pin(async { remembered(sent.await) })
+            }
+            None => Box::pin(std::future::ready(Err(forgotten()))),
+        }
+    }
+
+    /// Puts the pieces together, all of which must be there.
+    pub(crate) async fn complete(&mut self) -> Result<()> {
+        let upload = self.0.as_mut().ok_or_else(forgotten)?;
+        remembered(upload.complete().await)?;
+        self.0 = None;
+        Ok(())
+    }
+
+    pub(crate) async fn abort(&mut self) {
+        if let Some(mut upload) = self.0.take() {
+            // It is given up already; that the store does not hear of it is no news.
+            let _ = upload.abort().await;
+        }
+    }
+}
+
+/// What the store does not know any more: the answer to our own request was lost, or somebody aborted it. What lies there now may
+/// be an older object, so that this one has to be sent again.
+fn remembered<T>(answer: Result<T>) -> Result<T> {
+    match answer {
+        Err(Error::NotFound { .. }) => Err(forgotten()),
+        other => other,
+    }
+}
+
+fn forgotten() -> Error {
+    Error::Generic { store: "upload", source: Box::new(UploadForgotten) }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let unfinished = self.0.take();
+        // Without a runtime nobody is left to tell the store.
+        if let (Some(mut upload), Ok(runtime)) = (unfinished, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { upload.abort().await });
+        }
+    }
+}
+
+/// An upload that a marker tells of.
+#[derive(Debug)]
+struct Marked {
+    objects: Arc<dyn ObjectStore>,
+    uploads: Uploads,
+    path: Path,
+    id: MultipartId,
+    marker: Path,
+    /// So many were begun.
+    pieces: usize,
+    /// What the store calls those that are there.
+    sent: Arc<Mutex<BTreeMap<usize, PartId>>>,
+}
+
+impl Marked {
+    async fn remove_marker(&self) {
+        if let Err(error) = self.objects.delete(&self.marker).await {
+            // It names an upload that is no more, and goes with the garbage.
+            debug!(marker = %self.marker, %error, "a marker is left");
+        }
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for Marked {
+    fn put_part(&mut self, piece: PutPayload) -> UploadPart {
+        let (uploads, path, id, sent) =
+            (self.uploads.clone(), self.path.clone(), self.id.clone(), Arc::clone(&self.sent));
+        let number = self.pieces;
+        self.pieces += 1;
+        Box::pin(async move {
+            let part = uploads.0.put_part(&path, &id, number, piece).await?;
+            sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let sent = std::mem::take(&mut *self.sent.lock().unwrap_or_else(PoisonError::into_inner));
+        let done = self.uploads.0.complete_multipart(&self.path, &self.id, sent.into_values().collect()).await?;
+        self.remove_marker().await;
+        Ok(done)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        known(self.uploads.0.abort_multipart(&self.path, &self.id).await)?;
+        self.remove_marker().await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::TryStreamExt as _;
+
+    use super::*;
+
+    const PART: &str = "projector.safetensors";
+
+    /// The names of all objects in a folder.
+    async fn names(folder: &Store) -> Vec<String> {
+        let listed = folder.objects().list(Some(folder.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
+        let names = listed.iter().map(|object| object.location.filename().expect("it has a name").to_owned());
+        names.collect()
+    }
+
+    async fn marker(folder: &Store, name: &str) -> Marker {
+        let found = folder.objects().get(&folder.object(name)).await.expect("it is there");
+        Marker::from_json(&found.bytes().await.expect("it is read")).expect("it is a marker")
+    }
+
+    async fn is_open(folder: &Store, marker: &Marker) -> bool {
+        marker.is_open(folder.uploads().expect("memory has uploads"), &folder.object(&marker.name())).await
+    }
+
+    #[tokio::test]
+    async fn a_marker_names_an_upload_until_it_is_complete() {
+        let folder = Store::open("memory://uploads/complete").expect("it opens");
+        let mut upload = Upload::begin(&folder, PART).await.expect("it begins");
+        let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the marker and nothing else");
+        assert!(Marker::is_called(&name) && !is_name(&name), "{name}");
+        assert_eq!(marker(&folder, &name).await.object, PART);
+        // In another order than that of the object.
+        let (first, second) = (upload.put_piece("ab".into()), upload.put_piece("cd".into()));
+        second.await.expect("it is sent");
+        first.await.expect("it is sent");
+        upload.complete().await.expect("it is complete");
+        assert_eq!(names(&folder).await, [PART]);
+        let found = folder.objects().get(&folder.object(PART)).await.expect("it is there");
+        assert_eq!(found.bytes().await.expect("it is read"), Bytes::from("abcd"));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_aborted_or_dropped_takes_its_own_marker_with_it() {
+        let folder = Store::open("memory://uploads/aborted").expect("it opens");
+        let (mut one, other) =
+            (Upload::begin(&folder, PART).await.expect("it begins"), Upload::begin(&folder, PART).await);
+        let first = names(&folder).await;
+        assert_eq!(first.len(), 2, "each has one: {first:?}");
+        one.abort().await;
+        let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the other's");
+        let marker = marker(&folder, &name).await;
+        assert!(is_open(&folder, &marker).await);
+        drop(other);
+        while !names(&folder).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!is_open(&folder, &marker).await);
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_somebody_aborted_is_to_be_done_again() {
+        use crate::patience::Transient as _;
+        let folder = Store::open("memory://uploads/forgotten").expect("it opens");
+        let mut upload = Upload::begin(&folder, PART).await.expect("it begins");
+        let name = names(&folder).await.pop().expect("a marker");
+        let uploads = folder.uploads().expect("memory has uploads");
+        let (marker, path) = (marker(&folder, &name).await, folder.object(&name));
+        marker.abort(uploads, &path).await.expect("it is aborted");
+        marker.abort(uploads, &path).await.expect("twice is as good as once");
+        let error = upload.put_piece("ab".into()).await.expect_err("there is none");
+        assert!(error.is_transient(), "{error}");
+        let error = upload.complete().await.expect_err("there is none");
+        assert!(error.is_transient(), "{error}");
+        upload.abort().await;
+        assert!(names(&folder).await.is_empty());
+    }
+
+    #[test]
+    fn a_marker_names_parts_of_its_own_folder_only() {
+        let marker = |object: &str| Marker { object: object.to_owned(), upload: "7".to_owned() };
+        assert_eq!(Marker::from_json(&marker(PART).to_json()), Ok(marker(PART)));
+        let error = Marker::from_json(&marker("../job.json").to_json()).expect_err("it leads elsewhere");
+        assert_eq!(error, "\"../job.json\" is not the name of a part");
+        assert_ne!(marker(PART).name(), marker("head.safetensors").name());
+    }
+}

@@ -403,3 +403,38 @@ impl JobView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::event::JobEvent;
+    use antiphon_store::storage::Store;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_whose_events_the_journal_does_not_take_says_so() {
+        let state = Store::open("memory://full/state").expect("memory opens");
+        let journal = Journal::open(&state).await.expect("it opens");
+        let job = JobId::try_from("j").expect("an id");
+        let events = EventLog::of(&journal, &job);
+        let held = Held {
+            name: "j".try_into().expect("a name"),
+            term: Term(1),
+            inbox: mpsc::channel(1).0,
+            status: watch::channel(JobStatus::waiting("something else".to_owned())).1,
+            events: events.clone(),
+            abort: None,
+            ended: None,
+            over: None,
+        };
+        assert_eq!(held.view(&job).status.reason, "something else");
+        // The task that hands them over has no turn meanwhile.
+        while !events.is_full() {
+            let waiting = JobEvent::Waiting { job: job.clone(), reason: "something".to_owned(), seconds: 0.0 };
+            events.append(&waiting).expect("the log is open");
+        }
+        assert_eq!(held.view(&job).status.reason, "the store takes no events; turns wait for it");
+        events.room().await;
+        assert_eq!(held.view(&job).status.reason, "something else");
+    }
+}

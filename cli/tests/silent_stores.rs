@@ -1,4 +1,5 @@
-//! A coordinator that starts while the store of one of its jobs does not answer: the others go on, and that one when it does.
+//! Stores that do not answer, and then do. A job's, while its coordinator starts: the others go on, and that one when it does. The
+//! coordinator's own: its jobs wait, say for what, and go on.
 
 mod support;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
-use antiphon_testing_s3::Server;
+use antiphon_testing_s3::{Held, Operation, Server, When};
 use support::antiphon;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {turns: 4, batch: 5}\n";
+
+/// The coordinator's own state, in the folder of its test.
+const STATE: &str = "antiphon-runs";
 
 /// A process that does not outlive its test.
 struct Process(Child);
@@ -37,8 +41,8 @@ fn started(mut program: Command) -> Process {
     Process(program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"))
 }
 
-fn coordinator(folder: &Path, address: &str, store: &Server, endpoint: &str) -> Process {
-    let mut program = antiphon(folder, &["coordinator", "--listen", address]);
+fn coordinator(folder: &Path, address: &str, state: &str, store: &Server, endpoint: &str) -> Process {
+    let mut program = antiphon(folder, &["coordinator", "--listen", address, "--state", state]);
     program.envs(store.environment()).env("AWS_ENDPOINT_URL", endpoint);
     started(program)
 }
@@ -50,6 +54,12 @@ fn workers(folder: &Path, address: &str, store: &Server) -> [Process; 2] {
         program.envs(store.environment());
         started(program)
     })
+}
+
+/// An address that nobody listens on.
+async fn address() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    free.local_addr().expect("it is bound").to_string()
 }
 
 struct Client(JobServiceClient<Channel>);
@@ -68,8 +78,7 @@ impl Client {
         timeout(PATIENCE, dial).await.expect("it listens")
     }
 
-    async fn submit(&mut self, job: &str, more: &str) {
-        let specification = format!("{JOB}{more}");
+    async fn submit(&mut self, job: &str, specification: String) {
         let request = SubmitJobRequest { specification, job: Some(job.to_owned()), resume: None };
         self.0.submit_job(request).await.expect("it is taken");
     }
@@ -80,15 +89,23 @@ impl Client {
     }
 
     async fn until(&mut self, job: &str, state: JobState) {
+        self.until_seen(job, |status| status.state() == state).await;
+    }
+
+    async fn until_seen(&mut self, job: &str, wanted: impl Fn(&JobStatus) -> bool) {
         let mut seen = None;
         let poll = async {
-            while self.status(job).await.state() != state {
-                seen = Some(self.status(job).await);
+            loop {
+                let status = self.status(job).await;
+                if wanted(&status) {
+                    return;
+                }
+                seen = Some(status);
                 sleep(Duration::from_millis(20)).await;
             }
         };
         let reached = timeout(PATIENCE, poll).await;
-        reached.unwrap_or_else(|_| panic!("it is not {state:?}: {seen:?}"));
+        reached.unwrap_or_else(|_| panic!("it did not come to it: {seen:?}"));
     }
 }
 
@@ -96,21 +113,19 @@ impl Client {
 async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
-    let address = free.local_addr().expect("it is bound").to_string();
-    drop(free);
+    let address = address().await;
     {
-        let _first = coordinator(folder.path(), &address, &store, &store.endpoint());
+        let _first = coordinator(folder.path(), &address, STATE, &store, &store.endpoint());
         let mut client = Client::connect(&address).await;
         for job in ["away", "stopped"] {
-            client.submit(job, "checkpoints: {to: s3://runs}\n").await;
+            client.submit(job, format!("{JOB}checkpoints: {{to: s3://runs}}\n")).await;
         }
-        client.submit("fine", "").await;
+        client.submit("fine", JOB.to_owned()).await;
     }
     // Connections are made, and nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("it is bound"));
-    let _second = coordinator(folder.path(), &address, &store, &endpoint);
+    let _second = coordinator(folder.path(), &address, STATE, &store, &endpoint);
     let mut client = Client::connect(&address).await;
     let status = client.status("away").await;
     assert_eq!(status.state(), JobState::Waiting);
@@ -142,4 +157,33 @@ async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it
         }
     });
     client.until("away", JobState::Succeeded).await;
+}
+
+/// Holds the next write of the coordinator's journal, and every other try of it: none comes after it before it is there.
+fn held_journal(store: &Server) -> Vec<Held> {
+    let hold = |_| {
+        store.hold(When::Before, |request| {
+            request.operation == Operation::Put && request.paths.iter().any(|path| path.contains("/_coordinator/wal/"))
+        })
+    };
+    (0..100).map(hold).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Server::start().await;
+    let address = address().await;
+    let _coordinator = coordinator(folder.path(), &address, "s3://bucket/runs", &store, &store.endpoint());
+    let mut client = Client::connect(&address).await;
+    let checkpoints = folder.path().join("checkpoints");
+    let often = format!("{{turns: 40, batch: 5}}\ncheckpoints: {{to: {}, every: 4 turns}}", checkpoints.display());
+    client.submit("kept", JOB.replace("{turns: 4, batch: 5}", &often)).await;
+    let mut held = held_journal(&store);
+    let _workers = workers(folder.path(), &address, &store);
+    timeout(PATIENCE, held[0].wait()).await.expect("it writes");
+    let wanted = "; the coordinator's journal has taken no writes for ";
+    client.until_seen("kept", |status| status.reason.contains(wanted)).await;
+    held.into_iter().for_each(Held::release);
+    client.until("kept", JobState::Succeeded).await;
 }

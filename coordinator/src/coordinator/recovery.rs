@@ -30,6 +30,9 @@ impl Coordinator {
         let unfinished = jobs.iter().filter(|job| job.end.is_none()).count();
         tracing::info!(term = %self.term(), jobs = jobs.len(), unfinished, "the journal is open");
         for Recorded { record, stop, end } in jobs {
+            if let Some(request) = &record.request {
+                self.requests().insert(request.clone(), record.job.clone());
+            }
             match end {
                 Some(end) => self.list_over(&record, &end),
                 None => self.go_on(&record, stop).await,

@@ -63,7 +63,7 @@ async fn follow(
     split: Split,
     progress: &Progress,
 ) -> anyhow::Result<EvaluationReport> {
-    let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
+    let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
     let job = client.submit(request).await?;
     let mut events = client.watch(&job, 0).await?;
     let mut last = None;

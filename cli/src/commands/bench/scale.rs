@@ -104,7 +104,9 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let workers = Workers::start(jobs, &url, cores.get(1).copied())?;
     for job in 0..jobs {
         let specification = head_worker::job(HEAD, SAMPLES, &MODALITIES, warmup + each + 1);
-        client.submit(SubmitJobRequest { specification, job: Some(format!("bench-{job}")), resume: None }).await?;
+        client
+            .submit(SubmitJobRequest { specification, job: Some(format!("bench-{job}")), ..Default::default() })
+            .await?;
     }
     let all = u64::from(jobs) * (warmup + each);
     let measured = async {

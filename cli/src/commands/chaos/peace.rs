@@ -33,7 +33,7 @@ pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Re
     })
     .await?;
     let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
-    let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
+    let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
     let progress = Progress::new();
     let digest = tokio::select! {
         digest = follow(&mut client, request, &progress) => digest,

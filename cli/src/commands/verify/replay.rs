@@ -69,7 +69,8 @@ pub(super) async fn run(args: &VerifyArgs, checkpoint: &Checkpoint, progress: &P
     .await?;
     let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
     let from = from.map(|from| from.url());
-    let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: from.clone() };
+    let request =
+        SubmitJobRequest { specification: spec.to_json(), job: None, resume: from.clone(), ..Default::default() };
     let replayed = tokio::select! {
         replayed = until(&mut client, request, first, manifest.turn, progress) => replayed?,
         failed = cluster.failed() => {

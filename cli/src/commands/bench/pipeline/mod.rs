@@ -190,7 +190,7 @@ impl Cluster {
         spec.schedule.length = Length::Turns((WARMUP + cycles) * turns);
         self.runs += 1;
         let job = Some(format!("run-{}", self.runs));
-        let request = SubmitJobRequest { specification: spec.to_json(), job, resume: None };
+        let request = SubmitJobRequest { specification: spec.to_json(), job, ..Default::default() };
         let job = self.client.submit(request).await?;
         let mut client = self.client.clone();
         let ended = futures::future::select_all(

@@ -74,7 +74,10 @@ impl WorkerError {
 
 impl From<Status> for WorkerError {
     fn from(status: Status) -> Self {
-        let reason = format!("{}: {}", status.code(), status.message());
+        let reason = match status.message() {
+            "" => status.code().to_string(),
+            message => message.to_owned(),
+        };
         match status.code() {
             Code::InvalidArgument
             | Code::FailedPrecondition

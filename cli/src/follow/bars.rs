@@ -22,6 +22,8 @@ pub(super) struct Bars {
     epoch: u64,
     on_terminal: bool,
     steps_per_turn: u64,
+    /// Why each modality lost its worker last.
+    lost: BTreeMap<ModalityName, String>,
 }
 
 struct Modality {
@@ -61,7 +63,8 @@ impl Bars {
             (m.name.clone(), Modality { bar, smooth: None, epoch: Sum::default() })
         });
         let modalities = modalities.collect();
-        Self { all, head, modalities, epoch: 0, on_terminal, steps_per_turn: u64::from(spec.schedule.turn_batches) }
+        let (steps_per_turn, lost) = (u64::from(spec.schedule.turn_batches), BTreeMap::new());
+        Self { all, head, modalities, epoch: 0, on_terminal, steps_per_turn, lost }
     }
 
     /// A line above the bars.
@@ -99,6 +102,8 @@ impl Bars {
                 self.say(&format!("  {modality} worker {worker}: {reason}; its place is offered to others"))
             }
             JobEvent::WorkerLost { modality, worker, reason, .. } => {
+                let before = self.lost.insert(modality.clone(), reason.clone());
+                let reason = if before.as_ref() == Some(reason) { "the same as before" } else { reason };
                 self.say(&format!("  {modality} worker {worker} is lost: {reason}"))
             }
             JobEvent::WorkerReady { modality, worker, replayed, seconds, .. } => {

@@ -1,20 +1,26 @@
 //! The client of a coordinator's job service.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
 use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
-use antiphon_proto::v1::{self, GetJobRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest};
+use antiphon_proto::v1::{self, GetJobRequest, JobStatus, StopJobRequest, SubmitJobRequest, WatchJobRequest};
 use anyhow::{Context as _, anyhow};
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::exit::{Exit, OrExit as _};
 
-/// How often a coordinator is asked whether it is still there.
-const ALIVE: Duration = Duration::from_secs(20);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A coordinator that has said nothing for so long is asked whether it is there, and gone if it does not answer for as long again.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// An event as the coordinator told of it.
 #[derive(Debug, Clone)]
@@ -27,34 +33,53 @@ pub(crate) struct Watched {
     pub(crate) json: String,
 }
 
-/// Talks to one coordinator.
+/// Talks to one coordinator. It connects when something is asked, and anew when a connection is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     url: String,
+    channel: Channel,
     jobs: JobServiceClient<Channel>,
 }
 
 impl Client {
-    /// Connects within `timeout`.
-    pub(crate) async fn connect(url: &str, timeout: Duration) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .with_context(|| format!("`{url}` is not an address; give it as http://host:port"))
-            .or_exit(Exit::Usage)?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            // There is no TLS yet, and what asks for it must not be sent in the clear.
-            return Err(anyhow!("`{url}` is not an address that is spoken to; give it as http://host:port"))
-                .or_exit(Exit::Usage);
-        }
-        // A coordinator whose machine is gone says nothing; one that is there answers to this although no event comes.
-        let endpoint = endpoint.http2_keep_alive_interval(ALIVE).keep_alive_while_idle(true);
-        let channel = endpoint.connect_timeout(timeout).tcp_nodelay(true).connect().await;
-        let channel = channel.map_err(|error| {
-            let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            anyhow!("no coordinator at {url}: {reason}; start one with `antiphon coordinator`, or name another with --coordinator")
-        });
+    /// Of a coordinator anywhere. One that is stopped, or whose machine is gone, says nothing; one that is there answers to being
+    /// asked so although no event comes.
+    ///
+    /// # Errors
+    /// `url` is not an address that is spoken to. Nobody need be there yet.
+    pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
+        let endpoint = endpoint(url)?.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE);
+        Ok(Self::of(url, endpoint.keep_alive_while_idle(true).connect_lazy()))
+    }
+
+    /// Of a coordinator that this process has started, and holds or watches: it may be as busy as it likes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn of_own(url: &str) -> anyhow::Result<Self> {
+        Ok(Self::of(url, endpoint(url)?.connect_lazy()))
+    }
+
+    fn of(url: &str, channel: Channel) -> Self {
         // Reports carry confusion matrices, which may be large.
-        let jobs = JobServiceClient::new(channel.or_exit(Exit::Unreachable)?).max_decoding_message_size(MESSAGE_LIMIT);
-        Ok(Self { url: url.to_owned(), jobs })
+        let jobs = JobServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        Self { url: url.to_owned(), channel, jobs }
+    }
+
+    /// Where the coordinator is, or should be.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether a coordinator is there and takes jobs; if it does not say so within this time, or says anything else, what is wrong.
+    pub(crate) async fn reach(&self, within: Duration) -> Result<(), String> {
+        let mut health = HealthClient::new(self.channel.clone());
+        let answer = tokio::time::timeout(within, health.check(HealthCheckRequest::default())).await;
+        let answer = answer.map_err(|_| "it does not answer".to_owned())?.map_err(|status| reason(&status))?;
+        match answer.into_inner().status {
+            serving if serving == ServingStatus::Serving as i32 => Ok(()),
+            _ => Err("it is shutting down".to_owned()),
+        }
     }
 
     /// Submits a job and returns its id once the coordinator holds it.
@@ -65,11 +90,11 @@ impl Client {
         }
     }
 
-    /// What a job waits for or why it ended; empty while it runs.
-    pub(crate) async fn reason(&mut self, job: &str) -> anyhow::Result<String> {
+    /// How a job is doing.
+    pub(crate) async fn status(&mut self, job: &str) -> anyhow::Result<JobStatus> {
         let request = GetJobRequest { job: job.to_owned() };
         let response = self.jobs.get_job(request).await.map_err(|status| self.explain(&status))?;
-        Ok(response.into_inner().status.map(|status| status.reason).unwrap_or_default())
+        response.into_inner().status.context("the coordinator says nothing of the job")
     }
 
     /// Asks a job to stop at its next turn boundary.
@@ -95,19 +120,44 @@ impl Client {
         }))
     }
 
-    fn explain(&self, status: &tonic::Status) -> anyhow::Error {
+    fn explain(&self, status: &Status) -> anyhow::Error {
         let exit = match status.code() {
             Code::Unavailable => Exit::Unreachable,
             Code::DeadlineExceeded => Exit::TimedOut,
             // The connection broke, or whoever answered does not speak gRPC.
-            _ if std::error::Error::source(status).is_some() => Exit::Unreachable,
+            _ if status.source().is_some() => Exit::Unreachable,
             Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => Exit::Usage,
             _ => Exit::Failed,
         };
         let error = match exit {
-            Exit::Unreachable => anyhow!("lost the coordinator at {}, or it is none: {}", self.url, status.message()),
+            Exit::Unreachable if status.source().is_some() => {
+                anyhow!("lost the coordinator at {}, or it is none: {}", self.url, reason(status))
+            }
             _ => anyhow!("{}", status.message()),
         };
         Err::<(), _>(error).or_exit(exit).expect_err("it is an error")
     }
+}
+
+fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .with_context(|| format!("`{url}` is not an address; give it as http://host:port"))
+        .or_exit(Exit::Usage)?;
+    if endpoint.uri().scheme_str() != Some("http") {
+        // There is no TLS yet, and what asks for it must not be sent in the clear.
+        return Err(anyhow!("`{url}` is not an address that is spoken to; give it as http://host:port"))
+            .or_exit(Exit::Usage);
+    }
+    Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
+}
+
+/// What is wrong with a connection, or with whoever is at its other end: the innermost of the errors says it.
+fn reason(status: &Status) -> String {
+    let mut source = status.source();
+    let mut reason = status.message().to_owned();
+    while let Some(error) = source {
+        reason = error.to_string();
+        source = error.source();
+    }
+    reason
 }

@@ -36,7 +36,7 @@ pub struct Exiting {
 
 impl std::fmt::Display for Exiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.error)
+        f.write_str(&antiphon_process::in_words(self.error.as_ref()))
     }
 }
 

@@ -11,9 +11,10 @@ mod duration;
 pub mod exit;
 pub mod follow;
 mod joint;
+mod outage;
 pub mod output;
 pub mod predictor;
-mod signals;
+mod submission;
 
 use clap::{Parser, Subcommand};
 

@@ -88,19 +88,27 @@ fn without_faults_every_run_comes_to_the_same_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn another_digest_a_job_that_fails_and_one_that_hangs_are_told_and_traced() {
+fn another_digest_a_job_that_fails_one_that_is_too_slow_and_one_that_hangs_are_told_and_traced() {
     let folder = folder_with_job();
-    let cases: [(&[&str], &str); 3] = [
-        (&["--expect", NO_DIGEST], "different"),
-        (&["--expect", NO_DIGEST, "--set", "modalities.audio.data={source: parquet, train: none-*.parquet}"], "failed"),
-        (&["--expect", NO_DIGEST, "--set", "schedule.turns=1000000", "--timeout", "1s"], "hung"),
+    // A server that never answers, so that the data never open.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let silent = listener.local_addr().expect("it is bound");
+    let never = format!("modalities.audio.data={{source: parquet, train: \"http://{silent}/x.parquet\"}}");
+    let cases: [(&[&str], i32, &str, &str); 4] = [
+        (&[], 1, "different", ""),
+        (&["--set", "modalities.audio.data={source: parquet, train: none-*.parquet}"], 1, "failed", "none-*.parquet"),
+        (&["--set", "schedule.turns=1000000", "--timeout", "15s"], 4, "too_slow", "raise --timeout, lower --faults"),
+        (&["--set", &never, "--hung-after", "2s"], 1, "hung", "opens its data"),
     ];
-    for (number, (arguments, outcome)) in cases.into_iter().enumerate() {
+    for (number, (arguments, exit, outcome, reason)) in cases.into_iter().enumerate() {
         let place = number.to_string();
-        let all = [&["chaos", "job.yaml", "--faults", "0", "--kill", "worker", "--folder", &place], arguments].concat();
+        let all = ["chaos", "job.yaml", "--faults", "0", "--kill", "worker", "--folder", &place, "--expect", NO_DIGEST];
+        let all = [&all[..], arguments].concat();
         let (code, lines) = json_lines(folder.path(), &all);
         let last = lines.last().expect("a last line");
-        assert_eq!((code, &last["outcome"]), (Some(1), &outcome.into()), "{lines:?}");
+        assert_eq!((code, &last["outcome"]), (Some(exit), &outcome.into()), "{lines:?}");
+        assert!(last["reason"].as_str().unwrap_or_default().contains(reason), "{last}");
+        assert_eq!(outcome == "too_slow", last["turns"] == 1_000_000 && last["turn"] != 0, "{last}");
         let run = Path::new(lines[0]["folder"].as_str().expect("a folder")).to_owned();
         let trace = std::fs::read_to_string(run.join("trace.jsonl")).expect("a trace");
         let traced: Vec<Value> = trace.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

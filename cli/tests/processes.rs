@@ -158,7 +158,8 @@ fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
 fn whoever_finds_no_coordinator_says_where_it_looked() {
     let folder = folder_with_job();
     let nowhere = "http://127.0.0.1:9";
-    let (code, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", nowhere]);
+    let at_once = ["submit", "job.yaml", "--coordinator", nowhere, "--reconnect-for", "0"];
+    let (code, lines) = json_lines(folder.path(), &at_once);
     assert_eq!(code, Some(3), "{lines:?}");
     let error = lines[0]["error"].as_str().expect("an error");
     assert!(error.starts_with("no coordinator at http://127.0.0.1:9: "), "{error}");

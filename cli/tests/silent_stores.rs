@@ -79,7 +79,7 @@ impl Client {
     }
 
     async fn submit(&mut self, job: &str, specification: String) {
-        let request = SubmitJobRequest { specification, job: Some(job.to_owned()), resume: None };
+        let request = SubmitJobRequest { specification, job: Some(job.to_owned()), ..Default::default() };
         self.0.submit_job(request).await.expect("it is taken");
     }
 
@@ -132,7 +132,7 @@ async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it
     assert!(status.reason.starts_with("recovering: "), "{}", status.reason);
     let listed = client.0.list_jobs(ListJobsRequest {}).await.expect("they are listed").into_inner().jobs;
     assert_eq!(listed.len(), 3, "{listed:?}");
-    let again = SubmitJobRequest { specification: JOB.to_owned(), job: Some("away".to_owned()), resume: None };
+    let again = SubmitJobRequest { specification: JOB.to_owned(), job: Some("away".to_owned()), ..Default::default() };
     assert_eq!(client.0.submit_job(again).await.expect_err("its id is taken").code(), Code::AlreadyExists);
     client.0.stop_job(StopJobRequest { job: "stopped".to_owned() }).await.expect("it is told");
     client.until("stopped", JobState::Stopped).await;

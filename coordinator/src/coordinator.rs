@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished};
-use antiphon_core::ids::{JobId, JobName, Term};
+use antiphon_core::ids::{JobId, JobName, RequestId, Term};
 use antiphon_store::storage::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,8 @@ pub struct Coordinator {
     spawn: Arc<SpawnJob>,
     pool: Pool,
     jobs: Arc<Mutex<BTreeMap<JobId, Entry>>>,
+    /// The jobs that were made of submissions with a request id.
+    requests: Arc<Mutex<BTreeMap<RequestId, JobId>>>,
     /// The place of the next submission in their order.
     submissions: Arc<AtomicU64>,
     /// Jobs whose task has not ended.
@@ -148,6 +150,7 @@ impl Coordinator {
             spawn,
             pool: Pool::default(),
             jobs: Arc::default(),
+            requests: Arc::default(),
             submissions: Arc::default(),
             running: Arc::new(watch::Sender::new(0)),
             stopping: CancellationToken::new(),
@@ -341,6 +344,11 @@ impl Coordinator {
 
     fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be held after `jobs`, where both are.
+    fn requests(&self) -> MutexGuard<'_, BTreeMap<RequestId, JobId>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

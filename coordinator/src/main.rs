@@ -4,7 +4,6 @@ use antiphon_coordinator::config::CoordinatorArgs;
 use antiphon_coordinator::server;
 use anyhow::Context as _;
 use clap::Parser;
-use tokio_util::sync::CancellationToken;
 
 /// Owns the shared head of every job and hands out turns to workers.
 #[derive(Debug, Parser)]
@@ -23,20 +22,6 @@ async fn main() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(coordinator.listen)
         .await
         .with_context(|| format!("cannot listen on {}", coordinator.listen))?;
-    let shutdown = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    let shutdown = antiphon_process::cancelled_by_signal()?;
     Ok(server::serve(coordinator.config(), listener, shutdown).await?)
-}
-
-/// Ctrl-C, and what Kubernetes sends.
-async fn cancel_on_signal(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-    shutdown.cancel();
 }

@@ -73,6 +73,11 @@ name!(
     "job id"
 );
 name!(
+    /// Made by a client for one submission, and sent with it each time it is sent again.
+    RequestId,
+    "request id"
+);
+name!(
     /// The `name:` of a job file. Many jobs may share it.
     JobName,
     "job name"

@@ -4,6 +4,7 @@
 //! Nothing here knows of a runtime, a network, a device, a clock or ambient randomness: time and seeds are arguments,
 //! state is ordered plain data, and the same calls give the same bits.
 
+pub mod backoff;
 pub mod digest;
 pub mod event;
 pub mod fusion;

@@ -9,16 +9,14 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use antiphon_core::rng::{self, Stream};
+use antiphon_core::backoff::Backoff;
 use object_store::client::{HttpError, HttpErrorKind};
 use tokio::time::Instant;
 
 use crate::storage::innermost;
 
-/// The pause after the first failure; every further one is twice as long.
-const FIRST: Duration = Duration::from_millis(50);
-/// The longest pause.
-const LONGEST: Duration = Duration::from_secs(10);
+/// The pauses after failures.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(10) };
 
 /// A failure after which the operation is done again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,42 +95,27 @@ impl Patience {
         F: Future<Output = Result<T, E>>,
     {
         let begun = Instant::now();
-        let mut pauses = Pauses::new(self.most, self.seed, what.as_ref());
         let mut failures = 0;
         loop {
             let error = match operation().await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            failures += 1;
             let waited = begun.elapsed();
-            let Some(pause) = pauses.after(waited).filter(|_| error.is_transient()) else { return Err(error) };
+            let pause = self.pause(failures, waited, what.as_ref()).filter(|_| error.is_transient());
+            let Some(pause) = pause else { return Err(error) };
+            failures += 1;
             if let Some(on_failure) = &self.on_failure {
                 on_failure(&Setback { reason: error.to_string(), failures, waited, pause });
             }
             tokio::time::sleep(pause).await;
         }
     }
-}
 
-/// The pauses between the attempts at one operation.
-struct Pauses {
-    most: Duration,
-    longest: Duration,
-    jitter: Stream,
-}
-
-impl Pauses {
-    fn new(most: Duration, seed: u64, what: &str) -> Self {
-        Self { most, longest: FIRST, jitter: rng::stream(seed, &["patience".into(), what.into()]) }
-    }
-
-    /// The pause after a failure that came when so much time had passed since the beginning; None when that was all.
-    fn after(&mut self, waited: Duration) -> Option<Duration> {
+    /// The pause after one more failure, which came when so much time had passed since the beginning; None when that was all.
+    fn pause(&self, failures: u32, waited: Duration, what: &str) -> Option<Duration> {
         let left = self.most.checked_sub(waited).filter(|left| !left.is_zero())?;
-        let pause = self.longest.mul_f64(0.5 + 0.5 * rng::uniform(&mut self.jitter));
-        self.longest = (self.longest * 2).min(LONGEST);
-        Some(pause.min(left))
+        Some(PAUSES.pause(failures, self.seed, &["patience".into(), what.into()]).min(left))
     }
 }
 
@@ -252,11 +235,11 @@ mod tests {
         assert_eq!((result, told), (Err(Failure("busy")), Vec::new()));
     }
 
-    /// The pauses if every attempt takes a millisecond.
+    /// The pauses if every attempt takes a millisecond, and when the last failure came.
     fn pauses(most: Duration, seed: u64) -> (Vec<Duration>, Duration) {
-        let mut pauses = Pauses::new(most, seed, "a part");
+        let patience = Patience::new(most, seed);
         let (mut all, mut waited) = (Vec::new(), Duration::from_millis(1));
-        while let Some(pause) = pauses.after(waited) {
+        while let Some(pause) = patience.pause(all.len() as u32, waited, "a part") {
             all.push(pause);
             waited += pause + Duration::from_millis(1);
         }
@@ -264,16 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_up_to_a_bound_and_patience_ends_on_time() {
+    fn patience_ends_on_time() {
         for seed in 0..100 {
             let most = Duration::from_millis(1 + 977 * seed);
             let (all, waited) = pauses(most, seed);
             assert!((most..most + Duration::from_millis(2)).contains(&waited), "{waited:?} instead of {most:?}");
-            for (number, pause) in all.iter().enumerate() {
-                let longest = LONGEST.min(FIRST * 2_u32.pow(number.min(10) as u32));
-                let last = number + 1 == all.len();
-                assert!(*pause <= longest && (last || *pause >= longest / 2), "{number}: {pause:?}");
-            }
+            assert!(all.len() < 30, "they grow: {all:?}");
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use antiphon_core::rng::{self, Stream};
+use antiphon_core::backoff::Backoff;
+use antiphon_core::ids::WorkerId;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -11,8 +12,8 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::device::DeviceError;
 
-/// The shortest and the longest pause between two tries.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The pauses between tries.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(10) };
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(5);
 /// How often it is said that the coordinator is still away.
@@ -73,7 +74,10 @@ impl WorkerError {
 
 impl From<Status> for WorkerError {
     fn from(status: Status) -> Self {
-        let reason = format!("{}: {}", status.code(), status.message());
+        let reason = match status.message() {
+            "" => status.code().to_string(),
+            message => message.to_owned(),
+        };
         match status.code() {
             Code::InvalidArgument
             | Code::FailedPrecondition
@@ -112,7 +116,7 @@ pub(crate) struct Dial {
     /// How long to try before the first connection, and after one is lost.
     first: Duration,
     again: Duration,
-    jitter: Stream,
+    worker: WorkerId,
     since: Instant,
     reported: Instant,
     was_connected: bool,
@@ -125,7 +129,7 @@ impl Dial {
             url: config.coordinator.clone(),
             first: config.connect_timeout,
             again: config.reconnect_for,
-            jitter: rng::stream(0, &["reconnect".into(), config.worker.as_str().into()]),
+            worker: config.worker.clone(),
             since: Instant::now(),
             reported: Instant::now(),
             was_connected: false,
@@ -139,7 +143,7 @@ impl Dial {
 
     /// Tries until there is a connection, or patience ends.
     pub(crate) async fn connect(&mut self) -> Result<Channel, WorkerError> {
-        let endpoint = endpoint(&self.url)?.connect_timeout(self.patience().clamp(PAUSES.0, TRY));
+        let endpoint = endpoint(&self.url)?.connect_timeout(self.patience().clamp(PAUSES.first, TRY));
         loop {
             match endpoint.connect().await {
                 Ok(channel) => return Ok(channel),
@@ -181,10 +185,7 @@ impl Dial {
     }
 
     async fn pause(&mut self, reason: String) -> Result<(), WorkerError> {
-        let (shortest, longest) = PAUSES;
-        let longest = shortest.saturating_mul(1 << self.tries.min(10)).min(longest);
-        // Half of it at least.
-        let pause = longest.mul_f64(0.5 + 0.5 * rng::uniform(&mut self.jitter));
+        let pause = PAUSES.pause(self.tries, 0, &["dial".into(), self.worker.as_str().into()]);
         let tried = self.since.elapsed();
         if tried + pause >= self.patience() {
             return Err(WorkerError::Unreachable { url: self.url.clone(), seconds: tried.as_secs(), reason });

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use antiphon_core::ids::{EvaluationId, JobId, MicroShard, ModalityName, Term, Turn};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::turn::Progress;
+use antiphon_process::in_words;
 use antiphon_proto::assignment::{Grant, HeadShape};
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
@@ -191,7 +192,7 @@ impl Engine {
 
     /// Drops the job. Without one there is nobody whom it concerns.
     fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) {
-        let (reason, again) = (format!("{error:#}"), may_pass(error));
+        let (reason, again) = (in_words(error.as_ref()), may_pass(error));
         self.drop_assignment();
         let Some((job, term)) = under else {
             warn!(reason, "a message that belongs to no job");
@@ -378,10 +379,10 @@ impl Engine {
             };
             // Before the answer, after which no heartbeat tells of it.
             trouble.clear();
-            let answer = match written.with_context(|| format!("checkpoint {}", save.checkpoint)) {
+            let answer = match written {
                 Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
                 Err(error) => {
-                    let (reason, again) = (format!("{error:#}"), may_pass(&error));
+                    let (reason, again) = (in_words(error.as_ref()), may_pass(&error));
                     Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })
                 }
             };

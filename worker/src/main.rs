@@ -3,7 +3,6 @@
 use antiphon_worker::WorkerArgs;
 use antiphon_worker::allocator::Allocator;
 use clap::Parser;
-use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator::new();
@@ -22,18 +21,6 @@ async fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // Nobody may be left to read the log: work goes on without.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
-    let shutdown = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    let shutdown = antiphon_process::cancelled_by_signal()?;
     Ok(antiphon_worker::run(worker.complete(std::process::id())?, shutdown).await?)
-}
-
-/// Ctrl-C, and what Kubernetes sends.
-async fn cancel_on_signal(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-    shutdown.cancel();
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use antiphon_core::ids::{JobId, JobName};
 use antiphon_core::spec::{JobSpec, Override, ScheduleMode};
-use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
 use antiphon_store::storage::Store;
 use antiphon_worker::device::DeviceChoice;
@@ -19,6 +18,7 @@ use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, OnInterrupt};
 use crate::output::Format;
+use crate::submission;
 
 const STATE: &str = "./antiphon-runs";
 const DECODE_THREADS: usize = 1;
@@ -132,8 +132,8 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         device: args.device,
     })
     .await?;
-    let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
-    let request = SubmitJobRequest { specification: spec.to_json(), job: Some(job.to_string()), resume };
+    let mut client = Client::of_own(&cluster.url())?;
+    let request = submission::request(&spec, Some(job.to_string()), resume);
     let job = client.submit(request).await?;
     let job_folder = folder_of(&job, &spec, &args.state);
     let how_to_go_on = || {

@@ -11,7 +11,6 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, OrExit as _};
-use crate::signals::Interrupts;
 
 /// Serves as coordinator until Ctrl-C or SIGTERM.
 ///
@@ -22,7 +21,7 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))
         .or_exit(Exit::Usage)?;
-    match server::serve(args.config(), listener, cancelled_by_signal()?).await {
+    match server::serve(args.config(), listener, asked_to_end()?).await {
         Ok(()) => Ok(Exit::Success),
         Err(error @ ServeError::Remote { .. }) => Err(error).or_exit(Exit::Usage),
         Err(error) => {
@@ -38,7 +37,7 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
 /// The coordinator cannot be reached, or ends the connection.
 pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     let config = args.complete(std::process::id()).or_exit(Exit::Usage)?;
-    match antiphon_worker::run(config, cancelled_by_signal()?).await {
+    match antiphon_worker::run(config, asked_to_end()?).await {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
             tracing::error!(%error, "the worker ends");
@@ -84,8 +83,9 @@ fn be_killed_with_parent() -> std::io::Result<()> {
     Ok(())
 }
 
-fn cancelled_by_signal() -> anyhow::Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
+/// Cancelled when this process is to end: it is told to, or whoever started it for itself has ended.
+fn asked_to_end() -> anyhow::Result<CancellationToken> {
+    let shutdown = antiphon_process::cancelled_by_signal()?;
     if let Some(how) = std::env::var_os(WITH_PARENT) {
         if how == KILLED_WITH_PARENT {
             be_killed_with_parent()?;
@@ -97,22 +97,5 @@ fn cancelled_by_signal() -> anyhow::Result<CancellationToken> {
             cancel.cancel();
         })?;
     }
-    let mut interrupts = Interrupts::listen()?;
-    let cancel = shutdown.clone();
-    tokio::spawn(async move {
-        interrupts.next().await;
-        cancel.cancel();
-        interrupts.next().await;
-        end_at_once();
-    });
     Ok(shutdown)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "whoever asks twice wants nothing to be waited for; what is durable is whole"
-)]
-fn end_at_once() -> ! {
-    tracing::warn!("asked to end a second time: ending at once");
-    std::process::exit(Exit::Interrupted as i32)
 }

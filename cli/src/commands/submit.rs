@@ -1,11 +1,12 @@
 //! `antiphon submit JOB.yaml`: sends a job to a coordinator, and follows it if asked to.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use antiphon_core::spec::Override;
-use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::anyhow;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::check;
 use super::run::Schedule;
@@ -13,6 +14,13 @@ use crate::client::Client;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow;
 use crate::output::{self, Format};
+use crate::submission::{self, Submission};
+
+/// Seconds that a coordinator is waited for by default, until it has the job and from then on.
+const UNTIL_TAKEN: u64 = 10;
+const FOLLOWING: u64 = 600;
+/// How long before the limit a job is asked what it waits for.
+const ASK: Duration = Duration::from_millis(500);
 
 /// Send a job to a coordinator
 #[derive(Debug, clap::Args)]
@@ -44,11 +52,12 @@ pub struct SubmitArgs {
     #[arg(long)]
     pub follow: bool,
 
-    /// With --follow: seconds to try to reach a coordinator again that is gone, before exit code 3; 0 gives up at once
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub reconnect_for: u64,
+    /// Seconds to try to reach a coordinator that is away, before exit code 3; 0 gives up at once [default: 10 until it has the job, 600
+    /// from then on]
+    #[arg(long, value_name = "SECONDS")]
+    pub reconnect_for: Option<u64>,
 
-    /// Seconds to wait for the coordinator, and with --follow for the job [default: 10, and no limit]
+    /// Seconds that all of this may take, with --follow the job too, before exit code 4 [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
@@ -58,14 +67,26 @@ pub struct SubmitArgs {
 /// # Errors
 /// A bad job file, no coordinator, or a time limit.
 pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
+    let limit = args.timeout.and_then(Limit::from_now);
     let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    let timeout = args.timeout.map(Duration::from_secs);
-    let mut client = Client::connect(&args.coordinator, timeout.unwrap_or(Duration::from_secs(10))).await?;
-    let request = SubmitJobRequest { specification: spec.to_json(), job: args.id, resume: args.resume };
-    let job = client.submit(request).await?;
+    let patience = |otherwise| Duration::from_secs(args.reconnect_for.unwrap_or(otherwise));
+    let client = Client::new(&args.coordinator)?;
+    let request = submission::request(&spec, args.id, args.resume);
+    let mut submission = Submission::new(client.clone(), request, format, patience(UNTIL_TAKEN));
+    let taken = match limit {
+        None => Ok(submission.taken().await),
+        Some(limit) => timeout_at(limit.ends, submission.taken()).await.map_err(|_| limit.seconds),
+    };
+    let job = match taken {
+        Ok(taken) => taken?,
+        Err(seconds) => {
+            let reason = submission.waits_for();
+            return Err(anyhow!("the job is not submitted after {seconds} s: {reason}")).or_exit(Exit::TimedOut);
+        }
+    };
     if !args.follow {
         match format {
             Format::Json => output::json(&serde_json::json!({"event": "submitted", "job": job, "name": spec.name}))?,
@@ -73,16 +94,43 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let (mut watching, patience) = (client.clone(), Duration::from_secs(args.reconnect_for));
-    let following = follow::follow(&mut watching, &job, &spec, format, follow::OnInterrupt::Leave, patience);
-    let Some(limit) = timeout else { return following.await };
-    match tokio::time::timeout(limit, following).await {
-        Ok(exit) => exit,
-        Err(_) => {
-            let reason = client.reason(&job).await?;
-            let seconds = limit.as_secs();
+    let mut watching = client.clone();
+    let following = follow::follow(&mut watching, &job, &spec, format, follow::OnInterrupt::Leave, patience(FOLLOWING));
+    let mut following = pin!(following);
+    let Some(limit) = limit else { return following.await };
+    tokio::select! {
+        exit = &mut following => exit,
+        reason = limit.reached(client, &job) => {
+            let seconds = limit.seconds;
             Err(anyhow!("job {job} is not done after {seconds} s: {reason}; it goes on without being followed"))
                 .or_exit(Exit::TimedOut)
+        }
+    }
+}
+
+/// The time that all of it may take.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    seconds: u64,
+    ends: Instant,
+}
+
+impl Limit {
+    /// None where the time is longer than clocks go.
+    fn from_now(seconds: u64) -> Option<Self> {
+        Some(Self { seconds, ends: Instant::now().checked_add(Duration::from_secs(seconds))? })
+    }
+
+    /// Waits until it is reached; what the job waits for then, whether its coordinator says so or not.
+    async fn reached(&self, mut client: Client, job: &str) -> String {
+        sleep_until(self.ends.checked_sub(ASK).unwrap_or(self.ends)).await;
+        let status = timeout_at(self.ends, client.status(job)).await;
+        sleep_until(self.ends).await;
+        match status {
+            Err(_) => "the coordinator does not answer".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(status)) if status.reason.is_empty() => format!("{} of {} turns are done", status.turn, status.turns),
+            Ok(Ok(status)) => status.reason,
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use antiphon_core::event::{JobEvent, StepEvent};
-use antiphon_core::ids::{ModalityName, Split};
+use antiphon_core::event::{JobEvent, ModalityStart, StepEvent};
+use antiphon_core::ids::{ModalityName, Split, Turn};
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::JobSpec;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -22,6 +22,8 @@ pub(super) struct Bars {
     epoch: u64,
     on_terminal: bool,
     steps_per_turn: u64,
+    /// Why each modality lost its worker last.
+    lost: BTreeMap<ModalityName, String>,
 }
 
 struct Modality {
@@ -61,7 +63,8 @@ impl Bars {
             (m.name.clone(), Modality { bar, smooth: None, epoch: Sum::default() })
         });
         let modalities = modalities.collect();
-        Self { all, head, modalities, epoch: 0, on_terminal, steps_per_turn: u64::from(spec.schedule.turn_batches) }
+        let (steps_per_turn, lost) = (u64::from(spec.schedule.turn_batches), BTreeMap::new());
+        Self { all, head, modalities, epoch: 0, on_terminal, steps_per_turn, lost }
     }
 
     /// A line above the bars.
@@ -99,6 +102,8 @@ impl Bars {
                 self.say(&format!("  {modality} worker {worker}: {reason}; its place is offered to others"))
             }
             JobEvent::WorkerLost { modality, worker, reason, .. } => {
+                let before = self.lost.insert(modality.clone(), reason.clone());
+                let reason = if before.as_ref() == Some(reason) { "the same as before" } else { reason };
                 self.say(&format!("  {modality} worker {worker} is lost: {reason}"))
             }
             JobEvent::MixedNumerics { modality, worker, fingerprint, before, .. } => {
@@ -115,28 +120,7 @@ impl Bars {
                     "  {modality} worker {worker} goes on after {seconds:.1} s; it took {replayed} {steps} again"
                 ))
             }
-            JobEvent::Started { turn, turns, modalities, .. } => {
-                self.head.set_style(style("  {msg}  {pos}/{len} turns  {percent}%  {elapsed} elapsed, {eta} to go"));
-                self.head.set_length(*turns);
-                self.head.set_position(turn.0);
-                self.head.reset_eta();
-                self.head.set_message("training");
-                for (name, start) in modalities {
-                    let (samples, parameters) = (start.samples, start.parameters);
-                    self.say(&format!(
-                        "  {name}: {} training, {} validation, {} test samples; {parameters} parameters",
-                        samples.train, samples.validation, samples.test
-                    ))?;
-                }
-                for (name, start) in modalities {
-                    if let Some(modality) = self.modalities.get(name) {
-                        modality.bar.set_length(start.turns);
-                        modality.bar.set_position(start.turns_done);
-                        modality.bar.reset_eta();
-                    }
-                }
-                Ok(())
-            }
+            JobEvent::Started { turn, turns, modalities, .. } => self.started(*turn, *turns, modalities),
             JobEvent::Step(step) => self.step(step),
             JobEvent::Evaluated { report, .. } => self.evaluated(report, spec),
             JobEvent::Checkpoint { checkpoint, best, blocked, .. } => {
@@ -148,6 +132,34 @@ impl Bars {
             }
             JobEvent::Times { .. } | JobEvent::Finished(_) => Ok(()),
         }
+    }
+
+    fn started(
+        &mut self,
+        turn: Turn,
+        turns: u64,
+        modalities: &BTreeMap<ModalityName, ModalityStart>,
+    ) -> anyhow::Result<()> {
+        self.head.set_style(style("  {msg}  {pos}/{len} turns  {percent}%  {elapsed} elapsed, {eta} to go"));
+        self.head.set_length(turns);
+        self.head.set_position(turn.0);
+        self.head.reset_eta();
+        self.head.set_message("training");
+        for (name, start) in modalities {
+            let (samples, parameters) = (start.samples, start.parameters);
+            self.say(&format!(
+                "  {name}: {} training, {} validation, {} test samples; {parameters} parameters",
+                samples.train, samples.validation, samples.test
+            ))?;
+        }
+        for (name, start) in modalities {
+            if let Some(modality) = self.modalities.get(name) {
+                modality.bar.set_length(start.turns);
+                modality.bar.set_position(start.turns_done);
+                modality.bar.reset_eta();
+            }
+        }
+        Ok(())
     }
 
     fn step(&mut self, step: &StepEvent) -> anyhow::Result<()> {

@@ -3,22 +3,16 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use antiphon_core::rng;
 use anyhow::anyhow;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt as _};
 
 use crate::client::{Client, Watched};
 use crate::exit::{self, Exit, OrExit as _};
+use crate::outage::Outage;
 
-/// The pauses between tries begin with this and double.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest of them.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that lasted so long was one: what comes after it is another outage.
 const LASTED: Duration = Duration::from_secs(10);
-/// How often it is said again that nobody is there.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 type Events = Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>;
 
@@ -43,18 +37,10 @@ pub(super) struct Connection {
     seen: u64,
     /// Since when, if it is open.
     events: Option<(Instant, Events)>,
+    /// From the first try on, until an event comes.
     outage: Option<Outage>,
     /// An event that came while something else had to be said.
     next: Option<Watched>,
-}
-
-/// Nobody is there.
-struct Outage {
-    since: Instant,
-    tries: u32,
-    try_again: Instant,
-    /// When it was said last.
-    said: Instant,
 }
 
 impl Connection {
@@ -75,22 +61,16 @@ impl Connection {
                 Some((_, events)) => match events.next().await {
                     Some(Ok(watched)) => return Ok(self.came(watched)),
                     Some(Err(error)) => error,
-                    None => Err::<(), _>(anyhow!("the coordinator ended the events of {}", self.job))
-                        .or_exit(Exit::Unreachable)
-                        .expect_err("it is an error"),
+                    None => unreachable(format!("the coordinator ended the events of {}", self.job)),
                 },
-                None => {
-                    if let Some(outage) = &self.outage {
-                        sleep_until(outage.try_again).await;
+                None => match self.open().await {
+                    Some(Ok(events)) => {
+                        self.events = Some((Instant::now(), events));
+                        continue;
                     }
-                    match self.client.watch(&self.job, self.seen).await {
-                        Ok(events) => {
-                            self.events = Some((Instant::now(), Box::pin(events)));
-                            continue;
-                        }
-                        Err(error) => error,
-                    }
-                }
+                    Some(Err(error)) => error,
+                    None => return Ok(self.say()),
+                },
             };
             if let Some(news) = self.lost(failed)? {
                 return Ok(news);
@@ -98,13 +78,30 @@ impl Connection {
         }
     }
 
+    /// Asks for the events, when it is time to; None when it is time to say that nobody is there.
+    async fn open(&mut self) -> Option<anyhow::Result<Events>> {
+        let now = Instant::now();
+        let Self { client, job, seen, outage, patience, .. } = self;
+        let outage = outage.get_or_insert_with(|| Outage::new(now, *patience));
+        let attempt = async {
+            sleep_until(outage.try_again()).await;
+            let events = timeout(outage.within(Instant::now()), client.watch(job, *seen)).await;
+            let events = events.unwrap_or_else(|_| Err(unreachable("the coordinator does not answer".to_owned())));
+            events.map(|events| -> Events { Box::pin(events) })
+        };
+        tokio::select! {
+            opened = attempt => Some(opened),
+            () = sleep_until(outage.say_at()), if outage.has_failed() => None,
+        }
+    }
+
     fn came(&mut self, watched: Watched) -> News {
         self.seen = watched.number;
-        match self.outage.take() {
+        match self.outage.take().filter(Outage::has_failed) {
             None => News::Event(watched),
             Some(outage) => {
                 self.next = Some(watched);
-                News::Reached { seconds: outage.since.elapsed().as_secs() }
+                News::Reached { seconds: outage.seconds(Instant::now()) }
             }
         }
     }
@@ -115,46 +112,31 @@ impl Connection {
         if exit::of(&error) != Exit::Unreachable || self.patience.is_zero() {
             return Err(error);
         }
-        if opened.is_some_and(|opened| opened.elapsed() >= LASTED) {
+        let now = Instant::now();
+        let is_another =
+            |outage: &Outage| !outage.has_failed() || opened.is_some_and(|opened| now.duration_since(opened) >= LASTED);
+        if opened.is_some() && self.outage.as_ref().is_some_and(is_another) {
             self.outage = None;
         }
+        let outage = self.outage.get_or_insert_with(|| Outage::new(now, self.patience));
+        let error = format!("{error:#}");
+        if outage.failed(now, error.clone(), &self.job).is_none() {
+            let seconds = outage.seconds(now);
+            return Err(unreachable(format!("{error}; gave up after {seconds} s")));
+        }
+        let say = outage.say_at() <= now;
+        Ok(say.then(|| self.say()))
+    }
+
+    /// That nobody is there, for so long now.
+    fn say(&mut self) -> News {
         let now = Instant::now();
-        let is_new = self.outage.is_none();
-        let outage = self.outage.get_or_insert(Outage { since: now, tries: 0, try_again: now, said: now });
-        let gone = now.duration_since(outage.since);
-        if gone >= self.patience {
-            let seconds = gone.as_secs();
-            return Err(anyhow!("{error:#}; gave up after {seconds} s")).or_exit(Exit::Unreachable);
-        }
-        let pause = pause(outage.tries, &self.job);
-        outage.try_again = now + pause.min(self.patience - gone);
-        outage.tries += 1;
-        let say = is_new || now.duration_since(outage.said) >= SAY_AGAIN;
-        if say {
-            outage.said = now;
-        }
-        Ok(say.then(|| News::Unreachable { seconds: gone.as_secs(), error: format!("{error:#}") }))
+        let outage = self.outage.get_or_insert_with(|| Outage::new(now, self.patience));
+        outage.said(now);
+        News::Unreachable { seconds: outage.seconds(now), error: outage.error.clone() }
     }
 }
 
-/// How long to wait before the next try: each client somewhat differently, so that they do not come all at once.
-fn pause(tries: u32, job: &str) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(1 << tries.min(16)).min(LONGEST_PAUSE);
-    let mut random = rng::stream(std::process::id().into(), &["reconnect".into(), job.into(), u64::from(tries).into()]);
-    longest.mul_f64(0.5 + 0.5 * rng::uniform(&mut random))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_differ() {
-        for (tries, longest) in [(0, 250), (1, 500), (4, 4000), (5, 5000), (400, 5000)] {
-            let longest = Duration::from_millis(longest);
-            let pauses: Vec<Duration> = (0..20).map(|job| pause(tries, &format!("job-{job}"))).collect();
-            assert!(pauses.iter().all(|pause| (longest / 2..=longest).contains(pause)), "{tries}: {pauses:?}");
-            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{tries}: {pauses:?}");
-        }
-    }
+fn unreachable(reason: String) -> anyhow::Error {
+    Err::<(), _>(anyhow!(reason)).or_exit(Exit::Unreachable).expect_err("it is an error")
 }

@@ -9,21 +9,22 @@ use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished, JobEvent};
 use antiphon_core::spec::JobSpec;
+use antiphon_process::Interrupts;
 
+use serde::Serialize;
 pub use tables::evaluation_table;
 
 use crate::client::{Client, Watched};
 use crate::exit::Exit;
 use crate::output::{self, Format};
-use crate::signals::Interrupts;
 use bars::Bars;
 use connection::{Connection, News};
 pub(crate) use times::Accounts;
 
-/// What Ctrl-C means to the job.
+/// What Ctrl-C means to the job, and the command that goes on with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnInterrupt {
-    /// It stops at the next turn boundary; afterwards this command goes on with it.
+    /// It stops at the next turn boundary; afterwards, or where it fails, this command goes on with it.
     Stop(String),
     /// It goes on without being watched.
     Leave,
@@ -44,11 +45,12 @@ pub(crate) async fn follow(
     let mut interrupts = Interrupts::listen()?;
     let mut connection = Connection::new(client.clone(), job, patience);
     let mut view = View::new(format, spec);
-    let mut stopping = false;
+    let (mut training, mut stopping) = (false, false);
     loop {
         tokio::select! {
             news = connection.next() => match news? {
                 News::Event(Watched { event, json, .. }) => {
+                    training |= matches!(event, JobEvent::Started { .. });
                     if let Some(exit) = view.show(&event, &json, &on_interrupt)? {
                         return Ok(exit);
                     }
@@ -59,7 +61,11 @@ pub(crate) async fn follow(
             () = interrupts.next() => match &on_interrupt {
                 OnInterrupt::Stop(_) if !stopping => {
                     stopping = true;
-                    view.say("stopping at the next turn boundary, with a checkpoint; Ctrl-C again ends at once")?;
+                    view.say(match training {
+                        true => "stopping at the next turn boundary, with a checkpoint; Ctrl-C again ends at once",
+                        // There is nothing yet that a checkpoint could keep.
+                        false => "stopping; Ctrl-C again ends at once",
+                    })?;
                     client.stop(job).await?;
                 }
                 OnInterrupt::Stop(_) => return Ok(Exit::Interrupted),
@@ -118,7 +124,12 @@ impl<'a> View<'a> {
     /// Shows an event; the exit code after the last.
     fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<Exit>> {
         match self {
-            Self::Json => output::line(json)?,
+            Self::Json => match (event, on_interrupt) {
+                (JobEvent::Finished(finished), OnInterrupt::Stop(resume)) if can_go_on(finished) => {
+                    output::json(&Resumable { event, resume })?;
+                }
+                _ => output::line(json)?,
+            },
             Self::Text { bars, spec, accounts } => {
                 if let JobEvent::Times { modalities, coordinator, .. } = event {
                     *accounts = Some(Accounts { modalities: modalities.clone(), coordinator: *coordinator });
@@ -136,6 +147,20 @@ impl<'a> View<'a> {
         }
         Ok(Some(exit_of(finished)))
     }
+}
+
+/// The end of a job that can be gone on with.
+#[derive(Serialize)]
+struct Resumable<'a> {
+    #[serde(flatten)]
+    event: &'a JobEvent,
+    /// The command for it.
+    resume: &'a str,
+}
+
+/// Whether there is something left to do, and a checkpoint to begin from.
+fn can_go_on(finished: &Finished) -> bool {
+    finished.state != FinalState::Succeeded && finished.checkpoint.is_some()
 }
 
 fn exit_of(finished: &Finished) -> Exit {

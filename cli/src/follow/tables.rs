@@ -6,7 +6,7 @@ use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::metrics::{EvaluationReport, RuleName};
 use antiphon_core::spec::JobSpec;
 
-use super::OnInterrupt;
+use super::{OnInterrupt, can_go_on};
 use crate::output;
 
 /// Prints how a job ended.
@@ -25,12 +25,17 @@ pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInt
     }
     match (finished.state, &finished.reason, on_interrupt) {
         (FinalState::Succeeded, _, _) => output::line(&format!("succeeded after {} turns", finished.turn))?,
-        (FinalState::Stopped, _, OnInterrupt::Stop(command)) if finished.checkpoint.is_some() => {
+        (FinalState::Stopped, _, OnInterrupt::Stop(command)) if can_go_on(finished) => {
             output::line(&format!("stopped after {} turns; go on with\n  {command}", finished.turn))?;
         }
         (FinalState::Stopped, ..) => output::line(&format!("stopped after {} turns", finished.turn))?,
-        (FinalState::Failed, reason, _) => {
+        (FinalState::Failed, reason, on_interrupt) => {
             output::complain(&format!("failed after {} turns: {}", finished.turn, reason.as_deref().unwrap_or("?")))?;
+            if let OnInterrupt::Stop(command) = on_interrupt
+                && can_go_on(finished)
+            {
+                output::complain(&format!("go on from its newest checkpoint with\n  {command}"))?;
+            }
         }
     }
     Ok(())

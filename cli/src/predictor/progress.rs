@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use antiphon_process::Interrupts;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
-
-use crate::signals::Interrupts;
 
 /// Nothing is shown of what is done by then.
 const PATIENCE: Duration = Duration::from_secs(2);

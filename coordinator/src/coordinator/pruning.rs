@@ -39,7 +39,9 @@ impl Coordinator {
                 tokio::time::sleep(AGAIN).await;
             }
             tracing::info!(%job, "a job that is over long ago is forgotten");
-            self.jobs().remove(&job);
+            let mut jobs = self.jobs();
+            self.requests().retain(|_, made| *made != job);
+            jobs.remove(&job);
         }
     }
 }

@@ -68,6 +68,9 @@ impl Coordinator {
         let (first, mut before) = oneshot::channel();
         drop(first);
         for Recorded { record, stop, end } in jobs {
+            if let Some(request) = &record.request {
+                self.requests().insert(request.clone(), record.job.clone());
+            }
             match end {
                 Some(end) => self.list_over(&record, end),
                 None => {

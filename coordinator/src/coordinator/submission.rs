@@ -7,7 +7,7 @@ use std::time::Duration;
 use antiphon_core::digest::sha256;
 use antiphon_core::event::JobEvent;
 use antiphon_core::head::SharedHead;
-use antiphon_core::ids::{JobId, JobName, ModalityName, Term};
+use antiphon_core::ids::{JobId, JobName, ModalityName, RequestId, Term};
 use antiphon_core::parts;
 use antiphon_core::spec::{self, JobSpec};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
@@ -34,6 +34,8 @@ pub struct Submission {
     pub job: Option<JobId>,
     /// URL of a checkpoint to go on from, or of the folder of a job whose newest one is meant.
     pub resume: Option<String>,
+    /// What its client calls it: sent again under the same id, it is the same submission, and makes no second job.
+    pub request: Option<RequestId>,
 }
 
 /// Why a submission was refused. Nothing is left of it.
@@ -49,6 +51,12 @@ pub enum SubmitError {
     #[error("there is a job `{job}` already; choose another id")]
     Duplicate {
         /// The id.
+        job: JobId,
+    },
+    /// It has been sent before, and that is not decided yet.
+    #[error("this submission has come before, as job `{job}`, which is not taken yet")]
+    Underway {
+        /// The job's id.
         job: JobId,
     },
     /// Its head does not fit.
@@ -102,7 +110,8 @@ pub enum SubmitError {
 }
 
 impl Coordinator {
-    /// Takes a job. When this returns, the coordinator holds it, and where jobs are kept, every coordinator after it.
+    /// Takes a job. When this returns, the coordinator holds it, and where jobs are kept, every coordinator after it. One that was
+    /// taken before, under the same request id, is there already.
     ///
     /// # Errors
     /// Whatever is wrong with it.
@@ -113,15 +122,19 @@ impl Coordinator {
         let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)
             .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
         self.check_head(&spec)?;
-        let reservation = self.reserve(submission.job.as_ref(), &spec.name)?;
+        let reservation = match self.reserve(&submission, &spec.name)? {
+            Place::Taken(job) => return Ok(job),
+            Place::Reserved(reservation) => reservation,
+        };
+        let request = submission.request;
         let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
         if !self.journal.is_durable() {
-            return self.take(config).await;
+            return self.take(config, request).await;
         }
         // Whoever asked may hang up now: what was begun to be written down is also held.
         let coordinator = self.clone();
         let taken = tokio::spawn(async move {
-            let taken = coordinator.take(config).await;
+            let taken = coordinator.take(config, request).await;
             drop(reservation);
             taken
         });
@@ -129,7 +142,7 @@ impl Coordinator {
     }
 
     /// Writes a job down, and begins with it.
-    async fn take(&self, config: JobConfig) -> Result<JobId, SubmitError> {
+    async fn take(&self, config: JobConfig, request: Option<RequestId>) -> Result<JobId, SubmitError> {
         let record = JobRecord {
             job: config.id.clone(),
             name: config.spec.name.clone(),
@@ -137,6 +150,7 @@ impl Coordinator {
             submitted: clock::since_epoch().as_secs(),
             after: config.resume.as_ref().map(|checkpoint| checkpoint.manifest().term),
             resume: config.resume.as_ref().map(Checkpoint::url),
+            request,
             specification: config.spec.to_json(),
         };
         let event = JobEvent::Submitted {
@@ -179,9 +193,20 @@ impl Coordinator {
         Ok(started.insert(threads).clone())
     }
 
-    /// Takes the id, so that nobody else gets it while the submission is being checked.
-    fn reserve(&self, wanted: Option<&JobId>, name: &JobName) -> Result<Reservation, SubmitError> {
+    /// Takes the id, so that nobody else gets it while the submission is being checked; or finds the job that was made of this
+    /// submission before, whose answer was lost.
+    fn reserve(&self, submission: &Submission, name: &JobName) -> Result<Place, SubmitError> {
+        let Submission { job: wanted, request, .. } = submission;
         let mut jobs = self.jobs();
+        let mut requests = self.requests();
+        if let Some(job) = request.as_ref().and_then(|request| requests.get(request)) {
+            match jobs.get(job) {
+                Some(Entry::Held(_)) => return Ok(Place::Taken(job.clone())),
+                Some(Entry::Submitting) => return Err(SubmitError::Underway { job: job.clone() }),
+                // It is forgotten, or about to be.
+                Some(Entry::Removing) | None => {}
+            }
+        }
         let job = match wanted {
             Some(job) => job.clone(),
             None => fresh_id(name, |candidate| jobs.contains_key(candidate)),
@@ -190,7 +215,10 @@ impl Coordinator {
             return Err(SubmitError::Duplicate { job });
         }
         jobs.insert(job.clone(), Entry::Submitting);
-        Ok(Reservation { coordinator: self.clone(), job })
+        if let Some(request) = request {
+            requests.insert(request.clone(), job.clone());
+        }
+        Ok(Place::Reserved(Reservation { coordinator: self.clone(), job, request: request.clone() }))
     }
 
     async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
@@ -275,11 +303,19 @@ impl Coordinator {
     }
 }
 
+/// Where a submission's job is, or will be.
+enum Place {
+    /// It is there already.
+    Taken(JobId),
+    Reserved(Reservation),
+}
+
 /// An id that is taken while its submission is being checked. Dropping this frees it, unless a job was made of it meanwhile:
 /// also when whoever submitted has hung up and nobody waits for the answer.
 struct Reservation {
     coordinator: Coordinator,
     job: JobId,
+    request: Option<RequestId>,
 }
 
 impl Drop for Reservation {
@@ -287,6 +323,9 @@ impl Drop for Reservation {
         let mut jobs = self.coordinator.jobs();
         if let Some(Entry::Submitting) = jobs.get(&self.job) {
             jobs.remove(&self.job);
+            if let Some(request) = &self.request {
+                self.coordinator.requests().remove(request);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 
 use antiphon_core::event::Finished;
-use antiphon_core::ids::{JobId, JobName, Term};
+use antiphon_core::ids::{JobId, JobName, RequestId, Term};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +41,9 @@ pub struct JobRecord {
     pub after: Option<Term>,
     /// URL of that checkpoint.
     pub resume: Option<String>,
+    /// What its client called the submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
     /// The specification, as [`antiphon_core::spec::JobSpec::to_json`] writes it.
     pub specification: String,
 }

@@ -28,6 +28,7 @@ fn record(job: &str, order: u64) -> JobRecord {
         submitted: 1_700_000_000,
         after: Some(Term(3)),
         resume: Some("memory://elsewhere/checkpoints/00000004".to_owned()),
+        request: Some("r0123".try_into().expect("an id")),
         specification: "{}".to_owned(),
     }
 }

@@ -70,7 +70,8 @@ fn job_id(text: &str) -> Result<JobId, WireError> {
 
 fn submission(request: v1::SubmitJobRequest) -> Result<Submission, WireError> {
     let job = request.job.as_deref().map(job_id).transpose()?;
-    Ok(Submission { specification: request.specification, job, resume: request.resume })
+    let id = request.request.as_deref().map(|id| ids::name("request", id)).transpose()?;
+    Ok(Submission { specification: request.specification, job, resume: request.resume, request: id })
 }
 
 impl From<JobView> for v1::JobStatus {
@@ -108,7 +109,9 @@ impl From<SubmitError> for Status {
     fn from(error: SubmitError) -> Self {
         let message = error.to_string();
         match error {
-            SubmitError::Stopping | SubmitError::Journal(_) => Self::unavailable(message),
+            SubmitError::Stopping | SubmitError::Underway { .. } | SubmitError::Journal(_) => {
+                Self::unavailable(message)
+            }
             SubmitError::Checkpoint(error) if error.is_transient() => Self::unavailable(message),
             SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
             SubmitError::Threads(_) => Self::resource_exhausted(message),

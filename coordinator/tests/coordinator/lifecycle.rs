@@ -146,8 +146,12 @@ async fn nobody_is_served_after_shutdown() {
     let request = antiphon_proto::v1::ListJobsRequest {};
     let late = tokio::time::timeout(PATIENCE, jobs.list_jobs(request)).await.expect("it is told at once");
     assert_eq!(late.expect_err("nobody is there").code(), Code::Unavailable);
-    let submission =
-        antiphon_coordinator::coordinator::Submission { specification: TINY.to_owned(), job: None, resume: None };
+    let submission = antiphon_coordinator::coordinator::Submission {
+        specification: TINY.to_owned(),
+        job: None,
+        resume: None,
+        request: None,
+    };
     let refused = coordinator.submit(submission).await.expect_err("it takes no jobs");
     assert_eq!(refused.to_string(), "the coordinator is shutting down and takes no jobs");
 }
@@ -162,10 +166,22 @@ async fn a_submission_that_nobody_waits_for_leaves_its_id() {
         specification: specification.clone(),
         job: Some(format!("again-{number}").as_str().try_into().expect("an id")),
         resume: None,
+        request: Some(format!("request-{number}").as_str().try_into().expect("an id")),
     };
     // The store is asked, and whoever asked hangs up; where it answers at once, nobody hung up, and another id is tried.
-    let hangs_up = |number: &u32| server.coordinator.submit(submission(*number)).now_or_never().is_none();
-    let number = (0..1000).find(hangs_up).expect("a disk takes its time now and then");
+    let mut asked = None;
+    for number in 0..1000 {
+        let mut first = Box::pin(server.coordinator.submit(submission(number)));
+        if first.as_mut().now_or_never().is_none() {
+            asked = Some((number, first));
+            break;
+        }
+    }
+    let (number, first) = asked.expect("a disk takes its time now and then");
+    let again = server.coordinator.submit(submission(number)).await.expect_err("one of them is enough");
+    let underway = format!("this submission has come before, as job `again-{number}`, which is not taken yet");
+    assert_eq!(again.to_string(), underway);
+    drop(first);
     server.coordinator.submit(submission(number)).await.expect("the id is free again");
     server.stop().await;
 }

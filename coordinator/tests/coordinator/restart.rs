@@ -283,3 +283,32 @@ async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are
     assert!(told(&beyond).contains("beyond the one to begin with"), "its id is free: {beyond}");
     second.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_is_sent_again_makes_one_job_with_the_next_coordinator_too() {
+    let sent = |request: &str, job: Option<&str>| v1::SubmitJobRequest {
+        specification: TINY.to_owned(),
+        job: job.map(str::to_owned),
+        request: Some(request.to_owned()),
+        ..Default::default()
+    };
+    let submit = async |server: &Server, request| {
+        let answer = server.jobs().await.submit_job(request).await;
+        answer.map(|answer| answer.into_inner().job).map_err(|status| told(&status))
+    };
+    let first = reigning("twice").await;
+    let unnamed = submit(&first, sent("a", None)).await.expect("it is taken");
+    assert_eq!(submit(&first, sent("b", Some("named"))).await.as_deref(), Ok("named"));
+    let second = reigning("twice").await;
+    deposed(first, "twice", 2).await;
+    for _ in 0..2 {
+        assert_eq!(submit(&second, sent("a", None)).await.as_ref(), Ok(&unnamed));
+        assert_eq!(submit(&second, sent("b", Some("named"))).await.as_deref(), Ok("named"));
+    }
+    let taken = "ALREADY_EXISTS: there is a job `named` already; choose another id".to_owned();
+    assert_eq!(submit(&second, sent("c", Some("named"))).await, Err(taken), "it is another one's");
+    assert_ne!(submit(&second, sent("d", None)).await.expect("it is taken"), unnamed);
+    let listed = second.jobs().await.list_jobs(v1::ListJobsRequest {}).await.expect("they are listed");
+    assert_eq!(listed.into_inner().jobs.len(), 3);
+    second.stop().await;
+}

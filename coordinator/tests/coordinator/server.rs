@@ -75,8 +75,12 @@ impl Server {
         job: &str,
         resume: Option<String>,
     ) -> Result<String, Status> {
-        let request =
-            v1::SubmitJobRequest { specification: specification.to_owned(), job: Some(job.to_owned()), resume };
+        let request = v1::SubmitJobRequest {
+            specification: specification.to_owned(),
+            job: Some(job.to_owned()),
+            resume,
+            ..Default::default()
+        };
         Ok(self.jobs().await.submit_job(request).await?.into_inner().job)
     }
 

@@ -54,7 +54,7 @@ async fn an_id_is_made_of_the_name_and_is_free() {
     let mut jobs = server.jobs().await;
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let request = v1::SubmitJobRequest { specification: TINY.to_owned(), job: None, resume: None };
+        let request = v1::SubmitJobRequest { specification: TINY.to_owned(), ..Default::default() };
         ids.push(jobs.submit_job(request).await.expect("it is taken").into_inner().job);
     }
     assert!(ids.iter().all(|id| id.starts_with("tiny-")), "{ids:?}");

@@ -887,6 +887,9 @@ pub struct SubmitJobRequest {
     /// URL of a checkpoint to start from
     #[prost(string, optional, tag = "3")]
     pub resume: ::core::option::Option<::prost::alloc::string::String>,
+    /// made by the client, new for every submission: what is sent twice with it makes one job
+    #[prost(string, optional, tag = "4")]
+    pub request: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitJobResponse {
@@ -1092,7 +1095,8 @@ pub mod job_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Acknowledged once the coordinator holds the job, and where jobs are kept, every coordinator after it.
+        /// Acknowledged once the coordinator holds the job, and where jobs are kept, every coordinator after it. UNAVAILABLE if it may be
+        /// taken a little later, or by another coordinator: with the same `request` it may be sent again, also where the answer was lost.
         pub async fn submit_job(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitJobRequest>,
@@ -1228,7 +1232,8 @@ pub mod job_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with JobServiceServer.
     #[async_trait]
     pub trait JobService: std::marker::Send + std::marker::Sync + 'static {
-        /// Acknowledged once the coordinator holds the job, and where jobs are kept, every coordinator after it.
+        /// Acknowledged once the coordinator holds the job, and where jobs are kept, every coordinator after it. UNAVAILABLE if it may be
+        /// taken a little later, or by another coordinator: with the same `request` it may be sent again, also where the answer was lost.
         async fn submit_job(
             &self,
             request: tonic::Request<super::SubmitJobRequest>,

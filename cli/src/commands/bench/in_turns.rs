@@ -1,11 +1,10 @@
 //! A job in turns, as `antiphon run` runs it, for what it comes to.
 
-use std::time::Duration;
-
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::ids::Split;
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::{CheckpointSpec, Every, JobSpec};
+use antiphon_process::Interrupts;
 use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow, bail};
@@ -15,7 +14,6 @@ use crate::client::Client;
 use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
-use crate::signals::Interrupts;
 
 /// Runs a job to its end, with a coordinator and its workers in this process, and gives the last report on a split. Its state
 /// is kept in a temporary folder, and it is gone through its validation split once. None if it was interrupted.
@@ -44,7 +42,7 @@ pub(super) async fn run(
         device: DeviceChoice::Cpu,
     })
     .await?;
-    let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
+    let mut client = Client::of_own(&cluster.url())?;
     let report = tokio::select! {
         report = follow(&mut client, &spec, split, progress) => report.map(Some)?,
         () = interrupts.next() => None,
@@ -64,7 +62,7 @@ async fn follow(
     split: Split,
     progress: &Progress,
 ) -> anyhow::Result<EvaluationReport> {
-    let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
+    let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
     let job = client.submit(request).await?;
     let mut events = client.watch(&job, 0).await?;
     let mut last = None;

@@ -1,10 +1,10 @@
 //! The lines of a measurement, printed as they come: one table for people, one JSON object each for programs.
 
+use antiphon_process::Interrupts;
 use serde::Serialize;
 
 use crate::output::{self, Format};
 use crate::predictor::Progress;
-use crate::signals::Interrupts;
 
 /// What is printed so far.
 pub(super) struct Rows {

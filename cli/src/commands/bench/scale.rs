@@ -51,7 +51,6 @@ pub struct ScaleArgs {
 const MODALITIES: [&str; 3] = ["a", "b", "c"];
 const HEAD: HeadShape = HeadShape { classes: 10, width: 64 };
 const SAMPLES: u32 = 16;
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Ticks of the system's clock in which it counts processor time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -100,12 +99,14 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let process = coordinator.process();
     let each = (turns / u64::from(jobs)).max(10);
     let warmup = (each / 10).max(2);
-    let mut client = Client::connect(&url, PATIENCE).await?;
+    let mut client = Client::of_own(&url)?;
     let idle = Usage::of(process, 0);
     let workers = Workers::start(jobs, &url, cores.get(1).copied())?;
     for job in 0..jobs {
         let specification = head_worker::job(HEAD, SAMPLES, &MODALITIES, warmup + each + 1);
-        client.submit(SubmitJobRequest { specification, job: Some(format!("bench-{job}")), resume: None }).await?;
+        client
+            .submit(SubmitJobRequest { specification, job: Some(format!("bench-{job}")), ..Default::default() })
+            .await?;
     }
     let all = u64::from(jobs) * (warmup + each);
     let measured = async {

@@ -6,6 +6,7 @@ use antiphon_core::event::{Finished, JobEvent};
 use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
 use crate::client::Client;
@@ -13,8 +14,6 @@ use crate::exit::{self, Exit};
 
 /// The pause before it comes back.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long it waits for a connection.
-const CONNECT: Duration = Duration::from_secs(2);
 /// How often in a row a coordinator may not know a job that was acknowledged: one that has just started may still be reading.
 const UNKNOWN: u32 = 40;
 
@@ -24,23 +23,25 @@ pub(super) struct Standing {
     pub(super) turn: u64,
     /// In all; 0 until it is known.
     pub(super) turns: u64,
+    /// When it last took a step.
+    pub(super) stepped: Option<Instant>,
 }
 
 /// Submits a job under an id of its own and follows it to its end.
 #[derive(Debug)]
 pub(super) struct Follower {
-    url: String,
+    client: Client,
     request: SubmitJobRequest,
     standing: watch::Sender<Standing>,
-    /// Whether the job may have been taken already.
-    tried: bool,
     /// Whether the coordinator has acknowledged it.
     acknowledged: bool,
+    /// The number of the last event that came.
+    seen: u64,
 }
 
 impl Follower {
-    pub(super) fn new(url: String, request: SubmitJobRequest, standing: watch::Sender<Standing>) -> Self {
-        Self { url, request, standing, tried: false, acknowledged: false }
+    pub(super) fn new(client: Client, request: SubmitJobRequest, standing: watch::Sender<Standing>) -> Self {
+        Self { client, request, standing, acknowledged: false, seen: 0 }
     }
 
     /// How the job ended. What breaks on the way is tried again, without end.
@@ -68,28 +69,22 @@ impl Follower {
 
     /// One connection; None if it ended before the job did.
     async fn attempt(&mut self) -> anyhow::Result<Option<Finished>> {
-        let mut client = Client::connect(&self.url, CONNECT).await?;
-        let job = self.request.job.clone().context("a job that is submitted again needs an id")?;
+        let job = self.request.job.clone().context("a job that is followed needs an id")?;
         if !self.acknowledged {
-            let submitted = client.submit(self.request.clone()).await;
-            match submitted {
-                Ok(_) => {}
-                // The answer was lost, not the job.
-                Err(error) if self.tried && error.to_string().contains("there is a job") => {}
-                Err(error) => {
-                    self.tried = true;
-                    return Err(error);
-                }
-            }
+            self.client.submit(self.request.clone()).await?;
             self.acknowledged = true;
         }
-        let mut events = client.watch(&job, 0).await?;
-        while let Some(event) = events.next().await {
-            match event?.event {
+        let mut events = self.client.watch(&job, self.seen).await?;
+        while let Some(watched) = events.next().await {
+            let watched = watched?;
+            self.seen = watched.number;
+            match watched.event {
                 JobEvent::Started { turn, turns, .. } => {
-                    self.standing.send_replace(Standing { turn: turn.0, turns });
+                    self.standing.send_modify(|standing| (standing.turn, standing.turns) = (turn.0, turns));
                 }
-                JobEvent::Step(step) => self.standing.send_modify(|standing| standing.turn = step.turn.0),
+                JobEvent::Step(step) => self.standing.send_modify(|standing| {
+                    (standing.turn, standing.stepped) = (step.turn.0, Some(Instant::now()));
+                }),
                 JobEvent::Finished(finished) => return Ok(Some(finished)),
                 _ => {}
             }

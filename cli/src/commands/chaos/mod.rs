@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use antiphon_core::ids::{JobId, ModalityName};
 use antiphon_core::spec::{JobSpec, Override};
-use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_process::Interrupts;
 use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;
 
@@ -23,7 +23,7 @@ use super::run::fresh_id;
 use crate::duration;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::Format;
-use crate::signals::Interrupts;
+use crate::submission;
 use cast::Casting;
 use plan::Target;
 use report::{Line, Report};
@@ -45,9 +45,10 @@ between two faults. With `store`, in every process one of ten requests to the st
 but not answered, and others are late or break off. A process that ends by itself is started again, as a cluster would do.
 
 What happens is printed, and written to trace.jsonl beside the logs of the processes, in a folder that is kept where a run
-does not come to the same. A job that needs longer to come back than --every never ends; --timeout says so.
+does not come to the same. A job that needs longer to come back than --every gets nowhere: it is `too slow` where it still takes
+steps when --timeout is over, and `hung` where it has taken none for --hung-after.
 
-Exit codes: 0 every run came to the same digest, 1 one did not, or failed, or hung")]
+Exit codes: 0 every run came to the same digest, 1 one did not, or failed, or hung, 4 one was too slow")]
 pub struct ChaosArgs {
     /// The job file, YAML or JSON; `-` is standard input
     pub job: PathBuf,
@@ -83,6 +84,10 @@ pub struct ChaosArgs {
     /// How long a run may take
     #[arg(long, default_value = "1h", value_parser = duration::parse, value_name = "TIME")]
     pub timeout: Duration,
+
+    /// How long a run may go without a step of the head, before it is given up as hung
+    #[arg(long, default_value = "10min", value_parser = duration::parse, value_name = "TIME")]
+    pub hung_after: Duration,
 
     /// Folder for state, trace and logs of the runs [default: a temporary one, kept where a run does not come to the same]
     #[arg(long, value_name = "DIR")]
@@ -124,12 +129,13 @@ pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
     };
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let place = args.folder.as_deref().unwrap_or(folder.path());
-    let mut all_same = true;
+    let (mut all_same, mut exit) = (true, Exit::TimedOut);
     for seed in (args.seed..).take(usize::try_from(args.runs)?) {
         match one(&args, &spec, seed, place, &expected, &mut report, &mut interrupts).await {
             Ok(End::Interrupted) => return Ok(Exit::Interrupted),
             Ok(End::Succeeded { digest }) if digest == expected => {}
-            Ok(_) => all_same = false,
+            Ok(End::TooSlow) => all_same = false,
+            Ok(_) => (all_same, exit) = (false, Exit::Failed),
             Err(error) => {
                 let _kept = folder.keep();
                 return Err(error);
@@ -140,7 +146,7 @@ pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
         return Ok(Exit::Success);
     }
     let _kept = folder.keep();
-    Ok(Exit::Failed)
+    Ok(exit)
 }
 
 /// One run in a folder of its own below `place`.
@@ -170,26 +176,40 @@ async fn one(
         lease: Duration::from_secs_f64(spec.schedule.lease_ttl),
         faults: args.faults,
         timeout: args.timeout,
+        hung_after: args.hung_after,
         modalities: &modalities,
     };
-    let request = SubmitJobRequest { specification: spec.to_json(), job: Some(job.to_string()), resume: None };
+    let request = submission::request(spec, Some(job.to_string()), None);
     let outcome = run::run(&ordeal, &casting, request, report, interrupts).await?;
-    report.tell(&ended(seed, &outcome, expected))?;
+    report.tell(&ended(seed, &outcome, expected, &logs))?;
     Ok(outcome.end)
 }
 
-fn ended<'a>(seed: u64, outcome: &'a Outcome, expected: &'a str) -> Line<'a> {
+fn ended<'a>(seed: u64, outcome: &'a Outcome, expected: &'a str, logs: &Path) -> Line<'a> {
     let (outcome_word, reason, digest) = match &outcome.end {
         End::Succeeded { digest } if digest == expected => ("same", None, Some(digest.as_str())),
         End::Succeeded { digest } => ("different", None, Some(digest.as_str())),
-        End::Failed { reason } => ("failed", Some(reason.as_str()), None),
-        End::Hung => ("hung", None, None),
+        End::Failed { reason } => ("failed", Some(reason.clone()), None),
+        End::TooSlow => {
+            let advice = "it was still taking steps: raise --timeout, lower --faults, or let more time pass between them (--every)";
+            ("too_slow", Some(advice.to_owned()), None)
+        }
+        End::Hung { reason } => {
+            let reason = format!(
+                "no step for {:.1} s: {reason}; the logs are in {}",
+                outcome.quiet.as_secs_f64(),
+                logs.display()
+            );
+            ("hung", Some(reason), None)
+        }
         End::Interrupted => ("interrupted", None, None),
     };
     Line::Ended {
         seed,
         outcome: outcome_word,
         reason,
+        turn: outcome.standing.turn,
+        turns: outcome.standing.turns,
         digest,
         expected,
         seconds: outcome.took.as_secs_f64(),

@@ -1,7 +1,5 @@
 //! The job left in peace: what it should come to.
 
-use std::time::Duration;
-
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
 use antiphon_proto::v1::SubmitJobRequest;
@@ -15,6 +13,7 @@ use crate::client::Client;
 use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
+use crate::submission;
 
 /// Runs the job in this process, in a folder that is gone afterwards. Its digest.
 pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Report) -> anyhow::Result<String> {
@@ -33,8 +32,8 @@ pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Re
         device,
     })
     .await?;
-    let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
-    let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
+    let mut client = Client::of_own(&cluster.url())?;
+    let request = submission::request(&spec, None, None);
     let progress = Progress::new();
     let digest = tokio::select! {
         digest = follow(&mut client, request, &progress) => digest,

@@ -31,7 +31,9 @@ pub(super) enum Line<'a> {
     Ended {
         seed: u64,
         outcome: &'static str,
-        reason: Option<&'a str>,
+        reason: Option<String>,
+        turn: u64,
+        turns: u64,
         digest: Option<&'a str>,
         expected: &'a str,
         seconds: f64,
@@ -56,13 +58,15 @@ impl Line<'_> {
             Self::EndedByItself { at, turn, turns, victim, status, .. } => {
                 format!("{at:8.1} s  turn {turn}/{turns}  the {victim} ended by itself ({status}) and is started again")
             }
-            Self::Ended { seed, outcome, reason, digest, expected, seconds, faults, ended_by_itself } => {
-                let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            Self::Ended { seed, outcome, reason, turn, turns, digest, expected, seconds, faults, ended_by_itself } => {
+                let reason =
+                    reason.as_ref().map(|reason| format!(", at turn {turn}/{turns}: {reason}")).unwrap_or_default();
+                let outcome = outcome.replace('_', " ");
                 let counted: Vec<String> = faults.iter().map(|(fault, count)| format!("{count} {fault}")).collect();
                 let counted = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
                 let digest = digest.unwrap_or("none");
                 format!(
-                    "seed {seed}: {outcome}{reason} after {seconds:.1} s\n  faults: {counted}; {ended_by_itself} ends of \
+                    "seed {seed}: {outcome} after {seconds:.1} s{reason}\n  faults: {counted}; {ended_by_itself} ends of \
                      processes by themselves\n  digest {digest}, in peace {expected}"
                 )
             }
@@ -116,18 +120,18 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn fault<'a>(&self, kind: Kind, victim: &'a Victim, lasts: Duration) -> Line<'a> {
-        let Standing { turn, turns } = self.standing;
+        let Standing { turn, turns, .. } = self.standing;
         let (at, lasts) = (self.at.as_secs_f64(), lasts.as_secs_f64());
         Line::Fault { seed: self.seed, at, turn, turns, kind, victim, lasts }
     }
 
     pub(super) fn over<'a>(&self, kind: Kind, victim: &'a Victim) -> Line<'a> {
-        let Standing { turn, turns } = self.standing;
+        let Standing { turn, turns, .. } = self.standing;
         Line::Over { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, kind, victim }
     }
 
     pub(super) fn ended_by_itself<'a>(&self, victim: &'a Victim, status: String) -> Line<'a> {
-        let Standing { turn, turns } = self.standing;
+        let Standing { turn, turns, .. } = self.standing;
         Line::EndedByItself { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, victim, status }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::ids::ModalityName;
+use antiphon_process::Interrupts;
 use antiphon_proto::v1::SubmitJobRequest;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,10 +15,12 @@ use super::cast::{Cast, Casting};
 use super::following::{Follower, Standing, joined};
 use super::plan::{Fault, Kind, Plan, Target, Victim};
 use super::report::{Moment, Report};
-use crate::signals::Interrupts;
+use crate::client::Client;
 
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the coordinator may take to say what a job waits for that hangs.
+const ASK: Duration = Duration::from_secs(5);
 /// How long a process that ended by itself is left alone.
 const BY_ITSELF: Duration = Duration::from_millis(500);
 
@@ -31,15 +34,26 @@ pub(super) struct Ordeal<'a> {
     /// The most faults; without end if none.
     pub(super) faults: Option<u64>,
     pub(super) timeout: Duration,
+    /// Without a step for so long it hangs.
+    pub(super) hung_after: Duration,
     pub(super) modalities: &'a [ModalityName],
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    Succeeded { digest: String },
-    Failed { reason: String },
-    Hung,
+    Succeeded {
+        digest: String,
+    },
+    Failed {
+        reason: String,
+    },
+    /// It still took steps when the time was over.
+    TooSlow,
+    /// It took none any more.
+    Hung {
+        reason: String,
+    },
     Interrupted,
 }
 
@@ -48,6 +62,10 @@ pub(super) enum End {
 pub(super) struct Outcome {
     pub(super) end: End,
     pub(super) took: Duration,
+    /// How far the job came.
+    pub(super) standing: Standing,
+    /// How long before the end it took its last step; or began, if it took none.
+    pub(super) quiet: Duration,
     /// Faults by what they are.
     pub(super) faults: BTreeMap<String, u64>,
     pub(super) ended_by_itself: u64,
@@ -85,8 +103,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Outcome> {
     let mut cast = Cast::start(casting).await?;
     let (sender, standing) = watch::channel(Standing::default());
+    let client = Client::new(cast.url())?;
+    let job = request.job.clone().unwrap_or_default();
     let mut following = JoinSet::new();
-    following.spawn(Follower::new(cast.url().to_owned(), request, sender).follow());
+    following.spawn(Follower::new(client.clone(), request, sender).follow());
     let mut run = Run {
         ordeal,
         plan: Plan::new(ordeal.seed, ordeal.targets, (ordeal.every, ordeal.lease), ordeal.modalities),
@@ -98,15 +118,18 @@ pub(super) async fn run(
         ended_by_itself: 0,
         standing,
     };
-    let end = run.suffer(&mut cast, &mut following, report, interrupts).await;
-    let took = run.begun.elapsed();
+    let mut end = run.suffer(&mut cast, &mut following, report, interrupts).await;
+    let (took, quiet, standing) = (run.begun.elapsed(), run.quiet(), *run.standing.borrow());
+    if let Ok(End::Hung { reason }) = &mut end {
+        *reason = waits_for(client, &job).await;
+    }
     let store_faults = cast.store_faults();
     cast.dismiss().await?;
     let end = end?;
     if store_faults > 0 {
         run.faults.insert("of the store".to_owned(), store_faults);
     }
-    Ok(Outcome { end, took, faults: run.faults, ended_by_itself: run.ended_by_itself })
+    Ok(Outcome { end, took, standing, quiet, faults: run.faults, ended_by_itself: run.ended_by_itself })
 }
 
 impl Run<'_> {
@@ -126,7 +149,11 @@ impl Run<'_> {
             tokio::select! {
                 Some(ended) = following.join_next() => return Ok(end_of(joined(ended))),
                 () = interrupts.next() => return Ok(End::Interrupted),
-                () = tokio::time::sleep_until(deadline) => return Ok(End::Hung),
+                () = tokio::time::sleep_until(deadline) => {
+                    // Whoever lets it run for less than the time in which it may be quiet wants to know as well.
+                    let is_quiet = self.quiet() >= self.ordeal.timeout / 2;
+                    return Ok(if is_quiet { End::Hung { reason: String::new() } } else { End::TooSlow });
+                }
                 () = tokio::time::sleep_until(next) => match self.due.pop_first() {
                     Some((_, Due::Fault(fault))) => self.begin(cast, fault, report).await?,
                     Some((_, Due::Over(kind, victim))) => {
@@ -135,7 +162,12 @@ impl Run<'_> {
                     }
                     None => {}
                 },
-                _ = look.tick() => self.look(cast, report)?,
+                _ = look.tick() => {
+                    if self.quiet() >= self.ordeal.hung_after {
+                        return Ok(End::Hung { reason: String::new() });
+                    }
+                    self.look(cast, report)?;
+                }
             }
         }
     }
@@ -176,8 +208,23 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Time since the last step, or since the beginning.
+    fn quiet(&self) -> Duration {
+        self.standing.borrow().stepped.unwrap_or(self.begun).elapsed()
+    }
+
     fn moment(&self) -> Moment {
         Moment { seed: self.ordeal.seed, at: self.begun.elapsed(), standing: *self.standing.borrow() }
+    }
+}
+
+/// What the job waits for, if its coordinator says so.
+async fn waits_for(mut client: Client, job: &str) -> String {
+    match tokio::time::timeout(ASK, client.status(job)).await {
+        Err(_) => "the coordinator does not answer".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(status)) if status.reason.is_empty() => "the job does not say what it waits for".to_owned(),
+        Ok(Ok(status)) => status.reason,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
+use antiphon_process::Interrupts;
 use antiphon_worker::data::inspect::{
     ClassReport, FileReport, IdReport, InspectOptions, Inspection, LabelReport, NamedValue, SampleReport, TableReport,
     ValueReport, inspect,
@@ -13,7 +14,6 @@ use super::{counted, picture, size};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::predictor::Progress;
-use crate::signals::Interrupts;
 
 /// Look into Parquet files: schema, classes, missing values, ids, a few samples
 #[derive(Debug, clap::Args)]

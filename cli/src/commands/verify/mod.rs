@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, Turn};
+use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
 use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
@@ -14,7 +15,6 @@ use serde::Serialize;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::predictor::Progress;
-use crate::signals::Interrupts;
 use replay::Replayed;
 
 /// Check a checkpoint's files, and train it again to compare

@@ -1,7 +1,6 @@
 //! The job of a checkpoint, trained once more up to its turn, to compare.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::JobEvent;
@@ -68,9 +67,10 @@ pub(super) async fn run(args: &VerifyArgs, checkpoint: &Checkpoint, progress: &P
         device: args.device,
     })
     .await?;
-    let mut client = Client::connect(&cluster.url(), Duration::from_secs(10)).await?;
+    let mut client = Client::of_own(&cluster.url())?;
     let from = from.map(|from| from.url());
-    let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: from.clone() };
+    let request =
+        SubmitJobRequest { specification: spec.to_json(), job: None, resume: from.clone(), ..Default::default() };
     let replayed = tokio::select! {
         replayed = until(&mut client, request, first, manifest.turn, progress) => replayed?,
         failed = cluster.failed() => {

@@ -1,7 +1,6 @@
 //! `antiphon bench pipeline`: what it brings that all encoders compute at once.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::{Every, JobSpec, Length, Override, ScheduleMode, parse};
@@ -52,7 +51,6 @@ pub struct PipelineArgs {
 
 const WARMUP: u64 = 2;
 const DEFAULT: &str = include_str!("default.yaml");
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -147,7 +145,7 @@ impl Cluster {
             let arguments = ["worker", "--coordinator", &url, "--modality", modality.name.as_str()];
             workers.push(Part::start(&name, &arguments, core)?);
         }
-        let client = Client::connect(&url, PATIENCE).await?;
+        let client = Client::of_own(&url)?;
         let cores = cores.len().min(workers.len());
         Ok(Self { client, coordinator, workers, cores, runs: 0, _state: state })
     }
@@ -190,7 +188,7 @@ impl Cluster {
         spec.schedule.length = Length::Turns((WARMUP + cycles) * turns);
         self.runs += 1;
         let job = Some(format!("run-{}", self.runs));
-        let request = SubmitJobRequest { specification: spec.to_json(), job, resume: None };
+        let request = SubmitJobRequest { specification: spec.to_json(), job, ..Default::default() };
         let job = self.client.submit(request).await?;
         let mut client = self.client.clone();
         let ended = futures::future::select_all(

@@ -64,7 +64,6 @@ pub struct RecoveryArgs {
 }
 
 const DEFAULT: &str = include_str!("default.yaml");
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -190,8 +189,8 @@ impl Cluster {
         for modality in &spec.modalities {
             workers.insert(modality.name.clone(), worker(&modality.name, &url)?);
         }
-        let mut client = Client::connect(&url, PATIENCE).await?;
-        let request = SubmitJobRequest { specification: spec.to_json(), job: None, resume: None };
+        let mut client = Client::of_own(&url)?;
+        let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
         let job = client.submit(request).await?;
         let watching = Watching::new(url, job);
         Ok(Self { spec, address, state, coordinator, workers, victim, with_spare: !no_spare, spare: None, watching })

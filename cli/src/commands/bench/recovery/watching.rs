@@ -14,8 +14,6 @@ use crate::exit::{Exit, OrExit as _};
 
 /// The pause before a coordinator that is gone is looked for again: short, because it is part of what is measured.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long one connection may take.
-const CONNECT: Duration = Duration::from_secs(2);
 
 /// An event, and when it came.
 pub(super) struct Seen {
@@ -72,7 +70,7 @@ impl Watching {
     }
 
     async fn open(&self) -> anyhow::Result<impl Stream<Item = anyhow::Result<Watched>> + use<>> {
-        Client::connect(&self.url, CONNECT).await?.watch(&self.job, self.last).await
+        Client::of_own(&self.url)?.watch(&self.job, self.last).await
     }
 
     /// Waits until a turn has been applied.

@@ -141,7 +141,7 @@ async fn measure(size: Size, turns: u64, head_memory: u64) -> anyhow::Result<Row
     let config = Config { state: "memory://bench".to_owned(), head_memory, ..Config::default() };
     let coordinator = Coordinator::new(config);
     // Before anything of its size is made.
-    let submission = Submission { specification: text, job: None, resume: None };
+    let submission = Submission { specification: text, job: None, resume: None, request: None };
     coordinator.submit(submission).await.or_exit(Exit::Usage)?;
     let alone = tokio::task::spawn_blocking(move || maths(&spec, size, warmup, turns));
     let Alone { maths, fold, grant, contribution } = alone.await??;

@@ -1,0 +1,130 @@
+//! Submitting a job to a coordinator that may be away: it is waited for, and the same submission is sent again, which makes one job
+//! however often it comes.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use antiphon_core::digest::sha256;
+use antiphon_core::spec::JobSpec;
+use antiphon_proto::v1::SubmitJobRequest;
+use anyhow::anyhow;
+use chrono::Utc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::Client;
+use crate::exit::{self, Exit, OrExit as _};
+use crate::outage::{Outage, SAY_AGAIN};
+use crate::output::{self, Format};
+
+/// A submission like no other: sent again, it is the same one.
+pub(crate) fn request(spec: &JobSpec, job: Option<String>, resume: Option<String>) -> SubmitJobRequest {
+    let specification = spec.to_json();
+    let made = format!("{:?} {} {job:?} {resume:?} {specification}", Utc::now(), std::process::id());
+    let digest = sha256(made.as_bytes()).to_string();
+    let request = Some(format!("r{}", &digest[..40]));
+    SubmitJobRequest { specification, job, resume, request }
+}
+
+/// A job on its way to its coordinator.
+pub(crate) struct Submission {
+    client: Client,
+    request: SubmitJobRequest,
+    format: Format,
+    patience: Duration,
+    waits_for: String,
+}
+
+impl Submission {
+    /// A coordinator that is away is waited for, `patience` long.
+    pub(crate) fn new(client: Client, request: SubmitJobRequest, format: Format, patience: Duration) -> Self {
+        let waits_for = format!("the coordinator at {} has not answered", client.url());
+        Self { client, request, format, patience, waits_for }
+    }
+
+    /// What the job is not submitted for, in words.
+    pub(crate) fn waits_for(&self) -> &str {
+        &self.waits_for
+    }
+
+    /// The job's id, once the coordinator holds it.
+    ///
+    /// # Errors
+    /// The job is refused, or nobody is there for as long as there is patience.
+    pub(crate) async fn taken(&mut self) -> anyhow::Result<String> {
+        let mut outage = Outage::new(Instant::now(), self.patience);
+        loop {
+            sleep_until(outage.try_again()).await;
+            let error = match self.client.reach(outage.within(Instant::now())).await {
+                Ok(()) => {
+                    if outage.has_failed() {
+                        self.reached(outage.seconds(Instant::now()))?;
+                    }
+                    match self.sent().await {
+                        Ok(job) => return Ok(job),
+                        Err(error) if exit::of(&error) != Exit::Unreachable => return Err(error),
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(reason) => format!("no coordinator at {}: {reason}", self.client.url()),
+            };
+            let now = Instant::now();
+            let Some(()) = outage.failed(now, error.clone(), "submission") else {
+                let other = "start one with `antiphon coordinator`, or name another with --coordinator";
+                let waited = match self.patience.is_zero() {
+                    true => String::new(),
+                    false => format!("; gave up after {} s", outage.seconds(now)),
+                };
+                return Err(anyhow!("{error}{waited}; {other}")).or_exit(Exit::Unreachable);
+            };
+            if outage.say_at() <= now {
+                outage.said(now);
+                self.unreachable(outage.seconds(now), &error)?;
+            }
+            self.waits_for = error;
+        }
+    }
+
+    /// Sends it to a coordinator that is there, which takes its time where its store does.
+    async fn sent(&mut self) -> anyhow::Result<String> {
+        self.waits_for =
+            format!("the coordinator at {} has not written it down, and may still take it", self.client.url());
+        let mut client = self.client.clone();
+        let begun = Instant::now();
+        let mut answer = pin!(client.submit(self.request.clone()));
+        let mut say_at = begun + SAY_AGAIN;
+        loop {
+            tokio::select! {
+                job = &mut answer => return job,
+                () = sleep_until(say_at) => {
+                    say_at += SAY_AGAIN;
+                    self.waiting(begun.elapsed().as_secs())?;
+                }
+            }
+        }
+    }
+
+    fn unreachable(&self, seconds: u64, error: &str) -> anyhow::Result<()> {
+        let job = &self.request.job;
+        let event = serde_json::json!({"event": "unreachable", "job": job, "seconds": seconds, "error": error});
+        self.say(&event, &format!("{error}; trying again for up to {} s", self.patience.as_secs()))
+    }
+
+    fn reached(&self, seconds: u64) -> anyhow::Result<()> {
+        let event = serde_json::json!({"event": "reached", "job": self.request.job, "seconds": seconds});
+        self.say(&event, &format!("coordinator reached after {seconds} s"))
+    }
+
+    fn waiting(&self, seconds: u64) -> anyhow::Result<()> {
+        let (job, reason) = (&self.request.job, &self.waits_for);
+        let event = serde_json::json!({"event": "waiting", "job": job, "reason": reason, "seconds": seconds});
+        self.say(&event, &format!("waiting ({seconds} s): {reason}"))
+    }
+
+    /// People read the job's id and its events from standard output, so what comes before goes elsewhere.
+    fn say(&self, event: &serde_json::Value, text: &str) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => Ok(output::json(event)?),
+            Format::Text => Ok(output::complain(text)?),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `antiphon submit` and coordinators that are not there, come late, are stopped, or do not answer.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use antiphon_testing_s3::Server;
+use serde_json::Value;
+use support::{antiphon, folder_with_job, json_lines, run_to_end};
+
+/// Nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
+        assert!(kill.expect("kill starts").success());
+    }
+
+    /// Its exit code, once it has ended.
+    fn ended(mut self) -> Option<i32> {
+        let (tell, ended) = mpsc::channel();
+        std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
+        ended.recv_timeout(PATIENCE).expect("it ends")
+    }
+}
+
+/// A coordinator that listens, and its URL.
+fn coordinator(folder: &Path, address: &str, environment: &[(&str, String)], more: &[&str]) -> (Process, String) {
+    let arguments = [&["coordinator", "--listen", address, "--format", "json"], more].concat();
+    let mut program = antiphon(folder, &arguments);
+    program.envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the coordinator starts");
+    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines().map(|line| line.expect("a line"));
+    let line = log.find(|line| line.contains("coordinator listens")).expect("it listens");
+    std::thread::spawn(move || log.for_each(drop));
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    (Process(child), format!("http://{}", line["fields"]["address"].as_str().expect("an address")))
+}
+
+/// A client, and what it says.
+struct Client {
+    process: Process,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    fn start(folder: &Path, url: &str, more: &[&str]) -> Self {
+        let arguments = [&["submit", "job.yaml", "--coordinator", url, "--format", "json"], more].concat();
+        let child = antiphon(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("the client starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { process: Process(child), lines }
+    }
+
+    /// The next event of this kind.
+    fn until(&mut self, kind: &str) -> Value {
+        let mut seen: Vec<Value> = Vec::new();
+        for line in self.lines.by_ref() {
+            seen.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+            if let Some(event) = seen.pop_if(|event| event["event"] == kind) {
+                return event;
+            }
+        }
+        panic!("there is no `{kind}` in {seen:?}");
+    }
+}
+
+/// An address that nobody listens on.
+fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("it is bound")
+}
+
+#[test]
+fn a_coordinator_that_comes_late_is_waited_for_and_one_that_does_not_come_is_given_up() {
+    let folder = folder_with_job();
+    let address = nobody().to_string();
+    let url = format!("http://{address}");
+    let mut client = Client::start(folder.path(), &url, &["--id", "late", "--reconnect-for", "100"]);
+    let unreachable = client.until("unreachable");
+    assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"late".into(), &0.into()), "{unreachable}");
+    let said = unreachable["error"].as_str().expect("an error");
+    assert!(said.starts_with(&format!("no coordinator at {url}: Connection refused")), "{said}");
+    let _coordinator = coordinator(folder.path(), &address, &[], &[]);
+    client.until("reached");
+    assert_eq!(client.until("submitted")["job"], "late");
+    assert_eq!(client.process.ended(), Some(0));
+
+    let nowhere = format!("http://{}", nobody());
+    let arguments = ["submit", "job.yaml", "--coordinator", &nowhere, "--reconnect-for", "1"];
+    let (code, lines) = json_lines(folder.path(), &arguments);
+    assert_eq!((code, &lines[0]["event"]), (Some(3), &"unreachable".into()), "{lines:?}");
+    let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
+    assert!(error.contains("; gave up after 1 s; start one with"), "{error}");
+    let (code, lines) = json_lines(folder.path(), &[&arguments[..5], &["100", "--timeout", "1"]].concat());
+    let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
+    assert!(
+        error.starts_with(&format!("the job is not submitted after 1 s: no coordinator at {nowhere}: ")),
+        "{error}"
+    );
+    assert_eq!(code, Some(4));
+}
+
+/// Passes bytes on in both directions, but for the first answer to a submission, which is lost with its connection.
+fn losing_the_first_answer(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let to = to.trim_start_matches("http://").to_owned();
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let client = client.expect("it is accepted");
+            let server = TcpStream::connect(&to).expect("the coordinator is there");
+            let (mut up, mut into) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+            std::thread::spawn(move || std::io::copy(&mut up, &mut into));
+            std::thread::spawn(move || pass(server, client, number == 0));
+        }
+    });
+    url
+}
+
+/// From a coordinator to its client; not what tells of a job, if that is lost.
+fn pass(mut server: TcpStream, mut client: TcpStream, lose: bool) {
+    use std::io::{Read as _, Write as _};
+    let mut bytes = [0; 65536];
+    while let Ok(read @ 1..) = server.read(&mut bytes) {
+        let is_answer = bytes[..read].windows(4).any(|window| window == b"once");
+        if lose && is_answer || client.write_all(&bytes[..read]).is_err() {
+            let _closed = (server.shutdown(std::net::Shutdown::Both), client.shutdown(std::net::Shutdown::Both));
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_submission_whose_answer_is_lost_is_sent_again_and_makes_one_job() {
+    let folder = folder_with_job();
+    let (_coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
+    let through = losing_the_first_answer(url.clone());
+    let arguments = ["submit", "job.yaml", "--id", "once", "--coordinator", &through];
+    let (code, lines) = json_lines(folder.path(), &arguments);
+    let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+    assert_eq!((code, events), (Some(0), vec!["unreachable", "reached", "submitted"]), "{lines:?}");
+    let (code, lines) = json_lines(folder.path(), &arguments);
+    assert_eq!((code, &lines[0]["error"]), (Some(2), &"there is a job `once` already; choose another id".into()));
+}
+
+#[test]
+fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_want() {
+    let folder = folder_with_job();
+    let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
+    let mut follower = Client::start(folder.path(), &url, &["--follow"]);
+    follower.until("submitted");
+    coordinator.signal("-STOP");
+    let submit = ["submit", "job.yaml", "--coordinator", &url];
+    let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--reconnect-for", "1"]].concat());
+    let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
+    assert!(error.starts_with(&format!("no coordinator at {url}: it does not answer; gave up after 1 s")), "{error}");
+    assert_eq!(code, Some(3));
+    let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--timeout", "1"]].concat());
+    let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
+    assert_eq!(error, format!("the job is not submitted after 1 s: the coordinator at {url} has not answered"));
+    assert_eq!(code, Some(4));
+    // Whoever was there before notices too, and goes on when it does.
+    let unreachable = follower.until("unreachable");
+    assert_eq!(unreachable["seconds"], 0, "{unreachable}");
+    coordinator.signal("-CONT");
+    follower.until("reached");
+    follower.process.signal("-INT");
+    assert_eq!(follower.process.ended(), Some(130));
+}
+
+#[test]
+fn a_limit_is_kept_while_a_followed_coordinator_is_stopped() {
+    let folder = folder_with_job();
+    let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
+    let mut follower = Client::start(folder.path(), &url, &["--follow", "--timeout", "3"]);
+    let job = follower.until("submitted")["job"].as_str().expect("an id").to_owned();
+    coordinator.signal("-STOP");
+    let error = follower.until("error")["error"].as_str().expect("an error").to_owned();
+    let expected =
+        format!("job {job} is not done after 3 s: the coordinator does not answer; it goes on without being followed");
+    assert_eq!(error, expected);
+    assert_eq!(follower.process.ended(), Some(4));
+}
+
+#[test]
+fn a_store_that_takes_nothing_is_said_to_be_what_a_submission_waits_for() {
+    let folder = folder_with_job();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let server = runtime.block_on(Server::start());
+    let more = ["--state", "s3://bucket/runs"];
+    let (_coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &server.environment(), &more);
+    // The server is gone, and is waited for.
+    runtime.shutdown_background();
+    let (code, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--timeout", "2"]);
+    let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
+    let expected = format!(
+        "the job is not submitted after 2 s: the coordinator at {url} has not written it down, and may still take it"
+    );
+    assert_eq!((code, error), (Some(4), &*expected), "{lines:?}");
+}
+
+#[test]
+fn a_run_that_fails_or_is_stopped_says_how_to_go_on_where_it_can() {
+    let folder = folder_with_job();
+    let diverging = ["--set", "modalities.text.optimizer={kind: sgd, lr: 1e30}", "--set", "checkpoints.every=1 turn"];
+    let (code, lines) = json_lines(folder.path(), &[&["run", "job.yaml"][..], &diverging].concat());
+    let last = lines.last().expect("a last line");
+    assert_eq!((code, &last["state"]), (Some(1), &"failed".into()), "{last}");
+    let resume = last["resume"].as_str().unwrap_or_else(|| panic!("a command: {last}"));
+    assert!(
+        resume.starts_with("antiphon run job.yaml --set ") && resume.contains(" --resume ./antiphon-runs/"),
+        "{resume}"
+    );
+    let output = antiphon(folder.path(), &[&["run", "job.yaml"][..], &diverging].concat()).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("go on from its newest checkpoint with\n  antiphon run job.yaml --set "), "{said}");
+    let last = run_to_end(folder.path(), &["run", "job.yaml", "--set", "schedule.turns=0"]);
+    assert_eq!(last["resume"], Value::Null, "there is nothing left to do: {last}");
+
+    let missing = ["--set", "modalities.audio.data={source: parquet, train: nothing-*.parquet}"];
+    let (_, lines) = json_lines(folder.path(), &[&["run", "job.yaml"][..], &missing].concat());
+    let last = lines.last().expect("a last line");
+    assert_eq!((&last["state"], &last["resume"]), (&"failed".into(), &Value::Null), "there is no checkpoint: {last}");
+}
+
+#[test]
+fn a_run_that_is_stopped_before_its_first_turn_promises_no_checkpoint() {
+    let folder = folder_with_job();
+    // A server that never answers, so the data never open.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let data = format!(
+        "modalities.audio.data={{source: parquet, train: \"http://{}/x.parquet\"}}",
+        listener.local_addr().expect("it is bound")
+    );
+    let run = antiphon(folder.path(), &["run", "job.yaml", "--set", &data])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut run = Process(run.expect("it starts"));
+    let said = BufReader::new(run.0.stdout.take().expect("its output")).lines().map(|line| line.expect("a line"));
+    let _asked = listener.accept().expect("the data are asked for");
+    run.signal("-INT");
+    let said: Vec<String> = said.skip(1).collect();
+    assert_eq!(said, ["stopping; Ctrl-C again ends at once", "stopped after 0 turns"]);
+    assert_eq!(run.ended(), Some(130));
+}

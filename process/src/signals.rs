@@ -1,0 +1,58 @@
+//! Ctrl-C and SIGTERM: the first asks, the second insists.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The exit code of a program that was not let finish.
+pub const INTERRUPTED: u8 = 130;
+
+/// Requests to end, as they come.
+#[derive(Debug)]
+pub struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// From now on signals are requests, and end nothing by themselves.
+    ///
+    /// # Errors
+    /// The system does not let signals be listened to.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The next request. Cancelling it loses nothing.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Cancelled by the first request to end, Ctrl-C or what Kubernetes sends. The second ends the process at once, with exit code
+/// [`INTERRUPTED`].
+///
+/// # Errors
+/// As [`Interrupts::listen`].
+pub fn cancelled_by_signal() -> std::io::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let (mut interrupts, cancel) = (Interrupts::listen()?, shutdown.clone());
+    tokio::spawn(async move {
+        interrupts.next().await;
+        cancel.cancel();
+        interrupts.next().await;
+        end_at_once();
+    });
+    Ok(shutdown)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever asks twice wants nothing to be waited for; what is durable is whole"
+)]
+fn end_at_once() -> ! {
+    tracing::warn!("asked to end a second time: ending at once");
+    std::process::exit(INTERRUPTED.into())
+}

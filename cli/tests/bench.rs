@@ -209,7 +209,7 @@ fn a_death_costs_a_worker_its_own_steps_and_a_coordinator_the_turns_since_the_ch
     let (code, lines) = measure(&["--modality", "smell"]);
     let expected = "--modality smell: the job has `audio`, `image`, `text`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
-    let (code, lines) = measure(&["--after", "130"]);
-    let expected = "a checkpoint came 120 turns after the one before: give a smaller --after, or `--set \"checkpoints.every=262 turns\"`";
+    let (code, lines) = measure(&["--after", "1000"]);
+    let expected = "a checkpoint came 120 turns after the one before: give a smaller --after, or `--set \"checkpoints.every=2002 turns\"`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
 }

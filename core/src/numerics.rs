@@ -67,7 +67,10 @@ impl From<NumericFingerprint> for String {
     }
 }
 
-/// The fingerprints of the workers that have computed for a job, by modality.
+/// Kinds of workers that a job remembers: what is beyond them tells nobody anything.
+const MOST: usize = 16;
+
+/// The fingerprints of the workers that have computed for a job, by modality, as far as there are no more than sixteen.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Numerics(BTreeMap<ModalityName, BTreeSet<NumericFingerprint>>);
@@ -81,6 +84,9 @@ impl Numerics {
         fingerprint: NumericFingerprint,
     ) -> Option<BTreeSet<NumericFingerprint>> {
         let before = self.all();
+        if before.len() >= MOST {
+            return None;
+        }
         self.0.entry(modality.clone()).or_default().insert(fingerprint);
         (!before.is_empty() && !before.contains(&fingerprint)).then_some(before)
     }

@@ -13,10 +13,12 @@ use antiphon_core::ids::{JobId, Turn};
 use antiphon_core::spec::JobSpec;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::patience::Patience;
+use antiphon_store::storage::StorageError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::submission::SubmitError;
 use super::{Coordinator, Entry, Held};
 use crate::events::EventLog;
 use crate::journal::{EndRecord, JobRecord, JournalError, Recorded};
@@ -162,7 +164,19 @@ impl Coordinator {
     ) -> Result<JobConfig, String> {
         let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let (term, log) = (record.term_under(self.term()), events.clone());
-        let mut config = self.job_config(&record.job, spec, term, log).map_err(|error| error.to_string())?;
+        let mut config = loop {
+            match self.job_config(&record.job, spec.clone(), term, log.clone()) {
+                Ok(config) => break config,
+                // Credentials that this coordinator was not given, or threads that it does not get, end no job.
+                Err(error @ (SubmitError::Storage(StorageError::Settings { .. }) | SubmitError::Threads(_))) => {
+                    drop(after.take());
+                    tracing::warn!(job = %record.job, %error, "a job cannot go on yet; trying again");
+                    status.send_replace(recovering(&error.to_string()));
+                    sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        };
         let search = Search::new(record, &config, self.patience(&record.job), status);
         let prompt = {
             let _one_of_them = at_once.acquire().await;

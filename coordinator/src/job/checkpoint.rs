@@ -252,8 +252,11 @@ async fn write(
 }
 
 /// Before a job begins: removes what is left of checkpoints that were never completed. Nothing rests on it, so nobody waits long
-/// for a store in trouble.
-pub(super) async fn clear_up_before(store: &CheckpointStore, job: &JobId) {
+/// for a store in trouble. Whoever was deposed while it stood still must not clear up after the other.
+pub(super) async fn clear_up_before(store: &CheckpointStore, journal: &Journal, job: &JobId) {
+    if !matches!(tokio::time::timeout(PATIENT, journal.still_reigns()).await, Ok(Ok(()))) {
+        return;
+    }
     let store = store.clone().with_patience(Patience::new(Duration::from_secs(5), 0));
     cleared(job, store.collect_all_garbage().await);
 }

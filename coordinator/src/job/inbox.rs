@@ -188,6 +188,10 @@ impl Job {
     /// Says so if a worker is about to compute that rounds otherwise than those before it.
     fn note_numerics(&mut self, worker: &WorkerId, fingerprint: NumericFingerprint) {
         let Some(modality) = self.members.get(worker).map(|member| member.modality.clone()) else { return };
+        // A worker that says nothing of it.
+        if fingerprint == NumericFingerprint(0) {
+            return;
+        }
         if let Some(before) = self.numerics.note(&modality, fingerprint) {
             warn!(job = %self.id, %worker, %modality, %fingerprint, ?before, "it rounds otherwise than those before it");
             let (job, turn, worker) = (self.id.clone(), self.turn(), worker.clone());

@@ -215,7 +215,7 @@ impl Job {
                 (new.map_err(|error| error.to_string())?, None, None, None)
             }
         };
-        checkpoint::clear_up_before(&store, &config.id).await;
+        checkpoint::clear_up_before(&store, &config.journal, &config.id).await;
         let machine = TurnMachine::new(config.id.clone(), config.term, config.spec.clone(), position, Time(0));
         let job = Self {
             modalities: config.spec.modalities.iter().map(|m| m.name.clone()).collect(),

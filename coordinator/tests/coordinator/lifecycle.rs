@@ -145,7 +145,9 @@ async fn nobody_is_served_after_shutdown() {
     server.stop().await;
     let request = antiphon_proto::v1::ListJobsRequest {};
     let late = tokio::time::timeout(PATIENCE, jobs.list_jobs(request)).await.expect("it is told at once");
-    assert_eq!(late.expect_err("nobody is there").code(), Code::Unavailable);
+    let code = late.expect_err("nobody is there").code();
+    // The latter if the connection is still being closed.
+    assert!(matches!(code, Code::Unavailable | Code::Cancelled), "{code:?}");
     let submission = antiphon_coordinator::coordinator::Submission {
         specification: TINY.to_owned(),
         job: None,

@@ -22,7 +22,10 @@ use antiphon_store::patience::{Patience, Transient};
 use antiphon_store::storage::{self, Store};
 use object_store::ObjectStore as _;
 use serde::de::DeserializeOwned;
-use slatedb::config::{CompactionWorkerOptions, CompactorOptions, DbReaderOptions, Settings};
+use slatedb::config::{
+    CompactionWorkerOptions, CompactorOptions, DbReaderOptions, GarbageCollectorDirectoryOptions,
+    GarbageCollectorOptions, Settings,
+};
 use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
 use tokio::time::{sleep, timeout};
 
@@ -51,6 +54,9 @@ const REMOVED_AT_ONCE: usize = 1024;
 /// Bytes of an object of what is in order. The database uploads objects above 10 MiB in pieces, and what a killed process leaves of
 /// such an upload nobody finds.
 const OBJECT: usize = 8 << 20;
+/// In a folder: how old the database's lists of its own files are when they are removed. Nothing there refuses what a process writes
+/// that stood still for longer, so this is longer than any does.
+const LISTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes that may wait for the store before events do.
 const WAITING: usize = 64 << 20;
 
@@ -96,6 +102,7 @@ impl Journal {
                 worker: Some(CompactionWorkerOptions { max_sst_size: OBJECT, ..CompactionWorkerOptions::default() }),
                 ..CompactorOptions::default()
             }),
+            garbage_collector_options: Some(garbage(&place, LISTS_KEPT)),
             ..Settings::default()
         };
         let open = || async {
@@ -398,6 +405,22 @@ impl Transient for Opening {
     /// An answer of the store that was cut short looks like anything, but for those who came at the same time.
     fn is_transient(&self) -> bool {
         !matches!(self.0.kind(), ErrorKind::Closed(_) | ErrorKind::Invalid)
+    }
+}
+
+/// What the database removes of its own. A folder cannot write over a file only if it is as it was, which guards a server's lists
+/// against whoever stood still; its lists are kept for so long instead.
+fn garbage(place: &Store, lists_kept: Duration) -> GarbageCollectorOptions {
+    let default = GarbageCollectorOptions::default();
+    if place.local_folder().is_none() {
+        return default;
+    }
+    let lists = GarbageCollectorDirectoryOptions { min_age: lists_kept, ..GarbageCollectorDirectoryOptions::default() };
+    GarbageCollectorOptions {
+        manifest_options: Some(lists),
+        compactions_options: Some(lists),
+        boundary_files_enabled: false,
+        ..default
     }
 }
 

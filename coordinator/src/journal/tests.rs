@@ -222,3 +222,26 @@ async fn a_job_that_is_removed_leaves_nothing_and_those_whose_ids_begin_like_its
         assert_eq!((again.stop, again.end), (false, None), "it is another job");
     }
 }
+
+#[tokio::test]
+async fn in_a_folder_too_the_database_removes_the_lists_that_it_needs_no_more() {
+    let (_folder, [state, _]) = places("lists");
+    let place = state.child(FOLDER);
+    let lists = || std::fs::read_dir(place.child("manifest").url()).expect("they are there").count();
+    let collect = async |kept| {
+        let admin = slatedb::admin::AdminBuilder::new(place.prefix().clone(), Arc::clone(place.objects())).build();
+        admin.run_gc_once(garbage(&place, kept)).await.expect("it looks");
+    };
+    // What guards a server's lists can be written once in a folder, too.
+    for round in 0..2 {
+        for _ in 0..5 {
+            open(&state).await.close().await.expect("it closes");
+        }
+        let before = lists();
+        collect(LISTS_KEPT).await;
+        assert_eq!(lists(), before, "all are new");
+        collect(Duration::ZERO).await;
+        assert!(lists() < before, "round {round}: {before} are still there");
+    }
+    assert_eq!(open(&state).await.term(), Term(11), "nothing that counts is gone");
+}

@@ -66,7 +66,7 @@ pub enum JobEvent {
         /// What each worker found.
         modalities: BTreeMap<ModalityName, ModalityStart>,
     },
-    /// A worker shows no life, or gets nothing done: its place is offered to others.
+    /// A worker shows no life, or gets nothing done, or has failed and is left alone: its place is offered to others.
     WorkerLapsed {
         /// The job.
         job: JobId,

@@ -1,5 +1,6 @@
-//! Workers that say that they cannot go on: what would come again ends the job, what may pass is tried again, by another worker at
-//! once, by the same one after a pause.
+//! Workers that say that they cannot go on: what would come again ends the job, what may pass is tried again. The first time by
+//! another worker at once, and by the same one after a pause, in which its place is on offer. When another one has failed too it
+//! is not the worker's fault, and nobody is tried before a longer pause is over.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ const PAUSE_GROWS: f64 = 4.0;
 pub(super) struct Failures {
     steps_done: u64,
     count: u32,
-    /// The last of them: whose, why, and until when that worker is left alone. Others are not.
+    /// The last of them: whose, why, and until when that worker is left alone, or from the second on any.
     worker: WorkerId,
     pub(super) reason: String,
     until: Time,
@@ -61,15 +62,35 @@ impl TurnMachine {
     /// Until when this worker is left alone, if it is.
     pub(super) fn pause_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
         let failed = self.failures.get(modality)?;
-        (failed.worker == *worker && failed.until > now).then_some(failed.until)
+        ((failed.worker == *worker || failed.count > 1) && failed.until > now).then_some(failed.until)
+    }
+
+    /// Whether this place is held by somebody who is left alone, and others would not be.
+    pub(super) fn is_another_tried(&self, modality: &ModalityName) -> bool {
+        let pauses = self.members.get(modality).is_some_and(|member| member.paused().is_some());
+        pauses && self.failures.get(modality).is_some_and(|failed| failed.count == 1)
+    }
+
+    /// Offers the place of whoever is left alone, if others are not.
+    pub(super) fn offer_meanwhile(&self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        if let (true, Some(failed)) = (self.is_another_tried(modality), self.failures.get(modality)) {
+            let (worker, modality) = (failed.worker.clone(), modality.clone());
+            let why = format!("it has failed, and is left alone for a while: {}", failed.reason);
+            effects.push(Effect::Offer { worker, modality, why });
+        }
     }
 
     /// Tries those again whose pause is over.
     pub(super) fn end_pauses(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let offered: Vec<ModalityName> =
+            self.members.keys().filter(|modality| self.is_another_tried(modality)).cloned().collect();
         for (modality, member) in &mut self.members {
             if member.paused().is_some_and(|until| until <= now) {
                 let (worker, lease, base) = (member.worker.clone(), member.lease, self.history.base(modality));
                 *member = Member::new(worker.clone(), lease, Standing::Opening { base }, now);
+                if offered.contains(modality) {
+                    effects.push(Effect::Keep { worker: worker.clone() });
+                }
                 effects.push(Effect::Assign { worker, modality: modality.clone(), lease });
             }
         }

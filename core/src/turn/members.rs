@@ -126,6 +126,7 @@ impl TurnMachine {
         self.not_finished()?;
         let known = self.spec.modalities.iter().any(|m| m.name == modality);
         let taken = self.members.get(&modality).is_some_and(|member| member.lapse.is_none());
+        let taken = taken && !self.is_another_tried(&modality);
         if !known || taken || self.modality_of(&worker).is_some() {
             return Err(Rejected::NoPlace { modality });
         }
@@ -142,8 +143,9 @@ impl TurnMachine {
             None => Standing::Opening { base: self.history.base(&modality) },
         };
         self.members.insert(modality.clone(), Member::new(worker.clone(), lease, standing, now));
-        if paused.is_none() {
-            effects.push(Effect::Assign { worker, modality, lease });
+        match paused {
+            Some(_) => self.offer_meanwhile(&modality, effects),
+            None => effects.push(Effect::Assign { worker, modality, lease }),
         }
         Ok(())
     }

@@ -179,7 +179,8 @@ pub enum Effect {
         /// Steps that it took again.
         replayed: u64,
     },
-    /// A worker has shown no life, or no progress: offer its place to others, who get it when one comes.
+    /// A worker has shown no life, or no progress, or has failed and is left alone: offer its place to others, who get it when one
+    /// comes.
     Offer {
         /// Who.
         worker: WorkerId,

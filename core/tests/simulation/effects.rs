@@ -32,8 +32,11 @@ impl Coordinator {
                 }
             }
             Effect::Offer { worker, why, .. } => {
-                let stuck = why.contains("nothing done");
-                self.seen.insert(if stuck { "a stuck worker lapsed" } else { "a silent worker lapsed" });
+                self.seen.insert(match () {
+                    () if why.contains("nothing done") => "a stuck worker lapsed",
+                    () if why.contains("has failed") => "the place of a worker that had failed was offered",
+                    () => "a silent worker lapsed",
+                });
                 self.pool.offer(&worker);
             }
             Effect::Keep { worker } => {

@@ -69,6 +69,7 @@ const KINDS: &[&str] = &[
     "seen: a worker leaves",
     "seen: a worker pauses",
     "seen: a worker that had failed was left alone",
+    "seen: the place of a worker that had failed was offered",
     "seen: a worker that had lost its place was refused",
     "seen: an evaluation was abandoned",
     "seen: little room for heads",

@@ -243,33 +243,52 @@ fn a_failure_that_would_come_again_ends_the_job_and_others_the_third_time() {
 }
 
 #[test]
-fn whoever_fails_is_left_alone_for_a_while_that_grows_and_others_are_not() {
+fn whoever_fails_is_left_alone_for_a_while_and_others_take_its_place_meanwhile() {
     let mut machine = running(two(), SAMPLES);
     take_at(&mut machine, at(10), failed("image", true));
     let mut spare = machine.clone();
     let assigned = take_at(&mut spare, at(10), join("spare", "image"));
     assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
 
-    assert_eq!(take_at(&mut machine, at(10), join("image", "image")), []);
-    refuse(&mut machine, join("spare", "image"));
+    let offered = take_at(&mut machine, at(10), join("image", "image"));
+    let why = "it has failed, and is left alone for a while: the store does not answer".to_owned();
+    assert_eq!(offered, [Effect::Offer { worker: worker("image"), modality: modality("image"), why }]);
     refuse(&mut machine, prepared("image", 0));
+    let mut spare = machine.clone();
+    let given = take_at(&mut spare, at(10), join("spare", "image"));
+    let [Effect::Evict { worker: evicted, why }, Effect::Assign { worker: assigned, .. }] = &given[..] else {
+        panic!("another one is tried at once: {given:?}")
+    };
+    assert_eq!((evicted.as_str(), assigned.as_str()), ("w-image", "w-spare"));
+    assert_eq!(why, "its place was given to `w-spare`");
+
     take_at(&mut machine, at(10), left("audio"));
     let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
     assert!(waiting.starts_with("turn 0 is held up: waiting for 1 `audio` worker"), "{waiting}");
     assert_eq!(machine.next_deadline(), Some((at(11), "a worker is tried again")));
     assert_eq!(take_at(&mut machine, Time(10_999_999), Input::Tick), []);
     let assigned = take_at(&mut machine, at(11), Input::Tick);
-    assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+    assert!(matches!(&assigned[..], [Effect::Keep { .. }, Effect::Assign { .. }]), "{assigned:?}");
+    refuse(&mut machine, join("spare", "image"));
+}
 
-    take_at(&mut machine, at(20), failed("image", true));
-    take_at(&mut machine, at(23), join("image", "image"));
-    assert_eq!(machine.next_deadline().map(|(at, _)| at), Some(at(20)), "it is said that turn 0 is held up");
-    assert_eq!(take_at(&mut machine, at(23), Input::Tick), [Effect::ReportWait]);
-    assert_eq!(machine.next_deadline(), Some((at(24), "a worker is tried again")), "four times as long");
-
-    let mut late = machine.clone();
-    take_at(&mut late, at(23), left("image"));
-    let assigned = take_at(&mut late, at(25), join("image", "image"));
+#[test]
+fn when_workers_fail_one_after_the_other_nobody_is_tried_for_a_while_that_is_longer() {
+    let mut machine = running(two(), SAMPLES);
+    take_at(&mut machine, at(2), failed("image", true));
+    take_at(&mut machine, at(2), join("spare", "image"));
+    take_at(&mut machine, at(2), failed("spare", true));
+    for who in ["image", "spare", "third"] {
+        let mut machine = machine.clone();
+        assert_eq!(take_at(&mut machine, at(3), join(who, "image")), [], "{who}");
+        refuse(&mut machine, join("fourth", "image"));
+        refuse(&mut machine, prepared(who, 0));
+        assert_eq!(take_at(&mut machine, Time(5_999_999), Input::Tick), []);
+        assert_eq!(machine.next_deadline(), Some((at(6), "a worker is tried again")), "four times as long");
+        let assigned = take_at(&mut machine, at(6), Input::Tick);
+        assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+    }
+    let assigned = take_at(&mut machine, at(7), join("image", "image"));
     assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
 }
 

@@ -7,18 +7,8 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Stdio};
 
 use serde_json::Value;
+use support::process::Process;
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
-
-/// A process that does not outlive its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A coordinator on a free port, and its URL. Its log is read to the end.
 fn coordinator(folder: &Path) -> (Process, String) {

@@ -5,40 +5,13 @@ mod support;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+use support::process::{PATIENCE, Process};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
-
-/// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A process that does not outlive its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    fn signal(&self, signal: &str) {
-        let kill = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
-        assert!(kill.expect("kill starts").success());
-    }
-
-    /// Its exit code, once it has ended.
-    fn ended(mut self) -> Option<i32> {
-        let (tell, ended) = mpsc::channel();
-        std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
-        ended.recv_timeout(PATIENCE).expect("it ends")
-    }
-}
 
 /// An address that nobody listens on, for one coordinator after the other.
 fn address() -> String {

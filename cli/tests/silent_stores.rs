@@ -4,38 +4,25 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
 use antiphon_testing_s3::{Held, Operation, Server, When};
 use support::antiphon;
+use support::process::{PATIENCE, Process};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
-/// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {turns: 4, batch: 5}\n";
 
 /// The coordinator's own state, in the folder of its test.
 const STATE: &str = "antiphon-runs";
-
-/// A process that does not outlive its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn started(mut program: Command) -> Process {
     Process(program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"))

@@ -5,41 +5,12 @@ mod support;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{ChildStdout, Stdio};
 
 use antiphon_testing_s3::Server;
 use serde_json::Value;
+use support::process::Process;
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
-
-/// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A process that does not outlive its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    fn signal(&self, signal: &str) {
-        let kill = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
-        assert!(kill.expect("kill starts").success());
-    }
-
-    /// Its exit code, once it has ended.
-    fn ended(mut self) -> Option<i32> {
-        let (tell, ended) = mpsc::channel();
-        std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
-        ended.recv_timeout(PATIENCE).expect("it ends")
-    }
-}
 
 /// A coordinator that listens, and its URL.
 fn coordinator(folder: &Path, address: &str, environment: &[(&str, String)], more: &[&str]) -> (Process, String) {

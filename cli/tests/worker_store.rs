@@ -4,32 +4,19 @@ mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, SubmitJobRequest};
+use support::process::{PATIENCE, Process};
 use support::{antiphon, folder_with};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
-/// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Nothing is trained: the initial state is written, of which every worker has its part.
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {turns: 0, batch: 5}\n";
-
-/// A process that does not outlive its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A coordinator that listens, and its URL.
 fn coordinator(folder: &Path) -> (Process, String) {

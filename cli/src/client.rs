@@ -131,7 +131,7 @@ impl Client {
         };
         let error = match exit {
             Exit::Unreachable if status.source().is_some() => {
-                anyhow!("lost the coordinator at {}, or it is none: {}", self.url, reason(status))
+                anyhow!("no answer from the coordinator at {}: {}", self.url, reason(status))
             }
             _ => anyhow!("{}", status.message()),
         };

@@ -164,6 +164,10 @@ fn whoever_finds_no_coordinator_says_where_it_looked() {
     }
 
     let arguments = ["worker", "--modality", "audio", "--coordinator", nowhere, "--connect-timeout", "0"];
+    let mut faulty = antiphon(folder.path(), &arguments);
+    let output = faulty.env("ANTIPHON_STORE_FAULTS", "bogus=1").output().expect("the worker starts");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.code() == Some(2) && error.contains("ANTIPHON_STORE_FAULTS: `bogus=1`"), "{error}");
     let (code, lines) = json_lines(folder.path(), &arguments);
     assert_eq!(code, Some(3), "{lines:?}");
     assert!(lines[0]["error"].as_str().is_some_and(|e| e.starts_with("no coordinator at")), "{lines:?}");

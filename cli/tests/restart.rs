@@ -184,7 +184,7 @@ fn whoever_has_no_patience_gives_up_at_once() {
     follower.until("submitted");
     drop(killed);
     let error = follower.until("error").pop().expect("it says so");
-    let expected = format!("lost the coordinator at http://{address}");
+    let expected = format!("no answer from the coordinator at http://{address}");
     assert!(error["error"].as_str().is_some_and(|error| error.starts_with(&expected)), "{error}");
     assert_eq!(follower.process.ended(), Some(3));
 }

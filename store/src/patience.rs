@@ -33,7 +33,7 @@ pub struct Setback {
 
 impl fmt::Display for Setback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; trying again for {} s", self.reason, self.waited.as_secs())
+        write!(f, "{}; tried for {} s so far", self.reason, self.waited.as_secs())
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(told.iter().map(|setback| setback.failures).collect::<Vec<_>>(), [1, 2]);
         assert!(told[0].waited + told[0].pause <= told[1].waited, "{told:?}");
         let later = Setback { waited: Duration::from_millis(35_900), ..told[1].clone() };
-        assert_eq!(later.to_string(), "busy; trying again for 35 s");
+        assert_eq!(later.to_string(), "busy; tried for 35 s so far");
     }
 
     #[tokio::test]

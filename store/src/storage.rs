@@ -131,6 +131,12 @@ impl Store {
         Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), uploads, ..self }
     }
 
+    /// The same place, whose uploads are known by their ids in another way.
+    #[cfg(test)]
+    pub(crate) fn with_uploads(self, uploads: Uploads) -> Self {
+        Self { uploads: Some(uploads), ..self }
+    }
+
     /// As [`Store::open`], to read only: `http://` and `https://` are taken too, which can list nothing.
     ///
     /// # Errors
@@ -204,6 +210,14 @@ impl Store {
     pub fn url(&self) -> String {
         self.url_of(&self.prefix)
     }
+}
+
+/// Whether [`Store::open`] will understand the faults that the environment asks for, if any: for whoever opens its first store late.
+///
+/// # Errors
+/// It will not.
+pub fn check_environment() -> Result<(), StorageError> {
+    faults::of_environment().map(drop).map_err(|source| StorageError::Faults { source })
 }
 
 /// Installs the one cryptographic provider of this process for TLS; every call but the first does nothing.

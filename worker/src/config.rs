@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_store::storage;
 
 use crate::device::DeviceChoice;
 
@@ -34,7 +35,7 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub grace: u64,
 
-    /// Seconds that the store of checkpoints may be in trouble before a job fails
+    /// Seconds that the store of checkpoints may be in trouble before this worker gives up its try; the job fails after three
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub store_patience: u32,
 
@@ -87,8 +88,9 @@ impl WorkerArgs {
     /// Fills in what was left out; `process` makes the default name unique on one machine.
     ///
     /// # Errors
-    /// The modality's name is too long to make a worker's name of.
-    pub fn complete(self, process: u32) -> Result<Config, antiphon_core::ids::BadName> {
+    /// The modality's name is too long to make a worker's name of; faults that are asked for on purpose are not understood.
+    pub fn complete(self, process: u32) -> anyhow::Result<Config> {
+        storage::check_environment()?;
         let worker = match self.name {
             Some(name) => name,
             None => WorkerId::try_from(format!("{}-{process}", self.modality))?,

@@ -109,7 +109,7 @@ impl<'a> View<'a> {
             Self::Text { bars, .. } if seconds == 0 => {
                 bars.say(&format!("coordinator not reachable, trying again: {error}"))
             }
-            Self::Text { bars, .. } => bars.say(&format!("coordinator not reachable, trying again for {seconds} s …")),
+            Self::Text { bars, .. } => bars.say(&format!("coordinator not reachable for {seconds} s, trying again")),
         }
     }
 

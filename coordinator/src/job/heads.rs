@@ -131,7 +131,7 @@ impl GrantedHeads {
     pub(super) fn room(&self) -> HeadRoom {
         let kept = self.memory.len() + self.spilled.len();
         // This turn may have been granted its successor before anybody heard.
-        if kept.saturating_add(self.turn.saturating_mul(2)) > self.at_most {
+        if self.full || kept.saturating_add(self.turn.saturating_mul(2)) > self.at_most {
             HeadRoom::Full
         } else if kept > self.at_most / 2 {
             HeadRoom::Low
@@ -218,7 +218,6 @@ impl GrantedHeads {
         warn!(%error, "a head that may be granted again cannot be written to TMPDIR and stays in memory");
         self.memory.insert(version, head);
         self.full = true;
-        self.at_most = self.memory.len() + self.spilled.len();
     }
 
     fn read(&self, place: u64) -> io::Result<Head<f32>> {
@@ -307,6 +306,7 @@ mod tests {
         kept.keep(HeadVersion(6), head(6));
         kept.note_written(0);
         assert_eq!((kept.memory.len(), kept.spilled.len()), (2, 1), "and then it is");
+        assert_eq!(kept.room(), HeadRoom::Ample);
         assert_eq!(kept.get(HeadVersion(4)).expect("it is kept"), head(4));
     }
 

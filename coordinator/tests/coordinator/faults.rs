@@ -285,7 +285,7 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
     let peaceful = in_peace(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
-    let trouble = "cannot write `part`: the server answered 503; trying again for 35 s";
+    let trouble = "cannot write `part`: the server answered 503; tried for 35 s so far";
     let suffers = async {
         let mut asked = Vec::new();
         let mut waits = tokio::time::interval(std::time::Duration::from_millis(5));

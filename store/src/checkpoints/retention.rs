@@ -10,6 +10,7 @@ use object_store::{Error, ObjectStoreExt as _};
 use tracing::warn;
 
 use super::{CheckpointError, CheckpointStore, MANIFEST, turn_of};
+use crate::patience::Transient as _;
 use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
@@ -108,21 +109,31 @@ impl CheckpointStore {
 
     /// Removes objects, and with a marker the upload that it names; returns how many.
     async fn delete(&self, paths: Vec<Path>) -> Result<usize, CheckpointError> {
-        // An upload that must not be aborted by these credentials is no reason to keep the rest.
+        // An upload that these credentials may not abort is no reason to keep the rest, other uploads neither.
         let (markers, others): (Vec<Path>, Vec<Path>) =
             paths.into_iter().partition(|path| path.filename().is_some_and(Marker::is_called));
         let mut count = others.len();
         for path in &others {
             self.delete_object(path).await?;
         }
+        let mut failed = None;
         for path in &markers {
-            if let Some(marker) = self.marker(path).await? {
-                self.abort(&marker, path).await?;
-                self.delete_object(path).await?;
-                count += 1;
+            match self.delete_marker(path).await {
+                Ok(removed) => count += usize::from(removed),
+                // The store is away, and would not answer for the next one either.
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(count)
+        failed.map_or(Ok(count), Err)
+    }
+
+    /// Whether it was there and is one.
+    async fn delete_marker(&self, path: &Path) -> Result<bool, CheckpointError> {
+        let Some(marker) = self.marker(path).await? else { return Ok(false) };
+        self.abort(&marker, path).await?;
+        self.delete_object(path).await?;
+        Ok(true)
     }
 
     async fn delete_object(&self, path: &Path) -> Result<(), CheckpointError> {
@@ -204,16 +215,20 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
+    use std::sync::Arc;
+
     use antiphon_core::ids::{JobId, Term};
+    use async_trait::async_trait;
     use bytes::Bytes;
     use futures::TryStreamExt as _;
-    use object_store::{ObjectStore as _, PutPayload};
+    use object_store::multipart::{MultipartStore, PartId};
+    use object_store::{MultipartId, ObjectStore as _, PutPayload, PutResult};
 
     use super::super::{FORMAT, Manifest};
     use super::*;
     use crate::patience::Patience;
     use crate::storage::Store;
-    use crate::uploads::Upload;
+    use crate::uploads::{Upload, Uploads};
 
     const PART: &str = "head.safetensors";
 
@@ -313,6 +328,56 @@ mod tests {
         let marker = markers(&store).await.pop().expect("there is one");
         assert_eq!(store.retain(1, None, &BTreeSet::new()).await.expect("it clears up"), [Turn(1)]);
         assert!(markers(&store).await.is_empty() && !is_open(&store, &marker).await);
+    }
+
+    /// Uploads of which those of the first turn may not be aborted.
+    struct Refusing(Uploads);
+
+    #[async_trait]
+    impl MultipartStore for Refusing {
+        async fn create_multipart(&self, path: &Path) -> object_store::Result<MultipartId> {
+            self.0.0.create_multipart(path).await
+        }
+
+        async fn put_part(
+            &self,
+            path: &Path,
+            id: &MultipartId,
+            number: usize,
+            piece: PutPayload,
+        ) -> object_store::Result<PartId> {
+            self.0.0.put_part(path, id, number, piece).await
+        }
+
+        async fn complete_multipart(
+            &self,
+            path: &Path,
+            id: &MultipartId,
+            parts: Vec<PartId>,
+        ) -> object_store::Result<PutResult> {
+            self.0.0.complete_multipart(path, id, parts).await
+        }
+
+        async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> object_store::Result<()> {
+            if path.as_ref().contains("00000001") {
+                return Err(Error::PermissionDenied { path: path.to_string(), source: "meant".into() });
+            }
+            self.0.0.abort_multipart(path, id).await
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_may_not_be_aborted_keeps_its_marker_and_no_other() {
+        let job = Store::open("memory://refused/uploads").expect("it opens");
+        let refusing = Refusing(job.uploads().expect("memory has uploads").clone());
+        let store = CheckpointStore::new(&job.with_uploads(Uploads(Arc::new(refusing))));
+        complete(&store, 5).await;
+        for turn in [1, 2, 1, 3] {
+            forsake(&store, turn).await;
+        }
+        let error = store.collect_garbage(&BTreeSet::new()).await.expect_err("two are refused");
+        assert!(error.to_string().contains("cannot abort the upload named by"), "{error}");
+        assert_eq!(marked(&store).await, [1, 1]);
     }
 
     #[tokio::test]

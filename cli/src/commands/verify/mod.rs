@@ -153,6 +153,7 @@ fn print(checkpoint: &Checkpoint, verdicts: &[Verdict]) -> anyhow::Result<()> {
         0 => writeln!(text, "  sound: {} parts", verdicts.len())?,
         _ => writeln!(text, "  damaged: {damaged} of {} parts", verdicts.len())?,
     }
-    write!(text, "  digest {}", manifest.digest())?;
+    let whose = if damaged == 0 { "" } else { ", as the manifest has it" };
+    write!(text, "  digest {}{whose}", manifest.digest())?;
     Ok(output::line(&text)?)
 }

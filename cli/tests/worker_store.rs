@@ -73,7 +73,7 @@ async fn a_job_says_whose_store_is_in_trouble_and_goes_on_when_it_is_not() {
     let _a = worker(folder.path(), &url, "a", "", &[]);
     let suffers = worker(folder.path(), &url, "b", "errors=1", &[]);
     let mut job = submitted(&url).await;
-    let status = until(&mut job, |status| status.reason.contains("trying again")).await;
+    let status = until(&mut job, |status| status.reason.contains("; tried for ")).await;
     let waits =
         "turn 0: finishing; parts of checkpoint 0 are to come from `b` worker `b`; `b` worker `b`: cannot write";
     assert!(status.reason.starts_with(waits), "{}", status.reason);

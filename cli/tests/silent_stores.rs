@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -173,4 +174,39 @@ async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_s
     client.until_seen("kept", |status| status.reason.contains(wanted)).await;
     held.into_iter().for_each(Held::release);
     client.until("kept", JobState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_asked_to_stop_before_its_coordinator_died_does_not_wait_for_its_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Server::start().await;
+    let address = address().await;
+    let first = coordinator(folder.path(), &address, "s3://bucket/runs", &store, &store.endpoint());
+    let mut client = Client::connect(&address).await;
+    client.submit("asked", format!("{JOB}checkpoints: {{to: s3://elsewhere}}\n")).await;
+    // The journal takes writes until it has the request, and not the job's end, which it brings about.
+    let mut held = held_journal(&store).into_iter();
+    let mut asking = client.0.clone();
+    let mut asked = pin!(asking.stop_job(StopJobRequest { job: "asked".to_owned() }));
+    loop {
+        let mut next = held.next().expect("the request is among the next writes");
+        tokio::select! {
+            _held = next.wait() => next.release(),
+            early = &mut asked => panic!("the journal has not written it: {early:?}"),
+        }
+        if let Ok(told) = timeout(Duration::from_secs(1), &mut asked).await {
+            told.expect("it is told");
+            break;
+        }
+    }
+    drop(first);
+    held.for_each(Held::release);
+
+    let silent = |_| store.hold(When::Before, |request| request.paths.iter().any(|path| path.contains("elsewhere")));
+    let _silent: Vec<Held> = (0..100).map(silent).collect();
+    let _second = coordinator(folder.path(), &address, "s3://bucket/runs", &store, &store.endpoint());
+    let mut client = Client::connect(&address).await;
+    client.until("asked", JobState::Stopped).await;
+    let reason = client.status("asked").await.reason;
+    assert!(reason.starts_with("stopped on request; which checkpoint is its newest is not known: "), "{reason}");
 }

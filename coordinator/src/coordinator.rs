@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::{Config, Keep};
 use crate::events::{EventLog, EventWatcher};
 use crate::head_threads::HeadThreads;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{JobRecord, Journal, JournalError};
 use crate::pool::Pool;
 use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
 
@@ -64,6 +64,10 @@ pub struct JobView {
     pub job: JobId,
     /// Its name.
     pub name: JobName,
+    /// Its place in the order of submission.
+    pub order: u64,
+    /// Seconds since 1970 at its submission, by the coordinator's clock.
+    pub submitted: u64,
     /// The reign under which it runs.
     pub term: Term,
     /// How it is doing.
@@ -101,7 +105,7 @@ enum Entry {
 }
 
 struct Held {
-    name: JobName,
+    submitted: Submitted,
     term: Term,
     inbox: mpsc::Sender<JobInput>,
     status: watch::Receiver<JobStatus>,
@@ -112,6 +116,18 @@ struct Held {
     ended: Option<&'static str>,
     /// When the job was over, in milliseconds since 1970; set once that is kept.
     over: Option<u64>,
+}
+
+/// What a job was submitted as.
+#[derive(Debug, Clone)]
+struct Submitted {
+    name: JobName,
+    /// Its place in the order of submission.
+    order: u64,
+    /// Seconds since 1970.
+    at: u64,
+    /// As [`JobSpec::to_json`](antiphon_core::spec::JobSpec::to_json) writes it.
+    specification: Arc<str>,
 }
 
 impl Coordinator {
@@ -191,11 +207,23 @@ impl Coordinator {
         self.with_job(job, |held| held.view(job))
     }
 
-    /// How every job is doing, in order of their ids.
+    /// A job's specification, in JSON and with every default.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub fn specification(&self, job: &JobId) -> Result<Arc<str>, UnknownJob> {
+        self.with_job(job, |held| Arc::clone(&held.submitted.specification))
+    }
+
+    /// How every job is doing, in the order of their submission.
     #[must_use]
     pub fn list(&self) -> Vec<JobView> {
         let jobs = self.jobs();
-        jobs.iter().filter_map(|(job, entry)| entry.held().map(|held| held.view(job))).collect()
+        let mut views: Vec<JobView> =
+            jobs.iter().filter_map(|(job, entry)| entry.held().map(|held| held.view(job))).collect();
+        drop(jobs);
+        views.sort_by_key(|view| view.order);
+        views
     }
 
     /// Reads a job's events after number `after`, then those to come.
@@ -352,6 +380,13 @@ impl Coordinator {
     }
 }
 
+impl From<&JobRecord> for Submitted {
+    fn from(record: &JobRecord) -> Self {
+        let specification = record.specification.as_str().into();
+        Self { name: record.name.clone(), order: record.order, at: record.submitted, specification }
+    }
+}
+
 impl Entry {
     fn held(&self) -> Option<&Held> {
         match self {
@@ -387,7 +422,16 @@ impl Held {
         if let Some(held) = status.since.map(|since| since.elapsed()).filter(|held| *held >= LONG) {
             status.reason = format!("{}, for {} s now", status.reason, held.as_secs());
         }
-        JobView { job: job.clone(), name: self.name.clone(), term: self.term, status, last_event: self.events.last() }
+        let Submitted { name, order, at, .. } = &self.submitted;
+        JobView {
+            job: job.clone(),
+            name: name.clone(),
+            order: *order,
+            submitted: *at,
+            term: self.term,
+            status,
+            last_event: self.events.last(),
+        }
     }
 }
 
@@ -426,7 +470,7 @@ mod tests {
         let job = JobId::try_from("j").expect("an id");
         let events = EventLog::of(&journal, &job);
         let held = Held {
-            name: "j".try_into().expect("a name"),
+            submitted: Submitted { name: "j".try_into().expect("a name"), order: 0, at: 0, specification: "{}".into() },
             term: Term(1),
             inbox: mpsc::channel(1).0,
             status: watch::channel(JobStatus::waiting("something else".to_owned())).1,

@@ -77,6 +77,8 @@ struct Worker {
 
 #[derive(Debug)]
 struct JobPlaces {
+    /// Its place in the order of submission.
+    order: u64,
     job: JobId,
     inbox: mpsc::Sender<JobInput>,
     message_bytes: usize,
@@ -128,18 +130,19 @@ impl Pool {
         Ok(Registration { pool: self.clone(), worker, modality, place: watched })
     }
 
-    /// Takes a job in, behind those before it, and gives it the workers that are free. `message_bytes` is what the
-    /// tensors of one message of a worker may have together, `lease` how long a worker may be silent.
+    /// Takes a job in, at its place in the `order` of submission, and gives it the workers that are free. `message_bytes` is what
+    /// the tensors of one message of a worker may have together, `lease` how long a worker may be silent.
     pub fn add_job(
         &self,
-        job: JobId,
+        (order, job): (u64, JobId),
         modalities: &[ModalityName],
         (message_bytes, lease): (usize, Duration),
         inbox: mpsc::Sender<JobInput>,
     ) {
         let mut state = self.lock();
         let places = modalities.iter().map(|modality| (modality.clone(), Seat::default())).collect();
-        state.jobs.push(JobPlaces { job, inbox, message_bytes, lease, places });
+        let behind = state.jobs.partition_point(|before| before.order <= order);
+        state.jobs.insert(behind, JobPlaces { order, job, inbox, message_bytes, lease, places });
         state.fill_places();
     }
 
@@ -359,8 +362,13 @@ mod tests {
     }
 
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
+        let after = pool.lock().jobs.last().map_or(0, |last| last.order + 1);
+        add_at(pool, after, id, modalities);
+    }
+
+    fn add_at(pool: &Pool, order: u64, id: &str, modalities: &[&str]) {
         let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
-        pool.add_job(job(id), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
+        pool.add_job((order, job(id)), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
     }
 
     #[test]
@@ -373,6 +381,19 @@ mod tests {
         assert_eq!(job_of(&b).as_deref(), Some("second"));
         assert_eq!(job_of(&c), None);
         assert_eq!(pool.counts(&modality("audio")), Counts { registered: 3, free: 1 });
+    }
+
+    #[test]
+    fn a_job_that_begins_late_has_its_place_in_the_order_all_the_same() {
+        let pool = Pool::default();
+        add_at(&pool, 7, "last", &["audio"]);
+        add_at(&pool, 3, "first", &["audio"]);
+        add_at(&pool, 5, "between", &["audio"]);
+        let workers = ["c", "b", "a"].map(|id| worker(&pool, id, "audio"));
+        assert_eq!(
+            workers.each_ref().map(|worker| job_of(worker).expect("there is a job for everyone")),
+            ["first", "between", "last"]
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::submission::SubmitError;
-use super::{Coordinator, Entry, Held};
+use super::{Coordinator, Entry, Held, Submitted};
 use crate::events::EventLog;
 use crate::journal::{EndRecord, JobRecord, JournalError, Recorded};
 use crate::seam::{INBOX, JobConfig, JobInput, JobState, JobStatus};
@@ -94,7 +94,7 @@ impl Coordinator {
         (before, after): (oneshot::Receiver<()>, Option<oneshot::Sender<()>>),
         at_once: Arc<Semaphore>,
     ) {
-        let (job, name, term) = (record.job.clone(), record.name.clone(), record.term_under(self.term()));
+        let (job, term, submitted) = (record.job.clone(), record.term_under(self.term()), Submitted::from(&record));
         let (sender, inbox) = mpsc::channel(INBOX);
         let (status, watched) = watch::channel(recovering("looking for its newest checkpoint"));
         let events = EventLog::of(&self.journal, &job);
@@ -104,7 +104,7 @@ impl Coordinator {
         let mut jobs = self.jobs();
         let task = tokio::spawn(self.clone().find(lost, at_once));
         let abort = Some(task.abort_handle());
-        let held = Held { name, term, inbox: sender, status: watched, events, abort, ended: None, over: None };
+        let held = Held { submitted, term, inbox: sender, status: watched, events, abort, ended: None, over: None };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);
         self.running.send_modify(|running| *running += 1);
@@ -122,10 +122,10 @@ impl Coordinator {
     /// Finds what a job goes on from and begins with it, unless it is told not to meanwhile.
     async fn find(self, mut lost: Lost, at_once: Arc<Semaphore>) -> Looked {
         let found = {
-            let Lost { record, status, events, before, after, inbox, .. } = &mut lost;
+            let Lost { record, stop, status, events, before, after, inbox } = &mut lost;
             tokio::select! {
                 biased;
-                asked = told_to_end(inbox) => Err(asked),
+                asked = told_to_end(inbox, *stop) => Err(asked),
                 found = self.in_order((record, status, events), (before, after), &at_once) => Ok(found),
             }
         };
@@ -138,20 +138,28 @@ impl Coordinator {
                 tracing::error!(job = %lost.record.job, reason, "the job cannot go on");
                 lost.ends(FinalState::Failed, Some(reason), None)
             }
-            Err(JobInput::Stop) => {
-                let newest = self.newest_of(&lost.record).await;
-                lost.ends(FinalState::Stopped, None, newest)
-            }
+            Err(JobInput::Stop) => match self.newest_of(&lost.record).await {
+                Ok(newest) => lost.ends(FinalState::Stopped, None, newest),
+                Err(reason) => {
+                    let reason = format!("stopped on request; which checkpoint is its newest is not known: {reason}");
+                    lost.ends(FinalState::Stopped, Some(reason), None)
+                }
+            },
             // The next coordinator looks for it.
             Err(_) => Looked::Over,
         }
     }
 
-    /// The newest checkpoint of a job that is to end before it could begin again, if its store tells at once.
-    async fn newest_of(&self, record: &JobRecord) -> Option<Checkpoint> {
-        let spec = JobSpec::from_json(&record.specification).ok()?;
-        let store = CheckpointStore::new(&self.job_folder(&record.job, &spec).ok()?);
-        timeout(PROMPT, store.newest()).await.ok()?.ok()?
+    /// The newest checkpoint of a job that is to end before it could begin again. The error says why it is not known: a store that
+    /// does not tell at once is not waited for.
+    async fn newest_of(&self, record: &JobRecord) -> Result<Option<Checkpoint>, String> {
+        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
+        let folder = self.job_folder(&record.job, &spec).map_err(|error| error.to_string())?;
+        let store = CheckpointStore::new(&folder);
+        match timeout(PROMPT, store.newest()).await {
+            Ok(newest) => newest.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("there is no answer of `{}`", store.url())),
+        }
     }
 
     /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from; not before those
@@ -211,11 +219,11 @@ impl Coordinator {
             tracing::error!(%job, %error, "an event is lost");
         }
         // The error is that another one has taken over already; it goes on with the job.
-        let Ok(_) = self.start(config) else { return Looked::Over };
+        let Ok(_) = self.start(config, Submitted::from(&lost.record)) else { return Looked::Over };
         drop(lost.after.take());
         // Whoever asked it to stop until now asked in vain otherwise.
         lost.inbox.close();
-        let mut stop = lost.stop;
+        let mut stop = false;
         while let Some(input) = lost.inbox.recv().await {
             match input {
                 JobInput::Stop => stop = true,
@@ -243,7 +251,7 @@ impl Coordinator {
             ..JobStatus::waiting(finished.reason.unwrap_or_default())
         };
         let held = Held {
-            name: record.name.clone(),
+            submitted: record.into(),
             term: record.term_under(end.reign),
             // Nobody reads it.
             inbox: mpsc::channel(1).0,
@@ -300,6 +308,7 @@ impl<'a> Search<'a> {
     async fn patiently(&self, events: &EventLog) -> Result<Option<Checkpoint>, String> {
         let job = &self.record.job;
         tracing::warn!(%job, "the store of its checkpoints does not answer yet; others go on meanwhile");
+        let mut told: Option<(String, Duration)> = None;
         loop {
             match timeout(TRY, self.look()).await {
                 Ok(Ok(found)) => return Ok(found),
@@ -309,9 +318,14 @@ impl<'a> Search<'a> {
             }
             let reason = self.status.borrow().reason.clone();
             tracing::warn!(%job, reason, "a job cannot go on yet; trying again");
-            let seconds = self.begun.elapsed().as_secs_f64();
-            if let Err(error) = events.append(&JobEvent::Waiting { job: job.clone(), reason, seconds }) {
-                tracing::error!(%job, %error, "an event is lost");
+            let waited = self.begun.elapsed();
+            // Events are kept: a store that is away for a day is not to leave thousands.
+            if told.as_ref().is_none_or(|(what, when)| *what != reason || waited >= *when * 2) {
+                told = Some((reason.clone(), waited));
+                let seconds = waited.as_secs_f64();
+                if let Err(error) = events.append(&JobEvent::Waiting { job: job.clone(), reason, seconds }) {
+                    tracing::error!(%job, %error, "an event is lost");
+                }
             }
             sleep(AGAIN).await;
         }
@@ -365,8 +379,11 @@ impl Lost {
     }
 }
 
-/// Waits until somebody has the job end, one way or the other.
-async fn told_to_end(inbox: &mut mpsc::Receiver<JobInput>) -> JobInput {
+/// Waits until somebody has the job end, one way or the other; not at all where somebody did before.
+async fn told_to_end(inbox: &mut mpsc::Receiver<JobInput>, before: bool) -> JobInput {
+    if before {
+        return JobInput::Stop;
+    }
     loop {
         match inbox.recv().await {
             Some(asked @ (JobInput::Stop | JobInput::Suspend)) => return asked,

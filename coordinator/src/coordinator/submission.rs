@@ -14,7 +14,7 @@ use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::patience::Patience;
 use antiphon_store::storage::{StorageError, Store};
 
-use super::{Coordinator, Entry, Held};
+use super::{Coordinator, Entry, Held, Submitted};
 use crate::clock;
 use crate::events::{Event, EventLog};
 use crate::head_threads::HeadThreads;
@@ -162,7 +162,7 @@ impl Coordinator {
         let submitted = Event { number: config.events.last() + 1, json: json.into() };
         self.journal.add_job(&record, &submitted).await?;
         config.events.append_written(&submitted);
-        match self.start(config) {
+        match self.start(config, Submitted::from(&record)) {
             // The next coordinator begins with it.
             Err(SubmitError::Stopping) if self.journal.is_durable() => Ok(record.job),
             started => started,
@@ -281,8 +281,8 @@ impl Coordinator {
     }
 
     /// Starts a job's task, and holds it.
-    pub(super) fn start(&self, config: JobConfig) -> Result<JobId, SubmitError> {
-        let (job, name, term) = (config.id.clone(), config.spec.name.clone(), config.term);
+    pub(super) fn start(&self, config: JobConfig, submitted: Submitted) -> Result<JobId, SubmitError> {
+        let (job, term) = (config.id.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
         let lease = Duration::try_from_secs_f64(config.spec.schedule.lease_ttl).unwrap_or_default();
         let (events, limits) = (config.events.clone(), (seam::message_bytes(&config.spec), lease));
@@ -291,10 +291,10 @@ impl Coordinator {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
+        self.pool.add_job((submitted.order, job.clone()), &modalities, limits, handle.inbox.clone());
         let abort = Some(handle.task.abort_handle());
-        let held =
-            Held { name, term, inbox: handle.inbox, status: handle.status, events, abort, ended: None, over: None };
+        let (inbox, status) = (handle.inbox, handle.status);
+        let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);
         self.running.send_modify(|running| *running += 1);

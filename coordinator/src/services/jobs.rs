@@ -33,8 +33,10 @@ impl JobService for Jobs {
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
-        let view = self.coordinator.job(&job_id(&request.get_ref().job)?)?;
-        Ok(Response::new(v1::GetJobResponse { status: Some(view.into()) }))
+        let job = job_id(&request.get_ref().job)?;
+        let status = Some(self.coordinator.job(&job)?.into());
+        let specification = self.coordinator.specification(&job)?.to_string();
+        Ok(Response::new(v1::GetJobResponse { status, specification }))
     }
 
     async fn list_jobs(
@@ -86,6 +88,7 @@ impl From<JobView> for v1::JobStatus {
             turns: view.status.turns.unwrap_or(0),
             last_event: view.last_event,
             checkpoint: view.status.checkpoint.unwrap_or_default(),
+            submitted: view.submitted,
         }
     }
 }

@@ -905,6 +905,9 @@ pub struct GetJobRequest {
 pub struct GetJobResponse {
     #[prost(message, optional, tag = "1")]
     pub status: ::core::option::Option<JobStatus>,
+    /// JSON, with every default, as the coordinator understood it
+    #[prost(string, tag = "2")]
+    pub specification: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListJobsRequest {}
@@ -937,6 +940,9 @@ pub struct JobStatus {
     /// URL of the newest complete checkpoint
     #[prost(string, tag = "9")]
     pub checkpoint: ::prost::alloc::string::String,
+    /// seconds since 1970, by the coordinator's clock
+    #[prost(uint64, tag = "10")]
+    pub submitted: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchJobRequest {
@@ -1142,6 +1148,7 @@ pub mod job_service_client {
                 .insert(GrpcMethod::new("antiphon.v1.JobService", "GetJob"));
             self.inner.unary(req, path, codec).await
         }
+        /// In the order of their submission.
         pub async fn list_jobs(
             &mut self,
             request: impl tonic::IntoRequest<super::ListJobsRequest>,
@@ -1245,6 +1252,7 @@ pub mod job_service_server {
             &self,
             request: tonic::Request<super::GetJobRequest>,
         ) -> std::result::Result<tonic::Response<super::GetJobResponse>, tonic::Status>;
+        /// In the order of their submission.
         async fn list_jobs(
             &self,
             request: tonic::Request<super::ListJobsRequest>,

@@ -6,7 +6,9 @@ use std::time::Duration;
 use antiphon_core::event::JobEvent;
 use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
-use antiphon_proto::v1::{self, GetJobRequest, JobStatus, StopJobRequest, SubmitJobRequest, WatchJobRequest};
+use antiphon_proto::v1::{
+    self, GetJobRequest, GetJobResponse, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest,
+};
 use anyhow::{Context as _, anyhow};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::{Channel, Endpoint};
@@ -75,10 +77,12 @@ impl Client {
     pub(crate) async fn reach(&self, within: Duration) -> Result<(), String> {
         let mut health = HealthClient::new(self.channel.clone());
         let answer = tokio::time::timeout(within, health.check(HealthCheckRequest::default())).await;
-        let answer = answer.map_err(|_| "it does not answer".to_owned())?.map_err(|status| reason(&status))?;
-        match answer.into_inner().status {
-            serving if serving == ServingStatus::Serving as i32 => Ok(()),
-            _ => Err("it is shutting down".to_owned()),
+        match answer.map_err(|_| "it does not answer".to_owned())? {
+            Ok(health) if health.get_ref().status == ServingStatus::Serving as i32 => Ok(()),
+            Ok(_) => Err("it is shutting down".to_owned()),
+            // Somebody in between who passes on the job service alone.
+            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) => Err(reason(&status)),
         }
     }
 
@@ -90,17 +94,25 @@ impl Client {
         }
     }
 
-    /// How a job is doing.
-    pub(crate) async fn status(&mut self, job: &str) -> anyhow::Result<JobStatus> {
+    /// How a job is doing, and its specification.
+    pub(crate) async fn job(&mut self, job: &str) -> anyhow::Result<(JobStatus, String)> {
         let request = GetJobRequest { job: job.to_owned() };
         let response = self.jobs.get_job(request).await.map_err(|status| self.explain(&status))?;
-        response.into_inner().status.context("the coordinator says nothing of the job")
+        let GetJobResponse { status, specification } = response.into_inner();
+        Ok((status.context("the coordinator says nothing of the job")?, specification))
     }
 
-    /// Asks a job to stop at its next turn boundary.
-    pub(crate) async fn stop(&mut self, job: &str) -> anyhow::Result<()> {
+    /// How every job is doing, in the order of their submission.
+    pub(crate) async fn jobs(&mut self) -> anyhow::Result<Vec<JobStatus>> {
+        let response = self.jobs.list_jobs(ListJobsRequest {}).await.map_err(|status| self.explain(&status))?;
+        Ok(response.into_inner().jobs)
+    }
+
+    /// Asks a job to stop at its next turn boundary; how it is doing then.
+    pub(crate) async fn stop(&mut self, job: &str) -> anyhow::Result<JobStatus> {
         let request = StopJobRequest { job: job.to_owned() };
-        self.jobs.stop_job(request).await.map(|_| ()).map_err(|status| self.explain(&status))
+        let response = self.jobs.stop_job(request).await.map_err(|status| self.explain(&status))?;
+        response.into_inner().status.context("the coordinator says nothing of the job")
     }
 
     /// The job's events numbered above `after`, and those to come.
@@ -132,6 +144,9 @@ impl Client {
         let error = match exit {
             Exit::Unreachable if status.source().is_some() => {
                 anyhow!("no answer from the coordinator at {}: {}", self.url, reason(status))
+            }
+            _ if status.code() == Code::NotFound => {
+                anyhow!("{}; `antiphon jobs` lists those that are", status.message())
             }
             _ => anyhow!("{}", status.message()),
         };

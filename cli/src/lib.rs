@@ -34,6 +34,7 @@ Examples:
   antiphon run job.yaml --set schedule.epochs=3       the same job, shorter
   antiphon check job.yaml --explain                   every field of a job, with its default
   antiphon eval antiphon-runs/JOB --drop audio        how good it is without one modality
+  antiphon submit job.yaml --coordinator URL          send it to a coordinator; jobs, follow and stop are for afterwards
 
 Exit codes: 0 success, 1 the job failed, 2 usage or bad job file, 3 could not connect, 4 timed out, 130 interrupted"
 )]
@@ -72,6 +73,12 @@ pub enum Command {
     Worker(antiphon_worker::WorkerArgs),
     /// Send a job to a coordinator
     Submit(commands::submit::SubmitArgs),
+    /// List the jobs of a coordinator, or tell of one
+    Jobs(commands::jobs::JobsArgs),
+    /// Show the events of a job that was submitted, until it ends
+    Follow(commands::follow::FollowArgs),
+    /// Ask a job to stop at its next turn boundary, with a checkpoint
+    Stop(commands::stop::StopArgs),
 }
 
 /// Carries out a command.
@@ -94,5 +101,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Coordinator(args) => commands::serve::coordinator(&args).await,
         Command::Worker(args) => commands::serve::worker(args).await,
         Command::Submit(args) => commands::submit::run(args, format).await,
+        Command::Jobs(args) => commands::jobs::run(args, format).await,
+        Command::Follow(args) => commands::follow::run(args, format).await,
+        Command::Stop(args) => commands::stop::run(args, format).await,
     }
 }

@@ -31,14 +31,25 @@ pub(crate) struct Submission {
     request: SubmitJobRequest,
     format: Format,
     patience: Duration,
+    /// Until it gives up, or is given up: what people are told.
+    seconds: u64,
     waits_for: String,
+    /// It was sent, and no answer came.
+    may_be_taken: bool,
 }
 
 impl Submission {
-    /// A coordinator that is away is waited for, `patience` long.
-    pub(crate) fn new(client: Client, request: SubmitJobRequest, format: Format, patience: Duration) -> Self {
+    /// A coordinator that is away is waited for, `patience` long; whoever submits gives up after `limit` seconds, if there is one.
+    pub(crate) fn new(
+        client: Client,
+        request: SubmitJobRequest,
+        format: Format,
+        patience: Duration,
+        limit: Option<u64>,
+    ) -> Self {
         let waits_for = format!("the coordinator at {} has not answered", client.url());
-        Self { client, request, format, patience, waits_for }
+        let seconds = limit.map_or(patience.as_secs(), |limit| limit.min(patience.as_secs()));
+        Self { client, request, format, patience, seconds, waits_for, may_be_taken: false }
     }
 
     /// What the job is not submitted for, in words.
@@ -62,14 +73,22 @@ impl Submission {
                     match self.sent().await {
                         Ok(job) => return Ok(job),
                         Err(error) if exit::of(&error) != Exit::Unreachable => return Err(error),
-                        Err(error) => error.to_string(),
+                        Err(error) => {
+                            self.may_be_taken = true;
+                            error.to_string()
+                        }
                     }
                 }
                 Err(reason) => format!("no coordinator at {}: {reason}", self.client.url()),
             };
             let now = Instant::now();
             let Some(()) = outage.failed(now, error.clone(), "submission") else {
-                let other = "start one with `antiphon coordinator`, or name another with --coordinator";
+                let other = match self.may_be_taken {
+                    true => {
+                        "the job was sent and may have been taken: `antiphon jobs` tells, once a coordinator is there"
+                    }
+                    false => "start one with `antiphon coordinator`, or name another with --coordinator",
+                };
                 let waited = match self.patience.is_zero() {
                     true => String::new(),
                     false => format!("; gave up after {} s", outage.seconds(now)),
@@ -106,7 +125,7 @@ impl Submission {
     fn unreachable(&self, seconds: u64, error: &str) -> anyhow::Result<()> {
         let job = &self.request.job;
         let event = serde_json::json!({"event": "unreachable", "job": job, "seconds": seconds, "error": error});
-        self.say(&event, &format!("{error}; trying again for up to {} s", self.patience.as_secs()))
+        self.say(&event, &format!("{error}; trying again for up to {} s", self.seconds))
     }
 
     fn reached(&self, seconds: u64) -> anyhow::Result<()> {

@@ -2,38 +2,13 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
-use support::process::Process;
+use support::process::{Process, coordinator, listening, worker};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
-
-/// A coordinator on a free port, and its URL. Its log is read to the end.
-fn coordinator(folder: &Path) -> (Process, String) {
-    let (child, url, log) = listening(folder);
-    std::thread::spawn(move || log.lines().for_each(drop));
-    (child, url)
-}
-
-fn listening(folder: &Path) -> (Process, String, BufReader<ChildStderr>) {
-    let mut child = antiphon(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the coordinator starts");
-    let mut log = BufReader::new(child.stderr.take().expect("its log"));
-    let mut lines = log.by_ref().lines().map(|line| line.expect("a line"));
-    let line = lines.find(|line| line.contains("coordinator listens")).expect("it listens");
-    let line: Value = serde_json::from_str(&line).expect("JSON");
-    let address = line["fields"]["address"].as_str().expect("an address").to_owned();
-    (Process(child), format!("http://{address}"), log)
-}
-
-fn worker(folder: &Path, coordinator: &str, modality: &str) -> Process {
-    let arguments = ["worker", "--modality", modality, "--coordinator", coordinator];
-    Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
-}
 
 #[test]
 fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_other() {
@@ -51,7 +26,8 @@ fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_oth
 #[test]
 fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
     let folder = folder_with_job();
-    let (mut coordinator, url, log) = listening(folder.path());
+    let (mut coordinator, url, log) =
+        listening(antiphon(folder.path(), &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]));
     drop(log);
     let _workers = ["audio", "image", "text"].map(|modality| worker(folder.path(), &url, modality));
     let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--timeout", "60"];

@@ -9,7 +9,7 @@ use std::process::{ChildStdout, Stdio};
 
 use antiphon_testing_s3::Server;
 use serde_json::Value;
-use support::process::Process;
+use support::process::{Process, listening, read_to_its_end};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// A coordinator that listens, and its URL.
@@ -17,12 +17,9 @@ fn coordinator(folder: &Path, address: &str, environment: &[(&str, String)], mor
     let arguments = [&["coordinator", "--listen", address, "--format", "json"], more].concat();
     let mut program = antiphon(folder, &arguments);
     program.envs(environment.iter().map(|(name, value)| (name, value)));
-    let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the coordinator starts");
-    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines().map(|line| line.expect("a line"));
-    let line = log.find(|line| line.contains("coordinator listens")).expect("it listens");
-    std::thread::spawn(move || log.for_each(drop));
-    let line: Value = serde_json::from_str(&line).expect("JSON");
-    (Process(child), format!("http://{}", line["fields"]["address"].as_str().expect("an address")))
+    let (process, url, log) = listening(program);
+    read_to_its_end(log);
+    (process, url)
 }
 
 /// A client, and what it says.

@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, SubmitJobRequest};
-use support::process::{PATIENCE, Process};
+use support::process::{PATIENCE, Process, listening, read_to_its_end};
 use support::{antiphon, folder_with};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -21,14 +20,9 @@ const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {trai
 /// A coordinator that listens, and its URL.
 fn coordinator(folder: &Path) -> (Process, String) {
     let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--heartbeat-seconds", "1", "--format", "json"];
-    let mut child = antiphon(folder, &arguments).stderr(Stdio::piped()).spawn().expect("the coordinator starts");
-    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines();
-    let address = log.by_ref().find_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-        (line["fields"]["message"] == "coordinator listens").then(|| line["fields"]["address"].to_string())
-    });
-    std::thread::spawn(move || log.for_each(drop));
-    (Process(child), format!("http://{}", address.expect("it listens").trim_matches('"')))
+    let (process, url, log) = listening(antiphon(folder, &arguments));
+    read_to_its_end(log);
+    (process, url)
 }
 
 fn worker(folder: &Path, url: &str, modality: &str, faults: &str, more: &[&str]) -> Process {

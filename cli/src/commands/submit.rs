@@ -1,26 +1,22 @@
 //! `antiphon submit JOB.yaml`: sends a job to a coordinator, and follows it if asked to.
 
 use std::path::PathBuf;
-use std::pin::pin;
 use std::time::Duration;
 
 use antiphon_core::spec::Override;
 use anyhow::anyhow;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::timeout_at;
 
 use super::check;
+use super::follow::{self, Limit, Watching};
 use super::run::Schedule;
 use crate::client::Client;
 use crate::exit::{Exit, OrExit as _};
-use crate::follow;
 use crate::output::{self, Format};
 use crate::submission::{self, Submission};
 
-/// Seconds that a coordinator is waited for by default, until it has the job and from then on.
+/// Seconds that a coordinator is waited for by default, until it has the job.
 const UNTIL_TAKEN: u64 = 10;
-const FOLLOWING: u64 = 600;
-/// How long before the limit a job is asked what it waits for.
-const ASK: Duration = Duration::from_millis(500);
 
 /// Send a job to a coordinator
 #[derive(Debug, clap::Args)]
@@ -72,10 +68,10 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    let patience = |otherwise| Duration::from_secs(args.reconnect_for.unwrap_or(otherwise));
+    let patience = Duration::from_secs(args.reconnect_for.unwrap_or(UNTIL_TAKEN));
     let client = Client::new(&args.coordinator)?;
     let request = submission::request(&spec, args.id, args.resume);
-    let mut submission = Submission::new(client.clone(), request, format, patience(UNTIL_TAKEN));
+    let mut submission = Submission::new(client.clone(), request, format, patience, args.timeout);
     let taken = match limit {
         None => Ok(submission.taken().await),
         Some(limit) => timeout_at(limit.ends, submission.taken()).await.map_err(|_| limit.seconds),
@@ -94,43 +90,6 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let mut watching = client.clone();
-    let following = follow::follow(&mut watching, &job, &spec, format, follow::OnInterrupt::Leave, patience(FOLLOWING));
-    let mut following = pin!(following);
-    let Some(limit) = limit else { return following.await };
-    tokio::select! {
-        exit = &mut following => exit,
-        reason = limit.reached(client, &job) => {
-            let seconds = limit.seconds;
-            Err(anyhow!("job {job} is not done after {seconds} s: {reason}; it goes on without being followed"))
-                .or_exit(Exit::TimedOut)
-        }
-    }
-}
-
-/// The time that all of it may take.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    seconds: u64,
-    ends: Instant,
-}
-
-impl Limit {
-    /// None where the time is longer than clocks go.
-    fn from_now(seconds: u64) -> Option<Self> {
-        Some(Self { seconds, ends: Instant::now().checked_add(Duration::from_secs(seconds))? })
-    }
-
-    /// Waits until it is reached; what the job waits for then, whether its coordinator says so or not.
-    async fn reached(&self, mut client: Client, job: &str) -> String {
-        sleep_until(self.ends.checked_sub(ASK).unwrap_or(self.ends)).await;
-        let status = timeout_at(self.ends, client.status(job)).await;
-        sleep_until(self.ends).await;
-        match status {
-            Err(_) => "the coordinator does not answer".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Ok(Ok(status)) if status.reason.is_empty() => format!("{} of {} turns are done", status.turn, status.turns),
-            Ok(Ok(status)) => status.reason,
-        }
-    }
+    let watching = Watching { client, format, patience: follow::patience(args.reconnect_for), limit };
+    watching.until_over(&job, &spec).await
 }

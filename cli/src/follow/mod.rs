@@ -70,7 +70,7 @@ pub(crate) async fn follow(
                 }
                 OnInterrupt::Stop(_) => return Ok(Exit::Interrupted),
                 OnInterrupt::Leave => {
-                    view.say(&format!("job {job} goes on without being followed"))?;
+                    view.say(&format!("job {job} goes on without being followed; `antiphon follow {job}` shows it again"))?;
                     return Ok(Exit::Interrupted);
                 }
             }

@@ -1,8 +1,14 @@
 //! A part of the system as a process of its own.
 
-use std::process::{Child, Command};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+
+use serde_json::Value;
+
+use super::antiphon;
 
 /// Nothing that a process of a test does takes that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,4 +36,35 @@ impl Process {
         std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
         ended.recv_timeout(PATIENCE).expect("it ends")
     }
+}
+
+/// A coordinator on a free port, and its URL. Its log is read to the end.
+pub(crate) fn coordinator(folder: &Path) -> (Process, String) {
+    let (process, url, log) =
+        listening(antiphon(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]));
+    read_to_its_end(log);
+    (process, url)
+}
+
+/// A coordinator that has said where it listens, in a log of JSON; its URL, and the rest of its log.
+pub(crate) fn listening(mut program: Command) -> (Process, String, BufReader<ChildStderr>) {
+    let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut process = Process(child.expect("the coordinator starts"));
+    let mut log = BufReader::new(process.0.stderr.take().expect("its log"));
+    let mut lines = log.by_ref().lines().map(|line| line.expect("a line"));
+    let line = lines.find(|line| line.contains("coordinator listens")).expect("it listens");
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    let address = line["fields"]["address"].as_str().expect("an address");
+    (process, format!("http://{address}"), log)
+}
+
+/// So that whoever writes it does not wait for a reader.
+pub(crate) fn read_to_its_end(log: BufReader<ChildStderr>) {
+    std::thread::spawn(move || log.lines().for_each(drop));
+}
+
+/// A worker that logs to nobody.
+pub(crate) fn worker(folder: &Path, coordinator: &str, modality: &str) -> Process {
+    let arguments = ["worker", "--modality", modality, "--coordinator", coordinator];
+    Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
 }

@@ -220,11 +220,11 @@ impl Run<'_> {
 
 /// What the job waits for, if its coordinator says so.
 async fn waits_for(mut client: Client, job: &str) -> String {
-    match tokio::time::timeout(ASK, client.status(job)).await {
+    match tokio::time::timeout(ASK, client.job(job)).await {
         Err(_) => "the coordinator does not answer".to_owned(),
         Ok(Err(error)) => error.to_string(),
-        Ok(Ok(status)) if status.reason.is_empty() => "the job does not say what it waits for".to_owned(),
-        Ok(Ok(status)) => status.reason,
+        Ok(Ok((status, _))) if status.reason.is_empty() => "the job does not say what it waits for".to_owned(),
+        Ok(Ok((status, _))) => status.reason,
     }
 }
 

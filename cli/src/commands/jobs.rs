@@ -1,0 +1,186 @@
+//! `antiphon jobs`: what a coordinator has, and how it is doing.
+
+use antiphon_proto::v1::{JobState, JobStatus};
+use anyhow::Context as _;
+use chrono::{DateTime, Local};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::output::{self, Format};
+
+/// List the jobs of a coordinator, or tell of one
+///
+/// In the order of their submission, those too that are over, as far as the coordinator remembers (`--keep-jobs`).
+#[derive(Debug, clap::Args)]
+pub struct JobsArgs {
+    /// Tell of this one alone: what it waits for, and its newest checkpoint
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+
+    /// Print the specification of JOB alone, with every default: a job file that `antiphon submit` takes again
+    #[arg(long, requires = "job")]
+    pub specification: bool,
+
+    /// Coordinator to ask
+    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub coordinator: String,
+}
+
+/// Lists, or tells.
+///
+/// # Errors
+/// No such job, or no coordinator.
+pub async fn run(args: JobsArgs, format: Format) -> anyhow::Result<Exit> {
+    let mut client = Client::new(&args.coordinator)?;
+    match (args.job, format) {
+        (Some(job), _) if args.specification => {
+            let (_, specification) = client.job(&job).await?;
+            let specification: Value = serde_json::from_str(&specification)
+                .context("the coordinator does not tell the job's specification")?;
+            match format {
+                Format::Json => output::json(&specification)?,
+                Format::Text => output::line(&serde_json::to_string_pretty(&specification)?)?,
+            }
+        }
+        (Some(job), Format::Json) => output::json(&Listed::from(&client.job(&job).await?.0))?,
+        (Some(job), Format::Text) => output::line(Listed::from(&client.job(&job).await?.0).details().trim_end())?,
+        (None, Format::Json) => {
+            for status in client.jobs().await? {
+                output::json(&Listed::from(&status))?;
+            }
+        }
+        (None, Format::Text) => {
+            let jobs = client.jobs().await?;
+            match jobs.is_empty() {
+                true => output::line("no jobs")?,
+                false => output::line(table(&jobs).trim_end())?,
+            }
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// A job as it is printed, of the form that `--format json` gives.
+#[derive(Debug, Serialize)]
+pub(super) struct Listed<'a> {
+    event: &'static str,
+    job: &'a str,
+    name: &'a str,
+    state: &'static str,
+    reason: &'a str,
+    term: u64,
+    turn: u64,
+    /// None while nobody knows yet.
+    turns: Option<u64>,
+    /// By the coordinator's clock.
+    submitted: Option<String>,
+    checkpoint: Option<&'a str>,
+}
+
+impl<'a> From<&'a JobStatus> for Listed<'a> {
+    fn from(status: &'a JobStatus) -> Self {
+        let submitted = i64::try_from(status.submitted).ok().filter(|seconds| *seconds > 0);
+        let submitted = submitted.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+        Self {
+            event: "job",
+            job: &status.job,
+            name: &status.name,
+            state: match status.state() {
+                JobState::Unspecified => "unknown",
+                JobState::Waiting => "waiting",
+                JobState::Running => "running",
+                JobState::Succeeded => "succeeded",
+                JobState::Failed => "failed",
+                JobState::Stopped => "stopped",
+            },
+            reason: &status.reason,
+            term: status.term,
+            turn: status.turn,
+            turns: Some(status.turns).filter(|turns| *turns > 0),
+            submitted: submitted.map(|at| at.with_timezone(&Local).to_rfc3339()),
+            checkpoint: Some(status.checkpoint.as_str()).filter(|url| !url.is_empty()),
+        }
+    }
+}
+
+impl Listed<'_> {
+    fn turns(&self) -> String {
+        match self.turns {
+            Some(turns) => format!("{} of {turns}", self.turn),
+            None => self.turn.to_string(),
+        }
+    }
+
+    /// How it ended.
+    pub(super) fn outcome(&self) -> String {
+        match self.state {
+            "failed" => format!("failed after {} turns: {}", self.turn, self.reason),
+            state => format!("{state} after {} turns", self.turn),
+        }
+    }
+
+    /// All that there is to say, a line each.
+    fn details(&self) -> String {
+        let rows = [
+            ("job", Some(self.job.to_owned())),
+            ("name", Some(self.name.to_owned())),
+            ("state", Some(self.state.to_owned())),
+            ("reason", Some(self.reason.to_owned()).filter(|reason| !reason.is_empty())),
+            ("turn", Some(self.turns())),
+            ("term", Some(self.term.to_string())),
+            ("submitted", self.submitted.clone()),
+            ("checkpoint", self.checkpoint.map(str::to_owned)),
+        ];
+        rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<12}{}\n", value?))).collect()
+    }
+}
+
+/// A line per job: its id, state and turn, when it was submitted, and what it waits for or how it ended.
+fn table(jobs: &[JobStatus]) -> String {
+    let head = ["JOB", "STATE", "TURN", "SUBMITTED", "REASON"].map(str::to_owned);
+    let rows = jobs.iter().map(Listed::from).map(|job| {
+        let submitted = job.submitted.as_deref().and_then(|at| at.get(..16)).unwrap_or_default().replace('T', " ");
+        [job.job.to_owned(), job.state.to_owned(), job.turns(), submitted, job.reason.to_owned()]
+    });
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
+    let widths: [usize; 5] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let line = |row: &[String; 5]| {
+        let cells: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        format!("{}\n", cells.trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(job: &str, state: JobState, reason: &str) -> JobStatus {
+        JobStatus { job: job.to_owned(), state: state.into(), reason: reason.to_owned(), ..JobStatus::default() }
+    }
+
+    #[test]
+    fn a_table_has_a_line_per_job_and_columns_as_wide_as_they_need() {
+        let running = JobStatus { turn: 12, turns: 522, ..job("digits-1", JobState::Running, "") };
+        let waiting = job("d", JobState::Waiting, "waiting for 1 `audio` worker: 0 registered");
+        assert_eq!(
+            table(&[running, waiting]),
+            "JOB       STATE    TURN       SUBMITTED  REASON\n\
+             digits-1  running  12 of 522\n\
+             d         waiting  0                     waiting for 1 `audio` worker: 0 registered\n"
+        );
+    }
+
+    #[test]
+    fn details_leave_out_what_there_is_not() {
+        let failed = JobStatus { turn: 7, term: 2, name: "n".to_owned(), ..job("j", JobState::Failed, "no luck") };
+        let listed = Listed::from(&failed);
+        assert_eq!(listed.outcome(), "failed after 7 turns: no luck");
+        let wanted =
+            "job         j\nname        n\nstate       failed\nreason      no luck\nturn        7\nterm        2\n";
+        assert_eq!(listed.details(), wanted);
+    }
+}

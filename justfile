@@ -50,6 +50,6 @@ bless:
 example:
     cargo run --release -- run examples/spoken-digits.yaml
 
-# Kill the processes of a job at random two hundred times: half an hour or so. The seeds can be looked at one by one.
+# Kill the processes of a job at random two hundred times: an hour or so on two cores. The seeds can be looked at one by one.
 chaos:
-    cargo run --release -- chaos examples/spoken-digits.yaml --set schedule.turns=300 --set "checkpoints.every=40 turns" --every 1s --faults 6 --runs 200
+    cargo run --release -- chaos examples/spoken-digits.yaml --set schedule.turns=300 --set schedule.lease_ttl=2s --set "checkpoints.every=40 turns" --every 2s --faults 6 --runs 200

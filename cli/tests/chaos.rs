@@ -55,6 +55,11 @@ fn comes_to_the_same_in(environment: &[(&str, String)], kill: &str, runs: usize,
     assert_eq!(code, Some(0));
     let faults = ends.iter().flat_map(|end| end["faults"].as_object().expect("faults").values());
     assert!(faults.filter_map(Value::as_u64).sum::<u64>() > 0, "something happened: {ends:#?}");
+    if kill != "store" {
+        let met_at_work =
+            lines.iter().filter(|line| line["event"] == "fault" && line["turn"].as_u64() > Some(0)).count();
+        assert!(met_at_work >= runs, "{met_at_work} faults met jobs at work: {lines:?}");
+    }
 }
 
 /// The end of a log.

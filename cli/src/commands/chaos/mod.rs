@@ -69,7 +69,8 @@ pub struct ChaosArgs {
     #[arg(long, default_value = "2s", value_parser = duration::parse, value_name = "TIME")]
     pub every: Duration,
 
-    /// The most faults of a run, apart from those of the store; 0 is none [default: without end]
+    /// The most faults of a run, apart from those of the store, a third of them at most before its first turn; 0 is none [default:
+    /// without end]
     #[arg(long, value_name = "N")]
     pub faults: Option<u64>,
 

@@ -88,6 +88,8 @@ struct Run<'a> {
     number: u64,
     /// Faults that were begun or passed by.
     planned: u64,
+    /// The next fault, where it waits for the job's first turn.
+    early: Option<Fault>,
     faults: BTreeMap<String, u64>,
     ended_by_itself: u64,
     standing: watch::Receiver<Standing>,
@@ -114,6 +116,7 @@ pub(super) async fn run(
         due: BTreeMap::new(),
         number: 0,
         planned: 0,
+        early: None,
         faults: BTreeMap::new(),
         ended_by_itself: 0,
         standing,
@@ -141,6 +144,7 @@ impl Run<'_> {
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<End> {
         let deadline = self.begun + self.ordeal.timeout;
+        let mut standing = self.standing.clone();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.plan_next();
@@ -162,6 +166,11 @@ impl Run<'_> {
                     }
                     None => {}
                 },
+                Ok(_) = standing.wait_for(|standing| standing.stepped.is_some()), if self.early.is_some() => {
+                    if let Some(fault) = self.early.take() {
+                        self.later(fault.after, Due::Fault(fault));
+                    }
+                }
                 _ = look.tick() => {
                     if self.quiet() >= self.ordeal.hung_after {
                         return Ok(End::Hung { reason: String::new() });
@@ -172,12 +181,20 @@ impl Run<'_> {
         }
     }
 
+    /// Of faults that are counted, one third at most happens before the job's first turn: most are to meet it at work.
     fn plan_next(&mut self) {
-        let more = self.ordeal.faults.is_none_or(|most| self.planned < most);
-        if let Some(fault) = more.then(|| self.plan.next()).flatten() {
-            self.planned += 1;
-            self.later(fault.after, Due::Fault(fault));
+        let most = self.ordeal.faults;
+        let more = most.is_none_or(|most| self.planned < most);
+        let Some(fault) = more.then(|| self.plan.next()).flatten() else { return };
+        self.planned += 1;
+        match most {
+            Some(most) if self.planned > most / 3 && !self.works() => self.early = Some(fault),
+            _ => self.later(fault.after, Due::Fault(fault)),
         }
+    }
+
+    fn works(&self) -> bool {
+        self.standing.borrow().stepped.is_some()
     }
 
     fn later(&mut self, after: Duration, due: Due) {

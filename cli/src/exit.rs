@@ -1,29 +1,6 @@
 //! How `antiphon` ends: the exit codes, and which error means which.
 
-use std::process::ExitCode;
-
-/// Why the program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// All went well.
-    Success = 0,
-    /// The job failed.
-    Failed = 1,
-    /// The command line, the job file or the data are not right.
-    Usage = 2,
-    /// The coordinator could not be reached.
-    Unreachable = 3,
-    /// A time limit that the user set was reached.
-    TimedOut = 4,
-    /// Ctrl-C or SIGTERM.
-    Interrupted = 130,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+pub use antiphon_process::Exit;
 
 /// An error that knows its exit code; any other error is [`Exit::Failed`].
 #[derive(Debug)]

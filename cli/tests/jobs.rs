@@ -94,17 +94,13 @@ fn following_a_job_by_its_id_shows_all_of_it_and_ends_as_it_does() {
 fn a_coordinator_that_is_not_there_is_waited_for_no_longer_than_asked() {
     let folder = folder_with_job();
     let nowhere = ["--coordinator", "http://127.0.0.1:9"];
-    for (command, error) in [
-        (&["jobs"][..], "no answer from the coordinator at http://127.0.0.1:9: Connection refused (os error 111)"),
-        (&["stop", "j"], "no answer from the coordinator at http://127.0.0.1:9: Connection refused (os error 111)"),
-        (
-            &["follow", "j", "--reconnect-for", "1"],
-            "no answer from the coordinator at http://127.0.0.1:9: Connection refused (os error 111); gave up after 1 s",
-        ),
-    ] {
+    let refused = "no answer from the coordinator at http://127.0.0.1:9: Connection refused";
+    for (command, ends) in
+        [(&["jobs"][..], ")"), (&["stop", "j"], ")"), (&["follow", "j", "--reconnect-for", "1"], "; gave up after 1 s")]
+    {
         let (code, lines) = json_lines(folder.path(), &[command, &nowhere].concat());
-        let last = lines.last().expect("a last line");
-        assert_eq!((code, last["error"].as_str()), (Some(3), Some(error)), "{lines:?}");
+        let last = lines.last().and_then(|line| line["error"].as_str()).expect("a last line");
+        assert!(code == Some(3) && last.starts_with(refused) && last.ends_with(ends), "{lines:?}");
     }
     let (code, lines) = json_lines(folder.path(), &[&["follow", "j", "--timeout", "1"][..], &nowhere].concat());
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error").to_owned();

@@ -160,6 +160,36 @@ fn a_coordinator_that_is_told_to_end_suspends_its_job_and_the_next_one_ends_it_i
 }
 
 #[test]
+fn a_coordinator_that_is_told_to_end_does_not_wait_for_a_worker_that_is_gone() {
+    let folder = folder_with_job();
+    // The part of one that is gone would be waited for all this time.
+    let longer = ["--set", "schedule.turns=150", "--set", "checkpoints.every=30 turns"];
+    let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
+    let address = address();
+    let slow = |program: &mut Command| {
+        program.args(["--stop-within-seconds", "600"]);
+    };
+    let (ended, _, log) = coordinator_with(folder.path(), &address, slow);
+    drain(log);
+    let [audio, image, text] = workers(folder.path(), &address);
+    let mut follower = Follower::start(folder.path(), &address, &longer);
+    follower.until("checkpoint");
+    drop(text);
+    follower.until("worker_lost");
+    ended.signal("-TERM");
+    let suspended = follower.until("suspended").pop().expect("it is suspended");
+    assert!(suspended["checkpoint"].is_string(), "{suspended}");
+    assert_eq!(ended.ended(), Some(0));
+    drop((audio, image));
+
+    let (_coordinator, _, log) = coordinator(folder.path(), &address);
+    drain(log);
+    let _workers = workers(folder.path(), &address);
+    let finished = follower.until("finished").pop().expect("it finishes");
+    assert_eq!((&finished["state"], &finished["digest"]), (&"succeeded".into(), &whole["digest"]), "{finished}");
+}
+
+#[test]
 fn of_two_coordinators_on_one_state_the_older_one_stops_and_says_why() {
     let folder = folder_with_job();
     let (older, begun, log) = coordinator(folder.path(), "127.0.0.1:0");

@@ -6,6 +6,7 @@
 
 mod pruning;
 mod recovery;
+mod shutdown;
 mod submission;
 
 use std::collections::BTreeMap;
@@ -28,9 +29,6 @@ use crate::head_threads::HeadThreads;
 use crate::journal::{JobRecord, Journal, JournalError};
 use crate::pool::Pool;
 use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
-
-/// How long the journal has to take what is left, at the end.
-const CLOSE: Duration = Duration::from_secs(15);
 
 /// Whoever has the head for longer than this is worth a remark.
 const LONG: Duration = Duration::from_secs(10);
@@ -261,35 +259,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Takes no more jobs and workers, stops every job at a turn boundary, and ends those that are not there in time. Jobs
-    /// that the journal has are not over then; it has everything when this returns.
-    pub async fn stop_all(&self) {
-        self.stopping.cancel();
-        let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();
-        let stop = async {
-            let tell = |job| {
-                let input = if self.journal.is_durable() { JobInput::Suspend } else { JobInput::Stop };
-                self.tell(job, input)
-            };
-            // At once: one whose inbox is full does not keep the others from hearing.
-            let _unknown = futures::future::join_all(jobs.iter().map(tell)).await;
-            self.all_over().await;
-        };
-        if tokio::time::timeout(self.config.stop_within, stop).await.is_err() {
-            tracing::warn!(seconds = self.config.stop_within.as_secs(), "jobs did not stop in time; ending them");
-            self.abort_all();
-            if tokio::time::timeout(self.config.stop_within, self.all_over()).await.is_err() {
-                tracing::warn!("the store does not take the last events of jobs; leaving them");
-            }
-        }
-        if self.has_fallen().is_none()
-            && let closed = tokio::time::timeout(CLOSE, self.journal.close()).await
-            && !matches!(closed, Ok(Ok(())))
-        {
-            tracing::warn!("the journal is not closed: what happened last may be lost");
-        }
-    }
-
     /// Waits until the journal takes nothing any more, and says why. By then every job's task is aborted. A coordinator that
     /// keeps nothing waits for ever.
     pub async fn fallen(&self) -> JournalError {
@@ -313,16 +282,6 @@ impl Coordinator {
         self.stopping.cancel();
         self.abort_all();
         self.fallen.send_replace(Some(error));
-    }
-
-    fn abort_all(&self) {
-        self.jobs().values().filter_map(Entry::held).filter_map(|held| held.abort.as_ref()).for_each(|job| job.abort());
-    }
-
-    async fn all_over(&self) {
-        // The sender lives as long as this coordinator does.
-        let mut running = self.running.subscribe();
-        let _count = running.wait_for(|running| *running == 0).await;
     }
 
     fn with_job<T>(&self, job: &JobId, read: impl FnOnce(&Held) -> T) -> Result<T, UnknownJob> {

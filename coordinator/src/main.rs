@@ -1,8 +1,10 @@
 //! `antiphon-coordinator`: parse, listen, serve, drain.
 
+use std::process::ExitCode;
+
 use antiphon_coordinator::config::CoordinatorArgs;
 use antiphon_coordinator::server;
-use anyhow::Context as _;
+use antiphon_process::{Exit, failed};
 use clap::Parser;
 
 /// Owns the shared head of every job and hands out turns to workers.
@@ -14,14 +16,17 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Arguments { coordinator } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,slatedb=warn".into());
     // Nobody may be left to read the log: work goes on without.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
-    let listener = tokio::net::TcpListener::bind(coordinator.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", coordinator.listen))?;
-    let shutdown = antiphon_process::cancelled_by_signal()?;
-    Ok(server::serve(coordinator.config(), listener, shutdown).await?)
+    let shutdown = match antiphon_process::cancelled_by_signal() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return failed(&error, Exit::Failed),
+    };
+    match server::listen(&coordinator, shutdown).await {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => failed(&error, error.exit()),
+    }
 }

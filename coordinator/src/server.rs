@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use antiphon_process::Exit;
 use antiphon_proto::v1::job_service_server::JobServiceServer;
 use antiphon_proto::v1::training_service_server::TrainingServiceServer;
 use futures::{Stream, StreamExt as _};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
-use crate::config::Config;
+use crate::config::{Config, CoordinatorArgs};
 use crate::coordinator::Coordinator;
 use crate::journal::JournalError;
 use crate::services::jobs::Jobs;
@@ -33,6 +34,14 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Why a coordinator does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        error: std::io::Error,
+    },
     /// Other machines could reach it, and nobody said that they may.
     #[error(
         "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
@@ -54,6 +63,27 @@ pub enum ServeError {
     /// The server failed.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+}
+
+impl ServeError {
+    /// What its process ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Listen { .. } | Self::Remote { .. } => Exit::Usage,
+            Self::Journal(_) | Self::Listener(_) | Self::Reflection(_) | Self::Transport(_) => Exit::Failed,
+        }
+    }
+}
+
+/// Listens and serves as its arguments say.
+///
+/// # Errors
+/// The address cannot be listened on; and as [`serve`].
+pub async fn listen(args: &CoordinatorArgs, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let address = args.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+    serve(args.config(), listener, shutdown).await
 }
 
 /// Serves a coordinator with `config` on `listener` until `shutdown`, or until another one takes over its state.

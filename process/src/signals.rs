@@ -3,8 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The exit code of a program that was not let finish.
-pub const INTERRUPTED: u8 = 130;
+use crate::Exit;
 
 /// Requests to end, as they come.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ impl Interrupts {
 }
 
 /// Cancelled by the first request to end, Ctrl-C or what Kubernetes sends. The second ends the process at once, with exit code
-/// [`INTERRUPTED`].
+/// of [`Exit::Interrupted`].
 ///
 /// # Errors
 /// As [`Interrupts::listen`].
@@ -54,5 +53,5 @@ pub fn cancelled_by_signal() -> std::io::Result<CancellationToken> {
 )]
 fn end_at_once() -> ! {
     tracing::warn!("asked to end a second time: ending at once");
-    std::process::exit(INTERRUPTED.into())
+    std::process::exit(Exit::Interrupted as i32)
 }

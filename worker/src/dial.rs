@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use antiphon_core::backoff::Backoff;
 use antiphon_core::ids::WorkerId;
+use antiphon_process::Exit;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -66,6 +67,16 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// What its process ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Address { .. } | Self::Device(_) => Exit::Usage,
+            Self::Unreachable { .. } | Self::Disconnected { .. } | Self::Refused { .. } => Exit::Unreachable,
+            Self::Engine { .. } => Exit::Failed,
+        }
+    }
+
     /// A connection that is lost.
     pub(crate) fn lost(reason: impl ToString) -> Self {
         Self::Disconnected { reason: reason.to_string() }

@@ -1,5 +1,8 @@
 //! `antiphon-worker`: parse, dial, serve until told to stop.
 
+use std::process::ExitCode;
+
+use antiphon_process::{Exit, failed};
 use antiphon_worker::WorkerArgs;
 use antiphon_worker::allocator::Allocator;
 use clap::Parser;
@@ -16,11 +19,21 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Arguments { worker } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // Nobody may be left to read the log: work goes on without.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
-    let shutdown = antiphon_process::cancelled_by_signal()?;
-    Ok(antiphon_worker::run(worker.complete(std::process::id())?, shutdown).await?)
+    let shutdown = match antiphon_process::cancelled_by_signal() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return failed(&error, Exit::Failed),
+    };
+    let config = match worker.complete(std::process::id()) {
+        Ok(config) => config,
+        Err(error) => return failed(error.as_ref(), Exit::Usage),
+    };
+    match antiphon_worker::run(config, shutdown).await {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => failed(&error, error.exit()),
+    }
 }

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::process::Stdio;
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server::{self, ServeError};
-use antiphon_worker::{WorkerArgs, WorkerError};
+use antiphon_coordinator::server;
+use antiphon_worker::WorkerArgs;
 use anyhow::Context as _;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -17,18 +17,10 @@ use crate::exit::{Exit, OrExit as _};
 /// # Errors
 /// It cannot listen, or serving fails.
 pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.listen))
-        .or_exit(Exit::Usage)?;
-    match server::serve(args.config(), listener, asked_to_end()?).await {
-        Ok(()) => Ok(Exit::Success),
-        Err(error @ ServeError::Remote { .. }) => Err(error).or_exit(Exit::Usage),
-        Err(error) => {
-            tracing::error!(%error, "the coordinator ends");
-            Err(error).or_exit(Exit::Failed)
-        }
-    }
+    let Err(error) = server::listen(args, asked_to_end()?).await else { return Ok(Exit::Success) };
+    tracing::error!(%error, "the coordinator ends");
+    let exit = error.exit();
+    Err(error).or_exit(exit)
 }
 
 /// Serves as worker until Ctrl-C, SIGTERM, or the coordinator goes away.
@@ -37,20 +29,10 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
 /// The coordinator cannot be reached, or ends the connection.
 pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
     let config = args.complete(std::process::id()).or_exit(Exit::Usage)?;
-    match antiphon_worker::run(config, asked_to_end()?).await {
-        Ok(()) => Ok(Exit::Success),
-        Err(error) => {
-            tracing::error!(%error, "the worker ends");
-            let exit = match &error {
-                WorkerError::Address { .. } | WorkerError::Device(_) => Exit::Usage,
-                WorkerError::Unreachable { .. } | WorkerError::Disconnected { .. } | WorkerError::Refused { .. } => {
-                    Exit::Unreachable
-                }
-                WorkerError::Engine { .. } => Exit::Failed,
-            };
-            Err(error).or_exit(exit)
-        }
-    }
+    let Err(error) = antiphon_worker::run(config, asked_to_end()?).await else { return Ok(Exit::Success) };
+    tracing::error!(%error, "the worker ends");
+    let exit = error.exit();
+    Err(error).or_exit(exit)
 }
 
 /// Set for a part that another process has started for itself: it ends with that process, whose end closes its standard input.

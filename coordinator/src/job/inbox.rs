@@ -83,6 +83,22 @@ impl Job {
         }
     }
 
+    /// No worker is taken any more while the coordinator ends. A checkpoint that needs one who is gone will not come: the next
+    /// coordinator begins at the one before.
+    pub(super) fn suspend_without_those_who_are_gone(&mut self) {
+        if self.asked != Some(Asked::Suspend) || self.waiting().is_none() {
+            return;
+        }
+        let is_gone = |modality: &&ModalityName| {
+            self.machine.worker(modality).is_none() && self.workers.counts(modality).free == 0
+        };
+        if let Some(modality) = self.modalities.iter().find(is_gone) {
+            info!(job = %self.id, %modality, "suspended without a checkpoint: a worker that it needs is gone, and none is taken any more");
+            // Asked again while it waits, it stops as it is.
+            self.give(Input::Stop);
+        }
+    }
+
     fn worker_joined(
         &mut self,
         worker: WorkerId,

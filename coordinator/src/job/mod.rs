@@ -286,6 +286,7 @@ impl Job {
                 }
             }
             self.settle().await;
+            self.suspend_without_those_who_are_gone();
             self.events.room().await;
             self.report();
             self.times.lap(|times| &mut times.other);
@@ -456,7 +457,9 @@ impl Job {
             Some(Outcome::Failed { reason }) => (FinalState::Failed, Some(reason.clone())),
         };
         let position = self.machine.position();
-        let best = position.best.map(|(score, turn)| BestCheckpoint {
+        // One that was cut, and never written, is none.
+        let is_there = |turn| self.newest.as_ref().is_some_and(|newest| newest.turn >= turn);
+        let best = position.best.filter(|(_, turn)| is_there(*turn)).map(|(score, turn)| BestCheckpoint {
             turn,
             checkpoint: self.store.checkpoint_url(turn),
             score,

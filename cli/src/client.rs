@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
+use antiphon_process::innermost;
 use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{
@@ -166,13 +167,7 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
 }
 
-/// What is wrong with a connection, or with whoever is at its other end: the innermost of the errors says it.
+/// What is wrong with a connection, or with whoever is at its other end.
 fn reason(status: &Status) -> String {
-    let mut source = status.source();
-    let mut reason = status.message().to_owned();
-    while let Some(error) = source {
-        reason = error.to_string();
-        source = error.source();
-    }
-    reason
+    status.source().map_or_else(|| status.message().to_owned(), innermost)
 }

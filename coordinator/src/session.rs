@@ -1,10 +1,12 @@
 //! One worker's stream, from its first message to its last: registers it, tells its job that it joins and leaves, hands its
 //! messages on, and notices when it falls silent.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_core::ids::JobId;
+use antiphon_process::innermost;
 use antiphon_proto::assignment::Register;
 use antiphon_proto::chunks::{Assembled, Assembler, Followed};
 use antiphon_proto::stream::Subject;
@@ -304,7 +306,10 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("it closed its stream"),
-            Self::Lost(status) => write!(f, "its connection is lost: {}", status.message()),
+            Self::Lost(status) => match status.source() {
+                Some(error) => write!(f, "its connection is lost: {}", innermost(error)),
+                None => write!(f, "its connection is lost: {}", status.message()),
+            },
             Self::Deaf => f.write_str("it stopped reading"),
             Self::Silent(silence) => write!(f, "it gave no sign of life for {:.1} s", silence.as_secs_f64()),
             Self::Closing => f.write_str("the coordinator is shutting down"),

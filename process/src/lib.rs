@@ -6,4 +6,4 @@ mod words;
 
 pub use exit::{Exit, failed};
 pub use signals::{Interrupts, cancelled_by_signal};
-pub use words::in_words;
+pub use words::{in_words, innermost};

@@ -5,16 +5,21 @@ use std::error::Error;
 /// An error and its causes in one line, up to where the innermost cause has been said: many errors tell what they came of themselves.
 #[must_use]
 pub fn in_words(error: &(dyn Error + 'static)) -> String {
-    let chain = || std::iter::successors(Some(error), |&error| error.source());
-    let innermost = chain().last().map(ToString::to_string).unwrap_or_default();
+    let innermost = innermost(error);
     let mut said = error.to_string();
-    for cause in chain().skip(1) {
+    for cause in std::iter::successors(error.source(), |&error| error.source()) {
         if said.contains(&innermost) {
             break;
         }
         said = format!("{said}: {cause}");
     }
     said
+}
+
+/// What an error came of in the end: of a broken connection the system's own words, and not those of the layers above.
+#[must_use]
+pub fn innermost(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(Some(error), |&error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

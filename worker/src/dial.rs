@@ -1,10 +1,11 @@
 //! Reaching the coordinator, again and again if need be.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use antiphon_core::backoff::Backoff;
 use antiphon_core::ids::WorkerId;
-use antiphon_process::Exit;
+use antiphon_process::{Exit, innermost};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -85,9 +86,10 @@ impl WorkerError {
 
 impl From<Status> for WorkerError {
     fn from(status: Status) -> Self {
-        let reason = match status.message() {
-            "" => status.code().to_string(),
-            message => message.to_owned(),
+        let reason = match (status.source(), status.message()) {
+            (Some(error), _) => innermost(error),
+            (None, "") => status.code().to_string(),
+            (None, message) => message.to_owned(),
         };
         match status.code() {
             Code::InvalidArgument

@@ -245,8 +245,11 @@ impl Journal {
     /// The store fails; a part may be gone.
     pub async fn remove_job(&self, job: &JobId) -> Result<(), JournalError> {
         let Some(kept) = &self.kept else { return Ok(()) };
+        let mut removed = 0;
         loop {
-            let events = self.events(job, (0, u64::MAX), REMOVED_AT_ONCE).await?;
+            // Not from the beginning each time: what was removed is passed over there until the database has tidied up.
+            let events = self.events(job, (removed, u64::MAX), REMOVED_AT_ONCE).await?;
+            removed = events.last().map_or(removed, |last| last.number);
             let mut batch = WriteBatch::new();
             events.iter().for_each(|event| batch.delete(event_key(job, event.number)));
             if events.is_empty() {

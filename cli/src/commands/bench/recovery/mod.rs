@@ -3,7 +3,7 @@
 mod watching;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
@@ -109,10 +109,23 @@ pub(super) async fn run(args: RecoveryArgs, format: Format) -> anyhow::Result<Ex
     let spec = spec.or_exit(Exit::Usage)?;
     let victim = victim(&args, &spec).or_exit(Exit::Usage)?;
     let mut rows = Rows::new(format)?;
-    let Some(mut cluster) = rows.meanwhile("starting the job", Cluster::start(&spec, victim, args.no_spare)).await?
-    else {
+    let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let starting = Cluster::start(&spec, victim, args.no_spare, state.path());
+    let Some(mut cluster) = rows.meanwhile("starting the job", starting).await? else {
         return Ok(Exit::Interrupted);
     };
+    let measured = measure(&args, &mut rows, &mut cluster, format).await;
+    // Before its folder is removed: whoever still wrote there would leave some of it.
+    cluster.dismiss().await?;
+    measured
+}
+
+async fn measure(
+    args: &RecoveryArgs,
+    rows: &mut Rows,
+    cluster: &mut Cluster<'_>,
+    format: Format,
+) -> anyhow::Result<Exit> {
     let mut deaths = Vec::new();
     for _ in 0..args.deaths {
         for killed in [Killed::Worker, Killed::Coordinator] {
@@ -165,10 +178,10 @@ fn summary(deaths: &[Death]) -> anyhow::Result<()> {
 }
 
 /// The processes that run the job.
-struct Cluster {
+struct Cluster<'a> {
     spec: JobSpec,
     address: String,
-    state: tempfile::TempDir,
+    state: &'a Path,
     coordinator: Part,
     workers: BTreeMap<ModalityName, Part>,
     victim: ModalityName,
@@ -178,12 +191,11 @@ struct Cluster {
     watching: Watching,
 }
 
-impl Cluster {
-    async fn start(spec: &JobSpec, victim: ModalityName, no_spare: bool) -> anyhow::Result<Self> {
+impl<'a> Cluster<'a> {
+    async fn start(spec: &JobSpec, victim: ModalityName, no_spare: bool, state: &'a Path) -> anyhow::Result<Self> {
         let mut spec = spec.clone();
         spec.checkpoints.to = None;
-        let state = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let (coordinator, url) = coordinator(ANY_PORT, &state).await?;
+        let (coordinator, url) = coordinator(ANY_PORT, state).await?;
         let address = url.trim_start_matches("http://").to_owned();
         let mut workers = BTreeMap::new();
         for modality in &spec.modalities {
@@ -256,14 +268,22 @@ impl Cluster {
 
     async fn kill_coordinator(&mut self) -> anyhow::Result<()> {
         self.coordinator.kill().await?;
-        (self.coordinator, _) = coordinator(&self.address, &self.state).await?;
+        (self.coordinator, _) = coordinator(&self.address, self.state).await?;
+        Ok(())
+    }
+
+    /// All are gone when this returns.
+    async fn dismiss(&mut self) -> anyhow::Result<()> {
+        for part in self.workers.values_mut().chain(&mut self.spare).chain([&mut self.coordinator]) {
+            part.kill().await?;
+        }
         Ok(())
     }
 }
 
 /// Starts a coordinator with one state after the other's death. Its URL.
-async fn coordinator(address: &str, state: &tempfile::TempDir) -> anyhow::Result<(Part, String)> {
-    Part::coordinator(address, &["--state", &state.path().display().to_string()], None).await
+async fn coordinator(address: &str, state: &Path) -> anyhow::Result<(Part, String)> {
+    Part::coordinator(address, &["--state", &state.display().to_string()], None).await
 }
 
 fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<Part> {

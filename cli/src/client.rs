@@ -82,7 +82,7 @@ impl Client {
             Ok(health) if health.get_ref().status == ServingStatus::Serving as i32 => Ok(()),
             Ok(_) => Err("it is shutting down".to_owned()),
             // Somebody in between who passes on the job service alone.
-            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) if status.code() == Code::Unimplemented && !speaks_no_grpc(&status) => Ok(()),
             Err(status) => Err(reason(&status)),
         }
     }
@@ -109,9 +109,9 @@ impl Client {
         Ok(response.into_inner().jobs)
     }
 
-    /// Asks a job to stop at its next turn boundary; how it is doing then.
-    pub(crate) async fn stop(&mut self, job: &str) -> anyhow::Result<JobStatus> {
-        let request = StopJobRequest { job: job.to_owned() };
+    /// Asks a job to stop at its next turn boundary; `now`, without waiting for workers that are not there. How it is doing then.
+    pub(crate) async fn stop(&mut self, job: &str, now: bool) -> anyhow::Result<JobStatus> {
+        let request = StopJobRequest { job: job.to_owned(), now };
         let response = self.jobs.stop_job(request).await.map_err(|status| self.explain(&status))?;
         response.into_inner().status.context("the coordinator says nothing of the job")
     }
@@ -138,12 +138,12 @@ impl Client {
             Code::Unavailable => Exit::Unreachable,
             Code::DeadlineExceeded => Exit::TimedOut,
             // The connection broke, or whoever answered does not speak gRPC.
-            _ if status.source().is_some() => Exit::Unreachable,
+            _ if status.source().is_some() || speaks_no_grpc(status) => Exit::Unreachable,
             Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => Exit::Usage,
             _ => Exit::Failed,
         };
         let error = match exit {
-            Exit::Unreachable if status.source().is_some() => {
+            Exit::Unreachable if status.source().is_some() || speaks_no_grpc(status) => {
                 anyhow!("no answer from the coordinator at {}: {}", self.url, reason(status))
             }
             _ if status.code() == Code::NotFound => {
@@ -165,6 +165,11 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
             .or_exit(Exit::Usage);
     }
     Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
+}
+
+/// Whether the answer is one of HTTP alone, such as 404: tonic makes a status of it.
+fn speaks_no_grpc(status: &Status) -> bool {
+    status.message().starts_with("grpc-status header missing")
 }
 
 /// What is wrong with a connection, or with whoever is at its other end.

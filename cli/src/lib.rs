@@ -14,7 +14,9 @@ mod joint;
 mod outage;
 pub mod output;
 pub mod predictor;
+mod remarks;
 mod submission;
+mod watching;
 
 use clap::{Parser, Subcommand};
 

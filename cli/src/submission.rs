@@ -1,7 +1,6 @@
 //! Submitting a job to a coordinator that may be away: it is waited for, and the same submission is sent again, which makes one job
 //! however often it comes.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use antiphon_core::digest::sha256;
@@ -13,8 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::client::Client;
 use crate::exit::{self, Exit, OrExit as _};
-use crate::outage::{Outage, SAY_AGAIN};
-use crate::output::{self, Format};
+use crate::outage::Outage;
+use crate::output::Format;
+use crate::remarks::Remarks;
 
 /// A submission like no other: sent again, it is the same one.
 pub(crate) fn request(spec: &JobSpec, job: Option<String>, resume: Option<String>) -> SubmitJobRequest {
@@ -29,10 +29,8 @@ pub(crate) fn request(spec: &JobSpec, job: Option<String>, resume: Option<String
 pub(crate) struct Submission {
     client: Client,
     request: SubmitJobRequest,
-    format: Format,
+    remarks: Remarks,
     patience: Duration,
-    /// Until it gives up, or is given up: what people are told.
-    seconds: u64,
     waits_for: String,
     /// It was sent, and no answer came.
     may_be_taken: bool,
@@ -48,8 +46,9 @@ impl Submission {
         limit: Option<u64>,
     ) -> Self {
         let waits_for = format!("the coordinator at {} has not answered", client.url());
-        let seconds = limit.map_or(patience.as_secs(), |limit| limit.min(patience.as_secs()));
-        Self { client, request, format, patience, seconds, waits_for, may_be_taken: false }
+        let up_to = limit.unwrap_or(u64::MAX).min(patience.as_secs());
+        let remarks = Remarks { format, job: request.job.clone(), up_to };
+        Self { client, request, remarks, patience, waits_for, may_be_taken: false }
     }
 
     /// What the job is not submitted for, in words.
@@ -68,7 +67,7 @@ impl Submission {
             let error = match self.client.reach(outage.within(Instant::now())).await {
                 Ok(()) => {
                     if outage.has_failed() {
-                        self.reached(outage.seconds(Instant::now()))?;
+                        self.remarks.reached(outage.seconds(Instant::now()))?;
                     }
                     match self.sent().await {
                         Ok(job) => return Ok(job),
@@ -97,7 +96,7 @@ impl Submission {
             };
             if outage.say_at() <= now {
                 outage.said(now);
-                self.unreachable(outage.seconds(now), &error)?;
+                self.remarks.unreachable(outage.seconds(now), &error)?;
             }
             self.waits_for = error;
         }
@@ -108,42 +107,6 @@ impl Submission {
         self.waits_for =
             format!("the coordinator at {} has not written it down, and may still take it", self.client.url());
         let mut client = self.client.clone();
-        let begun = Instant::now();
-        let mut answer = pin!(client.submit(self.request.clone()));
-        let mut say_at = begun + SAY_AGAIN;
-        loop {
-            tokio::select! {
-                job = &mut answer => return job,
-                () = sleep_until(say_at) => {
-                    say_at += SAY_AGAIN;
-                    self.waiting(begun.elapsed().as_secs())?;
-                }
-            }
-        }
-    }
-
-    fn unreachable(&self, seconds: u64, error: &str) -> anyhow::Result<()> {
-        let job = &self.request.job;
-        let event = serde_json::json!({"event": "unreachable", "job": job, "seconds": seconds, "error": error});
-        self.say(&event, &format!("{error}; trying again for up to {} s", self.seconds))
-    }
-
-    fn reached(&self, seconds: u64) -> anyhow::Result<()> {
-        let event = serde_json::json!({"event": "reached", "job": self.request.job, "seconds": seconds});
-        self.say(&event, &format!("coordinator reached after {seconds} s"))
-    }
-
-    fn waiting(&self, seconds: u64) -> anyhow::Result<()> {
-        let (job, reason) = (&self.request.job, &self.waits_for);
-        let event = serde_json::json!({"event": "waiting", "job": job, "reason": reason, "seconds": seconds});
-        self.say(&event, &format!("waiting ({seconds} s): {reason}"))
-    }
-
-    /// People read the job's id and its events from standard output, so what comes before goes elsewhere.
-    fn say(&self, event: &serde_json::Value, text: &str) -> anyhow::Result<()> {
-        match self.format {
-            Format::Json => Ok(output::json(event)?),
-            Format::Text => Ok(output::complain(text)?),
-        }
+        self.remarks.until(&self.waits_for, client.submit(self.request.clone())).await
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
-use support::process::{coordinator, worker};
+use support::process::{Client, coordinator, worker};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// What a command prints for people.
@@ -54,13 +54,13 @@ fn a_job_is_listed_told_of_and_stopped_by_its_id() {
     assert_eq!(code, Some(0), "{lines:?}");
 
     let (code, said, _) = ask(&["stop", "zebra"]);
-    assert_eq!((code, said.as_str()), (Some(0), "zebra stops at its next turn boundary, with a checkpoint\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "zebra is over: stopped after 0 turns\n"));
     let (code, said, _) = ask(&["stop", "ant", "--follow"]);
-    assert!(code == Some(0) && said.ends_with("stopped after 0 turns\n"), "{said}");
+    assert!(code == Some(0) && said.ends_with("stopped after 0 turns, without a checkpoint\n"), "{said}");
     let (code, said, _) = ask(&["stop", "ant"]);
     assert_eq!((code, said.as_str()), (Some(0), "ant is over: stopped after 0 turns\n"));
     let (code, said, _) = ask(&["follow", "ant"]);
-    assert!(code == Some(130) && said.ends_with("stopped after 0 turns\n"), "{said}");
+    assert!(code == Some(130) && said.ends_with("stopped after 0 turns, without a checkpoint\n"), "{said}");
 
     for command in [&["jobs", "bee"][..], &["follow", "bee"], &["stop", "bee"]] {
         let (code, _, complaint) = ask(command);
@@ -91,16 +91,45 @@ fn following_a_job_by_its_id_shows_all_of_it_and_ends_as_it_does() {
 }
 
 #[test]
+fn whoever_stops_waiting_for_a_job_to_stop_is_not_told_that_it_has() {
+    let folder = folder_with_job();
+    let (_coordinator, url) = coordinator(folder.path());
+    let submit = ["submit", "job.yaml", "--id", "held", "--set", "schedule.turns=100000", "--coordinator", &url];
+    assert_eq!(json_lines(folder.path(), &submit).0, Some(0));
+    let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
+    let text = worker(folder.path(), &url, "text");
+    let mut follower = Client::start(folder.path(), &["follow", "held", "--coordinator", &url]);
+    follower.until("step");
+    drop(text);
+    follower.until("worker_lost");
+    // It is held up in a turn of the one who is gone, and says so every ten seconds.
+    let mut stopper = Client::start(folder.path(), &["stop", "held", "--follow", "--coordinator", &url]);
+    stopper.until("waiting");
+    stopper.process.signal("-INT");
+    assert_eq!(stopper.process.ended(), Some(130));
+    let (code, said, _) = told(folder.path(), &["stop", "held", "--coordinator", &url]);
+    let waits = "held is not stopped yet: asked to stop; turn ";
+    assert!(code == Some(0) && said.starts_with(waits) && said.contains("waiting for 1 `text` worker"), "{said}");
+    // It does not wait for it where it is told so.
+    let stop = ["stop", "held", "--follow", "--now", "--coordinator", &url];
+    let (code, lines) = json_lines(folder.path(), &stop);
+    let last = lines.last().expect("a last line");
+    assert_eq!((code, &last["state"]), (Some(0), &"stopped".into()), "{lines:?}");
+    assert_eq!(follower.process.ended(), Some(130));
+}
+
+#[test]
 fn a_coordinator_that_is_not_there_is_waited_for_no_longer_than_asked() {
     let folder = folder_with_job();
     let nowhere = ["--coordinator", "http://127.0.0.1:9"];
     let refused = "no answer from the coordinator at http://127.0.0.1:9: Connection refused";
-    for (command, ends) in
-        [(&["jobs"][..], ")"), (&["stop", "j"], ")"), (&["follow", "j", "--reconnect-for", "1"], "; gave up after 1 s")]
+    for (command, gives_up) in
+        [(&["jobs"][..], false), (&["stop", "j"], false), (&["follow", "j", "--reconnect-for", "1"], true)]
     {
         let (code, lines) = json_lines(folder.path(), &[command, &nowhere].concat());
         let last = lines.last().and_then(|line| line["error"].as_str()).expect("a last line");
-        assert!(code == Some(3) && last.starts_with(refused) && last.ends_with(ends), "{lines:?}");
+        assert!(code == Some(3) && last.starts_with(refused), "{lines:?}");
+        assert_eq!(last.contains("; gave up after "), gives_up, "{last}");
     }
     let (code, lines) = json_lines(folder.path(), &[&["follow", "j", "--timeout", "1"][..], &nowhere].concat());
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error").to_owned();

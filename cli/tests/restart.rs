@@ -163,7 +163,7 @@ fn a_coordinator_that_is_told_to_end_suspends_its_job_and_the_next_one_ends_it_i
 fn a_coordinator_that_is_told_to_end_does_not_wait_for_a_worker_that_is_gone() {
     let folder = folder_with_job();
     // The part of one that is gone would be waited for all this time.
-    let longer = ["--set", "schedule.turns=150", "--set", "checkpoints.every=30 turns"];
+    let longer = ["--set", "schedule.turns=400", "--set", "checkpoints.every=30 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
     let address = address();
     let slow = |program: &mut Command| {
@@ -177,9 +177,9 @@ fn a_coordinator_that_is_told_to_end_does_not_wait_for_a_worker_that_is_gone() {
     drop(text);
     follower.until("worker_lost");
     ended.signal("-TERM");
+    assert_eq!(ended.ended(), Some(0));
     let suspended = follower.until("suspended").pop().expect("it is suspended");
     assert!(suspended["checkpoint"].is_string(), "{suspended}");
-    assert_eq!(ended.ended(), Some(0));
     drop((audio, image));
 
     let (_coordinator, _, log) = coordinator(folder.path(), &address);

@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Lines};
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{ChildStdout, Stdio};
+use std::process::Stdio;
 
 use antiphon_testing_s3::Server;
 use serde_json::Value;
-use support::process::{Process, listening, read_to_its_end};
+use support::process::{Client, Process, listening, read_to_its_end};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// A coordinator that listens, and its URL.
@@ -22,32 +22,9 @@ fn coordinator(folder: &Path, address: &str, environment: &[(&str, String)], mor
     (process, url)
 }
 
-/// A client, and what it says.
-struct Client {
-    process: Process,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Client {
-    fn start(folder: &Path, url: &str, more: &[&str]) -> Self {
-        let arguments = [&["submit", "job.yaml", "--coordinator", url, "--format", "json"], more].concat();
-        let child = antiphon(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = child.expect("the client starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        Self { process: Process(child), lines }
-    }
-
-    /// The next event of this kind.
-    fn until(&mut self, kind: &str) -> Value {
-        let mut seen: Vec<Value> = Vec::new();
-        for line in self.lines.by_ref() {
-            seen.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
-            if let Some(event) = seen.pop_if(|event| event["event"] == kind) {
-                return event;
-            }
-        }
-        panic!("there is no `{kind}` in {seen:?}");
-    }
+/// A client that submits the job.
+fn submitting(folder: &Path, url: &str, more: &[&str]) -> Client {
+    Client::start(folder, &[&["submit", "job.yaml", "--coordinator", url], more].concat())
 }
 
 /// An address that nobody listens on.
@@ -61,7 +38,7 @@ fn a_coordinator_that_comes_late_is_waited_for_and_one_that_does_not_come_is_giv
     let folder = folder_with_job();
     let address = nobody().to_string();
     let url = format!("http://{address}");
-    let mut client = Client::start(folder.path(), &url, &["--id", "late", "--reconnect-for", "100"]);
+    let mut client = submitting(folder.path(), &url, &["--id", "late", "--reconnect-for", "100"]);
     let unreachable = client.until("unreachable");
     assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"late".into(), &0.into()), "{unreachable}");
     let said = unreachable["error"].as_str().expect("an error");
@@ -133,7 +110,7 @@ fn a_submission_whose_answer_is_lost_is_sent_again_and_makes_one_job() {
 fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_want() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
-    let mut follower = Client::start(folder.path(), &url, &["--follow"]);
+    let mut follower = submitting(folder.path(), &url, &["--follow"]);
     follower.until("submitted");
     coordinator.signal("-STOP");
     let submit = ["submit", "job.yaml", "--coordinator", &url];
@@ -158,7 +135,7 @@ fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_wa
 fn a_limit_is_kept_while_a_followed_coordinator_is_stopped() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
-    let mut follower = Client::start(folder.path(), &url, &["--follow", "--timeout", "3"]);
+    let mut follower = submitting(folder.path(), &url, &["--follow", "--timeout", "3"]);
     let job = follower.until("submitted")["job"].as_str().expect("an id").to_owned();
     coordinator.signal("-STOP");
     let error = follower.until("error")["error"].as_str().expect("an error").to_owned();
@@ -227,6 +204,6 @@ fn a_run_that_is_stopped_before_its_first_turn_promises_no_checkpoint() {
     let _asked = listener.accept().expect("the data are asked for");
     run.signal("-INT");
     let said: Vec<String> = said.skip(1).collect();
-    assert_eq!(said, ["stopping; Ctrl-C again ends at once", "stopped after 0 turns"]);
+    assert_eq!(said, ["stopping; Ctrl-C again ends at once", "stopped after 0 turns, without a checkpoint"]);
     assert_eq!(run.ended(), Some(130));
 }

@@ -114,6 +114,8 @@ struct Held {
     ended: Option<&'static str>,
     /// When the job was over, in milliseconds since 1970; set once that is kept.
     over: Option<u64>,
+    /// Its task has ended, and its last events are written.
+    is_left: bool,
 }
 
 /// What a job was submitted as.
@@ -232,16 +234,16 @@ impl Coordinator {
         self.with_job(job, |held| held.events.watch(after))
     }
 
-    /// Asks a job to stop at the next turn boundary, with a checkpoint. Asking a job that is over changes nothing. When this
-    /// returns, a coordinator that comes after knows of it too.
+    /// Asks a job to stop at the next turn boundary, with a checkpoint; `now`, without waiting for workers that are not there.
+    /// Asking a job that is over changes nothing. When this returns, a coordinator that comes after knows of it too.
     ///
     /// # Errors
     /// There is no such job, or the journal does not take it.
-    pub async fn stop(&self, job: &JobId) -> Result<JobView, StopError> {
+    pub async fn stop(&self, job: &JobId, now: bool) -> Result<JobView, StopError> {
         if !self.job(job)?.status.state.is_final() {
             self.journal.ask_to_stop(job).await?;
         }
-        self.tell(job, JobInput::Stop).await?;
+        self.tell(job, JobInput::Stop { now }).await?;
         Ok(self.job(job)?)
     }
 
@@ -319,10 +321,12 @@ impl Coordinator {
         });
         if let Some(events) = events {
             events.handed_over().await;
-            if events.tells_of_the_end() {
-                if let Some(held) = self.jobs().get_mut(&job).and_then(Entry::held_mut) {
-                    held.over = Some(clock::milliseconds());
-                }
+            let is_over = events.tells_of_the_end();
+            if let Some(held) = self.jobs().get_mut(&job).and_then(Entry::held_mut) {
+                held.is_left = true;
+                held.over = is_over.then(clock::milliseconds);
+            }
+            if is_over {
                 self.prune();
             }
         }
@@ -437,6 +441,7 @@ mod tests {
             abort: None,
             ended: None,
             over: None,
+            is_left: false,
         };
         assert_eq!(held.view(&job).status.reason, "something else");
         // The task that hands them over has no turn meanwhile.

@@ -77,8 +77,6 @@ struct Worker {
 
 #[derive(Debug)]
 struct JobPlaces {
-    /// Its place in the order of submission.
-    order: u64,
     job: JobId,
     inbox: mpsc::Sender<JobInput>,
     message_bytes: usize,
@@ -130,19 +128,18 @@ impl Pool {
         Ok(Registration { pool: self.clone(), worker, modality, place: watched })
     }
 
-    /// Takes a job in, at its place in the `order` of submission, and gives it the workers that are free. `message_bytes` is what
-    /// the tensors of one message of a worker may have together, `lease` how long a worker may be silent.
+    /// Takes a job in, behind those before it, and gives it the workers that are free. `message_bytes` is what the
+    /// tensors of one message of a worker may have together, `lease` how long a worker may be silent.
     pub fn add_job(
         &self,
-        (order, job): (u64, JobId),
+        job: JobId,
         modalities: &[ModalityName],
         (message_bytes, lease): (usize, Duration),
         inbox: mpsc::Sender<JobInput>,
     ) {
         let mut state = self.lock();
         let places = modalities.iter().map(|modality| (modality.clone(), Seat::default())).collect();
-        let behind = state.jobs.partition_point(|before| before.order <= order);
-        state.jobs.insert(behind, JobPlaces { order, job, inbox, message_bytes, lease, places });
+        state.jobs.push(JobPlaces { job, inbox, message_bytes, lease, places });
         state.fill_places();
     }
 
@@ -279,6 +276,17 @@ impl JobWorkers {
         self.pool.evict(&self.job, worker, reason);
     }
 
+    /// Whether nobody has the place of `modality` in this job, or could get it from those who are registered.
+    #[must_use]
+    pub fn is_nobodys(&self, modality: &ModalityName) -> bool {
+        let state = self.pool.lock();
+        let job = state.jobs.iter().find(|entry| entry.job == self.job);
+        let seat = job.and_then(|entry| entry.places.get(modality));
+        let might_come =
+            |worker: &Worker| worker.modality == *modality && !matches!(&*worker.place.borrow(), Place::Assigned(_));
+        seat.is_none_or(|seat| seat.worker.is_none()) && !state.workers.values().any(might_come)
+    }
+
     /// How many workers `modality` has, whosesoever they are: for the reason of a wait.
     #[must_use]
     pub fn counts(&self, modality: &ModalityName) -> Counts {
@@ -362,13 +370,8 @@ mod tests {
     }
 
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
-        let after = pool.lock().jobs.last().map_or(0, |last| last.order + 1);
-        add_at(pool, after, id, modalities);
-    }
-
-    fn add_at(pool: &Pool, order: u64, id: &str, modalities: &[&str]) {
         let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
-        pool.add_job((order, job(id)), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
+        pool.add_job(job(id), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
     }
 
     #[test]
@@ -381,19 +384,6 @@ mod tests {
         assert_eq!(job_of(&b).as_deref(), Some("second"));
         assert_eq!(job_of(&c), None);
         assert_eq!(pool.counts(&modality("audio")), Counts { registered: 3, free: 1 });
-    }
-
-    #[test]
-    fn a_job_that_begins_late_has_its_place_in_the_order_all_the_same() {
-        let pool = Pool::default();
-        add_at(&pool, 7, "last", &["audio"]);
-        add_at(&pool, 3, "first", &["audio"]);
-        add_at(&pool, 5, "between", &["audio"]);
-        let workers = ["c", "b", "a"].map(|id| worker(&pool, id, "audio"));
-        assert_eq!(
-            workers.each_ref().map(|worker| job_of(worker).expect("there is a job for everyone")),
-            ["first", "between", "last"]
-        );
     }
 
     #[test]
@@ -446,6 +436,23 @@ mod tests {
         assert_eq!((job_of(&a), job_of(&b).as_deref()), (None, Some("j")));
         of_job.evict(b.worker(), "it failed");
         assert_eq!(job_of(&a).as_deref(), Some("j"));
+    }
+
+    #[test]
+    fn a_place_is_nobodys_when_nobody_is_left_who_could_have_it() {
+        let pool = Pool::default();
+        let of_job = JobWorkers::new(pool.clone(), job("j"));
+        add(&pool, "j", &["audio"]);
+        let audio = modality("audio");
+        assert!(of_job.is_nobodys(&audio), "nobody is there");
+        let a = worker(&pool, "a", "audio");
+        assert!(!of_job.is_nobodys(&audio), "it has the place");
+        of_job.evict(a.worker(), "it failed");
+        assert!(!of_job.is_nobodys(&audio), "it comes back when it has let go");
+        a.released();
+        add(&pool, "other", &["audio"]);
+        drop(a);
+        assert!(of_job.is_nobodys(&audio), "it is gone");
     }
 
     #[test]

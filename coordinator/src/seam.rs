@@ -134,7 +134,10 @@ pub enum JobInput {
         trouble: Option<String>,
     },
     /// Stop at the next turn boundary, with a checkpoint.
-    Stop,
+    Stop {
+        /// It is not to wait for workers that are not there.
+        now: bool,
+    },
     /// As [`JobInput::Stop`], but the job is not over: the next coordinator goes on with it. Whoever asked it to stop before is not
     /// overruled.
     Suspend,

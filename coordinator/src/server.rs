@@ -70,7 +70,7 @@ impl ServeError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::Remote { .. } => Exit::Usage,
+            Self::Listen { .. } | Self::Remote { .. } | Self::Journal(JournalError::State(_)) => Exit::Usage,
             Self::Journal(_) | Self::Listener(_) | Self::Reflection(_) | Self::Transport(_) => Exit::Failed,
         }
     }

@@ -43,5 +43,5 @@ fn what_keeps_it_from_serving_has_its_exit_code_and_one_line() {
     let (code, said) = end(&["--listen", "0.0.0.0:0", "--state", "memory://ends"]);
     assert!(code == Some(2) && said.ends_with("or say --insecure-allow-remote\n"), "{said}");
     let (code, said) = end(&["--listen", "127.0.0.1:0", "--state", "ftp://nowhere/runs"]);
-    assert!(code == Some(1) && said.starts_with("error: ") && said.lines().count() == 1, "{said}");
+    assert!(code == Some(2) && said.starts_with("error: ") && said.lines().count() == 1, "{said}");
 }

@@ -113,6 +113,11 @@ impl Listed<'_> {
         }
     }
 
+    /// Whether it takes no more steps.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, "succeeded" | "failed" | "stopped")
+    }
+
     /// How it ended.
     pub(super) fn outcome(&self) -> String {
         match self.state {
@@ -142,7 +147,9 @@ fn table(jobs: &[JobStatus]) -> String {
     let head = ["JOB", "STATE", "TURN", "SUBMITTED", "REASON"].map(str::to_owned);
     let rows = jobs.iter().map(Listed::from).map(|job| {
         let submitted = job.submitted.as_deref().and_then(|at| at.get(..16)).unwrap_or_default().replace('T', " ");
-        [job.job.to_owned(), job.state.to_owned(), job.turns(), submitted, job.reason.to_owned()]
+        // On one line, whatever a store or a system call said.
+        let reason = job.reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        [job.job.to_owned(), job.state.to_owned(), job.turns(), submitted, reason]
     });
     let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
     let widths: [usize; 5] =

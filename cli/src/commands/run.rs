@@ -16,7 +16,7 @@ use super::check;
 use crate::client::Client;
 use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
-use crate::follow::{self, OnInterrupt};
+use crate::follow::{self, Followed, OnInterrupt};
 use crate::output::Format;
 use crate::submission;
 
@@ -141,17 +141,18 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         let set: String = args.set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
         format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
     };
-    let following = follow::follow(&mut client, &job, &spec, format, OnInterrupt::Stop(how_to_go_on()), Duration::ZERO);
-    let exit = tokio::select! {
-        exit = following => exit?,
+    let following =
+        follow::follow(&mut client, &job, (&spec, 0), format, OnInterrupt::Stop(how_to_go_on()), Duration::ZERO);
+    let followed = tokio::select! {
+        followed = following => followed?,
         failed = cluster.failed() => {
             return Err(failed.err().unwrap_or_else(|| anyhow!("a part of the run ended before the job did")));
         }
     };
-    if exit != Exit::Interrupted {
+    if followed != Followed::Interrupted {
         cluster.stop().await;
     }
-    Ok(exit)
+    Ok(followed.into())
 }
 
 /// `<name>-<date>-<time>` in UTC, with a number where that is taken. Where `state` is a folder, the job's own is made, so that

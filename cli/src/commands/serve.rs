@@ -18,8 +18,10 @@ use crate::exit::{Exit, OrExit as _};
 /// It cannot listen, or serving fails.
 pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
     let Err(error) = server::listen(args, asked_to_end()?).await else { return Ok(Exit::Success) };
-    tracing::error!(%error, "the coordinator ends");
     let exit = error.exit();
+    if exit == Exit::Failed {
+        tracing::error!(%error, "the coordinator ends");
+    }
     Err(error).or_exit(exit)
 }
 

@@ -8,12 +8,12 @@ use anyhow::anyhow;
 use tokio::time::timeout_at;
 
 use super::check;
-use super::follow::{self, Limit, Watching};
 use super::run::Schedule;
 use crate::client::Client;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::submission::{self, Submission};
+use crate::watching::{Limit, RECONNECT_FOR, Watching};
 
 /// Seconds that a coordinator is waited for by default, until it has the job.
 const UNTIL_TAKEN: u64 = 10;
@@ -40,7 +40,7 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
 
-    /// Go on from this checkpoint, or from the newest of this job's folder
+    /// Go on from this checkpoint, or from the newest of this job's folder; a path is one of the coordinator's machine
     #[arg(long, value_name = "URL")]
     pub resume: Option<String>,
 
@@ -90,6 +90,7 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let watching = Watching { client, format, patience: follow::patience(args.reconnect_for), limit };
-    watching.until_over(&job, &spec).await
+    let reconnect_for = args.reconnect_for.unwrap_or(RECONNECT_FOR);
+    let watching = Watching::new(client, &job, format, reconnect_for, limit);
+    Ok(watching.until_over(&spec, 0).await?.into())
 }

@@ -93,9 +93,12 @@ impl Bars {
                 let from = checkpoint.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
                 self.say(&format!("recovered: {reason}; goes on from turn {turn}{from}"))
             }
-            JobEvent::Suspended { turn, .. } => {
+            JobEvent::Suspended { turn, checkpoint, .. } => {
                 self.head.set_message("suspended");
-                self.say(&format!("suspended after {turn} turns: the coordinator ends, and the next one goes on"))
+                let from = checkpoint.as_deref().unwrap_or("the beginning");
+                self.say(&format!(
+                    "suspended after {turn} turns: the coordinator ends, and the next one goes on from {from}"
+                ))
             }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
             JobEvent::WorkerLapsed { modality, worker, reason, .. } => {

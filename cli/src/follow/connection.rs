@@ -44,8 +44,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(client: Client, job: &str, patience: Duration) -> Self {
-        Self { client, job: job.to_owned(), patience, seen: 0, events: None, outage: None, next: None }
+    pub(super) fn new(client: Client, job: &str, after: u64, patience: Duration) -> Self {
+        Self { client, job: job.to_owned(), patience, seen: after, events: None, outage: None, next: None }
     }
 
     /// What comes next. Cancelling it loses nothing.

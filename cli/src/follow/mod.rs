@@ -30,20 +30,39 @@ pub enum OnInterrupt {
     Leave,
 }
 
-/// Shows a job's events until it ends. A coordinator that goes away is waited for, `patience` long.
+/// How following a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// The job is over.
+    ToItsEnd(FinalState),
+    /// Somebody did not want to follow it any longer.
+    Interrupted,
+}
+
+impl From<Followed> for Exit {
+    fn from(followed: Followed) -> Self {
+        match followed {
+            Followed::ToItsEnd(FinalState::Succeeded) => Self::Success,
+            Followed::ToItsEnd(FinalState::Failed) => Self::Failed,
+            Followed::ToItsEnd(FinalState::Stopped) | Followed::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+/// Shows a job's events, those numbered above `after`, until it ends. A coordinator that goes away is waited for, `patience` long.
 ///
 /// # Errors
 /// The coordinator goes away and does not come back, or standard output is closed.
 pub(crate) async fn follow(
     client: &mut Client,
     job: &str,
-    spec: &JobSpec,
+    (spec, after): (&JobSpec, u64),
     format: Format,
     on_interrupt: OnInterrupt,
     patience: Duration,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<Followed> {
     let mut interrupts = Interrupts::listen()?;
-    let mut connection = Connection::new(client.clone(), job, patience);
+    let mut connection = Connection::new(client.clone(), job, after, patience);
     let mut view = View::new(format, spec);
     let (mut training, mut stopping) = (false, false);
     loop {
@@ -51,8 +70,8 @@ pub(crate) async fn follow(
             news = connection.next() => match news? {
                 News::Event(Watched { event, json, .. }) => {
                     training |= matches!(event, JobEvent::Started { .. });
-                    if let Some(exit) = view.show(&event, &json, &on_interrupt)? {
-                        return Ok(exit);
+                    if let Some(state) = view.show(&event, &json, &on_interrupt)? {
+                        return Ok(Followed::ToItsEnd(state));
                     }
                 }
                 News::Unreachable { seconds, error } => view.unreachable(job, seconds, &error)?,
@@ -66,12 +85,12 @@ pub(crate) async fn follow(
                         // There is nothing yet that a checkpoint could keep.
                         false => "stopping; Ctrl-C again ends at once",
                     })?;
-                    client.stop(job).await?;
+                    client.stop(job, false).await?;
                 }
-                OnInterrupt::Stop(_) => return Ok(Exit::Interrupted),
+                OnInterrupt::Stop(_) => return Ok(Followed::Interrupted),
                 OnInterrupt::Leave => {
                     view.say(&format!("job {job} goes on without being followed; `antiphon follow {job}` shows it again"))?;
-                    return Ok(Exit::Interrupted);
+                    return Ok(Followed::Interrupted);
                 }
             }
         }
@@ -121,8 +140,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Shows an event; the exit code after the last.
-    fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<Exit>> {
+    /// Shows an event; after the last, how the job ended.
+    fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<FinalState>> {
         match self {
             Self::Json => match (event, on_interrupt) {
                 (JobEvent::Finished(finished), OnInterrupt::Stop(resume)) if can_go_on(finished) => {
@@ -145,7 +164,7 @@ impl<'a> View<'a> {
             }
             tables::finished(finished, spec, on_interrupt)?;
         }
-        Ok(Some(exit_of(finished)))
+        Ok(Some(finished.state))
     }
 }
 
@@ -161,12 +180,4 @@ struct Resumable<'a> {
 /// Whether there is something left to do, and a checkpoint to begin from.
 fn can_go_on(finished: &Finished) -> bool {
     finished.state != FinalState::Succeeded && finished.checkpoint.is_some()
-}
-
-fn exit_of(finished: &Finished) -> Exit {
-    match finished.state {
-        FinalState::Succeeded => Exit::Success,
-        FinalState::Stopped => Exit::Interrupted,
-        FinalState::Failed => Exit::Failed,
-    }
 }

@@ -28,6 +28,9 @@ pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInt
         (FinalState::Stopped, _, OnInterrupt::Stop(command)) if can_go_on(finished) => {
             output::line(&format!("stopped after {} turns; go on with\n  {command}", finished.turn))?;
         }
+        (FinalState::Stopped, ..) if finished.checkpoint.is_none() => {
+            output::line(&format!("stopped after {} turns, without a checkpoint", finished.turn))?;
+        }
         (FinalState::Stopped, ..) => output::line(&format!("stopped after {} turns", finished.turn))?,
         (FinalState::Failed, reason, on_interrupt) => {
             output::complain(&format!("failed after {} turns: {}", finished.turn, reason.as_deref().unwrap_or("?")))?;

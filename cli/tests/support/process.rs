@@ -1,8 +1,8 @@
 //! A part of the system as a process of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -67,4 +67,32 @@ pub(crate) fn read_to_its_end(log: BufReader<ChildStderr>) {
 pub(crate) fn worker(folder: &Path, coordinator: &str, modality: &str) -> Process {
     let arguments = ["worker", "--modality", modality, "--coordinator", coordinator];
     Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
+}
+
+/// A client, and what it says.
+pub(crate) struct Client {
+    pub(crate) process: Process,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let child =
+            antiphon(folder, arguments).args(["--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("the client starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { process: Process(child), lines }
+    }
+
+    /// The next event of this kind.
+    pub(crate) fn until(&mut self, kind: &str) -> Value {
+        let mut seen: Vec<Value> = Vec::new();
+        for line in self.lines.by_ref() {
+            seen.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+            if let Some(event) = seen.pop_if(|event| event["event"] == kind) {
+                return event;
+            }
+        }
+        panic!("there is no `{kind}` in {seen:?}");
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use antiphon_core::event::{FinalState, Finished, JobEvent};
+use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent};
 use antiphon_core::ids::{JobId, Turn};
 use antiphon_core::spec::JobSpec;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::submission::SubmitError;
 use super::{Coordinator, Entry, Held, Submitted};
 use crate::events::EventLog;
+use crate::job::{STOPPED, checkpoint};
 use crate::journal::{EndRecord, JobRecord, JournalError, Recorded};
 use crate::seam::{INBOX, JobConfig, JobInput, JobState, JobStatus};
 
@@ -28,6 +29,8 @@ use crate::seam::{INBOX, JobConfig, JobInput, JobState, JobStatus};
 const AT_ONCE: usize = 16;
 /// How long the jobs that were submitted after it wait for one whose store does not answer.
 const PROMPT: Duration = Duration::from_secs(2);
+/// How long a store may take to tell of a job that ends before it could begin again.
+const LAST: Duration = Duration::from_secs(15);
 /// How long a store may take to answer before it is asked anew.
 const TRY: Duration = Duration::from_secs(30);
 /// Before a store is asked again for a job's checkpoints.
@@ -104,7 +107,17 @@ impl Coordinator {
         let mut jobs = self.jobs();
         let task = tokio::spawn(self.clone().find(lost, at_once));
         let abort = Some(task.abort_handle());
-        let held = Held { submitted, term, inbox: sender, status: watched, events, abort, ended: None, over: None };
+        let held = Held {
+            submitted,
+            term,
+            inbox: sender,
+            status: watched,
+            events,
+            abort,
+            ended: None,
+            over: None,
+            is_left: false,
+        };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);
         self.running.send_modify(|running| *running += 1);
@@ -136,13 +149,14 @@ impl Coordinator {
             Ok(Ok(config)) => self.go_on(config, lost).await,
             Ok(Err(reason)) => {
                 tracing::error!(job = %lost.record.job, reason, "the job cannot go on");
-                lost.ends(FinalState::Failed, Some(reason), None)
+                lost.ends(FinalState::Failed, Some(reason), None, None)
             }
-            Err(JobInput::Stop) => match self.newest_of(&lost.record).await {
-                Ok(newest) => lost.ends(FinalState::Stopped, None, newest),
+            Err(JobInput::Stop { .. }) => match self.newest_of(&lost, &at_once).await {
+                Ok(Some((newest, best))) => lost.ends(FinalState::Stopped, None, Some(newest), best),
+                Ok(None) => lost.ends(FinalState::Stopped, None, None, None),
                 Err(reason) => {
-                    let reason = format!("stopped on request; which checkpoint is its newest is not known: {reason}");
-                    lost.ends(FinalState::Stopped, Some(reason), None)
+                    let reason = format!("{STOPPED}; which checkpoint is its newest is not known: {reason}");
+                    lost.ends(FinalState::Stopped, Some(reason), None, None)
                 }
             },
             // The next coordinator looks for it.
@@ -150,16 +164,26 @@ impl Coordinator {
         }
     }
 
-    /// The newest checkpoint of a job that is to end before it could begin again. The error says why it is not known: a store that
-    /// does not tell at once is not waited for.
-    async fn newest_of(&self, record: &JobRecord) -> Result<Option<Checkpoint>, String> {
+    /// The newest checkpoint of a job that is to end before it could begin again, its own or the one that it began from, and the
+    /// best. The error says why it is not known: for a store that is away a job that is asked to stop does not wait as long as others.
+    async fn newest_of(
+        &self,
+        lost: &Lost,
+        at_once: &Semaphore,
+    ) -> Result<Option<(Checkpoint, Option<BestCheckpoint>)>, String> {
+        let Lost { record, status, .. } = lost;
         let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let folder = self.job_folder(&record.job, &spec).map_err(|error| error.to_string())?;
-        let store = CheckpointStore::new(&folder);
-        match timeout(PROMPT, store.newest()).await {
-            Ok(newest) => newest.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("there is no answer of `{}`", store.url())),
-        }
+        let search = Search::new(record, CheckpointStore::new(&folder), self.patience(&record.job), status);
+        let _one_of_them = at_once.acquire().await;
+        let looked = timeout(LAST, search.look()).await;
+        let newest = looked.map_err(|_| format!("there is no answer of `{}`", search.store.url()))?;
+        let newest = newest.map_err(|error| error.to_string())?;
+        Ok(newest.map(|newest| {
+            let best = checkpoint::best(newest.manifest()).filter(|_| search.is_own(&newest));
+            let best = best.map(|best| checkpoint::best_of(&search.store, best));
+            (newest, best)
+        }))
     }
 
     /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from; not before those
@@ -185,7 +209,7 @@ impl Coordinator {
                 Err(error) => return Err(error.to_string()),
             }
         };
-        let search = Search::new(record, &config, self.patience(&record.job), status);
+        let search = Search::new(record, config.store.clone(), self.patience(&record.job), status);
         let prompt = {
             let _one_of_them = at_once.acquire().await;
             timeout(PROMPT, search.look()).await
@@ -223,16 +247,16 @@ impl Coordinator {
         drop(lost.after.take());
         // Whoever asked it to stop until now asked in vain otherwise.
         lost.inbox.close();
-        let mut stop = false;
+        let mut stop = None;
         while let Some(input) = lost.inbox.recv().await {
             match input {
-                JobInput::Stop => stop = true,
+                JobInput::Stop { now } => stop = Some(stop.unwrap_or(false) || now),
                 other => drop(self.tell(&job, other).await),
             }
         }
-        if stop {
+        if let Some(now) = stop {
             // The error is that it is over already.
-            let _over = self.tell(&job, JobInput::Stop).await;
+            let _over = self.tell(&job, JobInput::Stop { now }).await;
         }
         Looked::Begun
     }
@@ -240,6 +264,7 @@ impl Coordinator {
     /// Holds a job that was over before this coordinator began.
     fn list_over(&self, record: &JobRecord, end: EndRecord) {
         let finished = end.finished;
+        let otherwise = if finished.state == FinalState::Stopped { STOPPED.to_owned() } else { String::new() };
         let status = JobStatus {
             state: match finished.state {
                 FinalState::Succeeded => JobState::Succeeded,
@@ -247,8 +272,9 @@ impl Coordinator {
                 FinalState::Failed => JobState::Failed,
             },
             turn: finished.turn,
+            turns: (finished.state == FinalState::Succeeded).then_some(finished.turn.0),
             checkpoint: finished.checkpoint,
-            ..JobStatus::waiting(finished.reason.unwrap_or_default())
+            ..JobStatus::waiting(finished.reason.unwrap_or(otherwise))
         };
         let held = Held {
             submitted: record.into(),
@@ -260,6 +286,7 @@ impl Coordinator {
             abort: None,
             ended: None,
             over: Some(end.ended),
+            is_left: true,
         };
         self.jobs().insert(record.job.clone(), Entry::Held(held));
     }
@@ -277,7 +304,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(
         record: &'a JobRecord,
-        config: &JobConfig,
+        store: CheckpointStore,
         patience: Patience,
         status: &'a watch::Sender<JobStatus>,
     ) -> Self {
@@ -286,7 +313,7 @@ impl<'a> Search<'a> {
             tracing::warn!(%job, "{setback}");
             told.send_modify(|status| status.reason = recovering(&setback.reason).reason);
         });
-        let store = config.store.clone().with_patience(patience.clone());
+        let store = store.with_patience(patience.clone());
         let search = Self { record, store, patience, begun: Instant::now(), status };
         search.tell(&format!("looking for its newest checkpoint in `{}`", search.store.url()));
         search
@@ -308,7 +335,7 @@ impl<'a> Search<'a> {
     async fn patiently(&self, events: &EventLog) -> Result<Option<Checkpoint>, String> {
         let job = &self.record.job;
         tracing::warn!(%job, "the store of its checkpoints does not answer yet; others go on meanwhile");
-        let mut told: Option<(String, Duration)> = None;
+        let mut told: Option<Duration> = None;
         loop {
             match timeout(TRY, self.look()).await {
                 Ok(Ok(found)) => return Ok(found),
@@ -319,9 +346,9 @@ impl<'a> Search<'a> {
             let reason = self.status.borrow().reason.clone();
             tracing::warn!(%job, reason, "a job cannot go on yet; trying again");
             let waited = self.begun.elapsed();
-            // Events are kept: a store that is away for a day is not to leave thousands.
-            if told.as_ref().is_none_or(|(what, when)| *what != reason || waited >= *when * 2) {
-                told = Some((reason.clone(), waited));
+            // Events are kept: a store that is away for a day is not to leave thousands. The status always has the last reason.
+            if told.is_none_or(|when| waited >= when * 2) {
+                told = Some(waited);
                 let seconds = waited.as_secs_f64();
                 if let Err(error) = events.append(&JobEvent::Waiting { job: job.clone(), reason, seconds }) {
                     tracing::error!(%job, %error, "an event is lost");
@@ -356,7 +383,13 @@ impl Lost {
     }
 
     /// It is over before it could begin again.
-    fn ends(self, state: FinalState, reason: Option<String>, newest: Option<Checkpoint>) -> Looked {
+    fn ends(
+        self,
+        state: FinalState,
+        reason: Option<String>,
+        newest: Option<Checkpoint>,
+        best: Option<BestCheckpoint>,
+    ) -> Looked {
         let turn = newest.as_ref().map_or(Turn(0), |newest| newest.manifest().turn);
         let checkpoint = newest.as_ref().map(Checkpoint::url);
         let finished = Finished {
@@ -366,14 +399,14 @@ impl Lost {
             turn,
             checkpoint: checkpoint.clone(),
             digest: newest.map(|newest| newest.manifest().digest()),
-            best: None,
+            best,
             evaluation: None,
         };
         if let Err(error) = self.events.append(&JobEvent::Finished(finished)) {
             tracing::error!(job = %self.record.job, %error, "its last event is lost");
         }
         let state = if state == FinalState::Stopped { JobState::Stopped } else { JobState::Failed };
-        let reason = reason.unwrap_or_else(|| "stopped on request".to_owned());
+        let reason = reason.unwrap_or_else(|| STOPPED.to_owned());
         self.status.send_replace(JobStatus { state, turn, checkpoint, ..JobStatus::waiting(reason) });
         Looked::Over
     }
@@ -382,11 +415,11 @@ impl Lost {
 /// Waits until somebody has the job end, one way or the other; not at all where somebody did before.
 async fn told_to_end(inbox: &mut mpsc::Receiver<JobInput>, before: bool) -> JobInput {
     if before {
-        return JobInput::Stop;
+        return JobInput::Stop { now: false };
     }
     loop {
         match inbox.recv().await {
-            Some(asked @ (JobInput::Stop | JobInput::Suspend)) => return asked,
+            Some(asked @ (JobInput::Stop { .. } | JobInput::Suspend)) => return asked,
             Some(_) => {}
             // Whoever holds the job holds the other end.
             None => std::future::pending().await,

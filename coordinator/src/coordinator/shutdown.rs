@@ -21,17 +21,20 @@ impl Coordinator {
         let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();
         let stop = async {
             let tell = |job| {
-                let input = if self.journal.is_durable() { JobInput::Suspend } else { JobInput::Stop };
+                let input = if self.journal.is_durable() { JobInput::Suspend } else { JobInput::Stop { now: true } };
                 self.tell(job, input)
             };
             // At once: one whose inbox is full does not keep the others from hearing.
             let _unknown = futures::future::join_all(jobs.iter().map(tell)).await;
             self.all_over().await;
         };
-        tokio::select! {
-            stopped = timeout(self.config.stop_within, stop) => if stopped.is_err() {
+        let stopped = async {
+            if timeout(self.config.stop_within, stop).await.is_err() {
                 self.end_all().await;
-            },
+            }
+        };
+        tokio::select! {
+            () = stopped => {}
             () = self.say_who_is_waited_for() => {}
         }
         if self.has_fallen().is_none()
@@ -54,14 +57,19 @@ impl Coordinator {
     async fn say_who_is_waited_for(&self) {
         let mut say = interval_at(Instant::now() + SAY_AGAIN, SAY_AGAIN);
         say.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let within = self.config.stop_within.as_secs();
         loop {
             say.tick().await;
             let jobs = self.jobs();
             for (job, held) in jobs.iter().filter_map(|(job, entry)| Some((job, entry.held()?))) {
-                let status = held.view(job).status;
-                if held.abort.as_ref().is_some_and(|task| !task.is_finished()) && !status.state.is_final() {
-                    tracing::info!(%job, reason = status.reason, within, "shutting down; a job has not stopped yet");
+                match &held.abort {
+                    Some(task) if !task.is_finished() => {
+                        let reason = held.view(job).status.reason;
+                        tracing::info!(%job, reason, "shutting down; a job has not stopped yet");
+                    }
+                    Some(_) if !held.is_left => {
+                        tracing::info!(%job, "shutting down; the last events of a job are being written");
+                    }
+                    Some(_) | None => {}
                 }
             }
         }

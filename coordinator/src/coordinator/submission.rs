@@ -291,10 +291,10 @@ impl Coordinator {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job((submitted.order, job.clone()), &modalities, limits, handle.inbox.clone());
+        self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
         let abort = Some(handle.task.abort_handle());
         let (inbox, status) = (handle.inbox, handle.status);
-        let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None };
+        let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None, is_left: false };
         jobs.insert(job.clone(), Entry::Held(held));
         drop(jobs);
         self.running.send_modify(|running| *running += 1);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
-use antiphon_core::event::JobEvent;
+use antiphon_core::event::{BestCheckpoint, JobEvent};
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
@@ -200,6 +200,24 @@ impl Job {
     }
 }
 
+impl Saved {
+    fn of(manifest: &Manifest, url: String) -> Self {
+        Self { turn: manifest.turn, url, digest: manifest.digest(), best: best(manifest) }
+    }
+}
+
+/// The best checkpoint that was there when this one was cut, or this one: its validation score and turn.
+pub(crate) fn best(manifest: &Manifest) -> Option<(f64, Turn)> {
+    // A job that goes on from it reads the whole position, and says what is wrong with it.
+    let position: Position = serde_json::from_value(manifest.state.clone()).ok()?;
+    position.best
+}
+
+/// The best checkpoint as people are told of it.
+pub(crate) fn best_of(store: &CheckpointStore, (score, turn): (f64, Turn)) -> BestCheckpoint {
+    BestCheckpoint { turn, checkpoint: store.checkpoint_url(turn), score }
+}
+
 /// Waits until it is sure that no other coordinator has taken over, however long the store takes, and says so.
 async fn reigns(journal: &Journal, trouble: &Trouble) -> Result<(), String> {
     let begun = Instant::now();
@@ -248,7 +266,7 @@ async fn write(
         warn!(%error, "old checkpoints were not removed");
     }
     clear_up(store, &manifest.job).await;
-    Ok(Saved { turn: manifest.turn, url: checkpoint.url(), digest: manifest.digest() })
+    Ok(Saved::of(&manifest, checkpoint.url()))
 }
 
 /// Before a job begins: removes what is left of checkpoints that were never completed. Nothing rests on it, so nobody waits long
@@ -304,7 +322,7 @@ pub(super) async fn resume(
         position.best = None;
     }
     let head = decode_head(checkpoint, spec, tell).await.map_err(in_checkpoint)?;
-    let saved = Saved { turn: manifest.turn, url: url.clone(), digest: manifest.digest() };
+    let saved = Saved { best: position.best, ..Saved::of(manifest, url.clone()) };
     let samples = manifest.samples.clone().unwrap_or_default();
     let (tuned_weights, numerics) = (manifest.fusion_weights.clone(), manifest.numerics.clone());
     Ok(Resumed { head, position, tuned_weights, samples, numerics, saved })

@@ -72,30 +72,29 @@ impl Job {
                 self.hear(&worker, message, followed);
                 drop(turnstile);
             }
-            JobInput::Stop => {
+            JobInput::Stop { now } => {
                 self.asked = Some(Asked::Stop);
+                self.waits_for_nobody |= now;
                 self.give(Input::Stop);
             }
             JobInput::Suspend => {
+                self.waits_for_nobody = true;
                 self.asked.get_or_insert(Asked::Suspend);
                 self.give(Input::Stop);
             }
         }
     }
 
-    /// No worker is taken any more while the coordinator ends. A checkpoint that needs one who is gone will not come: the next
-    /// coordinator begins at the one before.
-    pub(super) fn suspend_without_those_who_are_gone(&mut self) {
-        if self.asked != Some(Asked::Suspend) || self.waiting().is_none() {
+    /// No worker is taken any more while the coordinator ends, so a turn or a part that needs one who is gone will not come: the
+    /// next coordinator goes on from the newest checkpoint. A person may want the same of a job. A checkpoint that can still be
+    /// completed is waited for.
+    pub(super) fn end_without_those_who_are_gone(&mut self) {
+        if !self.waits_for_nobody || self.waiting().is_none() {
             return;
         }
-        let is_gone = |modality: &&ModalityName| {
-            self.machine.worker(modality).is_none() && self.workers.counts(modality).free == 0
-        };
-        if let Some(modality) = self.modalities.iter().find(is_gone) {
-            info!(job = %self.id, %modality, "suspended without a checkpoint: a worker that it needs is gone, and none is taken any more");
-            // Asked again while it waits, it stops as it is.
-            self.give(Input::Stop);
+        if let Some(modality) = self.modalities.iter().find(|modality| self.workers.is_nobodys(modality)) {
+            info!(job = %self.id, %modality, "a worker is gone, and is not waited for");
+            self.give(Input::StopNow);
         }
     }
 

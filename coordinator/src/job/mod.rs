@@ -9,7 +9,7 @@
 //! A contribution is decoded and checked in full before the machine sees its header, and applied before the task looks at
 //! anything else. Uploads run on other tasks and come back as inputs.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod effects;
 mod evaluation;
 mod heads;
@@ -20,7 +20,7 @@ mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent, StepEvent};
+use antiphon_core::event::{FinalState, Finished, JobEvent, StepEvent};
 use antiphon_core::head::{CheckedContribution, SharedHead};
 use antiphon_core::ids::{EvaluationId, JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::metrics::EvaluationReport;
@@ -116,7 +116,12 @@ struct Saved {
     turn: Turn,
     url: String,
     digest: String,
+    /// The best one by then, itself or one before it: its validation score and turn.
+    best: Option<(f64, Turn)>,
 }
+
+/// Why a job is over that somebody asked to stop.
+pub(crate) const STOPPED: &str = "stopped on request";
 
 /// What the job was asked to do at the next turn boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +178,8 @@ struct Job {
     reached: Option<Turn>,
     /// What it was asked to do at the next turn boundary.
     asked: Option<Asked>,
+    /// It is to end, and a worker that is gone is not waited for.
+    waits_for_nobody: bool,
     test_report: Option<EvaluationReport>,
     store: CheckpointStore,
     events: EventLog,
@@ -243,6 +250,7 @@ impl Job {
             numerics,
             reached: None,
             asked: None,
+            waits_for_nobody: false,
             test_report: None,
             store,
             events: config.events,
@@ -286,7 +294,7 @@ impl Job {
                 }
             }
             self.settle().await;
-            self.suspend_without_those_who_are_gone();
+            self.end_without_those_who_are_gone();
             self.events.room().await;
             self.report();
             self.times.lap(|times| &mut times.other);
@@ -394,6 +402,9 @@ impl Job {
 
     /// What is going on, and beside it what trouble there is with the store: the workers', and this coordinator's own.
     fn with_trouble(&self, mut activity: String) -> String {
+        if self.asked == Some(Asked::Stop) {
+            activity.insert_str(0, "asked to stop; ");
+        }
         for (worker, Member { modality, trouble, .. }) in &self.members {
             if let Some(trouble) = trouble {
                 activity += &format!("; `{modality}` worker `{worker}`: {trouble}");
@@ -424,7 +435,7 @@ impl Job {
             (Some(Outcome::Stopped), _) if self.asked == Some(Asked::Suspend) => {
                 (JobState::Waiting, "suspended until a coordinator is there again".to_owned())
             }
-            (Some(Outcome::Stopped), _) => (JobState::Stopped, "stopped on request".to_owned()),
+            (Some(Outcome::Stopped), _) => (JobState::Stopped, STOPPED.to_owned()),
             (Some(Outcome::Failed { reason }), _) => (JobState::Failed, reason.clone()),
             (None, Some(waiting)) => (JobState::Waiting, waiting.reason),
             (None, None) => (JobState::Running, self.activity()),
@@ -435,7 +446,7 @@ impl Job {
             reason,
             since,
             turn: self.turn(),
-            turns: (state != JobState::Waiting).then(|| self.machine.turns_planned()),
+            turns: self.started.then(|| self.machine.turns_planned()),
             checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
         };
         self.status.send_if_modified(|old| {
@@ -456,14 +467,9 @@ impl Job {
             Some(Outcome::Stopped) | None => (FinalState::Stopped, None),
             Some(Outcome::Failed { reason }) => (FinalState::Failed, Some(reason.clone())),
         };
-        let position = self.machine.position();
-        // One that was cut, and never written, is none.
-        let is_there = |turn| self.newest.as_ref().is_some_and(|newest| newest.turn >= turn);
-        let best = position.best.filter(|(_, turn)| is_there(*turn)).map(|(score, turn)| BestCheckpoint {
-            turn,
-            checkpoint: self.store.checkpoint_url(turn),
-            score,
-        });
+        // As the newest that was written knows it: one that was only cut is none.
+        let best = self.newest.as_ref().and_then(|newest| newest.best);
+        let best = best.map(|best| checkpoint::best_of(&self.store, best));
         self.emit(&JobEvent::Finished(Finished {
             job: self.id.clone(),
             state,

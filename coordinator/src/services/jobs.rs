@@ -56,7 +56,8 @@ impl JobService for Jobs {
     }
 
     async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
-        let view = self.coordinator.stop(&job_id(&request.get_ref().job)?).await?;
+        let v1::StopJobRequest { job, now } = request.into_inner();
+        let view = self.coordinator.stop(&job_id(&job)?, now).await?;
         Ok(Response::new(v1::StopJobResponse { status: Some(view.into()) }))
     }
 }

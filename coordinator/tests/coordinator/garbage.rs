@@ -250,7 +250,7 @@ async fn whatever_a_member_changes_in_its_messages_its_job_ends_and_the_coordina
         let job = server.submit(TINY, &format!("attacked-{at}")).await.expect("it is taken");
         // The first one that registers gets the place.
         ends_by(&server, &format!("member-{at}"), changed(&job, &mut random)).await;
-        let stop = v1::StopJobRequest { job: job.clone() };
+        let stop = v1::StopJobRequest { job: job.clone(), now: false };
         server.jobs().await.stop_job(stop).await.expect("the job is known");
         let finished = server.finished(&job).await;
         assert!(["stopped", "failed"].contains(&text(&finished["state"])), "{finished}");

@@ -97,7 +97,7 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
         let grant = a.work_until_granted().await;
         a.answer(super::fake_worker::granted(grant)).await;
         let grant = a.work_until_granted().await;
-        let stop = v1::StopJobRequest { job: first.clone() };
+        let stop = v1::StopJobRequest { job: first.clone(), now: false };
         let status = server.jobs().await.stop_job(stop).await.expect("the job is known").into_inner().status;
         assert_eq!(status.expect("there is a status").state(), JobState::Running, "it goes on to the end of the turn");
         a.answer(super::fake_worker::granted(grant)).await;

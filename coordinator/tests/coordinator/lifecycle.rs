@@ -127,7 +127,7 @@ async fn watchers_of_a_task_that_panics_are_told() {
     ] {
         let server = Server::of(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
         let job = server.submit(TINY, "panics").await.expect("it is taken");
-        let stop = antiphon_proto::v1::StopJobRequest { job: job.clone() };
+        let stop = antiphon_proto::v1::StopJobRequest { job: job.clone(), now: false };
         server.jobs().await.stop_job(stop).await.expect("the job is known");
         let finished = server.finished(&job).await;
         assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", expected.as_str()));

@@ -150,7 +150,7 @@ async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the
     assert_eq!(again, all, "they can be watched after the job and its coordinator are over");
     let taken = third.submit(TINY, "long").await.expect_err("its id is taken");
     assert_eq!(told(&taken), "ALREADY_EXISTS: there is a job `long` already; choose another id");
-    let stop = v1::StopJobRequest { job: "long".to_owned() };
+    let stop = v1::StopJobRequest { job: "long".to_owned(), now: false };
     let stopped = third.jobs().await.stop_job(stop).await.expect("it changes nothing").into_inner().status;
     assert_eq!(stopped.expect("a status").state(), JobState::Succeeded);
     third.stop().await;
@@ -198,7 +198,7 @@ async fn a_job_that_was_asked_to_stop_stops_whoever_reigns() {
     let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
     let hold = async {
         let _unanswered = a.work_until_granted().await;
-        let stop = v1::StopJobRequest { job: job.clone() };
+        let stop = v1::StopJobRequest { job: job.clone(), now: false };
         first.jobs().await.stop_job(stop).await.expect("it is acknowledged");
     };
     let assigned = b.hear().await;
@@ -275,7 +275,7 @@ async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are
     assert_eq!(known(&second).await, ["y", "x", "open"], "for good");
     second.submit(TINY, "w").await.expect("it is taken");
     // The place of the job that nobody else comes for is filled first.
-    let stop = v1::StopJobRequest { job: "open".to_owned() };
+    let stop = v1::StopJobRequest { job: "open".to_owned(), now: false };
     second.jobs().await.stop_job(stop).await.expect("it stops");
     run_with_good_workers(&second).await;
     forgotten(&second, &["open", "w"]).await;

@@ -35,7 +35,7 @@ async fn refusals_say_what_where_and_what_to_do() {
     let job = || "unheard-of".to_owned();
     let status = jobs.get_job(v1::GetJobRequest { job: job() }).await.expect_err("it is unknown");
     answers.push(("get-unknown", told(&status)));
-    let status = jobs.stop_job(v1::StopJobRequest { job: job() }).await.expect_err("it is unknown");
+    let status = jobs.stop_job(v1::StopJobRequest { job: job(), now: false }).await.expect_err("it is unknown");
     answers.push(("stop-unknown", told(&status)));
     let status = jobs.watch_job(v1::WatchJobRequest { job: job(), after: 0 }).await.expect_err("it is unknown");
     answers.push(("watch-unknown", told(&status)));

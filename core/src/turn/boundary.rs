@@ -299,6 +299,31 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asks_to_stop_now_does_not_lose_the_checkpoint_that_is_on_its_way() {
+        let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
+        take(&mut machine, Input::Stop);
+        contribute(&mut machine, 10);
+        let worker = machine.worker(&modality("audio")).expect("it has one").clone();
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "a part is to come from who is there");
+        take(&mut machine, Input::PartSaved { worker: worker.clone(), turn: Turn(1) });
+        take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs nobody");
+        let written = take(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
+        assert_eq!(names(&written), ["ForgetHeads", "finish Stopped"]);
+    }
+
+    #[test]
+    fn whoever_asks_to_stop_now_does_not_wait_for_a_part_of_who_is_gone() {
+        let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
+        take(&mut machine, Input::Stop);
+        contribute(&mut machine, 10);
+        let worker = machine.worker(&modality("audio")).expect("it has one").clone();
+        take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
+        assert!(take(&mut machine, Input::Stop).is_empty(), "it waits, however often it is asked");
+        assert_eq!(names(&take(&mut machine, Input::StopNow)), ["finish Stopped"]);
+    }
+
+    #[test]
     fn a_stop_during_an_evaluation_is_heeded_after_it() {
         let mut machine = running(spec(Length::Epochs(3), Every::Turns(1), Every::End), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);

@@ -64,6 +64,11 @@ impl TurnMachine {
         }
     }
 
+    /// Whether a checkpoint is being written, and everybody is there of whom it still needs a part.
+    pub(super) fn cut_is_on_its_way(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.missing().all(|modality| self.members.contains_key(modality)))
+    }
+
     /// Asks the worker of this modality for its part, if its encoder is where the checkpoint was cut and it was not asked yet.
     pub(super) fn ask_for_part(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         let Some(member) = self.members.get(modality) else { return };

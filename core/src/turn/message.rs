@@ -90,6 +90,8 @@ pub enum Input {
     },
     /// A person asks the job to stop at the next turn boundary.
     Stop,
+    /// The same, and not to wait for workers that are not there.
+    StopNow,
     /// Time has passed.
     Tick,
     /// Much time has passed in which nobody could be heard: the coordinator stood still, not the workers.

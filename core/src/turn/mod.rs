@@ -215,7 +215,8 @@ impl TurnMachine {
                 self.not_finished()?;
                 self.finish(Outcome::Failed { reason }, effects);
             }
-            Input::Stop => self.stop(effects)?,
+            Input::Stop => self.stop(false, effects)?,
+            Input::StopNow => self.stop(true, effects)?,
             Input::Tick => self.tick(now, effects),
             Input::Awake => self.awake(now, effects),
         }

@@ -154,14 +154,15 @@ impl TurnMachine {
         }
     }
 
-    /// A person asks the job to stop: at the next turn boundary, with a checkpoint. One that waits for somebody stops at once
-    /// when asked again, and goes on later from its last checkpoint.
-    pub(super) fn stop(&mut self, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+    /// A person asks the job to stop: at the next turn boundary, with a checkpoint. Asked so again, it does nothing else. `now`: if it
+    /// waits, it stops as it is, and goes on later from its newest checkpoint; but not while one is on its way that needs nobody
+    /// else.
+    pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
-        let insists = self.stop_requested && self.wait.is_some();
+        let at_once = now && self.wait.is_some() && !self.cut_is_on_its_way();
         self.stop_requested = true;
         // While workers gather nothing has been trained since the last checkpoint, so there is nothing to save.
-        if self.phase == Phase::Gathering || insists {
+        if self.phase == Phase::Gathering || at_once {
             self.finish(Outcome::Stopped, effects);
         }
         Ok(())

@@ -965,6 +965,9 @@ pub struct JobEvent {
 pub struct StopJobRequest {
     #[prost(string, tag = "1")]
     pub job: ::prost::alloc::string::String,
+    /// does not wait for workers that are not there: its newest checkpoint is what is left
+    #[prost(bool, tag = "2")]
+    pub now: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopJobResponse {
@@ -1199,7 +1202,7 @@ pub mod job_service_client {
                 .insert(GrpcMethod::new("antiphon.v1.JobService", "WatchJob"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Stops at the next turn boundary, with a checkpoint.
+        /// Stops at the next turn boundary, with a checkpoint. Asked again it changes nothing, unless `now` is new.
         pub async fn stop_job(
             &mut self,
             request: impl tonic::IntoRequest<super::StopJobRequest>,
@@ -1272,7 +1275,7 @@ pub mod job_service_server {
             &self,
             request: tonic::Request<super::WatchJobRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchJobStream>, tonic::Status>;
-        /// Stops at the next turn boundary, with a checkpoint.
+        /// Stops at the next turn boundary, with a checkpoint. Asked again it changes nothing, unless `now` is new.
         async fn stop_job(
             &self,
             request: tonic::Request<super::StopJobRequest>,

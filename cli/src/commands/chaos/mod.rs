@@ -22,7 +22,7 @@ use super::check;
 use super::run::fresh_id;
 use crate::duration;
 use crate::exit::{Exit, OrExit as _};
-use crate::output::Format;
+use crate::output::{self, Format};
 use crate::submission;
 use cast::Casting;
 use plan::Target;
@@ -123,10 +123,15 @@ pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
     let mut report = Report::new(format);
     let expected = match &args.expect {
         Some(digest) => digest.clone(),
-        None => tokio::select! {
+        None => {
+            if format == Format::Text {
+                output::complain("first the job runs in peace, to learn its digest; --expect DIGEST does without")?;
+            }
+            tokio::select! {
             digest = peace::digest(&spec, args.device, &mut report) => digest?,
             () = interrupts.next() => return Ok(Exit::Interrupted),
-        },
+            }
+        }
     };
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let place = args.folder.as_deref().unwrap_or(folder.path());

@@ -107,7 +107,7 @@ async fn until(
             JobEvent::Step(step) => progress.at(step.turn.0.saturating_sub(first.0)),
             JobEvent::Checkpoint { turn: written, checkpoint, .. } if written == turn => {
                 let replayed = Checkpoint::open_url(&checkpoint).await?;
-                client.stop(&job).await?;
+                client.stop(&job, false).await?;
                 return Ok(replayed);
             }
             JobEvent::Finished(finished) => {

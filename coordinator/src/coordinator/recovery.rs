@@ -149,14 +149,13 @@ impl Coordinator {
             Ok(Ok(config)) => self.go_on(config, lost).await,
             Ok(Err(reason)) => {
                 tracing::error!(job = %lost.record.job, reason, "the job cannot go on");
-                lost.ends(FinalState::Failed, Some(reason), None, None)
+                lost.ends(FinalState::Failed, Some(reason), None)
             }
             Err(JobInput::Stop { .. }) => match self.newest_of(&lost, &at_once).await {
-                Ok(Some((newest, best))) => lost.ends(FinalState::Stopped, None, Some(newest), best),
-                Ok(None) => lost.ends(FinalState::Stopped, None, None, None),
+                Ok(newest) => lost.ends(FinalState::Stopped, None, newest),
                 Err(reason) => {
                     let reason = format!("{STOPPED}; which checkpoint is its newest is not known: {reason}");
-                    lost.ends(FinalState::Stopped, Some(reason), None, None)
+                    lost.ends(FinalState::Stopped, Some(reason), None)
                 }
             },
             // The next coordinator looks for it.
@@ -387,9 +386,9 @@ impl Lost {
         self,
         state: FinalState,
         reason: Option<String>,
-        newest: Option<Checkpoint>,
-        best: Option<BestCheckpoint>,
+        newest: Option<(Checkpoint, Option<BestCheckpoint>)>,
     ) -> Looked {
+        let (newest, best) = newest.unzip();
         let turn = newest.as_ref().map_or(Turn(0), |newest| newest.manifest().turn);
         let checkpoint = newest.as_ref().map(Checkpoint::url);
         let finished = Finished {
@@ -399,7 +398,7 @@ impl Lost {
             turn,
             checkpoint: checkpoint.clone(),
             digest: newest.map(|newest| newest.manifest().digest()),
-            best,
+            best: best.flatten(),
             evaluation: None,
         };
         if let Err(error) = self.events.append(&JobEvent::Finished(finished)) {

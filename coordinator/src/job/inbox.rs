@@ -75,7 +75,7 @@ impl Job {
             JobInput::Stop { now } => {
                 self.asked = Some(Asked::Stop);
                 self.waits_for_nobody |= now;
-                self.give(Input::Stop);
+                self.give(if now { Input::StopNow } else { Input::Stop });
             }
             JobInput::Suspend => {
                 self.waits_for_nobody = true;

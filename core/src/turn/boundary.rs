@@ -324,6 +324,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asks_to_stop_now_does_not_wait_for_a_part_of_who_gives_no_sign_of_life() {
+        let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
+        take(&mut machine, Input::Stop);
+        contribute(&mut machine, 10);
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "its part is on its way");
+        let later = Time(1) + machine.lease_ttl();
+        take_at(&mut machine, later, Input::Tick);
+        assert_eq!(names(&take_at(&mut machine, later, Input::StopNow)), ["finish Stopped"]);
+    }
+
+    #[test]
     fn a_stop_during_an_evaluation_is_heeded_after_it() {
         let mut machine = running(spec(Length::Epochs(3), Every::Turns(1), Every::End), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);

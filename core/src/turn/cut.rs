@@ -64,9 +64,11 @@ impl TurnMachine {
         }
     }
 
-    /// Whether a checkpoint is being written, and everybody is there of whom it still needs a part.
+    /// Whether a checkpoint is being written, and everybody is there, and alive, of whom it still needs a part.
     pub(super) fn cut_is_on_its_way(&self) -> bool {
-        self.cut.as_ref().is_some_and(|cut| cut.missing().all(|modality| self.members.contains_key(modality)))
+        let is_there =
+            |modality: &ModalityName| self.members.get(modality).is_some_and(|member| member.lapse.is_none());
+        self.cut.as_ref().is_some_and(|cut| cut.missing().all(is_there))
     }
 
     /// Asks the worker of this modality for its part, if its encoder is where the checkpoint was cut and it was not asked yet.

@@ -1,8 +1,18 @@
 //! How the program ends, and what it says then.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+
+/// A connection that the program has taken, and that says nothing any more: HTTP/2's first words both ways.
+fn taken(address: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(address).expect("it listens");
+    connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("it reads");
+    let mut settings = [0; 9];
+    connection.read_exact(&mut settings).expect("it answers");
+    assert_eq!(settings[3], 4, "the first frame holds its settings");
+    connection
+}
 
 #[test]
 fn whoever_asks_twice_is_not_kept_waiting() {
@@ -16,7 +26,7 @@ fn whoever_asks_twice_is_not_kept_waiting() {
     let listens = log.find(|line| line.contains("coordinator listens")).expect("it listens");
     let (_, address) = listens.split_once("address=").expect("an address");
     // It would wait a while for this connection to end.
-    let _connection = TcpStream::connect(address.trim()).expect("it accepts");
+    let _connection = taken(address.trim());
     let pid = coordinator.id().to_string();
     for signal in ["-INT", "-TERM"] {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());

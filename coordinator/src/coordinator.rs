@@ -411,6 +411,7 @@ impl JobView {
             state,
             reason: (state == FinalState::Failed).then(|| self.status.reason.clone()),
             turn: self.status.turn,
+            turns: self.status.turns,
             checkpoint: self.status.checkpoint.clone(),
             digest: None,
             best: None,

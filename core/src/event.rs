@@ -225,6 +225,9 @@ pub struct Finished {
     pub reason: Option<String>,
     /// Turns applied.
     pub turn: Turn,
+    /// Turns planned in all; none where no worker was ever ready.
+    #[serde(default)]
+    pub turns: Option<u64>,
     /// The newest checkpoint.
     pub checkpoint: Option<String>,
     /// Its digest as `sha256:…`.

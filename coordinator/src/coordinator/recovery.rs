@@ -271,7 +271,7 @@ impl Coordinator {
                 FinalState::Failed => JobState::Failed,
             },
             turn: finished.turn,
-            turns: (finished.state == FinalState::Succeeded).then_some(finished.turn.0),
+            turns: finished.turns,
             checkpoint: finished.checkpoint,
             ..JobStatus::waiting(finished.reason.unwrap_or(otherwise))
         };
@@ -396,6 +396,7 @@ impl Lost {
             state,
             reason: reason.clone(),
             turn,
+            turns: None,
             checkpoint: checkpoint.clone(),
             digest: newest.map(|newest| newest.manifest().digest()),
             best: best.flatten(),

@@ -24,6 +24,7 @@ fn finished(reason: &str) -> Finished {
         state: FinalState::Failed,
         reason: Some(reason.to_owned()),
         turn: Turn(0),
+        turns: None,
         checkpoint: None,
         digest: None,
         best: None,

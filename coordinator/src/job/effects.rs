@@ -94,6 +94,11 @@ impl Job {
         self.send(worker, Message::Assign(assign));
     }
 
+    /// Turns planned in all; none as long as not every worker has been ready.
+    pub(super) fn turns_planned(&self) -> Option<u64> {
+        self.started.then(|| self.machine.turns_planned())
+    }
+
     fn emit_started(&self) {
         let samples = self.machine.samples();
         let modalities = self.members.values().filter_map(|member| {

@@ -64,6 +64,7 @@ pub fn spawn(config: JobConfig) -> JobHandle {
                     state: FinalState::Failed,
                     reason: Some(reason.clone()),
                     turn: Turn(0),
+                    turns: None,
                     checkpoint: None,
                     digest: None,
                     best: None,
@@ -446,7 +447,7 @@ impl Job {
             reason,
             since,
             turn: self.turn(),
-            turns: self.started.then(|| self.machine.turns_planned()),
+            turns: self.turns_planned(),
             checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
         };
         self.status.send_if_modified(|old| {
@@ -475,6 +476,7 @@ impl Job {
             state,
             reason,
             turn: self.turn(),
+            turns: self.turns_planned(),
             checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
             digest: self.newest.as_ref().map(|saved| saved.digest.clone()),
             best,

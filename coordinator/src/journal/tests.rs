@@ -43,6 +43,7 @@ fn finished(job: &str) -> Finished {
         state: FinalState::Succeeded,
         reason: None,
         turn: Turn(8),
+        turns: Some(8),
         checkpoint: None,
         digest: None,
         best: None,

@@ -7,8 +7,10 @@ use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
 use crate::ids::ModalityName;
 use crate::time::{Span, Time};
 
-/// How often a job that waits says so again.
-const WAITING_REPORT: Span = Span::from_secs(10);
+/// A job that waits says so after this, and again whenever it has waited twice as long.
+const FIRST_REPORT: Span = Span::from_secs(2);
+/// But says so again after this.
+const LATEST_REPORT: Span = Span::from_secs(60);
 
 /// Why a job is not computing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,11 @@ pub(super) struct Wait {
 impl Wait {
     pub(super) fn begun(now: Time) -> Self {
         Self { since: now, reported: now }
+    }
+
+    /// When it is told of next.
+    fn report(self) -> Time {
+        self.reported + self.reported.since(self.since).clamp(FIRST_REPORT, LATEST_REPORT)
     }
 }
 
@@ -125,7 +132,7 @@ impl TurnMachine {
         if self.outcome().is_some() {
             return None;
         }
-        let report = self.wait.map(|wait| (wait.reported + WAITING_REPORT, "say again what is waited for"));
+        let report = self.wait.map(|wait| (wait.report(), "say again what is waited for"));
         let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
         let lapses = self.members.iter().filter_map(|(name, member)| {
             let (at, lapse) = member.deadline(ttl, turn, self.granted_to(name))?;
@@ -147,7 +154,7 @@ impl TurnMachine {
         self.end_pauses(now, effects);
         self.note_wait(now);
         if let Some(wait) = &mut self.wait
-            && now >= wait.reported + WAITING_REPORT
+            && now >= wait.report()
         {
             wait.reported = now;
             effects.push(Effect::ReportWait);
@@ -216,19 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_told_of_every_ten_seconds() {
+    fn a_wait_is_told_of_soon_and_then_less_often() {
         let mut machine = machine(&["audio"]);
-        assert_eq!(machine.next_deadline(), Some((Time(10_000_000), "say again what is waited for")));
-        assert!(take_at(&mut machine, Time(9_999_999), Input::Tick).is_empty());
-        assert_eq!(take_at(&mut machine, Time(10_000_000), Input::Tick), [Effect::ReportWait]);
-        assert_eq!(machine.next_deadline(), Some((Time(20_000_000), "say again what is waited for")));
+        assert!(take_at(&mut machine, Time(1_999_999), Input::Tick).is_empty());
+        for seconds in [2, 4, 8, 16, 32, 64, 124, 184] {
+            let at = Time(seconds * 1_000_000);
+            assert_eq!(machine.next_deadline(), Some((at, "say again what is waited for")));
+            assert_eq!(take_at(&mut machine, at, Input::Tick), [Effect::ReportWait]);
+        }
     }
 
     #[test]
     fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
         let mut machine = machine(&["audio"]);
         assert_eq!(take_at(&mut machine, Time(60_000_000), Input::Awake), [Effect::ReportWait]);
-        assert_eq!(machine.next_deadline(), Some((Time(70_000_000), "say again what is waited for")));
+        assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "say again what is waited for")));
     }
 
     #[test]

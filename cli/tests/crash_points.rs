@@ -4,13 +4,13 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use antiphon_testing_s3::{Held, Operation, Request, Server, When};
 use serde_json::Value;
+use support::process::address;
 use support::{antiphon, folder_with, run_to_end};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
@@ -89,8 +89,7 @@ struct Stage {
 
 impl Stage {
     async fn set(job: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = address().to_string();
         Self { folder: folder_with(job), server: Server::start().await, address, processes: 0 }
     }
 

@@ -3,21 +3,14 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Lines};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::process::{PATIENCE, Process};
+use support::process::{PATIENCE, Process, address};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
-
-/// An address that nobody listens on, for one coordinator after the other.
-fn address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("it is bound").to_string()
-}
 
 /// A coordinator that listens, and the lines of its log up to there; the others can be read.
 fn coordinator(folder: &Path, address: &str) -> (Process, Vec<Value>, Lines<BufReader<ChildStderr>>) {
@@ -103,7 +96,7 @@ fn steps(events: &[Value]) -> Vec<u64> {
 fn a_job_outlives_a_coordinator_that_is_killed_as_soon_as_it_has_it() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
-    let address = address();
+    let address = address().to_string();
     let (killed, begun, log) = coordinator(folder.path(), &address);
     drain(log);
     assert_eq!(term(&begun), "1");
@@ -134,7 +127,7 @@ fn a_coordinator_that_is_told_to_end_suspends_its_job_and_the_next_one_ends_it_i
     let folder = folder_with_job();
     let longer = ["--set", "schedule.turns=150"];
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole", longer[0], longer[1]]);
-    let address = address();
+    let address = address().to_string();
     let (ended, _, log) = coordinator(folder.path(), &address);
     drain(log);
     let first = workers(folder.path(), &address);
@@ -165,7 +158,7 @@ fn a_coordinator_that_is_told_to_end_does_not_wait_for_a_worker_that_is_gone() {
     // The part of one that is gone would be waited for all this time.
     let longer = ["--set", "schedule.turns=400", "--set", "checkpoints.every=30 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
-    let address = address();
+    let address = address().to_string();
     let slow = |program: &mut Command| {
         program.args(["--stop-within-seconds", "600"]);
     };
@@ -207,7 +200,7 @@ fn of_two_coordinators_on_one_state_the_older_one_stops_and_says_why() {
 #[test]
 fn whoever_has_no_patience_gives_up_at_once() {
     let folder = folder_with_job();
-    let address = address();
+    let address = address().to_string();
     let (killed, _, log) = coordinator(folder.path(), &address);
     drain(log);
     let mut follower = Follower::start(folder.path(), &address, &["--reconnect-for", "0"]);
@@ -249,7 +242,7 @@ fn a_coordinator_that_is_killed_anywhere_in_a_checkpoint_goes_on_from_the_newest
     let often = ["--set", "schedule.turns=400", "--set", "checkpoints.every=20 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &often].concat());
     let checkpoints = folder.path().join("antiphon-runs/kept/checkpoints");
-    let address = address();
+    let address = address().to_string();
     // Every request to the store takes its time, so that there is a middle of a checkpoint.
     let slow = |program: &mut Command| {
         program.env("ANTIPHON_STORE_FAULTS", "slow=1,slow_ms=40");

@@ -12,7 +12,7 @@ use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
 use antiphon_testing_s3::{Held, Operation, Server, When};
 use support::antiphon;
-use support::process::{PATIENCE, Process};
+use support::process::{PATIENCE, Process, address};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -42,12 +42,6 @@ fn workers(folder: &Path, address: &str, store: &Server) -> [Process; 2] {
         program.envs(store.environment());
         started(program)
     })
-}
-
-/// An address that nobody listens on.
-async fn address() -> String {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
-    free.local_addr().expect("it is bound").to_string()
 }
 
 struct Client(JobServiceClient<Channel>);
@@ -101,7 +95,7 @@ impl Client {
 async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
-    let address = address().await;
+    let address = address().to_string();
     {
         let _first = coordinator(folder.path(), &address, STATE, &store, &store.endpoint());
         let mut client = Client::connect(&address).await;
@@ -161,7 +155,7 @@ fn held_journal(store: &Server) -> Vec<Held> {
 async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
-    let address = address().await;
+    let address = address().to_string();
     let _coordinator = coordinator(folder.path(), &address, "s3://bucket/runs", &store, &store.endpoint());
     let mut client = Client::connect(&address).await;
     let checkpoints = folder.path().join("checkpoints");
@@ -180,7 +174,7 @@ async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_s
 async fn a_job_that_was_asked_to_stop_before_its_coordinator_died_does_not_wait_for_its_store() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
-    let address = address().await;
+    let address = address().to_string();
     let first = coordinator(folder.path(), &address, "s3://bucket/runs", &store, &store.endpoint());
     let mut client = Client::connect(&address).await;
     client.submit("asked", format!("{JOB}checkpoints: {{to: s3://elsewhere}}\n")).await;

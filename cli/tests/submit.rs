@@ -3,13 +3,13 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 
 use antiphon_testing_s3::Server;
 use serde_json::Value;
-use support::process::{Client, Process, listening, read_to_its_end};
+use support::process::{Client, Process, address, listening, read_to_its_end};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// A coordinator that listens, and its URL.
@@ -27,28 +27,22 @@ fn submitting(folder: &Path, url: &str, more: &[&str]) -> Client {
     Client::start(folder, &[&["submit", "job.yaml", "--coordinator", url], more].concat())
 }
 
-/// An address that nobody listens on.
-fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("it is bound")
-}
-
 #[test]
 fn a_coordinator_that_comes_late_is_waited_for_and_one_that_does_not_come_is_given_up() {
     let folder = folder_with_job();
-    let address = nobody().to_string();
-    let url = format!("http://{address}");
+    let late = address().to_string();
+    let url = format!("http://{late}");
     let mut client = submitting(folder.path(), &url, &["--id", "late", "--reconnect-for", "100"]);
     let unreachable = client.until("unreachable");
     assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"late".into(), &0.into()), "{unreachable}");
     let said = unreachable["error"].as_str().expect("an error");
     assert!(said.starts_with(&format!("no coordinator at {url}: Connection refused")), "{said}");
-    let _coordinator = coordinator(folder.path(), &address, &[], &[]);
+    let _coordinator = coordinator(folder.path(), &late, &[], &[]);
     client.until("reached");
     assert_eq!(client.until("submitted")["job"], "late");
     assert_eq!(client.process.ended(), Some(0));
 
-    let nowhere = format!("http://{}", nobody());
+    let nowhere = format!("http://{}", address());
     let arguments = ["submit", "job.yaml", "--coordinator", &nowhere, "--reconnect-for", "1"];
     let (code, lines) = json_lines(folder.path(), &arguments);
     assert_eq!((code, &lines[0]["event"]), (Some(3), &"unreachable".into()), "{lines:?}");

@@ -1,8 +1,10 @@
 //! A part of the system as a process of its own.
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -35,6 +37,21 @@ impl Process {
         let (tell, ended) = mpsc::channel();
         std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
         ended.recv_timeout(PATIENCE).expect("it ends")
+    }
+}
+
+/// An address that nobody listens on, for one process after the other: the system gives its port to nobody who asks for any.
+pub(crate) fn address() -> SocketAddr {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let (first_port, ports) = (20_000, 8_000);
+    let first = std::process::id().wrapping_mul(61);
+    loop {
+        let asked = first.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = first_port + u16::try_from(asked % ports).expect("it is small");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum Bug {
     ReplaysOneTooFew,
     /// The shell has steps taken again under the head as it is now.
     ReplaysUnderTheNewestHead,
+    /// The shell takes every request to stop for one to stop at once.
+    StopsAtOnce,
 }
 
 /// What is found in the scenario of a seed with this bug.
@@ -129,6 +131,11 @@ fn a_step_that_is_taken_again_twice_is_found() {
 #[test]
 fn a_step_that_is_not_taken_again_is_found() {
     assert_found(Bug::ReplaysOneTooFew, 8, &["was granted", "part `"]);
+}
+
+#[test]
+fn a_job_that_stops_without_the_checkpoint_it_was_to_leave_is_found() {
+    assert_found_in(2_000, Bug::StopsAtOnce, 4, &["was to leave a checkpoint"]);
 }
 
 #[test]

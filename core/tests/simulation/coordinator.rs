@@ -49,6 +49,10 @@ pub(crate) enum Inbound {
     Written {
         turn: Turn,
     },
+    /// Somebody asks the job to stop.
+    Stop {
+        now: bool,
+    },
     /// A deadline is over.
     Due,
 }
@@ -198,6 +202,8 @@ impl Coordinator {
                 self.newest = Some(turn);
                 self.give(now, Input::CheckpointWritten { turn })
             }
+            Inbound::Stop { now: false } if self.bug != Some(Bug::StopsAtOnce) => self.give(now, Input::Stop),
+            Inbound::Stop { .. } => self.give(now, Input::StopNow),
             Inbound::Due => self.due(now),
         };
         self.heed_pool();

@@ -79,6 +79,10 @@ pub(crate) enum Event {
     Deadline,
     /// What was to happen to a worker that has stopped or hangs.
     Postponed(Box<Event>),
+    /// Somebody asks the job to stop.
+    AskedToStop {
+        now: bool,
+    },
     CoordinatorBegins,
     OldCoordinatorWakes {
         on_their_way: Vec<Inbound>,
@@ -109,6 +113,7 @@ impl Event {
             | Self::IsGone { .. }
             | Self::Connects { .. }
             | Self::Starts { .. }
+            | Self::AskedToStop { .. }
             | Self::CoordinatorBegins
             | Self::OldCoordinatorWakes { .. } => Class::Fault,
             _ => Class::Work,

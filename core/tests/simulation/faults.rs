@@ -36,9 +36,12 @@ pub(crate) enum Fault {
     CoordinatorIsReplaced,
     /// The coordinator stands still for a while.
     CoordinatorPauses,
+    /// Somebody asks the job to stop, and later to go on.
+    Stops,
 }
 
 impl Fault {
+    /// What strikes unasked.
     const ALL: [Self; 10] = [
         Self::Dies,
         Self::Pauses,
@@ -64,6 +67,7 @@ impl Fault {
             Self::CoordinatorDies => "the coordinator dies",
             Self::CoordinatorIsReplaced => "the coordinator is replaced",
             Self::CoordinatorPauses => "the coordinator pauses",
+            Self::Stops => "somebody asks to stop",
         }
     }
 }
@@ -88,6 +92,11 @@ impl Faults {
         let kinds = if kinds.is_empty() { vec![Fault::Dies] } else { kinds };
         Self { count: 1 + rng::below(stream, 10), every: 3 + rng::below(stream, 100), kinds }
     }
+
+    /// Nothing but requests to stop.
+    pub(crate) fn stops(stream: &mut Stream) -> Self {
+        Self { count: 1 + rng::below(stream, 3), every: 3 + rng::below(stream, 200), kinds: vec![Fault::Stops] }
+    }
 }
 
 /// Faults that are to come.
@@ -104,8 +113,9 @@ pub(crate) struct Injector {
 }
 
 impl Injector {
-    pub(crate) fn new(faults: &Faults, seed: u64) -> Self {
-        let mut stream = rng::stream(seed, &["faults".into()]);
+    /// `name` is that of its random stream.
+    pub(crate) fn new(faults: &Faults, seed: u64, name: &str) -> Self {
+        let mut stream = rng::stream(seed, &[name.into()]);
         let countdown = 1 + rng::below(&mut stream, 2 * faults.every + 1);
         let (faults, left) = (faults.clone(), faults.count);
         Self { faults, stream, left, countdown, last: 0, store_failures: BTreeMap::new() }
@@ -139,6 +149,9 @@ impl Injector {
 impl World<'_> {
     /// Lets something go wrong, if it is time.
     pub(super) fn disturb(&mut self) -> Result<(), String> {
+        if self.stops.next().is_some() {
+            self.ask_to_stop();
+        }
         let Some(fault) = self.injector.next() else { return Ok(()) };
         let (ttl, turn) = (self.ttl(), self.turn_deadline());
         match fault {
@@ -153,7 +166,7 @@ impl World<'_> {
                     // Whatever it is busy with takes so much longer.
                     self.standstill = self.injector.span(ttl);
                 } else {
-                    self.coordinator_dies(fault == Fault::CoordinatorIsReplaced);
+                    self.coordinator_goes(fault == Fault::CoordinatorIsReplaced);
                 }
             }
             _ => {
@@ -236,9 +249,10 @@ impl World<'_> {
         self.foresee(self.now + after, Event::IsGone { at, connection });
     }
 
-    /// A coordinator is no more, or is believed to be.
-    fn coordinator_dies(&mut self, wakes_up: bool) {
+    /// A coordinator is no more, or is believed to be. The next one is not asked to stop.
+    pub(super) fn coordinator_goes(&mut self, wakes_up: bool) {
         self.coordinator_is_down = true;
+        self.asked = None;
         let ttl = self.ttl();
         let back = self.now + self.injector.span(ttl);
         self.foresee(back, Event::CoordinatorBegins);

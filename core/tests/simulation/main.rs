@@ -13,7 +13,7 @@
 //!
 //! Faults are ordinary events ([`faults`]): after any of them a worker dies, stops, hangs, loses its connection, is asked to stop
 //! or is failed by the store; manifests take long; the coordinator dies, stands still, or is replaced and wakes up in the reign of
-//! the next. Whatever is on its way over a connection is lost with it. Messages come late, twice and wrong.
+//! the next. Somebody asks the job to stop, once or twice, politely or at once, and later to go on. Whatever is on its way over a connection is lost with it. Messages come late, twice and wrong.
 //!
 //! On the way these are checked, after every transition of the machine or every event:
 //!
@@ -22,6 +22,8 @@
 //! - a step is applied once, head versions ascend by one, turns end that have begun, nothing is cut or evaluated within a step;
 //! - a step is taken again under the head that it was granted with, which is still kept, and heads are kept within their bound;
 //! - the store has each checkpoint once, whole, written in the newest term;
+//! - a job that has stopped was asked to, names the newest checkpoint, which holds all that it has learnt unless it was to stop at
+//!   once, and leaves none half written;
 //! - where nothing is to come but the end of a fault, the job says what it waits for, once a worker's silence or standstill could
 //!   be seen; where nothing is to come at all, it has ended; a deadline that is heeded is over.
 //!
@@ -53,6 +55,7 @@ mod recorded;
 mod report;
 mod scenario;
 mod schedules;
+mod stop;
 mod store;
 mod trace;
 mod worker;

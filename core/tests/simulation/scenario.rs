@@ -39,6 +39,8 @@ pub(crate) struct Scenario {
     /// Workers of each modality that wait for a place from the beginning.
     pub(crate) spares: u64,
     pub(crate) faults: Faults,
+    /// Requests to stop.
+    pub(crate) stops: Faults,
     /// What is done wrong on purpose, to see that it is found.
     pub(crate) bug: Option<Bug>,
 }
@@ -65,6 +67,10 @@ impl Scenario {
         let coordinator = CoordinatorDelays::any(&mut stream);
         let workers: Vec<_> = self.job.modalities.iter().map(|_| WorkerDelays::any(&mut stream)).collect();
         let faults = Faults::any(&mut stream);
+        let stops = match seed % 3 {
+            0 => Faults::stops(&mut rng::stream(seed, &["requests to stop".into()])),
+            _ => Faults::default(),
+        };
         let few = if rng::below(&mut stream, 3) == 0 { rng::below(&mut stream, 12) as usize } else { PLENTY };
         let mut new = Self {
             schedule_seed: seed,
@@ -75,6 +81,7 @@ impl Scenario {
             heads: few,
             spares: rng::below(&mut stream, 2),
             faults,
+            stops,
             ..self
         };
         new.set_leases(&mut stream);
@@ -123,6 +130,7 @@ impl Scenario {
             heads: PLENTY,
             spares: 0,
             faults: Faults::default(),
+            stops: Faults::default(),
             bug: None,
             job,
         }
@@ -187,7 +195,7 @@ impl fmt::Display for Scenario {
             "copies: {} %, lies: {} %, heads: {heads}, spares: {spares}, bug: {bug:?}",
             self.copies, self.lies
         )?;
-        write!(f, "{:?}", self.faults)
+        write!(f, "{:?} {:?}", self.faults, self.stops)
     }
 }
 

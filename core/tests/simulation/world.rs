@@ -53,7 +53,8 @@ impl Run {
             return None;
         }
         let makes_room = self.seen.iter().any(|seen| seen.ends_with("room for heads"));
-        let early: &[CheckpointRecord] = if makes_room { &self.report.checkpoints } else { &[] };
+        let saves_early = makes_room || self.seen.contains("seen: somebody asked to stop");
+        let early: &[CheckpointRecord] = if saves_early { &self.report.checkpoints } else { &[] };
         self.report.differs_from(&naive.expected(early))
     }
 }
@@ -94,6 +95,9 @@ pub(crate) struct World<'a> {
     noise: Noise,
     pub(super) noise_stream: Stream,
     pub(super) injector: Injector,
+    pub(super) stops: Injector,
+    /// Whether the job was asked to stop, and at once.
+    pub(super) asked: Option<bool>,
     quiet_since: Option<Time>,
     /// Since when, of that, without a reason.
     silent_since: Option<Time>,
@@ -158,7 +162,9 @@ impl<'a> World<'a> {
             manifests_late: Time(0),
             noise: Noise { copies: scenario.copies, lies: scenario.lies },
             noise_stream: rng::stream(seed, &["noise".into()]),
-            injector: Injector::new(&scenario.faults, seed),
+            injector: Injector::new(&scenario.faults, seed, "faults"),
+            stops: Injector::new(&scenario.stops, seed, "stops"),
+            asked: None,
             quiet_since: None,
             silent_since: None,
             refused: BTreeMap::new(),
@@ -183,7 +189,7 @@ impl<'a> World<'a> {
             self.pending[event.class() as usize] -= 1;
             self.now = at;
             self.happen(event)?;
-            if self.coordinator.report.outcome.is_some() {
+            if self.is_over()? {
                 return self.end();
             }
             self.disturb()?;
@@ -230,9 +236,9 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let bound = Span(self.ttl().0 + self.turn_deadline().0 + 1_000_000);
-        let since = *self.quiet_since.get_or_insert(self.now);
-        // A sign of life may come that has somebody go on.
-        if faults == 0 && self.now > since + bound {
+        // Once a fault has passed a sign of life comes that has somebody go on.
+        let since = *self.quiet_since.insert(self.quiet_since.filter(|_| faults == 0).unwrap_or(self.now));
+        if self.now > since + bound {
             return Err(format!("nothing is to come any more, and {}", self.stands()));
         }
         if self.coordinator.machine.waiting(self.now, |_| 0).is_some_and(|waiting| !waiting.reason.is_empty()) {
@@ -305,6 +311,7 @@ impl<'a> World<'a> {
                 self.serve()
             }
             Event::Deadline => self.serve(),
+            Event::AskedToStop { now } => self.asked_to_stop(now),
             Event::CoordinatorBegins => self.coordinator_begins(),
             Event::OldCoordinatorWakes { on_their_way } => self.old_coordinator_wakes(on_their_way),
             Event::Starts { .. }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
-use antiphon_testing_s3::{Held, Operation, Server, When};
+use antiphon_testing_s3::{Held, Operation, Request, Server, When};
 use support::antiphon;
 use support::process::{PATIENCE, Process, address};
 use tokio::io::copy_bidirectional;
@@ -139,6 +139,35 @@ async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it
         }
     });
     client.until("away", JobState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_head_does_not_come_holds_no_workers_and_stops_when_it_is_asked_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Server::start().await;
+    let address = address().to_string();
+    let _workers = {
+        let _first = coordinator(folder.path(), &address, STATE, &store, &store.endpoint());
+        let mut client = Client::connect(&address).await;
+        let endless = JOB.replace("{turns: 4, batch: 5}", "{turns: 1000000, batch: 5}");
+        client.submit("away", format!("{endless}checkpoints: {{to: s3://runs, every: 4 turns}}\n")).await;
+        let workers = workers(folder.path(), &address, &store);
+        client.until_seen("away", |status| !status.checkpoint.is_empty()).await;
+        workers
+    };
+    let reads_head = |request: &Request| {
+        request.operation == Operation::Get && request.paths.iter().any(|path| path.ends_with("/head.safetensors"))
+    };
+    let _held: Vec<Held> = (0..100).map(|_| store.hold(When::Before, reads_head)).collect();
+    let _second = coordinator(folder.path(), &address, STATE, &store, &store.endpoint());
+    let mut client = Client::connect(&address).await;
+    client.until_seen("away", |status| status.reason.starts_with("recovering: loading `s3://runs/")).await;
+    client.submit("fine", JOB.to_owned()).await;
+    client.until("fine", JobState::Succeeded).await;
+    client.0.stop_job(StopJobRequest { job: "away".to_owned(), now: false }).await.expect("it is told");
+    client.until("away", JobState::Stopped).await;
+    let status = client.status("away").await;
+    assert!(status.checkpoint.starts_with("s3://runs/") && status.reason == "stopped on request", "{status:?}");
 }
 
 /// Holds the next write of the coordinator's journal, and every other try of it: none comes after it before it is there.

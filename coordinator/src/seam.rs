@@ -16,14 +16,14 @@ use antiphon_core::spec::JobSpec;
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
-use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
+use antiphon_store::checkpoints::CheckpointStore;
 use antiphon_store::patience::Patience;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
-use crate::job::HeadRoomLimits;
+use crate::job::{HeadRoomLimits, Resumed};
 use crate::journal::Journal;
 use crate::pool::JobWorkers;
 
@@ -42,7 +42,7 @@ pub struct JobConfig {
     /// Where its checkpoints go.
     pub store: CheckpointStore,
     /// Where to begin, if not at the beginning.
-    pub resume: Option<Checkpoint>,
+    pub resume: Option<Box<Resumed>>,
     /// Where events are appended; the shell closes it when the task ends.
     pub events: EventLog,
     /// To count workers, for the reason of a wait.

@@ -4,6 +4,7 @@
 //! They begin in order of submission, but for those whose store does not answer within [`PROMPT`]: these keep nobody waiting,
 //! and begin behind the others when it does. Workers go to jobs that have begun.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,8 +22,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::submission::SubmitError;
 use super::{Coordinator, Entry, Held, Submitted};
 use crate::events::EventLog;
-use crate::job::{STOPPED, checkpoint};
-use crate::journal::{EndRecord, JobRecord, JournalError, Recorded};
+use crate::job::{ResumeError, Resumed, STOPPED, checkpoint};
+use crate::journal::{EndRecord, JobRecord, Journal, JournalError, Recorded};
 use crate::seam::{INBOX, JobConfig, JobInput, JobState, JobStatus};
 
 /// Jobs whose stores are asked at the same time.
@@ -173,13 +174,13 @@ impl Coordinator {
         let Lost { record, status, .. } = lost;
         let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let folder = self.job_folder(&record.job, &spec).map_err(|error| error.to_string())?;
-        let search = Search::new(record, CheckpointStore::new(&folder), self.patience(&record.job), status);
+        let search = self.search(record, CheckpointStore::new(&folder), status);
         let _one_of_them = at_once.acquire().await;
         let looked = timeout(LAST, search.look()).await;
-        let newest = looked.map_err(|_| format!("there is no answer of `{}`", search.store.url()))?;
-        let newest = newest.map_err(|error| error.to_string())?;
+        let newest = looked.map_err(|_| search.silence())?.map_err(Setback::reason)?;
         Ok(newest.map(|newest| {
-            let best = checkpoint::best(newest.manifest()).filter(|_| search.is_own(&newest));
+            let own = search.is_own(newest.manifest().turn, &newest.url());
+            let best = checkpoint::best(newest.manifest()).filter(|_| own);
             let best = best.map(|best| checkpoint::best_of(&search.store, best));
             (newest, best)
         }))
@@ -208,10 +209,11 @@ impl Coordinator {
                 Err(error) => return Err(error.to_string()),
             }
         };
-        let search = Search::new(record, config.store.clone(), self.patience(&record.job), status);
+        let search = self.search(record, config.store.clone(), status);
+        let mut found = pin!(search.patiently(&spec, events));
         let prompt = {
             let _one_of_them = at_once.acquire().await;
-            timeout(PROMPT, search.look()).await
+            timeout(PROMPT, &mut found).await
         };
         if let Some(before) = before {
             // The error is that whoever was before it has begun.
@@ -219,19 +221,36 @@ impl Coordinator {
         }
         *before = None;
         let found = match prompt {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) if !waits(&error) => return Err(error.to_string()),
-            Ok(Err(_)) | Err(_) => {
+            Ok(found) => found?,
+            Err(_) => {
                 drop(after.take());
-                search.patiently(events).await?
+                tracing::warn!(job = %record.job, "its newest checkpoint is not loaded yet; others go on meanwhile");
+                found.await?
             }
         };
-        if let Some(newest) = found.as_ref().filter(|found| search.is_own(found)) {
+        if let Some(newest) = found.as_ref().filter(|found| search.is_own(found.turn(), found.url())) {
             // Somebody may have gone on with its folder by other means.
-            config.term = config.term.max(newest.manifest().term.next());
+            config.term = config.term.max(newest.term().next());
         }
-        config.resume = found;
+        config.resume = found.map(Box::new);
         Ok(config)
+    }
+
+    fn search<'a>(
+        &'a self,
+        record: &'a JobRecord,
+        store: CheckpointStore,
+        status: &'a watch::Sender<JobStatus>,
+    ) -> Search<'a> {
+        let (job, told) = (record.job.clone(), status.clone());
+        let patience = self.patience(&record.job).at_most(TRY).telling(move |setback| {
+            tracing::warn!(%job, "{setback}");
+            told.send_modify(|status| status.reason = recovering(&setback.reason).reason);
+        });
+        let store = store.with_patience(patience.clone());
+        let search = Search { journal: &self.journal, record, store, patience, begun: Instant::now(), status };
+        search.tell(&format!("looking for its newest checkpoint in `{}`", search.store.url()));
+        search
     }
 
     /// Begins with a job that was found.
@@ -293,6 +312,7 @@ impl Coordinator {
 
 /// The search for the checkpoint that a job goes on from.
 struct Search<'a> {
+    journal: &'a Journal,
     record: &'a JobRecord,
     store: CheckpointStore,
     patience: Patience,
@@ -300,47 +320,85 @@ struct Search<'a> {
     status: &'a watch::Sender<JobStatus>,
 }
 
-impl<'a> Search<'a> {
-    fn new(
-        record: &'a JobRecord,
-        store: CheckpointStore,
-        patience: Patience,
-        status: &'a watch::Sender<JobStatus>,
-    ) -> Self {
-        let (job, told) = (record.job.clone(), status.clone());
-        let patience = patience.at_most(TRY).telling(move |setback| {
-            tracing::warn!(%job, "{setback}");
-            told.send_modify(|status| status.reason = recovering(&setback.reason).reason);
-        });
-        let store = store.with_patience(patience.clone());
-        let search = Self { record, store, patience, begun: Instant::now(), status };
-        search.tell(&format!("looking for its newest checkpoint in `{}`", search.store.url()));
-        search
-    }
+/// Why a job does not go on.
+enum Setback {
+    /// Not yet: it is looked for again.
+    Waits(String),
+    /// Not at all.
+    Ends(String),
+}
 
+impl Setback {
+    fn reason(self) -> String {
+        let (Self::Waits(reason) | Self::Ends(reason)) = self;
+        reason
+    }
+}
+
+impl From<CheckpointError> for Setback {
+    /// A store that fails, or refuses these credentials, ends no job that it holds.
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Request { .. } => Self::Waits(error.to_string()),
+            _ => Self::Ends(error.to_string()),
+        }
+    }
+}
+
+impl From<ResumeError> for Setback {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::Read(error) => error.into(),
+            ResumeError::Unfit { .. } => Self::Ends(error.to_string()),
+        }
+    }
+}
+
+impl Search<'_> {
     fn tell(&self, what: &str) {
         self.status.send_replace(JobStatus { since: Some(self.begun), ..recovering(what) });
     }
 
-    /// Its own newest checkpoint, or else the one that it began from, or none.
-    async fn look(&self) -> Result<Option<Checkpoint>, CheckpointError> {
-        match (self.store.newest().await?, &self.record.resume) {
-            (None, Some(url)) => Checkpoint::open_patiently(url, &self.patience).await.map(Some),
-            (newest, _) => Ok(newest),
+    /// Its own newest checkpoint, or else the one that it began from, or none. It does not begin again from there where it has
+    /// written one that is not to be found: its folder may not be mounted yet.
+    async fn look(&self) -> Result<Option<Checkpoint>, Setback> {
+        let job = &self.record.job;
+        if let Some(newest) = self.store.newest().await? {
+            return Ok(Some(newest));
+        }
+        let written = self.journal.newest_checkpoint(job).await;
+        if let Some(turn) = written.map_err(|error| Setback::Waits(error.to_string()))? {
+            let reason =
+                format!("`{}` holds no checkpoint, but one of turn {turn} was written there", self.store.url());
+            return Err(Setback::Waits(format!("{reason}; is it the right place, and is it mounted?")));
+        }
+        match &self.record.resume {
+            Some(url) => Ok(Some(Checkpoint::open_patiently(url, &self.patience).await?)),
+            None => Ok(None),
         }
     }
 
-    /// As [`Self::look`], again and again. A store that does not answer, or not to these credentials, ends no job that it holds.
-    async fn patiently(&self, events: &EventLog) -> Result<Option<Checkpoint>, String> {
+    /// The same with what it holds, for a job of this specification.
+    async fn load(&self, spec: &JobSpec) -> Result<Option<Resumed>, Setback> {
+        let looked = timeout(TRY, self.look()).await;
+        let Some(checkpoint) = looked.map_err(|_| Setback::Waits(self.silence()))?? else { return Ok(None) };
+        self.tell(&format!("loading `{}`", checkpoint.url()));
+        Ok(Some(Resumed::load(&checkpoint, spec, &self.store).await?))
+    }
+
+    fn silence(&self) -> String {
+        format!("there is no answer of `{}`", self.store.url())
+    }
+
+    /// As [`Self::load`], again and again, for as long as it may help.
+    async fn patiently(&self, spec: &JobSpec, events: &EventLog) -> Result<Option<Resumed>, String> {
         let job = &self.record.job;
-        tracing::warn!(%job, "the store of its checkpoints does not answer yet; others go on meanwhile");
         let mut told: Option<Duration> = None;
         loop {
-            match timeout(TRY, self.look()).await {
-                Ok(Ok(found)) => return Ok(found),
-                Ok(Err(error)) if !waits(&error) => return Err(error.to_string()),
-                Ok(Err(error)) => self.tell(&error.to_string()),
-                Err(_) => self.tell(&format!("there is no answer of `{}`", self.store.url())),
+            match self.load(spec).await {
+                Ok(found) => return Ok(found),
+                Err(Setback::Ends(reason)) => return Err(reason),
+                Err(Setback::Waits(reason)) => self.tell(&reason),
             }
             let reason = self.status.borrow().reason.clone();
             tracing::warn!(%job, reason, "a job cannot go on yet; trying again");
@@ -358,14 +416,9 @@ impl<'a> Search<'a> {
     }
 
     /// Whether this is one of the job's own.
-    fn is_own(&self, checkpoint: &Checkpoint) -> bool {
-        self.store.checkpoint_url(checkpoint.manifest().turn) == checkpoint.url()
+    fn is_own(&self, turn: Turn, url: &str) -> bool {
+        self.store.checkpoint_url(turn) == url
     }
-}
-
-/// Whether it is the store that fails, and not what it holds.
-fn waits(error: &CheckpointError) -> bool {
-    matches!(error, CheckpointError::Request { .. })
 }
 
 impl Lost {
@@ -432,7 +485,7 @@ fn recovering(what: &str) -> JobStatus {
 }
 
 fn recovered(config: &JobConfig, reason: String) -> JobEvent {
-    let turn = config.resume.as_ref().map_or(Turn(0), |checkpoint| checkpoint.manifest().turn);
-    let checkpoint = config.resume.as_ref().map(Checkpoint::url);
+    let turn = config.resume.as_ref().map_or(Turn(0), |resumed| resumed.turn());
+    let checkpoint = config.resume.as_ref().map(|resumed| resumed.url().to_owned());
     JobEvent::Recovered { job: config.id.clone(), term: config.term, turn, checkpoint, reason }
 }

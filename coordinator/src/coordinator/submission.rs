@@ -18,6 +18,7 @@ use super::{Coordinator, Entry, Held, Submitted};
 use crate::clock;
 use crate::events::{Event, EventLog};
 use crate::head_threads::HeadThreads;
+use crate::job::{ResumeError, Resumed};
 use crate::journal::{JobRecord, JournalError};
 use crate::pool::JobWorkers;
 use crate::seam::{self, JobConfig};
@@ -87,6 +88,9 @@ pub enum SubmitError {
     /// The checkpoints cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint is not one to go on from.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     /// The job's folder holds a further state than the one to begin with.
     #[error(
         "`{folder}` holds a checkpoint at turn {newest}, beyond the one to begin with; go on from that one, or choose another id"
@@ -148,8 +152,8 @@ impl Coordinator {
             name: config.spec.name.clone(),
             order: self.submissions.fetch_add(1, Ordering::Relaxed),
             submitted: clock::since_epoch().as_secs(),
-            after: config.resume.as_ref().map(|checkpoint| checkpoint.manifest().term),
-            resume: config.resume.as_ref().map(Checkpoint::url),
+            after: config.resume.as_ref().map(|resumed| resumed.term()),
+            resume: config.resume.as_ref().map(|resumed| resumed.url().to_owned()),
             request,
             specification: config.spec.to_json(),
         };
@@ -234,10 +238,14 @@ impl Coordinator {
         {
             return Err(SubmitError::Beyond { folder: store.url(), newest: newest.0 });
         }
-        if let Some(checkpoint) = &resume {
-            check_modalities(checkpoint, &spec)?;
-        }
-        let term = JobRecord::term_after(resume.as_ref().map(|checkpoint| checkpoint.manifest().term), self.term());
+        let resume = match &resume {
+            None => None,
+            Some(checkpoint) => {
+                check_modalities(checkpoint, &spec)?;
+                Some(Box::new(Resumed::load(checkpoint, &spec, &store).await?))
+            }
+        };
+        let term = JobRecord::term_after(resume.as_ref().map(|resumed| resumed.term()), self.term());
         Ok(JobConfig { resume, ..self.job_config(job, spec, term, EventLog::of(&self.journal, job))? })
     }
 

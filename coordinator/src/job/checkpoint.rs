@@ -6,7 +6,7 @@ use std::time::Duration;
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::{BestCheckpoint, JobEvent};
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
-use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
+use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
 use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::JobSpec;
@@ -238,9 +238,6 @@ async fn reigns(journal: &Journal, trouble: &Trouble) -> Result<(), String> {
 /// How long the journal may take a write before that is worth a word.
 const PATIENT: Duration = Duration::from_secs(5);
 
-/// Before a checkpoint is asked for again that a job is to go on from.
-const AGAIN: Duration = Duration::from_secs(10);
-
 /// Which checkpoints are kept.
 struct Keep {
     newest: usize,
@@ -292,8 +289,9 @@ fn cleared(job: &JobId, removed: Result<usize, CheckpointError>) {
     }
 }
 
-/// What a job goes on from.
-pub(super) struct Resumed {
+/// What a job goes on from, loaded.
+#[derive(Debug)]
+pub struct Resumed {
     pub(super) head: SharedHead<f32>,
     pub(super) position: Position,
     pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
@@ -301,31 +299,70 @@ pub(super) struct Resumed {
     pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
     pub(super) numerics: Numerics,
     pub(super) saved: Saved,
+    term: Term,
 }
 
-/// Loads the head and the position of a checkpoint, for a job whose own checkpoints are in `store`.
-pub(super) async fn resume(
-    checkpoint: &Checkpoint,
-    spec: &JobSpec,
-    store: &CheckpointStore,
-    tell: impl Fn(String),
-) -> Result<Resumed, String> {
-    let url = checkpoint.url();
-    let in_checkpoint = |reason: String| format!("checkpoint {url}: {reason}");
-    let manifest = checkpoint.manifest();
-    let before = JobSpec::from_json(&manifest.specification.to_string()).map_err(|e| in_checkpoint(e.to_string()))?;
-    same_job(&before, spec).map_err(in_checkpoint)?;
-    let mut position: Position =
-        serde_json::from_value(manifest.state.clone()).map_err(|e| in_checkpoint(e.to_string()))?;
-    if store.checkpoint_url(manifest.turn) != url {
-        // The best checkpoint so far is another job's, which may remove it any time.
-        position.best = None;
+/// Why a job does not go on from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] CheckpointError),
+    /// It is not for this job, or not whole.
+    #[error("checkpoint {url}: {reason}")]
+    Unfit {
+        /// The checkpoint.
+        url: String,
+        /// In words.
+        reason: String,
+    },
+}
+
+impl Resumed {
+    /// Loads the head and the position of a checkpoint, for a job whose own checkpoints are in `store`.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or is one of another kind of job.
+    pub(crate) async fn load(
+        checkpoint: &Checkpoint,
+        spec: &JobSpec,
+        store: &CheckpointStore,
+    ) -> Result<Self, ResumeError> {
+        let url = checkpoint.url();
+        let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
+        let manifest = checkpoint.manifest();
+        let before = JobSpec::from_json(&manifest.specification.to_string()).map_err(|e| unfit(e.to_string()))?;
+        same_job(&before, spec).map_err(unfit)?;
+        let mut position: Position =
+            serde_json::from_value(manifest.state.clone()).map_err(|e| unfit(e.to_string()))?;
+        if store.checkpoint_url(manifest.turn) != url {
+            // The best checkpoint so far is another job's, which may remove it any time.
+            position.best = None;
+        }
+        let head = load_head(checkpoint, spec).await?;
+        let saved = Saved { best: position.best, ..Saved::of(manifest, url.clone()) };
+        let samples = manifest.samples.clone().unwrap_or_default();
+        let (tuned_weights, numerics) = (manifest.fusion_weights.clone(), manifest.numerics.clone());
+        Ok(Self { head, position, tuned_weights, samples, numerics, saved, term: manifest.term })
     }
-    let head = decode_head(checkpoint, spec, tell).await.map_err(in_checkpoint)?;
-    let saved = Saved { best: position.best, ..Saved::of(manifest, url.clone()) };
-    let samples = manifest.samples.clone().unwrap_or_default();
-    let (tuned_weights, numerics) = (manifest.fusion_weights.clone(), manifest.numerics.clone());
-    Ok(Resumed { head, position, tuned_weights, samples, numerics, saved })
+
+    /// URL of the checkpoint.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.saved.url
+    }
+
+    /// Turns applied.
+    #[must_use]
+    pub fn turn(&self) -> Turn {
+        self.saved.turn
+    }
+
+    /// The term that the checkpoint was written in.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
 }
 
 fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, String> {
@@ -341,29 +378,19 @@ fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<V
         .collect()
 }
 
-async fn decode_head(
-    checkpoint: &Checkpoint,
-    spec: &JobSpec,
-    tell: impl Fn(String),
-) -> Result<SharedHead<f32>, String> {
+async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, ResumeError> {
+    let url = checkpoint.url();
+    let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
     let load = async |name: &str| {
-        let bytes = loop {
-            match checkpoint.part(name).await {
-                Ok(bytes) => break bytes,
-                // A store that does not answer, or not to these credentials, ends no job that it holds.
-                Err(error @ CheckpointError::Request { .. }) => {
-                    warn!(%error, "a job cannot go on yet");
-                    tell(format!("{error}; trying again"));
-                    tokio::time::sleep(AGAIN).await;
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        };
-        let (arrays, note) = part::decode(name, &bytes).map_err(|error| error.to_string())?;
+        let bytes = checkpoint.part(name).await.map_err(|error| match error.is_missing() {
+            true => unfit(error.to_string()),
+            false => error.into(),
+        })?;
+        let (arrays, note) = part::decode(name, &bytes).map_err(|error| unfit(error.to_string()))?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
-        Ok::<_, String>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
+        Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
     let parts =
         HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
-    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| error.to_string())
+    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| unfit(error.to_string()))
 }

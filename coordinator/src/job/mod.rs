@@ -42,6 +42,7 @@ use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use crate::session::STOOD_STILL;
 use checkpoint::{Cut, Pause, Written};
+pub use checkpoint::{ResumeError, Resumed};
 use evaluation::Evaluation;
 use heads::GrantedHeads;
 pub use heads::HeadRoomLimits;
@@ -206,17 +207,12 @@ impl Job {
         let trouble = Trouble::default();
         let store = config.store.clone().with_patience(trouble.noting(config.patience, &config.id));
         let (completions, completed) = mpsc::unbounded_channel();
-        let resumed = match &config.resume {
-            Some(checkpoint) => {
-                let tell = |reason| status.send_modify(|status| status.reason = reason);
-                Some(checkpoint::resume(checkpoint, &config.spec, &store, tell).await?)
+        let (mut samples_before, mut numerics) = (BTreeMap::new(), Numerics::default());
+        let (head, position, tuned_weights, newest) = match config.resume {
+            Some(resumed) => {
+                (samples_before, numerics) = (resumed.samples, resumed.numerics);
+                (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved))
             }
-            None => None,
-        };
-        let samples_before = resumed.as_ref().map(|resumed| resumed.samples.clone()).unwrap_or_default();
-        let numerics = resumed.as_ref().map(|resumed| resumed.numerics.clone()).unwrap_or_default();
-        let (head, position, tuned_weights, newest) = match resumed {
-            Some(resumed) => (resumed.head, Some(resumed.position), resumed.tuned_weights, Some(resumed.saved)),
             None => {
                 let (spec, seed) = (config.spec.head.clone(), config.spec.seed);
                 let new = tokio::task::spawn_blocking(move || SharedHead::new(&spec, classes, seed)).await;

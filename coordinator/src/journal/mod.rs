@@ -12,12 +12,13 @@
 mod error;
 mod record;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use antiphon_core::event::Finished;
-use antiphon_core::ids::{JobId, Term};
+use antiphon_core::event::{Finished, JobEvent};
+use antiphon_core::ids::{JobId, Term, Turn};
 use antiphon_store::patience::{Patience, Transient};
 use antiphon_store::storage::{self, Store};
 use object_store::ObjectStore as _;
@@ -49,8 +50,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const WHO: Duration = Duration::from_secs(5);
 /// What has been written and is not yet in order on the store is replayed when a coordinator starts, so it is kept small.
 const REPLAYED: usize = 8 << 20;
-/// Events that are removed together.
-const REMOVED_AT_ONCE: usize = 1024;
+/// Events that are read or removed together.
+const AT_ONCE: usize = 1024;
 /// Bytes of an object of what is in order. The database uploads objects above 10 MiB in pieces, and what a killed process leaves of
 /// such an upload nobody finds.
 const OBJECT: usize = 8 << 20;
@@ -138,12 +139,14 @@ impl Journal {
     /// The store fails, or what is there was written by another version.
     pub async fn jobs(&self) -> Result<Vec<Recorded>, JournalError> {
         let Some(kept) = &self.kept else { return Ok(Vec::new()) };
-        let mut jobs = Vec::new();
-        for record in kept.scan::<JobRecord>("job/").await? {
-            let stop = kept.read::<StopRecord>(&key("stop", &record.job)).await?.is_some();
-            let end = kept.read(&key("end", &record.job)).await?;
-            jobs.push(Recorded { record, stop, end });
-        }
+        // Three passes, whatever the number of jobs: nobody is served until they are through.
+        let stops = kept.scan::<StopRecord>("stop/").await?;
+        let mut ends = kept.scan::<EndRecord>("end/").await?;
+        let recorded = |(name, record): (String, JobRecord)| {
+            let (stop, end) = (stops.contains_key(&name), ends.remove(&name));
+            Recorded { record, stop, end }
+        };
+        let mut jobs: Vec<Recorded> = kept.scan::<JobRecord>("job/").await?.into_iter().map(recorded).collect();
         jobs.sort_by_key(|job| job.record.order);
         Ok(jobs)
     }
@@ -239,6 +242,25 @@ impl Journal {
         rows.into_iter().map(event).collect()
     }
 
+    /// The turn of the newest checkpoint that a job's events tell of. Reads all of them.
+    ///
+    /// # Errors
+    /// The store fails, or what is there was written by another version.
+    pub async fn newest_checkpoint(&self, job: &JobId) -> Result<Option<Turn>, JournalError> {
+        let (mut newest, mut read) = (None, 0);
+        loop {
+            let events = self.events(job, (read, u64::MAX), AT_ONCE).await?;
+            let Some(last) = events.last() else { return Ok(newest) };
+            read = last.number;
+            for event in &events {
+                // What another version wrote tells of none.
+                if let Ok(JobEvent::Checkpoint { turn, .. }) = serde_json::from_str(&event.json) {
+                    newest = newest.max(Some(turn));
+                }
+            }
+        }
+    }
+
     /// Forgets a job that is over: its events first, so that what a crash leaves of it is found by the next coordinator.
     ///
     /// # Errors
@@ -248,7 +270,7 @@ impl Journal {
         let mut removed = 0;
         loop {
             // Not from the beginning each time: what was removed is passed over there until the database has tidied up.
-            let events = self.events(job, (removed, u64::MAX), REMOVED_AT_ONCE).await?;
+            let events = self.events(job, (removed, u64::MAX), AT_ONCE).await?;
             removed = events.last().map_or(removed, |last| last.number);
             let mut batch = WriteBatch::new();
             events.iter().for_each(|event| batch.delete(event_key(job, event.number)));
@@ -331,7 +353,8 @@ impl Kept {
         value.map(|value| decode(&value).map_err(|reason| self.foreign(key.as_bytes(), reason))).transpose()
     }
 
-    async fn scan<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, JournalError> {
+    /// What keys with this prefix hold, by the rest of each key.
+    async fn scan<T: DeserializeOwned>(&self, prefix: &str) -> Result<BTreeMap<String, T>, JournalError> {
         let read = async {
             let mut rows = self.db.scan_prefix(prefix, ..).await?;
             let mut values = Vec::new();
@@ -341,7 +364,12 @@ impl Kept {
             Ok(values)
         };
         let values = self.in_time("read", read).await?;
-        values.iter().map(|(key, value)| decode(value).map_err(|reason| self.foreign(key, reason))).collect()
+        let decoded = |(key, value): (bytes::Bytes, bytes::Bytes)| {
+            let name = key.strip_prefix(prefix.as_bytes()).unwrap_or_default();
+            let value = decode(&value).map_err(|reason| self.foreign(&key, reason))?;
+            Ok((String::from_utf8_lossy(name).into_owned(), value))
+        };
+        values.into_iter().map(decoded).collect()
     }
 
     async fn in_time<T>(

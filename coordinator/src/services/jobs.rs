@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use crate::coordinator::{Coordinator, JobView, StopError, Submission, SubmitError, UnknownJob};
 use crate::events::EventWatcher;
+use crate::job::ResumeError;
 
 /// The service over a coordinator.
 #[derive(Clone)]
@@ -116,12 +117,15 @@ impl From<SubmitError> for Status {
             SubmitError::Stopping | SubmitError::Underway { .. } | SubmitError::Journal(_) => {
                 Self::unavailable(message)
             }
-            SubmitError::Checkpoint(error) if error.is_transient() => Self::unavailable(message),
+            SubmitError::Checkpoint(error) | SubmitError::Resume(ResumeError::Read(error)) if error.is_transient() => {
+                Self::unavailable(message)
+            }
             SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
             SubmitError::Threads(_) => Self::resource_exhausted(message),
             SubmitError::Duplicate { .. } => Self::already_exists(message),
             SubmitError::HeadTooLarge { .. }
             | SubmitError::Checkpoint(_)
+            | SubmitError::Resume(_)
             | SubmitError::Beyond { .. }
             | SubmitError::OtherModalities { .. } => Self::failed_precondition(message),
         }

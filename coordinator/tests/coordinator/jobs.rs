@@ -5,7 +5,7 @@ use antiphon_store::checkpoints::Checkpoint;
 use serde_json::Value;
 
 use super::fake_worker::FakeWorker;
-use super::server::{Server, TINY};
+use super::server::{Server, TINY, told};
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::v1::{self, JobState};
@@ -172,15 +172,14 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
     let checkpoint = text(&server.finished(&whole).await["checkpoint"]).to_owned();
     let resume = |specification: String, job: &'static str| {
         let (server, checkpoint) = (&server, Some(checkpoint.clone()));
-        async move { server.submit_from(&specification, job, checkpoint).await.expect("it is taken") }
+        async move { server.submit_from(&specification, job, checkpoint).await }
     };
-    let reseeded = resume(TINY.replace("seed: 5", "seed: 6"), "reseeded").await;
-    let finished = server.finished(&reseeded).await;
+    let reseeded = resume(TINY.replace("seed: 5", "seed: 6"), "reseeded").await.expect_err("it is another job");
     let same = "they must be the same to go on from it";
     let expected = format!("checkpoint {checkpoint}: it was written with seed 5, and the job has 6; {same}");
-    assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", expected.as_str()));
+    assert_eq!(told(&reseeded), format!("FAILED_PRECONDITION: {expected}"));
 
-    let longer = resume(TINY.replace("epochs: 2", "epochs: 3"), "longer").await;
+    let longer = resume(TINY.replace("epochs: 2", "epochs: 3"), "longer").await.expect("it is taken");
     let mut a = FakeWorker::start(&server, "a").await;
     let Told::Assign(assign) = a.hear().await else { panic!("it has a job") };
     let samples = Some(v1::SplitSizes { train: 7, validation: 5, test: 7 });

@@ -6,7 +6,8 @@ use antiphon_coordinator::server::ServeError;
 use antiphon_proto::v1::{self, JobState};
 use antiphon_store::checkpoints::{Checkpoint, MANIFEST};
 use antiphon_store::storage::Store;
-use object_store::ObjectStoreExt as _;
+use futures::TryStreamExt as _;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use serde_json::Value;
 use tonic::Status;
 
@@ -210,6 +211,66 @@ async fn a_job_that_was_asked_to_stop_stops_whoever_reigns() {
     ended.expect("the job is over");
     let last = &told_of.last().expect("it has events").1;
     assert_eq!((text(&last["event"]), text(&last["state"])), ("finished", "stopped"));
+    second.stop().await;
+}
+
+/// A coordinator under `name` that has ended while its job `long` was not over, and where that job's checkpoints are.
+async fn with_a_job_to_go_on_with(name: &str) -> Store {
+    let first = reigning(name).await;
+    first.submit(&TINY.replace("epochs: 2", "epochs: 30"), "long").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
+    let turns = async {
+        for _ in 0..3 {
+            let grant = a.work_until_granted().await;
+            a.answer(granted(grant)).await;
+        }
+        first.shutdown.cancel();
+        a.work().await
+    };
+    tokio::join!(turns, b.work());
+    first.stop().await;
+    Store::open(&format!("memory://{name}/runs")).expect("memory opens").child("long").child("checkpoints")
+}
+
+/// Removes what lies in this folder and is called so, or all.
+async fn remove(folder: &Store, called: Option<&str>) {
+    let objects = folder.objects().list(Some(folder.prefix()));
+    let objects: Vec<_> = objects.try_collect().await.expect("they are listed");
+    let mut removed = 0;
+    for object in objects {
+        if called.is_none_or(|called| object.location.filename() == Some(called)) {
+            folder.objects().delete(&object.location).await.expect("it is removed");
+            removed += 1;
+        }
+    }
+    assert!(removed > 0, "there is something to remove");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_does_not_begin_again_where_the_checkpoints_that_it_wrote_are_not_to_be_found() {
+    let checkpoints = with_a_job_to_go_on_with("unmounted").await;
+    remove(&checkpoints, None).await;
+    let second = reigning("unmounted").await;
+    let _workers = (FakeWorker::start(&second, "a").await, FakeWorker::start(&second, "b").await);
+    let missing = format!("`{}` holds no checkpoint, but one of turn ", checkpoints.url());
+    second.begins_to_say("long", &format!("recovering: {missing}")).await;
+    let stop = v1::StopJobRequest { job: "long".to_owned(), now: false };
+    second.jobs().await.stop_job(stop).await.expect("it stops");
+    let finished = events(&second, "long", 0).await.0.pop().expect("it has events").1;
+    let reason = text(&finished["reason"]);
+    let unknown = format!("stopped on request; which checkpoint is its newest is not known: {missing}");
+    assert!(reason.starts_with(&unknown) && reason.ends_with("is it the right place, and is it mounted?"), "{reason}");
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_newest_checkpoint_is_not_whole_fails_and_says_what_is_missing() {
+    let checkpoints = with_a_job_to_go_on_with("holed").await;
+    remove(&checkpoints, Some("projector.safetensors")).await;
+    let second = reigning("holed").await;
+    let finished = events(&second, "long", 0).await.0.pop().expect("it has events").1;
+    let (state, reason) = (text(&finished["state"]), text(&finished["reason"]));
+    assert!(state == "failed" && reason.contains("projector.safetensors`: there is no such object"), "{reason}");
     second.stop().await;
 }
 

@@ -92,11 +92,20 @@ impl Server {
 
     /// The status, once its reason is this one.
     pub(crate) async fn waits_for(&self, job: &str, reason: &str) -> v1::JobStatus {
+        self.says(job, reason, |said| said == reason).await
+    }
+
+    /// Waits until its status begins with this.
+    pub(crate) async fn begins_to_say(&self, job: &str, reason: &str) -> v1::JobStatus {
+        self.says(job, reason, |said| said.starts_with(reason)).await
+    }
+
+    async fn says(&self, job: &str, reason: &str, wanted: impl Fn(&str) -> bool) -> v1::JobStatus {
         let mut seen = String::new();
         let poll = async {
             loop {
                 let status = self.status(job).await;
-                if status.reason == reason {
+                if wanted(&status.reason) {
                     return status;
                 }
                 seen = status.reason;

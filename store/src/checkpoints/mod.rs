@@ -85,6 +85,14 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// Whether an object was asked for that is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Request { source: object_store::Error::NotFound { .. }, .. })
+    }
+}
+
 impl Transient for CheckpointError {
     fn is_transient(&self) -> bool {
         matches!(self, Self::Request { source, .. } if source.is_transient())

@@ -293,6 +293,40 @@ fn when_workers_fail_one_after_the_other_nobody_is_tried_for_a_while_that_is_lon
 }
 
 #[test]
+fn whoever_cannot_open_what_another_one_has_opened_ends_no_job_and_is_tried_less_and_less_often() {
+    let mut machine = running(two(), SAMPLES);
+    take_at(&mut machine, at(2), left("image"));
+    take_at(&mut machine, at(2), join("misplaced", "image"));
+    let mut now = at(2);
+    for pause in [1, 4, 16, 64, 64] {
+        let evicted = take_at(&mut machine, now, failed("misplaced", false));
+        assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
+        let offered = take_at(&mut machine, now, join("misplaced", "image"));
+        assert!(matches!(&offered[..], [Effect::Offer { .. }]), "{offered:?}");
+        let mut good = machine.clone();
+        let given = take_at(&mut good, now, join("good", "image"));
+        assert!(matches!(&given[..], [Effect::Evict { .. }, Effect::Assign { .. }]), "it is tried at once: {given:?}");
+        now = now + Span::from_secs(pause);
+        assert_eq!(machine.members[&modality("image")].paused(), Some(now));
+        take_at(&mut machine, now, beat("audio", 9, false));
+        let assigned = take_at(&mut machine, now, Input::Tick);
+        assert!(assigned.iter().any(|effect| matches!(effect, Effect::Assign { .. })), "{assigned:?}");
+    }
+    // Two that cannot: it may be the data, and nobody is tried before the pause is over.
+    take_at(&mut machine, now, failed("misplaced", false));
+    take_at(&mut machine, now, join("lost", "image"));
+    take_at(&mut machine, now, failed("lost", false));
+    take_at(&mut machine, now, join("good", "image"));
+    assert_eq!(machine.members[&modality("image")].paused(), Some(now + Span::from_secs(64)));
+
+    // What went wrong with the first one to open the data would go wrong again.
+    let mut machine = machine_of(two());
+    take(&mut machine, join("image", "image"));
+    let finished = take(&mut machine, failed("image", false));
+    assert!(matches!(&finished[..], [Effect::Finish(Outcome::Failed { .. })]), "{finished:?}");
+}
+
+#[test]
 fn a_job_that_waits_for_somebody_who_is_left_alone_says_so() {
     let mut machine = running(two(), SAMPLES);
     take_at(&mut machine, at(10), failed("audio", true));

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use antiphon_proto::v1::job_service_client::JobServiceClient;
-use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, SubmitJobRequest};
+use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, StopJobRequest, SubmitJobRequest};
 use support::process::{PATIENCE, Process, listening, read_to_its_end};
 use support::{antiphon, folder_with};
 use tokio::time::{sleep, timeout};
@@ -74,6 +74,22 @@ async fn a_job_says_whose_store_is_in_trouble_and_goes_on_when_it_is_not() {
     drop(suffers);
     let _b = worker(folder.path(), &url, "b", "", &[]);
     until(&mut job, |status| status.state() == JobState::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_not_to_wait_for_anything_does_not_wait_for_its_store() {
+    let folder = folder_with(JOB);
+    let (_coordinator, url) = coordinator(folder.path());
+    let _workers = [worker(folder.path(), &url, "a", "", &[]), worker(folder.path(), &url, "b", "errors=1", &[])];
+    let mut job = submitted(&url).await;
+    until(&mut job, |status| status.reason.contains("; tried for ")).await;
+    for now in [false, true] {
+        let request = StopJobRequest { job: job.1.job.clone(), now };
+        job.0.stop_job(request).await.expect("it is told");
+        until(&mut job, |status| status.reason.starts_with("asked to stop; ")).await;
+    }
+    let status = until(&mut job, |status| status.state() == JobState::Stopped).await;
+    assert_eq!((status.reason.as_str(), status.checkpoint.as_str()), ("stopped on request", ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

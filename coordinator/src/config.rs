@@ -20,7 +20,7 @@ pub struct Config {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
-    /// How long the store of checkpoints may be in trouble before a job fails.
+    /// How long the store of checkpoints may be in trouble before a job fails; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Jobs that are over and still known; the oldest ends of more are forgotten.
     pub keep_jobs: usize,
@@ -51,7 +51,7 @@ impl Default for Config {
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
             head_threads: 0,
-            store_patience: Duration::from_secs(300),
+            store_patience: Duration::MAX,
             keep_jobs: 1000,
             head_room: HeadRoomLimits::default(),
             heartbeat: Duration::from_secs(5),
@@ -96,9 +96,9 @@ pub struct CoordinatorArgs {
     /// Mebibytes of a temporary file (in TMPDIR) for those that do not fit; before it is full a checkpoint is written early
     #[arg(long, default_value_t = 16_384, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub replay_disk: u64,
-    /// Seconds that the store of checkpoints may be in trouble before a job fails
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    pub store_patience: u32,
+    /// Seconds that the store of checkpoints may be in trouble before a job fails [default: it waits until the store is back]
+    #[arg(long, value_name = "SECONDS")]
+    pub store_patience: Option<u32>,
     /// Jobs that are over and still known, the last ones to end; of older ones specification, events and end are removed
     /// from the state, and their ids are free. Their checkpoints stay
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -114,6 +114,11 @@ pub struct CoordinatorArgs {
     pub insecure_allow_remote: bool,
 }
 
+/// How long a store in trouble is waited for: for so many seconds, or until it is back.
+fn patience(seconds: Option<u32>) -> Duration {
+    seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into()))
+}
+
 impl CoordinatorArgs {
     /// The settings that these arguments give.
     #[must_use]
@@ -125,7 +130,7 @@ impl CoordinatorArgs {
             keep,
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
-            store_patience: Duration::from_secs(self.store_patience.into()),
+            store_patience: patience(self.store_patience),
             keep_jobs: self.keep_jobs as usize,
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),

@@ -35,9 +35,10 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub grace: u64,
 
-    /// Seconds that the store of checkpoints may be in trouble before this worker gives up its try; the job fails after three
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    pub store_patience: u32,
+    /// Seconds that the store of checkpoints may be in trouble before this worker gives up its try, and the job after three
+    /// [default: it waits until the store is back]
+    #[arg(long, value_name = "SECONDS")]
+    pub store_patience: Option<u32>,
 
     /// Threads that decode samples ahead of training
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -74,7 +75,7 @@ pub struct Config {
     pub reconnect_for: Duration,
     /// How long the step at hand may take to finish when the worker is asked to stop.
     pub grace: Duration,
-    /// How long the store of checkpoints may be in trouble before a part of one is given up.
+    /// How long the store of checkpoints may be in trouble before a part of one is given up; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
@@ -102,7 +103,7 @@ impl WorkerArgs {
             connect_timeout: Duration::from_secs(self.connect_timeout),
             reconnect_for: Duration::from_secs(self.reconnect_for),
             grace: Duration::from_secs(self.grace),
-            store_patience: Duration::from_secs(self.store_patience.into()),
+            store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,

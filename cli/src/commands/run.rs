@@ -14,7 +14,7 @@ use object_store::ObjectStore as _;
 
 use super::check;
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
+use crate::cluster::{Cluster, ClusterConfig};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::output::Format;
@@ -71,9 +71,9 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
     pub head_threads: u32,
 
-    /// Seconds that the store of checkpoints may be in trouble before the job fails
-    #[arg(long, default_value_t = STORE_PATIENCE.as_secs() as u32, value_name = "SECONDS")]
-    pub store_patience: u32,
+    /// Seconds that the store of checkpoints may be in trouble before the job fails [default: it waits until the store is back]
+    #[arg(long, value_name = "SECONDS")]
+    pub store_patience: Option<u32>,
 
     /// Where the encoders compute: auto (CUDA cards in turn, one modality after the other, if the program can use them, else cpu), cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
@@ -128,7 +128,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         data_memory: args.data_memory << 20,
         head_memory: args.head_memory << 20,
         head_threads: args.head_threads as usize,
-        store_patience: Duration::from_secs(args.store_patience.into()),
+        store_patience: args.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
     })
     .await?;
@@ -262,8 +262,8 @@ impl RunArgs {
         if self.head_threads != 0 {
             text += &format!(" --head-threads {}", self.head_threads);
         }
-        if u64::from(self.store_patience) != STORE_PATIENCE.as_secs() {
-            text += &format!(" --store-patience {}", self.store_patience);
+        if let Some(seconds) = self.store_patience {
+            text += &format!(" --store-patience {seconds}");
         }
         if self.device != DeviceChoice::default() {
             text += &format!(" --device {}", self.device);

@@ -32,7 +32,8 @@ pub struct StopArgs {
     #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub coordinator: String,
 
-    /// Do not wait for workers that are not there or do nothing: the newest checkpoint is what is left, and the turns since then are lost
+    /// Do not wait for workers that are not there or do nothing, nor for a store that takes nothing: the newest checkpoint is what is left,
+    /// and the turns since then are lost
     #[arg(long)]
     pub now: bool,
 

@@ -14,6 +14,7 @@ use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::trouble::Trouble;
 use super::{Asked, Encoding, Job, Member};
 use crate::seam::{JobInput, contribution_limits};
 
@@ -87,10 +88,14 @@ impl Job {
 
     /// No worker is taken any more while the coordinator ends, so a turn or a part that needs one who is gone will not come: the
     /// next coordinator goes on from the newest checkpoint. A person may want the same of a job. A checkpoint that can still be
-    /// completed is waited for.
+    /// completed is waited for, unless the store has not taken it for long.
     pub(super) fn end_without_those_who_are_gone(&mut self) {
         if !self.waits_for_nobody || self.waiting().is_none() {
             return;
+        }
+        if self.trouble.is_long() || self.members.values().any(|member| member.trouble.is_long()) {
+            info!(job = %self.id, "the store takes nothing, and is not waited for");
+            return self.give(Input::StopWithout);
         }
         if let Some(modality) = self.modalities.iter().find(|modality| self.workers.is_nobodys(modality)) {
             info!(job = %self.id, %modality, "a worker is gone, and is not waited for");
@@ -106,8 +111,14 @@ impl Job {
     ) {
         // Before the machine judges, because it has the worker assigned at once.
         let joined = self.now();
-        let member =
-            Member { modality: modality.clone(), outbound, encoding: None, joined, restores: None, trouble: None };
+        let member = Member {
+            modality: modality.clone(),
+            outbound,
+            encoding: None,
+            joined,
+            restores: None,
+            trouble: Trouble::default(),
+        };
         let before = self.members.insert(worker.clone(), member);
         if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality: modality.clone() }) {
             info!(job = %self.id, %worker, %rejected, "it has no place here");
@@ -178,8 +189,10 @@ impl Job {
 
     /// Notes what a worker suffers from the store.
     fn set_trouble(&mut self, worker: &WorkerId, trouble: Option<String>) {
-        if let Some(member) = self.members.get_mut(worker) {
-            member.trouble = trouble;
+        match (self.members.get(worker), trouble) {
+            (Some(member), Some(trouble)) => member.trouble.note(trouble),
+            (Some(member), None) => member.trouble.clear(),
+            (None, _) => {}
         }
     }
 

@@ -101,7 +101,7 @@ struct Member {
     /// The checkpoint that it loads its encoder from, until it has.
     restores: Option<Turn>,
     /// What it suffers from the store that it writes to or reads from, as it said last.
-    trouble: Option<String>,
+    trouble: Trouble,
 }
 
 /// What a worker says of its encoder.
@@ -403,11 +403,11 @@ impl Job {
             activity.insert_str(0, "asked to stop; ");
         }
         for (worker, Member { modality, trouble, .. }) in &self.members {
-            if let Some(trouble) = trouble {
+            if let Some(trouble) = trouble.told() {
                 activity += &format!("; `{modality}` worker `{worker}`: {trouble}");
             }
         }
-        self.trouble.beside(activity)
+        self.trouble.told().into_iter().fold(activity, |activity, trouble| format!("{activity}; {trouble}"))
     }
 
     /// Turns that the head has taken.

@@ -1,14 +1,29 @@
 //! Trouble with the store, for the job's status: patience waits in silence otherwise.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use antiphon_core::ids::JobId;
 use antiphon_store::patience::Patience;
+use tokio::time::Instant;
 use tracing::warn;
+
+/// A store that has failed for so long, and within [`FRESH`], is not waited for by those who want to wait for nobody.
+const LONG: Duration = Duration::from_secs(15);
+/// Longer than a try and the pause before it.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// What the store's last failure was, until a checkpoint is written. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+pub(super) struct Trouble(Arc<Mutex<Option<Failing>>>);
+
+#[derive(Debug)]
+struct Failing {
+    /// The last failure, in words, and when it came.
+    what: String,
+    last: Instant,
+    since: Instant,
+}
 
 impl Trouble {
     /// Patience that notes its setbacks here.
@@ -22,15 +37,21 @@ impl Trouble {
 
     /// Something is wrong, in words.
     pub(super) fn note(&self, trouble: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
+        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = Instant::now();
+        let since = failing.as_ref().map_or(last, |failing| failing.since);
+        *failing = Some(Failing { what: trouble, last, since });
     }
 
-    /// What is going on, and what trouble there is with the store.
-    pub(super) fn beside(&self, activity: String) -> String {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(trouble) => format!("{activity}; {trouble}"),
-            None => activity,
-        }
+    /// Whether the store has failed for long, and does now.
+    pub(super) fn is_long(&self) -> bool {
+        let failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.as_ref().is_some_and(|failing| failing.since.elapsed() >= LONG && failing.last.elapsed() < FRESH)
+    }
+
+    /// What is wrong, in words.
+    pub(super) fn told(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|failing| failing.what.clone())
     }
 
     /// The store works.

@@ -308,6 +308,9 @@ mod tests {
         take(&mut machine, Input::PartSaved { worker: worker.clone(), turn: Turn(1) });
         take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
         assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs nobody");
+        let mut without = machine.clone();
+        assert_eq!(names(&take(&mut without, Input::StopWithout)), ["finish Stopped"]);
+        refuse(&mut without, Input::StopWithout);
         let written = take(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
         assert_eq!(names(&written), ["ForgetHeads", "finish Stopped"]);
     }

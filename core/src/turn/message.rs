@@ -92,6 +92,8 @@ pub enum Input {
     Stop,
     /// The same, and not to wait for workers that are not there.
     StopNow,
+    /// The same, and not for a checkpoint either that is being written: its store does not take it.
+    StopWithout,
     /// Time has passed.
     Tick,
     /// Much time has passed in which nobody could be heard: the coordinator stood still, not the workers.

@@ -217,6 +217,10 @@ impl TurnMachine {
             }
             Input::Stop => self.stop(false, effects)?,
             Input::StopNow => self.stop(true, effects)?,
+            Input::StopWithout => {
+                self.not_finished()?;
+                self.finish(Outcome::Stopped, effects);
+            }
             Input::Tick => self.tick(now, effects),
             Input::Awake => self.awake(now, effects),
         }

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use antiphon_testing_s3::Server;
 use serde_json::Value;
-use support::process::{Client, Process, address, listening, read_to_its_end};
+use support::process::{Client, Process, address, listening, read_to_its_end, worker};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// A coordinator that listens, and its URL.
@@ -123,6 +123,32 @@ fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_wa
     follower.until("reached");
     follower.process.signal("-INT");
     assert_eq!(follower.process.ended(), Some(130));
+}
+
+#[test]
+fn workers_keep_their_places_when_their_coordinator_stood_still_for_longer_than_a_lease() {
+    let folder = folder_with_job();
+    let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &["--heartbeat-seconds", "1"]);
+    // One of them is free, and would take a place that is offered.
+    let _workers = ["audio", "image", "text", "audio"].map(|modality| worker(folder.path(), &url, modality));
+    let endless = ["--id", "endless", "--follow", "--set", "schedule.turns=1000000", "--set", "schedule.lease_ttl=3s"];
+    let mut follower = submitting(folder.path(), &url, &endless);
+    follower.until("started");
+    for standstill in [3_200, 3_700, 4_200] {
+        coordinator.signal("-STOP");
+        std::thread::park_timeout(std::time::Duration::from_millis(standstill));
+        coordinator.signal("-CONT");
+        for _ in 0..20 {
+            follower.until("step");
+        }
+    }
+    let (code, _) = json_lines(folder.path(), &["stop", "endless", "--coordinator", &url]);
+    assert_eq!(code, Some(0));
+    follower.until("finished");
+    let (_, events) = json_lines(folder.path(), &["follow", "endless", "--coordinator", &url]);
+    let lost = |event: &&Value| event["event"] == "worker_lapsed" || event["event"] == "worker_lost";
+    let lost: Vec<&Value> = events.iter().filter(lost).collect();
+    assert!(lost.is_empty() && events.len() > 60, "{lost:?}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// A job file is text.
 const JOB_MESSAGE_LIMIT: usize = 4 << 20;
+/// For how long a client may stand still and keep its connection. Workers' silence is judged by leases, which may be long.
+const LONGEST_STANDSTILL: Duration = Duration::from_secs(3600);
 /// How long connections have to drain when everything has been said.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -189,6 +191,7 @@ pub fn transport() -> Server {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(LONGEST_STANDSTILL))
 }
 
 /// The connections that come in at a listener, set up so that messages go out at once.

@@ -24,8 +24,36 @@ use crate::seam::JobInput;
 /// Messages that wait for a worker before its job is held back.
 pub const OUTBOX: usize = 8;
 
-/// A timer that fires so much too late was held up, with all of this process.
-pub const STOOD_STILL: Duration = Duration::from_secs(1);
+/// Whoever wakes up so much later than it meant to was held up, with all of this process.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+/// How often whoever waits wakes up to see whether it was.
+const NAP: Duration = Duration::from_millis(500);
+
+/// A wait in which it is noticed that this process stood still: what others said meanwhile is yet to be read, so nobody is to be
+/// judged by their silence.
+#[derive(Debug, Clone, Copy)]
+pub struct Nap {
+    until: Instant,
+}
+
+impl Nap {
+    /// Begins to wait.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { until: Instant::now() + NAP }
+    }
+
+    /// Wakes up at `deadline`, or when the nap is over.
+    pub async fn or_until(self, deadline: Option<Instant>) {
+        tokio::time::sleep_until(deadline.map_or(self.until, |deadline| deadline.min(self.until))).await;
+    }
+
+    /// Whether the wait, which ends now, was longer than it could be, whatever has ended it.
+    #[must_use]
+    pub fn was_too_long(self) -> bool {
+        self.until.elapsed() >= STOOD_STILL
+    }
+}
 
 /// How long a connection may take to say who it is.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
@@ -112,6 +140,7 @@ impl Session {
         loop {
             // Its job may believe in it for longer than this coordinator in one without.
             let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
+            let nap = Nap::begin();
             // A change of place first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
                 biased;
@@ -134,14 +163,11 @@ impl Session {
                     Err(status) => Err(End::Lost(status)),
                 },
                 () = self.outbound.closed() => Err(End::Deaf),
-                () = tokio::time::sleep_until(heard + silence) => {
-                    if heard.elapsed() < silence + STOOD_STILL {
-                        Err(End::Silent(silence))
-                    } else {
-                        // It was this process that gave no sign of life: what the worker said meanwhile is yet to be read.
+                () = nap.or_until(Some(heard + silence)) => {
+                    if nap.was_too_long() {
                         heard = Instant::now();
-                        Ok(())
                     }
+                    if heard.elapsed() < silence { Ok(()) } else { Err(End::Silent(silence)) }
                 }
             };
             if let Err(end) = step {

@@ -40,7 +40,7 @@ use crate::head_threads::{HeadThreads, Weights};
 use crate::journal::Journal;
 use crate::pool::JobWorkers;
 use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
-use crate::session::STOOD_STILL;
+use crate::session::Nap;
 use checkpoint::{Cut, Pause, Written};
 pub use checkpoint::{ResumeError, Resumed};
 use evaluation::Evaluation;
@@ -270,24 +270,24 @@ impl Job {
         while self.machine.outcome().is_none() {
             let deadline = self.machine.next_deadline().map(|(at, _)| self.origin + at.since(Time(0)).to_std());
             let trains = self.machine.granted().is_some();
+            let nap = Nap::begin();
             tokio::select! {
                 // Who has said something is heard before it is judged by its silence.
                 biased;
                 Some(completion) = completions.recv() => {
-                    self.times.waited(trains);
+                    self.woken(nap, trains);
                     self.complete(completion);
                 }
                 input = inputs.recv() => {
-                    self.times.waited(trains);
+                    self.woken(nap, trains);
                     match input {
                         Some(input) => self.take(input),
                         None => self.give(Input::ShellFailed { reason: "the coordinator is shutting down".to_owned() }),
                     }
                 }
-                () = sleep_until(deadline) => {
-                    self.times.waited(trains);
-                    let late = deadline.is_some_and(|deadline| deadline.elapsed() >= STOOD_STILL);
-                    self.give(if late { Input::Awake } else { Input::Tick });
+                () = nap.or_until(deadline) => {
+                    self.woken(nap, trains);
+                    self.give(Input::Tick);
                 }
             }
             self.settle().await;
@@ -297,6 +297,14 @@ impl Job {
             self.times.lap(|times| &mut times.other);
         }
         self.finish();
+    }
+
+    /// The task has waited, or stood still.
+    fn woken(&mut self, nap: Nap, trains: bool) {
+        self.times.waited(trains);
+        if nap.was_too_long() {
+            self.give(Input::Awake);
+        }
     }
 
     fn now(&self) -> Time {
@@ -478,12 +486,5 @@ impl Job {
             best,
             evaluation: self.test_report.clone(),
         }));
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -137,10 +137,14 @@ impl Session {
         let mut heard = Instant::now();
         let mut assembler = Assembler::default();
         let turnstile = Arc::new(Semaphore::new(1));
+        let mut nap = Nap::begin();
         loop {
+            if nap.was_too_long() {
+                heard = Instant::now();
+            }
+            nap = Nap::begin();
             // Its job may believe in it for longer than this coordinator in one without.
             let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
-            let nap = Nap::begin();
             // A change of place first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
                 biased;

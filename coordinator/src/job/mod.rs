@@ -267,26 +267,32 @@ impl Job {
 
     async fn run(mut self, mut inputs: mpsc::Receiver<JobInput>, mut completions: mpsc::UnboundedReceiver<Completion>) {
         self.report();
+        let mut nap = Nap::begin();
         while self.machine.outcome().is_none() {
+            // It may have stood still outside of its wait. A head whose step takes as long judges nobody meanwhile either.
+            self.wakes_from(nap);
+            nap = Nap::begin();
             let deadline = self.machine.next_deadline().map(|(at, _)| self.origin + at.since(Time(0)).to_std());
             let trains = self.machine.granted().is_some();
-            let nap = Nap::begin();
             tokio::select! {
                 // Who has said something is heard before it is judged by its silence.
                 biased;
                 Some(completion) = completions.recv() => {
-                    self.woken(nap, trains);
+                    self.times.waited(trains);
+                    self.wakes_from(nap);
                     self.complete(completion);
                 }
                 input = inputs.recv() => {
-                    self.woken(nap, trains);
+                    self.times.waited(trains);
+                    self.wakes_from(nap);
                     match input {
                         Some(input) => self.take(input),
                         None => self.give(Input::ShellFailed { reason: "the coordinator is shutting down".to_owned() }),
                     }
                 }
                 () = nap.or_until(deadline) => {
-                    self.woken(nap, trains);
+                    self.times.waited(trains);
+                    self.wakes_from(nap);
                     self.give(Input::Tick);
                 }
             }
@@ -299,9 +305,8 @@ impl Job {
         self.finish();
     }
 
-    /// The task has waited, or stood still.
-    fn woken(&mut self, nap: Nap, trains: bool) {
-        self.times.waited(trains);
+    /// Whoever could not be heard because the task stood still has its time anew.
+    fn wakes_from(&mut self, nap: Nap) {
         if nap.was_too_long() {
             self.give(Input::Awake);
         }

@@ -36,7 +36,7 @@ impl TurnMachine {
         let Some(cut) = &self.cut else { return "no checkpoint is being written".to_owned() };
         let turn = cut.turn();
         if cut.is_whole() {
-            return format!("the manifest of checkpoint {turn} is being written");
+            return format!("the head and the manifest of checkpoint {turn} are being written");
         }
         let from: Vec<String> = cut.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
         format!("parts of checkpoint {turn} are to come from {}", from.join(", "))
@@ -92,7 +92,7 @@ mod tests {
         take(&mut machine, saved("audio"));
         assert_eq!(machine.activity(), "turn 2: parts of checkpoint 2 are to come from `image` worker `w-image`");
         take(&mut machine, saved("image"));
-        assert_eq!(machine.activity(), "turn 2: the manifest of checkpoint 2 is being written");
+        assert_eq!(machine.activity(), "turn 2: the head and the manifest of checkpoint 2 are being written");
         take(&mut machine, Input::CheckpointWritten { turn: Turn(2) });
         assert_eq!(machine.activity(), "finished");
     }

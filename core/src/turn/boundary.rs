@@ -212,7 +212,7 @@ mod tests {
         let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
         assert_eq!(waiting, format!("turn 1: finishing; {parts}"));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
-        assert_eq!(machine.activity(), "turn 1: the manifest of checkpoint 1 is being written");
+        assert_eq!(machine.activity(), "turn 1: the head and the manifest of checkpoint 1 are being written");
         refuse(&mut machine, saved("audio", 1));
         let cut = machine.cut().expect("it is being written");
         assert_eq!((cut.score, cut.position.best), (Some(0.5), Some((0.5, Turn(1)))));

@@ -84,6 +84,8 @@ pub fn plan(
 
 #[cfg(test)]
 mod tests {
+    use super::super::SplitSizes;
+    use super::super::testing::*;
     use super::*;
     use crate::spec::{Length, ScheduleMode};
 
@@ -132,6 +134,31 @@ mod tests {
         let losses = [(name("audio"), 0.5), (name("image"), 0.9), (name("text"), 0.5)].into();
         assert_eq!(turns(&plan(&schedule(TurnOrder::WeakFirst, 1), &order, &samples, &losses)), "iat");
         assert_eq!(turns(&plan(&schedule(TurnOrder::WeakFirst, 1), &order, &samples, &BTreeMap::new())), "ait");
+    }
+
+    #[test]
+    fn a_job_that_goes_on_in_another_order_first_ends_its_epoch_in_the_one_that_it_was_laid_out_in() {
+        let samples = SplitSizes { train: 20, validation: 0, test: 0 };
+        let spec = |order| {
+            let mut spec = job(&["audio", "image"]);
+            spec.schedule.length = Length::Epochs(3);
+            spec.schedule.order = order;
+            spec
+        };
+        let mut before = running(spec(TurnOrder::Cyclic), samples);
+        for _ in 0..5 {
+            contribute(&mut before, 10);
+        }
+        assert_eq!((before.position().epoch, before.position().turn_in_epoch), (1, 1));
+        let weighted = TurnOrder::Weighted([(name("image"), 2)].into());
+        let mut now = resumed(spec(weighted), before.position().clone());
+        prepare_all(&mut now, samples);
+        let mut whose = String::new();
+        while let Some(holder) = now.holder() {
+            whose.push_str(&holder.as_str()[..1]);
+            contribute(&mut now, 10);
+        }
+        assert_eq!(whose, "iaiaiiaii", "three turns, and an epoch of two cycles of three");
     }
 
     #[test]

@@ -195,6 +195,39 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
+    let server = Server::start("misplaced").await;
+    let job = server.submit(TINY, "goes-on").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    a.work_until_granted().await;
+    drop(a);
+    let mut misplaced = FakeWorker::named(&server, "misplaced", "a").await;
+    let Told::Assign(assign) = misplaced.hear().await else { panic!("it has a job") };
+    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), again: false };
+    misplaced.send(Message::Failed(failed)).await;
+    let paused = "turn 0 is held up: `a` worker `misplaced` has failed, and is tried again after a pause: no such file";
+    let leaves = async {
+        // It is let go of, and its place is empty until it is lent again.
+        while let Ok(Told::Release(release)) = misplaced.next().await {
+            misplaced.send(Message::Released(v1::Released { job: release.job })).await;
+        }
+    };
+    let others = async {
+        server.waits_for(&job, paused).await;
+        let mut good = FakeWorker::named(&server, "good", "a").await;
+        tokio::join!(good.work(), b.work());
+    };
+    tokio::select! {
+        () = leaves => panic!("it is let go of, and stays"),
+        () = others => {}
+    }
+    assert_eq!(text(&server.finished(&job).await["state"]), "succeeded");
+    server.stop().await;
+}
+
 /// Both ways in turn: who has the head while the first worker learns from its step.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequential() {

@@ -123,6 +123,11 @@ impl Server {
         self.locked(|state| state.objects.object(path).cloned())
     }
 
+    /// Puts an object at `bucket/key`.
+    pub fn put(&self, path: &str, content: Bytes) {
+        self.locked(|state| state.objects.set(path, content));
+    }
+
     /// Multipart uploads that are neither complete nor aborted.
     #[must_use]
     pub fn open_uploads(&self) -> Vec<OpenUpload> {

@@ -322,6 +322,17 @@ mod tests {
         assert!(names(&folder).await.is_empty());
     }
 
+    #[tokio::test]
+    async fn a_piece_that_fails_is_sent_again_by_itself() {
+        let sound = Store::open("memory://uploads/pieces").expect("it opens");
+        let folder = sound.with_faults("errors=0.3,lost=0.1".parse().expect("faults"));
+        let patience = Patience::new(Duration::from_secs(60), 1);
+        let begun = patience.keep_trying("begin", || Upload::begin(&folder, PART, &patience)).await;
+        let mut upload = begun.expect("it begins");
+        let pieces: Vec<UploadPart> = (0..40).map(|_| upload.put_piece("ab".into())).collect();
+        futures::future::try_join_all(pieces).await.expect("each arrives");
+    }
+
     #[test]
     fn a_marker_names_parts_of_its_own_folder_only() {
         let marker = |object: &str| Marker { object: object.to_owned(), upload: "7".to_owned() };

@@ -98,7 +98,17 @@ fn while_everything_fails_at_once() {
 fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let slow_by = std::time::Duration::from_millis(20);
-    let faults = Faults { seed: 5, refused: 0.05, lost: 0.04, reset: 0.04, cut: 0.04, slow: 0.1, slow_by };
+    let faults = Faults {
+        seed: 5,
+        refused: 0.05,
+        lost: 0.04,
+        reset: 0.04,
+        cut: 0.04,
+        slow: 0.1,
+        slow_by,
+        slow_bodies: 0.2,
+        bytes_per_second: 1 << 20,
+    };
     let server = runtime.block_on(Server::start_with(faults));
     let more = ["--every", "1s", "--faults", "4", "--state", "s3://bucket/runs"];
     comes_to_the_same_in(&server.environment(), "worker,coordinator", 4, &more);

@@ -5,8 +5,9 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use antiphon_testing_s3::{Faults, Operation, Server, When};
 use serde_json::Value;
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
+use support::{antiphon, folder_with_job, json_lines, parse_lines, run_to_end};
 
 /// A run with checkpoints at turns 20, 40 and 60; the digest of the last.
 fn run(folder: &Path) -> String {
@@ -86,6 +87,89 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.contains("damaged: 3 of 10 parts") && text.contains("DAMAGED: it is missing"), "{text}");
     assert!(text.trim_end().ends_with(", as the manifest has it"), "{text}");
+}
+
+/// Verifies the newest checkpoint of a run on a server, with so many seconds' patience.
+async fn verify_there(environment: Vec<(&'static str, String)>, patience: &'static str) -> (Option<i32>, Value) {
+    let verify = move || {
+        let arguments = ["verify", "s3://bucket/jobs/small", "--store-patience", patience, "--format", "json"];
+        antiphon(Path::new("."), &arguments).envs(environment).output().expect("the program runs")
+    };
+    let output = tokio::task::spawn_blocking(verify).await.expect("nobody panicked");
+    (output.status.code(), parse_lines(&output).pop().expect("it says something"))
+}
+
+/// A server that holds the checkpoint of a run.
+async fn served() -> Server {
+    let (folder, server) = (folder_with_job(), Server::start().await);
+    run(folder.path());
+    for file in fs::read_dir(checkpoint(folder.path(), 60)).expect("a checkpoint") {
+        let file = file.expect("an entry");
+        let name = file.file_name().into_string().expect("text");
+        server.put(&format!("{SERVED}/{name}"), fs::read(file.path()).expect("a file").into());
+    }
+    server
+}
+
+const SERVED: &str = "bucket/jobs/small/checkpoints/00000060";
+
+/// Each part with its state.
+fn states(verified: &Value) -> Vec<(&str, &str)> {
+    let parts = verified["parts"].as_array().expect("parts").iter();
+    parts.map(|part| (part["part"].as_str().expect("text"), part["state"].as_str().expect("text"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_trouble_is_asked_again() {
+    let server = served().await;
+    server.set_faults(Faults::trouble(3));
+    let (code, verified) = verify_there(server.environment(), "60").await;
+    assert_eq!((code, &verified["sound"]), (Some(0), &true.into()), "{verified}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_does_not_give_is_not_called_damaged() {
+    let server = served().await;
+    let head = format!("{SERVED}/head.safetensors");
+    for (code, state) in [(3, "sound"), (1, "damaged")] {
+        server.set_faults(Faults::NONE);
+        let mut held = server.hold(When::Before, |request| {
+            request.operation == Operation::Head && request.paths[0].ends_with("encoder-image.safetensors")
+        });
+        let verifying = tokio::spawn(verify_there(server.environment(), "1"));
+        held.wait().await;
+        server.set_faults(Faults { refused: 1.0, ..Faults::NONE });
+        held.release();
+        let (found, verified) = verifying.await.expect("nobody panicked");
+        let [sound, unread] = ["sound", "unread"];
+        let expected = [
+            ("encoder-audio.safetensors", sound),
+            ("encoder-audio.state.safetensors", sound),
+            ("encoder-image.safetensors", unread),
+            ("encoder-image.state.safetensors", unread),
+            ("encoder-text.safetensors", unread),
+            ("encoder-text.state.safetensors", unread),
+            ("head.safetensors", state),
+            ("head.state.safetensors", sound),
+            ("manifest.json", sound),
+            ("projector.safetensors", sound),
+        ];
+        assert_eq!((found, states(&verified), &verified["sound"]), (Some(code), expected.to_vec(), &false.into()));
+        let reason = verified["parts"][2]["reason"].as_str().expect("text");
+        assert!(reason.starts_with("the server answered 503 Service Unavailable"), "{reason}");
+        let mut bytes = server.object(&head).expect("it is there").to_vec();
+        *bytes.last_mut().expect("bytes") ^= 1;
+        server.put(&head, bytes.into());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_reached_is_no_verdict() {
+    let environment = Server::start().await.environment();
+    let (code, error) = verify_there(environment, "0").await;
+    let expected = "cannot read `s3://bucket/jobs/small/manifest.json`: Connection refused (os error 111)";
+    assert_eq!(code, Some(3), "{error}");
+    assert!(error["error"].as_str().is_some_and(|error| error.starts_with(expected)), "{error}");
 }
 
 /// The manifest of the checkpoint at turn 60 with a change.

@@ -15,7 +15,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line, the job file or the data are not right.
     Usage = 2,
-    /// The coordinator could not be reached.
+    /// The coordinator could not be reached, or a store that was to be read.
     Unreachable = 3,
     /// A time limit that the user set was reached.
     TimedOut = 4,

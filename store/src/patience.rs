@@ -66,7 +66,8 @@ impl Patience {
         Self { most: Duration::ZERO, seed: 0, on_failure: None }
     }
 
-    /// An operation is done again until `most` has passed since it was begun. The lengths of the pauses are a function of
+    /// An operation is done again until `most` has passed since it first failed, which may be long after it was begun: an upload
+    /// over a slow line is no failure. The lengths of the pauses are a function of
     /// `seed` and of what is done, so that clients with different seeds do not come back all at once.
     #[must_use]
     pub const fn new(most: Duration, seed: u64) -> Self {
@@ -94,15 +95,15 @@ impl Patience {
         E: Transient,
         F: Future<Output = Result<T, E>>,
     {
-        let begun = Instant::now();
+        let (begun, mut failing_since) = (Instant::now(), None);
         let mut failures = 0;
         loop {
             let error = match operation().await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let waited = begun.elapsed();
-            let pause = self.pause(failures, waited, what.as_ref()).filter(|_| error.is_transient());
+            let (waited, failing) = (begun.elapsed(), failing_since.get_or_insert_with(Instant::now).elapsed());
+            let pause = self.pause(failures, failing, what.as_ref()).filter(|_| error.is_transient());
             let Some(pause) = pause else { return Err(error) };
             failures += 1;
             if let Some(on_failure) = &self.on_failure {
@@ -112,9 +113,9 @@ impl Patience {
         }
     }
 
-    /// The pause after one more failure, which came when so much time had passed since the beginning; None when that was all.
-    fn pause(&self, failures: u32, waited: Duration, what: &str) -> Option<Duration> {
-        let left = self.most.checked_sub(waited).filter(|left| !left.is_zero())?;
+    /// The pause after one more failure, which came when so much time had passed since the first; None when that was all.
+    fn pause(&self, failures: u32, failing: Duration, what: &str) -> Option<Duration> {
+        let left = self.most.checked_sub(failing).filter(|left| !left.is_zero())?;
         Some(PAUSES.pause(failures, self.seed, &["patience".into(), what.into()]).min(left))
     }
 }

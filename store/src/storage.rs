@@ -3,7 +3,7 @@
 //!
 //! Credentials and endpoints come from each cloud's usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
 //! `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). Requests are retried, and given up
-//! within a minute; [`reason`] says why in a few words.
+//! within a minute if they fail, or when a server is silent for longer than [`Bounds`] allow; [`reason`] says why in a few words.
 
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 use url::{Position, Url};
 
+use crate::bounds::Bounds;
 use crate::faults::{self, BadFaults, Faults, Faulty, FaultyUploads};
 use crate::memory;
 use crate::uploads::Uploads;
@@ -112,10 +113,18 @@ impl Store {
     /// The URL is of no known kind or cannot be written to, or the settings for it are incomplete, or the faults are not
     /// understood.
     pub fn open(url: &str) -> Result<Self, StorageError> {
+        Self::open_within(url, Bounds::default())
+    }
+
+    /// As [`Store::open`], of a server that may take so long.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_within(url: &str, bounds: Bounds) -> Result<Self, StorageError> {
         if url.starts_with("http://") || url.starts_with("https://") {
             return Err(StorageError::ReadOnly { url: url.to_owned() });
         }
-        let store = Self::open_to_read(url)?;
+        let store = Self::opened(url, bounds)?;
         let faults = faults::of_environment().map_err(|source| StorageError::Faults { source })?;
         Ok(match faults {
             None => store,
@@ -142,6 +151,10 @@ impl Store {
     /// # Errors
     /// The URL is of no known kind, or the settings for it are incomplete.
     pub fn open_to_read(url: &str) -> Result<Self, StorageError> {
+        Self::opened(url, Bounds::default())
+    }
+
+    fn opened(url: &str, bounds: Bounds) -> Result<Self, StorageError> {
         if !url.contains("://") {
             return local(url, std::path::Path::new(url));
         }
@@ -152,7 +165,7 @@ impl Store {
                 Err(()) => Err(StorageError::NoBucket { url: url.to_owned() }),
             },
             "memory" | "s3" | "s3a" | "gs" | "az" | "azure" | "abfs" | "abfss" | "http" | "https" => {
-                remote(url, &parsed)
+                remote(url, &parsed, bounds)
             }
             scheme => Err(StorageError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() }),
         }
@@ -250,7 +263,7 @@ fn without_dots(path: &std::path::Path) -> PathBuf {
     plain
 }
 
-fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
+fn remote(url: &str, parsed: &Url, bounds: Bounds) -> Result<Store, StorageError> {
     let host = parsed.host_str().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| StorageError::NoBucket { url: url.to_owned() })?;
     let prefix =
@@ -260,7 +273,8 @@ fn remote(url: &str, parsed: &Url) -> Result<Store, StorageError> {
         let (objects, uploads) = memory::store(host);
         Client { objects, uploads: Some(uploads) }
     } else {
-        served(root, parsed.scheme()).map_err(|source| StorageError::Settings { url: url.to_owned(), source })?
+        served(root, parsed.scheme(), bounds)
+            .map_err(|source| StorageError::Settings { url: url.to_owned(), source })?
     };
     Ok(Store { objects, uploads, prefix, base: format!("{root}/") })
 }
@@ -284,7 +298,7 @@ impl Client {
 }
 
 /// A store that a server holds; `root` is its URL without a path.
-fn served(root: &str, scheme: &str) -> object_store::Result<Client> {
+fn served(root: &str, scheme: &str, bounds: Bounds) -> object_store::Result<Client> {
     install_crypto_provider();
     let (key, connect) = (ClientConfigKey::ConnectTimeout, format!("{} seconds", CONNECT.as_secs()));
     let retry = RetryConfig {
@@ -298,20 +312,21 @@ fn served(root: &str, scheme: &str) -> object_store::Result<Client> {
     };
     Ok(match scheme {
         "s3" | "s3a" => {
-            let store = AmazonS3Builder::from_env().with_url(root).with_retry(retry);
+            let store = AmazonS3Builder::from_env().with_url(root).with_retry(retry).with_http_connector(bounds);
             Client::with_uploads(store.with_config(AmazonS3ConfigKey::Client(key), connect).build()?)
         }
         "gs" => {
-            let store = GoogleCloudStorageBuilder::from_env().with_url(root).with_retry(retry);
+            let store =
+                GoogleCloudStorageBuilder::from_env().with_url(root).with_retry(retry).with_http_connector(bounds);
             Client::with_uploads(store.with_config(GoogleConfigKey::Client(key), connect).build()?)
         }
         "http" | "https" => {
             let options = ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT);
             let store = HttpBuilder::new().with_url(root).with_retry(retry).with_client_options(options);
-            Client::without_uploads(store.build()?)
+            Client::without_uploads(store.with_http_connector(bounds).build()?)
         }
         _ => {
-            let store = MicrosoftAzureBuilder::from_env().with_url(root).with_retry(retry);
+            let store = MicrosoftAzureBuilder::from_env().with_url(root).with_retry(retry).with_http_connector(bounds);
             Client::without_uploads(store.with_config(AzureConfigKey::Client(key), connect).build()?)
         }
     })

@@ -8,9 +8,8 @@ use antiphon_core::digest::{Hasher, Sha256Hash};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, Result};
+use object_store::{ObjectStore, ObjectStoreExt as _, Result};
 
-use crate::storage::Store;
 use crate::uploads::Upload;
 
 /// Bytes of a piece, which is also the largest object that is uploaded by one request. Stores take no more than 10,000 pieces
@@ -21,24 +20,16 @@ const AT_ONCE: usize = 4;
 /// Bytes that are hashed before others on this thread have their turn.
 const HASHED_AT_ONCE: usize = 1 << 20;
 
-/// Writes the object `name` in `folder`, in place of what may be there.
-pub(crate) async fn upload(folder: &Store, name: &str, bytes: &Bytes) -> Result<()> {
-    if bytes.len() <= PIECE {
-        return folder.objects().put(&folder.object(name), PutPayload::from(bytes.clone())).await.map(drop);
-    }
-    let mut upload = Upload::begin(folder, name).await?;
-    let sent = send(&mut upload, bytes).await;
-    if sent.is_err() {
-        upload.abort().await;
-    }
-    sent
+/// Whether an object is uploaded by one request.
+pub(crate) fn is_one_piece(bytes: &Bytes) -> bool {
+    bytes.len() <= PIECE
 }
 
-async fn send(upload: &mut Upload, bytes: &Bytes) -> Result<()> {
+/// Sends an object in pieces; they are put together when the upload is completed.
+pub(crate) async fn send(upload: &mut Upload, bytes: &Bytes) -> Result<()> {
     let pieces = (0..bytes.len()).step_by(PIECE).map(|at| bytes.slice(at..bytes.len().min(at + PIECE)));
     let sent = stream::iter(pieces).map(|piece| upload.put_piece(piece.into()));
-    sent.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    upload.complete().await
+    sent.buffer_unordered(AT_ONCE).try_collect::<()>().await
 }
 
 /// Reads an object of `size` bytes, and hashes it as it comes; it is in memory once, and a few pieces besides.
@@ -82,6 +73,8 @@ async fn hash_into(hasher: &mut Hasher, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patience::Patience;
+    use crate::storage::Store;
     use antiphon_core::digest::sha256;
 
     #[tokio::test]
@@ -89,7 +82,14 @@ mod tests {
         let folder = Store::open("memory://transfer/a").expect("it opens");
         for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 7] {
             let bytes: Bytes = (0..length).map(|at| (at % 251) as u8).collect();
-            upload(&folder, "b", &bytes).await.expect("it is written");
+            if is_one_piece(&bytes) {
+                let put = folder.objects().put(&folder.object("b"), bytes.clone().into()).await;
+                put.expect("it is written");
+            } else {
+                let mut upload = Upload::begin(&folder, "b", &Patience::none()).await.expect("it begins");
+                send(&mut upload, &bytes).await.expect("it is sent");
+                upload.complete().await.expect("it is complete");
+            }
             let read = download(folder.objects().as_ref(), &folder.object("b"), length as u64).await;
             let (read, hashed) = read.expect("it is read");
             assert!(read == bytes, "{length} bytes came back otherwise");

@@ -36,6 +36,11 @@ impl Progress {
         done
     }
 
+    /// What holds the work up.
+    pub(crate) fn held_up(&self, by: String) {
+        self.bar.set_message(by);
+    }
+
     /// Work of `length` rows begins.
     pub(crate) fn begin(&self, doing: &'static str, length: u64) {
         self.begin_counting(doing, length, "rows");

@@ -5,8 +5,9 @@
 //!                                   manifest.json        last, and only if there is none
 //! ```
 //! Invariants: a checkpoint exists when its manifest does, and a manifest is never overwritten; what is read is compared with
-//! the manifest's sizes and SHA-256 before it is used; clearing up removes a checkpoint's manifest before its parts, and never
-//! touches a checkpoint newer than the newest complete one or one that is said to be in progress.
+//! the manifest's sizes and SHA-256 before it is used; a part is not written over once there is a manifest; clearing up removes a
+//! checkpoint's manifest before its parts, and never touches a checkpoint newer than the newest complete one, one that is said to
+//! be in progress, or what a manifest names that was written meanwhile.
 
 mod manifest;
 mod parts;
@@ -53,6 +54,14 @@ pub enum CheckpointError {
     #[error("`{url}` exists already: its checkpoint is complete and is not written twice")]
     Exists {
         /// The manifest.
+        url: String,
+    },
+    /// The checkpoint is complete already, with another part of this name or with none; whoever writes it has been replaced.
+    #[error(
+        "`{url}` is not written: its checkpoint is complete already, and this part of it is another's; it came too late"
+    )]
+    Superseded {
+        /// The part.
         url: String,
     },
     /// The manifest is not one.
@@ -136,7 +145,7 @@ impl CheckpointStore {
     /// Writes a part of the checkpoint at `turn`; it counts once a manifest names it. See [`write_part`].
     ///
     /// # Errors
-    /// The store refuses it, for longer than patience lasts.
+    /// The checkpoint is complete, with another part of this name or none; the store refuses it, for longer than patience lasts.
     pub async fn write_part(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<PartEntry, CheckpointError> {
         write_part(&self.place(turn), name, bytes, &self.patience).await
     }

@@ -1,18 +1,26 @@
 //! Parts on their way to and from a checkpoint's folder: the one place that writes and reads them.
+//!
+//! Whoever writes a part may have been replaced without knowing it, and its requests may arrive late. So a part is put where there
+//! is none, or in place of the very object that was looked at; and never in a folder that has a manifest, where what the manifest
+//! names is to stay. That is looked for before every try, and again before an upload in pieces is completed, which no store does on
+//! a condition.
 
 use bytes::Bytes;
-use object_store::ObjectStoreExt as _;
+use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 
-use super::{Checkpoint, CheckpointError, PartEntry, child_url, request};
+use super::{Checkpoint, CheckpointError, MANIFEST, PartEntry, child_url, request};
 use crate::patience::Patience;
 use crate::storage::Store;
 use crate::transfer;
+use crate::uploads::Upload;
 
 /// Writes a part into the folder of a checkpoint, in place of what an earlier attempt may have left there; it counts once a
-/// manifest names it. If the future is dropped before it is done, the part as it was stays as it was.
+/// manifest names it. Where the same bytes are there already nothing is written. If the future is dropped before it is done, the
+/// part as it was stays as it was.
 ///
 /// # Errors
-/// The store refuses it, for longer than `patience` lasts.
+/// The checkpoint is complete, with another part of this name or none: [`CheckpointError::Superseded`]. The store refuses it, for
+/// longer than `patience` lasts.
 pub async fn write_part(
     folder: &Store,
     name: &str,
@@ -20,11 +28,116 @@ pub async fn write_part(
     patience: &Patience,
 ) -> Result<PartEntry, CheckpointError> {
     let entry = PartEntry { size: bytes.len() as u64, sha256: transfer::hash(&bytes).await };
-    let bytes = &bytes;
-    let written = patience.keep_trying(child_url(folder, name), || async move {
-        transfer::upload(folder, name, bytes).await.map_err(|source| request("write", folder, name, source))
-    });
-    written.await.map(|()| entry)
+    let part = &Part { folder, name, bytes, entry, patience };
+    patience.keep_trying(child_url(folder, name), || part.write()).await.map(|()| entry)
+}
+
+/// A part that is being written.
+struct Part<'a> {
+    folder: &'a Store,
+    name: &'a str,
+    bytes: Bytes,
+    entry: PartEntry,
+    patience: &'a Patience,
+}
+
+/// What is there in a part's place.
+enum Found {
+    Nothing,
+    TheSame,
+    Another(UpdateVersion),
+}
+
+impl Part<'_> {
+    /// One try.
+    async fn write(&self) -> Result<(), CheckpointError> {
+        if self.is_complete().await? {
+            self.settled().await
+        } else if transfer::is_one_piece(&self.bytes) {
+            self.put().await
+        } else {
+            self.upload().await
+        }
+    }
+
+    async fn put(&self) -> Result<(), CheckpointError> {
+        let mut mode = PutMode::Create;
+        loop {
+            let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+            let payload = PutPayload::from(self.bytes.clone());
+            let put = self.folder.objects().put_opts(&self.folder.object(self.name), payload, options).await;
+            mode = match put {
+                Ok(_) => return Ok(()),
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => match self.found().await? {
+                    Found::TheSame => return Ok(()),
+                    Found::Nothing => PutMode::Create,
+                    // Whoever put it may have completed the checkpoint by now.
+                    Found::Another(_) if self.is_complete().await? => return self.settled().await,
+                    Found::Another(version) => PutMode::Update(version),
+                },
+                // Folders cannot tell one object from the next in its place.
+                Err(Error::NotImplemented { .. }) if matches!(mode, PutMode::Update(_)) => PutMode::Overwrite,
+                Err(source) => return Err(self.failed(source)),
+            }
+        }
+    }
+
+    async fn upload(&self) -> Result<(), CheckpointError> {
+        if matches!(self.found().await?, Found::TheSame) {
+            return Ok(());
+        }
+        let upload = Upload::begin(self.folder, self.name, self.patience).await;
+        let mut upload = upload.map_err(|source| self.failed(source))?;
+        let sent = async {
+            transfer::send(&mut upload, &self.bytes).await.map_err(|source| self.failed(source))?;
+            if self.is_complete().await? {
+                return self.settled().await;
+            }
+            upload.complete().await.map_err(|source| self.failed(source))
+        };
+        let sent = sent.await;
+        // Unless it is complete.
+        upload.abort().await;
+        sent
+    }
+
+    /// Whether there is a manifest.
+    async fn is_complete(&self) -> Result<bool, CheckpointError> {
+        match self.folder.objects().head(&self.folder.object(MANIFEST)).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// There is a manifest: what is there stays.
+    async fn settled(&self) -> Result<(), CheckpointError> {
+        match self.found().await? {
+            Found::TheSame => Ok(()),
+            Found::Nothing | Found::Another(_) => {
+                Err(CheckpointError::Superseded { url: child_url(self.folder, self.name) })
+            }
+        }
+    }
+
+    async fn found(&self) -> Result<Found, CheckpointError> {
+        let (objects, path) = (self.folder.objects(), &self.folder.object(self.name));
+        let found = async {
+            let meta = objects.head(path).await?;
+            let same = meta.size == self.entry.size
+                && transfer::download(objects.as_ref(), path, meta.size).await?.1 == self.entry.sha256;
+            let version = UpdateVersion { e_tag: meta.e_tag, version: meta.version };
+            Ok(if same { Found::TheSame } else { Found::Another(version) })
+        };
+        match found.await {
+            Err(Error::NotFound { .. }) => Ok(Found::Nothing),
+            found => found.map_err(|source| self.failed(source)),
+        }
+    }
+
+    fn failed(&self, source: Error) -> CheckpointError {
+        request("write", self.folder, self.name, source)
+    }
 }
 
 impl Checkpoint {

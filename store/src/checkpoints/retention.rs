@@ -1,6 +1,6 @@
 //! Which checkpoints are kept, and what is cleared away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
 
@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt as _};
 use tracing::warn;
 
-use super::{CheckpointError, CheckpointStore, MANIFEST, turn_of};
+use super::{Checkpoint, CheckpointError, CheckpointStore, MANIFEST, turn_of};
 use crate::patience::Transient as _;
 use crate::uploads::{LARGEST_MARKER, Marker};
 
@@ -75,12 +75,41 @@ impl CheckpointStore {
             named.extend(manifest.parts.into_keys().map(|part| (*turn, part)));
         }
         let forsaken = |turn: &Turn| is_old(*turn, newest) && !in_progress.contains(turn);
-        let garbage = objects
-            .into_iter()
-            .filter(|(_, turn, name)| forsaken(turn) && name != MANIFEST && !named.contains(&(*turn, name.clone())));
-        let garbage: Vec<Path> = garbage.map(|(path, _, _)| path).collect();
-        let count = self.delete(garbage).await?;
-        Ok(count + self.remove_half_written(forsaken).await?)
+        let mut garbage: BTreeMap<Turn, Vec<(Path, String)>> = BTreeMap::new();
+        for (path, turn, name) in objects {
+            if forsaken(&turn) && name != MANIFEST && !named.contains(&(turn, name.clone())) {
+                garbage.entry(turn).or_default().push((path, name));
+            }
+        }
+        let (mut count, mut failed) = (0, None);
+        for (turn, mut objects) in garbage {
+            if !complete.contains(&turn) {
+                self.keep_what_is_complete_by_now(turn, &mut objects).await?;
+            }
+            match self.delete(objects.into_iter().map(|(path, _)| path).collect()).await {
+                Ok(removed) => count += removed,
+                Err(error) if error.is_transient() => return Err(error),
+                // An upload that may not be aborted is no reason to keep the rest.
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let half_written = self.remove_half_written(forsaken).await?;
+        failed.map_or(Ok(count + half_written), Err)
+    }
+
+    /// Takes from the objects of a folder those that a manifest names which was not there when they were listed: of another
+    /// coordinator, which reigns now or did before.
+    async fn keep_what_is_complete_by_now(
+        &self,
+        turn: Turn,
+        objects: &mut Vec<(Path, String)>,
+    ) -> Result<(), CheckpointError> {
+        match self.open(turn).await {
+            Ok(Checkpoint { manifest, .. }) => objects.retain(|(_, name)| !manifest.parts.contains_key(name)),
+            Err(CheckpointError::NoCheckpoint { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// A local folder's objects are written beside their place and then moved there; those that never were are no objects.
@@ -255,7 +284,8 @@ mod tests {
     /// Begins an upload, of which nobody hears any more.
     async fn forsake(store: &CheckpointStore, turn: u64) {
         let begun = Patience::new(Duration::from_secs(60), 1);
-        let upload = begun.keep_trying("begin", || async { Upload::begin(&store.place(Turn(turn)), PART).await }).await;
+        let place = store.place(Turn(turn));
+        let upload = begun.keep_trying("begin", || Upload::begin(&place, PART, &store.patience)).await;
         let mut upload = upload.expect("it begins");
         // Whether it arrives or not.
         let _ = upload.put_piece(PutPayload::from_static(b"piece")).await;
@@ -392,7 +422,7 @@ mod tests {
             objects.put(&place.object(&format!(".upload-{number}")), text.into()).await.expect("it is written");
         }
         forsake(&store, 5).await;
-        store.write_part(Turn(5), "stranger", Bytes::new()).await.expect("it is written");
+        objects.put(&place.object("stranger"), PutPayload::new()).await.expect("it is written");
         assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 2);
         let listed = objects.list(Some(place.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
         assert_eq!(listed.len(), 6, "{listed:?}");

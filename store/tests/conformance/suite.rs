@@ -61,6 +61,7 @@ pub(crate) async fn conforms_at(root: &Store) {
     a_checkpoint_is_read_as_it_was_written(&root.child("round trip")).await;
     a_checkpoint_exists_when_its_manifest_does(&root.child("manifest")).await;
     a_manifest_is_written_once(&root.child("once")).await;
+    a_part_is_replaced_until_its_checkpoint_is_complete(&root.child("replaced")).await;
     damage_is_found(&root.child("damage")).await;
     the_last_and_the_best_are_kept(&root.child("keep")).await;
     garbage_is_what_no_manifest_names(&root.child("garbage")).await;
@@ -103,6 +104,22 @@ async fn a_manifest_is_written_once(folder: &Store) {
     let error = store.complete(&other).await.expect_err("it is there already");
     assert!(matches!(error, CheckpointError::Exists { .. }), "{error}");
     assert_eq!(store.open(Turn(5)).await.expect("it opens").manifest(), first.manifest());
+}
+
+async fn a_part_is_replaced_until_its_checkpoint_is_complete(folder: &Store) {
+    let store = checkpoints(folder);
+    for text in ["an earlier one", "head at x"] {
+        store.write_part(Turn(6), HEAD, Bytes::from(text)).await.expect("nobody needs what is there");
+    }
+    let checkpoint = write(&store, 6).await;
+    let entry = checkpoint.manifest().parts[HEAD];
+    let again = store.write_part(Turn(6), HEAD, Bytes::from_static(b"head at 6")).await;
+    assert_eq!(again.expect("it is there"), entry);
+    for (name, text) in [(HEAD, "head at x"), ("new", "head at 6")] {
+        let error = store.write_part(Turn(6), name, Bytes::from(text)).await.expect_err("the checkpoint is complete");
+        assert!(matches!(&error, CheckpointError::Superseded { url } if url.ends_with(name)), "{error}");
+    }
+    assert_eq!(checkpoint.part(HEAD).await.expect("the part is sound"), "head at 6");
 }
 
 async fn damage_is_found(folder: &Store) {

@@ -5,6 +5,8 @@ mod conditions;
 #[path = "../conformance/interrupted.rs"]
 mod interrupted;
 mod killed;
+mod late;
+mod slow;
 #[path = "../conformance/suite.rs"]
 mod suite;
 

@@ -11,6 +11,7 @@ use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use hyper::{Response, StatusCode};
 
+use crate::faults::Pace;
 use crate::request::Notes;
 
 /// A body, which may break off.
@@ -77,6 +78,16 @@ impl Answer {
     pub(crate) fn send(self) -> Response<Body> {
         let pieces = stream::iter([Ok::<_, Infallible>(Frame::data(self.body.clone()))]);
         self.carrying(BodyExt::map_err(StreamBody::new(pieces), |never| match never {}).boxed())
+    }
+
+    /// All of it, slowly.
+    pub(crate) fn send_at(self, pace: Pace) -> Response<Body> {
+        let pieces = stream::unfold(self.body.clone(), move |mut left| async move {
+            let piece = left.split_to(left.len().min(pace.piece()));
+            tokio::time::sleep(pace.time(piece.len())).await;
+            (!piece.is_empty()).then_some((Ok::<_, Broken>(Frame::data(piece)), left))
+        });
+        self.carrying(BodyExt::boxed(StreamBody::new(pieces)))
     }
 
     /// Half of it, and then the connection breaks.

@@ -22,6 +22,10 @@ pub struct Faults {
     pub slow: f64,
     /// How late at the most.
     pub slow_by: Duration,
+    /// Whose body is read slowly, and so is the answer's sent.
+    pub slow_bodies: f64,
+    /// How slowly: bytes of a body per second.
+    pub bytes_per_second: u32,
 }
 
 /// What happens to one request.
@@ -33,18 +37,46 @@ pub(crate) struct Fate {
     pub(crate) reset_after: bool,
     pub(crate) cut: bool,
     pub(crate) late: Option<Duration>,
+    pub(crate) pace: Option<Pace>,
+}
+
+/// How slowly a body passes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    bytes_per_second: u32,
+}
+
+impl Pace {
+    /// How long so many bytes take.
+    pub(crate) fn time(self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / f64::from(self.bytes_per_second.max(1)))
+    }
+
+    /// Bytes that are sent at once: fifty times a second, unless that is less than one.
+    pub(crate) fn piece(self) -> usize {
+        (self.bytes_per_second as usize / 50).max(1)
+    }
 }
 
 impl Faults {
     /// A server that never fails.
-    pub const NONE: Self =
-        Self { seed: 0, refused: 0.0, lost: 0.0, reset: 0.0, cut: 0.0, slow: 0.0, slow_by: Duration::ZERO };
+    pub const NONE: Self = Self {
+        seed: 0,
+        refused: 0.0,
+        lost: 0.0,
+        reset: 0.0,
+        cut: 0.0,
+        slow: 0.0,
+        slow_by: Duration::ZERO,
+        slow_bodies: 0.0,
+        bytes_per_second: 1 << 20,
+    };
 
     /// A server in trouble: about two of five requests come to grief, one way or another.
     #[must_use]
     pub fn trouble(seed: u64) -> Self {
         let slow_by = Duration::from_millis(20);
-        Self { seed, refused: 0.12, lost: 0.1, reset: 0.1, cut: 0.1, slow: 0.1, slow_by }
+        Self { seed, refused: 0.12, lost: 0.1, reset: 0.1, cut: 0.1, slow: 0.1, slow_by, ..Self::NONE }
     }
 
     pub(crate) fn fate(&self, request: u64) -> Fate {
@@ -54,6 +86,8 @@ impl Faults {
             (happens(self.refused), happens(self.lost), happens(self.reset), happens(0.5));
         let (cut, slow) = (happens(self.cut), happens(self.slow));
         let late = slow.then(|| self.slow_by.mul_f64(rng::uniform(&mut stream)));
-        Fate { refused, lost, reset_before: reset && first, reset_after: reset && !first, cut, late }
+        let slow_body = rng::uniform(&mut stream) < self.slow_bodies;
+        let pace = slow_body.then_some(Pace { bytes_per_second: self.bytes_per_second });
+        Fate { refused, lost, reset_before: reset && first, reset_after: reset && !first, cut, late, pace }
     }
 }

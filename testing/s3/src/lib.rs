@@ -1,7 +1,7 @@
 //! For tests: the part of S3 that Antiphon rests on, over HTTP and in memory, failing as often as it is told.
 //!
 //! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE, deletion of
-//! several, multipart uploads, listing in pages and by folder. A condition is checked and the object written under one lock,
+//! several, multipart uploads, listing in pages and by folder. Bodies may pass slowly, both ways. A condition is checked and the object written under one lock,
 //! so that of several writers at once one wins. Signatures are not checked, only whose they say they are. A test can have a request
 //! held, before it is carried out or afterwards, and kill its client meanwhile.
 
@@ -123,6 +123,11 @@ impl Server {
         self.locked(|state| state.objects.object(path).cloned())
     }
 
+    /// Puts an object at `bucket/key`.
+    pub fn put(&self, path: &str, content: Bytes) {
+        self.locked(|state| state.objects.set(path, content));
+    }
+
     /// Multipart uploads that are neither complete nor aborted.
     #[must_use]
     pub fn open_uploads(&self) -> Vec<OpenUpload> {
@@ -157,7 +162,12 @@ async fn answer(
     state: Arc<Mutex<State>>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<answer::Body>, Broken> {
-    let asked = Asked::read(request).await?;
+    let fate = {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.requests += 1;
+        state.faults.fate(state.requests - 1)
+    };
+    let asked = Asked::read(request, fate.pace).await?;
     if !asked.is_let_in() {
         return Ok(Answer::error(StatusCode::FORBIDDEN, "AccessDenied").send());
     }
@@ -170,11 +180,10 @@ async fn answer(
         wanted.map(|at| state.holds.remove(at))
     };
     Hold::here(&mut hold, When::Before, &request).await?;
-    let (fate, answer) = {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fate = state.faults.fate(state.requests);
-        state.requests += 1;
-        (fate, if fate.refused || fate.reset_before { None } else { Some(state.objects.carry_out(&asked)) })
+    let answer = if fate.refused || fate.reset_before {
+        None
+    } else {
+        Some(state.lock().unwrap_or_else(PoisonError::into_inner).objects.carry_out(&asked))
     };
     Hold::here(&mut hold, When::After, &request).await?;
     if let Some(late) = fate.late {
@@ -186,6 +195,9 @@ async fn answer(
         Some(_) if fate.reset_after => Err(Broken),
         Some(_) if fate.lost => Ok(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError").send()),
         Some(answer) if fate.cut => Ok(answer.send_half()),
-        Some(answer) => Ok(answer.send()),
+        Some(answer) => Ok(match fate.pace {
+            Some(pace) => answer.send_at(pace),
+            None => answer.send(),
+        }),
     }
 }

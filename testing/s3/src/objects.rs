@@ -49,6 +49,11 @@ impl Objects {
         self.objects.get(path)
     }
 
+    pub(crate) fn set(&mut self, path: &str, content: Bytes) {
+        self.objects.insert(path.to_owned(), content);
+        self.notes.remove(path);
+    }
+
     pub(crate) fn open_uploads(&self) -> Vec<OpenUpload> {
         let open = self.uploads.values();
         open.map(|upload| OpenUpload { path: upload.path.clone(), parts: upload.parts.len() }).collect()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
@@ -11,6 +11,7 @@ use url::form_urlencoded;
 
 use crate::ACCESS_KEY;
 use crate::answer::Broken;
+use crate::faults::Pace;
 
 /// Headers that an object carries.
 pub(crate) type Notes = Vec<(HeaderName, HeaderValue)>;
@@ -38,7 +39,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) async fn read(request: Request<Incoming>) -> Result<Self, Broken> {
+    pub(crate) async fn read(request: Request<Incoming>, pace: Option<Pace>) -> Result<Self, Broken> {
         let header = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
         Ok(Self {
             method: request.method().clone(),
@@ -55,8 +56,7 @@ impl Asked {
                 .filter(|(name, _)| name.as_str().starts_with("x-amz-meta-"))
                 .map(note)
                 .collect(),
-            // A client that was killed while it sent has asked for nothing.
-            body: request.into_body().collect().await.map_err(|_| Broken)?.to_bytes(),
+            body: body(request.into_body(), pace).await?,
         })
     }
 
@@ -90,6 +90,19 @@ impl Asked {
             (from, to) => (from.parse().ok()?, size.min(to.parse::<usize>().ok()? + 1)),
         })
     }
+}
+
+async fn body(mut body: Incoming, pace: Option<Pace>) -> Result<Bytes, Broken> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // A client that was killed while it sent has asked for nothing.
+        let Ok(piece) = frame.map_err(|_| Broken)?.into_data() else { continue };
+        if let Some(pace) = pace {
+            tokio::time::sleep(pace.time(piece.len())).await;
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }
 
 fn decoded(path: &str) -> String {

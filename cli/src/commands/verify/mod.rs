@@ -4,11 +4,13 @@ mod parts;
 mod replay;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, Turn};
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
+use antiphon_store::patience::Patience;
 use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
@@ -34,7 +36,10 @@ part. It takes the same data at the same paths, and as long as the job took; --f
 bits are promised on the same kind of machine and device only. A job that was resumed with other learning rates is to be
 replayed from where they changed.
 
-Exit codes: 0 it is sound (and the replay gave the same), 1 it is damaged or differs, 2 there is no such checkpoint")]
+What the store refuses is tried again for --store-patience. What cannot be read then is not called damaged; what is missing is.
+
+Exit codes: 0 it is sound (and the replay gave the same), 1 it is damaged or differs, 2 there is no such checkpoint, 3 it could
+not be read, or not all of it, and what could is sound")]
 pub struct VerifyArgs {
     /// The checkpoint: its folder or URL, or the folder of a run, whose newest is meant
     pub checkpoint: String,
@@ -55,6 +60,10 @@ pub struct VerifyArgs {
     #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "replay", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
 
+    /// Seconds that the store may be in trouble before what it does not give counts as what could not be read
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub store_patience: u32,
+
     /// Where the encoders compute in a replay: auto, cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
@@ -68,8 +77,24 @@ struct Verdict {
     size: Option<u64>,
     sha256: Option<Sha256Hash>,
     sound: bool,
-    /// What is wrong with it.
+    state: State,
+    /// What is wrong with it, or why it could not be read.
     reason: Option<String>,
+}
+
+/// How a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Sound,
+    Damaged,
+    /// The store did not give it, so nobody knows.
+    Unread,
+}
+
+/// How many parts are so.
+fn count(verdicts: &[Verdict], state: State) -> usize {
+    verdicts.iter().filter(|verdict| verdict.state == state).count()
 }
 
 /// What `--format json` prints.
@@ -92,18 +117,20 @@ struct Verified<'a> {
 /// # Errors
 /// There is no such checkpoint, or the replay cannot be made.
 pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
-    let opened = Checkpoint::open_url(&args.checkpoint).await;
-    let exit = if matches!(opened, Err(CheckpointError::Manifest { .. })) { Exit::Failed } else { Exit::Usage };
-    let checkpoint = opened.or_exit(exit)?;
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
+    let tell = progress.clone();
+    let patience = Patience::new(Duration::from_secs(args.store_patience.into()), 0)
+        .telling(move |setback| tell.held_up(setback.to_string()));
     let work = async {
+        let checkpoint = open(&args.checkpoint, &patience, &progress).await?;
         let verdicts = progress.during("checking", parts::check(&checkpoint)).await;
         if format == Format::Text {
             print(&checkpoint, &verdicts)?;
         }
-        let replayed = if args.replay { Some(replay::run(&args, &checkpoint, &progress).await?) } else { None };
-        Ok::<_, anyhow::Error>((verdicts, replayed))
+        let replayed =
+            if args.replay { Some(replay::run(&args, &checkpoint, &patience, &progress).await?) } else { None };
+        Ok::<_, anyhow::Error>((checkpoint, verdicts, replayed))
     };
     let done = tokio::select! {
         done = work => done,
@@ -113,7 +140,7 @@ pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
         }
     };
     progress.clear();
-    let (verdicts, replayed) = done?;
+    let (checkpoint, verdicts, replayed) = done?;
     let sound = verdicts.iter().all(|verdict| verdict.sound);
     let same = replayed.as_ref().is_none_or(|replayed| replayed.same);
     match format {
@@ -134,7 +161,24 @@ pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
             }
         }
     }
-    Ok(if sound && same { Exit::Success } else { Exit::Failed })
+    Ok(match (same && count(&verdicts, State::Damaged) == 0, sound) {
+        (false, _) => Exit::Failed,
+        (true, false) => Exit::Unreachable,
+        (true, true) => Exit::Success,
+    })
+}
+
+/// The checkpoint, or an error with the exit code that the help promises.
+async fn open(url: &str, patience: &Patience, progress: &Progress) -> anyhow::Result<Checkpoint> {
+    let opened = progress.during("opening", Checkpoint::open_patiently(url, patience)).await;
+    let exit = match &opened {
+        Err(CheckpointError::Manifest { .. }) => Exit::Failed,
+        // A bucket that is not there holds no checkpoint.
+        Err(CheckpointError::Request { source: object_store::Error::NotFound { .. }, .. }) => Exit::Usage,
+        Err(CheckpointError::Request { .. }) => Exit::Unreachable,
+        _ => Exit::Usage,
+    };
+    opened.or_exit(exit)
 }
 
 fn print(checkpoint: &Checkpoint, verdicts: &[Verdict]) -> anyhow::Result<()> {
@@ -142,18 +186,29 @@ fn print(checkpoint: &Checkpoint, verdicts: &[Verdict]) -> anyhow::Result<()> {
     let mut text = format!("{}\n", checkpoint.url());
     writeln!(text, "  job {}, turn {}, {} epochs complete", manifest.job, manifest.turn, manifest.epoch)?;
     let longest = verdicts.iter().map(|verdict| verdict.part.len()).max().unwrap_or(0);
-    for Verdict { part, size, sha256, reason, .. } in verdicts {
+    for Verdict { part, size, sha256, state, reason, .. } in verdicts {
         let size = size.map_or_else(|| "-".to_owned(), |size| size.to_string());
         let hash = sha256.map_or_else(|| "-".to_owned(), |hash| hash.to_string()[..12].to_owned());
-        let state = reason.as_deref().map_or_else(|| "sound".to_owned(), |reason| format!("DAMAGED: {reason}"));
-        writeln!(text, "    {part:longest$}  {size:>12} bytes  {hash:12}  {state}")?;
+        let verdict = match state {
+            State::Sound => "sound",
+            State::Damaged => "DAMAGED: ",
+            State::Unread => "could not be read: ",
+        };
+        let reason = reason.as_deref().unwrap_or_default();
+        writeln!(text, "    {part:longest$}  {size:>12} bytes  {hash:12}  {verdict}{reason}")?;
     }
-    let damaged = verdicts.iter().filter(|verdict| !verdict.sound).count();
-    match damaged {
-        0 => writeln!(text, "  sound: {} parts", verdicts.len())?,
-        _ => writeln!(text, "  damaged: {damaged} of {} parts", verdicts.len())?,
+    let (damaged, unread, all) = (count(verdicts, State::Damaged), count(verdicts, State::Unread), verdicts.len());
+    if damaged > 0 {
+        writeln!(text, "  damaged: {damaged} of {all} parts")?;
     }
-    let whose = if damaged == 0 { "" } else { ", as the manifest has it" };
+    if unread > 0 {
+        writeln!(text, "  could not be read: {unread} of {all} parts")?;
+    }
+    let is_sound = damaged + unread == 0;
+    if is_sound {
+        writeln!(text, "  sound: {all} parts")?;
+    }
+    let whose = if is_sound { "" } else { ", as the manifest has it" };
     write!(text, "  digest {}{whose}", manifest.digest())?;
     Ok(output::line(&text)?)
 }

@@ -9,23 +9,40 @@ use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
 use antiphon_store::part::{self, Array, Arrays};
+use antiphon_store::patience::Transient as _;
+use antiphon_store::storage;
 use antiphon_worker::device::Device;
 use antiphon_worker::trainer::{Model, check_state};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::Verdict;
+use super::{State, Verdict};
 
 /// The parts of the head.
 const OF_HEAD: [&str; 3] = [HEAD, HEAD_STATE, PROJECTOR];
 
 /// What is wrong with parts, by their names.
-type Damage = BTreeMap<String, String>;
+#[derive(Debug, Default)]
+struct Damage {
+    wrong: BTreeMap<String, (State, String)>,
+    /// Why the store does not answer, for longer than patience lasts: it is asked for no other part.
+    away: Option<String>,
+}
+
+impl Damage {
+    fn insert(&mut self, part: String, reason: String) {
+        self.wrong.insert(part, (State::Damaged, reason));
+    }
+
+    fn insert_unread(&mut self, part: String, reason: String) {
+        self.wrong.insert(part, (State::Unread, reason));
+    }
+}
 
 /// One verdict for the manifest, for each part that it names, and for each that it should name, in order of their names.
 pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
     let manifest = checkpoint.manifest();
-    let mut damage = Damage::new();
+    let mut damage = Damage::default();
     let mut expected: Vec<String> = manifest.parts.keys().cloned().collect();
     match job_of(checkpoint) {
         Ok((job, position)) => {
@@ -55,9 +72,10 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
     names.dedup();
     let verdict = |name: String| {
         let entry = manifest.parts.get(&name);
-        let reason = damage.remove(&name);
+        let (state, reason) =
+            damage.wrong.remove(&name).map_or((State::Sound, None), |(state, reason)| (state, Some(reason)));
         let (size, sha256) = (entry.map(|entry| entry.size), entry.map(|entry| entry.sha256));
-        Verdict { size, sha256, sound: reason.is_none(), reason, part: name }
+        Verdict { size, sha256, sound: state == State::Sound, state, reason, part: name }
     };
     names.into_iter().map(verdict).collect()
 }
@@ -86,13 +104,13 @@ fn parts_of(job: &JobSpec) -> Vec<String> {
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
-/// A part's bytes, its tensors and its note. None if it is damaged.
+/// A part's bytes, its tensors and its note. None if it is damaged or cannot be read.
 async fn read<N: DeserializeOwned>(
     checkpoint: &Checkpoint,
     name: &str,
     damage: &mut Damage,
 ) -> Option<(Bytes, Arrays, N)> {
-    let bytes = checkpoint.part(name).await.map_err(in_words);
+    let bytes = fetch(checkpoint, name, damage).await?;
     let read = bytes.and_then(|bytes| {
         let (arrays, note) = part::decode(name, &bytes).map_err(|error| error.to_string())?;
         match arrays.iter().find_map(|(tensor, array)| Some((tensor, not_finite(array)?))) {
@@ -101,6 +119,23 @@ async fn read<N: DeserializeOwned>(
         }
     });
     read.map_err(|reason| damage.insert(name.to_owned(), reason)).ok()
+}
+
+/// A part's bytes, or what is wrong with it. None if it cannot be read.
+async fn fetch(checkpoint: &Checkpoint, name: &str, damage: &mut Damage) -> Option<Result<Bytes, String>> {
+    if let Some(reason) = damage.away.clone().filter(|_| checkpoint.manifest().parts.contains_key(name)) {
+        damage.insert_unread(name.to_owned(), reason);
+        return None;
+    }
+    match checkpoint.part(name).await {
+        Err(CheckpointError::Request { source, .. }) if !matches!(source, object_store::Error::NotFound { .. }) => {
+            let reason = storage::reason(&source);
+            damage.away = source.is_transient().then(|| reason.clone());
+            damage.insert_unread(name.to_owned(), reason);
+            None
+        }
+        read => Some(read.map_err(in_words)),
+    }
 }
 
 fn not_finite(array: &Array) -> Option<usize> {
@@ -176,7 +211,9 @@ async fn check_modality(
         Ok(steps) => other_steps(steps, &modality.name, position),
         Err(error) => Some(format!("{error:#}")),
     };
-    damage.extend(reason.map(|reason| (state, reason)));
+    if let Some(reason) = reason {
+        damage.insert(state, reason);
+    }
 }
 
 fn other_steps(steps: u64, modality: &ModalityName, position: &Position) -> Option<String> {

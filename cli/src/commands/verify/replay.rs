@@ -8,6 +8,7 @@ use antiphon_core::ids::Turn;
 use antiphon_core::spec::{Every, JobSpec};
 use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
+use antiphon_store::patience::Patience;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use tokio_stream::StreamExt as _;
@@ -42,11 +43,16 @@ struct Compared {
 }
 
 /// Runs the job in this process, in a folder that is gone afterwards.
-pub(super) async fn run(args: &VerifyArgs, checkpoint: &Checkpoint, progress: &Progress) -> anyhow::Result<Replayed> {
+pub(super) async fn run(
+    args: &VerifyArgs,
+    checkpoint: &Checkpoint,
+    patience: &Patience,
+    progress: &Progress,
+) -> anyhow::Result<Replayed> {
     let manifest = checkpoint.manifest();
     let from = match &args.from {
         None => None,
-        Some(url) => Some(Checkpoint::open_url(url).await.or_exit(Exit::Usage)?),
+        Some(url) => Some(super::open(url, patience, progress).await?),
     };
     let first = from.as_ref().map_or(Turn(0), |from| from.manifest().turn);
     if first >= manifest.turn && from.is_some() {

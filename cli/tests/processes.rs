@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{ChildStderr, Stdio};
 
-use serde_json::Value;
-use support::process::{Process, coordinator, listening, worker};
+use support::process::{Client, Process, coordinator, in_time, listening, worker};
 use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 #[test]
@@ -26,26 +25,19 @@ fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_oth
 #[test]
 fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
     let folder = folder_with_job();
-    let (mut coordinator, url, log) =
+    let (coordinator, url, log) =
         listening(antiphon(folder.path(), &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]));
     drop(log);
     let _workers = ["audio", "image", "text"].map(|modality| worker(folder.path(), &url, modality));
     let arguments = ["submit", "job.yaml", "--coordinator", &url, "--follow", "--timeout", "60"];
     assert_eq!(run_to_end(folder.path(), &arguments)["turn"], 60);
-    let pid = coordinator.0.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
-    let (tell, ended) = std::sync::mpsc::channel();
-    std::thread::spawn(move || tell.send(coordinator.0.wait().expect("it is a child").code()));
-    assert_eq!(ended.recv_timeout(std::time::Duration::from_secs(60)), Ok(Some(0)), "it ends");
+    coordinator.signal("-TERM");
+    assert_eq!(coordinator.ended(), Some(0));
 }
 
-/// A client that submits the job and follows it, and its lines as they come.
-fn followed(folder: &Path, url: &str, more: &[&str]) -> (Child, impl Iterator<Item = String> + use<>) {
-    let arguments = ["submit", "job.yaml", "--coordinator", url, "--follow", "--format", "json"];
-    let client = antiphon(folder, &arguments).args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut client = client.expect("the client starts");
-    let lines = BufReader::new(client.stdout.take().expect("its output")).lines().map(|line| line.expect("a line"));
-    (client, lines)
+/// A client that submits the job and follows it.
+fn followed(folder: &Path, url: &str, more: &[&str]) -> Client {
+    Client::start(folder, &[&["submit", "job.yaml", "--coordinator", url, "--follow"], more].concat())
 }
 
 #[test]
@@ -56,25 +48,17 @@ fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
     let (_coordinator, url) = coordinator(folder.path());
     let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
     let mut text = worker(folder.path(), &url, "text");
-    let (mut submit, mut lines) = followed(folder.path(), &url, &longer);
-    lines.find(|line| line.contains(r#""turn":70,"#)).expect("a step");
+    let mut follower = followed(folder.path(), &url, &longer);
+    follower.until_turn(70);
     text.0.kill().expect("it dies");
-    let lost = lines.find(|line| line.contains(r#""event":"worker_lost""#)).expect("it is missed");
-    assert!(lost.contains(r#""modality":"text""#), "{lost}");
+    let lost = follower.until("worker_lost");
+    assert_eq!(lost["modality"], "text", "{lost}");
     let _text = worker(folder.path(), &url, "text");
-    let ready = lines.find(|line| line.contains(r#""event":"worker_ready""#)).expect("it is replaced");
-    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let ready = follower.until("worker_ready");
     assert!(ready["replayed"].as_u64().is_some_and(|steps| steps > 0), "{ready}");
-    let last: Value = serde_json::from_str(&lines.last().expect("a last line")).expect("JSON");
-    assert_eq!(submit.wait().expect("it ends").code(), Some(0), "{last}");
+    let last = follower.until("finished");
+    assert_eq!(follower.process.ended(), Some(0), "{last}");
     assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
-}
-
-/// Asks a process to end, and hands over its exit code.
-fn terminated(process: &mut Process) -> Option<i32> {
-    let pid = process.0.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
-    process.0.wait().expect("it is a child").code()
 }
 
 #[test]
@@ -84,20 +68,72 @@ fn a_worker_that_is_asked_to_stop_hands_its_place_on_and_ends_well() {
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
     let (_coordinator, url) = coordinator(folder.path());
     let _others = ["audio", "text"].map(|modality| worker(folder.path(), &url, modality));
-    let mut image = worker(folder.path(), &url, "image");
-    let mut idle = worker(folder.path(), &url, "image");
-    let (mut submit, mut lines) = followed(folder.path(), &url, &longer);
-    for turn in [40, 120] {
-        lines.find(|line| line.contains(&format!(r#""turn":{turn},"#))).expect("a step");
-        let (leaves, comes) = if turn == 40 { (&mut image, None) } else { (&mut idle, Some(&mut image)) };
-        assert_eq!(terminated(leaves), Some(0), "it has nothing to complain of");
-        if let Some(place) = comes {
-            *place = worker(folder.path(), &url, "image");
-        }
+    let image = worker(folder.path(), &url, "image");
+    let idle = worker(folder.path(), &url, "image");
+    let mut follower = followed(folder.path(), &url, &longer);
+    for (turn, leaves) in [(40, image), (120, idle)] {
+        follower.until_turn(turn);
+        leaves.signal("-TERM");
+        assert_eq!(leaves.ended(), Some(0), "it has nothing to complain of");
     }
-    let last: Value = serde_json::from_str(&lines.last().expect("a last line")).expect("JSON");
-    assert_eq!(submit.wait().expect("it ends").code(), Some(0), "{last}");
+    let _image = worker(folder.path(), &url, "image");
+    let last = follower.until("finished");
+    assert_eq!(follower.process.ended(), Some(0), "{last}");
     assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
+}
+
+/// A worker of texts that has registered, and the rest of its log.
+fn talking_worker(folder: &Path, url: &str, more: &[&str]) -> (Process, BufReader<ChildStderr>) {
+    let arguments = ["worker", "--modality", "text", "--coordinator", url];
+    let mut program = antiphon(folder, &[&arguments, more].concat());
+    let child = program.env("NO_COLOR", "1").stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut process = Process(child.expect("the worker starts"));
+    let log = BufReader::new(process.0.stderr.take().expect("its log"));
+    (process, until_said(log, "registered"))
+}
+
+/// A log behind the line that says this.
+fn until_said(mut log: BufReader<ChildStderr>, what: &'static str) -> BufReader<ChildStderr> {
+    in_time(what, move || {
+        let mut lines = log.by_ref().lines().map(|line| line.expect("a line"));
+        assert!(lines.any(|line| line.contains(what)), "it says `{what}`");
+        log
+    })
+}
+
+/// The step at hand has no time at all, whatever it would take.
+#[test]
+fn a_worker_whose_step_takes_longer_than_its_grace_hands_its_turn_back_and_ends_well() {
+    let folder = folder_with_job();
+    let longer = ["--set", "schedule.turns=150"];
+    let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
+    let (_coordinator, url) = coordinator(folder.path());
+    let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
+    let (leaves, log) = talking_worker(folder.path(), &url, &["--grace", "0"]);
+    let mut follower = followed(folder.path(), &url, &longer);
+    follower.until_turn(40);
+    leaves.signal("-TERM");
+    until_said(log, "the step at hand is not finished in time; its turn is handed back");
+    assert_eq!(leaves.ended(), Some(0), "it has nothing to complain of");
+    assert_eq!(follower.until("worker_lost")["modality"], "text");
+    let _text = worker(folder.path(), &url, "text");
+    let last = follower.until("finished");
+    assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
+}
+
+#[test]
+fn a_worker_whose_coordinator_stays_away_says_so_and_ends() {
+    let folder = folder_with_job();
+    for (patience, said) in [("0", "error: the coordinator ended the connection: "), ("1", "error: no coordinator at ")]
+    {
+        let (coordinator, url) = coordinator(folder.path());
+        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-for", patience]);
+        drop(coordinator);
+        let last = in_time("its log ends", || log.lines().last().expect("it says why").expect("a line"));
+        assert!(last.starts_with(said), "--reconnect-for {patience}: {last}");
+        assert_eq!(patience == "1", last.contains(&format!("{url} after ")), "{last}");
+        assert_eq!(worker.ended(), Some(3), "{last}");
+    }
 }
 
 #[test]

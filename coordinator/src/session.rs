@@ -227,6 +227,8 @@ impl Session {
     ) -> Result<(), End> {
         let subject = subject(&envelope, current);
         match stream::open(envelope) {
+            // The worker has given its job up, and cannot be told that nobody knows why: its place must not wait for it.
+            Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(End::Lost(error.into())),
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((job, Message::Heartbeat(beat))) => {
                 self.on_heartbeat(job, beat, current);

@@ -9,6 +9,9 @@ use crate::{ids, v1::worker_message::Message};
 /// Bytes that a heartbeat's `trouble` may have: it becomes part of a job's status.
 pub const TROUBLE_LIMIT: usize = 1024;
 
+/// Bytes that the `reason` of `failed` may have: it becomes part of a job's status, its events and its end.
+pub const REASON_LIMIT: usize = 8192;
+
 /// The message in a worker's envelope, with the job that it is about; None for `register` and the heartbeat of a free
 /// worker. Names are checked; tensors and the rest are left to the job, which knows their shapes.
 ///
@@ -16,8 +19,14 @@ pub const TROUBLE_LIMIT: usize = 1024;
 /// The envelope is empty, or a name in it is not one.
 pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), WireError> {
     let message = required("worker_message.message", envelope.message)?;
-    if let Message::Heartbeat(v1::Heartbeat { trouble, .. }) = &message {
-        check_trouble(trouble)?;
+    match &message {
+        Message::Heartbeat(v1::Heartbeat { trouble, .. }) => {
+            check_words("heartbeat.trouble", trouble, TROUBLE_LIMIT, char::is_control)?;
+        }
+        Message::Failed(v1::Failed { reason, .. }) => {
+            check_words("failed.reason", reason, REASON_LIMIT, is_control_within_lines)?;
+        }
+        _ => {}
     }
     let job = match &message {
         Message::Register(_) => None,
@@ -40,16 +49,43 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
 }
 
 /// People are shown it as it is.
-fn check_trouble(trouble: &str) -> Result<(), WireError> {
-    let field = "heartbeat.trouble";
-    if trouble.len() > TROUBLE_LIMIT {
-        let rule = format!("a text of {TROUBLE_LIMIT} bytes at most");
-        return Err(out_of_range(field, format!("{} bytes long", trouble.len()), rule));
+fn check_words(field: &str, words: &str, limit: usize, is_banned: fn(char) -> bool) -> Result<(), WireError> {
+    if words.len() > limit {
+        let rule = format!("a text of {limit} bytes at most");
+        return Err(out_of_range(field, format!("{} bytes long", words.len()), rule));
     }
-    match trouble.chars().find(|c| c.is_control()) {
+    match words.chars().find(|c| is_banned(*c)) {
         Some(control) => Err(out_of_range(field, format!("a text with {control:?}"), "no control characters")),
         None => Ok(()),
     }
+}
+
+/// What is wrong with data or weights may take several lines.
+fn is_control_within_lines(c: char) -> bool {
+    c.is_control() && c != '\n'
+}
+
+/// As much of some words as a heartbeat's `trouble` may have, in one line.
+#[must_use]
+pub fn trouble(words: &str) -> String {
+    fitting(words, TROUBLE_LIMIT, char::is_control)
+}
+
+/// As much of some words as the `reason` of `failed` may have.
+#[must_use]
+pub fn reason(words: &str) -> String {
+    fitting(words, REASON_LIMIT, is_control_within_lines)
+}
+
+fn fitting(words: &str, limit: usize, is_banned: fn(char) -> bool) -> String {
+    let mut fitting = String::new();
+    for c in words.chars().map(|c| if is_banned(c) { ' ' } else { c }) {
+        if fitting.len() + c.len_utf8() > limit {
+            break;
+        }
+        fitting.push(c);
+    }
+    fitting
 }
 
 /// The message in a coordinator's envelope.
@@ -107,6 +143,12 @@ impl Subject {
     #[must_use]
     pub fn nothing() -> Self {
         Self { job: None, term: 0, turn: None, answered: true }
+    }
+
+    /// Whether the message can be answered at all.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// The answer to the message: it changed nothing. None to `leaving`, after which nobody listens, nor to `failed`, because a worker may answer a rejection with it, and

@@ -206,6 +206,22 @@ fn trouble_that_people_are_to_read_is_short_and_one_line() {
     assert_eq!(told("x".repeat(1025)), Err(long.to_owned()));
     let lines = "`heartbeat.trouble` is a text with '\\n', expected no control characters";
     assert_eq!(told("a\nb".to_owned()), Err(lines.to_owned()));
+    assert_eq!(told(stream::trouble(&"a\n\u{e9}".repeat(1000))), Ok(()));
+}
+
+#[test]
+fn reasons_that_people_are_to_read_are_short() {
+    let told = |reason: String| {
+        let failed = v1::Failed { job: "digits-1".to_owned(), reason, ..Default::default() };
+        stream::open(Message::Failed(failed).into()).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(told("a\nb".to_owned() + &"x".repeat(8189)), Ok(()));
+    let long = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
+    assert_eq!(told("x".repeat(8193)), Err(long.to_owned()));
+    let control = "`failed.reason` is a text with '\\u{1b}', expected no control characters";
+    assert_eq!(told("\u{1b}[31m".to_owned()), Err(control.to_owned()));
+    assert_eq!(told(stream::reason(&"a\n\u{1b}\u{e9}".repeat(3000))), Ok(()));
+    assert_eq!(stream::reason("a\n\tb"), "a\n b");
 }
 
 #[test]

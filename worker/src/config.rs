@@ -6,6 +6,7 @@ use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_store::storage;
 
 use crate::device::DeviceChoice;
+use crate::name;
 
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,7 +19,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub coordinator: String,
 
-    /// Name of this worker, unique among live ones [default: modality, process id]
+    /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
     pub name: Option<WorkerId>,
 
@@ -86,15 +87,15 @@ pub struct Config {
 }
 
 impl WorkerArgs {
-    /// Fills in what was left out; `process` makes the default name unique on one machine.
+    /// Fills in what was left out; the default name is another one each time.
     ///
     /// # Errors
-    /// The modality's name is too long to make a worker's name of; faults that are asked for on purpose are not understood.
-    pub fn complete(self, process: u32) -> anyhow::Result<Config> {
+    /// Faults that are asked for on purpose are not understood.
+    pub fn complete(self) -> anyhow::Result<Config> {
         storage::check_environment()?;
         let worker = match self.name {
             Some(name) => name,
-            None => WorkerId::try_from(format!("{}-{process}", self.modality))?,
+            None => name::fresh(&self.modality)?,
         };
         Ok(Config {
             worker,

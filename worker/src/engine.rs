@@ -24,7 +24,7 @@ use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
 };
-use antiphon_proto::{contribution, ids};
+use antiphon_proto::{contribution, ids, stream};
 use antiphon_store::patience::Patience;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
@@ -192,7 +192,7 @@ impl Engine {
 
     /// Drops the job. Without one there is nobody whom it concerns.
     fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) {
-        let (reason, again) = (in_words(error.as_ref()), may_pass(error));
+        let (reason, again) = (stream::reason(&in_words(error.as_ref())), may_pass(error));
         self.drop_assignment();
         let Some((job, term)) = under else {
             warn!(reason, "a message that belongs to no job");
@@ -382,7 +382,7 @@ impl Engine {
             let answer = match written {
                 Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
                 Err(error) => {
-                    let (reason, again) = (in_words(error.as_ref()), may_pass(&error));
+                    let (reason, again) = (stream::reason(&in_words(error.as_ref())), may_pass(&error));
                     Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })
                 }
             };

@@ -17,6 +17,7 @@ mod dial;
 pub mod encoder;
 mod engine;
 mod failure;
+mod name;
 pub mod nn;
 mod numerics;
 pub mod optimizer;

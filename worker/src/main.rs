@@ -28,7 +28,7 @@ async fn main() -> ExitCode {
         Ok(shutdown) => shutdown,
         Err(error) => return failed(&error, Exit::Failed),
     };
-    let config = match worker.complete(std::process::id()) {
+    let config = match worker.complete() {
         Ok(config) => config,
         Err(error) => return failed(error.as_ref(), Exit::Usage),
     };

@@ -30,7 +30,7 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// The coordinator cannot be reached, or ends the connection.
 pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
-    let config = args.complete(std::process::id()).or_exit(Exit::Usage)?;
+    let config = args.complete().or_exit(Exit::Usage)?;
     let Err(error) = antiphon_worker::run(config, asked_to_end()?).await else { return Ok(Exit::Success) };
     tracing::error!(%error, "the worker ends");
     let exit = error.exit();

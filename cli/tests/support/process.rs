@@ -1,14 +1,15 @@
 //! A part of the system as a process of its own.
 
-use std::io::{BufRead as _, BufReader, Lines, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::antiphon;
 
@@ -34,10 +35,15 @@ impl Process {
 
     /// Its exit code, once it has ended.
     pub(crate) fn ended(mut self) -> Option<i32> {
-        let (tell, ended) = mpsc::channel();
-        std::thread::spawn(move || tell.send(self.0.wait().expect("it is a child").code()));
-        ended.recv_timeout(PATIENCE).expect("it ends")
+        in_time("it ends", move || self.0.wait().expect("it is a child").code())
     }
+}
+
+/// What something that waits comes to, or a failure once it has waited for too long.
+pub(crate) fn in_time<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, done) = mpsc::channel();
+    std::thread::spawn(move || tell.send(wait()));
+    done.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
 /// An address that nobody listens on, for one process after the other: the system gives its port to nobody who asks for any.
@@ -64,15 +70,28 @@ pub(crate) fn coordinator(folder: &Path) -> (Process, String) {
 }
 
 /// A coordinator that has said where it listens, in a log of JSON; its URL, and the rest of its log.
-pub(crate) fn listening(mut program: Command) -> (Process, String, BufReader<ChildStderr>) {
+pub(crate) fn listening(program: Command) -> (Process, String, BufReader<ChildStderr>) {
+    let (process, begun, log) = begun(program);
+    let address = begun.last().and_then(|line| line["fields"]["address"].as_str()).expect("an address");
+    (process, format!("http://{address}"), log)
+}
+
+/// A coordinator that listens, the lines of its log up to the one that says so, and the rest of them.
+pub(crate) fn begun(mut program: Command) -> (Process, Vec<Value>, BufReader<ChildStderr>) {
     let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut process = Process(child.expect("the coordinator starts"));
     let mut log = BufReader::new(process.0.stderr.take().expect("its log"));
-    let mut lines = log.by_ref().lines().map(|line| line.expect("a line"));
-    let line = lines.find(|line| line.contains("coordinator listens")).expect("it listens");
-    let line: Value = serde_json::from_str(&line).expect("JSON");
-    let address = line["fields"]["address"].as_str().expect("an address");
-    (process, format!("http://{address}"), log)
+    let (begun, log) = in_time("it listens", move || {
+        let mut begun: Vec<Value> = Vec::new();
+        for line in log.by_ref().lines() {
+            begun.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+            if begun.last().is_some_and(|line| line["fields"]["message"] == "coordinator listens") {
+                return (begun, log);
+            }
+        }
+        panic!("it ended before it listened: {begun:?}")
+    });
+    (process, begun, log)
 }
 
 /// So that whoever writes it does not wait for a reader.
@@ -89,7 +108,7 @@ pub(crate) fn worker(folder: &Path, coordinator: &str, modality: &str) -> Proces
 /// A client, and what it says.
 pub(crate) struct Client {
     pub(crate) process: Process,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Client {
@@ -97,19 +116,39 @@ impl Client {
         let child =
             antiphon(folder, arguments).args(["--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("the client starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || output.lines().try_for_each(|line| tell.send(line.expect("a line"))));
         Self { process: Process(child), lines }
     }
 
     /// The next event of this kind.
     pub(crate) fn until(&mut self, kind: &str) -> Value {
+        self.events_until(kind).pop().expect("it is among them")
+    }
+
+    /// The events up to the next one of this kind.
+    pub(crate) fn events_until(&mut self, kind: &str) -> Vec<Value> {
+        self.events_until_one(kind, |event| event["event"] == kind)
+    }
+
+    /// The step of this turn.
+    pub(crate) fn until_turn(&mut self, turn: u64) {
+        self.events_until_one(&format!("step of turn {turn}"), |event| {
+            event["event"] == "step" && event["turn"] == turn
+        });
+    }
+
+    /// The events up to the next one that is `wanted`, however many others come: that it comes in time is what counts.
+    pub(crate) fn events_until_one(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
         let mut seen: Vec<Value> = Vec::new();
-        for line in self.lines.by_ref() {
-            seen.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
-            if let Some(event) = seen.pop_if(|event| event["event"] == kind) {
-                return event;
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            seen.push(serde_json::from_str(&line).expect("JSON"));
+            if seen.last().is_some_and(&wanted) {
+                return seen;
             }
         }
-        panic!("there is no `{kind}` in {seen:?}");
+        panic!("there is no `{what}`, to the end or in time: {seen:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! Workers that are lost, silent, late or asked to stop, and a job that goes on to the same bits.
 
+use antiphon_proto::stream::REASON_LIMIT;
 use antiphon_proto::v1::{self, coordinator_message::Message as Told, worker_message::Message};
 use serde_json::Value;
 
 use super::abuse::work_until;
 use super::fake_worker::{FakeWorker, granted};
 use super::jobs::{of_kind, run_with_good_workers, text};
-use super::server::{Server, TINY};
+use super::server::{Server, TINY, told};
 
 /// What comes of the job when nothing happens to it.
 async fn in_peace(server: &Server) -> Value {
@@ -179,7 +180,8 @@ async fn a_result_that_comes_after_its_turn_was_granted_again_is_refused_and_its
     let Told::Rejected(rejected) = a.hear().await else { panic!("it comes too late") };
     assert_eq!(rejected.reason(), v1::RejectedReason::StaleAttempt);
     assert_eq!(rejected.message, "attempt 0 is not open; attempt 1 is");
-    a.send(Message::Released(v1::Released { job: job.clone() })).await;
+    // It does not let go of the job before it goes: whoever is free is given a place, should the other one be late itself.
+    drop(a);
     second.answer(granted(again)).await;
     work_and_beat(&mut second, &mut b, &job).await;
     same(&server.finished(&job).await, &peaceful);
@@ -208,7 +210,10 @@ async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its
         () = beats => {}
     }
     let mut second = FakeWorker::named(&server, "second-a", "a").await;
-    tokio::join!(second.work(), b.work(), a.work());
+    // It does not let go of the job before it goes: whoever is free is given a place, should the other one be late itself.
+    work_until(&mut a, |told| matches!(told, Told::Release(_))).await;
+    drop(a);
+    tokio::join!(second.work(), b.work());
     same(&server.finished(&job).await, &peaceful);
     server.stop().await;
 }
@@ -233,6 +238,30 @@ async fn a_worker_that_is_asked_to_stop_finishes_its_step_and_is_replaced() {
     let mut a = FakeWorker::named(&server, "second-a", "a").await;
     tokio::join!(a.work(), b.work());
     same(&server.finished(&job).await, &peaceful);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_gives_up_and_says_too_much_about_it_is_not_waited_for() {
+    let server = Server::start("at-length").await;
+    let peaceful = in_peace(&server).await;
+    let job = server.submit(TINY, "faulty").await.expect("it is taken");
+    let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
+    let assigned = b.hear().await;
+    b.answer(assigned).await;
+    a.work_until_granted().await;
+    let reason = "x".repeat(REASON_LIMIT + 1);
+    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true })).await;
+    let ended = a.next().await.expect_err("its stream ends").expect("it is told why");
+    let why = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
+    assert_eq!(told(&ended), format!("INVALID_ARGUMENT: {why}"));
+    server.waits_for(&job, "turn 0 is held up: waiting for 1 `a` worker: 0 registered").await;
+    let mut a = FakeWorker::named(&server, "second-a", "a").await;
+    tokio::join!(a.work(), b.work());
+    same(&server.finished(&job).await, &peaceful);
+    let events = server.events(&job, 0).await;
+    let [lost] = of_kind(&events, "worker_lost")[..] else { panic!("one is lost: {events:?}") };
+    assert_eq!(text(&lost["reason"]), format!("its connection is lost: {why}"));
     server.stop().await;
 }
 

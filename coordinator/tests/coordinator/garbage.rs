@@ -5,6 +5,7 @@ use std::time::Duration;
 use antiphon_coordinator::config::Config;
 use antiphon_coordinator::coordinator::Coordinator;
 use antiphon_core::rng;
+use antiphon_proto::stream::REASON_LIMIT;
 use antiphon_proto::v1;
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::worker_message::Message;
@@ -64,7 +65,7 @@ async fn a_stream_begins_with_a_good_registration() {
 
 /// Sends bytes as they are and hears bytes as they come.
 #[derive(Debug, Clone, Copy, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;
@@ -120,12 +121,16 @@ async fn ends_by(server: &Server, worker: &str, bytes: Vec<Bytes>) -> Option<Sta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_message_end_their_own_stream_only() {
+    use prost::Message as _;
     let server = Server::start("garbage").await;
     let job = server.submit(TINY, "tiny").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let mut answers = Vec::new();
+    let reason = "x".repeat(REASON_LIMIT + 1);
+    let failed = Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true });
     for (name, bytes) in [
         ("oversize", Bytes::from(vec![0; (1 << 20) + 1])),
+        ("failed-at-length", Bytes::from(v1::WorkerMessage::from(failed).encode_to_vec())),
         ("no-protobuf", Bytes::from_static(b"\xff\xff\xff\xff\xff")),
         ("truncated-contribution", Bytes::from_static(b"\x1a\x7f\x0a\x05")),
     ] {
@@ -134,8 +139,7 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
     }
     let mut random = rng::stream(3, &["garbage".into()]);
     for at in 0..50 {
-        let length = rng::below(&mut random, 200) as usize;
-        let bytes: Vec<u8> = (0..length).map(|_| rng::below(&mut random, 256) as u8).collect();
+        let bytes = random_bytes(&mut random);
         // Some are messages by chance, and are answered; nothing is sent after them, so a broken one ends the stream.
         let ended =
             ends_by(&server, &format!("random-{at}"), vec![Bytes::from(bytes), Bytes::from_static(b"\xff")]).await;
@@ -199,6 +203,25 @@ fn messages(job: &str) -> Vec<Message> {
     ]
 }
 
+/// Some bytes of a message changed, put in, or cut off; or none.
+pub(crate) fn spoilt(mut bytes: Vec<u8>, random: &mut rng::Stream) -> Vec<u8> {
+    for _ in 0..rng::below(random, 4) {
+        let (at, byte) = (rng::below(random, bytes.len().max(1) as u64) as usize, rng::below(random, 256) as u8);
+        match rng::below(random, 3) {
+            0 if !bytes.is_empty() => bytes[at] = byte,
+            1 => bytes.insert(at, byte),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+/// Bytes that mean nothing, but by chance.
+pub(crate) fn random_bytes(random: &mut rng::Stream) -> Vec<u8> {
+    let length = rng::below(random, 200);
+    (0..length).map(|_| rng::below(random, 256) as u8).collect()
+}
+
 /// A few of the job's messages, each with some bytes changed, put in, or cut off.
 fn changed(job: &str, random: &mut rng::Stream) -> Vec<Bytes> {
     use prost::Message as _;
@@ -206,16 +229,7 @@ fn changed(job: &str, random: &mut rng::Stream) -> Vec<Bytes> {
     let count = 1 + rng::below(random, 6);
     let change = |_| {
         let message = &messages[rng::below(random, messages.len() as u64) as usize];
-        let mut bytes = v1::WorkerMessage::from(message.clone()).encode_to_vec();
-        for _ in 0..rng::below(random, 4) {
-            let (at, byte) = (rng::below(random, bytes.len().max(1) as u64) as usize, rng::below(random, 256) as u8);
-            match rng::below(random, 3) {
-                0 if !bytes.is_empty() => bytes[at] = byte,
-                1 => bytes.insert(at, byte),
-                _ => bytes.truncate(at),
-            }
-        }
-        Bytes::from(bytes)
+        Bytes::from(spoilt(v1::WorkerMessage::from(message.clone()).encode_to_vec(), random))
     };
     (0..count).map(change).collect::<Vec<_>>().into_iter().chain([Bytes::from_static(b"\xff")]).collect()
 }

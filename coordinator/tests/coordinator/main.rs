@@ -4,6 +4,7 @@ mod abuse;
 mod fake_worker;
 mod faults;
 mod garbage;
+mod garbled_requests;
 mod jobs;
 mod lifecycle;
 mod numerics;

@@ -315,6 +315,7 @@ pub struct Failed {
     pub job: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub term: u64,
+    /// in words, 8 KiB at most; whoever sends more loses its connection, because this is never answered
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::ids::{JobId, Term};
-use antiphon_proto::stream::TROUBLE_LIMIT;
+use antiphon_proto::stream;
 use antiphon_proto::v1;
 
 /// What heartbeats tell.
@@ -63,15 +63,7 @@ impl Status {
 impl Trouble {
     /// Something is wrong, in words: as much of it as a heartbeat may carry.
     pub(super) fn note(&self, text: &str) {
-        let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        let mut told = String::new();
-        for c in line {
-            if told.len() + c.len_utf8() > TROUBLE_LIMIT {
-                break;
-            }
-            told.push(c);
-        }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::trouble(text);
     }
 
     /// The store works, or is not needed any more.

@@ -102,7 +102,8 @@ fn whoever_stops_waiting_for_a_job_to_stop_is_not_told_that_it_has() {
     follower.until("step");
     drop(text);
     follower.until("worker_lost");
-    // It is held up in a turn of the one who is gone, and says so every ten seconds.
+    // It is held up in a turn of the one who is gone, and says so.
+    follower.until("waiting");
     let mut stopper = Client::start(folder.path(), &["stop", "held", "--follow", "--coordinator", &url]);
     stopper.until("waiting");
     stopper.process.signal("-INT");

@@ -53,11 +53,12 @@ impl TurnMachine {
                 Duty::Evaluate { split, .. } => {
                     format!("turn {turn}: evaluating {split} is held up: {}", self.unready(&registered))
                 }
-                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.cut_activity()),
+                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.cut_waits(&registered)),
                 Duty::Room => {
-                    format!("turn {turn}: no room for more heads that may be granted again; {}", self.cut_activity())
+                    let waits = self.cut_waits(&registered);
+                    format!("turn {turn}: no room for more heads that may be granted again; {waits}")
                 }
-                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.cut_activity()),
+                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.cut_waits(&registered)),
             },
             Phase::Finished(_) => return None,
         };
@@ -72,6 +73,13 @@ impl TurnMachine {
         let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.members.contains_key(*name));
         let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.place(name, registered)).collect();
         reasons.join("; ")
+    }
+
+    /// What the checkpoint that is being written waits for, and what is wrong with whoever it needs a part of.
+    fn cut_waits(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
+        let missing = self.cut.iter().flat_map(|cut| cut.missing());
+        let unready = missing.filter(|name| self.members.get(*name).is_none_or(|member| !member.is_able()));
+        unready.fold(self.cut_activity(), |told, name| format!("{told}; {}", self.place(name, registered)))
     }
 
     fn place(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
@@ -199,7 +207,7 @@ impl TurnMachine {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
-    use super::super::{Input, Outcome};
+    use super::super::{Input, Outcome, SplitSizes};
     use super::*;
 
     fn join(name: &str) -> Input {
@@ -220,6 +228,17 @@ mod tests {
             machine.waiting(Time(0), |_| 2).expect("still waiting").reason,
             "waiting for 1 `image` worker: 2 registered, none of them free; `audio` worker `w-audio` opens its data"
         );
+    }
+
+    #[test]
+    fn a_checkpoint_that_needs_a_worker_who_is_gone_says_so() {
+        let mut machine = running(job(&["audio", "image"]), SplitSizes { train: 20, validation: 0, test: 0 });
+        take(&mut machine, Input::Stop);
+        contribute(&mut machine, 10);
+        take(&mut machine, Input::Left { worker: worker("image"), why: "it is gone".to_owned() });
+        let finishing = "turn 1: finishing; parts of checkpoint 1 are to come from `audio` worker `w-audio`, `image`";
+        let waiting = machine.waiting(Time(0), |_| 0).expect("it waits").reason;
+        assert_eq!(waiting, format!("{finishing}; waiting for 1 `image` worker: 0 registered"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Stage {
                     return;
                 }
             }
-            panic!("the job is over");
+            panic!("the job is over: {seen:?}");
         };
         timeout(PATIENCE, watch).await.expect("it comes");
         seen
@@ -119,7 +119,7 @@ async fn turns_go_on_while_a_checkpoint_is_uploaded_and_are_not_counted() {
     let begun = Instant::now();
     stage.until(|event| event["event"] == "step" && event["turn"] == 600).await;
     // So that they do not come to where the next one is due, however long it takes until this one is there.
-    stage.processes[1].signal("-STOP");
+    stage.processes[1].stop();
     let uploaded = begun.elapsed().as_secs_f64();
     held.release();
     let events = stage.until(|event| event["event"] == "checkpoint").await;

@@ -321,7 +321,9 @@ impl Tail {
         let until = appended.min(written + BATCH as u64);
         let event = |number: u64| Some(Event { number, json: self.event(number)? });
         let batch = (written + 1..=until).filter_map(event).collect();
-        (batch, self.finished.clone().filter(|_| until == appended))
+        // It may have been appended since `appended` was read: then it comes with the next batch.
+        let last = self.first + self.events.len() as u64 - 1;
+        (batch, self.finished.clone().filter(|_| until == last))
     }
 
     fn event(&self, number: u64) -> Option<Arc<str>> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -31,6 +32,15 @@ impl Process {
     pub(crate) fn signal(&self, signal: &str) {
         let kill = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
         assert!(kill.expect("kill starts").success());
+    }
+
+    /// Stops it, until a signal lets it go on, and waits until all of it stands still.
+    pub(crate) fn stop(&self) {
+        let pid = Pid::from_child(&self.0);
+        self.signal("-STOP");
+        let stops =
+            move || waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is a child").expect("it was waited for");
+        assert!(in_time("it stops", stops).1.stopped());
     }
 
     /// Its exit code, once it has ended.

@@ -64,6 +64,21 @@ async fn a_watcher_begins_after_the_number_it_names() {
     assert_eq!(read_all(log.watch(u64::MAX)).await, []);
 }
 
+#[test]
+fn the_journal_is_told_that_a_job_is_over_with_the_event_that_says_so_and_not_before() {
+    let log = EventLog::default();
+    log.append(&waiting(1.0)).expect("the log is open");
+    log.close(|| finished("over")).expect("it closes");
+    let tail = log.tail();
+    let told = |written, appended| {
+        let (batch, finished) = tail.batch(written, appended);
+        (batch.len(), finished.is_some())
+    };
+    // Whoever hands over had looked before the last event came.
+    assert_eq!(told(0, 1), (1, false));
+    assert_eq!((told(1, 2), told(0, 2)), ((1, true), (2, true)));
+}
+
 #[tokio::test]
 async fn a_job_finishes_once() {
     let log = EventLog::default();

@@ -132,7 +132,7 @@ fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
         cut: 0.04,
         slow: 0.1,
         slow_by,
-        slow_bodies: 0.2,
+        slow_bodies: 0.1,
         bytes_per_second: 1 << 20,
     };
     let server = runtime.block_on(Server::start_with(faults));

@@ -29,7 +29,12 @@ pub async fn write_part(
 ) -> Result<PartEntry, CheckpointError> {
     let entry = PartEntry { size: bytes.len() as u64, sha256: transfer::hash(&bytes).await };
     let part = &Part { folder, name, bytes, entry, patience };
-    patience.keep_trying(child_url(folder, name), || part.write()).await.map(|()| entry)
+    if transfer::is_one_piece(&part.bytes) {
+        part.put().await?;
+    } else {
+        part.patiently(|| part.upload()).await?;
+    }
+    Ok(entry)
 }
 
 /// A part that is being written.
@@ -48,50 +53,69 @@ enum Found {
     Another(UpdateVersion),
 }
 
+/// What came of one try to put a part.
+enum Tried {
+    Put,
+    /// There is a manifest.
+    Complete,
+    /// What is there is not what was to be replaced.
+    Occupied,
+    /// The store cannot tell one object from the next in its place: folders cannot.
+    Blind,
+}
+
 impl Part<'_> {
-    /// One try.
-    async fn write(&self) -> Result<(), CheckpointError> {
-        if self.is_complete().await? {
-            self.settled().await
-        } else if transfer::is_one_piece(&self.bytes) {
-            self.put().await
-        } else {
-            self.upload().await
-        }
+    async fn patiently<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, CheckpointError>
+    where
+        F: Future<Output = Result<T, CheckpointError>>,
+    {
+        self.patience.keep_trying(child_url(self.folder, self.name), operation).await
     }
 
     async fn put(&self) -> Result<(), CheckpointError> {
         let mut mode = PutMode::Create;
         loop {
-            let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
-            let payload = PutPayload::from(self.bytes.clone());
-            let put = self.folder.objects().put_opts(&self.folder.object(self.name), payload, options).await;
-            mode = match put {
-                Ok(_) => return Ok(()),
-                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => match self.found().await? {
+            mode = match self.patiently(|| self.try_to_put(mode.clone())).await? {
+                Tried::Put => return Ok(()),
+                Tried::Complete => return self.settled(&self.patiently(|| self.found()).await?),
+                Tried::Occupied => match self.patiently(|| self.found()).await? {
                     Found::TheSame => return Ok(()),
                     Found::Nothing => PutMode::Create,
-                    // Whoever put it may have completed the checkpoint by now.
-                    Found::Another(_) if self.is_complete().await? => return self.settled().await,
                     Found::Another(version) => PutMode::Update(version),
                 },
-                // Folders cannot tell one object from the next in its place.
-                Err(Error::NotImplemented { .. }) if matches!(mode, PutMode::Update(_)) => PutMode::Overwrite,
-                Err(source) => return Err(self.failed(source)),
-            }
+                Tried::Blind => PutMode::Overwrite,
+            };
         }
     }
 
+    async fn try_to_put(&self, mode: PutMode) -> Result<Tried, CheckpointError> {
+        // Whoever put what is to be replaced may have completed the checkpoint by now.
+        if self.is_complete().await? {
+            return Ok(Tried::Complete);
+        }
+        let (objects, path) = (self.folder.objects(), &self.folder.object(self.name));
+        let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+        match objects.put_opts(path, PutPayload::from(self.bytes.clone()), options).await {
+            Ok(_) => Ok(Tried::Put),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Tried::Occupied),
+            Err(Error::NotImplemented { .. }) if matches!(mode, PutMode::Update(_)) => Ok(Tried::Blind),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// One try.
     async fn upload(&self) -> Result<(), CheckpointError> {
-        if matches!(self.found().await?, Found::TheSame) {
-            return Ok(());
+        let is_complete = self.is_complete().await?;
+        let found = self.found().await?;
+        if is_complete || matches!(found, Found::TheSame) {
+            return self.settled(&found);
         }
         let upload = Upload::begin(self.folder, self.name, self.patience).await;
         let mut upload = upload.map_err(|source| self.failed(source))?;
         let sent = async {
             transfer::send(&mut upload, &self.bytes).await.map_err(|source| self.failed(source))?;
             if self.is_complete().await? {
-                return self.settled().await;
+                return self.settled(&self.found().await?);
             }
             upload.complete().await.map_err(|source| self.failed(source))
         };
@@ -110,9 +134,9 @@ impl Part<'_> {
         }
     }
 
-    /// There is a manifest: what is there stays.
-    async fn settled(&self) -> Result<(), CheckpointError> {
-        match self.found().await? {
+    /// What is there stays, because it is the same or because there is a manifest.
+    fn settled(&self, found: &Found) -> Result<(), CheckpointError> {
+        match found {
             Found::TheSame => Ok(()),
             Found::Nothing | Found::Another(_) => {
                 Err(CheckpointError::Superseded { url: child_url(self.folder, self.name) })

@@ -72,7 +72,7 @@ async fn ends_by(url: &str, worker: &str, messages: impl Iterator<Item = Message
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "whoever runs it is to know that it looked at nothing")]
+#[expect(clippy::print_stderr, reason = "whoever runs the tests is told that this one was skipped")]
 async fn memory_is_bounded_whatever_is_sent() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path());

@@ -238,6 +238,24 @@ pub struct Finished {
     pub evaluation: Option<EvaluationReport>,
 }
 
+impl Finished {
+    /// The end of a job of which nothing more is known: it has applied no turn and written no checkpoint.
+    #[must_use]
+    pub fn new(job: JobId, state: FinalState, reason: Option<String>) -> Self {
+        Self {
+            job,
+            state,
+            reason,
+            turn: Turn(0),
+            turns: None,
+            checkpoint: None,
+            digest: None,
+            best: None,
+            evaluation: None,
+        }
+    }
+}
+
 /// The checkpoint that is best by validation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BestCheckpoint {

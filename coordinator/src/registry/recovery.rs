@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent};
 use antiphon_core::ids::{JobId, Turn};
-use antiphon_core::spec::JobSpec;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::patience::Patience;
 use antiphon_store::storage::{StorageError, Store};
@@ -23,8 +22,9 @@ use super::coordinator::{Coordinator, Entry, Held, Submitted};
 use super::submission::SubmitError;
 use crate::config::{Config, Keep};
 use crate::events::EventLog;
-use crate::job::contract::{INBOX, JobConfig, JobInput, JobState, JobStatus, STOPPED};
+use crate::job::contract::{INBOX, JobConfig, JobInput, JobStatus, STOPPED};
 use crate::job::resume::{self, ResumeError, Resumed};
+use crate::job::specification::Specification;
 use crate::journal::{EndRecord, JobRecord, Journal, JournalError, Recorded};
 
 /// Jobs whose stores are asked at the same time.
@@ -189,7 +189,7 @@ impl Coordinator {
         at_once: &Semaphore,
     ) -> Result<Option<(Checkpoint, Option<BestCheckpoint>)>, String> {
         let Lost { record, status, .. } = lost;
-        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
+        let spec = Specification::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let folder = self.job_folder(&record.job, &spec).map_err(|error| error.to_string())?;
         let search = self.search(record, CheckpointStore::new(&folder), status);
         let _one_of_them = at_once.acquire().await;
@@ -198,7 +198,7 @@ impl Coordinator {
         Ok(newest.map(|newest| {
             let own = search.is_own(newest.manifest().turn, &newest.url());
             let best = resume::best(newest.manifest()).filter(|_| own);
-            let best = best.map(|best| resume::best_of(&search.store, best));
+            let best = best.map(|best| resume::best_checkpoint(&search.store, best));
             (newest, best)
         }))
     }
@@ -211,7 +211,7 @@ impl Coordinator {
         (before, after): (&mut Option<oneshot::Receiver<()>>, &mut Option<oneshot::Sender<()>>),
         at_once: &Semaphore,
     ) -> Result<JobConfig, String> {
-        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
+        let spec = Specification::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let (term, log) = (record.term_under(self.term()), events.clone());
         let mut config = loop {
             match self.job_config(&record.job, spec.clone(), term, log.clone()) {
@@ -301,11 +301,7 @@ impl Coordinator {
         let finished = end.finished;
         let otherwise = if finished.state == FinalState::Stopped { STOPPED.to_owned() } else { String::new() };
         let status = JobStatus {
-            state: match finished.state {
-                FinalState::Succeeded => JobState::Succeeded,
-                FinalState::Stopped => JobState::Stopped,
-                FinalState::Failed => JobState::Failed,
-            },
+            state: finished.state.into(),
             turn: finished.turn,
             turns: finished.turns,
             checkpoint: finished.checkpoint,
@@ -396,7 +392,7 @@ impl Search<'_> {
     }
 
     /// The same with what it holds, for a job of this specification.
-    async fn load(&self, spec: &JobSpec) -> Result<Option<Resumed>, Setback> {
+    async fn load(&self, spec: &Specification) -> Result<Option<Resumed>, Setback> {
         let looked = timeout(TRY, self.look()).await;
         let Some(checkpoint) = looked.map_err(|_| Setback::Waits(self.silence()))?? else { return Ok(None) };
         self.tell(&format!("loading `{}`", checkpoint.url()));
@@ -408,7 +404,7 @@ impl Search<'_> {
     }
 
     /// As [`Self::load`], again and again, for as long as it may help.
-    async fn patiently(&self, spec: &JobSpec, events: &EventLog) -> Result<Option<Resumed>, String> {
+    async fn patiently(&self, spec: &Specification, events: &EventLog) -> Result<Option<Resumed>, String> {
         let job = &self.record.job;
         let mut told: Option<Duration> = None;
         loop {
@@ -462,22 +458,17 @@ impl Lost {
         let turn = newest.as_ref().map_or(Turn(0), |newest| newest.manifest().turn);
         let checkpoint = newest.as_ref().map(Checkpoint::url);
         let finished = Finished {
-            job: self.record.job.clone(),
-            state,
-            reason: reason.clone(),
             turn,
-            turns: None,
             checkpoint: checkpoint.clone(),
             digest: newest.map(|newest| newest.manifest().digest()),
             best: best.flatten(),
-            evaluation: None,
+            ..Finished::new(self.record.job.clone(), state, reason.clone())
         };
         if let Err(error) = self.events.append(&JobEvent::Finished(finished)) {
             tracing::error!(job = %self.record.job, %error, "its last event is lost");
         }
-        let state = if state == FinalState::Stopped { JobState::Stopped } else { JobState::Failed };
         let reason = reason.unwrap_or_else(|| STOPPED.to_owned());
-        self.status.send_replace(JobStatus { state, turn, checkpoint, ..JobStatus::waiting(reason) });
+        self.status.send_replace(JobStatus { state: state.into(), turn, checkpoint, ..JobStatus::waiting(reason) });
         Looked::Over
     }
 }

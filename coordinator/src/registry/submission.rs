@@ -20,6 +20,7 @@ use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
 use crate::job::contract::{self, JobConfig};
 use crate::job::resume::{ResumeError, Resumed};
+use crate::job::specification::Specification;
 use crate::journal::{Event, JobRecord, JournalError};
 use crate::workers::pool::JobWorkers;
 
@@ -131,7 +132,7 @@ impl Coordinator {
             Place::Reserved(reservation) => reservation,
         };
         let request = submission.request;
-        let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
+        let config = self.prepare(&reservation.job, spec.into(), submission.resume.as_deref()).await?;
         if !self.journal.is_durable() {
             return self.take(config, request).await;
         }
@@ -155,7 +156,7 @@ impl Coordinator {
             after: config.resume.as_ref().map(|resumed| resumed.term()),
             resume: config.resume.as_ref().map(|resumed| resumed.url().to_owned()),
             request,
-            specification: config.spec.to_json(),
+            specification: config.spec.json().to_string(),
         };
         let event = JobEvent::Submitted {
             job: record.job.clone(),
@@ -163,10 +164,11 @@ impl Coordinator {
             resumed_from: record.resume.clone(),
         };
         let json = serde_json::to_string(&event).map_err(|error| SubmitError::Specification(error.to_string()))?;
-        let submitted = Event { number: config.events.last() + 1, json: json.into() };
-        self.journal.add_job(&record, &submitted).await?;
-        config.events.append_written(&submitted);
-        match self.start(config, Submitted::from(&record)) {
+        let first = Event { number: config.events.last() + 1, json: json.into() };
+        self.journal.add_job(&record, &first).await?;
+        config.events.append_written(&first);
+        let submitted = Submitted::new(&record, Arc::clone(config.spec.json()));
+        match self.start(config, submitted) {
             // The next coordinator begins with it.
             Err(SubmitError::Stopping) if self.journal.is_durable() => Ok(record.job),
             started => started,
@@ -225,7 +227,7 @@ impl Coordinator {
         Ok(Place::Reserved(Reservation { coordinator: self.clone(), job, request: request.clone() }))
     }
 
-    async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
+    async fn prepare(&self, job: &JobId, spec: Specification, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
         let store =
             CheckpointStore::new(&self.job_folder(job, &spec)?).with_patience(self.patience(job).at_most(SUBMIT));
         let resume = match resume {
@@ -253,7 +255,7 @@ impl Coordinator {
     pub(super) fn job_config(
         &self,
         job: &JobId,
-        spec: JobSpec,
+        spec: Specification,
         term: Term,
         events: EventLog,
     ) -> Result<JobConfig, SubmitError> {
@@ -267,7 +269,7 @@ impl Coordinator {
             workers: Arc::new(JobWorkers::new(self.pool.clone(), job.clone())),
             threads: self.head_threads()?,
             patience: self.patience(job),
-            head_room: self.config.head_room,
+            replay_buffer: self.config.replay_buffer,
             journal: self.journal.clone(),
         })
     }

@@ -128,37 +128,18 @@ async fn lapsed(name: &str) -> (Server, Value, String, FakeWorker, FakeWorker, v
     let assigned = b.hear().await;
     b.answer(assigned).await;
     let grant = a.work_until_granted().await;
+    a.stop_heartbeats();
     let reason = "turn 0 is held up: `a` worker `w-a` gives no sign of life; its place is offered to others";
     server.waits_for(&job, reason).await;
     (server, peaceful, job, a, b, grant)
-}
-
-/// Has both give signs of life, beside their work, until the job is over.
-async fn work_and_beat(a: &mut FakeWorker, b: &mut FakeWorker, job: &str) {
-    async fn one(worker: &mut FakeWorker, job: &str) {
-        let mut progress = 0;
-        let mut interval = tokio::time::interval(std::time::Duration::from_millis(20));
-        loop {
-            tokio::select! {
-                _ = interval.tick() => {
-                    progress += 1;
-                    beat(worker, job, progress).await;
-                }
-                told = worker.hear() => match told {
-                    Told::Release(_) => return,
-                    told => worker.answer(told).await,
-                },
-            }
-        }
-    }
-    tokio::join!(one(a, job), one(b, job));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_result_is_taken_where_nobody_has_come_instead() {
     let (server, peaceful, job, mut a, mut b, grant) = lapsed("late").await;
     a.answer(granted(grant)).await;
-    work_and_beat(&mut a, &mut b, &job).await;
+    a.resume_heartbeats();
+    tokio::join!(a.work(), b.work());
     same(&server.finished(&job).await, &peaceful);
     let events = server.events(&job, 0).await;
     assert!(!of_kind(&events, "worker_lapsed").is_empty(), "{events:?}");
@@ -183,7 +164,7 @@ async fn a_result_that_comes_after_its_turn_was_granted_again_is_refused_and_its
     // It does not let go of the job before it goes: whoever is free is given a place, should the other one be late itself.
     drop(a);
     second.answer(granted(again)).await;
-    work_and_beat(&mut second, &mut b, &job).await;
+    tokio::join!(second.work(), b.work());
     same(&server.finished(&job).await, &peaceful);
     server.stop().await;
 }
@@ -198,6 +179,7 @@ async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its
     let assigned = b.hear().await;
     b.answer(assigned).await;
     a.work_until_granted().await;
+    a.stop_heartbeats();
     let reason = "turn 0 is held up: `a` worker `w-a` gets nothing done; its place is offered to others";
     let beats = async {
         loop {
@@ -298,10 +280,10 @@ async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
     use antiphon_coordinator::config::Config;
-    use antiphon_coordinator::job::contract::HeadRoomLimits;
+    use antiphon_coordinator::job::contract::ReplayBufferLimits;
     use antiphon_coordinator::registry::Coordinator;
-    let head_room = HeadRoomLimits { memory: 60, disk: 120 };
-    let server = Server::of(Coordinator::new(Config { head_room, ..super::server::config("room") })).await;
+    let replay_buffer = ReplayBufferLimits { memory: 60, disk: 120 };
+    let server = Server::of(Coordinator::new(Config { replay_buffer, ..super::server::config("room") })).await;
     let specification = format!("{TINY}checkpoints: {{every: end}}\n");
     let job = server.submit(&specification, "faulty").await.expect("it is taken");
     run_with_good_workers(&server).await;
@@ -327,9 +309,7 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
             tokio::select! {
                 told = b.hear() => match told {
                     Told::SavePart(save) => {
-                        let trouble = trouble.to_owned();
-                        let beat = v1::Heartbeat { job: job.clone(), progress: 1, trouble, ..Default::default() };
-                        b.send(Message::Heartbeat(beat)).await;
+                        b.report_store_error(trouble);
                         asked.push(save);
                     }
                     told => b.answer(told).await,
@@ -345,6 +325,7 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
                 }
             }
         }
+        b.report_store_error("");
         for save in asked {
             b.answer(Told::SavePart(save)).await;
         }

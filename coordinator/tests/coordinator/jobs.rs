@@ -175,7 +175,7 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
         async move { server.submit_from(&specification, job, checkpoint).await }
     };
     let reseeded = resume(TINY.replace("seed: 5", "seed: 6"), "reseeded").await.expect_err("it is another job");
-    let same = "they must be the same to go on from it";
+    let same = "they must be the same to resume from it";
     let expected = format!("checkpoint {checkpoint}: it was written with seed 5, and the job has 6; {same}");
     assert_eq!(told(&reseeded), format!("FAILED_PRECONDITION: {expected}"));
 
@@ -187,7 +187,7 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
     a.send(Message::Prepared(prepared)).await;
     let Told::Rejected(rejected) = a.hear().await else { panic!("it has other data") };
     let expected =
-        "`a` has 7 samples to train on, but the checkpoint was written with 6; go on with the same data".to_owned();
+        "`a` has 7 samples to train on, but the checkpoint was written with 6; resume with the same data".to_owned();
     assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
     let reason = "other data".to_owned();
     a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, again: false })).await;

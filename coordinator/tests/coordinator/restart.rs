@@ -335,9 +335,10 @@ async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are
     let second = forgetful("forgets").await;
     assert_eq!(known(&second).await, ["y", "x", "open"], "for good");
     second.submit(TINY, "w").await.expect("it is taken");
-    // The place of the job that nobody else comes for is filled first.
+    // As long as the job is there it gets the first worker, which would work for no other job then.
     let stop = v1::StopJobRequest { job: "open".to_owned(), now: false };
     second.jobs().await.stop_job(stop).await.expect("it stops");
+    events(&second, "open", 0).await.1.expect("the job is over");
     run_with_good_workers(&second).await;
     forgotten(&second, &["open", "w"]).await;
     let beyond = second.submit(TINY, "z").await.expect_err("its folder is not empty");

@@ -44,7 +44,8 @@ impl Job {
             }
             Effect::Evict { worker, why } => self.evict(&worker, why),
             Effect::Apply { turn, modality, progress, alpha } => self.apply(&turn, &modality, progress, alpha)?,
-            Effect::EndTurn { .. } => self.fold(),
+            Effect::EndTurn { may_wait: true, .. } => self.later.fold = true,
+            Effect::EndTurn { may_wait: false, .. } => self.fold(),
             Effect::ResetProjector => self.head.reset_projector(),
             Effect::Evaluate { evaluation, split } => self.begin_evaluation(evaluation, split),
             Effect::AbandonEvaluation { evaluation } => self.abandon_evaluation(evaluation),

@@ -343,11 +343,6 @@ impl Job {
         let mut effects: Vec<Effect> = Vec::new();
         let (turn, epochs) = (self.machine.position().turn, self.machine.epochs_done());
         self.machine.step(self.now(), input, &mut effects)?;
-        // What the next worker needs is on its way, and P is not needed before it answers.
-        if let [.., Effect::Grant { .. }, Effect::EndTurn { .. }] = effects[..] {
-            self.later.fold = true;
-            effects.pop();
-        }
         for effect in effects {
             let applies = matches!(effect, Effect::Apply { .. });
             if let Err(reason) = self.carry_out(effect) {

@@ -233,6 +233,9 @@ pub enum Effect {
         turn: Turn,
         /// Whose.
         modality: ModalityName,
+        /// Whether the fold may wait until the messages of this input are out: the next turn is granted, and its worker needs W
+        /// and b only.
+        may_wait: bool,
     },
     /// P ← I.
     ResetProjector,

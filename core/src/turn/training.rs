@@ -106,15 +106,15 @@ impl TurnMachine {
             self.grant(now, OpenStep::new(open.modality, next), effects);
             return;
         }
-        let end = Effect::EndTurn { turn, modality: open.modality };
+        let end = |may_wait| Effect::EndTurn { turn, modality: open.modality, may_wait };
         self.position.turn = turn.next();
         self.position.turn_in_epoch += 1;
         if self.spec.schedule.mode == ScheduleMode::Pipelined && self.goes_straight_on() {
             // The next worker needs W and b only: P takes in this turn while that worker computes.
             self.grant_next(now, effects);
-            effects.push(end);
+            effects.push(end(self.granted().is_some()));
         } else {
-            effects.push(end);
+            effects.push(end(false));
             self.after_turn(now, effects);
         }
     }
@@ -341,12 +341,21 @@ mod tests {
         let first = contribute(&mut machine, 10);
         assert!(matches!(first[..], [Effect::Apply { .. }, Effect::Grant { .. }]), "{first:?}");
         let second = contribute(&mut machine, 10);
-        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of }] =
+        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of, may_wait }] =
             &second[..]
         else {
             panic!("{second:?}")
         };
-        assert_eq!((turn.0, of.as_str(), to.as_str()), (0, "audio", "w-image"));
+        assert_eq!((turn.0, of.as_str(), to.as_str(), *may_wait), (0, "audio", "w-image", true));
+    }
+
+    #[test]
+    fn a_fold_waits_only_if_the_next_turn_is_granted() {
+        let mut machine = running(two_steps(), SAMPLES);
+        take(&mut machine, Input::Left { worker: worker("image"), why: "it is gone".to_owned() });
+        contribute(&mut machine, 10);
+        let effects = contribute(&mut machine, 10);
+        assert!(matches!(effects[..], [Effect::Apply { .. }, Effect::EndTurn { may_wait: false, .. }]), "{effects:?}");
     }
 
     #[test]
@@ -422,7 +431,7 @@ mod tests {
             refuse(&mut machine, learned("audio"));
             match (step, &effects[..]) {
                 (0, [Effect::Grant { worker: to, .. }]) => assert_eq!(to.as_str(), "w-audio"),
-                (1, [Effect::EndTurn { turn, .. }, Effect::Grant { worker: to, .. }]) => {
+                (1, [Effect::EndTurn { turn, may_wait: false, .. }, Effect::Grant { worker: to, .. }]) => {
                     assert_eq!((turn.0, to.as_str()), (0, "w-image"));
                 }
                 (_, other) => panic!("{other:?}"),

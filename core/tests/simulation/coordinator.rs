@@ -111,6 +111,8 @@ pub(crate) struct Coordinator {
     pub(super) incoming: Option<Contribution<f32>>,
     /// The step that a worker may take.
     pub(super) granted: Option<TurnRef>,
+    /// Whose turn is over and is to be folded when all effects of the input are carried out.
+    pub(super) waiting_fold: Option<ModalityName>,
     /// Sequential: whose encoder has to learn before the next grant.
     pub(super) learning: Option<ModalityName>,
     pub(super) evaluation: Option<Evaluation>,
@@ -165,6 +167,7 @@ impl Coordinator {
             members: BTreeMap::new(),
             incoming: None,
             granted: None,
+            waiting_fold: None,
             learning: None,
             evaluation: None,
             abandoned: None,
@@ -381,7 +384,11 @@ impl Coordinator {
             self.effects.push(effect.clone());
             self.carry_out(now, effect).map_err(Refusal::Broken)?;
         }
-        Ok(())
+        match self.waiting_fold.take() {
+            Some(_) if self.granted.is_none() => Err(Refusal::Broken("a fold waits for a grant that is not out".to_owned())),
+            Some(modality) => self.end_turn(&modality).map_err(Refusal::Broken),
+            None => Ok(()),
+        }
     }
 
     /// Sequential: whether a step is over also says whether its encoder has learnt.

@@ -49,7 +49,8 @@ impl Coordinator {
             Effect::Grant { worker, turn, progress, .. } => self.grant(worker, turn, progress)?,
             Effect::Replay { worker, turn, progress, .. } => self.replay(worker, turn, progress)?,
             Effect::Apply { turn, modality, progress, alpha } => self.apply(now, &turn, &modality, progress, alpha)?,
-            Effect::EndTurn { modality, .. } => self.end_turn(&modality)?,
+            Effect::EndTurn { modality, may_wait: true, .. } => self.waiting_fold = Some(modality),
+            Effect::EndTurn { modality, may_wait: false, .. } => self.end_turn(&modality)?,
             Effect::ResetProjector => self.head.reset_projector(),
             Effect::Evaluate { evaluation, split } => {
                 self.no_step_is_open("an evaluation")?;
@@ -189,7 +190,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn end_turn(&mut self, modality: &ModalityName) -> Result<(), String> {
+    pub(super) fn end_turn(&mut self, modality: &ModalityName) -> Result<(), String> {
         if self.head.open_turn() != Some(modality) {
             return Err(format!("the turn of `{modality}` ended while {:?} had one", self.head.open_turn()));
         }

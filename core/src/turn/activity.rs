@@ -1,6 +1,6 @@
 //! What a job that computes is doing, in words: whose answer it waits for.
 
-use super::{Duty, Phase, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 

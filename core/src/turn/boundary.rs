@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{Effect, HeadRoom, Outcome, Rejected};
 use crate::ids::{EvaluationId, Split};
 use crate::spec::Every;
 use crate::time::Time;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::message::Progress;
 use crate::ids::{HeadVersion, ModalityName, Step, Turn};
 
 /// A step that the head has taken, as far as an encoder needs to know to take it again.

@@ -41,152 +41,35 @@
 
 mod activity;
 mod boundary;
-mod cut;
+mod checkpoints;
 pub mod epoch;
 mod failures;
 mod history;
-mod members;
+mod leases;
+mod machine;
 mod message;
+mod pending_checkpoint;
+mod position;
+mod replay;
+mod retries;
+mod slot;
+mod slots;
 #[cfg(test)]
 mod testing;
 mod training;
+mod wait;
 mod waiting;
 
-use std::collections::{BTreeMap, VecDeque};
-
-use serde::{Deserialize, Serialize};
-
-pub use cut::Cut;
 pub use history::PastStep;
+pub use machine::TurnMachine;
 pub use message::{ContributionHeader, Effect, HeadRoom, Input, Outcome, Progress, Rejected, SplitSizes};
+pub use pending_checkpoint::Cut;
+pub use position::{LossSum, Position};
 pub use waiting::Waiting;
 
-use crate::ids::{Attempt, EvaluationId, HeadVersion, JobId, Lease, ModalityName, Split, Step, Term, Turn, WorkerId};
-use crate::spec::{JobSpec, ScheduleMode};
 use crate::time::Time;
-use epoch::EpochPlan;
-use failures::Failures;
-use history::History;
-use members::Member;
-use waiting::Wait;
-
-/// The state of one job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TurnMachine {
-    job: JobId,
-    term: Term,
-    spec: JobSpec,
-    members: BTreeMap<ModalityName, Member>,
-    /// Samples of each modality, once a worker has told.
-    samples: BTreeMap<ModalityName, SplitSizes>,
-    position: Position,
-    history: History,
-    /// The checkpoint that is being written.
-    cut: Option<Cut>,
-    /// The turn of the newest checkpoint that was cut, or that the job began from: it need not be cut again.
-    cut_at: Option<Turn>,
-    /// Room for heads that may have to be granted again.
-    room: HeadRoom,
-    failures: BTreeMap<ModalityName, Failures>,
-    stop_requested: bool,
-    next_lease: Lease,
-    next_evaluation: EvaluationId,
-    wait: Option<Wait>,
-    phase: Phase,
-}
-
-/// Where training stands: what a checkpoint keeps of the machine, and all that a resumed job needs of it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Position {
-    /// Turns applied.
-    pub turn: Turn,
-    /// Steps that the head has taken.
-    pub head_version: HeadVersion,
-    /// Steps that each encoder has taken.
-    pub steps_done: BTreeMap<ModalityName, u64>,
-    /// The epoch that is under way, from 0.
-    pub epoch: u64,
-    /// Turns of it that are applied.
-    pub turn_in_epoch: u64,
-    /// Its layout.
-    pub plan: EpochPlan,
-    /// Sum and count of the losses of its steps.
-    pub losses: BTreeMap<ModalityName, LossSum>,
-    /// The best validation score of a checkpoint, and its turn.
-    pub best: Option<(f64, Turn)>,
-}
-
-/// A mean in the making.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct LossSum {
-    /// Σ of the steps' mean losses, nats.
-    pub sum: f64,
-    /// Steps.
-    pub steps: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-enum Phase {
-    Gathering,
-    Training(OpenStep),
-    Boundary { duties: VecDeque<Duty>, score: Option<f64> },
-    Finished(Outcome),
-}
-
-/// The one step that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct OpenStep {
-    modality: ModalityName,
-    step: Step,
-    /// Which granting this is, or the next one will be.
-    attempt: Attempt,
-    /// Who has the head for it. Nobody while there is nobody to have it.
-    holder: Option<WorkerId>,
-    granted: Time,
-    /// The head has taken it; the encoder learns from it. Only where the schedule is sequential.
-    applied: bool,
-}
-
-/// What is to be done at a boundary; the first is under way, or waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Duty {
-    /// Under way once it has a number; it needs every worker.
-    Evaluate { evaluation: Option<EvaluationId>, split: Split },
-    /// Cut a checkpoint, once the last one is written.
-    Save,
-    /// Wait until a checkpoint makes room for heads.
-    Room,
-    /// Wait until the last checkpoint is written, and be over.
-    Finish(Outcome),
-}
 
 impl TurnMachine {
-    /// A job that has not begun, or that goes on from a checkpoint's position.
-    #[must_use]
-    pub fn new(job: JobId, term: Term, spec: JobSpec, resume: Option<Position>, now: Time) -> Self {
-        let cut_at = resume.as_ref().map(|position| position.turn);
-        let position = resume.unwrap_or_default();
-        Self {
-            job,
-            term,
-            members: BTreeMap::new(),
-            samples: BTreeMap::new(),
-            history: History::from(&position.steps_done),
-            cut: None,
-            cut_at,
-            room: HeadRoom::Ample,
-            failures: BTreeMap::new(),
-            position,
-            stop_requested: false,
-            next_lease: Lease(0),
-            next_evaluation: EvaluationId(0),
-            wait: Some(Wait::begun(now)),
-            phase: Phase::Gathering,
-            spec,
-        }
-    }
-
     /// Takes one input and appends what is to be done because of it.
     ///
     /// # Errors
@@ -226,111 +109,5 @@ impl TurnMachine {
         }
         self.note_wait(now);
         Ok(())
-    }
-
-    /// The phase in a word: `waiting`, `training`, `evaluating`, `saving`, `finishing`, `finished`.
-    #[must_use]
-    pub fn phase_name(&self) -> &'static str {
-        match &self.phase {
-            Phase::Gathering => "waiting",
-            Phase::Training(_) => "training",
-            Phase::Boundary { duties, .. } => match duties.front() {
-                Some(Duty::Evaluate { .. }) => "evaluating",
-                Some(Duty::Save | Duty::Room) => "saving",
-                Some(Duty::Finish(_)) | None => "finishing",
-            },
-            Phase::Finished(_) => "finished",
-        }
-    }
-
-    /// Where training stands.
-    #[must_use]
-    pub fn position(&self) -> &Position {
-        &self.position
-    }
-
-    /// The job's specification.
-    #[must_use]
-    pub fn spec(&self) -> &JobSpec {
-        &self.spec
-    }
-
-    /// The checkpoint that is being written.
-    #[must_use]
-    pub fn cut(&self) -> Option<&Cut> {
-        self.cut.as_ref()
-    }
-
-    /// How the job ended, once it has.
-    #[must_use]
-    pub fn outcome(&self) -> Option<&Outcome> {
-        match &self.phase {
-            Phase::Finished(outcome) => Some(outcome),
-            Phase::Gathering | Phase::Training(_) | Phase::Boundary { .. } => None,
-        }
-    }
-
-    /// The worker in a modality's place.
-    #[must_use]
-    pub fn worker(&self, modality: &ModalityName) -> Option<&WorkerId> {
-        self.members.get(modality).map(|member| &member.worker)
-    }
-
-    /// The modality of a worker that has a place.
-    #[must_use]
-    pub fn modality_of(&self, worker: &WorkerId) -> Option<&ModalityName> {
-        self.members.iter().find(|(_, member)| member.worker == *worker).map(|(name, _)| name)
-    }
-
-    /// Samples of each split, of the modalities of which a worker has told.
-    #[must_use]
-    pub fn samples(&self) -> &BTreeMap<ModalityName, SplitSizes> {
-        &self.samples
-    }
-
-    /// States the invariants of this module that one state can be asked for; the text names the one that is broken.
-    ///
-    /// # Errors
-    /// The first broken invariant, in words.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        let steps: u64 = self.position.steps_done.values().sum();
-        if steps != self.position.head_version.0 {
-            return Err(format!("{steps} steps are done but the head took {}", self.position.head_version));
-        }
-        if let Phase::Training(open) = &self.phase {
-            let whose = self.position.plan.modality(self.position.turn_in_epoch);
-            if whose != Some(&open.modality) {
-                return Err(format!("`{}` has a step of a turn that is {whose:?}'s", open.modality));
-            }
-            if open.step.0 >= self.spec.schedule.turn_batches {
-                return Err(format!("step {} of a turn of {}", open.step, self.spec.schedule.turn_batches));
-            }
-            if open.applied && self.spec.schedule.mode == ScheduleMode::Pipelined {
-                return Err(format!("step {} is applied and still open", open.step));
-            }
-        }
-        if let Phase::Boundary { duties, .. } = &self.phase
-            && duties.is_empty()
-        {
-            return Err("a boundary without a duty".to_owned());
-        }
-        self.check_members()?;
-        self.history.check(&self.position.steps_done)
-    }
-
-    fn not_finished(&self) -> Result<(), Rejected> {
-        match &self.phase {
-            Phase::Finished(_) => Err(self.unexpected()),
-            Phase::Gathering | Phase::Training(_) | Phase::Boundary { .. } => Ok(()),
-        }
-    }
-
-    fn unexpected(&self) -> Rejected {
-        Rejected::Unexpected { phase: self.phase_name() }
-    }
-
-    fn finish(&mut self, outcome: Outcome, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Finished(outcome.clone());
-        effects.push(Effect::Finish(outcome));
     }
 }

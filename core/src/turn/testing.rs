@@ -1,7 +1,10 @@
 //! A turn machine at hand for tests: jobs without data, workers named after their modality, and steps that check the
 //! invariants as they go.
 
-use super::{ContributionHeader, Duty, Effect, Input, Phase, Position, Rejected, SplitSizes, TurnMachine, epoch};
+use super::epoch;
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{ContributionHeader, Effect, Input, Rejected, SplitSizes};
+use super::position::Position;
 use crate::ids::{JobId, JobName, MicroShard, ModalityName, Split, Term, TurnRef, WorkerId};
 use crate::spec::*;
 use crate::time::Time;
@@ -185,4 +188,68 @@ pub(super) fn drive_sizes(machine: &mut TurnMachine) -> Vec<Effect> {
         Phase::Gathering | Phase::Boundary { .. } | Phase::Finished(_) => 0,
     };
     drive(machine, samples)
+}
+
+pub(super) const SAMPLES: SplitSizes = SplitSizes { train: 20, validation: 5, test: 0 };
+
+pub(super) fn two() -> JobSpec {
+    let mut spec = job(&["audio", "image"]);
+    spec.schedule.lease_ttl = 15.0;
+    spec.schedule.turn_deadline = 60.0;
+    spec
+}
+
+pub(super) fn at(seconds: u64) -> Time {
+    Time(seconds * 1_000_000)
+}
+
+pub(super) fn join(who: &str, of: &str) -> Input {
+    Input::Joined { worker: worker(who), modality: modality(of) }
+}
+
+pub(super) fn prepared(who: &str, steps_done: u64) -> Input {
+    Input::Prepared { worker: worker(who), samples: SAMPLES, steps_done }
+}
+
+pub(super) fn left(who: &str) -> Input {
+    Input::Left { worker: worker(who), why: "it closed its stream".to_owned() }
+}
+
+pub(super) fn beat(who: &str, progress: u64, busy: bool) -> Input {
+    Input::Heartbeat { worker: worker(who), progress, busy }
+}
+
+pub(super) fn failed(who: &str, again: bool) -> Input {
+    Input::WorkerFailed { worker: worker(who), reason: "the store does not answer".to_owned(), again }
+}
+
+/// What is granted, again or for the first time: (again, whom, turn, attempt, head).
+pub(super) fn grants(effects: &[Effect]) -> Vec<(bool, String, u64, u32, u64)> {
+    let grant = |effect: &Effect| match effect {
+        Effect::Grant { worker, turn, .. } => {
+            Some((false, worker.to_string(), turn.turn.0, turn.attempt.0, turn.head_version.0))
+        }
+        Effect::Replay { worker, turn, .. } => {
+            Some((true, worker.to_string(), turn.turn.0, turn.attempt.0, turn.head_version.0))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(grant).collect()
+}
+
+pub(super) fn granted(whom: &str, turn: u64, attempt: u32) -> (bool, String, u64, u32, u64) {
+    (false, whom.to_owned(), turn, attempt, turn)
+}
+
+pub(super) fn again(whom: &str, turn: u64) -> (bool, String, u64, u32, u64) {
+    (true, whom.to_owned(), turn, 0, turn)
+}
+
+/// The worker has taken again what it was told to.
+pub(super) fn relearned(machine: &mut TurnMachine, who: &str, effects: &[Effect]) -> Vec<Effect> {
+    let turn = effects.iter().find_map(|effect| match effect {
+        Effect::Replay { turn, .. } => Some(turn.clone()),
+        _ => None,
+    });
+    take(machine, Input::Learned { worker: worker(who), turn: turn.expect("something to take again") })
 }

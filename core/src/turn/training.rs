@@ -1,7 +1,11 @@
 //! Training: one step is granted at a time, its contribution taken once, and the next granted at once or, where the schedule is
 //! sequential, when the encoder has learnt.
 
-use super::{ContributionHeader, Effect, LossSum, OpenStep, PastStep, Phase, Progress, Rejected, TurnMachine, epoch};
+use super::epoch;
+use super::history::PastStep;
+use super::machine::{OpenStep, Phase, TurnMachine};
+use super::message::{ContributionHeader, Effect, Progress, Rejected};
+use super::position::LossSum;
 use crate::ids::{Attempt, HeadVersion, MicroShard, ModalityName, Split, Step, Turn, TurnRef, WorkerId};
 use crate::learning_rate::alpha_decay;
 use crate::spec::{Alpha, Length, ProjectionSpec, Reset, ScheduleMode};

@@ -1,16 +1,11 @@
 //! Waits: what for, since when, and until when.
 
-use serde::{Deserialize, Serialize};
-
-use super::members::{Lapse, Standing};
-use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{Effect, HeadRoom, Outcome, Rejected};
+use super::slot::{Lapse, Standing};
+use super::wait::Wait;
 use crate::ids::ModalityName;
 use crate::time::{Span, Time};
-
-/// A job that waits says so after this, and again whenever it has waited twice as long.
-const FIRST_REPORT: Span = Span::from_secs(2);
-/// But says so again after this.
-const LATEST_REPORT: Span = Span::from_secs(60);
 
 /// Why a job is not computing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,24 +14,6 @@ pub struct Waiting {
     pub reason: String,
     /// For how long so far.
     pub waited: Span,
-}
-
-/// A wait that is going on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wait {
-    since: Time,
-    reported: Time,
-}
-
-impl Wait {
-    pub(super) fn begun(now: Time) -> Self {
-        Self { since: now, reported: now }
-    }
-
-    /// When it is told of next.
-    fn report(self) -> Time {
-        self.reported + self.reported.since(self.since).clamp(FIRST_REPORT, LATEST_REPORT)
-    }
 }
 
 impl TurnMachine {

@@ -4,44 +4,11 @@
 //! it, which is after the steps before the cut and before those after it, because messages stay in order. A worker that is
 //! lost before its part is there is no loss: whoever takes its steps again is asked when it comes to the same place.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
-use super::members::Member;
-use super::{Duty, Effect, Phase, Position, Rejected, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{Effect, Rejected};
+use super::pending_checkpoint::Cut;
 use crate::ids::{ModalityName, Turn, WorkerId};
 use crate::time::Time;
-
-/// The checkpoint that is being written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cut {
-    /// Where training stood when it was cut; its turn is the checkpoint's name.
-    pub position: Position,
-    /// The validation score of this very state, if it was evaluated.
-    pub score: Option<f64>,
-    /// Whose parts are to come, and who was asked for them; nobody yet where no worker has come to that place.
-    missing: BTreeMap<ModalityName, Option<WorkerId>>,
-}
-
-impl Cut {
-    /// Its turn.
-    #[must_use]
-    pub fn turn(&self) -> Turn {
-        self.position.turn
-    }
-
-    /// Whose parts are to come.
-    pub fn missing(&self) -> impl Iterator<Item = &ModalityName> {
-        self.missing.keys()
-    }
-
-    /// Whether all parts are there and the manifest is being written.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.missing.is_empty()
-    }
-}
 
 impl TurnMachine {
     /// Cuts a checkpoint here. Not while another one is being written.
@@ -143,19 +110,6 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Lets go of the heads that nobody will be granted again.
-    pub(super) fn forget_heads(&mut self, effects: &mut Vec<Effect>) {
-        let mut versions = Vec::new();
-        for modality in &self.spec.modalities {
-            let needed = self.members.get(&modality.name).and_then(Member::begins_at);
-            versions.extend(self.history.forget(&modality.name, needed));
-        }
-        if !versions.is_empty() {
-            versions.sort_unstable();
-            effects.push(Effect::ForgetHeads { versions });
-        }
-    }
-
     /// Whether no turn is taken until the checkpoint that is being written is there.
     #[must_use]
     pub fn waits_for_checkpoint(&self) -> bool {
@@ -164,8 +118,38 @@ impl TurnMachine {
             Phase::Gathering | Phase::Training(_) | Phase::Finished(_) => false,
         }
     }
+}
 
-    pub(super) fn steps_done(&self, modality: &ModalityName) -> u64 {
-        self.position.steps_done.get(modality).copied().unwrap_or(0)
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_part_that_is_lost_with_its_worker_is_written_by_whoever_comes_to_the_same_place() {
+        let mut spec = two();
+        spec.checkpoints.every = Every::Turns(2);
+        let mut machine = running(spec, SAMPLES);
+        contribute(&mut machine, 10);
+        contribute(&mut machine, 10);
+        contribute(&mut machine, 10);
+        take(&mut machine, left("audio"));
+        take(&mut machine, join("second", "audio"));
+        let effects = take(&mut machine, prepared("second", 0));
+        assert_eq!(grants(&effects), [again("w-second", 0)]);
+        let effects = relearned(&mut machine, "second", &effects);
+        // The checkpoint was cut after its first step; it is asked before it takes the second.
+        let Effect::SavePart { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
+        assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
+        assert_eq!(grants(&effects), [again("w-second", 2)]);
+        let saved = save(&mut machine);
+        // Its second step is not in the checkpoint, and is under way.
+        let Some(Effect::ForgetHeads { versions }) = saved.last() else { panic!("{saved:?}") };
+        assert_eq!(versions, &[HeadVersion(0), HeadVersion(1)]);
+        // Whoever comes now begins from this checkpoint.
+        take(&mut machine, left("second"));
+        take(&mut machine, join("third", "audio"));
+        refuse(&mut machine, prepared("third", 0));
+        assert_eq!(grants(&take(&mut machine, prepared("third", 1))), [again("w-third", 2)]);
     }
 }

@@ -1,0 +1,224 @@
+//! Workers that say that they cannot go on: what would come again ends the job, what may pass is tried again. The first time by
+//! another worker at once, and by the same one after a pause, in which its place is on offer. When another one has failed too it
+//! is not the worker's fault, and nobody is tried before a longer pause is over. Who cannot open what another one has opened for
+//! this job before is at fault itself, whatever it says: it ends no job, and is tried less and less often.
+
+use super::failures::Failures;
+use super::machine::TurnMachine;
+use super::message::{Effect, Outcome, Rejected};
+use super::slot::{Member, Standing};
+use crate::ids::{ModalityName, WorkerId};
+use crate::time::{Span, Time};
+
+/// How often in a row a modality's workers may fail at the same step for reasons that may pass, before the job does.
+const MOST_FAILURES: u32 = 3;
+
+/// The pause before a worker that has failed is tried again, as a share of the lease: 1 s of its default; every further one is
+/// [`PAUSE_GROWS`] times as long.
+const FIRST_PAUSE: f64 = 1.0 / 15.0;
+const PAUSE_GROWS: f64 = 4.0;
+/// But for no more than this many growths: a minute of the default.
+const MOST_GROWTHS: u32 = 3;
+
+impl TurnMachine {
+    pub(super) fn worker_failed(
+        &mut self,
+        now: Time,
+        worker: &WorkerId,
+        reason: &str,
+        again: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejected> {
+        self.not_finished()?;
+        let modality = self.modality_of_member(worker)?;
+        let steps_done = self.steps_done(&modality);
+        let before = self.failures.get(&modality).filter(|before| before.steps_done == steps_done);
+        let (all, counted) = before.map_or((0, 0), |before| (before.all, before.counted));
+        let own_fault = !again && self.opens_what_was_opened(&modality);
+        let (all, counted) = (all.saturating_add(1), counted + u32::from(!own_fault));
+        if !own_fault && (!again || counted >= MOST_FAILURES) {
+            let times = if again { format!(" ({counted} times in a row)") } else { String::new() };
+            self.give_up_place(&modality, effects);
+            let reason = format!("`{modality}` worker `{worker}`: {reason}{times}");
+            self.finish(Outcome::Failed { reason }, effects);
+            return Ok(());
+        }
+        let general = before.is_some_and(|before| before.general || !own_fault || before.worker != *worker);
+        let growth = PAUSE_GROWS.powi((all - 1).min(MOST_GROWTHS).cast_signed());
+        let until = now + Span::from_secs_f64(self.spec.schedule.lease_ttl * FIRST_PAUSE * growth);
+        let (worker_id, reason_told) = (worker.clone(), reason.to_owned());
+        let failed = Failures { steps_done, all, counted, general, worker: worker_id, reason: reason_told, until };
+        self.failures.insert(modality.clone(), failed);
+        self.nobody_holds(worker);
+        self.give_up_place(&modality, effects);
+        effects.push(Effect::Evict { worker: worker.clone(), why: reason.to_owned() });
+        Ok(())
+    }
+
+    /// Whether this place's worker has yet to open its data and its encoder, and another one has done so for this job.
+    fn opens_what_was_opened(&self, modality: &ModalityName) -> bool {
+        let opens =
+            self.members.get(modality).is_some_and(|member| matches!(member.standing, Standing::Opening { .. }));
+        opens && self.samples.contains_key(modality)
+    }
+
+    /// Until when this worker is left alone, if it is.
+    pub(super) fn pause_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
+        let failed = self.failures.get(modality)?;
+        ((failed.worker == *worker || failed.general) && failed.until > now).then_some(failed.until)
+    }
+
+    /// Whether this place is held by somebody who is left alone, and others would not be.
+    pub(super) fn is_another_tried(&self, modality: &ModalityName) -> bool {
+        let pauses = self.members.get(modality).is_some_and(|member| member.paused().is_some());
+        pauses && self.failures.get(modality).is_some_and(|failed| !failed.general)
+    }
+
+    /// Offers the place of whoever is left alone, if others are not.
+    pub(super) fn offer_meanwhile(&self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        if let (true, Some(failed)) = (self.is_another_tried(modality), self.failures.get(modality)) {
+            let (worker, modality) = (failed.worker.clone(), modality.clone());
+            let why = format!("it has failed, and is left alone for a while: {}", failed.reason);
+            effects.push(Effect::Offer { worker, modality, why });
+        }
+    }
+
+    /// Tries those again whose pause is over.
+    pub(super) fn end_pauses(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let offered: Vec<ModalityName> =
+            self.members.keys().filter(|modality| self.is_another_tried(modality)).cloned().collect();
+        for (modality, member) in &mut self.members {
+            if member.paused().is_some_and(|until| until <= now) {
+                let (worker, lease, base) = (member.worker.clone(), member.lease, self.history.base(modality));
+                *member = Member::new(worker.clone(), lease, Standing::Opening { base }, now);
+                if offered.contains(modality) {
+                    effects.push(Effect::Keep { worker: worker.clone() });
+                }
+                effects.push(Effect::Assign { worker, modality: modality.clone(), lease });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_failure_that_would_come_again_ends_the_job_and_others_the_third_time() {
+        let mut machine = running(two(), SAMPLES);
+        let mut hopeless = machine.clone();
+        let finished = take(&mut hopeless, failed("image", false));
+        let reason = "`image` worker `w-image`: the store does not answer".to_owned();
+        assert_eq!(finished, [Effect::Finish(Outcome::Failed { reason })]);
+
+        for number in 0..2 {
+            let evicted = take(&mut machine, failed("image", true));
+            assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
+            take(&mut machine, join(&format!("image-{number}"), "image"));
+            take(&mut machine, left(&format!("image-{number}")));
+            take(&mut machine, join("image", "image"));
+        }
+        let finished = take(&mut machine, failed("image", true));
+        let reason = "`image` worker `w-image`: the store does not answer (3 times in a row)".to_owned();
+        assert_eq!(finished, [Effect::Finish(Outcome::Failed { reason })]);
+    }
+
+    #[test]
+    fn whoever_fails_is_left_alone_for_a_while_and_others_take_its_place_meanwhile() {
+        let mut machine = running(two(), SAMPLES);
+        take_at(&mut machine, at(10), failed("image", true));
+        let mut spare = machine.clone();
+        let assigned = take_at(&mut spare, at(10), join("spare", "image"));
+        assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+
+        let offered = take_at(&mut machine, at(10), join("image", "image"));
+        let why = "it has failed, and is left alone for a while: the store does not answer".to_owned();
+        assert_eq!(offered, [Effect::Offer { worker: worker("image"), modality: modality("image"), why }]);
+        refuse(&mut machine, prepared("image", 0));
+        let mut spare = machine.clone();
+        let given = take_at(&mut spare, at(10), join("spare", "image"));
+        let [Effect::Evict { worker: evicted, why }, Effect::Assign { worker: assigned, .. }] = &given[..] else {
+            panic!("another one is tried at once: {given:?}")
+        };
+        assert_eq!((evicted.as_str(), assigned.as_str()), ("w-image", "w-spare"));
+        assert_eq!(why, "its place was given to `w-spare`");
+
+        take_at(&mut machine, at(10), left("audio"));
+        let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
+        assert!(waiting.starts_with("turn 0 is held up: waiting for 1 `audio` worker"), "{waiting}");
+        assert_eq!(machine.next_deadline(), Some((at(11), "a worker is tried again")));
+        assert_eq!(take_at(&mut machine, Time(10_999_999), Input::Tick), []);
+        let assigned = take_at(&mut machine, at(11), Input::Tick);
+        assert!(matches!(&assigned[..], [Effect::Keep { .. }, Effect::Assign { .. }]), "{assigned:?}");
+        refuse(&mut machine, join("spare", "image"));
+    }
+
+    #[test]
+    fn when_workers_fail_one_after_the_other_nobody_is_tried_for_a_while_that_is_longer() {
+        let mut machine = running(two(), SAMPLES);
+        take_at(&mut machine, at(2), failed("image", true));
+        take_at(&mut machine, at(2), join("spare", "image"));
+        take_at(&mut machine, at(2), failed("spare", true));
+        for who in ["image", "spare", "third"] {
+            let mut machine = machine.clone();
+            assert_eq!(take_at(&mut machine, at(3), join(who, "image")), [], "{who}");
+            refuse(&mut machine, join("fourth", "image"));
+            refuse(&mut machine, prepared(who, 0));
+            assert_eq!(take_at(&mut machine, Time(5_999_999), Input::Tick), []);
+            assert_eq!(machine.next_deadline(), Some((at(6), "a worker is tried again")), "four times as long");
+            let assigned = take_at(&mut machine, at(6), Input::Tick);
+            assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+        }
+        let assigned = take_at(&mut machine, at(7), join("image", "image"));
+        assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
+    }
+
+    #[test]
+    fn whoever_cannot_open_what_another_one_has_opened_ends_no_job_and_is_tried_less_and_less_often() {
+        let mut machine = running(two(), SAMPLES);
+        take_at(&mut machine, at(2), left("image"));
+        take_at(&mut machine, at(2), join("misplaced", "image"));
+        let mut now = at(2);
+        for pause in [1, 4, 16, 64, 64] {
+            let evicted = take_at(&mut machine, now, failed("misplaced", false));
+            assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
+            let offered = take_at(&mut machine, now, join("misplaced", "image"));
+            assert!(matches!(&offered[..], [Effect::Offer { .. }]), "{offered:?}");
+            let mut good = machine.clone();
+            let given = take_at(&mut good, now, join("good", "image"));
+            assert!(matches!(&given[..], [Effect::Evict { .. }, Effect::Assign { .. }]), "it is tried at once: {given:?}");
+            now = now + Span::from_secs(pause);
+            assert_eq!(machine.members[&modality("image")].paused(), Some(now));
+            take_at(&mut machine, now, beat("audio", 9, false));
+            let assigned = take_at(&mut machine, now, Input::Tick);
+            assert!(assigned.iter().any(|effect| matches!(effect, Effect::Assign { .. })), "{assigned:?}");
+        }
+        // Two that cannot: it may be the data, and nobody is tried before the pause is over.
+        take_at(&mut machine, now, failed("misplaced", false));
+        take_at(&mut machine, now, join("lost", "image"));
+        take_at(&mut machine, now, failed("lost", false));
+        take_at(&mut machine, now, join("good", "image"));
+        assert_eq!(machine.members[&modality("image")].paused(), Some(now + Span::from_secs(64)));
+
+        // What went wrong with the first one to open the data would go wrong again.
+        let mut machine = machine_of(two());
+        take(&mut machine, join("image", "image"));
+        let finished = take(&mut machine, failed("image", false));
+        assert!(matches!(&finished[..], [Effect::Finish(Outcome::Failed { .. })]), "{finished:?}");
+    }
+
+    #[test]
+    fn a_job_that_waits_for_somebody_who_is_left_alone_says_so() {
+        let mut machine = running(two(), SAMPLES);
+        take_at(&mut machine, at(10), failed("audio", true));
+        take_at(&mut machine, at(10), join("audio", "audio"));
+        let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
+        let place = "`audio` worker `w-audio` has failed, and is tried again after a pause: the store does not answer";
+        assert_eq!(waiting, format!("turn 0 is held up: {place}"));
+        take_at(&mut machine, at(11), Input::Tick);
+        let waiting = machine.waiting(at(11), |_| 1).expect("it waits").reason;
+        assert_eq!(waiting, "turn 0 is held up: `audio` worker `w-audio` opens its data");
+    }
+}

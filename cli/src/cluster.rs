@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
-use antiphon_coordinator::server;
+use antiphon_coordinator::registry::Coordinator;
+use antiphon_coordinator::edge::server;
 use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::job::HeadRoomLimits;
+use crate::job::contract::HeadRoomLimits;
 
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]

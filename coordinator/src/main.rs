@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
 use antiphon_process::{Exit, failed};
 use clap::Parser;
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::Stdio;
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
 use antiphon_worker::WorkerArgs;
 use anyhow::Context as _;
 use tokio::process::Command;

@@ -31,10 +31,9 @@ use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
 use tokio::time::{sleep, timeout};
 
 pub use error::JournalError;
-pub use record::{EndRecord, JobRecord, Recorded};
+pub use record::{EndRecord, Event, JobRecord, Recorded};
 
 use crate::clock;
-use crate::events::Event;
 use record::{StopRecord, TERM, TermRecord, decode, encode, event_key, event_number, key};
 
 /// The folder of the journal beside the folders of jobs, none of which can be called so: it is no job id.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use antiphon_core::ids::JobId;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::{Coordinator, Entry};
-use crate::seam::JobInput;
+use super::coordinator::{Coordinator, Entry};
+use crate::job::contract::JobInput;
 
 /// How long the journal has to take what is left, at the end.
 const CLOSE: Duration = Duration::from_secs(15);

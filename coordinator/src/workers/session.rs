@@ -18,42 +18,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::pool::{Assignment, Place, RegisterError, Registration};
-use crate::seam::JobInput;
+use super::pool::{Assignment, Place, Registration};
+use crate::job::contract::JobInput;
+use crate::stall::Nap;
 
 /// Messages that wait for a worker before its job is held back.
 pub const OUTBOX: usize = 8;
-
-/// Whoever wakes up so much later than it meant to was held up, with all of this process.
-const STOOD_STILL: Duration = Duration::from_secs(1);
-/// How often whoever waits wakes up to see whether it was.
-const NAP: Duration = Duration::from_millis(500);
-
-/// A wait in which it is noticed that this process stood still: what others said meanwhile is yet to be read, so nobody is to be
-/// judged by their silence.
-#[derive(Debug, Clone, Copy)]
-pub struct Nap {
-    until: Instant,
-}
-
-impl Nap {
-    /// Begins to wait.
-    #[must_use]
-    pub fn begin() -> Self {
-        Self { until: Instant::now() + NAP }
-    }
-
-    /// Wakes up at `deadline`, or when the nap is over.
-    pub async fn or_until(self, deadline: Option<Instant>) {
-        tokio::time::sleep_until(deadline.map_or(self.until, |deadline| deadline.min(self.until))).await;
-    }
-
-    /// Whether the wait, which ends now, was longer than it could be, whatever has ended it.
-    #[must_use]
-    pub fn was_too_long(self) -> bool {
-        self.until.elapsed() >= STOOD_STILL
-    }
-}
 
 /// How long a connection may take to say who it is.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
@@ -70,14 +40,6 @@ pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result
         Some(Message::Register(register)) => Ok(Register::try_from(register)?),
         Some(_) => Err(Status::failed_precondition("the first message of a stream must be `register`")),
         None => Err(WireError::Missing { field: "worker_message.message".to_owned() }.into()),
-    }
-}
-
-impl From<RegisterError> for Status {
-    fn from(error: RegisterError) -> Self {
-        match error {
-            RegisterError::Duplicate { .. } => Self::already_exists(error.to_string()),
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use antiphon_core::ids::JobId;
 
-use super::{Coordinator, Entry};
+use super::coordinator::{Coordinator, Entry};
 
 /// Before a journal that does not forget a job is asked again.
 const AGAIN: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The seam between the shell (server, registry, pool) and the task that owns one job.
+//! The contract between the shell (edge, registry, workers) and the task that owns one job. Both sides know it; it knows neither.
 //!
 //! ```text
 //! shell ── JobConfig ──▶ job::spawn ──▶ JobHandle
@@ -11,6 +11,9 @@
 //! specification's modalities by itself, one worker each, and fills a place again whose worker is gone, or which the job offers. When the task ends, the
 //! shell closes the event log, tells the job's workers to release it, and frees them.
 
+use std::fmt;
+use std::sync::Arc;
+
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
 use antiphon_core::spec::JobSpec;
 use antiphon_proto::chunks::Followed;
@@ -21,11 +24,10 @@ use antiphon_store::patience::Patience;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
+use super::resume::Resumed;
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
-use crate::job::{HeadRoomLimits, Resumed};
 use crate::journal::Journal;
-use crate::pool::JobWorkers;
 
 /// Messages that wait for a job before its workers' streams are held back.
 pub const INBOX: usize = 64;
@@ -45,8 +47,8 @@ pub struct JobConfig {
     pub resume: Option<Box<Resumed>>,
     /// Where events are appended; the shell closes it when the task ends.
     pub events: EventLog,
-    /// To count workers, for the reason of a wait.
-    pub workers: JobWorkers,
+    /// Its workers.
+    pub workers: Arc<dyn Workers>,
     /// What the head computes on.
     pub threads: HeadThreads,
     /// To ask, before a manifest is written, whether this coordinator still reigns.
@@ -73,6 +75,39 @@ pub fn message_bytes(spec: &JobSpec) -> usize {
     let logits =
         (spec.evaluation.chunk as usize).saturating_mul(spec.labels.classes.count()).saturating_mul(size_of::<f32>());
     contribution_limits(spec).message_bytes().max(logits)
+}
+
+/// Where so many heads of one size are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadRoomLimits {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of a temporary file, in `TMPDIR`.
+    pub disk: u64,
+}
+
+impl Default for HeadRoomLimits {
+    fn default() -> Self {
+        Self { memory: 512 << 20, disk: 16 << 30 }
+    }
+}
+
+/// What a job asks of whoever holds its workers.
+pub trait Workers: fmt::Debug + Send + Sync {
+    /// Offers a worker's place to others: the next that is free gets it.
+    fn offer(&self, worker: &WorkerId);
+
+    /// The place is this worker's, whoever it was given to meanwhile.
+    fn keep(&self, modality: &ModalityName, worker: &WorkerId);
+
+    /// Has a worker let go of this job.
+    fn evict(&self, worker: &WorkerId, reason: &str);
+
+    /// Whether nobody has the place of `modality` in this job, or could get it from those who are registered.
+    fn is_nobodys(&self, modality: &ModalityName) -> bool;
+
+    /// How many workers of `modality` are registered, whosesoever they are: for the reason of a wait.
+    fn registered(&self, modality: &ModalityName) -> usize;
 }
 
 /// What the shell holds of a running job.
@@ -143,6 +178,9 @@ pub enum JobInput {
     Suspend,
 }
 
+/// Why a job is over that somebody asked to stop.
+pub(crate) const STOPPED: &str = "stopped on request";
+
 /// What people are told of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStatus {
@@ -195,17 +233,5 @@ impl JobState {
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Stopped)
-    }
-}
-
-impl From<JobState> for v1::JobState {
-    fn from(state: JobState) -> Self {
-        match state {
-            JobState::Waiting => Self::Waiting,
-            JobState::Running => Self::Running,
-            JobState::Succeeded => Self::Succeeded,
-            JobState::Failed => Self::Failed,
-            JobState::Stopped => Self::Stopped,
-        }
     }
 }

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
+use super::jobs::Jobs;
+use super::training::Training;
 use crate::config::{Config, CoordinatorArgs};
-use crate::coordinator::Coordinator;
 use crate::journal::JournalError;
-use crate::services::jobs::Jobs;
-use crate::services::training::Training;
+use crate::registry::Coordinator;
 
 /// One frame for most tensors: with the default of 16 KiB a head of 300 kB takes twenty.
 const FRAME: u32 = 1 << 20;

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use antiphon_core::ids::JobId;
 use antiphon_proto::v1::{self, job_service_server::JobService};
 use antiphon_proto::{WireError, ids};
-use antiphon_store::patience::Transient as _;
 use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::{Coordinator, JobView, StopError, Submission, SubmitError, UnknownJob};
 use crate::events::EventWatcher;
-use crate::job::ResumeError;
+use crate::job::contract::JobState;
+use crate::registry::coordinator::JobView;
+use crate::registry::{Coordinator, Submission};
 
 /// The service over a coordinator.
 #[derive(Clone)]
@@ -95,39 +95,14 @@ impl From<JobView> for v1::JobStatus {
     }
 }
 
-impl From<UnknownJob> for Status {
-    fn from(error: UnknownJob) -> Self {
-        Self::not_found(error.to_string())
-    }
-}
-
-impl From<StopError> for Status {
-    fn from(error: StopError) -> Self {
-        match error {
-            StopError::Unknown(error) => error.into(),
-            StopError::Journal(error) => Self::unavailable(error.to_string()),
-        }
-    }
-}
-
-impl From<SubmitError> for Status {
-    fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
-        match error {
-            SubmitError::Stopping | SubmitError::Underway { .. } | SubmitError::Journal(_) => {
-                Self::unavailable(message)
-            }
-            SubmitError::Checkpoint(error) | SubmitError::Resume(ResumeError::Read(error)) if error.is_transient() => {
-                Self::unavailable(message)
-            }
-            SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
-            SubmitError::Threads(_) => Self::resource_exhausted(message),
-            SubmitError::Duplicate { .. } => Self::already_exists(message),
-            SubmitError::HeadTooLarge { .. }
-            | SubmitError::Checkpoint(_)
-            | SubmitError::Resume(_)
-            | SubmitError::Beyond { .. }
-            | SubmitError::OtherModalities { .. } => Self::failed_precondition(message),
+impl From<JobState> for v1::JobState {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Waiting => Self::Waiting,
+            JobState::Running => Self::Running,
+            JobState::Succeeded => Self::Succeeded,
+            JobState::Failed => Self::Failed,
+            JobState::Stopped => Self::Stopped,
         }
     }
 }

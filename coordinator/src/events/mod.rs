@@ -17,7 +17,7 @@ use antiphon_core::event::{Finished, JobEvent};
 use antiphon_core::ids::{JobId, Term};
 use tokio::sync::watch;
 
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Event, Journal, JournalError};
 
 /// Events that stay in memory although the journal has them.
 pub const TAIL: usize = 1024;
@@ -27,15 +27,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 const QUEUE: u64 = 4096;
 /// Events that the journal takes, or a watcher reads from it, at once.
 const BATCH: usize = 256;
-
-/// One event as it is kept and sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// From 1.
-    pub number: u64,
-    /// One JSON object on one line.
-    pub json: Arc<str>,
-}
 
 /// A job's log. Clones share it.
 #[derive(Debug, Clone)]

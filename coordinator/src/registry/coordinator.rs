@@ -4,11 +4,6 @@
 //! What is here is in memory; the journal has what the next coordinator needs to go on ([`Coordinator::open`]). When another one
 //! has taken over, every job's task is aborted at once, and [`Coordinator::fallen`] says so.
 
-mod pruning;
-mod recovery;
-mod shutdown;
-mod submission;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +15,13 @@ use antiphon_store::storage::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use submission::{Submission, SubmitError};
-
 use crate::clock;
 use crate::config::{Config, Keep};
 use crate::events::{EventLog, EventWatcher};
 use crate::head_threads::HeadThreads;
+use crate::job::contract::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
 use crate::journal::{JobRecord, Journal, JournalError};
-use crate::pool::Pool;
-use crate::seam::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
+use crate::workers::pool::Pool;
 
 /// Whoever has the head for longer than this is worth a remark.
 const LONG: Duration = Duration::from_secs(10);
@@ -77,57 +70,57 @@ pub struct JobView {
 /// The jobs and workers of this process. Clones share them.
 #[derive(Clone)]
 pub struct Coordinator {
-    config: Arc<Config>,
-    journal: Journal,
-    spawn: Arc<SpawnJob>,
-    pool: Pool,
-    jobs: Arc<Mutex<BTreeMap<JobId, Entry>>>,
+    pub(super) config: Arc<Config>,
+    pub(super) journal: Journal,
+    pub(super) spawn: Arc<SpawnJob>,
+    pub(super) pool: Pool,
+    pub(super) jobs: Arc<Mutex<BTreeMap<JobId, Entry>>>,
     /// The jobs that were made of submissions with a request id.
-    requests: Arc<Mutex<BTreeMap<RequestId, JobId>>>,
+    pub(super) requests: Arc<Mutex<BTreeMap<RequestId, JobId>>>,
     /// The place of the next submission in their order.
-    submissions: Arc<AtomicU64>,
+    pub(super) submissions: Arc<AtomicU64>,
     /// Jobs whose task has not ended.
-    running: Arc<watch::Sender<usize>>,
-    stopping: CancellationToken,
+    pub(super) running: Arc<watch::Sender<usize>>,
+    pub(super) stopping: CancellationToken,
     /// Set when the journal takes nothing any more.
-    fallen: Arc<watch::Sender<Option<JournalError>>>,
+    pub(super) fallen: Arc<watch::Sender<Option<JournalError>>>,
     /// Started with the first job.
-    threads: Arc<Mutex<Option<HeadThreads>>>,
+    pub(super) threads: Arc<Mutex<Option<HeadThreads>>>,
 }
 
 /// A job's place in the registry; empty while its submission is being checked, or what is known of it is being removed.
-enum Entry {
+pub(super) enum Entry {
     Submitting,
     Removing,
     Held(Held),
 }
 
-struct Held {
-    submitted: Submitted,
-    term: Term,
-    inbox: mpsc::Sender<JobInput>,
-    status: watch::Receiver<JobStatus>,
-    events: EventLog,
+pub(super) struct Held {
+    pub(super) submitted: Submitted,
+    pub(super) term: Term,
+    pub(super) inbox: mpsc::Sender<JobInput>,
+    pub(super) status: watch::Receiver<JobStatus>,
+    pub(super) events: EventLog,
     /// None where the job was over before this coordinator began.
-    abort: Option<tokio::task::AbortHandle>,
+    pub(super) abort: Option<tokio::task::AbortHandle>,
     /// Set when the job's task has ended: the reason, should its last status not be final.
-    ended: Option<&'static str>,
+    pub(super) ended: Option<&'static str>,
     /// When the job was over, in milliseconds since 1970; set once that is kept.
-    over: Option<u64>,
+    pub(super) over: Option<u64>,
     /// Its task has ended, and its last events are written.
-    is_left: bool,
+    pub(super) is_left: bool,
 }
 
 /// What a job was submitted as.
 #[derive(Debug, Clone)]
-struct Submitted {
-    name: JobName,
+pub(super) struct Submitted {
+    pub(super) name: JobName,
     /// Its place in the order of submission.
-    order: u64,
+    pub(super) order: u64,
     /// Seconds since 1970.
-    at: u64,
+    pub(super) at: u64,
     /// As [`JobSpec::to_json`](antiphon_core::spec::JobSpec::to_json) writes it.
-    specification: Arc<str>,
+    pub(super) specification: Arc<str>,
 }
 
 impl Coordinator {
@@ -143,23 +136,7 @@ impl Coordinator {
         Self::of(config, Journal::passing(), spawn)
     }
 
-    /// A coordinator that keeps what `config` says: with [`Keep::Jobs`] it takes over the state's folder from whoever had it
-    /// before, knows all jobs that were ever submitted there, and goes on with those that are not over.
-    ///
-    /// # Errors
-    /// The journal cannot be opened or read, or yet another coordinator has taken over meanwhile.
-    pub async fn open(config: Config) -> Result<Self, JournalError> {
-        if config.keep == Keep::Nothing {
-            return Ok(Self::new(config));
-        }
-        let journal = Journal::open(&Store::open(&config.state)?).await?;
-        let coordinator = Self::of(config, journal, Arc::new(crate::job::spawn));
-        tokio::spawn(coordinator.clone().watch_over_journal());
-        coordinator.recover().await?;
-        Ok(coordinator)
-    }
-
-    fn of(config: Config, journal: Journal, spawn: Arc<SpawnJob>) -> Self {
+    pub(super) fn of(config: Config, journal: Journal, spawn: Arc<SpawnJob>) -> Self {
         Self {
             config: Arc::new(config),
             journal,
@@ -247,7 +224,7 @@ impl Coordinator {
         Ok(self.job(job)?)
     }
 
-    async fn tell(&self, job: &JobId, mut input: JobInput) -> Result<(), UnknownJob> {
+    pub(super) async fn tell(&self, job: &JobId, mut input: JobInput) -> Result<(), UnknownJob> {
         let mut inbox = self.with_job(job, |held| held.inbox.clone())?;
         while let Err(mpsc::error::SendError(unread)) = inbox.send(input).await {
             let now = self.with_job(job, |held| held.inbox.clone())?;
@@ -278,7 +255,7 @@ impl Coordinator {
         self.fallen.borrow().clone()
     }
 
-    async fn watch_over_journal(self) {
+    pub(super) async fn watch_over_journal(self) {
         let Some(error) = self.journal.fallen().await else { return };
         tracing::error!("{error}");
         self.stopping.cancel();
@@ -286,19 +263,19 @@ impl Coordinator {
         self.fallen.send_replace(Some(error));
     }
 
-    fn with_job<T>(&self, job: &JobId, read: impl FnOnce(&Held) -> T) -> Result<T, UnknownJob> {
+    pub(super) fn with_job<T>(&self, job: &JobId, read: impl FnOnce(&Held) -> T) -> Result<T, UnknownJob> {
         let jobs = self.jobs();
         jobs.get(job).and_then(Entry::held).map(read).ok_or_else(|| UnknownJob { job: job.clone() })
     }
 
     /// Waits for a job's task and clears up after it.
-    async fn supervise(self, job: JobId, task: tokio::task::JoinHandle<()>) {
+    pub(super) async fn supervise(self, job: JobId, task: tokio::task::JoinHandle<()>) {
         let ended = task.await;
         self.is_over(job, ended).await;
     }
 
     /// Clears up after a job's task.
-    async fn is_over(&self, job: JobId, ended: Result<(), tokio::task::JoinError>) {
+    pub(super) async fn is_over(&self, job: JobId, ended: Result<(), tokio::task::JoinError>) {
         let ended = match ended {
             Ok(()) => "the job's task ended without a word: this is a bug in the coordinator, see its log",
             Err(error) if error.is_panic() => "the job's task panicked: this is a bug in the coordinator, see its log",
@@ -333,12 +310,12 @@ impl Coordinator {
         self.running.send_modify(|running| *running -= 1);
     }
 
-    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
+    pub(super) fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be held after `jobs`, where both are.
-    fn requests(&self) -> MutexGuard<'_, BTreeMap<RequestId, JobId>> {
+    pub(super) fn requests(&self) -> MutexGuard<'_, BTreeMap<RequestId, JobId>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -351,14 +328,14 @@ impl From<&JobRecord> for Submitted {
 }
 
 impl Entry {
-    fn held(&self) -> Option<&Held> {
+    pub(super) fn held(&self) -> Option<&Held> {
         match self {
             Self::Submitting | Self::Removing => None,
             Self::Held(held) => Some(held),
         }
     }
 
-    fn held_mut(&mut self) -> Option<&mut Held> {
+    pub(super) fn held_mut(&mut self) -> Option<&mut Held> {
         match self {
             Self::Submitting | Self::Removing => None,
             Self::Held(held) => Some(held),
@@ -367,7 +344,7 @@ impl Entry {
 }
 
 impl Held {
-    fn view(&self, job: &JobId) -> JobView {
+    pub(super) fn view(&self, job: &JobId) -> JobView {
         let mut status = self.status.borrow().clone();
         if let Some(reason) = self.ended.filter(|_| !status.state.is_final()) {
             status.state = JobState::Failed;

@@ -1,7 +1,7 @@
 //! From a submission to a running job: everything that can be wrong with it is found before it is acknowledged.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::digest::sha256;
@@ -14,14 +14,14 @@ use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::patience::Patience;
 use antiphon_store::storage::{StorageError, Store};
 
-use super::{Coordinator, Entry, Held, Submitted};
+use super::coordinator::{Coordinator, Entry, Held, Submitted};
 use crate::clock;
-use crate::events::{Event, EventLog};
+use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
-use crate::job::{ResumeError, Resumed};
-use crate::journal::{JobRecord, JournalError};
-use crate::pool::JobWorkers;
-use crate::seam::{self, JobConfig};
+use crate::job::contract::{self, JobConfig};
+use crate::job::resume::{ResumeError, Resumed};
+use crate::journal::{Event, JobRecord, JournalError};
+use crate::workers::pool::JobWorkers;
 
 /// How long whoever submits a job waits for a store that is in trouble.
 const SUBMIT: Duration = Duration::from_secs(20);
@@ -176,7 +176,7 @@ impl Coordinator {
     fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
         let (classes, width) = (spec.labels.classes.count(), spec.head.width);
         // With the message that each worker may have on its way.
-        let messages = (seam::message_bytes(spec) as u64).saturating_mul(spec.modalities.len() as u64);
+        let messages = (contract::message_bytes(spec) as u64).saturating_mul(spec.modalities.len() as u64);
         let needed =
             SharedHead::<f32>::memory_bytes(&spec.head, classes, spec.schedule.turn_batches).saturating_add(messages);
         if needed <= self.config.head_memory {
@@ -264,7 +264,7 @@ impl Coordinator {
             spec,
             resume: None,
             events,
-            workers: JobWorkers::new(self.pool.clone(), job.clone()),
+            workers: Arc::new(JobWorkers::new(self.pool.clone(), job.clone())),
             threads: self.head_threads()?,
             patience: self.patience(job),
             head_room: self.config.head_room,
@@ -293,7 +293,7 @@ impl Coordinator {
         let (job, term) = (config.id.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
         let lease = Duration::try_from_secs_f64(config.spec.schedule.lease_ttl).unwrap_or_default();
-        let (events, limits) = (config.events.clone(), (seam::message_bytes(&config.spec), lease));
+        let (events, limits) = (config.events.clone(), (contract::message_bytes(&config.spec), lease));
         let mut jobs = self.jobs();
         if self.is_stopping() {
             return Err(SubmitError::Stopping);

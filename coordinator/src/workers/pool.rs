@@ -14,7 +14,7 @@ use std::time::Duration;
 use antiphon_core::ids::{JobId, ModalityName, WorkerId};
 use tokio::sync::{mpsc, watch};
 
-use crate::seam::JobInput;
+use crate::job::contract::{JobInput, Workers};
 
 /// Why a worker was not registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -260,25 +260,22 @@ impl JobWorkers {
     pub fn new(pool: Pool, job: JobId) -> Self {
         Self { pool, job }
     }
+}
 
-    /// Offers a worker's place to others: the next that is free gets it.
-    pub fn offer(&self, worker: &WorkerId) {
+impl Workers for JobWorkers {
+    fn offer(&self, worker: &WorkerId) {
         self.pool.offer(&self.job, worker);
     }
 
-    /// The place is this worker's, whoever it was given to meanwhile.
-    pub fn keep(&self, modality: &ModalityName, worker: &WorkerId) {
+    fn keep(&self, modality: &ModalityName, worker: &WorkerId) {
         self.pool.keep(&self.job, modality, worker);
     }
 
-    /// Has a worker let go of this job.
-    pub fn evict(&self, worker: &WorkerId, reason: &str) {
+    fn evict(&self, worker: &WorkerId, reason: &str) {
         self.pool.evict(&self.job, worker, reason);
     }
 
-    /// Whether nobody has the place of `modality` in this job, or could get it from those who are registered.
-    #[must_use]
-    pub fn is_nobodys(&self, modality: &ModalityName) -> bool {
+    fn is_nobodys(&self, modality: &ModalityName) -> bool {
         let state = self.pool.lock();
         let job = state.jobs.iter().find(|entry| entry.job == self.job);
         let seat = job.and_then(|entry| entry.places.get(modality));
@@ -287,10 +284,8 @@ impl JobWorkers {
         seat.is_none_or(|seat| seat.worker.is_none()) && !state.workers.values().any(might_come)
     }
 
-    /// How many workers `modality` has, whosesoever they are: for the reason of a wait.
-    #[must_use]
-    pub fn counts(&self, modality: &ModalityName) -> Counts {
-        self.pool.counts(modality)
+    fn registered(&self, modality: &ModalityName) -> usize {
+        self.pool.counts(modality).registered
     }
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::coordinator::Coordinator;
-use crate::pool::Registration;
-use crate::session::{OUTBOX, Session, first_message};
+use crate::registry::Coordinator;
+use crate::workers::pool::Registration;
+use crate::workers::session::{OUTBOX, Session, first_message};
 
 /// The service over a coordinator.
 #[derive(Clone)]

@@ -14,17 +14,18 @@ use antiphon_core::ids::{JobId, Turn};
 use antiphon_core::spec::JobSpec;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::patience::Patience;
-use antiphon_store::storage::StorageError;
+use antiphon_store::storage::{StorageError, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::coordinator::{Coordinator, Entry, Held, Submitted};
 use super::submission::SubmitError;
-use super::{Coordinator, Entry, Held, Submitted};
+use crate::config::{Config, Keep};
 use crate::events::EventLog;
-use crate::job::{ResumeError, Resumed, STOPPED, checkpoint};
+use crate::job::contract::{INBOX, JobConfig, JobInput, JobState, JobStatus, STOPPED};
+use crate::job::resume::{self, ResumeError, Resumed};
 use crate::journal::{EndRecord, JobRecord, Journal, JournalError, Recorded};
-use crate::seam::{INBOX, JobConfig, JobInput, JobState, JobStatus};
 
 /// Jobs whose stores are asked at the same time.
 const AT_ONCE: usize = 16;
@@ -60,6 +61,22 @@ struct Lost {
 }
 
 impl Coordinator {
+    /// A coordinator that keeps what `config` says: with [`Keep::Jobs`] it takes over the state's folder from whoever had it
+    /// before, knows all jobs that were ever submitted there, and goes on with those that are not over.
+    ///
+    /// # Errors
+    /// The journal cannot be opened or read, or yet another coordinator has taken over meanwhile.
+    pub async fn open(config: Config) -> Result<Self, JournalError> {
+        if config.keep == Keep::Nothing {
+            return Ok(Self::new(config));
+        }
+        let journal = Journal::open(&Store::open(&config.state)?).await?;
+        let coordinator = Self::of(config, journal, Arc::new(crate::job::spawn));
+        tokio::spawn(coordinator.clone().watch_over_journal());
+        coordinator.recover().await?;
+        Ok(coordinator)
+    }
+
     /// Takes in all jobs of the journal: when this returns they are all there, and those that are not over are being looked for.
     ///
     /// # Errors
@@ -180,8 +197,8 @@ impl Coordinator {
         let newest = looked.map_err(|_| search.silence())?.map_err(Setback::reason)?;
         Ok(newest.map(|newest| {
             let own = search.is_own(newest.manifest().turn, &newest.url());
-            let best = checkpoint::best(newest.manifest()).filter(|_| own);
-            let best = best.map(|best| checkpoint::best_of(&search.store, best));
+            let best = resume::best(newest.manifest()).filter(|_| own);
+            let best = best.map(|best| resume::best_of(&search.store, best));
             (newest, best)
         }))
     }

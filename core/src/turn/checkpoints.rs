@@ -124,6 +124,8 @@ impl TurnMachine {
 mod tests {
     use super::super::testing::*;
     use super::*;
+    use crate::ids::HeadVersion;
+    use crate::spec::Every;
 
     #[test]
     fn a_part_that_is_lost_with_its_worker_is_written_by_whoever_comes_to_the_same_place() {

@@ -101,8 +101,10 @@ impl TurnMachine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::Input;
     use super::super::testing::*;
     use super::*;
+    use crate::spec::Every;
 
     #[test]
     fn a_late_result_is_taken_unless_its_turn_was_granted_again() {

@@ -65,8 +65,10 @@ impl TurnMachine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{Input, Rejected};
     use super::super::testing::*;
     use super::*;
+    use crate::spec::ScheduleMode;
 
     #[test]
     fn a_replacement_takes_its_own_steps_again_and_is_granted_the_turn_that_waited() {

@@ -102,6 +102,7 @@ impl TurnMachine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::Input;
     use super::super::testing::*;
     use super::*;
 

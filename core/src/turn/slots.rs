@@ -212,8 +212,11 @@ impl TurnMachine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{Input, Outcome};
     use super::super::testing::*;
     use super::*;
+    use crate::ids::EvaluationId;
+    use crate::spec::{Every, Length};
 
     #[test]
     fn a_place_is_given_once_and_only_for_modalities_of_the_job() {

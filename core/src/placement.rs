@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovering_job_keeps_its_number_and_holds_others_for_a_while() {
+    fn a_recovering_job_keeps_its_order_and_holds_others_back() {
         let slots = |order, readiness| JobSlots {
             job: job_id(order),
             order,

@@ -145,7 +145,7 @@ impl Job {
     pub(super) fn complete_cut(&mut self, turn: Turn) -> Result<(), String> {
         let never = || format!("checkpoint {turn} was never begun");
         let cut = self.cut.take().ok_or_else(never)?;
-        let antiphon_core::turn::Cut { position, score, .. } = self.machine.cut().ok_or_else(never)?;
+        let antiphon_core::turn::PendingCheckpoint { position, score, .. } = self.machine.pending_checkpoint().ok_or_else(never)?;
         let best = position.best.map(|(_, turn)| turn);
         let manifest = Manifest {
             format: FORMAT,
@@ -191,7 +191,7 @@ impl Job {
             digest: saved.digest.clone(),
             best,
             seconds: pause.map_or(0.0, |pause| pause.cut.elapsed().as_secs_f64()),
-            blocked: pause.map_or(0.0, |pause| pause.blocked().as_secs_f64()),
+            stall_seconds: pause.map_or(0.0, |pause| pause.blocked().as_secs_f64()),
         });
         self.newest = Some(saved);
         self.trouble.clear();

@@ -26,9 +26,9 @@ impl Job {
             Effect::Grant { worker, turn, lease, progress } => self.grant(&worker, turn, lease, progress),
             Effect::Replay { worker, turn, lease, progress } => self.replay(&worker, turn, lease, progress)?,
             Effect::Ready { worker, modality, replayed } => self.tell_of_ready(&modality, &worker, replayed),
-            Effect::Offer { worker, modality, why } => {
+            Effect::ReleaseSlot { worker, modality, why } => {
                 warn!(job = %self.id, %worker, %modality, why, "its place is offered to others");
-                self.emit(&JobEvent::WorkerLapsed {
+                self.emit(&JobEvent::LeaseExpired {
                     job: self.id.clone(),
                     turn: self.turn(),
                     modality,
@@ -37,7 +37,7 @@ impl Job {
                 });
                 self.workers.offer(&worker);
             }
-            Effect::Keep { worker } => {
+            Effect::ReclaimSlot { worker } => {
                 if let Some(modality) = self.machine.modality_of(&worker) {
                     self.workers.keep(modality, &worker);
                 }
@@ -50,7 +50,7 @@ impl Job {
             Effect::Evaluate { evaluation, split } => self.begin_evaluation(evaluation, split),
             Effect::AbandonEvaluation { evaluation } => self.abandon_evaluation(evaluation),
             Effect::Snapshot { turn } => self.begin_cut(turn)?,
-            Effect::SavePart { worker, turn } => self.save_part(&worker, turn),
+            Effect::SaveFiles { worker, turn } => self.save_part(&worker, turn),
             Effect::WriteManifest { turn } => self.complete_cut(turn)?,
             Effect::ForgetHeads { versions } => {
                 self.heads.forget(&versions);
@@ -177,7 +177,7 @@ impl Job {
         let room = self.heads.room();
         if room != self.room {
             self.room = room;
-            self.give(Input::Room(room));
+            self.give(Input::ReplayBuffer(room));
         }
     }
 

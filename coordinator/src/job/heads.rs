@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use antiphon_core::head::Head;
 use antiphon_core::ids::HeadVersion;
 use antiphon_core::linalg::Matrix;
-use antiphon_core::turn::HeadRoom;
+use antiphon_core::turn::ReplayBufferLevel;
 use tracing::warn;
 
 use super::contract::HeadRoomLimits;
@@ -115,15 +115,15 @@ impl GrantedHeads {
     }
 
     /// How much room there is for more.
-    pub(super) fn room(&self) -> HeadRoom {
+    pub(super) fn room(&self) -> ReplayBufferLevel {
         let kept = self.memory.len() + self.spilled.len();
         // This turn may have been granted its successor before anybody heard.
         if self.full || kept.saturating_add(self.turn.saturating_mul(2)) > self.at_most {
-            HeadRoom::Full
+            ReplayBufferLevel::Full
         } else if kept > self.at_most / 2 {
-            HeadRoom::Low
+            ReplayBufferLevel::High
         } else {
-            HeadRoom::Ample
+            ReplayBufferLevel::Normal
         }
     }
 
@@ -281,7 +281,7 @@ mod tests {
             kept.keep(HeadVersion(version), head(version));
         }
         kept.note_written(0);
-        assert_eq!((kept.memory.len(), kept.spilled.len(), kept.room()), (4, 0, HeadRoom::Full));
+        assert_eq!((kept.memory.len(), kept.spilled.len(), kept.room()), (4, 0, ReplayBufferLevel::Full));
         for version in 0..4 {
             assert_eq!(kept.get(HeadVersion(version)).expect("it is kept"), head(version));
         }
@@ -293,7 +293,7 @@ mod tests {
         kept.keep(HeadVersion(6), head(6));
         kept.note_written(0);
         assert_eq!((kept.memory.len(), kept.spilled.len()), (2, 1), "and then it is");
-        assert_eq!(kept.room(), HeadRoom::Ample);
+        assert_eq!(kept.room(), ReplayBufferLevel::Normal);
         assert_eq!(kept.get(HeadVersion(4)).expect("it is kept"), head(4));
     }
 
@@ -304,11 +304,11 @@ mod tests {
             (0..count).for_each(|version| kept.keep(HeadVersion(version), head(0)));
             kept.room()
         };
-        assert_eq!([0, 3].map(|count| room(1, count)), [HeadRoom::Ample; 2]);
-        assert_eq!(room(1, 4), HeadRoom::Low);
-        assert_eq!([5, 6].map(|count| room(1, count)), [HeadRoom::Full; 2]);
+        assert_eq!([0, 3].map(|count| room(1, count)), [ReplayBufferLevel::Normal; 2]);
+        assert_eq!(room(1, 4), ReplayBufferLevel::High);
+        assert_eq!([5, 6].map(|count| room(1, count)), [ReplayBufferLevel::Full; 2]);
         // At most ten: three turns and one.
-        assert_eq!([room(3, 4), room(3, 5)], [HeadRoom::Ample, HeadRoom::Full], "a turn of three steps must fit");
-        assert_eq!(room(100, 50), HeadRoom::Ample, "and three turns do, whatever the limits");
+        assert_eq!([room(3, 4), room(3, 5)], [ReplayBufferLevel::Normal, ReplayBufferLevel::Full], "a turn of three steps must fit");
+        assert_eq!(room(100, 50), ReplayBufferLevel::Normal, "and three turns do, whatever the limits");
     }
 }

@@ -60,7 +60,7 @@ impl Job {
         }
         if self.trouble.is_long() || self.members.values().any(|member| member.trouble.is_long()) {
             info!(job = %self.id, "the store takes nothing, and is not waited for");
-            return self.give(Input::StopWithout);
+            return self.give(Input::StopWithoutCheckpoint);
         }
         if let Some(modality) = self.modalities.iter().find(|modality| self.workers.is_nobodys(modality)) {
             info!(job = %self.id, %modality, "a worker is gone, and is not waited for");
@@ -236,7 +236,7 @@ impl Job {
         // Before the machine judges, because the last parts have the manifest written at once.
         self.add_parts(worker, &saved)?;
         self.set_trouble(worker, None);
-        self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
+        self.try_give(Input::FilesSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
             self.remove_parts(&saved);
             rejected.into()
         })

@@ -32,7 +32,7 @@ use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::numerics::{NumericFingerprint, Numerics};
 use antiphon_core::spec::JobSpec;
 use antiphon_core::time::Time;
-use antiphon_core::turn::{Effect, HeadRoom, Input, Rejected, SplitSizes, TurnMachine};
+use antiphon_core::turn::{Effect, ReplayBufferLevel, Input, Rejected, SplitSizes, TurnMachine};
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
 use tokio::sync::{mpsc, watch};
@@ -145,7 +145,7 @@ struct Job {
     /// Also those that were told to let go of the job and have not yet.
     members: BTreeMap<WorkerId, Member>,
     heads: GrantedHeads,
-    room: HeadRoom,
+    room: ReplayBufferLevel,
     /// Since when a modality's place has been without a worker that was there before.
     lost: BTreeMap<ModalityName, Time>,
     started: bool,
@@ -219,7 +219,7 @@ impl Job {
             head,
             members: BTreeMap::new(),
             heads: GrantedHeads::new(classes, width, turn_batches, config.head_room),
-            room: HeadRoom::Ample,
+            room: ReplayBufferLevel::Normal,
             lost: BTreeMap::new(),
             started: false,
             next: VecDeque::new(),
@@ -298,7 +298,7 @@ impl Job {
     /// Whoever could not be heard because the task stood still has its time anew.
     fn wakes_from(&mut self, nap: Nap) {
         if nap.was_too_long() {
-            self.give(Input::Awake);
+            self.give(Input::StallEnded);
         }
     }
 

@@ -28,8 +28,8 @@ impl From<Rejected> for Refusal {
             Rejected::StaleAttempt { .. } => RejectedReason::StaleAttempt,
             Rejected::StaleHead { .. } => RejectedReason::StaleHead,
             Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
-            Rejected::NotAMember { .. }
-            | Rejected::NoPlace { .. }
+            Rejected::NoSlot { .. }
+            | Rejected::SlotTaken { .. }
             | Rejected::NotGranted { .. }
             | Rejected::NotLearning { .. }
             | Rejected::Unexpected { .. } => RejectedReason::Unexpected,

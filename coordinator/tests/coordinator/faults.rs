@@ -161,7 +161,7 @@ async fn a_late_result_is_taken_where_nobody_has_come_instead() {
     work_and_beat(&mut a, &mut b, &job).await;
     same(&server.finished(&job).await, &peaceful);
     let events = server.events(&job, 0).await;
-    assert!(!of_kind(&events, "worker_lapsed").is_empty(), "{events:?}");
+    assert!(!of_kind(&events, "lease_expired").is_empty(), "{events:?}");
     assert_eq!(of_kind(&events, "worker_lost").len(), 0, "{events:?}");
     server.stop().await;
 }

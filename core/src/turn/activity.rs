@@ -24,21 +24,21 @@ impl TurnMachine {
             }
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { split, .. }) => format!("turn {turn}: evaluating {split}"),
-                Some(Duty::Save | Duty::Room | Duty::Finish(_)) | None => {
-                    format!("turn {turn}: {}", self.cut_activity())
+                Some(Duty::Save | Duty::FreeBuffer | Duty::Finish(_)) | None => {
+                    format!("turn {turn}: {}", self.checkpoint_activity())
                 }
             },
         }
     }
 
     /// What the checkpoint that is being written waits for.
-    pub(super) fn cut_activity(&self) -> String {
-        let Some(cut) = &self.cut else { return "no checkpoint is being written".to_owned() };
-        let turn = cut.turn();
-        if cut.is_whole() {
+    pub(super) fn checkpoint_activity(&self) -> String {
+        let Some(pending) = &self.pending_checkpoint else { return "no checkpoint is being written".to_owned() };
+        let turn = pending.turn();
+        if pending.has_all_files() {
             return format!("the head and the manifest of checkpoint {turn} are being written");
         }
-        let from: Vec<String> = cut.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
+        let from: Vec<String> = pending.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
         format!("parts of checkpoint {turn} are to come from {}", from.join(", "))
     }
 
@@ -88,7 +88,7 @@ mod tests {
         take(&mut machine, Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 });
         let both = "`audio` worker `w-audio`, `image` worker `w-image`";
         assert_eq!(machine.activity(), format!("turn 2: parts of checkpoint 2 are to come from {both}"));
-        let saved = |name: &str| Input::PartSaved { worker: worker(name), turn: Turn(2) };
+        let saved = |name: &str| Input::FilesSaved { worker: worker(name), turn: Turn(2) };
         take(&mut machine, saved("audio"));
         assert_eq!(machine.activity(), "turn 2: parts of checkpoint 2 are to come from `image` worker `w-image`");
         take(&mut machine, saved("image"));

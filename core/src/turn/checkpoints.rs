@@ -6,13 +6,13 @@
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected};
-use super::pending_checkpoint::Cut;
+use super::pending_checkpoint::PendingCheckpoint;
 use crate::ids::{ModalityName, Turn, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
     /// Cuts a checkpoint here. Not while another one is being written.
-    pub(super) fn begin_cut(&mut self, score: Option<f64>, effects: &mut Vec<Effect>) {
+    pub(super) fn begin_checkpoint(&mut self, score: Option<f64>, effects: &mut Vec<Effect>) {
         let turn = self.position.turn;
         // Before it is cut, so that it knows of itself when a job goes on from it.
         if let Some(score) = score
@@ -21,47 +21,47 @@ impl TurnMachine {
             self.position.best = Some((score, turn));
         }
         let missing = self.spec.modalities.iter().map(|modality| (modality.name.clone(), None)).collect();
-        self.cut = Some(Cut { position: self.position.clone(), score, missing });
-        self.cut_at = Some(turn);
+        self.pending_checkpoint = Some(PendingCheckpoint { position: self.position.clone(), score, missing });
+        self.last_checkpoint = Some(turn);
         effects.push(Effect::Snapshot { turn });
         let ready: Vec<ModalityName> =
-            self.members.iter().filter(|(_, member)| member.is_ready()).map(|(name, _)| name.clone()).collect();
+            self.slots.iter().filter(|(_, slot)| slot.is_ready()).map(|(name, _)| name.clone()).collect();
         for modality in ready {
-            self.ask_for_part(&modality, effects);
+            self.ask_for_files(&modality, effects);
         }
     }
 
     /// Whether a checkpoint is being written, and everybody is there, and alive, of whom it still needs a part.
-    pub(super) fn cut_is_on_its_way(&self) -> bool {
+    pub(super) fn checkpoint_is_on_its_way(&self) -> bool {
         let is_there =
-            |modality: &ModalityName| self.members.get(modality).is_some_and(|member| member.lapse.is_none());
-        self.cut.as_ref().is_some_and(|cut| cut.missing().all(is_there))
+            |modality: &ModalityName| self.slots.get(modality).is_some_and(|slot| slot.expired.is_none());
+        self.pending_checkpoint.as_ref().is_some_and(|pending| pending.missing().all(is_there))
     }
 
     /// Asks the worker of this modality for its part, if its encoder is where the checkpoint was cut and it was not asked yet.
-    pub(super) fn ask_for_part(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get(modality) else { return };
-        let worker = member.worker.clone();
-        let Some(done) = member.steps_behind(self.steps_done(modality)) else { return };
-        let Some(cut) = &mut self.cut else { return };
-        if cut.position.steps_done.get(modality).copied().unwrap_or(0) != done {
+    pub(super) fn ask_for_files(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.slots.get(modality) else { return };
+        let worker = slot.worker.clone();
+        let Some(done) = slot.steps_taken(self.steps_done(modality)) else { return };
+        let Some(pending) = &mut self.pending_checkpoint else { return };
+        if pending.position.steps_done.get(modality).copied().unwrap_or(0) != done {
             return;
         }
-        let turn = cut.turn();
-        if let Some(asked @ None) = cut.missing.get_mut(modality) {
+        let turn = pending.turn();
+        if let Some(asked @ None) = pending.missing.get_mut(modality) {
             *asked = Some(worker.clone());
-            effects.push(Effect::SavePart { worker, turn });
+            effects.push(Effect::SaveFiles { worker, turn });
         }
     }
 
     /// Whoever was asked for this modality's part will not give it.
-    pub(super) fn part_is_lost(&mut self, modality: &ModalityName) {
-        if let Some(asked) = self.cut.as_mut().and_then(|cut| cut.missing.get_mut(modality)) {
+    pub(super) fn files_are_lost(&mut self, modality: &ModalityName) {
+        if let Some(asked) = self.pending_checkpoint.as_mut().and_then(|pending| pending.missing.get_mut(modality)) {
             *asked = None;
         }
     }
 
-    pub(super) fn part_saved(
+    pub(super) fn files_saved(
         &mut self,
         now: Time,
         worker: &WorkerId,
@@ -70,18 +70,18 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         self.not_finished()?;
         let modality =
-            self.modality_of(worker).cloned().ok_or_else(|| Rejected::NotAMember { worker: worker.clone() })?;
+            self.modality_of(worker).cloned().ok_or_else(|| Rejected::NoSlot { worker: worker.clone() })?;
         let phase = self.unexpected();
-        let Some(cut) = self.cut.as_mut() else { return Err(phase) };
-        if turn != cut.turn() {
-            let (expected, given) = (cut.turn().to_string(), turn.to_string());
+        let Some(pending) = self.pending_checkpoint.as_mut() else { return Err(phase) };
+        if turn != pending.turn() {
+            let (expected, given) = (pending.turn().to_string(), turn.to_string());
             return Err(Rejected::Malformed { what: "turn", expected, given });
         }
-        if cut.missing.get(&modality).is_none_or(|asked| asked.as_ref() != Some(worker)) {
+        if pending.missing.get(&modality).is_none_or(|asked| asked.as_ref() != Some(worker)) {
             return Err(phase);
         }
-        cut.missing.remove(&modality);
-        if cut.is_whole() {
+        pending.missing.remove(&modality);
+        if pending.has_all_files() {
             effects.push(Effect::WriteManifest { turn });
         }
         self.heard(now, worker, effects);
@@ -95,15 +95,15 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        if !self.cut.as_ref().is_some_and(|cut| cut.turn() == turn && cut.is_whole()) {
+        if !self.pending_checkpoint.as_ref().is_some_and(|pending| pending.turn() == turn && pending.has_all_files()) {
             return Err(self.unexpected());
         }
-        if let Some(cut) = self.cut.take() {
-            self.history.rebase(&cut.position.steps_done);
+        if let Some(pending) = self.pending_checkpoint.take() {
+            self.history.rebase(&pending.position.steps_done);
             self.forget_heads(effects);
         }
         if let Phase::Boundary { duties, .. } = &self.phase
-            && let Some(Duty::Save | Duty::Room | Duty::Finish(_)) = duties.front()
+            && let Some(Duty::Save | Duty::FreeBuffer | Duty::Finish(_)) = duties.front()
         {
             self.begin_duty(now, effects);
         }
@@ -114,7 +114,7 @@ impl TurnMachine {
     #[must_use]
     pub fn waits_for_checkpoint(&self) -> bool {
         match &self.phase {
-            Phase::Boundary { duties, .. } => matches!(duties.front(), Some(Duty::Save | Duty::Room)),
+            Phase::Boundary { duties, .. } => matches!(duties.front(), Some(Duty::Save | Duty::FreeBuffer)),
             Phase::Gathering | Phase::Training(_) | Phase::Finished(_) => false,
         }
     }
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(grants(&effects), [again("w-second", 0)]);
         let effects = relearned(&mut machine, "second", &effects);
         // The checkpoint was cut after its first step; it is asked before it takes the second.
-        let Effect::SavePart { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
+        let Effect::SaveFiles { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
         assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
         assert_eq!(grants(&effects), [again("w-second", 2)]);
         let saved = save(&mut machine);

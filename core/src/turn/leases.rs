@@ -2,7 +2,7 @@
 
 use super::machine::{Phase, TurnMachine};
 use super::message::{Effect, Rejected};
-use super::slot::Lapse;
+use super::slot::LeaseExpiry;
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
@@ -16,24 +16,24 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        let modality = self.modality_of_member(worker)?;
+        let modality = self.modality_with_slot(worker)?;
         // Whoever has the head has something to do, whatever it says.
         let busy = busy || self.granted_to(&modality).is_some();
-        if let Some(member) = self.members.get_mut(&modality) {
-            member.heard = now;
-            member.busy = busy;
-            if member.progress != progress || !busy {
-                (member.progress, member.progressed) = (progress, now);
+        if let Some(slot) = self.slots.get_mut(&modality) {
+            slot.heard = now;
+            slot.busy = busy;
+            if slot.progress != progress || !busy {
+                (slot.progress, slot.progressed) = (progress, now);
             }
-            let recovered = match member.lapse {
+            let recovered = match slot.expired {
                 None => false,
-                Some(Lapse::Silent) => true,
-                Some(Lapse::Stuck) => member.progressed == now,
+                Some(LeaseExpiry::NoHeartbeat) => true,
+                Some(LeaseExpiry::NoProgress) => slot.progressed == now,
             };
             if recovered {
                 // It may have stood still: what it could not do meanwhile is not held against it.
-                member.progressed = now;
-                self.keep_place(now, &modality, effects);
+                slot.progressed = now;
+                self.reclaim_slot(now, &modality, effects);
             }
         }
         Ok(())
@@ -42,48 +42,48 @@ impl TurnMachine {
     /// A worker has said something that was taken: it lives, and gets on.
     pub(super) fn heard(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) {
         let Some(modality) = self.modality_of(worker).cloned() else { return };
-        let Some(member) = self.members.get_mut(&modality) else { return };
-        (member.heard, member.progressed) = (now, now);
-        if member.lapse.is_some() {
-            self.keep_place(now, &modality, effects);
+        let Some(slot) = self.slots.get_mut(&modality) else { return };
+        (slot.heard, slot.progressed) = (now, now);
+        if slot.expired.is_some() {
+            self.reclaim_slot(now, &modality, effects);
         }
     }
 
-    pub(super) fn keep_place(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get_mut(modality) else { return };
-        member.lapse = None;
-        let (worker, able) = (member.worker.clone(), member.is_able());
-        effects.push(Effect::Keep { worker });
+    pub(super) fn reclaim_slot(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.slots.get_mut(modality) else { return };
+        slot.expired = None;
+        let (worker, able) = (slot.worker.clone(), slot.is_able());
+        effects.push(Effect::ReclaimSlot { worker });
         if able {
-            self.place_is_filled(now, modality, effects);
+            self.slot_is_filled(now, modality, effects);
         }
     }
 
     /// Offers the places of those who gave no sign of life, or of progress, for too long.
-    pub(super) fn lapse(&mut self, now: Time, effects: &mut Vec<Effect>) {
+    pub(super) fn expire_leases(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
         for modality in self.spec.modalities.iter().map(|modality| &modality.name) {
             let granted = self.granted_to(modality);
-            let Some(member) = self.members.get_mut(modality) else { continue };
-            if let Some((_, lapse)) = member.deadline(ttl, turn, granted).filter(|(at, _)| *at <= now) {
-                member.lapse = Some(lapse);
-                let (worker, modality) = (member.worker.clone(), modality.clone());
+            let Some(slot) = self.slots.get_mut(modality) else { continue };
+            if let Some((_, lapse)) = slot.deadline(ttl, turn, granted).filter(|(at, _)| *at <= now) {
+                slot.expired = Some(lapse);
+                let (worker, modality) = (slot.worker.clone(), modality.clone());
                 let why = match lapse {
-                    Lapse::Silent => format!("it gave no sign of life for {} s", now.since(member.heard).as_secs()),
-                    Lapse::Stuck => {
-                        let since = granted.unwrap_or(Time(0)).max(member.progressed);
+                    LeaseExpiry::NoHeartbeat => format!("it gave no sign of life for {} s", now.since(slot.heard).as_secs()),
+                    LeaseExpiry::NoProgress => {
+                        let since = granted.unwrap_or(Time(0)).max(slot.progressed);
                         format!("it got nothing done for {} s", now.since(since).as_secs())
                     }
                 };
-                effects.push(Effect::Offer { worker, modality, why });
+                effects.push(Effect::ReleaseSlot { worker, modality, why });
             }
         }
     }
 
     /// Nobody could be heard until now: everybody's time begins anew. What else was due is done.
-    pub(super) fn awake(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        for member in self.members.values_mut() {
-            (member.heard, member.progressed) = (now, now);
+    pub(super) fn stall_ended(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for slot in self.slots.values_mut() {
+            (slot.heard, slot.progressed) = (now, now);
         }
         self.tick(now, effects);
     }
@@ -116,7 +116,7 @@ mod tests {
             take_at(&mut machine, at(14), beat("image", 1, false));
             let effects = take_at(&mut machine, at(16), Input::Tick);
             let why = "it gave no sign of life for 15 s".to_owned();
-            assert_eq!(effects, [Effect::Offer { worker: worker("audio"), modality: modality("audio"), why }]);
+            assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
             let effects = take_at(&mut machine, at(17), join("second", "audio"));
             let why = "its place was given to `w-second`".to_owned();
             assert_eq!(effects[0], Effect::Evict { worker: worker("audio"), why });
@@ -136,7 +136,7 @@ mod tests {
                 assert_eq!(refused, Rejected::StaleAttempt { given: 0, current: 1 });
             }
             let learned = Input::Learned { worker: worker("audio"), turn: header.turn };
-            assert!(matches!(refuse(&mut machine, learned), Rejected::NotAMember { .. }));
+            assert!(matches!(refuse(&mut machine, learned), Rejected::NoSlot { .. }));
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let reason = "`audio` worker `w-audio` gives no sign of life; its place is offered to others";
         assert_eq!(waiting, format!("turn 0 is held up: {reason}"));
         let kept = take_at(&mut machine, deadline, beat("audio", 1, true));
-        assert_eq!(kept, [Effect::Keep { worker: worker("audio") }]);
+        assert_eq!(kept, [Effect::ReclaimSlot { worker: worker("audio") }]);
         assert_eq!(machine.waiting(deadline, |_| 2), None);
         // Image lapsed while it was not its turn: it is granted when it shows up.
         assert!(grants(&contribute(&mut machine, 10)).is_empty());
@@ -165,7 +165,7 @@ mod tests {
         take_at(&mut machine, at(1), beat("audio", 1, true));
         take_at(&mut machine, at(16), Input::Tick);
         take_at(&mut machine, at(100), beat("image", 1, false));
-        assert_eq!(take_at(&mut machine, at(100), beat("audio", 1, true)), [Effect::Keep { worker: worker("audio") }]);
+        assert_eq!(take_at(&mut machine, at(100), beat("audio", 1, true)), [Effect::ReclaimSlot { worker: worker("audio") }]);
         // No deadline lies behind: one that is late says that the coordinator stood still.
         assert_eq!(machine.next_deadline(), Some((at(115), "a worker's lease ends")));
     }
@@ -187,9 +187,9 @@ mod tests {
         assert_eq!(machine.next_deadline(), Some((at(90), "a turn's deadline is over")));
         let effects = take_at(&mut machine, at(90), Input::Tick);
         let why = "it got nothing done for 60 s".to_owned();
-        assert_eq!(effects, [Effect::Offer { worker: worker("audio"), modality: modality("audio"), why }]);
+        assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
         assert!(take_at(&mut machine, at(91), beat("audio", 30, true)).is_empty(), "a sign of life is not enough");
-        assert_eq!(take_at(&mut machine, at(92), beat("audio", 31, true)), [Effect::Keep { worker: worker("audio") }]);
+        assert_eq!(take_at(&mut machine, at(92), beat("audio", 31, true)), [Effect::ReclaimSlot { worker: worker("audio") }]);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::failures::Failures;
 use super::history::History;
-use super::message::{Effect, HeadRoom, Outcome, Rejected, SplitSizes};
-use super::pending_checkpoint::Cut;
+use super::message::{Effect, ReplayBufferLevel, Outcome, Rejected, SplitSizes};
+use super::pending_checkpoint::PendingCheckpoint;
 use super::position::Position;
-use super::slot::Member;
+use super::slot::Slot;
 use super::wait::Wait;
 use crate::ids::{Attempt, EvaluationId, JobId, Lease, ModalityName, Split, Step, Term, Turn, WorkerId};
 use crate::spec::{JobSpec, ScheduleMode};
@@ -21,17 +21,17 @@ pub struct TurnMachine {
     pub(super) job: JobId,
     pub(super) term: Term,
     pub(super) spec: JobSpec,
-    pub(super) members: BTreeMap<ModalityName, Member>,
+    pub(super) slots: BTreeMap<ModalityName, Slot>,
     /// Samples of each modality, once a worker has told.
     pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
     pub(super) position: Position,
     pub(super) history: History,
     /// The checkpoint that is being written.
-    pub(super) cut: Option<Cut>,
+    pub(super) pending_checkpoint: Option<PendingCheckpoint>,
     /// The turn of the newest checkpoint that was cut, or that the job began from: it need not be cut again.
-    pub(super) cut_at: Option<Turn>,
+    pub(super) last_checkpoint: Option<Turn>,
     /// Room for heads that may have to be granted again.
-    pub(super) room: HeadRoom,
+    pub(super) replay_buffer: ReplayBufferLevel,
     pub(super) failures: BTreeMap<ModalityName, Failures>,
     pub(super) stop_requested: bool,
     pub(super) next_lease: Lease,
@@ -67,10 +67,10 @@ pub(super) struct OpenStep {
 pub(super) enum Duty {
     /// Under way once it has a number; it needs every worker.
     Evaluate { evaluation: Option<EvaluationId>, split: Split },
-    /// Cut a checkpoint, once the last one is written.
+    /// PendingCheckpoint a checkpoint, once the last one is written.
     Save,
     /// Wait until a checkpoint makes room for heads.
-    Room,
+    FreeBuffer,
     /// Wait until the last checkpoint is written, and be over.
     Finish(Outcome),
 }
@@ -79,17 +79,17 @@ impl TurnMachine {
     /// A job that has not begun, or that goes on from a checkpoint's position.
     #[must_use]
     pub fn new(job: JobId, term: Term, spec: JobSpec, resume: Option<Position>, now: Time) -> Self {
-        let cut_at = resume.as_ref().map(|position| position.turn);
+        let last_checkpoint = resume.as_ref().map(|position| position.turn);
         let position = resume.unwrap_or_default();
         Self {
             job,
             term,
-            members: BTreeMap::new(),
+            slots: BTreeMap::new(),
             samples: BTreeMap::new(),
             history: History::from(&position.steps_done),
-            cut: None,
-            cut_at,
-            room: HeadRoom::Ample,
+            pending_checkpoint: None,
+            last_checkpoint,
+            replay_buffer: ReplayBufferLevel::Normal,
             failures: BTreeMap::new(),
             position,
             stop_requested: false,
@@ -109,7 +109,7 @@ impl TurnMachine {
             Phase::Training(_) => "training",
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { .. }) => "evaluating",
-                Some(Duty::Save | Duty::Room) => "saving",
+                Some(Duty::Save | Duty::FreeBuffer) => "saving",
                 Some(Duty::Finish(_)) | None => "finishing",
             },
             Phase::Finished(_) => "finished",
@@ -130,8 +130,8 @@ impl TurnMachine {
 
     /// The checkpoint that is being written.
     #[must_use]
-    pub fn cut(&self) -> Option<&Cut> {
-        self.cut.as_ref()
+    pub fn pending_checkpoint(&self) -> Option<&PendingCheckpoint> {
+        self.pending_checkpoint.as_ref()
     }
 
     /// How the job ended, once it has.
@@ -146,13 +146,13 @@ impl TurnMachine {
     /// The worker in a modality's place.
     #[must_use]
     pub fn worker(&self, modality: &ModalityName) -> Option<&WorkerId> {
-        self.members.get(modality).map(|member| &member.worker)
+        self.slots.get(modality).map(|slot| &slot.worker)
     }
 
     /// The modality of a worker that has a place.
     #[must_use]
     pub fn modality_of(&self, worker: &WorkerId) -> Option<&ModalityName> {
-        self.members.iter().find(|(_, member)| member.worker == *worker).map(|(name, _)| name)
+        self.slots.iter().find(|(_, slot)| slot.worker == *worker).map(|(name, _)| name)
     }
 
     /// Samples of each split, of the modalities of which a worker has told.
@@ -187,7 +187,7 @@ impl TurnMachine {
         {
             return Err("a boundary without a duty".to_owned());
         }
-        self.check_members()?;
+        self.check_slots()?;
         self.history.check(&self.position.steps_done)
     }
 

@@ -51,7 +51,7 @@ pub enum Input {
         /// In words.
         reason: String,
         /// Whether it may go well if it is tried again: the store did not answer, say.
-        again: bool,
+        transient: bool,
     },
     /// A head contribution came in; its tensors are checked already.
     Contribution(ContributionHeader),
@@ -70,7 +70,7 @@ pub enum Input {
         score: f64,
     },
     /// A worker has written its part of a checkpoint.
-    PartSaved {
+    FilesSaved {
         /// Who.
         worker: WorkerId,
         /// Which checkpoint.
@@ -82,7 +82,7 @@ pub enum Input {
         turn: Turn,
     },
     /// How much room there is for heads that may have to be granted again.
-    Room(HeadRoom),
+    ReplayBuffer(ReplayBufferLevel),
     /// The shell could not do what was asked (store, evaluation).
     ShellFailed {
         /// In words.
@@ -93,20 +93,20 @@ pub enum Input {
     /// The same, and not to wait for workers that are not there.
     StopNow,
     /// The same, and not for a checkpoint either that is being written: its store does not take it.
-    StopWithout,
+    StopWithoutCheckpoint,
     /// Time has passed.
     Tick,
     /// Much time has passed in which nobody could be heard: the coordinator stood still, not the workers.
-    Awake,
+    StallEnded,
 }
 
 /// Room for heads that may have to be granted again, until a checkpoint lets go of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeadRoom {
+pub enum ReplayBufferLevel {
     /// Plenty.
-    Ample,
+    Normal,
     /// A checkpoint is to be cut at the next turn boundary, whether one is due or not.
-    Low,
+    High,
     /// And no turn begins before there is more.
     Full,
 }
@@ -185,7 +185,7 @@ pub enum Effect {
     },
     /// A worker has shown no life, or no progress, or has failed and is left alone: offer its place to others, who get it when one
     /// comes.
-    Offer {
+    ReleaseSlot {
         /// Who.
         worker: WorkerId,
         /// Its modality.
@@ -194,7 +194,7 @@ pub enum Effect {
         why: String,
     },
     /// Its place is on offer no more.
-    Keep {
+    ReclaimSlot {
         /// Who.
         worker: WorkerId,
     },
@@ -251,19 +251,19 @@ pub enum Effect {
         /// Which evaluation.
         evaluation: EvaluationId,
     },
-    /// Cut a checkpoint: keep the head as it is now, and write it while training goes on.
+    /// PendingCheckpoint a checkpoint: keep the head as it is now, and write it while training goes on.
     Snapshot {
         /// Turns applied so far: the checkpoint's name.
         turn: Turn,
     },
     /// Have a worker write its part of the checkpoint.
-    SavePart {
+    SaveFiles {
         /// Who.
         worker: WorkerId,
         /// Which checkpoint.
         turn: Turn,
     },
-    /// All parts are there: write the manifest of the [`super::TurnMachine::cut`].
+    /// All parts are there: write the manifest of the [`super::TurnMachine::pending_checkpoint`].
     WriteManifest {
         /// Which checkpoint.
         turn: Turn,
@@ -375,13 +375,13 @@ pub enum Rejected {
     },
     /// The sender has no place in this job.
     #[error("worker `{worker}` has no place in this job")]
-    NotAMember {
+    NoSlot {
         /// Who sent it.
         worker: WorkerId,
     },
     /// Nobody has this modality, or somebody else has its place.
     #[error("there is no free place for `{modality}` in this job")]
-    NoPlace {
+    SlotTaken {
         /// The modality.
         modality: ModalityName,
     },

@@ -26,7 +26,7 @@
 //! shows no progress for the turn's, *lapses*: its place is offered to others, and it keeps it until one comes. What it sends
 //! is taken as long as its turn has not been granted again.
 //!
-//! **Checkpoints** are cut at a turn boundary and written while training goes on ([`Cut`]); one at a time, so that the next
+//! **Checkpoints** are cut at a turn boundary and written while training goes on ([`PendingCheckpoint`]); one at a time, so that the next
 //! one waits for the last, and the job's end for all.
 //!
 //! Invariants, checked by [`TurnMachine::check_invariants`] after every transition in tests:
@@ -62,8 +62,8 @@ mod waiting;
 
 pub use history::PastStep;
 pub use machine::TurnMachine;
-pub use message::{ContributionHeader, Effect, HeadRoom, Input, Outcome, Progress, Rejected, SplitSizes};
-pub use pending_checkpoint::Cut;
+pub use message::{ContributionHeader, Effect, ReplayBufferLevel, Input, Outcome, Progress, Rejected, SplitSizes};
+pub use pending_checkpoint::PendingCheckpoint;
 pub use position::{LossSum, Position};
 pub use waiting::Waiting;
 
@@ -83,29 +83,29 @@ impl TurnMachine {
             Input::Heartbeat { worker, progress, busy } => self.heartbeat(now, &worker, progress, busy, effects)?,
             Input::Leaving { worker } => self.leaving(now, &worker, effects)?,
             Input::Left { worker, .. } => self.left(&worker, effects)?,
-            Input::WorkerFailed { worker, reason, again } => {
-                self.worker_failed(now, &worker, &reason, again, effects)?;
+            Input::WorkerFailed { worker, reason, transient } => {
+                self.worker_failed(now, &worker, &reason, transient, effects)?;
             }
             Input::Contribution(header) => self.contribution(now, &header, effects)?,
             Input::Learned { worker, turn } => self.learned(now, &worker, &turn, effects)?,
             Input::EvaluationFinished { evaluation, score } => {
                 self.evaluation_finished(now, evaluation, score, effects)?;
             }
-            Input::PartSaved { worker, turn } => self.part_saved(now, &worker, turn, effects)?,
+            Input::FilesSaved { worker, turn } => self.files_saved(now, &worker, turn, effects)?,
             Input::CheckpointWritten { turn } => self.checkpoint_written(now, turn, effects)?,
-            Input::Room(room) => self.set_room(now, room, effects)?,
+            Input::ReplayBuffer(room) => self.set_replay_buffer(now, room, effects)?,
             Input::ShellFailed { reason } => {
                 self.not_finished()?;
                 self.finish(Outcome::Failed { reason }, effects);
             }
             Input::Stop => self.stop(false, effects)?,
             Input::StopNow => self.stop(true, effects)?,
-            Input::StopWithout => {
+            Input::StopWithoutCheckpoint => {
                 self.not_finished()?;
                 self.finish(Outcome::Stopped, effects);
             }
             Input::Tick => self.tick(now, effects),
-            Input::Awake => self.awake(now, effects),
+            Input::StallEnded => self.stall_ended(now, effects),
         }
         self.note_wait(now);
         Ok(())

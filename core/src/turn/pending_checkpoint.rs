@@ -9,7 +9,7 @@ use crate::ids::{ModalityName, Turn, WorkerId};
 
 /// The checkpoint that is being written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cut {
+pub struct PendingCheckpoint {
     /// Where training stood when it was cut; its turn is the checkpoint's name.
     pub position: Position,
     /// The validation score of this very state, if it was evaluated.
@@ -18,7 +18,7 @@ pub struct Cut {
     pub(super) missing: BTreeMap<ModalityName, Option<WorkerId>>,
 }
 
-impl Cut {
+impl PendingCheckpoint {
     /// Its turn.
     #[must_use]
     pub fn turn(&self) -> Turn {
@@ -32,7 +32,7 @@ impl Cut {
 
     /// Whether all parts are there and the manifest is being written.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
+    pub fn has_all_files(&self) -> bool {
         self.missing.is_empty()
     }
 }

@@ -3,53 +3,53 @@
 use super::history::PastStep;
 use super::machine::TurnMachine;
 use super::message::Effect;
-use super::slot::{Member, Standing};
+use super::slot::{Slot, SlotState};
 use crate::ids::{Attempt, ModalityName};
 use crate::time::Time;
 
 impl TurnMachine {
     /// The encoder has taken this step again.
     pub(super) fn replayed(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        if let Some(Member { standing: Standing::Replaying { done, at, .. }, .. }) = self.members.get_mut(modality) {
+        if let Some(Slot { state: SlotState::Replaying { done, at, .. }, .. }) = self.slots.get_mut(modality) {
             *done += 1;
             *at = None;
         }
-        self.replay_on(now, modality, effects);
+        self.replay_next(now, modality, effects);
     }
 
     /// The step that a worker is taking again.
     pub(super) fn replays(&self, modality: &ModalityName) -> Option<PastStep> {
-        match self.members.get(modality)?.standing {
-            Standing::Replaying { at, .. } => at,
-            Standing::Paused { .. } | Standing::Opening { .. } | Standing::Ready => None,
+        match self.slots.get(modality)?.state {
+            SlotState::Replaying { at, .. } => at,
+            SlotState::BackingOff { .. } | SlotState::Opening { .. } | SlotState::Ready => None,
         }
     }
 
     /// Has the next step taken again, or goes on with what waited for the last of them.
-    pub(super) fn replay_on(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        self.ask_for_part(modality, effects);
+    pub(super) fn replay_next(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        self.ask_for_files(modality, effects);
         let behind = self.steps_done(modality);
-        let Some(member) = self.members.get_mut(modality) else { return };
-        let Standing::Replaying { base, done, at } = &mut member.standing else { return };
+        let Some(slot) = self.slots.get_mut(modality) else { return };
+        let SlotState::Replaying { base, done, at } = &mut slot.state else { return };
         if let Some(past) = (*done < behind).then(|| self.history.step(modality, *done)).flatten() {
             *at = Some(past);
-            let (worker, lease) = (member.worker.clone(), member.lease);
+            let (worker, lease) = (slot.worker.clone(), slot.lease);
             let turn = self.reference(past.turn, past.step, Attempt(0), past.head_version);
             effects.push(Effect::Replay { worker, turn, lease, progress: past.progress });
             return;
         }
-        let (worker, replayed) = (member.worker.clone(), *done - *base);
-        member.standing = Standing::Ready;
+        let (worker, replayed) = (slot.worker.clone(), *done - *base);
+        slot.state = SlotState::Ready;
         self.forget_heads(effects);
         effects.push(Effect::Ready { worker, modality: modality.clone(), replayed });
-        self.place_is_filled(now, modality, effects);
+        self.slot_is_filled(now, modality, effects);
     }
 
     /// Lets go of the heads that nobody will be granted again.
     pub(super) fn forget_heads(&mut self, effects: &mut Vec<Effect>) {
         let mut versions = Vec::new();
         for modality in &self.spec.modalities {
-            let needed = self.members.get(&modality.name).and_then(Member::begins_at);
+            let needed = self.slots.get(&modality.name).and_then(Slot::replays_from);
             versions.extend(self.history.forget(&modality.name, needed));
         }
         if !versions.is_empty() {

@@ -6,7 +6,7 @@
 use super::failures::Failures;
 use super::machine::TurnMachine;
 use super::message::{Effect, Outcome, Rejected};
-use super::slot::{Member, Standing};
+use super::slot::{Slot, SlotState};
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::{Span, Time};
 
@@ -26,19 +26,19 @@ impl TurnMachine {
         now: Time,
         worker: &WorkerId,
         reason: &str,
-        again: bool,
+        transient: bool,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        let modality = self.modality_of_member(worker)?;
+        let modality = self.modality_with_slot(worker)?;
         let steps_done = self.steps_done(&modality);
         let before = self.failures.get(&modality).filter(|before| before.steps_done == steps_done);
         let (all, counted) = before.map_or((0, 0), |before| (before.all, before.counted));
-        let own_fault = !again && self.opens_what_was_opened(&modality);
+        let own_fault = !transient && self.opens_what_was_opened(&modality);
         let (all, counted) = (all.saturating_add(1), counted + u32::from(!own_fault));
-        if !own_fault && (!again || counted >= MOST_FAILURES) {
-            let times = if again { format!(" ({counted} times in a row)") } else { String::new() };
-            self.give_up_place(&modality, effects);
+        if !own_fault && (!transient || counted >= MOST_FAILURES) {
+            let times = if transient { format!(" ({counted} times in a row)") } else { String::new() };
+            self.empty_slot(&modality, effects);
             let reason = format!("`{modality}` worker `{worker}`: {reason}{times}");
             self.finish(Outcome::Failed { reason }, effects);
             return Ok(());
@@ -49,8 +49,8 @@ impl TurnMachine {
         let (worker_id, reason_told) = (worker.clone(), reason.to_owned());
         let failed = Failures { steps_done, all, counted, general, worker: worker_id, reason: reason_told, until };
         self.failures.insert(modality.clone(), failed);
-        self.nobody_holds(worker);
-        self.give_up_place(&modality, effects);
+        self.revoke_grant(worker);
+        self.empty_slot(&modality, effects);
         effects.push(Effect::Evict { worker: worker.clone(), why: reason.to_owned() });
         Ok(())
     }
@@ -58,41 +58,41 @@ impl TurnMachine {
     /// Whether this place's worker has yet to open its data and its encoder, and another one has done so for this job.
     fn opens_what_was_opened(&self, modality: &ModalityName) -> bool {
         let opens =
-            self.members.get(modality).is_some_and(|member| matches!(member.standing, Standing::Opening { .. }));
+            self.slots.get(modality).is_some_and(|slot| matches!(slot.state, SlotState::Opening { .. }));
         opens && self.samples.contains_key(modality)
     }
 
     /// Until when this worker is left alone, if it is.
-    pub(super) fn pause_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
+    pub(super) fn backoff_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
         let failed = self.failures.get(modality)?;
         ((failed.worker == *worker || failed.general) && failed.until > now).then_some(failed.until)
     }
 
     /// Whether this place is held by somebody who is left alone, and others would not be.
-    pub(super) fn is_another_tried(&self, modality: &ModalityName) -> bool {
-        let pauses = self.members.get(modality).is_some_and(|member| member.paused().is_some());
+    pub(super) fn others_may_try(&self, modality: &ModalityName) -> bool {
+        let pauses = self.slots.get(modality).is_some_and(|slot| slot.backs_off_until().is_some());
         pauses && self.failures.get(modality).is_some_and(|failed| !failed.general)
     }
 
     /// Offers the place of whoever is left alone, if others are not.
-    pub(super) fn offer_meanwhile(&self, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        if let (true, Some(failed)) = (self.is_another_tried(modality), self.failures.get(modality)) {
+    pub(super) fn release_meanwhile(&self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        if let (true, Some(failed)) = (self.others_may_try(modality), self.failures.get(modality)) {
             let (worker, modality) = (failed.worker.clone(), modality.clone());
             let why = format!("it has failed, and is left alone for a while: {}", failed.reason);
-            effects.push(Effect::Offer { worker, modality, why });
+            effects.push(Effect::ReleaseSlot { worker, modality, why });
         }
     }
 
     /// Tries those again whose pause is over.
-    pub(super) fn end_pauses(&mut self, now: Time, effects: &mut Vec<Effect>) {
+    pub(super) fn end_backoffs(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let offered: Vec<ModalityName> =
-            self.members.keys().filter(|modality| self.is_another_tried(modality)).cloned().collect();
-        for (modality, member) in &mut self.members {
-            if member.paused().is_some_and(|until| until <= now) {
-                let (worker, lease, base) = (member.worker.clone(), member.lease, self.history.base(modality));
-                *member = Member::new(worker.clone(), lease, Standing::Opening { base }, now);
+            self.slots.keys().filter(|modality| self.others_may_try(modality)).cloned().collect();
+        for (modality, slot) in &mut self.slots {
+            if slot.backs_off_until().is_some_and(|until| until <= now) {
+                let (worker, lease, base) = (slot.worker.clone(), slot.lease, self.history.base(modality));
+                *slot = Slot::new(worker.clone(), lease, SlotState::Opening { base }, now);
                 if offered.contains(modality) {
-                    effects.push(Effect::Keep { worker: worker.clone() });
+                    effects.push(Effect::ReclaimSlot { worker: worker.clone() });
                 }
                 effects.push(Effect::Assign { worker, modality: modality.clone(), lease });
             }
@@ -136,7 +136,7 @@ mod tests {
 
         let offered = take_at(&mut machine, at(10), join("image", "image"));
         let why = "it has failed, and is left alone for a while: the store does not answer".to_owned();
-        assert_eq!(offered, [Effect::Offer { worker: worker("image"), modality: modality("image"), why }]);
+        assert_eq!(offered, [Effect::ReleaseSlot { worker: worker("image"), modality: modality("image"), why }]);
         refuse(&mut machine, prepared("image", 0));
         let mut spare = machine.clone();
         let given = take_at(&mut spare, at(10), join("spare", "image"));
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(machine.next_deadline(), Some((at(11), "a worker is tried again")));
         assert_eq!(take_at(&mut machine, Time(10_999_999), Input::Tick), []);
         let assigned = take_at(&mut machine, at(11), Input::Tick);
-        assert!(matches!(&assigned[..], [Effect::Keep { .. }, Effect::Assign { .. }]), "{assigned:?}");
+        assert!(matches!(&assigned[..], [Effect::ReclaimSlot { .. }, Effect::Assign { .. }]), "{assigned:?}");
         refuse(&mut machine, join("spare", "image"));
     }
 
@@ -186,12 +186,12 @@ mod tests {
             let evicted = take_at(&mut machine, now, failed("misplaced", false));
             assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
             let offered = take_at(&mut machine, now, join("misplaced", "image"));
-            assert!(matches!(&offered[..], [Effect::Offer { .. }]), "{offered:?}");
+            assert!(matches!(&offered[..], [Effect::ReleaseSlot { .. }]), "{offered:?}");
             let mut good = machine.clone();
             let given = take_at(&mut good, now, join("good", "image"));
             assert!(matches!(&given[..], [Effect::Evict { .. }, Effect::Assign { .. }]), "it is tried at once: {given:?}");
             now = now + Span::from_secs(pause);
-            assert_eq!(machine.members[&modality("image")].paused(), Some(now));
+            assert_eq!(machine.slots[&modality("image")].backs_off_until(), Some(now));
             take_at(&mut machine, now, beat("audio", 9, false));
             let assigned = take_at(&mut machine, now, Input::Tick);
             assert!(assigned.iter().any(|effect| matches!(effect, Effect::Assign { .. })), "{assigned:?}");
@@ -201,7 +201,7 @@ mod tests {
         take_at(&mut machine, now, join("lost", "image"));
         take_at(&mut machine, now, failed("lost", false));
         take_at(&mut machine, now, join("good", "image"));
-        assert_eq!(machine.members[&modality("image")].paused(), Some(now + Span::from_secs(64)));
+        assert_eq!(machine.slots[&modality("image")].backs_off_until(), Some(now + Span::from_secs(64)));
 
         // What went wrong with the first one to open the data would go wrong again.
         let mut machine = machine_of(two());

@@ -2,7 +2,7 @@
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected, SplitSizes};
-use super::slot::{Member, Standing};
+use super::slot::{Slot, SlotState};
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
@@ -17,26 +17,26 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         self.not_finished()?;
         let known = self.spec.modalities.iter().any(|m| m.name == modality);
-        let taken = self.members.get(&modality).is_some_and(|member| member.lapse.is_none());
-        let taken = taken && !self.is_another_tried(&modality);
+        let taken = self.slots.get(&modality).is_some_and(|slot| slot.expired.is_none());
+        let taken = taken && !self.others_may_try(&modality);
         if !known || taken || self.modality_of(&worker).is_some() {
-            return Err(Rejected::NoPlace { modality });
+            return Err(Rejected::SlotTaken { modality });
         }
-        if let Some(before) = self.members.get(&modality).map(|member| member.worker.clone()) {
+        if let Some(before) = self.slots.get(&modality).map(|slot| slot.worker.clone()) {
             let why = format!("its place was given to `{worker}`");
-            self.give_up_place(&modality, effects);
+            self.empty_slot(&modality, effects);
             effects.push(Effect::Evict { worker: before, why });
         }
         let lease = self.next_lease;
         self.next_lease = lease.next();
-        let paused = self.pause_of(now, &worker, &modality);
-        let standing = match paused {
-            Some(until) => Standing::Paused { until },
-            None => Standing::Opening { base: self.history.base(&modality) },
+        let paused = self.backoff_of(now, &worker, &modality);
+        let state = match paused {
+            Some(until) => SlotState::BackingOff { until },
+            None => SlotState::Opening { base: self.history.base(&modality) },
         };
-        self.members.insert(modality.clone(), Member::new(worker.clone(), lease, standing, now));
+        self.slots.insert(modality.clone(), Slot::new(worker.clone(), lease, state, now));
         match paused {
-            Some(_) => self.offer_meanwhile(&modality, effects),
+            Some(_) => self.release_meanwhile(&modality, effects),
             None => effects.push(Effect::Assign { worker, modality, lease }),
         }
         Ok(())
@@ -51,8 +51,8 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        let modality = self.modality_of_member(worker)?;
-        let Some(Member { standing: Standing::Opening { base }, .. }) = self.members.get(&modality) else {
+        let modality = self.modality_with_slot(worker)?;
+        let Some(Slot { state: SlotState::Opening { base }, .. }) = self.slots.get(&modality) else {
             return Err(self.unexpected());
         };
         let base = *base;
@@ -75,19 +75,19 @@ impl TurnMachine {
             }
         }
         self.samples.insert(modality.clone(), samples);
-        if let Some(member) = self.members.get_mut(&modality) {
-            member.standing = Standing::Replaying { base, done: steps_done, at: None };
+        if let Some(slot) = self.slots.get_mut(&modality) {
+            slot.state = SlotState::Replaying { base, done: steps_done, at: None };
         }
         self.heard(now, worker, effects);
-        self.replay_on(now, &modality, effects);
+        self.replay_next(now, &modality, effects);
         Ok(())
     }
 
     /// A worker is in its place and able: goes on with what waited for it.
-    pub(super) fn place_is_filled(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
+    pub(super) fn slot_is_filled(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         match &self.phase {
             Phase::Gathering => {
-                if self.everybody_is_ready() {
+                if self.all_ready() {
                     effects.push(Effect::Started);
                     self.begin(now, effects);
                 }
@@ -114,48 +114,48 @@ impl TurnMachine {
     /// A worker was asked to stop: it gives its place up, after the open step if it has that.
     pub(super) fn leaving(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
-        let modality = self.modality_of_member(worker)?;
+        let modality = self.modality_with_slot(worker)?;
         self.heard(now, worker, effects);
         if self.granted_to(&modality).is_some() {
-            if let Some(member) = self.members.get_mut(&modality) {
-                member.leaving = true;
+            if let Some(slot) = self.slots.get_mut(&modality) {
+                slot.leaving = true;
             }
         } else {
-            self.let_go(&modality, effects);
+            self.evict(&modality, effects);
         }
         Ok(())
     }
 
     /// Lets a worker go that was asked to stop and has done what it had begun.
-    pub(super) fn let_go_if_leaving(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        if self.members.get(modality).is_some_and(|member| member.leaving) {
-            self.let_go(modality, effects);
+    pub(super) fn evict_if_leaving(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        if self.slots.get(modality).is_some_and(|slot| slot.leaving) {
+            self.evict(modality, effects);
         }
     }
 
-    pub(super) fn let_go(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+    pub(super) fn evict(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         let Some(worker) = self.worker(modality).cloned() else { return };
-        self.give_up_place(modality, effects);
-        self.nobody_holds(&worker);
+        self.empty_slot(modality, effects);
+        self.revoke_grant(&worker);
         effects.push(Effect::Evict { worker, why: "it was asked to stop".to_owned() });
     }
 
     /// A worker's connection is gone, and with it whatever it had to say.
     pub(super) fn left(&mut self, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
-        let was_holder = self.nobody_holds(worker);
+        let was_holder = self.revoke_grant(worker);
         match self.modality_of(worker).cloned() {
-            Some(modality) => self.give_up_place(&modality, effects),
+            Some(modality) => self.empty_slot(&modality, effects),
             None if was_holder => {}
-            None => return Err(Rejected::NotAMember { worker: worker.clone() }),
+            None => return Err(Rejected::NoSlot { worker: worker.clone() }),
         }
         Ok(())
     }
 
-    /// Empties a place. What its worker still sends of the open step may be taken: see [`Self::nobody_holds`].
-    pub(super) fn give_up_place(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
-        self.members.remove(modality);
-        self.part_is_lost(modality);
+    /// Empties a place. What its worker still sends of the open step may be taken: see [`Self::revoke_grant`].
+    pub(super) fn empty_slot(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
+        self.slots.remove(modality);
+        self.files_are_lost(modality);
         if let Phase::Boundary { duties, .. } = &mut self.phase
             && let Some(Duty::Evaluate { evaluation: running @ Some(_), .. }) = duties.front_mut()
             && let Some(evaluation) = running.take()
@@ -166,7 +166,7 @@ impl TurnMachine {
     }
 
     /// If this worker has the head, nobody has it any more, and the step is to be granted anew.
-    pub(super) fn nobody_holds(&mut self, worker: &WorkerId) -> bool {
+    pub(super) fn revoke_grant(&mut self, worker: &WorkerId) -> bool {
         match &mut self.phase {
             Phase::Training(open) if open.holder.as_ref() == Some(worker) => {
                 open.holder = None;
@@ -178,23 +178,23 @@ impl TurnMachine {
     }
 
     /// Whether every modality has a worker whose encoder is where the head is.
-    pub(super) fn everybody_is_ready(&self) -> bool {
-        self.spec.modalities.iter().all(|m| self.members.get(&m.name).is_some_and(Member::is_ready))
+    pub(super) fn all_ready(&self) -> bool {
+        self.spec.modalities.iter().all(|m| self.slots.get(&m.name).is_some_and(Slot::is_ready))
     }
 
     /// The modality of whoever must have a place.
-    pub(super) fn modality_of_member(&self, worker: &WorkerId) -> Result<ModalityName, Rejected> {
-        self.modality_of(worker).cloned().ok_or_else(|| Rejected::NotAMember { worker: worker.clone() })
+    pub(super) fn modality_with_slot(&self, worker: &WorkerId) -> Result<ModalityName, Rejected> {
+        self.modality_of(worker).cloned().ok_or_else(|| Rejected::NoSlot { worker: worker.clone() })
     }
 
-    pub(super) fn check_members(&self) -> Result<(), String> {
-        for (name, member) in &self.members {
+    pub(super) fn check_slots(&self) -> Result<(), String> {
+        for (name, slot) in &self.slots {
             let behind = self.steps_done(name);
-            match &member.standing {
-                Standing::Replaying { done, at, .. } if *done >= behind || at.is_none() => {
+            match &slot.state {
+                SlotState::Replaying { done, at, .. } if *done >= behind || at.is_none() => {
                     return Err(format!("`{name}` has {done} of {behind} steps behind it, and takes {at:?} again"));
                 }
-                Standing::Opening { base } if *base > behind => {
+                SlotState::Opening { base } if *base > behind => {
                     return Err(format!("`{name}` begins at {base}, but only {behind} steps are done"));
                 }
                 _ => {}
@@ -202,7 +202,7 @@ impl TurnMachine {
         }
         if let Phase::Training(open) = &self.phase
             && open.holder.is_none()
-            && self.members.get(&open.modality).is_some_and(Member::is_able)
+            && self.slots.get(&open.modality).is_some_and(Slot::is_able)
         {
             return Err(format!("nobody has the head, and `{}` could", open.modality));
         }

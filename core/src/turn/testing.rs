@@ -152,13 +152,13 @@ pub(super) fn contribute(machine: &mut TurnMachine, samples: u32) -> Vec<Effect>
 
 /// The checkpoint that is being written is told to be complete, part by part.
 pub(super) fn save(machine: &mut TurnMachine) -> Vec<Effect> {
-    let cut = machine.cut().expect("a checkpoint is being written").clone();
+    let pending = machine.pending_checkpoint().expect("a checkpoint is being written").clone();
     let mut effects = Vec::new();
-    for modality in cut.missing() {
+    for modality in pending.missing() {
         let worker = machine.worker(modality).expect("it has a worker").clone();
-        effects.extend(take(machine, Input::PartSaved { worker, turn: cut.turn() }));
+        effects.extend(take(machine, Input::FilesSaved { worker, turn: pending.turn() }));
     }
-    effects.extend(take(machine, Input::CheckpointWritten { turn: cut.turn() }));
+    effects.extend(take(machine, Input::CheckpointWritten { turn: pending.turn() }));
     effects
 }
 
@@ -170,7 +170,7 @@ pub(super) fn drive(machine: &mut TurnMachine, samples: u32) -> Vec<Effect> {
             Duty::Evaluate { evaluation, .. } => {
                 Input::EvaluationFinished { evaluation: evaluation.expect("it is under way"), score: 0.5 }
             }
-            Duty::Save | Duty::Room | Duty::Finish(_) => return save(machine),
+            Duty::Save | Duty::FreeBuffer | Duty::Finish(_) => return save(machine),
         },
         phase @ (Phase::Gathering | Phase::Finished(_)) => panic!("nothing to drive in {phase:?}"),
     };
@@ -219,8 +219,8 @@ pub(super) fn beat(who: &str, progress: u64, busy: bool) -> Input {
     Input::Heartbeat { worker: worker(who), progress, busy }
 }
 
-pub(super) fn failed(who: &str, again: bool) -> Input {
-    Input::WorkerFailed { worker: worker(who), reason: "the store does not answer".to_owned(), again }
+pub(super) fn failed(who: &str, transient: bool) -> Input {
+    Input::WorkerFailed { worker: worker(who), reason: "the store does not answer".to_owned(), transient }
 }
 
 /// What is granted, again or for the first time: (again, whom, turn, attempt, head).

@@ -1,8 +1,8 @@
 //! Waits: what for, since when, and until when.
 
 use super::machine::{Duty, Phase, TurnMachine};
-use super::message::{Effect, HeadRoom, Outcome, Rejected};
-use super::slot::{Lapse, Standing};
+use super::message::{Effect, ReplayBufferLevel, Outcome, Rejected};
+use super::slot::{LeaseExpiry, SlotState};
 use super::wait::Wait;
 use crate::ids::ModalityName;
 use crate::time::{Span, Time};
@@ -30,12 +30,12 @@ impl TurnMachine {
                 Duty::Evaluate { split, .. } => {
                     format!("turn {turn}: evaluating {split} is held up: {}", self.unready(&registered))
                 }
-                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.cut_waits(&registered)),
-                Duty::Room => {
-                    let waits = self.cut_waits(&registered);
+                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.checkpoint_waits(&registered)),
+                Duty::FreeBuffer => {
+                    let waits = self.checkpoint_waits(&registered);
                     format!("turn {turn}: no room for more heads that may be granted again; {waits}")
                 }
-                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.cut_waits(&registered)),
+                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.checkpoint_waits(&registered)),
             },
             Phase::Finished(_) => return None,
         };
@@ -45,41 +45,41 @@ impl TurnMachine {
     /// What is wrong with every place whose worker is not ready.
     fn unready(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
         let names = self.spec.modalities.iter().map(|modality| &modality.name);
-        let unready = names.filter(|name| self.members.get(*name).is_none_or(|member| !member.is_able()));
+        let unready = names.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
         // Those whose place is empty first.
-        let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.members.contains_key(*name));
+        let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.slots.contains_key(*name));
         let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.place(name, registered)).collect();
         reasons.join("; ")
     }
 
     /// What the checkpoint that is being written waits for, and what is wrong with whoever it needs a part of.
-    fn cut_waits(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
-        let missing = self.cut.iter().flat_map(|cut| cut.missing());
-        let unready = missing.filter(|name| self.members.get(*name).is_none_or(|member| !member.is_able()));
-        unready.fold(self.cut_activity(), |told, name| format!("{told}; {}", self.place(name, registered)))
+    fn checkpoint_waits(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
+        let missing = self.pending_checkpoint.iter().flat_map(|pending| pending.missing());
+        let unready = missing.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
+        unready.fold(self.checkpoint_activity(), |told, name| format!("{told}; {}", self.place(name, registered)))
     }
 
     fn place(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
-        let Some(member) = self.members.get(modality) else {
+        let Some(slot) = self.slots.get(modality) else {
             return match registered(modality) {
                 0 => format!("waiting for 1 `{modality}` worker: 0 registered"),
                 n => format!("waiting for 1 `{modality}` worker: {n} registered, none of them free"),
             };
         };
-        let named = self.named(modality, Some(&member.worker));
-        match (&member.standing, member.lapse) {
-            (_, Some(Lapse::Silent)) => format!("{named} gives no sign of life; its place is offered to others"),
-            (_, Some(Lapse::Stuck)) => format!("{named} gets nothing done; its place is offered to others"),
-            (Standing::Paused { .. }, None) => {
+        let named = self.named(modality, Some(&slot.worker));
+        match (&slot.state, slot.expired) {
+            (_, Some(LeaseExpiry::NoHeartbeat)) => format!("{named} gives no sign of life; its place is offered to others"),
+            (_, Some(LeaseExpiry::NoProgress)) => format!("{named} gets nothing done; its place is offered to others"),
+            (SlotState::BackingOff { .. }, None) => {
                 let reason = self.failures.get(modality).map_or("", |failed| failed.reason.as_str());
                 format!("{named} has failed, and is tried again after a pause: {reason}")
             }
-            (Standing::Opening { .. }, None) => format!("{named} opens its data"),
-            (Standing::Replaying { base, done, .. }, None) => {
+            (SlotState::Opening { .. }, None) => format!("{named} opens its data"),
+            (SlotState::Replaying { base, done, .. }, None) => {
                 let (done, of) = (done - base, self.steps_done(modality) - base);
                 format!("{named} takes its steps since the checkpoint again, {done} of {of} done")
             }
-            (Standing::Ready, None) => named,
+            (SlotState::Ready, None) => named,
         }
     }
 
@@ -89,13 +89,13 @@ impl TurnMachine {
             Phase::Gathering => true,
             Phase::Training(open) => {
                 open.holder.as_ref() != self.worker(&open.modality)
-                    || self.members.get(&open.modality).is_none_or(|member| member.lapse.is_some())
+                    || self.slots.get(&open.modality).is_none_or(|slot| slot.expired.is_some())
             }
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { evaluation, .. }) => {
-                    evaluation.is_none() || self.members.values().any(|member| member.lapse.is_some())
+                    evaluation.is_none() || self.slots.values().any(|slot| slot.expired.is_some())
                 }
-                Some(Duty::Save | Duty::Room | Duty::Finish(_)) => true,
+                Some(Duty::Save | Duty::FreeBuffer | Duty::Finish(_)) => true,
                 None => false,
             },
             Phase::Finished(_) => false,
@@ -119,15 +119,15 @@ impl TurnMachine {
         }
         let report = self.wait.map(|wait| (wait.report(), "say again what is waited for"));
         let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
-        let lapses = self.members.iter().filter_map(|(name, member)| {
-            let (at, lapse) = member.deadline(ttl, turn, self.granted_to(name))?;
+        let lapses = self.slots.iter().filter_map(|(name, slot)| {
+            let (at, lapse) = slot.deadline(ttl, turn, self.granted_to(name))?;
             let why = match lapse {
-                Lapse::Silent => "a worker's lease ends",
-                Lapse::Stuck => "a turn's deadline is over",
+                LeaseExpiry::NoHeartbeat => "a worker's lease ends",
+                LeaseExpiry::NoProgress => "a turn's deadline is over",
             };
             Some((at, why))
         });
-        let pauses = self.members.values().filter_map(|member| Some((member.paused()?, "a worker is tried again")));
+        let pauses = self.slots.values().filter_map(|slot| Some((slot.backs_off_until()?, "a worker is tried again")));
         lapses.chain(pauses).chain(report).min()
     }
 
@@ -135,8 +135,8 @@ impl TurnMachine {
         if self.outcome().is_some() {
             return;
         }
-        self.lapse(now, effects);
-        self.end_pauses(now, effects);
+        self.expire_leases(now, effects);
+        self.end_backoffs(now, effects);
         self.note_wait(now);
         if let Some(wait) = &mut self.wait
             && now >= wait.report()
@@ -151,7 +151,7 @@ impl TurnMachine {
     /// else.
     pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
-        let at_once = now && self.wait.is_some() && !self.cut_is_on_its_way();
+        let at_once = now && self.wait.is_some() && !self.checkpoint_is_on_its_way();
         self.stop_requested = true;
         // While workers gather nothing has been trained since the last checkpoint, so there is nothing to save.
         if self.phase == Phase::Gathering || at_once {
@@ -161,11 +161,11 @@ impl TurnMachine {
     }
 
     /// The shell says how much room there is for heads that may have to be granted again.
-    pub(super) fn set_room(&mut self, now: Time, room: HeadRoom, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+    pub(super) fn set_replay_buffer(&mut self, now: Time, room: ReplayBufferLevel, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
-        self.room = room;
+        self.replay_buffer = room;
         if let Phase::Boundary { duties, .. } = &self.phase
-            && let Some(Duty::Room) = duties.front()
+            && let Some(Duty::FreeBuffer) = duties.front()
         {
             self.begin_duty(now, effects);
         }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
         let mut machine = machine(&["audio"]);
-        assert_eq!(take_at(&mut machine, Time(60_000_000), Input::Awake), [Effect::ReportWait]);
+        assert_eq!(take_at(&mut machine, Time(60_000_000), Input::StallEnded), [Effect::ReportWait]);
         assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "say again what is waited for")));
     }
 

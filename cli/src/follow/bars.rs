@@ -102,7 +102,7 @@ impl Bars {
             }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
             JobEvent::LeaseExpired { modality, worker, reason, .. } => {
-                self.say(&format!("  {modality} worker {worker}: {reason}; its place is offered to others"))
+                self.say(&format!("  {modality} worker {worker}: {reason}; its slot is released"))
             }
             JobEvent::WorkerLost { modality, worker, reason, .. } => {
                 let before = self.lost.insert(modality.clone(), reason.clone());

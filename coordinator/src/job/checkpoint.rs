@@ -113,7 +113,7 @@ impl Job {
     /// Notes the parts that a worker wrote; they must be its own modality's.
     pub(super) fn add_parts(&mut self, worker: &WorkerId, saved: &PartSaved) -> Result<(), Refusal> {
         let modality = self.machine.modality_of(worker);
-        let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
+        let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no slot in this job"))?;
         let expected = [parts::encoder(modality), parts::encoder_state(modality)];
         let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
         if given != expected {

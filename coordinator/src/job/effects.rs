@@ -27,7 +27,7 @@ impl Job {
             Effect::Replay { worker, turn, lease, progress } => self.replay(&worker, turn, lease, progress)?,
             Effect::Ready { worker, modality, replayed } => self.tell_of_ready(&modality, &worker, replayed),
             Effect::ReleaseSlot { worker, modality, why } => {
-                warn!(job = %self.id, %worker, %modality, why, "its place is offered to others");
+                warn!(job = %self.id, %worker, %modality, why, "the lease expired; the slot is released");
                 self.emit(&JobEvent::LeaseExpired {
                     job: self.id.clone(),
                     turn: self.turn(),

@@ -66,7 +66,7 @@ impl Job {
     ) -> Result<(), Refusal> {
         // Not one that was told to let go: somebody else goes through the split in its place.
         let modality = self.machine.modality_of(worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
+        let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no slot in this job"))?;
         let classes = self.head.head().classes();
         let at_most = self.spec.evaluation.chunk as usize;
         let chunk = LogitsChunk::decode(message, classes, at_most, followed).map_err(Refusal::malformed)?;

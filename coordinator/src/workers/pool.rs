@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(job_of(&a).as_deref(), Some("j"), "nobody else is there");
         let b = worker(&pool, "b", "audio");
         assert_eq!((job_of(&a).as_deref(), job_of(&b).as_deref()), (Some("j"), Some("j")));
-        of_job.evict(a.worker(), "its place was given to `b`");
+        of_job.evict(a.worker(), "its slot was given to `b`");
         a.released();
         assert_eq!((job_of(&a), job_of(&b).as_deref()), (None, Some("j")));
         of_job.evict(b.worker(), "it failed");

@@ -1,8 +1,8 @@
-//! A checkpoint in the making: cut at a turn boundary, written while training goes on.
+//! Checkpoints: begun at a turn boundary, written while training continues.
 //!
-//! The head is snapshotted when the cut is made. Every worker snapshots its part when it comes to the message that asks for
-//! it, which is after the steps before the cut and before those after it, because messages stay in order. A worker that is
-//! lost before its part is there is no loss: whoever takes its steps again is asked when it comes to the same place.
+//! The head is snapshotted at the boundary. Every worker snapshots its encoder when it reads the message that asks for its files.
+//! Messages stay in order, so that is after the steps before the boundary and before those after it. If a worker is lost before
+//! its files are written, its replacement is asked for them when it has replayed the steps up to the boundary.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected};
@@ -11,10 +11,10 @@ use crate::ids::{ModalityName, Turn, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// Cuts a checkpoint here. Not while another one is being written.
+    /// Begins a checkpoint here. Not while another one is being written.
     pub(super) fn begin_checkpoint(&mut self, score: Option<f64>, effects: &mut Vec<Effect>) {
         let turn = self.position.turn;
-        // Before it is cut, so that it knows of itself when a job goes on from it.
+        // Before the snapshot, so that a job that resumes from this checkpoint knows its score.
         if let Some(score) = score
             && self.position.best.is_none_or(|(best, _)| score > best)
         {
@@ -31,14 +31,14 @@ impl TurnMachine {
         }
     }
 
-    /// Whether a checkpoint is being written, and everybody is there, and alive, of whom it still needs a part.
+    /// Whether a checkpoint is being written, and every worker whose files it needs is in its slot, with a valid lease.
     pub(super) fn checkpoint_is_on_its_way(&self) -> bool {
         let is_there =
             |modality: &ModalityName| self.slots.get(modality).is_some_and(|slot| slot.expired.is_none());
         self.pending_checkpoint.as_ref().is_some_and(|pending| pending.missing().all(is_there))
     }
 
-    /// Asks the worker of this modality for its part, if its encoder is where the checkpoint was cut and it was not asked yet.
+    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and it was not asked yet.
     pub(super) fn ask_for_files(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.get(modality) else { return };
         let worker = slot.worker.clone();
@@ -54,7 +54,7 @@ impl TurnMachine {
         }
     }
 
-    /// Whoever was asked for this modality's part will not give it.
+    /// The worker that was asked for this modality's files will not write them.
     pub(super) fn files_are_lost(&mut self, modality: &ModalityName) {
         if let Some(asked) = self.pending_checkpoint.as_mut().and_then(|pending| pending.missing.get_mut(modality)) {
             *asked = None;
@@ -110,7 +110,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Whether no turn is taken until the checkpoint that is being written is there.
+    /// Whether training waits until the pending checkpoint is written.
     #[must_use]
     pub fn waits_for_checkpoint(&self) -> bool {
         match &self.phase {

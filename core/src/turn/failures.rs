@@ -9,12 +9,12 @@ use crate::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failures {
     pub(super) steps_done: u64,
-    /// All of them, and those that count against the job.
+    /// The number of failures, and of those that count against the job.
     pub(super) all: u32,
     pub(super) counted: u32,
-    /// It is not one worker's fault.
+    /// More than one worker has failed, so the cause is not one worker.
     pub(super) general: bool,
-    /// The last of them: whose, why, and until when that worker is left alone, or from the second on any.
+    /// The last failure: its worker, its reason, and until when that worker backs off or, if `general`, every worker.
     pub(super) worker: WorkerId,
     pub(super) reason: String,
     pub(super) until: Time,

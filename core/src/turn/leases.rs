@@ -1,4 +1,4 @@
-//! Leases: signs of life and of progress, slots that are released when there are none, and reclaimed when there are again.
+//! Leases: a slot is released when its worker sends no heartbeat or makes no progress, and reclaimed when it does again.
 
 use super::machine::{Phase, TurnMachine};
 use super::message::{Effect, Rejected};
@@ -17,7 +17,7 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         self.not_finished()?;
         let modality = self.modality_with_slot(worker)?;
-        // Whoever has the head has something to do, whatever it says.
+        // A worker that was granted a step has work to do, whatever it reports.
         let busy = busy || self.granted_to(&modality).is_some();
         if let Some(slot) = self.slots.get_mut(&modality) {
             slot.heard = now;
@@ -31,7 +31,7 @@ impl TurnMachine {
                 Some(LeaseExpiry::NoProgress) => slot.progressed == now,
             };
             if recovered {
-                // It may have stood still: what it could not do meanwhile is not held against it.
+                // Its process may have stalled, so the time for progress starts now.
                 slot.progressed = now;
                 self.reclaim_slot(now, &modality, effects);
             }
@@ -39,7 +39,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// A worker has said something that was taken: it lives, and gets on.
+    /// A message of the worker was accepted: it is connected and makes progress.
     pub(super) fn heard(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) {
         let Some(modality) = self.modality_of(worker).cloned() else { return };
         let Some(slot) = self.slots.get_mut(&modality) else { return };
@@ -59,7 +59,7 @@ impl TurnMachine {
         }
     }
 
-    /// Offers the places of those who gave no sign of life, or of progress, for too long.
+    /// Releases the slots of workers whose lease has expired.
     pub(super) fn expire_leases(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
         for modality in self.spec.modalities.iter().map(|modality| &modality.name) {
@@ -69,10 +69,10 @@ impl TurnMachine {
                 slot.expired = Some(lapse);
                 let (worker, modality) = (slot.worker.clone(), modality.clone());
                 let why = match lapse {
-                    LeaseExpiry::NoHeartbeat => format!("it gave no sign of life for {} s", now.since(slot.heard).as_secs()),
+                    LeaseExpiry::NoHeartbeat => format!("it sent no heartbeat for {} s", now.since(slot.heard).as_secs()),
                     LeaseExpiry::NoProgress => {
                         let since = granted.unwrap_or(Time(0)).max(slot.progressed);
-                        format!("it got nothing done for {} s", now.since(since).as_secs())
+                        format!("it made no progress for {} s", now.since(since).as_secs())
                     }
                 };
                 effects.push(Effect::ReleaseSlot { worker, modality, why });
@@ -80,7 +80,7 @@ impl TurnMachine {
         }
     }
 
-    /// Nobody could be heard until now: everybody's time begins anew. What else was due is done.
+    /// The coordinator received no messages until now: every lease starts now. Whatever else was due is done.
     pub(super) fn stall_ended(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for slot in self.slots.values_mut() {
             (slot.heard, slot.progressed) = (now, now);
@@ -88,7 +88,7 @@ impl TurnMachine {
         self.tick(now, effects);
     }
 
-    /// When the open step was granted, if this modality's worker has it.
+    /// When the open step was granted, if it was granted to this modality's worker.
     pub(super) fn granted_to(&self, modality: &ModalityName) -> Option<Time> {
         match &self.phase {
             Phase::Training(open) if open.modality == *modality && open.holder.as_ref() == self.worker(modality) => {

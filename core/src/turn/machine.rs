@@ -22,15 +22,15 @@ pub struct TurnMachine {
     pub(super) term: Term,
     pub(super) spec: JobSpec,
     pub(super) slots: BTreeMap<ModalityName, Slot>,
-    /// Samples of each modality, once a worker has told.
+    /// Samples of each modality whose worker has reported them.
     pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
     pub(super) position: Position,
     pub(super) history: History,
     /// The checkpoint that is being written.
     pub(super) pending_checkpoint: Option<PendingCheckpoint>,
-    /// The turn of the newest checkpoint that was cut, or that the job began from: it need not be cut again.
+    /// The turn of the newest checkpoint, complete or pending, or of the one that the job resumed from.
     pub(super) last_checkpoint: Option<Turn>,
-    /// Room for heads that may have to be granted again.
+    /// How full the shell says that the replay buffer is.
     pub(super) replay_buffer: ReplayBufferLevel,
     pub(super) failures: BTreeMap<ModalityName, Failures>,
     pub(super) stop_requested: bool,
@@ -48,35 +48,35 @@ pub(super) enum Phase {
     Finished(Outcome),
 }
 
-/// The one step that is under way.
+/// The one step that is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OpenStep {
     pub(super) modality: ModalityName,
     pub(super) step: Step,
-    /// Which granting this is, or the next one will be.
+    /// The number of this grant, or of the next one while no worker holds the head.
     pub(super) attempt: Attempt,
-    /// Who has the head for it. Nobody while there is nobody to have it.
+    /// The worker that was granted the step; none while there is no worker for it.
     pub(super) holder: Option<WorkerId>,
     pub(super) granted: Time,
-    /// The head has taken it; the encoder learns from it. Only where the schedule is sequential.
+    /// The head has taken the step, and the encoder learns from it. Only in a sequential job.
     pub(super) applied: bool,
 }
 
-/// What is to be done at a boundary; the first is under way, or waits.
+/// What has to be done at a boundary. The first one is in progress, or waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Duty {
-    /// Under way once it has a number; it needs every worker.
+    /// Evaluate a split with every worker. In progress once it has a number.
     Evaluate { evaluation: Option<EvaluationId>, split: Split },
-    /// PendingCheckpoint a checkpoint, once the last one is written.
+    /// Begin a checkpoint, once the last one is written.
     Save,
-    /// Wait until a checkpoint makes room for heads.
+    /// Wait until a checkpoint has freed the replay buffer.
     FreeBuffer,
-    /// Wait until the last checkpoint is written, and be over.
+    /// Wait until the last checkpoint is written, then finish.
     Finish(Outcome),
 }
 
 impl TurnMachine {
-    /// A job that has not begun, or that goes on from a checkpoint's position.
+    /// A new job, or one that resumes at a checkpoint's position.
     #[must_use]
     pub fn new(job: JobId, term: Term, spec: JobSpec, resume: Option<Position>, now: Time) -> Self {
         let last_checkpoint = resume.as_ref().map(|position| position.turn);
@@ -143,28 +143,28 @@ impl TurnMachine {
         }
     }
 
-    /// The worker in a modality's place.
+    /// The worker in a modality's slot.
     #[must_use]
     pub fn worker(&self, modality: &ModalityName) -> Option<&WorkerId> {
         self.slots.get(modality).map(|slot| &slot.worker)
     }
 
-    /// The modality of a worker that has a place.
+    /// The modality of a worker that has a slot.
     #[must_use]
     pub fn modality_of(&self, worker: &WorkerId) -> Option<&ModalityName> {
         self.slots.iter().find(|(_, slot)| slot.worker == *worker).map(|(name, _)| name)
     }
 
-    /// Samples of each split, of the modalities of which a worker has told.
+    /// Samples of each split, of the modalities whose worker has reported them.
     #[must_use]
     pub fn samples(&self) -> &BTreeMap<ModalityName, SplitSizes> {
         &self.samples
     }
 
-    /// States the invariants of this module that one state can be asked for; the text names the one that is broken.
+    /// Checks the invariants of this module that can be seen from one state.
     ///
     /// # Errors
-    /// The first broken invariant, in words.
+    /// A description of the first broken invariant.
     pub fn check_invariants(&self) -> Result<(), String> {
         let steps: u64 = self.position.steps_done.values().sum();
         if steps != self.position.head_version.0 {

@@ -1,43 +1,46 @@
-//! The turn machine: who may step the shared head, and when. It owns the protocol state of one job and nothing else:
+//! The turn machine decides who may step the shared head, and when. It owns the protocol state of one job and nothing else:
 //! no tensors, no sockets, no clock.
 //!
 //! ```text
-//!              every place taken, every worker ready
+//!              every slot filled, every worker ready
 //!   gathering ────────────────────────────────────────▶ training ◀──────────────┐
 //!                                                          │ epoch or job ends,  │ duties done
 //!                                                          ▼ period, or stop     │
 //!                                                      boundary ────────────────┘
 //!                                                          │ last duty
 //!                                                          ▼
-//!                     a fault that would come again     finished
+//!                        a permanent failure           finished
 //!
-//!   a place:   empty ──joined──▶ opening ──prepared──▶ replaying ──its own steps taken again──▶ ready
-//!                ▲       └─▶ paused ─▲ whoever failed just now                                    │
-//!                └──── left, replaced, failed, asked to stop ◀────────────────────────────────────┘
+//!   a slot:   empty ──joined──▶ opening ──prepared──▶ replaying ──all own steps replayed──▶ ready
+//!               ▲       └─▶ backing off ─▲ after a transient failure                          │
+//!               └──── left, replaced, failed, asked to stop ◀─────────────────────────────────┘
 //! ```
 //!
-//! Training is one loop: grant a step, take its contribution, apply it, grant the next. Pipelined, the next is granted at once,
-//! while the encoder that gave the contribution learns from it; sequential, when that encoder has learnt and the turn is
-//! folded into the projector. At a turn boundary the job may have *duties*: go through a split, cut a checkpoint, finish.
+//! Training is one loop: grant a step, accept its contribution, apply it, grant the next. A pipelined job grants the next step at
+//! once, while the encoder that gave the contribution still learns from it. A sequential job waits until that encoder has learned
+//! and the turn is folded into the projector. At a turn boundary the job may have *duties*: evaluate a split, write a checkpoint,
+//! finish.
 //!
-//! **Faults.** A worker that is lost costs its own modality only. Whoever takes its place loads the encoder of the newest
-//! complete checkpoint and takes the modality's steps since then again, under the heads that were granted for them; head and
-//! other encoders go on meanwhile, until a turn comes that is held up. A worker that falls silent for the lease's time, or
-//! shows no progress for the turn's, *lapses*: its place is offered to others, and it keeps it until one comes. What it sends
-//! is taken as long as its turn has not been granted again.
+//! **Faults.** A lost worker costs its own modality only. Its replacement loads the encoder from the newest complete checkpoint and
+//! replays the modality's steps since then, under the heads that were granted for them. The head and the other encoders continue
+//! until a turn needs the missing worker. A worker's *lease expires* when it sends no heartbeat for the lease's time, or makes no
+//! progress for the turn's: its slot is released to other workers, and stays its own until one comes. What it sends is accepted as
+//! long as its turn has not been granted to another worker.
 //!
-//! **Checkpoints** are cut at a turn boundary and written while training goes on ([`PendingCheckpoint`]); one at a time, so that the next
-//! one waits for the last, and the job's end for all.
+//! **Checkpoints** are begun at a turn boundary and written while training continues ([`PendingCheckpoint`]). One is written at a
+//! time: the next one waits for it, and so does the end of the job.
+//!
+//! The state is in `machine.rs` and the files below it, which hold data only. Every other file has the transitions of one subject.
 //!
 //! Invariants, checked by [`TurnMachine::check_invariants`] after every transition in tests:
 //!
 //! 1. A step is applied once: every [`Effect::Apply`] names the head version after the one before it.
 //! 2. A rejected input changes nothing.
-//! 3. While training exactly one step is open; in every other phase none is. Pipelined, an open step is not applied yet.
+//! 3. While training exactly one step is open; in every other phase none is. In a pipelined job an open step is not applied yet.
 //! 4. Steps of all modalities add up to the head version.
 //! 5. A finished job stays finished.
-//! 6. What a replacement has to take again is all there: the steps since the newest complete checkpoint, and since the one
-//!    that anybody who is not ready yet began from.
+//! 6. Every step that a replacement has to replay is in the history: those since the newest complete checkpoint, and those since the
+//!    checkpoint that a worker which is not ready yet started from.
 
 mod activity;
 mod boundary;

@@ -10,11 +10,12 @@ use crate::ids::{ModalityName, Turn, WorkerId};
 /// The checkpoint that is being written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingCheckpoint {
-    /// Where training stood when it was cut; its turn is the checkpoint's name.
+    /// The position that it holds; its turn is the checkpoint's name.
     pub position: Position,
-    /// The validation score of this very state, if it was evaluated.
+    /// The validation score of exactly this state, if it was evaluated.
     pub score: Option<f64>,
-    /// Whose parts are to come, and who was asked for them; nobody yet where no worker has come to that place.
+    /// The modalities whose files are missing, each with the worker that was asked for them; none while no worker has reached
+    /// that step.
     pub(super) missing: BTreeMap<ModalityName, Option<WorkerId>>,
 }
 
@@ -25,12 +26,12 @@ impl PendingCheckpoint {
         self.position.turn
     }
 
-    /// Whose parts are to come.
+    /// The modalities whose files are missing.
     pub fn missing(&self) -> impl Iterator<Item = &ModalityName> {
         self.missing.keys()
     }
 
-    /// Whether all parts are there and the manifest is being written.
+    /// Whether every worker's files are there, and the manifest is being written.
     #[must_use]
     pub fn has_all_files(&self) -> bool {
         self.missing.is_empty()

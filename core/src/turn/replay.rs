@@ -1,4 +1,4 @@
-//! Steps that a replacement takes again, until its encoder is where the head is.
+//! Replay: a replacement's encoder takes the modality's steps since the checkpoint, until it has all of them.
 
 use super::history::PastStep;
 use super::machine::TurnMachine;
@@ -8,7 +8,7 @@ use crate::ids::{Attempt, ModalityName};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// The encoder has taken this step again.
+    /// The encoder has replayed this step.
     pub(super) fn replayed(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         if let Some(Slot { state: SlotState::Replaying { done, at, .. }, .. }) = self.slots.get_mut(modality) {
             *done += 1;
@@ -17,7 +17,7 @@ impl TurnMachine {
         self.replay_next(now, modality, effects);
     }
 
-    /// The step that a worker is taking again.
+    /// The step that a worker replays.
     pub(super) fn replays(&self, modality: &ModalityName) -> Option<PastStep> {
         match self.slots.get(modality)?.state {
             SlotState::Replaying { at, .. } => at,
@@ -25,7 +25,7 @@ impl TurnMachine {
         }
     }
 
-    /// Has the next step taken again, or goes on with what waited for the last of them.
+    /// Has the worker replay the next step. After the last one, what waited for the worker resumes.
     pub(super) fn replay_next(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.ask_for_files(modality, effects);
         let behind = self.steps_done(modality);
@@ -45,7 +45,7 @@ impl TurnMachine {
         self.slot_is_filled(now, modality, effects);
     }
 
-    /// Lets go of the heads that nobody will be granted again.
+    /// Drops the heads that no worker will need for a replay.
     pub(super) fn forget_heads(&mut self, effects: &mut Vec<Effect>) {
         let mut versions = Vec::new();
         for modality in &self.spec.modalities {

@@ -1,7 +1,9 @@
-//! Workers that say that they cannot go on: what would come again ends the job, what may pass is tried again. The first time by
-//! another worker at once, and by the same one after a pause, in which its place is on offer. When another one has failed too it
-//! is not the worker's fault, and nobody is tried before a longer pause is over. Who cannot open what another one has opened for
-//! this job before is at fault itself, whatever it says: it ends no job, and is tried less and less often.
+//! Workers that report a failure. A permanent failure fails the job; a transient one is retried.
+//!
+//! The first retry is at once by another free worker, otherwise by the same worker after a back-off in which its slot is released.
+//! If a second worker fails too, the cause is not one worker: no worker is tried until a longer back-off is over. The third failure
+//! at the same step fails the job. A worker that cannot open data which another worker has opened for this job is itself the cause,
+//! whatever it reports: it is retried with a growing back-off, and does not fail the job.
 
 use super::failures::Failures;
 use super::machine::TurnMachine;
@@ -10,14 +12,14 @@ use super::slot::{Slot, SlotState};
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::{Span, Time};
 
-/// How often in a row a modality's workers may fail at the same step for reasons that may pass, before the job does.
+/// The number of transient failures at the same step that fails the job.
 const MOST_FAILURES: u32 = 3;
 
-/// The pause before a worker that has failed is tried again, as a share of the lease: 1 s of its default; every further one is
-/// [`PAUSE_GROWS`] times as long.
-const FIRST_PAUSE: f64 = 1.0 / 15.0;
-const PAUSE_GROWS: f64 = 4.0;
-/// But for no more than this many growths: a minute of the default.
+/// The first back-off after a failure, as a share of the lease: 1 s of its default. Every further one is [`BACKOFF_GROWTH`]
+/// times as long.
+const FIRST_BACKOFF: f64 = 1.0 / 15.0;
+const BACKOFF_GROWTH: f64 = 4.0;
+/// The back-off grows at most this many times: to about a minute of the default lease.
 const MOST_GROWTHS: u32 = 3;
 
 impl TurnMachine {
@@ -44,8 +46,8 @@ impl TurnMachine {
             return Ok(());
         }
         let general = before.is_some_and(|before| before.general || !own_fault || before.worker != *worker);
-        let growth = PAUSE_GROWS.powi((all - 1).min(MOST_GROWTHS).cast_signed());
-        let until = now + Span::from_secs_f64(self.spec.schedule.lease_ttl * FIRST_PAUSE * growth);
+        let growth = BACKOFF_GROWTH.powi((all - 1).min(MOST_GROWTHS).cast_signed());
+        let until = now + Span::from_secs_f64(self.spec.schedule.lease_ttl * FIRST_BACKOFF * growth);
         let (worker_id, reason_told) = (worker.clone(), reason.to_owned());
         let failed = Failures { steps_done, all, counted, general, worker: worker_id, reason: reason_told, until };
         self.failures.insert(modality.clone(), failed);
@@ -55,35 +57,35 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Whether this place's worker has yet to open its data and its encoder, and another one has done so for this job.
+    /// Whether this slot's worker still opens its data and encoder, and another worker has opened them for this job before.
     fn opens_what_was_opened(&self, modality: &ModalityName) -> bool {
         let opens =
             self.slots.get(modality).is_some_and(|slot| matches!(slot.state, SlotState::Opening { .. }));
         opens && self.samples.contains_key(modality)
     }
 
-    /// Until when this worker is left alone, if it is.
+    /// Until when this worker backs off, if it does.
     pub(super) fn backoff_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
         let failed = self.failures.get(modality)?;
         ((failed.worker == *worker || failed.general) && failed.until > now).then_some(failed.until)
     }
 
-    /// Whether this place is held by somebody who is left alone, and others would not be.
+    /// Whether the worker in this slot backs off, and another worker would not.
     pub(super) fn others_may_try(&self, modality: &ModalityName) -> bool {
         let pauses = self.slots.get(modality).is_some_and(|slot| slot.backs_off_until().is_some());
         pauses && self.failures.get(modality).is_some_and(|failed| !failed.general)
     }
 
-    /// Offers the place of whoever is left alone, if others are not.
+    /// Releases the slot of a worker that backs off, if another worker may try.
     pub(super) fn release_meanwhile(&self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         if let (true, Some(failed)) = (self.others_may_try(modality), self.failures.get(modality)) {
             let (worker, modality) = (failed.worker.clone(), modality.clone());
-            let why = format!("it has failed, and is left alone for a while: {}", failed.reason);
+            let why = format!("it failed and backs off: {}", failed.reason);
             effects.push(Effect::ReleaseSlot { worker, modality, why });
         }
     }
 
-    /// Tries those again whose pause is over.
+    /// Assigns the job again to workers whose back-off is over.
     pub(super) fn end_backoffs(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let offered: Vec<ModalityName> =
             self.slots.keys().filter(|modality| self.others_may_try(modality)).cloned().collect();

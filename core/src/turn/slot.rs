@@ -1,4 +1,4 @@
-//! A modality's slot in the job: the worker in it, and how far that has come.
+//! A modality's slot in the job: the worker in it, its state and its lease.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,45 +6,45 @@ use super::history::PastStep;
 use crate::ids::{Lease, Step, Turn, WorkerId};
 use crate::time::{Span, Time};
 
-/// A worker in its place.
+/// A slot and the worker in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Slot {
     pub(super) worker: WorkerId,
     pub(super) lease: Lease,
     pub(super) state: SlotState,
-    /// The step whose contribution the head has taken and from which the encoder is still learning, as far as it has said.
+    /// The step that the head has taken and from which the encoder still learns, as far as the worker has reported.
     pub(super) learning: Option<(Turn, Step)>,
-    /// When it gave a sign of life, and when it had done something since the sign before.
+    /// The time of its last message, and of the last one with progress.
     pub(super) heard: Time,
     pub(super) progressed: Time,
-    /// What it counts its progress by, and whether it has something to do.
+    /// Its progress counter, and whether it has work to do.
     pub(super) progress: u64,
     pub(super) busy: bool,
-    /// Its place is offered to others.
+    /// Why the slot is released to other workers, if it is.
     pub(super) expired: Option<LeaseExpiry>,
-    /// It was asked to stop, and gives its place up after the open step.
+    /// The worker was asked to stop, and gives up the slot after the open step.
     pub(super) leaving: bool,
 }
 
-/// How far a worker has come.
+/// What the worker in a slot does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum SlotState {
-    /// It has failed, and is assigned the job again then.
+    /// It has failed, and is assigned the job again at this time.
     BackingOff { until: Time },
-    /// It opens its data and loads its encoder, as it was after `base` steps.
+    /// It opens its data and loads its encoder as it was after `base` steps.
     Opening { base: u64 },
-    /// Its encoder has taken `done` of the steps that the head has; `at` is the one under way.
+    /// Its encoder, loaded as it was after `base` of the modality's steps, has `done` of them; `at` is the one that it replays.
     Replaying { base: u64, done: u64, at: Option<PastStep> },
-    /// Its encoder is where the head is.
+    /// Its encoder has all of the modality's steps.
     Ready,
 }
 
-/// Why a place is offered to others.
+/// Why a lease has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LeaseExpiry {
-    /// No sign of life.
+    /// The worker sends nothing.
     NoHeartbeat,
-    /// Signs of life, but nothing done.
+    /// The worker sends heartbeats, but makes no progress.
     NoProgress,
 }
 
@@ -64,26 +64,26 @@ impl Slot {
         }
     }
 
-    /// Whether its encoder is where the head is.
+    /// Whether its encoder has all of the modality's steps.
     pub(super) fn is_ready(&self) -> bool {
         self.state == SlotState::Ready
     }
 
-    /// Whether it can be given the head.
+    /// Whether it can be granted a step.
     pub(super) fn is_able(&self) -> bool {
         self.is_ready() && self.lapse.is_none() && !self.leaving
     }
 
-    /// Steps that its encoder has behind it, where the head has taken `behind` of this modality; none while it is loaded.
-    pub(super) fn steps_taken(&self, behind: u64) -> Option<u64> {
+    /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being loaded.
+    pub(super) fn steps_taken(&self, all: u64) -> Option<u64> {
         match self.state {
             SlotState::BackingOff { .. } | SlotState::Opening { .. } => None,
             SlotState::Replaying { done, .. } => Some(done),
-            SlotState::Ready => Some(behind),
+            SlotState::Ready => Some(all),
         }
     }
 
-    /// Steps before which it needs none again; none where it needs none at all.
+    /// The first step that it has to replay; none where it has to replay none.
     pub(super) fn replays_from(&self) -> Option<u64> {
         match self.state {
             SlotState::Opening { base } => Some(base),
@@ -92,7 +92,7 @@ impl Slot {
         }
     }
 
-    /// Until when it is left alone.
+    /// Until when it backs off.
     pub(super) fn backs_off_until(&self) -> Option<Time> {
         match self.state {
             SlotState::BackingOff { until } => Some(until),
@@ -100,16 +100,16 @@ impl Slot {
         }
     }
 
-    /// When its place is offered to others unless it gives a sign of life, or of progress if it has something to do.
+    /// When its lease expires unless the worker sends a heartbeat or, if it has work to do, makes progress.
     pub(super) fn deadline(&self, ttl: Span, turn: Span, granted: Option<Time>) -> Option<(Time, LeaseExpiry)> {
-        // Nothing is heard of whoever has not been assigned anything yet.
+        // A worker that backs off is assigned nothing, so it sends nothing.
         if self.expired.is_some() || self.backs_off_until().is_some() {
             return None;
         }
-        let silent = (self.heard + ttl, LeaseExpiry::NoHeartbeat);
+        let no_heartbeat = (self.heard + ttl, LeaseExpiry::NoHeartbeat);
         // How long it takes to open data depends on the data, not on a turn.
         let works = !matches!(self.state, SlotState::Opening { .. }) && (self.busy || granted.is_some());
-        let stuck = works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
-        Some(stuck.filter(|stuck| stuck.0 < silent.0).unwrap_or(silent))
+        let no_progress = works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
+        Some(no_progress.filter(|expiry| expiry.0 < no_heartbeat.0).unwrap_or(no_heartbeat))
     }
 }

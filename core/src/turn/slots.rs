@@ -1,4 +1,4 @@
-//! Slots and who has them: joining, opening, leaving.
+//! Slots and the workers in them: joining, opening, leaving.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected, SplitSizes};
@@ -7,7 +7,7 @@ use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// The pool has a worker for a place that is empty, or on offer.
+    /// The pool has a worker for a slot that is empty or released.
     pub(super) fn join(
         &mut self,
         now: Time,
@@ -23,7 +23,7 @@ impl TurnMachine {
             return Err(Rejected::SlotTaken { modality });
         }
         if let Some(before) = self.slots.get(&modality).map(|slot| slot.worker.clone()) {
-            let why = format!("its place was given to `{worker}`");
+            let why = format!("its slot was given to `{worker}`");
             self.empty_slot(&modality, effects);
             effects.push(Effect::Evict { worker: before, why });
         }
@@ -71,7 +71,7 @@ impl TurnMachine {
                 ("samples.test", before.test, samples.test),
             ];
             if let Some((what, before, given)) = fields.into_iter().find(|(_, before, given)| before != given) {
-                return Err(differs(what, format!("{before}, as the worker before it had"), given));
+                return Err(differs(what, format!("{before}, as its predecessor had"), given));
             }
         }
         self.samples.insert(modality.clone(), samples);
@@ -83,7 +83,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// A worker is in its place and able: goes on with what waited for it.
+    /// A slot's worker can be granted steps: whatever waited for it resumes.
     pub(super) fn slot_is_filled(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         match &self.phase {
             Phase::Gathering => {
@@ -96,7 +96,7 @@ impl TurnMachine {
                 let open = open.clone();
                 let holds = open.holder.as_ref() == self.worker(modality);
                 match open.applied {
-                    // The encoder has learnt from the open step by taking it again.
+                    // By replaying the open step, the encoder has learned from it.
                     true if !holds => self.after_step(now, open, effects),
                     false if !holds => self.grant_again(now, open, effects),
                     _ => {}
@@ -111,7 +111,7 @@ impl TurnMachine {
         }
     }
 
-    /// A worker was asked to stop: it gives its place up, after the open step if it has that.
+    /// A worker was asked to stop: it gives up its slot, after the open step if it was granted that.
     pub(super) fn leaving(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let modality = self.modality_with_slot(worker)?;
@@ -126,7 +126,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Lets a worker go that was asked to stop and has done what it had begun.
+    /// Evicts a worker that was asked to stop and has finished its step.
     pub(super) fn evict_if_leaving(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         if self.slots.get(modality).is_some_and(|slot| slot.leaving) {
             self.evict(modality, effects);
@@ -140,7 +140,7 @@ impl TurnMachine {
         effects.push(Effect::Evict { worker, why: "it was asked to stop".to_owned() });
     }
 
-    /// A worker's connection is gone, and with it whatever it had to say.
+    /// A worker's connection has ended.
     pub(super) fn left(&mut self, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let was_holder = self.revoke_grant(worker);
@@ -152,7 +152,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Empties a place. What its worker still sends of the open step may be taken: see [`Self::revoke_grant`].
+    /// Empties a slot. A contribution that its worker still sends to the open step is accepted unless its grant is revoked:
+    /// see [`Self::revoke_grant`].
     pub(super) fn empty_slot(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.slots.remove(modality);
         self.files_are_lost(modality);
@@ -165,7 +166,7 @@ impl TurnMachine {
         self.forget_heads(effects);
     }
 
-    /// If this worker has the head, nobody has it any more, and the step is to be granted anew.
+    /// If the open step was granted to this worker, it has to be granted again.
     pub(super) fn revoke_grant(&mut self, worker: &WorkerId) -> bool {
         match &mut self.phase {
             Phase::Training(open) if open.holder.as_ref() == Some(worker) => {
@@ -177,12 +178,12 @@ impl TurnMachine {
         }
     }
 
-    /// Whether every modality has a worker whose encoder is where the head is.
+    /// Whether every modality has a worker whose encoder has all of its steps.
     pub(super) fn all_ready(&self) -> bool {
         self.spec.modalities.iter().all(|m| self.slots.get(&m.name).is_some_and(Slot::is_ready))
     }
 
-    /// The modality of whoever must have a place.
+    /// The modality of a worker that must have a slot.
     pub(super) fn modality_with_slot(&self, worker: &WorkerId) -> Result<ModalityName, Rejected> {
         self.modality_of(worker).cloned().ok_or_else(|| Rejected::NoSlot { worker: worker.clone() })
     }
@@ -192,10 +193,10 @@ impl TurnMachine {
             let behind = self.steps_done(name);
             match &slot.state {
                 SlotState::Replaying { done, at, .. } if *done >= behind || at.is_none() => {
-                    return Err(format!("`{name}` has {done} of {behind} steps behind it, and takes {at:?} again"));
+                    return Err(format!("`{name}` has {done} of {behind} steps, and replays {at:?}"));
                 }
                 SlotState::Opening { base } if *base > behind => {
-                    return Err(format!("`{name}` begins at {base}, but only {behind} steps are done"));
+                    return Err(format!("`{name}` starts at {base}, but only {behind} steps are done"));
                 }
                 _ => {}
             }
@@ -204,7 +205,7 @@ impl TurnMachine {
             && open.holder.is_none()
             && self.slots.get(&open.modality).is_some_and(Slot::is_able)
         {
-            return Err(format!("nobody has the head, and `{}` could", open.modality));
+            return Err(format!("the open step is not granted, but `{}` could take it", open.modality));
         }
         Ok(())
     }

@@ -1,15 +1,15 @@
-//! A wait, and when it is told of.
+//! A wait, and when it is reported.
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::{Span, Time};
 
-/// A job that waits says so after this, and again whenever it has waited twice as long.
+/// A wait is reported after this time, and again whenever it has lasted twice as long.
 const FIRST_REPORT: Span = Span::from_secs(2);
-/// But says so again after this.
+/// The longest time between two reports.
 const LATEST_REPORT: Span = Span::from_secs(60);
 
-/// A wait that is going on.
+/// A wait that is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wait {
     pub(super) since: Time,
@@ -21,7 +21,7 @@ impl Wait {
         Self { since: now, reported: now }
     }
 
-    /// When it is told of next.
+    /// When it is reported next.
     pub(super) fn report(self) -> Time {
         self.reported + self.reported.since(self.since).clamp(FIRST_REPORT, LATEST_REPORT)
     }

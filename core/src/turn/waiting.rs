@@ -1,4 +1,4 @@
-//! Waits: what for, since when, and until when.
+//! What a job waits for, since when, and when the machine has to be called next.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, ReplayBufferLevel, Outcome, Rejected};
@@ -10,30 +10,30 @@ use crate::time::{Span, Time};
 /// Why a job is not computing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// In words, complete: `waiting for 1 \`audio\` worker: 0 registered`.
+    /// For people: `` waiting for 1 `audio` worker: 0 registered ``.
     pub reason: String,
     /// For how long so far.
     pub waited: Span,
 }
 
 impl TurnMachine {
-    /// Why the job is not computing; none while it is. `registered` says how many workers of a modality there are, of whichever
-    /// job: those of a place that is empty are not free.
+    /// Why the job is not computing; none while it is. `registered` gives the number of registered workers of a modality; while
+    /// its slot is empty, none of them is free.
     #[must_use]
     pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
         let wait = self.wait?;
         let turn = self.position.turn;
         let reason = match &self.phase {
             Phase::Gathering => self.unready(&registered),
-            Phase::Training(open) => format!("turn {turn} is held up: {}", self.place(&open.modality, &registered)),
+            Phase::Training(open) => format!("turn {turn} is blocked: {}", self.slot_reason(&open.modality, &registered)),
             Phase::Boundary { duties, .. } => match duties.front()? {
                 Duty::Evaluate { split, .. } => {
-                    format!("turn {turn}: evaluating {split} is held up: {}", self.unready(&registered))
+                    format!("turn {turn}: the evaluation of {split} is blocked: {}", self.unready(&registered))
                 }
-                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.checkpoint_waits(&registered)),
+                Duty::Save => format!("turn {turn}: a checkpoint is due; {}", self.checkpoint_waits(&registered)),
                 Duty::FreeBuffer => {
                     let waits = self.checkpoint_waits(&registered);
-                    format!("turn {turn}: no room for more heads that may be granted again; {waits}")
+                    format!("turn {turn}: the replay buffer is full until a checkpoint is written; {waits}")
                 }
                 Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.checkpoint_waits(&registered)),
             },
@@ -42,48 +42,48 @@ impl TurnMachine {
         Some(Waiting { reason, waited: now.since(wait.since) })
     }
 
-    /// What is wrong with every place whose worker is not ready.
+    /// The reason for every slot whose worker cannot be granted a step.
     fn unready(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
         let names = self.spec.modalities.iter().map(|modality| &modality.name);
         let unready = names.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
-        // Those whose place is empty first.
+        // Empty slots first.
         let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.slots.contains_key(*name));
-        let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.place(name, registered)).collect();
+        let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.slot_reason(name, registered)).collect();
         reasons.join("; ")
     }
 
-    /// What the checkpoint that is being written waits for, and what is wrong with whoever it needs a part of.
+    /// What the pending checkpoint waits for, and why the workers whose files it needs cannot write them.
     fn checkpoint_waits(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
         let missing = self.pending_checkpoint.iter().flat_map(|pending| pending.missing());
         let unready = missing.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
-        unready.fold(self.checkpoint_activity(), |told, name| format!("{told}; {}", self.place(name, registered)))
+        unready.fold(self.checkpoint_activity(), |told, name| format!("{told}; {}", self.slot_reason(name, registered)))
     }
 
-    fn place(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
+    fn slot_reason(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
         let Some(slot) = self.slots.get(modality) else {
             return match registered(modality) {
                 0 => format!("waiting for 1 `{modality}` worker: 0 registered"),
-                n => format!("waiting for 1 `{modality}` worker: {n} registered, none of them free"),
+                n => format!("waiting for 1 `{modality}` worker: {n} registered, none free"),
             };
         };
         let named = self.named(modality, Some(&slot.worker));
         match (&slot.state, slot.expired) {
-            (_, Some(LeaseExpiry::NoHeartbeat)) => format!("{named} gives no sign of life; its place is offered to others"),
-            (_, Some(LeaseExpiry::NoProgress)) => format!("{named} gets nothing done; its place is offered to others"),
+            (_, Some(LeaseExpiry::NoHeartbeat)) => format!("{named} sends no heartbeat; its slot is released"),
+            (_, Some(LeaseExpiry::NoProgress)) => format!("{named} makes no progress; its slot is released"),
             (SlotState::BackingOff { .. }, None) => {
                 let reason = self.failures.get(modality).map_or("", |failed| failed.reason.as_str());
-                format!("{named} has failed, and is tried again after a pause: {reason}")
+                format!("{named} failed and will be retried: {reason}")
             }
-            (SlotState::Opening { .. }, None) => format!("{named} opens its data"),
+            (SlotState::Opening { .. }, None) => format!("{named} is opening its data"),
             (SlotState::Replaying { base, done, .. }, None) => {
                 let (done, of) = (done - base, self.steps_done(modality) - base);
-                format!("{named} takes its steps since the checkpoint again, {done} of {of} done")
+                format!("{named} is replaying its steps since the last checkpoint, {done} of {of} done")
             }
             (SlotState::Ready, None) => named,
         }
     }
 
-    /// Whether nothing is computed that the job needs next.
+    /// Whether the job needs something next that no worker computes.
     fn waits(&self) -> bool {
         match &self.phase {
             Phase::Gathering => true,
@@ -102,7 +102,7 @@ impl TurnMachine {
         }
     }
 
-    /// Notes when a wait begins, and forgets it when it is over.
+    /// Notes when a wait begins and ends.
     pub(super) fn note_wait(&mut self, now: Time) {
         match (self.waits(), self.wait) {
             (true, None) => self.wait = Some(Wait::begun(now)),
@@ -117,18 +117,18 @@ impl TurnMachine {
         if self.outcome().is_some() {
             return None;
         }
-        let report = self.wait.map(|wait| (wait.report(), "say again what is waited for"));
+        let report = self.wait.map(|wait| (wait.report(), "a wait is reported"));
         let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
-        let lapses = self.slots.iter().filter_map(|(name, slot)| {
-            let (at, lapse) = slot.deadline(ttl, turn, self.granted_to(name))?;
-            let why = match lapse {
-                LeaseExpiry::NoHeartbeat => "a worker's lease ends",
-                LeaseExpiry::NoProgress => "a turn's deadline is over",
+        let expiries = self.slots.iter().filter_map(|(name, slot)| {
+            let (at, expiry) = slot.deadline(ttl, turn, self.granted_to(name))?;
+            let why = match expiry {
+                LeaseExpiry::NoHeartbeat => "a lease expires: no heartbeat",
+                LeaseExpiry::NoProgress => "a lease expires: no progress",
             };
             Some((at, why))
         });
-        let pauses = self.slots.values().filter_map(|slot| Some((slot.backs_off_until()?, "a worker is tried again")));
-        lapses.chain(pauses).chain(report).min()
+        let backoffs = self.slots.values().filter_map(|slot| Some((slot.backs_off_until()?, "a back-off ends")));
+        expiries.chain(backoffs).chain(report).min()
     }
 
     pub(super) fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
@@ -146,9 +146,9 @@ impl TurnMachine {
         }
     }
 
-    /// A person asks the job to stop: at the next turn boundary, with a checkpoint. Asked so again, it does nothing else. `now`: if it
-    /// waits, it stops as it is, and goes on later from its newest checkpoint; but not while one is on its way that needs nobody
-    /// else.
+    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing. With `now` a
+    /// job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at once while a checkpoint is
+    /// pending that needs no missing worker.
     pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let at_once = now && self.wait.is_some() && !self.checkpoint_is_on_its_way();
@@ -160,7 +160,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// The shell says how much room there is for heads that may have to be granted again.
+    /// The shell reports how full the replay buffer is.
     pub(super) fn set_replay_buffer(&mut self, now: Time, room: ReplayBufferLevel, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         self.replay_buffer = room;
@@ -224,7 +224,7 @@ mod tests {
         assert!(take_at(&mut machine, Time(1_999_999), Input::Tick).is_empty());
         for seconds in [2, 4, 8, 16, 32, 64, 124, 184] {
             let at = Time(seconds * 1_000_000);
-            assert_eq!(machine.next_deadline(), Some((at, "say again what is waited for")));
+            assert_eq!(machine.next_deadline(), Some((at, "a wait is reported")));
             assert_eq!(take_at(&mut machine, at, Input::Tick), [Effect::ReportWait]);
         }
     }
@@ -233,7 +233,7 @@ mod tests {
     fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
         let mut machine = machine(&["audio"]);
         assert_eq!(take_at(&mut machine, Time(60_000_000), Input::StallEnded), [Effect::ReportWait]);
-        assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "say again what is waited for")));
+        assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "a wait is reported")));
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Coordinator {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no place in this job".to_owned()))?;
+        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no slot in this job".to_owned()))?;
         let name = format!("encoder-{modality}");
         let cut = self.cut.as_mut().filter(|cut| cut.turn == turn && !cut.state.contains_key(&name));
         let cut = cut.ok_or_else(|| Refusal::Shell(format!("`{name}` of checkpoint {turn} is not waited for")))?;

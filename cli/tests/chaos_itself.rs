@@ -98,7 +98,7 @@ fn another_digest_a_job_that_fails_one_that_is_too_slow_and_one_that_hangs_are_t
         (&[], 1, "different", ""),
         (&["--set", "modalities.audio.data={source: parquet, train: none-*.parquet}"], 1, "failed", "none-*.parquet"),
         (&["--set", "schedule.turns=1000000", "--timeout", "15s"], 4, "too_slow", "raise --timeout, lower --faults"),
-        (&["--set", &never, "--hung-after", "2s"], 1, "hung", "opens its data"),
+        (&["--set", &never, "--hung-after", "2s"], 1, "hung", "is opening its data"),
     ];
     for (number, (arguments, exit, outcome, reason)) in cases.into_iter().enumerate() {
         let place = number.to_string();

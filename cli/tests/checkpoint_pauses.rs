@@ -87,7 +87,7 @@ fn worker(folder: &Path, store: &Server, url: &str, modality: &str) -> Process {
 /// The seconds that checkpoints say turns stood still for them, by turn.
 fn blocked(events: &[Value]) -> Vec<(u64, f64)> {
     let checkpoints = events.iter().filter(|event| event["event"] == "checkpoint");
-    let blocked = |event: &Value| Some((event["turn"].as_u64()?, event["blocked"].as_f64()?));
+    let blocked = |event: &Value| Some((event["turn"].as_u64()?, event["stall_seconds"].as_f64()?));
     checkpoints.map(|event| blocked(event).expect("a checkpoint says so")).collect()
 }
 

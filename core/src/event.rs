@@ -67,7 +67,7 @@ pub enum JobEvent {
         modalities: BTreeMap<ModalityName, ModalityStart>,
     },
     /// A worker shows no life, or gets nothing done, or has failed and is left alone: its place is offered to others.
-    WorkerLapsed {
+    LeaseExpired {
         /// The job.
         job: JobId,
         /// Turns applied.
@@ -164,7 +164,7 @@ pub enum JobEvent {
         seconds: f64,
         /// Of these, those in which training stood still for it: while the head and the largest of the encoders were snapshotted, and
         /// where a turn had to wait until it was written.
-        blocked: f64,
+        stall_seconds: f64,
     },
     /// The job is over. Always the last event.
     Finished(Finished),

@@ -34,10 +34,10 @@ impl Job {
             Effect::Ready { worker, modality, replayed } => {
                 self.membership.ready(worker, modality, replayed, &self.turns);
             }
-            Effect::Offer { worker, modality, why } => {
+            Effect::ReleaseSlot { worker, modality, why } => {
                 self.membership.release_slot(&worker, modality, why, &self.turns);
             }
-            Effect::Keep { worker } => self.membership.reclaim_slot(&worker, &self.turns),
+            Effect::ReclaimSlot { worker } => self.membership.reclaim_slot(&worker, &self.turns),
             Effect::Evict { worker, why } => self.membership.evict(&worker, why, &self.turns),
             Effect::Apply { turn, modality, progress, alpha } => {
                 let at = StepContext { lr_factor: self.lr_factor(progress), alpha };
@@ -54,7 +54,7 @@ impl Job {
             Effect::Snapshot { turn } => {
                 self.begin_checkpoint(turn).map_err(|source| JobError::Checkpoint { turn, source })?;
             }
-            Effect::SavePart { worker, turn } => {
+            Effect::SaveFiles { worker, turn } => {
                 let save = self.checkpoints.save_message(turn);
                 inputs.extend(self.send(&worker, save));
             }

@@ -134,7 +134,7 @@ impl Evaluations {
             // The worker contradicts what it sent before, so its data cannot be trusted. Another worker's may be better.
             Err(error) => {
                 let (worker, reason) = (worker.clone(), error.to_string());
-                actions.inputs.push(Input::WorkerFailed { worker, reason, again: true });
+                actions.inputs.push(Input::WorkerFailed { worker, reason, transient: true });
             }
         }
         Ok(actions)

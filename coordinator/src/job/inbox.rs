@@ -61,7 +61,7 @@ impl Job {
         }
         if self.checkpoints.store_errors_last_long() || self.membership.store_errors_last_long() {
             info!("the job does not wait for a store that has failed for long");
-            return self.give(Input::StopWithout);
+            return self.give(Input::StopWithoutCheckpoint);
         }
         if let Some(modality) = self.membership.unassigned() {
             info!(%modality, "the job does not wait for a worker that is not there");
@@ -163,7 +163,7 @@ impl Job {
         // Before the machine judges, because the last files have the manifest written at once.
         self.checkpoints.add_files(worker, &saved, &self.turns)?;
         self.membership.set_store_error(worker, None);
-        self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
+        self.try_give(Input::FilesSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
             self.checkpoints.remove_files(&saved);
             rejected.into()
         })
@@ -171,8 +171,8 @@ impl Job {
 
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
         self.check_term(Term(failed.term))?;
-        let v1::Failed { reason, again, .. } = failed;
-        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, again })?)
+        let v1::Failed { reason, again: transient, .. } = failed;
+        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, transient })?)
     }
 
     fn leaving(&mut self, worker: &WorkerId, leaving: &v1::Leaving) -> Result<(), Refusal> {

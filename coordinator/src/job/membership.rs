@@ -134,7 +134,7 @@ impl Membership {
         warn!(%worker, %modality, why, "the slot of a worker is released");
         let (job, turn) = (self.context.id.clone(), turns.turn());
         let lapsed = worker.clone();
-        self.context.emit(&JobEvent::WorkerLapsed { job, turn, modality, worker: lapsed, reason: why });
+        self.context.emit(&JobEvent::LeaseExpired { job, turn, modality, worker: lapsed, reason: why });
         self.pool.offer(worker);
     }
 

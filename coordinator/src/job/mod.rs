@@ -204,7 +204,7 @@ impl Job {
     /// Workers that could not be heard because the task stalled get their time again.
     fn end_stall(&mut self, detector: StallDetector) {
         if detector.has_stalled() {
-            self.give(Input::Awake);
+            self.give(Input::StallEnded);
         }
     }
 

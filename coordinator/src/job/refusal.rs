@@ -24,7 +24,7 @@ impl Refusal {
 impl Refusal {
     /// The sender was told to let go of its slot, or never had one.
     pub(super) fn no_slot() -> Self {
-        Self::unexpected("the sender has no place in this job")
+        Self::unexpected("the sender has no slot in this job")
     }
 
     /// Checks that a message is of the job's own term.
@@ -48,8 +48,8 @@ impl From<Rejected> for Refusal {
             Rejected::StaleAttempt { .. } => RejectedReason::StaleAttempt,
             Rejected::StaleHead { .. } => RejectedReason::StaleHead,
             Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
-            Rejected::NotAMember { .. }
-            | Rejected::NoPlace { .. }
+            Rejected::NoSlot { .. }
+            | Rejected::SlotTaken { .. }
             | Rejected::NotGranted { .. }
             | Rejected::NotLearning { .. }
             | Rejected::Unexpected { .. } => RejectedReason::Unexpected,

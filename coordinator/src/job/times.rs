@@ -33,7 +33,7 @@ struct Waits {
 
 impl Waits {
     fn queued(self) -> Queued {
-        Queued { mean: self.sum / (self.count.max(1) as f64), most: self.most }
+        Queued { mean: self.sum / (self.count.max(1) as f64), max: self.most }
     }
 }
 

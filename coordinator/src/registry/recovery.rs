@@ -1,8 +1,8 @@
 //! What a coordinator finds when it starts: jobs that are over are listed, the others go on from their newest checkpoints.
 //!
 //! Each of them is looked for on a task of its own, beside serving: until that is done the job is there, waits, and says for what.
-//! They begin in order of submission, but for those whose store does not answer within [`PROMPT`]: these keep nobody waiting,
-//! and begin behind the others when it does. Workers go to jobs that have begun.
+//! It keeps its place in the order in which the pool gives workers to jobs, and begins as soon as it is found. Until then the pool
+//! gives no workers to the jobs behind it; if its store does not answer within [`PROMPT`], it gives them workers first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use antiphon_core::ids::{JobId, Turn};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::patience::Patience;
 use antiphon_store::storage::{StorageError, Store};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -54,10 +54,6 @@ struct Lost {
     inbox: mpsc::Receiver<JobInput>,
     status: watch::Sender<JobStatus>,
     events: EventLog,
-    /// Comes when those before it have begun, or are late; None once it has.
-    before: Option<oneshot::Receiver<()>>,
-    /// Lets those after it begin.
-    after: Option<oneshot::Sender<()>>,
 }
 
 impl Coordinator {
@@ -88,19 +84,13 @@ impl Coordinator {
         let unfinished = jobs.iter().filter(|job| job.end.is_none()).count();
         tracing::info!(term = %self.term(), jobs = jobs.len(), unfinished, "the journal is open");
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
-        let (first, mut before) = oneshot::channel();
-        drop(first);
         for Recorded { record, stop, end } in jobs {
             if let Some(request) = &record.request {
                 self.requests().insert(request.clone(), record.job.clone());
             }
             match end {
                 Some(end) => self.list_over(&record, end),
-                None => {
-                    let (after, next) = oneshot::channel();
-                    let order = (std::mem::replace(&mut before, next), Some(after));
-                    self.look_for(record, stop, order, Arc::clone(&at_once));
-                }
+                None => self.look_for(record, stop, Arc::clone(&at_once)),
             }
         }
         self.prune();
@@ -108,19 +98,13 @@ impl Coordinator {
     }
 
     /// Holds a job, and begins to look for what it goes on from.
-    fn look_for(
-        &self,
-        record: JobRecord,
-        stop: bool,
-        (before, after): (oneshot::Receiver<()>, Option<oneshot::Sender<()>>),
-        at_once: Arc<Semaphore>,
-    ) {
+    fn look_for(&self, record: JobRecord, stop: bool, at_once: Arc<Semaphore>) {
         let (job, term, submitted) = (record.job.clone(), record.term_under(self.term()), Submitted::from(&record));
         let (sender, inbox) = mpsc::channel(INBOX);
         let (status, watched) = watch::channel(recovering("looking for its newest checkpoint"));
         let events = EventLog::of(&self.journal, &job);
-        let before = Some(before);
-        let lost = Lost { record, stop, inbox, status, events: events.clone(), before, after };
+        self.pool.hold_for(job.clone(), record.order);
+        let lost = Lost { record, stop, inbox, status, events: events.clone() };
         // Before its task, which may put the job that has begun in this place.
         let mut jobs = self.jobs();
         let task = tokio::spawn(self.clone().find(lost, at_once));
@@ -153,15 +137,15 @@ impl Coordinator {
     /// Finds what a job goes on from and begins with it, unless it is told not to meanwhile.
     async fn find(self, mut lost: Lost, at_once: Arc<Semaphore>) -> Looked {
         let found = {
-            let Lost { record, stop, status, events, before, after, inbox } = &mut lost;
+            let Lost { record, stop, status, events, inbox } = &mut lost;
             tokio::select! {
                 biased;
                 asked = told_to_end(inbox, *stop) => Err(asked),
-                found = self.in_order((record, status, events), (before, after), &at_once) => Ok(found),
+                found = self.find_checkpoint(record, status, events, &at_once) => Ok(found),
             }
         };
         if !matches!(found, Ok(Ok(_))) {
-            lost.let_others_begin();
+            self.pool.limit_hold(&lost.record.job, Duration::ZERO);
         }
         match found {
             Ok(Ok(config)) => self.go_on(config, lost).await,
@@ -203,12 +187,12 @@ impl Coordinator {
         }))
     }
 
-    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from; not before those
-    /// that were submitted before it, unless their stores do not answer.
-    async fn in_order(
+    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from.
+    async fn find_checkpoint(
         &self,
-        (record, status, events): (&JobRecord, &watch::Sender<JobStatus>, &EventLog),
-        (before, after): (&mut Option<oneshot::Receiver<()>>, &mut Option<oneshot::Sender<()>>),
+        record: &JobRecord,
+        status: &watch::Sender<JobStatus>,
+        events: &EventLog,
         at_once: &Semaphore,
     ) -> Result<JobConfig, String> {
         let spec = Specification::from_json(&record.specification).map_err(|errors| errors.to_string())?;
@@ -218,7 +202,7 @@ impl Coordinator {
                 Ok(config) => break config,
                 // Credentials that this coordinator was not given, or threads that it does not get, end no job.
                 Err(error @ (SubmitError::Storage(StorageError::Settings { .. }) | SubmitError::Threads(_))) => {
-                    drop(after.take());
+                    self.pool.limit_hold(&record.job, Duration::ZERO);
                     tracing::warn!(job = %record.job, %error, "a job cannot go on yet; trying again");
                     status.send_replace(recovering(&error.to_string()));
                     sleep(AGAIN).await;
@@ -230,17 +214,13 @@ impl Coordinator {
         let mut found = pin!(search.patiently(&spec, events));
         let prompt = {
             let _one_of_them = at_once.acquire().await;
+            self.pool.limit_hold(&record.job, PROMPT);
             timeout(PROMPT, &mut found).await
         };
-        if let Some(before) = before {
-            // The error is that whoever was before it has begun.
-            let _begun = before.await;
-        }
-        *before = None;
         let found = match prompt {
             Ok(found) => found?,
             Err(_) => {
-                drop(after.take());
+                self.pool.limit_hold(&record.job, Duration::ZERO);
                 tracing::warn!(job = %record.job, "its newest checkpoint is not loaded yet; others go on meanwhile");
                 found.await?
             }
@@ -279,7 +259,6 @@ impl Coordinator {
         }
         // The error is that another one has taken over already; it goes on with the job.
         let Ok(_) = self.start(config, Submitted::from(&lost.record)) else { return Looked::Over };
-        drop(lost.after.take());
         // Whoever asked it to stop until now asked in vain otherwise.
         lost.inbox.close();
         let mut stop = None;
@@ -435,18 +414,6 @@ impl Search<'_> {
 }
 
 impl Lost {
-    /// It will not begin: those after it wait for those before it.
-    fn let_others_begin(&mut self) {
-        let (before, after) = (self.before.take(), self.after.take());
-        if let Some(before) = before {
-            tokio::spawn(async move {
-                // The error is that whoever was before it has begun.
-                let _begun = before.await;
-                drop(after);
-            });
-        }
-    }
-
     /// It is over before it could begin again.
     fn ends(
         self,

@@ -22,7 +22,7 @@ use crate::job::contract::{self, JobConfig};
 use crate::job::resume::{ResumeError, Resumed};
 use crate::job::specification::Specification;
 use crate::journal::{Event, JobRecord, JournalError};
-use crate::workers::pool::JobWorkers;
+use crate::workers::pool::{Assignment, JobWorkers};
 
 /// How long whoever submits a job waits for a store that is in trouble.
 const SUBMIT: Duration = Duration::from_secs(20);
@@ -295,13 +295,14 @@ impl Coordinator {
         let (job, term) = (config.id.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
         let lease = Duration::try_from_secs_f64(config.spec.schedule.lease_ttl).unwrap_or_default();
-        let (events, limits) = (config.events.clone(), (contract::message_bytes(&config.spec), lease));
+        let (events, message_bytes) = (config.events.clone(), contract::message_bytes(&config.spec));
         let mut jobs = self.jobs();
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
+        let assignment = Assignment { job: job.clone(), inbox: handle.inbox.clone(), message_bytes, lease };
+        self.pool.add_job(submitted.order, &modalities, assignment);
         let abort = Some(handle.task.abort_handle());
         let (inbox, status) = (handle.inbox, handle.status);
         let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None, is_left: false };

@@ -305,7 +305,7 @@ impl std::fmt::Display for End {
                 None => write!(f, "its connection is lost: {}", status.message()),
             },
             Self::Deaf => f.write_str("it stopped reading"),
-            Self::Silent(silence) => write!(f, "it gave no sign of life for {:.1} s", silence.as_secs_f64()),
+            Self::Silent(silence) => write!(f, "it sent nothing for {:.1} s", silence.as_secs_f64()),
             Self::Closing => f.write_str("the coordinator is shutting down"),
         }
     }

@@ -100,7 +100,7 @@ async fn a_worker_that_falls_silent_is_gone() {
     let mut silent = FakeWorker::start(&server, "c").await;
     silent.stop_heartbeats();
     let Err(Some(status)) = silent.next().await else { panic!("its stream ends with a reason") };
-    assert_eq!(told(&status), "DEADLINE_EXCEEDED: it gave no sign of life for 0.1 s");
+    assert_eq!(told(&status), "DEADLINE_EXCEEDED: it sent nothing for 0.1 s");
     FakeWorker::start(&server, "c").await;
     server.stop().await;
 }

@@ -179,10 +179,10 @@ async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
     ended.expect("the job is over");
     assert_eq!(kinds(&told_of), ["submitted", "finished"]);
     let mut a = FakeWorker::start(&second, "a").await;
-    second.waits_for("z", "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` opens its data").await;
+    second.waits_for("z", "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` is opening its data").await;
     let assigned = a.hear().await;
     a.answer(assigned).await;
-    let waits = "waiting for 1 `a` worker: 1 registered, none of them free; waiting for 1 `b` worker: 0 registered";
+    let waits = "waiting for 1 `a` worker: 1 registered, none free; waiting for 1 `b` worker: 0 registered";
     second.waits_for("a", waits).await;
     second.submit(TINY, "next").await.expect("it is taken");
     let third = reigning("order").await;

@@ -167,7 +167,7 @@ impl Checkpoints {
     /// The manifest cannot be made.
     pub(super) fn complete(&mut self, turn: Turn, in_use: BTreeSet<Turn>, turns: &Turns) -> Result<(), SaveError> {
         let pending = self.pending.take().ok_or(SaveError::NotPending)?;
-        let antiphon_core::turn::Cut { position, score, .. } = turns.machine.cut().ok_or(SaveError::NotPending)?;
+        let antiphon_core::turn::PendingCheckpoint { position, score, .. } = turns.machine.pending_checkpoint().ok_or(SaveError::NotPending)?;
         let best = position.best.map(|(_, turn)| turn);
         let manifest = Manifest {
             format: FORMAT,
@@ -213,7 +213,7 @@ impl Checkpoints {
             digest: saved.digest.clone(),
             best,
             seconds: stall.map_or(0.0, |stall| stall.taken().as_secs_f64()),
-            blocked: stall.map_or(0.0, |stall| stall.stalled().as_secs_f64()),
+            stall_seconds: stall.map_or(0.0, |stall| stall.stalled().as_secs_f64()),
         });
         self.newest = Some(saved);
         self.errors.clear();

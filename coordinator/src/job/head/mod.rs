@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use antiphon_core::head::{CheckedContribution, Head, HeadSnapshot, PartsError, SharedHead, StepContext, StepReport};
 use antiphon_core::ids::{HeadVersion, Lease, MicroShard, ModalityName, TurnRef};
-use antiphon_core::turn::{HeadRoom, Input, Progress};
+use antiphon_core::turn::{Input, Progress, ReplayBufferLevel};
 use antiphon_proto::assignment::Grant;
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::{self, ContributionLimits};
@@ -29,7 +29,7 @@ pub(super) struct JobHead {
     head: SharedHead<f32>,
     replay_buffer: ReplayBuffer,
     /// How full the machine believes the replay buffer to be.
-    level: HeadRoom,
+    level: ReplayBufferLevel,
     threads: HeadThreads,
     weights: Weights,
     /// The contribution whose header the machine is looking at.
@@ -78,7 +78,7 @@ impl JobHead {
         let (classes, width) = (head.head().classes(), head.head().width());
         Self {
             replay_buffer: ReplayBuffer::new(classes, width, steps, limits),
-            level: HeadRoom::Ample,
+            level: ReplayBufferLevel::Normal,
             threads,
             weights: Weights::of(classes, width),
             incoming: None,
@@ -205,6 +205,6 @@ impl JobHead {
         let level = self.replay_buffer.level();
         let changed = level != self.level;
         self.level = level;
-        changed.then_some(Input::Room(level))
+        changed.then_some(Input::ReplayBuffer(level))
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, mpsc};
 use antiphon_core::head::Head;
 use antiphon_core::ids::HeadVersion;
 use antiphon_core::linalg::Matrix;
-use antiphon_core::turn::HeadRoom;
+use antiphon_core::turn::ReplayBufferLevel;
 use tracing::warn;
 
 use super::super::contract::ReplayBufferLimits;
@@ -146,16 +146,16 @@ impl ReplayBuffer {
     }
 
     /// How full the buffer is.
-    pub(super) fn level(&self) -> HeadRoom {
+    pub(super) fn level(&self) -> ReplayBufferLevel {
         let Capacity { at_most, turn, .. } = self.capacity;
         let heads = self.memory.len() + self.file.used.len();
         // The turn after this one may have been granted before the machine heard of the level.
         if self.full || heads.saturating_add(turn.saturating_mul(2)) > at_most {
-            HeadRoom::Full
+            ReplayBufferLevel::Full
         } else if heads > at_most / 2 {
-            HeadRoom::Low
+            ReplayBufferLevel::High
         } else {
-            HeadRoom::Ample
+            ReplayBufferLevel::Normal
         }
     }
 
@@ -328,7 +328,7 @@ mod tests {
             buffer.add(HeadVersion(version), head(version));
         }
         buffer.note_written(0);
-        assert_eq!((buffer.memory.len(), buffer.file.used.len(), buffer.level()), (4, 0, HeadRoom::Full));
+        assert_eq!((buffer.memory.len(), buffer.file.used.len(), buffer.level()), (4, 0, ReplayBufferLevel::Full));
         for version in 0..4 {
             assert_eq!(buffer.get(HeadVersion(version)).expect("the buffer holds it"), head(version));
         }
@@ -340,7 +340,7 @@ mod tests {
         buffer.add(HeadVersion(6), head(6));
         buffer.note_written(0);
         assert_eq!((buffer.memory.len(), buffer.file.used.len()), (2, 1), "and then it is");
-        assert_eq!(buffer.level(), HeadRoom::Ample);
+        assert_eq!(buffer.level(), ReplayBufferLevel::Normal);
         assert_eq!(buffer.get(HeadVersion(4)).expect("the buffer holds it"), head(4));
     }
 
@@ -351,11 +351,11 @@ mod tests {
             (0..count).for_each(|version| buffer.add(HeadVersion(version), head(0)));
             buffer.level()
         };
-        assert_eq!([0, 3].map(|count| level(1, count)), [HeadRoom::Ample; 2]);
-        assert_eq!(level(1, 4), HeadRoom::Low);
-        assert_eq!([5, 6].map(|count| level(1, count)), [HeadRoom::Full; 2]);
+        assert_eq!([0, 3].map(|count| level(1, count)), [ReplayBufferLevel::Normal; 2]);
+        assert_eq!(level(1, 4), ReplayBufferLevel::High);
+        assert_eq!([5, 6].map(|count| level(1, count)), [ReplayBufferLevel::Full; 2]);
         // At most ten: three turns and one.
-        assert_eq!([level(3, 4), level(3, 5)], [HeadRoom::Ample, HeadRoom::Full], "a turn of three steps must fit");
-        assert_eq!(level(100, 50), HeadRoom::Ample, "and three turns do, whatever the limits");
+        assert_eq!([level(3, 4), level(3, 5)], [ReplayBufferLevel::Normal, ReplayBufferLevel::Full], "a turn of three steps must fit");
+        assert_eq!(level(100, 50), ReplayBufferLevel::Normal, "and three turns do, whatever the limits");
     }
 }

@@ -1,6 +1,6 @@
 //! What callers are told of errors: one gRPC code for each.
 
-use antiphon_store::patience::Transient as _;
+use antiphon_store::retry::Transient as _;
 use tonic::Status;
 
 use crate::job::resume::ResumeError;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use antiphon_process::Exit;
 use antiphon_proto::v1::job_service_server::JobServiceServer;
 use antiphon_proto::v1::training_service_server::TrainingServiceServer;
+use antiphon_store::storage::StoreOptions;
 use futures::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -78,14 +79,18 @@ impl ServeError {
     }
 }
 
-/// Listens and serves as its arguments say.
+/// Listens and serves as its arguments say; stores are opened as `stores` says.
 ///
 /// # Errors
 /// The address cannot be listened on; and as [`serve`].
-pub async fn listen(args: &CoordinatorArgs, shutdown: CancellationToken) -> Result<(), ServeError> {
+pub async fn listen(
+    args: &CoordinatorArgs,
+    stores: StoreOptions,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
     let address = args.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
-    serve(args.config(), listener, shutdown).await
+    serve(args.config(stores), listener, shutdown).await
 }
 
 /// Serves a coordinator with `config` on `listener` until `shutdown`, or until another one takes over its state.

@@ -13,8 +13,8 @@ use antiphon_core::turn::Input;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
 use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FORMAT, Manifest, PartEntry};
-use antiphon_store::part::{self, Array, Arrays};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::tensors::{self, Array, Arrays};
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -253,7 +253,7 @@ pub(super) async fn clear_up_before(store: &CheckpointStore, journal: &Journal, 
     if !matches!(tokio::time::timeout(PATIENT, journal.still_reigns()).await, Ok(Ok(()))) {
         return;
     }
-    let store = store.clone().with_patience(Patience::new(Duration::from_secs(5), 0));
+    let store = store.clone().with_retry(RetryPolicy::new(Duration::from_secs(5), 0));
     cleared(job, store.collect_all_garbage().await);
 }
 
@@ -277,7 +277,7 @@ fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<V
         .map(|(name, part)| {
             let array = |tensor: NamedTensor<f32>| (tensor.name, Array { shape: tensor.shape, data: tensor.data });
             let arrays: Arrays = part.tensors.into_iter().map(array).collect();
-            let bytes = part::encode(name, &arrays, &part.note).map_err(|error| error.to_string())?;
+            let bytes = tensors::encode(name, &arrays, &part.note).map_err(|error| error.to_string())?;
             Ok((name.to_owned(), bytes))
         })
         .collect()

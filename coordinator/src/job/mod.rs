@@ -195,7 +195,7 @@ impl Job {
         let (classes, width) = (config.spec.labels.classes.count(), config.spec.head.width as usize);
         let turn_batches = config.spec.schedule.turn_batches;
         let trouble = Trouble::default();
-        let store = config.store.clone().with_patience(trouble.noting(config.patience, &config.id));
+        let store = config.store.clone().with_retry(trouble.noting(config.patience, &config.id));
         let (completions, completed) = mpsc::unbounded_channel();
         let (mut samples_before, mut numerics) = (BTreeMap::new(), Numerics::default());
         let (head, position, tuned_weights, newest) = match config.resume {

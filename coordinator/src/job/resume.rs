@@ -10,7 +10,7 @@ use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::JobSpec;
 use antiphon_core::turn::{Position, SplitSizes};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, Manifest};
-use antiphon_store::part::{self, Array};
+use antiphon_store::tensors::{self, Array};
 
 use super::same_job::same_job;
 
@@ -126,7 +126,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead
             true => unfit(error.to_string()),
             false => error.into(),
         })?;
-        let (arrays, note) = part::decode(name, &bytes).map_err(|error| unfit(error.to_string()))?;
+        let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| unfit(error.to_string()))?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
         Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
     };

@@ -22,7 +22,7 @@ use super::error::StorageError;
 use super::memory;
 use super::store::{LOCAL, Store};
 use crate::bounds::Bounds;
-use crate::faults::Faults;
+use crate::faults::{BadVariable, Faults};
 use crate::multipart::Uploads;
 
 /// How long a server may take to accept a connection.
@@ -38,6 +38,14 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
+    /// The options that the environment asks a program for: `ANTIPHON_STORE_FAULTS`.
+    ///
+    /// # Errors
+    /// The variable's value is not understood.
+    pub fn from_environment() -> Result<Self, BadVariable> {
+        Ok(Self { faults: Faults::from_environment()?, ..Self::default() })
+    }
+
     /// Opens `url` to read and write. Nothing is read or written yet, so an unreachable server shows at the first request.
     ///
     /// # Errors

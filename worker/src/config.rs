@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
-use antiphon_store::storage;
+use antiphon_store::storage::StoreOptions;
+use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
 use crate::device::DeviceChoice;
 use crate::name;
+
+/// How long a worker keeps trying to reach a coordinator that is not there yet.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,22 +19,17 @@ pub struct WorkerArgs {
     #[arg(long, env = "ANTIPHON_MODALITY", value_parser = parse_name::<ModalityName>)]
     pub modality: ModalityName,
 
-    /// Coordinator to register with
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// Which coordinator to register with
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
     /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
     pub name: Option<WorkerId>,
 
-    /// Seconds to go on trying to reach the coordinator before giving up
-    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub connect_timeout: u64,
-
-    /// Seconds to go on trying to reach a coordinator that was there before, after the connection is lost; 0 ends at once
-    #[arg(long, env = "ANTIPHON_RECONNECT_FOR", default_value_t = 600, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(..=31_536_000))]
-    pub reconnect_for: u64,
+    /// What to do when the connection is lost
+    #[command(flatten)]
+    pub reconnect: ReconnectArgs,
 
     /// Seconds that the step at hand may take to finish when this worker is asked to stop (SIGTERM, Ctrl-C)
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
@@ -73,9 +72,11 @@ pub struct Config {
     /// How long to go on trying to reach the coordinator.
     pub connect_timeout: Duration,
     /// How long to go on trying when a connection is lost.
-    pub reconnect_for: Duration,
+    pub reconnect_timeout: Duration,
     /// How long the step at hand may take to finish when the worker is asked to stop.
     pub grace: Duration,
+    /// How stores of checkpoints are opened.
+    pub stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a part of one is given up; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Threads that decode samples.
@@ -90,9 +91,8 @@ impl WorkerArgs {
     /// Fills in what was left out; the default name is another one each time.
     ///
     /// # Errors
-    /// Faults that are asked for on purpose are not understood.
-    pub fn complete(self) -> anyhow::Result<Config> {
-        storage::check_environment()?;
+    /// There is no source of random digits.
+    pub fn complete(self, stores: StoreOptions) -> anyhow::Result<Config> {
         let worker = match self.name {
             Some(name) => name,
             None => name::fresh(&self.modality)?,
@@ -100,10 +100,11 @@ impl WorkerArgs {
         Ok(Config {
             worker,
             modality: self.modality,
-            coordinator: self.coordinator,
-            connect_timeout: Duration::from_secs(self.connect_timeout),
-            reconnect_for: Duration::from_secs(self.reconnect_for),
+            connect_timeout: self.connect.connect_timeout(CONNECT),
+            reconnect_timeout: self.reconnect.reconnect_timeout(),
+            coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
+            stores,
             store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,

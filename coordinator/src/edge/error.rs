@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use antiphon_store::patience::Transient as _;
+use antiphon_store::retry::Transient as _;
 use tonic::{Code, Status};
 
 use crate::events::WatchError;

@@ -21,7 +21,7 @@ use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
@@ -56,7 +56,7 @@ pub struct JobConfig {
     /// To ask, before a manifest is written, whether this coordinator still reigns.
     pub journal: Journal,
     /// With its store.
-    pub patience: Patience,
+    pub retry: RetryPolicy,
     /// Where heads are kept that may have to be granted again.
     pub replay_buffer: ReplayBufferLimits,
 }

@@ -7,7 +7,7 @@ use antiphon_core::ids::{ModalityName, Split, Turn};
 use antiphon_core::join;
 use antiphon_core::metrics::EvaluationError;
 use antiphon_store::checkpoints::CheckpointError;
-use antiphon_store::part::PartError;
+use antiphon_store::tensors::TensorsError;
 use tokio::task::JoinError;
 
 use crate::journal::JournalError;
@@ -49,7 +49,7 @@ pub(super) enum SaveError {
     Snapshot(#[from] PartsError),
     /// A file of the head cannot be encoded.
     #[error(transparent)]
-    Encode(#[from] PartError),
+    Encode(#[from] TensorsError),
     /// The manifest cannot be encoded.
     #[error("its manifest is not fit for JSON: {0}")]
     Json(#[from] serde_json::Error),

@@ -128,7 +128,7 @@ impl Job {
         config: JobConfig,
         status: watch::Sender<JobStatus>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Completion>), JobError> {
-        let JobConfig { id, spec, term, store, resume, events, workers, threads, journal, patience, replay_buffer } =
+        let JobConfig { id, spec, term, store, resume, events, workers, threads, journal, retry, replay_buffer } =
             config;
         let (mut samples_before, mut numerics) = (BTreeMap::new(), Numerics::default());
         let (head, position, tuned_weights, newest) = match resume {
@@ -145,7 +145,7 @@ impl Job {
         let (completions, completed) = mpsc::unbounded_channel();
         let context = Arc::new(Context { id, term, spec, modalities, events, origin: Instant::now() });
         let writer = Writer { store, journal, completions };
-        let checkpoints = Checkpoints::new(Arc::clone(&context), writer, patience, newest);
+        let checkpoints = Checkpoints::new(Arc::clone(&context), writer, retry, newest);
         let job = Self {
             turns: Turns::new(machine),
             head,

@@ -10,7 +10,7 @@ use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, SpecErrors};
 use antiphon_core::turn::{Position, SplitSizes};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, Manifest};
-use antiphon_store::part::{self, Array, PartError};
+use antiphon_store::tensors::{self, Array, TensorsError};
 
 use super::same_job::{OtherJob, same_job};
 use super::specification::Specification;
@@ -89,7 +89,7 @@ pub enum Unfit {
     Missing(CheckpointError),
     /// A file is damaged.
     #[error(transparent)]
-    File(#[from] PartError),
+    File(#[from] TensorsError),
     /// The head that it holds is not this job's.
     #[error(transparent)]
     Head(#[from] PartsError),
@@ -152,7 +152,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead
             true => unfit(Unfit::Missing(error)),
             false => error.into(),
         })?;
-        let (arrays, note) = part::decode(name, &bytes).map_err(|error| unfit(error.into()))?;
+        let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| unfit(error.into()))?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
         Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
     };

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -25,11 +25,11 @@ struct Failing {
 
 impl StoreErrors {
     /// A retry policy that notes its failures here.
-    pub(super) fn noting(&self, patience: Patience) -> Patience {
+    pub(super) fn noting(&self, retry: RetryPolicy) -> RetryPolicy {
         let noted = self.clone();
-        patience.telling(move |setback| {
-            warn!("{setback}");
-            noted.note(setback.to_string());
+        retry.on_retry(move |retry| {
+            warn!("{retry}");
+            noted.note(retry.to_string());
         })
     }
 

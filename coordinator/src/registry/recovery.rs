@@ -12,8 +12,8 @@ use std::time::Duration;
 use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent};
 use antiphon_core::ids::{JobId, Turn};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
-use antiphon_store::patience::Patience;
-use antiphon_store::storage::{StorageError, Store};
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::{StorageError, StoreOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -66,7 +66,7 @@ impl Coordinator {
         if config.keep == Keep::Nothing {
             return Ok(Self::new(config));
         }
-        let journal = Journal::open(&Store::open(&config.state)?).await?;
+        let journal = Journal::open(&config.stores.open(&config.state)?).await?;
         let coordinator = Self::of(config, journal, Arc::new(crate::job::spawn));
         tokio::spawn(coordinator.clone().watch_over_journal());
         coordinator.recover().await?;
@@ -240,12 +240,20 @@ impl Coordinator {
         status: &'a watch::Sender<JobStatus>,
     ) -> Search<'a> {
         let (job, told) = (record.job.clone(), status.clone());
-        let patience = self.patience(&record.job).at_most(TRY).telling(move |setback| {
-            tracing::warn!(%job, "{setback}");
-            told.send_modify(|status| status.reason = recovering(&setback.reason).reason);
+        let patience = self.retry(&record.job).at_most(TRY).on_retry(move |retry| {
+            tracing::warn!(%job, "{retry}");
+            told.send_modify(|status| status.reason = recovering(&retry.reason).reason);
         });
-        let store = store.with_patience(patience.clone());
-        let search = Search { journal: &self.journal, record, store, patience, begun: Instant::now(), status };
+        let store = store.with_retry(patience.clone());
+        let search = Search {
+            journal: &self.journal,
+            record,
+            store,
+            stores: self.config.stores,
+            patience,
+            begun: Instant::now(),
+            status,
+        };
         search.tell(&format!("looking for its newest checkpoint in `{}`", search.store.url()));
         search
     }
@@ -307,7 +315,8 @@ struct Search<'a> {
     journal: &'a Journal,
     record: &'a JobRecord,
     store: CheckpointStore,
-    patience: Patience,
+    stores: StoreOptions,
+    patience: RetryPolicy,
     begun: Instant,
     status: &'a watch::Sender<JobStatus>,
 }
@@ -365,7 +374,7 @@ impl Search<'_> {
             return Err(Setback::Waits(format!("{reason}; is it the right place, and is it mounted?")));
         }
         match &self.record.resume {
-            Some(url) => Ok(Some(Checkpoint::open_patiently(url, &self.patience).await?)),
+            Some(url) => Ok(Some(Checkpoint::open_with(url, &self.stores, &self.patience).await?)),
             None => Ok(None),
         }
     }

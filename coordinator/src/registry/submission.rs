@@ -11,7 +11,7 @@ use antiphon_core::ids::{JobId, JobName, ModalityName, RequestId, Term};
 use antiphon_core::parts;
 use antiphon_core::spec::{self, JobSpec};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::{StorageError, Store};
 
 use super::coordinator::{Coordinator, Entry, Held, Submitted};
@@ -228,11 +228,13 @@ impl Coordinator {
     }
 
     async fn prepare(&self, job: &JobId, spec: Specification, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
-        let store =
-            CheckpointStore::new(&self.job_folder(job, &spec)?).with_patience(self.patience(job).at_most(SUBMIT));
+        let store = CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.retry(job).at_most(SUBMIT));
         let resume = match resume {
             None => None,
-            Some(url) => Some(Checkpoint::open_patiently(url, &self.patience(job).at_most(SUBMIT)).await?),
+            Some(url) => {
+                let retry = self.retry(job).at_most(SUBMIT);
+                Some(Checkpoint::open_with(url, &self.config.stores, &retry).await?)
+            }
         };
         let begins_at = resume.as_ref().map(|checkpoint| checkpoint.manifest().turn);
         if let Some(newest) = store.list().await?.last().copied()
@@ -262,31 +264,31 @@ impl Coordinator {
         Ok(JobConfig {
             id: job.clone(),
             term,
-            store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_patience(self.patience(job)),
+            store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.retry(job)),
             spec,
             resume: None,
             events,
             workers: Arc::new(JobWorkers::new(self.pool.clone(), job.clone())),
             threads: self.head_threads()?,
-            patience: self.patience(job),
+            retry: self.retry(job),
             replay_buffer: self.config.replay_buffer,
             journal: self.journal.clone(),
         })
     }
 
-    /// Patience with the store of a job that nobody looks at yet. No two jobs pause for the same time.
-    pub(super) fn patience(&self, job: &JobId) -> Patience {
+    /// RetryPolicy with the store of a job that nobody looks at yet. No two jobs pause for the same time.
+    pub(super) fn retry(&self, job: &JobId) -> RetryPolicy {
         let digest = sha256(job.as_str().as_bytes());
         let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let job = job.clone();
-        Patience::new(self.config.store_patience, seed).telling(move |setback| tracing::warn!(%job, "{setback}"))
+        RetryPolicy::new(self.config.store_patience, seed).on_retry(move |retry| tracing::warn!(%job, "{retry}"))
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
     pub(super) fn job_folder(&self, job: &JobId, spec: &JobSpec) -> Result<Store, StorageError> {
         match &spec.checkpoints.to {
-            None => Ok(Store::open(&self.config.state)?.child(job.as_str())),
-            Some(to) => Ok(Store::open(to)?.child("jobs").child(job.as_str())),
+            None => Ok(self.config.stores.open(&self.config.state)?.child(job.as_str())),
+            Some(to) => Ok(self.config.stores.open(to)?.child("jobs").child(job.as_str())),
         }
     }
 

@@ -312,7 +312,8 @@ impl State {
     /// Applies the moves that are due.
     fn fill_slots(&mut self) {
         let jobs = self.jobs.iter().map(|entry| &entry.slots).chain(&self.recovering);
-        let free = self.workers.iter().filter(|(_, worker)| worker.is_free()).map(|(id, worker)| (id, &worker.modality));
+        let free =
+            self.workers.iter().filter(|(_, worker)| worker.is_free()).map(|(id, worker)| (id, &worker.modality));
         for step in placement::plan(jobs, free, self.now()) {
             self.apply(step);
         }

@@ -24,7 +24,7 @@ use antiphon_core::turn::Input;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
 use antiphon_store::checkpoints::{CheckpointStore, FORMAT, Manifest, PartEntry};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -94,9 +94,9 @@ pub(super) struct Written {
 
 impl Checkpoints {
     /// `newest` is the checkpoint that the job resumes from.
-    pub(super) fn new(context: Arc<Context>, writer: Writer, patience: Patience, newest: Option<Saved>) -> Self {
+    pub(super) fn new(context: Arc<Context>, writer: Writer, retry: RetryPolicy, newest: Option<Saved>) -> Self {
         let errors = StoreErrors::default();
-        let store = writer.store.with_patience(errors.noting(patience));
+        let store = writer.store.with_retry(errors.noting(retry));
         Self {
             context,
             writer: Writer { store, ..writer },
@@ -167,7 +167,8 @@ impl Checkpoints {
     /// The manifest cannot be made.
     pub(super) fn complete(&mut self, turn: Turn, in_use: BTreeSet<Turn>, turns: &Turns) -> Result<(), SaveError> {
         let pending = self.pending.take().ok_or(SaveError::NotPending)?;
-        let antiphon_core::turn::PendingCheckpoint { position, score, .. } = turns.machine.pending_checkpoint().ok_or(SaveError::NotPending)?;
+        let antiphon_core::turn::PendingCheckpoint { position, score, .. } =
+            turns.machine.pending_checkpoint().ok_or(SaveError::NotPending)?;
         let best = position.best.map(|(_, turn)| turn);
         let manifest = Manifest {
             format: FORMAT,

@@ -7,8 +7,8 @@ use antiphon_core::head::{HeadParts, HeadSnapshot, NamedTensor};
 use antiphon_core::ids::Turn;
 use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, Manifest, PartEntry};
-use antiphon_store::part::{self, Array, Arrays, PartError};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::tensors::{self, Array, Arrays, TensorsError};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -54,14 +54,14 @@ pub(super) async fn write_head(
     Ok(entries)
 }
 
-fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, PartError> {
+fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, TensorsError> {
     let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
     named
         .into_iter()
         .map(|(name, file)| {
             let array = |tensor: NamedTensor<f32>| (tensor.name, Array { shape: tensor.shape, data: tensor.data });
             let arrays: Arrays = file.tensors.into_iter().map(array).collect();
-            Ok((name.to_owned(), part::encode(name, &arrays, &file.note)?))
+            Ok((name.to_owned(), tensors::encode(name, &arrays, &file.note)?))
         })
         .collect()
 }
@@ -108,7 +108,7 @@ pub(in super::super) async fn clean_up_before(store: &CheckpointStore, journal: 
     if !matches!(timeout(SLOW_JOURNAL, journal.still_reigns()).await, Ok(Ok(()))) {
         return;
     }
-    let store = store.clone().with_patience(Patience::new(Duration::from_secs(5), 0));
+    let store = store.clone().with_retry(RetryPolicy::new(Duration::from_secs(5), 0));
     report_removed(store.collect_all_garbage().await);
 }
 

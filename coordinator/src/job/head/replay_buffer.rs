@@ -355,7 +355,11 @@ mod tests {
         assert_eq!(level(1, 4), ReplayBufferLevel::High);
         assert_eq!([5, 6].map(|count| level(1, count)), [ReplayBufferLevel::Full; 2]);
         // At most ten: three turns and one.
-        assert_eq!([level(3, 4), level(3, 5)], [ReplayBufferLevel::Normal, ReplayBufferLevel::Full], "a turn of three steps must fit");
+        assert_eq!(
+            [level(3, 4), level(3, 5)],
+            [ReplayBufferLevel::Normal, ReplayBufferLevel::Full],
+            "a turn of three steps must fit"
+        );
         assert_eq!(level(100, 50), ReplayBufferLevel::Normal, "and three turns do, whatever the limits");
     }
 }

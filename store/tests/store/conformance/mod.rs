@@ -1,21 +1,21 @@
-//! The conformance suite over a local folder and memory, sound and failing; `tests/s3` runs it over S3.
+//! The conformance suite over a local folder and memory, sound and failing; `s3` beside it runs it over S3.
 
-mod interrupted;
-mod suite;
+pub(crate) mod interrupted;
+pub(crate) mod suite;
 
+use self::suite::{conforms, write};
 use antiphon_store::checkpoints::CheckpointStore;
-use antiphon_store::storage::Store;
-use suite::{conforms, conforms_at, write};
+use antiphon_store::storage::{Store, StoreOptions};
 
 #[tokio::test]
 async fn a_local_folder_conforms() {
     let folder = tempfile::tempdir().expect("a scratch folder");
-    conforms(folder.path().to_str().expect("the scratch folder's path is text")).await;
+    conforms(folder.path().to_str().expect("the scratch folder's path is text"), &StoreOptions::default()).await;
 }
 
 #[tokio::test]
 async fn memory_conforms() {
-    conforms("memory://conformance/runs").await;
+    conforms("memory://conformance/runs", &StoreOptions::default()).await;
 }
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn stores_that_fail_conform() {
     for seed in 0..3 {
         let faults = format!("seed={seed},errors=0.1,lost=0.1,slow=0.1,slow_ms=5,cut=0.1").parse().expect("faults");
         for root in [&format!("memory://failing/{seed}"), &format!("{local}/{seed}")] {
-            conforms_at(&Store::open(root).expect("it opens").with_faults(faults)).await;
+            conforms(root, &StoreOptions { faults: Some(faults), ..StoreOptions::default() }).await;
         }
     }
 }

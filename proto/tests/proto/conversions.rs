@@ -1,5 +1,5 @@
 //! What comes off the wire is checked: laws of the conversions, and for each kind of damage the exact message, in
-//! `tests/golden/refusals.txt` (`UPDATE=1 cargo test -p antiphon-proto --test conversions` writes it).
+//! `tests/golden/refusals.txt` (`UPDATE=1 cargo test -p antiphon-proto --test proto conversions` writes it).
 
 use std::path::Path;
 use std::sync::Arc;

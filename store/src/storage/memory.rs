@@ -9,7 +9,7 @@ use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{Error, MultipartId, ObjectStore, PutPayload, PutResult, Result};
 
-use crate::uploads::Uploads;
+use crate::multipart::Uploads;
 
 /// The store of that name, which all of the process share that call it so.
 pub(crate) fn store(name: &str) -> (Arc<dyn ObjectStore>, Uploads) {

@@ -1,4 +1,4 @@
-//! The generated code is what the `.proto` files say. `UPDATE=1 cargo test -p antiphon-proto --test generated` writes it.
+//! The generated code is what the `.proto` files say. `UPDATE=1 cargo test -p antiphon-proto --test proto generated` writes it.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn compare_or_update(path: &Path, wanted: &[u8]) {
     let found = std::fs::read(path).unwrap_or_default();
     assert!(
         found == wanted,
-        "{} is out of date: run `UPDATE=1 cargo test -p antiphon-proto --test generated`",
+        "{} is out of date: run `UPDATE=1 cargo test -p antiphon-proto --test proto generated`",
         path.display()
     );
 }

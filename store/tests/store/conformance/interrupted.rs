@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{TryStreamExt as _, future};
 use object_store::ObjectStore as _;
 
-use crate::suite::{PATIENCE, checkpoints, manifest, write};
+use super::suite::{RETRY, checkpoints, manifest, write};
 
 /// Its upload takes three pieces.
 const LARGE: usize = (33 << 20) + 5;
@@ -42,9 +42,8 @@ async fn write_large(store: &CheckpointStore, turn: u64, content: &Bytes) {
 
 /// The names of all objects below a place, by their last two names.
 async fn objects(place: &Store) -> BTreeSet<String> {
-    let listed = PATIENCE.keep_trying("list", || async move {
-        place.objects().list(Some(place.prefix())).try_collect::<Vec<_>>().await
-    });
+    let listed =
+        RETRY.run("list", || async move { place.objects().list(Some(place.prefix())).try_collect::<Vec<_>>().await });
     let listed = listed.await.expect("it lists");
     let ends = listed.iter().map(|object| {
         let names: Vec<&str> = object.location.as_ref().rsplit('/').take(2).collect();

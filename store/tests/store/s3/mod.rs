@@ -1,65 +1,28 @@
 //! The conformance suite over S3: a server in this process, and a client in a process of its own, because stores take their
 //! endpoint and credentials from the environment, which belongs to the whole process.
 
+mod client;
 mod conditions;
-#[path = "../conformance/interrupted.rs"]
-mod interrupted;
 mod killed;
 mod late;
 mod slow;
-#[path = "../conformance/suite.rs"]
-mod suite;
 
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use antiphon_store::checkpoints::CheckpointStore;
-use antiphon_store::faults;
-use antiphon_store::storage::Store;
-use antiphon_testing_s3::{ACCESS_KEY, Faults, Server};
+use antiphon_store::faults::{self, Faults};
+use antiphon_store::storage::{Store, StoreOptions};
+use antiphon_testing_s3::{ACCESS_KEY, Faults as ServerFaults, Server};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-const ROOT: &str = "s3://runs/some folder+more";
-
-/// One of the ignored tests of this file, as a client of a server at `endpoint`.
-fn command(test: &str, endpoint: &str, access_key: &str) -> Command {
-    let program = std::env::current_exe().expect("a test knows its program");
-    let mut command = Command::new(program);
-    command
-        .args(["--exact", "--ignored", "--nocapture", test])
-        .env("AWS_ENDPOINT_URL", endpoint)
-        .env("AWS_ALLOW_HTTP", "true")
-        .env("AWS_ACCESS_KEY_ID", access_key)
-        .env("AWS_SECRET_ACCESS_KEY", "any")
-        .env("AWS_REGION", "eu-north-1")
-        .env("RUST_BACKTRACE", "0")
-        .stdin(Stdio::null());
-    command
-}
-
-/// Runs a client to its end.
-async fn client(mut command: Command) -> Output {
-    let run = tokio::task::spawn_blocking(move || command.output());
-    let run = tokio::time::timeout(Duration::from_secs(300), run).await;
-    let run = run.expect("requests are given up in a bounded time").expect("waiting does not panic");
-    run.expect("the program runs")
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// The line that [`client_says_what_is_wrong`] prints.
-fn said(output: &Output) -> String {
-    let text = text(output);
-    let line = text.lines().find_map(|line| line.split_once("said: "));
-    line.unwrap_or_else(|| panic!("nothing was said: {text}")).1.to_owned()
-}
+use self::client::{ROOT, client, command, said, text};
+use crate::conformance::{interrupted, suite};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conforms() {
-    let server = Server::start_with(Faults::trouble(0)).await;
-    let output = client(command("client_conforms", &server.endpoint(), ACCESS_KEY)).await;
+    let server = Server::start_with(ServerFaults::trouble(0)).await;
+    let output = client(command("s3::client_conforms", &server.endpoint(), ACCESS_KEY)).await;
     assert!(output.status.success(), "{}", text(&output));
 }
 
@@ -67,8 +30,8 @@ async fn s3_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_that_fails_at_both_ends_conforms() {
     for seed in 1..3 {
-        let server = Server::start_with(Faults::trouble(seed)).await;
-        let mut command = command("client_conforms", &server.endpoint(), ACCESS_KEY);
+        let server = Server::start_with(ServerFaults::trouble(seed)).await;
+        let mut command = command("s3::client_conforms", &server.endpoint(), ACCESS_KEY);
         command.env(faults::VARIABLE, format!("seed={seed},errors=0.05,lost=0.05,slow=0.1,slow_ms=5,cut=0.05"));
         let output = client(command).await;
         assert!(output.status.success(), "seed {seed}: {}", text(&output));
@@ -78,12 +41,13 @@ async fn s3_that_fails_at_both_ends_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_upload_leaves_the_newest_complete_checkpoint_and_is_aborted() {
     let server = Server::start().await;
-    let mut client = tokio::process::Command::from(command("client_is_interrupted", &server.endpoint(), ACCESS_KEY))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the program runs");
+    let mut client =
+        tokio::process::Command::from(command("s3::client_is_interrupted", &server.endpoint(), ACCESS_KEY))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program runs");
     let lifeline = client.stdin.take().expect("it is piped");
     let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
     let aborted = async {
@@ -103,19 +67,11 @@ async fn an_interrupted_upload_leaves_the_newest_complete_checkpoint_and_is_abor
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_that_are_not_understood_are_refused() {
-    let mut command = command("client_says_what_is_wrong", "http://127.0.0.1:9", ACCESS_KEY);
-    command.env(faults::VARIABLE, "errors=often");
-    let said = said(&client(command).await);
-    assert!(said.starts_with("ANTIPHON_STORE_FAULTS: `errors=often` is not a fault; write"), "{said}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_nobody_serves_is_named_with_its_reason() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
     drop(listener);
-    let output = client(command("client_says_what_is_wrong", &endpoint, ACCESS_KEY)).await;
+    let output = client(command("s3::client_says_what_is_wrong", &endpoint, ACCESS_KEY)).await;
     let expected = "cannot list `s3://runs/some folder+more/checkpoints`: Connection refused (os error 111); \
                     check that the address is right and the store can be reached from here";
     assert_eq!(said(&output), expected);
@@ -124,7 +80,7 @@ async fn an_endpoint_that_nobody_serves_is_named_with_its_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_are_named() {
     let server = Server::start().await;
-    let output = client(command("client_says_what_is_wrong", &server.endpoint(), "somebody-else")).await;
+    let output = client(command("s3::client_says_what_is_wrong", &server.endpoint(), "somebody-else")).await;
     let expected = "cannot list `s3://runs/some folder+more/checkpoints`: the server answered 403 Forbidden: \
                     <Error><Code>AccessDenied</Code></Error>; check the bucket and the credentials in the environment";
     assert_eq!(said(&output), expected);
@@ -133,7 +89,8 @@ async fn wrong_credentials_are_named() {
 #[tokio::test]
 #[ignore = "started by the tests above, with an endpoint in its environment"]
 async fn client_conforms() {
-    suite::conforms(ROOT).await;
+    let faults = Faults::from_environment().expect("faults");
+    suite::conforms(ROOT, &StoreOptions { faults, ..StoreOptions::default() }).await;
 }
 
 #[tokio::test]
@@ -151,11 +108,6 @@ async fn client_is_interrupted() {
 #[ignore = "started by the tests above, with an endpoint in its environment"]
 #[expect(clippy::print_stdout, reason = "the process that started this one reads it")]
 async fn client_says_what_is_wrong() {
-    match Store::open(ROOT) {
-        Err(error) => println!("said: {error}"),
-        Ok(store) => {
-            let error = CheckpointStore::new(&store).newest().await.expect_err("the server does not answer");
-            println!("said: {error}");
-        }
-    }
+    let store = CheckpointStore::new(&Store::open(ROOT).expect("it opens"));
+    println!("said: {}", store.newest().await.expect_err("the server does not answer"));
 }

@@ -28,7 +28,7 @@ pub type Arrays = BTreeMap<String, Array>;
 
 /// A file that is not a part, or not this one.
 #[derive(Debug, thiserror::Error)]
-pub enum PartError {
+pub enum TensorsError {
     /// Not a safetensors file, or a truncated one.
     #[error("`{name}` is not a whole safetensors file: {reason}")]
     Format {
@@ -61,9 +61,9 @@ pub enum PartError {
 ///
 /// # Errors
 /// The note does not serialise, or a tensor's shape is not its data's.
-pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Bytes, PartError> {
+pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Bytes, TensorsError> {
     let text = serde_json::to_string(note)
-        .map_err(|error| PartError::Note { name: name.to_owned(), reason: error.to_string() })?;
+        .map_err(|error| TensorsError::Note { name: name.to_owned(), reason: error.to_string() })?;
     let header = HashMap::from([(NOTE.to_owned(), text)]);
     let bytes = safetensors::serialize(tensors.iter().map(|(name, array)| (name, Borrowed(array))), Some(header));
     bytes.map(Bytes::from).map_err(|error| format_error(name, &error))
@@ -73,18 +73,18 @@ pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Byt
 ///
 /// # Errors
 /// The file is not whole, holds anything but f32, or has no such note.
-pub fn decode<N: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<(Arrays, N), PartError> {
+pub fn decode<N: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<(Arrays, N), TensorsError> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format_error(name, &error))?;
     let file = SafeTensors::deserialize(bytes).map_err(|error| format_error(name, &error))?;
     let text = header.metadata().as_ref().and_then(|entries| entries.get(NOTE));
-    let no_note = |reason: String| PartError::Note { name: name.to_owned(), reason };
+    let no_note = |reason: String| TensorsError::Note { name: name.to_owned(), reason };
     let text = text.ok_or_else(|| no_note(format!("its header has no `{NOTE}` entry")))?;
     let note = serde_json::from_str(text).map_err(|error| no_note(error.to_string()))?;
     let mut tensors = Arrays::new();
     for (tensor, view) in file.iter() {
         if view.dtype() != Dtype::F32 {
             let found = format!("{:?}", view.dtype());
-            return Err(PartError::Type { name: name.to_owned(), tensor: tensor.to_owned(), found });
+            return Err(TensorsError::Type { name: name.to_owned(), tensor: tensor.to_owned(), found });
         }
         let data = view.data().as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
         tensors.insert(tensor.to_owned(), Array { shape: view.shape().to_vec(), data });
@@ -92,8 +92,8 @@ pub fn decode<N: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<(Arrays, 
     Ok((tensors, note))
 }
 
-fn format_error(name: &str, error: &SafeTensorError) -> PartError {
-    PartError::Format { name: name.to_owned(), reason: error.to_string() }
+fn format_error(name: &str, error: &SafeTensorError) -> TensorsError {
+    TensorsError::Format { name: name.to_owned(), reason: error.to_string() }
 }
 
 struct Borrowed<'a>(&'a Array);
@@ -144,9 +144,9 @@ mod tests {
         let bytes = encode("p", &arrays(), &7).expect("it encodes");
         for length in [0, 4, 9, bytes.len() / 2, bytes.len() - 1] {
             let error = decode::<u32>("p", &bytes[..length]).expect_err("it is cut");
-            assert!(matches!(error, PartError::Format { .. }), "{error}");
+            assert!(matches!(error, TensorsError::Format { .. }), "{error}");
         }
-        assert!(matches!(decode::<String>("p", &bytes), Err(PartError::Note { .. })));
+        assert!(matches!(decode::<String>("p", &bytes), Err(TensorsError::Note { .. })));
     }
 
     #[test]

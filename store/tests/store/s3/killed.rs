@@ -9,8 +9,8 @@ use antiphon_store::storage::Store;
 use antiphon_testing_s3::{ACCESS_KEY, Operation, Server, When};
 use bytes::Bytes;
 
-use crate::suite::write;
-use crate::{ROOT, client, command, text};
+use super::client::{ROOT, client, command, text};
+use crate::conformance::suite::write;
 
 /// Of the environment: the checkpoint that a client writes, or leaves alone when it clears up.
 const TURN: &str = "TURN";
@@ -47,7 +47,7 @@ fn open(server: &Server) -> Vec<u64> {
 }
 
 async fn clear_up(server: &Server, in_progress: u64) {
-    let mut command = command("killed::client_clears_up", &server.endpoint(), ACCESS_KEY);
+    let mut command = command("s3::killed::client_clears_up", &server.endpoint(), ACCESS_KEY);
     command.env(TURN, in_progress.to_string());
     let output = client(command).await;
     assert!(output.status.success(), "{}", text(&output));
@@ -61,7 +61,7 @@ async fn what_a_client_leaves_that_was_killed_anywhere_in_an_upload_goes_with_th
         let mut held =
             server.hold(when, move |request| request.operation == operation && of_turn(&request.paths, turn, ""));
         let mut writer =
-            tokio::process::Command::from(command("killed::client_writes", &server.endpoint(), ACCESS_KEY));
+            tokio::process::Command::from(command("s3::killed::client_writes", &server.endpoint(), ACCESS_KEY));
         writer.env(TURN, turn.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let mut writer = writer.spawn().expect("the program runs");
         held.wait().await;

@@ -1,4 +1,4 @@
-//! Parts on their way to and from a checkpoint's folder: the one place that writes and reads them.
+//! Parts on their way to a checkpoint's folder: the one place that writes them.
 //!
 //! Whoever writes a part may have been replaced without knowing it, and its requests may arrive late. So a part is put where there
 //! is none, or in place of the very object that was looked at; and never in a folder that has a manifest, where what the manifest
@@ -8,8 +8,9 @@
 use bytes::Bytes;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 
-use super::{Checkpoint, CheckpointError, MANIFEST, PartEntry, child_url, request};
-use crate::patience::Patience;
+use super::error::{CheckpointError, child_url, request};
+use super::manifest::{MANIFEST, PartEntry};
+use crate::retry::RetryPolicy;
 use crate::storage::Store;
 use crate::transfer;
 use crate::uploads::Upload;
@@ -20,19 +21,19 @@ use crate::uploads::Upload;
 ///
 /// # Errors
 /// The checkpoint is complete, with another part of this name or none: [`CheckpointError::Superseded`]. The store refuses it, for
-/// longer than `patience` lasts.
+/// longer than `retry` allows.
 pub async fn write_part(
     folder: &Store,
     name: &str,
     bytes: Bytes,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<PartEntry, CheckpointError> {
     let entry = PartEntry { size: bytes.len() as u64, sha256: transfer::hash(&bytes).await };
-    let part = &Part { folder, name, bytes, entry, patience };
+    let part = &Part { folder, name, bytes, entry, retry };
     if transfer::is_one_piece(&part.bytes) {
         part.put().await?;
     } else {
-        part.patiently(|| part.upload()).await?;
+        part.retried(|| part.upload()).await?;
     }
     Ok(entry)
 }
@@ -43,7 +44,7 @@ struct Part<'a> {
     name: &'a str,
     bytes: Bytes,
     entry: PartEntry,
-    patience: &'a Patience,
+    retry: &'a RetryPolicy,
 }
 
 /// What is there in a part's place.
@@ -65,20 +66,20 @@ enum Tried {
 }
 
 impl Part<'_> {
-    async fn patiently<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, CheckpointError>
+    async fn retried<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, CheckpointError>
     where
         F: Future<Output = Result<T, CheckpointError>>,
     {
-        self.patience.keep_trying(child_url(self.folder, self.name), operation).await
+        self.retry.run(child_url(self.folder, self.name), operation).await
     }
 
     async fn put(&self) -> Result<(), CheckpointError> {
         let mut mode = PutMode::Create;
         loop {
-            mode = match self.patiently(|| self.try_to_put(mode.clone())).await? {
+            mode = match self.retried(|| self.try_to_put(mode.clone())).await? {
                 Tried::Put => return Ok(()),
-                Tried::Complete => return self.settled(&self.patiently(|| self.found()).await?),
-                Tried::Occupied => match self.patiently(|| self.found()).await? {
+                Tried::Complete => return self.settled(&self.retried(|| self.found()).await?),
+                Tried::Occupied => match self.retried(|| self.found()).await? {
                     Found::TheSame => return Ok(()),
                     Found::Nothing => PutMode::Create,
                     Found::Another(version) => PutMode::Update(version),
@@ -110,7 +111,7 @@ impl Part<'_> {
         if is_complete || matches!(found, Found::TheSame) {
             return self.settled(&found);
         }
-        let upload = Upload::begin(self.folder, self.name, self.patience).await;
+        let upload = Upload::begin(self.folder, self.name, self.retry).await;
         let mut upload = upload.map_err(|source| self.failed(source))?;
         let sent = async {
             transfer::send(&mut upload, &self.bytes).await.map_err(|source| self.failed(source))?;
@@ -161,49 +162,5 @@ impl Part<'_> {
 
     fn failed(&self, source: Error) -> CheckpointError {
         request("write", self.folder, self.name, source)
-    }
-}
-
-impl Checkpoint {
-    /// The bytes of a part, compared with the manifest's size and SHA-256.
-    ///
-    /// # Errors
-    /// The manifest has no such part, the store does not give it within this checkpoint's patience, or it is damaged.
-    pub async fn part(&self, name: &str) -> Result<Bytes, CheckpointError> {
-        let entry = self.manifest.parts.get(name);
-        let entry = entry.ok_or_else(|| CheckpointError::NoPart { url: self.url(), part: name.to_owned() })?;
-        // Before reading: a part that grew must not fill the memory.
-        self.check_size(name, entry).await?;
-        let (place, path) = (&self.place, &self.place.object(name));
-        let read = self.patience.keep_trying(child_url(place, name), || async move {
-            let read = transfer::download(place.objects().as_ref(), path, entry.size).await;
-            read.map_err(|source| request("read", place, name, source))
-        });
-        let (bytes, sha256) = read.await?;
-        self.compare(name, "size", bytes.len() as u64, entry.size)?;
-        self.compare(name, "SHA-256", sha256, entry.sha256)?;
-        Ok(bytes)
-    }
-
-    pub(super) async fn check_size(&self, name: &str, entry: &PartEntry) -> Result<(), CheckpointError> {
-        let (place, path) = (&self.place, &self.place.object(name));
-        let found = self.patience.keep_trying(child_url(place, name), || async move {
-            place.objects().head(path).await.map_err(|source| request("read", place, name, source))
-        });
-        self.compare(name, "size", found.await?.size, entry.size)
-    }
-
-    fn compare<T: PartialEq + ToString>(
-        &self,
-        name: &str,
-        what: &'static str,
-        given: T,
-        expected: T,
-    ) -> Result<(), CheckpointError> {
-        if given == expected {
-            return Ok(());
-        }
-        let (given, expected) = (given.to_string(), expected.to_string());
-        Err(CheckpointError::Damaged { url: child_url(&self.place, name), what, given, expected })
     }
 }

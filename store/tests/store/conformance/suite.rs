@@ -8,8 +8,8 @@ use antiphon_core::numerics::Numerics;
 use antiphon_store::checkpoints::{
     Checkpoint, CheckpointError, CheckpointStore, FORMAT, MANIFEST, Manifest, PartEntry,
 };
-use antiphon_store::patience::Patience;
-use antiphon_store::storage::Store;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::{Store, StoreOptions};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt as _, PutPayload};
 
@@ -17,10 +17,10 @@ const HEAD: &str = "head.safetensors";
 
 /// The checkpoints of a job, in a store that may be in trouble.
 pub(crate) fn checkpoints(job: &Store) -> CheckpointStore {
-    CheckpointStore::new(job).with_patience(PATIENCE.clone())
+    CheckpointStore::new(job).with_retry(RETRY.clone())
 }
 
-pub(crate) static PATIENCE: Patience = Patience::new(Duration::from_secs(60), 1);
+pub(crate) static RETRY: RetryPolicy = RetryPolicy::new(Duration::from_secs(60), 1);
 
 pub(crate) fn manifest(turn: u64, parts: BTreeMap<String, PartEntry>) -> Manifest {
     Manifest {
@@ -47,32 +47,28 @@ pub(crate) async fn write(store: &CheckpointStore, turn: u64) -> Checkpoint {
 
 async fn put(place: &Store, name: &str, text: &'static str) {
     let (objects, path) = (place.objects(), &place.object(name));
-    let put = PATIENCE.keep_trying(name, || async move { objects.put(path, PutPayload::from(text)).await });
+    let put = RETRY.run(name, || async move { objects.put(path, PutPayload::from(text)).await });
     put.await.expect("the object is written");
 }
 
 /// Every test of the suite, each in a folder of its own below `root`.
-pub(crate) async fn conforms(root: &str) {
-    conforms_at(&Store::open(root).expect("the store opens")).await;
-}
-
-/// Every test of the suite, each in a folder of its own below `root`.
-pub(crate) async fn conforms_at(root: &Store) {
-    a_checkpoint_is_read_as_it_was_written(&root.child("round trip")).await;
+pub(crate) async fn conforms(root: &str, options: &StoreOptions) {
+    let root = options.open(root).expect("the store opens");
+    a_checkpoint_is_read_as_it_was_written(&root.child("round trip"), options).await;
     a_checkpoint_exists_when_its_manifest_does(&root.child("manifest")).await;
     a_manifest_is_written_once(&root.child("once")).await;
     a_part_is_replaced_until_its_checkpoint_is_complete(&root.child("replaced")).await;
-    damage_is_found(&root.child("damage")).await;
+    damage_is_found(&root.child("damage"), options).await;
     the_last_and_the_best_are_kept(&root.child("keep")).await;
-    garbage_is_what_no_manifest_names(&root.child("garbage")).await;
-    what_is_not_there_is_named(&root.child("nothing")).await;
+    garbage_is_what_no_manifest_names(&root.child("garbage"), options).await;
+    what_is_not_there_is_named(&root.child("nothing"), options).await;
 }
 
-async fn a_checkpoint_is_read_as_it_was_written(folder: &Store) {
+async fn a_checkpoint_is_read_as_it_was_written(folder: &Store, options: &StoreOptions) {
     let store = checkpoints(folder);
     let written = write(&store, 12).await;
     for url in [written.url(), folder.url(), store.url()] {
-        let read = Checkpoint::open_patiently(&url, &PATIENCE).await.expect("it opens by its URL");
+        let read = Checkpoint::open_with(&url, options, &RETRY).await.expect("it opens by its URL");
         assert_eq!(read.manifest(), written.manifest(), "{url}");
         assert_eq!(read.part(HEAD).await.expect("the part is sound"), "head at 12", "{url}");
     }
@@ -122,10 +118,10 @@ async fn a_part_is_replaced_until_its_checkpoint_is_complete(folder: &Store) {
     assert_eq!(checkpoint.part(HEAD).await.expect("the part is sound"), "head at 6");
 }
 
-async fn damage_is_found(folder: &Store) {
+async fn damage_is_found(folder: &Store, options: &StoreOptions) {
     let store = checkpoints(folder);
     let checkpoint = write(&store, 7).await;
-    let place = Store::open(&checkpoint.url()).expect("its own URL opens");
+    let place = options.open(&checkpoint.url()).expect("its own URL opens");
     let refused = async |what: &str| {
         let error = checkpoint.part(HEAD).await.expect_err(what);
         assert!(matches!(&error, CheckpointError::Damaged { what: found, .. } if *found == what), "{error}");
@@ -156,7 +152,7 @@ async fn the_last_and_the_best_are_kept(folder: &Store) {
     assert_eq!(newest.part(HEAD).await.expect("the part is sound"), "head at 40");
 }
 
-async fn garbage_is_what_no_manifest_names(folder: &Store) {
+async fn garbage_is_what_no_manifest_names(folder: &Store, options: &StoreOptions) {
     let store = checkpoints(folder);
     put(&folder.child("checkpoints"), "notes.txt", "not a checkpoint's").await;
     put(folder, "job.json", "beside the checkpoints").await;
@@ -165,21 +161,21 @@ async fn garbage_is_what_no_manifest_names(folder: &Store) {
     }
     assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("nothing is complete"), 0);
     let checkpoint = write(&store, 5).await;
-    put(&Store::open(&checkpoint.url()).expect("it opens"), "stranger", "unnamed").await;
+    put(&options.open(&checkpoint.url()).expect("it opens"), "stranger", "unnamed").await;
     assert_eq!(store.collect_garbage(&BTreeSet::from([Turn(2)])).await.expect("1 and the stranger go"), 2);
     assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("2 goes"), 1);
     assert_eq!(checkpoint.part(HEAD).await.expect("the part is there"), "head at 5");
     write(&store, 9).await;
     for (place, name) in [(folder.child("checkpoints"), "notes.txt"), (folder.clone(), "job.json")] {
         let (objects, path) = (place.objects(), &place.object(name));
-        let found = PATIENCE.keep_trying(name, || async move { objects.head(path).await });
+        let found = RETRY.run(name, || async move { objects.head(path).await });
         found.await.expect("what is not a checkpoint's is left alone");
     }
 }
 
-async fn what_is_not_there_is_named(folder: &Store) {
+async fn what_is_not_there_is_named(folder: &Store, options: &StoreOptions) {
     let error =
-        Checkpoint::open_patiently(&folder.url(), &PATIENCE).await.expect_err("the folder is empty").to_string();
+        Checkpoint::open_with(&folder.url(), options, &RETRY).await.expect_err("the folder is empty").to_string();
     let expected = format!("there is no complete checkpoint in `{}`: no folder in it holds a {MANIFEST}", folder.url());
     assert_eq!(error, expected);
 }

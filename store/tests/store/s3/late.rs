@@ -9,8 +9,8 @@ use antiphon_store::storage::Store;
 use antiphon_testing_s3::{ACCESS_KEY, Held, Operation, Server, When};
 use bytes::Bytes;
 
-use crate::suite::manifest;
-use crate::{ROOT, client, command, said, text};
+use super::client::{ROOT, client, command, said, text};
+use crate::conformance::suite::manifest;
 
 const PART: &str = "encoder-a.safetensors";
 const STRAY: &str = "encoder-b.safetensors";
@@ -29,7 +29,7 @@ fn content() -> Bytes {
 }
 
 fn of_part(server: &Server, test: &str, length: usize, full_of: u8) -> std::process::Command {
-    let mut command = command(&format!("late::{test}"), &server.endpoint(), ACCESS_KEY);
+    let mut command = command(&format!("s3::late::{test}"), &server.endpoint(), ACCESS_KEY);
     command.env(LENGTH, length.to_string()).env(FULL_OF, full_of.to_string());
     command
 }

@@ -1,4 +1,4 @@
-//! Why a job cannot go on.
+//! Why a job cannot continue.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 
 use crate::journal::JournalError;
 
-/// Why a job cannot go on. People read the message as the reason of the job's failure.
+/// Why a job cannot continue. People read the message as the reason of the job's failure.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JobError {
     /// The head of a new job was not made.

@@ -13,7 +13,7 @@ use super::server::{Server, TINY, told};
 async fn in_peace(server: &Server) -> Value {
     let job = server.submit(TINY, "in-peace").await.expect("it is taken");
     run_with_good_workers(server).await;
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     server.finished(&job).await
 }
 
@@ -271,7 +271,7 @@ async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
             assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", reason));
         }
         drop((a, b));
-        server.nobody_is_registered().await;
+        server.no_worker_is_registered().await;
     }
     server.stop().await;
 }
@@ -283,7 +283,7 @@ async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
     use antiphon_coordinator::job::contract::ReplayBufferLimits;
     use antiphon_coordinator::registry::Coordinator;
     let replay_buffer = ReplayBufferLimits { memory: 60, disk: 120 };
-    let server = Server::of(Coordinator::new(Config { replay_buffer, ..super::server::config("room") })).await;
+    let server = Server::start_with(Coordinator::new(Config { replay_buffer, ..super::server::config("room") })).await;
     let specification = format!("{TINY}checkpoints: {{every: end}}\n");
     let job = server.submit(&specification, "faulty").await.expect("it is taken");
     run_with_good_workers(&server).await;

@@ -239,7 +239,7 @@ async fn whatever_is_changed_in_messages_a_job_that_it_is_not_about_comes_to_the
     let server = Server::start("fuzz").await;
     let peaceful = server.submit(TINY, "in-peace").await.expect("it is taken");
     run_with_good_workers(&server).await;
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     let job = server.submit(TINY, "attacked").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = (a.hear().await, b.hear().await);
@@ -269,7 +269,7 @@ async fn whatever_a_member_changes_in_its_messages_its_job_ends_and_the_coordina
         let finished = server.finished(&job).await;
         assert!(["stopped", "failed"].contains(&text(&finished["state"])), "{finished}");
     }
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     let job = server.submit(TINY, "in-peace").await.expect("it is taken");
     run_with_good_workers(&server).await;
     assert_eq!(text(&server.finished(&job).await["state"]), "succeeded");
@@ -279,7 +279,7 @@ async fn whatever_a_member_changes_in_its_messages_its_job_ends_and_the_coordina
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_read_holds_nobody_else_up() {
     let config = Config { stop_within: Duration::from_millis(100), ..config("deaf") };
-    let server = Server::of(Coordinator::new(config)).await;
+    let server = Server::start_with(Coordinator::new(config)).await;
     // A job whose worker takes its turn and is never heard of again, a watcher that does not read, a worker that talks
     // without listening, a connection that says nothing.
     server.submit(TINY, "stuck").await.expect("it is taken");
@@ -315,7 +315,7 @@ async fn whoever_does_not_read_holds_nobody_else_up() {
 async fn a_worker_that_leaves_makes_room() {
     let server = Server::start("after").await;
     drop(FakeWorker::start(&server, "a").await);
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     server.submit(TINY, "tiny").await.expect("it is taken");
     run_with_good_workers(&server).await;
     server.stop().await;

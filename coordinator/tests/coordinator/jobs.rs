@@ -15,7 +15,7 @@ pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
     let (mut a, mut b) = (FakeWorker::start(server, "a").await, FakeWorker::start(server, "b").await);
     let reasons = tokio::join!(a.work(), b.work());
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     reasons
 }
 
@@ -109,7 +109,7 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
     let status = server.status(&first).await;
     assert_eq!((status.state(), status.reason.as_str()), (JobState::Stopped, "stopped on request"));
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
 
     let checkpoint = text(&stopped["checkpoint"]).to_owned();
     let second = server.submit_from(TINY, "second", Some(checkpoint.clone())).await.expect("it is taken");
@@ -259,7 +259,7 @@ async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequentia
         }
         tokio::join!(a.work(), b.work());
         drop((a, b));
-        server.nobody_is_registered().await;
+        server.no_worker_is_registered().await;
         digests.push(server.finished(&job).await["digest"].clone());
     }
     assert_eq!(digests[0], digests[1]);

@@ -77,7 +77,7 @@ async fn shutting_down_stops_jobs_at_a_turn_boundary_with_a_checkpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_does_not_stop_in_time_is_ended_and_says_so() {
     let config = Config { stop_within: Duration::from_millis(100), ..config("stuck") };
-    let server = Server::of(Coordinator::new(config)).await;
+    let server = Server::start_with(Coordinator::new(config)).await;
     let job = server.submit(TINY, "stuck").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
@@ -97,7 +97,7 @@ async fn a_job_that_does_not_stop_in_time_is_ended_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_falls_silent_is_gone() {
     let config = Config { heartbeat: Duration::from_millis(50), ..config("silent") };
-    let server = Server::of(Coordinator::new(config)).await;
+    let server = Server::start_with(Coordinator::new(config)).await;
     let mut silent = FakeWorker::start(&server, "c").await;
     silent.stop_heartbeats();
     let Err(Some(status)) = silent.next().await else { panic!("its stream ends with a reason") };
@@ -127,7 +127,7 @@ async fn watchers_of_a_task_that_panics_are_told() {
         ((|| panic!("meant")) as fn(), format!("the job's task panicked: {broken}")),
         (|| {}, format!("the job's task ended without a word: {broken}")),
     ] {
-        let server = Server::of(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
+        let server = Server::start_with(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
         let job = server.submit(TINY, "panics").await.expect("it is taken");
         let stop = antiphon_proto::v1::StopJobRequest { job: job.clone(), now: false };
         server.jobs().await.stop_job(stop).await.expect("the job is known");

@@ -32,7 +32,7 @@ async fn a_job_says_when_it_is_computed_by_workers_that_round_otherwise_and_reme
     tokio::join!(a.work(), b.work());
     let finished = server.finished(&job).await;
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     let events = server.events(&job, 0).await;
     let [started] = of_kind(&events, "started")[..] else { panic!("it starts once: {events:?}") };
     for modality in ["a", "b"] {

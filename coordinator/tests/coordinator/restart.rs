@@ -21,7 +21,7 @@ const SECOND: u64 = (1 << 32) + 1;
 /// A coordinator that keeps its jobs in memory under `name`. Whoever had them before is deposed.
 async fn reigning(name: &str) -> Server {
     let config = Config { keep: Keep::Jobs, ..config(name) };
-    Server::of(Coordinator::open(config).await.expect("it opens")).await
+    Server::start_with(Coordinator::open(config).await.expect("it opens")).await
 }
 
 /// What the older coordinator says of itself when the one of term `by` has taken over.
@@ -296,7 +296,7 @@ async fn a_job_that_goes_on_has_a_later_term_in_every_reign() {
 /// As [`reigning`], and only the last two jobs to end are known.
 async fn forgetful(name: &str) -> Server {
     let config = Config { keep: Keep::Jobs, keep_jobs: 2, ..config(name) };
-    Server::of(Coordinator::open(config).await.expect("it opens")).await
+    Server::start_with(Coordinator::open(config).await.expect("it opens")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// Waits until the coordinator has noticed that all workers are gone: a job begun before could be lent one of them.
-    pub(crate) async fn nobody_is_registered(&self) {
+    pub(crate) async fn no_worker_is_registered(&self) {
         let registered =
             || ["a", "b"].map(|name| self.coordinator.pool().counts(&name.try_into().expect("a name")).registered);
         let poll = async {

@@ -1,4 +1,4 @@
-//! Checkpoints of a job: one is begun at a turn boundary and written while training goes on.
+//! Checkpoints of a job: one is begun at a turn boundary and written while training continues.
 //!
 //! ```text
 //! begin ──▶ head snapshotted, encoded and uploaded by a task ──────────┐
@@ -160,7 +160,7 @@ impl Checkpoints {
         }
     }
 
-    /// All files of the workers are there: writes the manifest on a task of its own, which sends a [`Completion`]. `in_use` are
+    /// All files of the workers are there: writes the manifest on a separate task, which sends a [`Completion`]. `in_use` are
     /// checkpoints that workers are loading.
     ///
     /// # Errors

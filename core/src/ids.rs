@@ -119,7 +119,7 @@ macro_rules! counter {
 }
 
 counter!(
-    /// The reign of one coordinator over its jobs. A newer term fences the older.
+    /// The time in which one coordinator is the leader. A newer term fences the older one.
     Term,
     u64
 );
@@ -144,7 +144,7 @@ counter!(
     u64
 );
 counter!(
-    /// A worker's hold on its place in a job.
+    /// A worker's right to a slot in a job.
     Lease,
     u64
 );
@@ -154,7 +154,7 @@ counter!(
     u64
 );
 
-/// One of the fixed number of pieces that a batch is cut into, whatever the number of workers.
+/// One of the micro-shards of a batch. Their number is fixed, whatever the number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MicroShard {
     /// From 0.
@@ -164,7 +164,7 @@ pub struct MicroShard {
 }
 
 impl MicroShard {
-    /// The whole batch in one piece.
+    /// The whole batch as one micro-shard.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 }
 

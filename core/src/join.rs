@@ -107,7 +107,7 @@ impl Join {
         Ok(())
     }
 
-    /// Modalities whose next rows are needed before the join can go on.
+    /// Modalities whose next rows are needed before the join can continue.
     pub fn hungry(&self) -> impl Iterator<Item = &ModalityName> {
         self.order.iter().filter(|name| self.streams.get(*name).is_some_and(|s| s.rows.is_empty() && !s.ended))
     }
@@ -166,7 +166,7 @@ mod tests {
         Row { id: format!("{id:03}"), label: id % 3, logits: vec![logit] }
     }
 
-    /// Feeds two streams in chunks of the given sizes, whoever is hungry first.
+    /// Feeds two streams in chunks of the given sizes, the one that needs rows first.
     fn join(a: &[u32], b: &[u32], chunk_a: usize, chunk_b: usize) -> Vec<Sample> {
         let (audio, image) = (name("audio"), name("image"));
         let mut join = Join::new(&[audio.clone(), image.clone()]);

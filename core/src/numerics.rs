@@ -67,7 +67,7 @@ impl From<NumericFingerprint> for String {
     }
 }
 
-/// Kinds of workers that a job remembers: what is beyond them tells nobody anything.
+/// The largest number of fingerprints that a job remembers: more would not help a reader.
 const MOST: usize = 16;
 
 /// The fingerprints of the workers that have computed for a job, by modality, as far as there are no more than sixteen.

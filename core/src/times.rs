@@ -48,16 +48,16 @@ pub struct CoordinatorTimes {
 /// A sum of times and what it is made of.
 pub trait Times: Copy + Default + AddAssign {
     /// Names and seconds, in the order in which they are shown.
-    fn parts(&self) -> Vec<(&'static str, f64)>;
+    fn entries(&self) -> Vec<(&'static str, f64)>;
 
     /// All of it, in seconds.
     fn total(&self) -> f64 {
-        self.parts().iter().map(|(_, seconds)| seconds).sum()
+        self.entries().iter().map(|(_, seconds)| seconds).sum()
     }
 }
 
 impl Times for WorkerTimes {
-    fn parts(&self) -> Vec<(&'static str, f64)> {
+    fn entries(&self) -> Vec<(&'static str, f64)> {
         let Self { data, forward, waiting, head, exchange, backward, other } = *self;
         vec![
             ("data", data),
@@ -72,7 +72,7 @@ impl Times for WorkerTimes {
 }
 
 impl Times for CoordinatorTimes {
-    fn parts(&self) -> Vec<(&'static str, f64)> {
+    fn entries(&self) -> Vec<(&'static str, f64)> {
         let Self { decode, project, step, fold, encode, idle, other } = *self;
         vec![
             ("decode", decode),

@@ -51,7 +51,7 @@ fn every_message_is_as_it_was_reviewed() {
 }
 
 #[test]
-fn every_error_has_a_place_and_says_what_to_do() {
+fn every_error_has_a_location_and_says_what_to_do() {
     let cases = cases();
     assert!(cases.len() >= 20);
     for path in cases {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::JobEvent;
-use antiphon_core::head::{HeadParts, NamedTensor};
+use antiphon_core::head::{HeadFiles, NamedTensor};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::turn::Input;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
@@ -86,7 +86,7 @@ impl Job {
         self.pause = Some(Pause::begun(begun));
         let store = self.store.clone();
         let head = AbortOnDropHandle::new(tokio::spawn(async move {
-            let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_parts())).await;
+            let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_files())).await;
             let mut entries = Vec::new();
             for (name, bytes) in files.map_err(|error| error.to_string())?? {
                 let entry = store.write_part(turn, &name, bytes).await.map_err(|error| error.to_string())?;
@@ -114,7 +114,7 @@ impl Job {
     pub(super) fn add_parts(&mut self, worker: &WorkerId, saved: &PartSaved) -> Result<(), Refusal> {
         let modality = self.machine.modality_of(worker);
         let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no slot in this job"))?;
-        let expected = [parts::encoder(modality), parts::encoder_state(modality)];
+        let expected = [files::encoder(modality), files::encoder_state(modality)];
         let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
         if given != expected {
             return Err(Refusal::malformed(format!("part_saved.parts: expected {expected:?}, got {given:?}")));
@@ -270,7 +270,7 @@ fn cleared(job: &JobId, removed: Result<usize, CheckpointError>) {
     }
 }
 
-fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, String> {
+fn encode_head(HeadFiles { head, state, projector }: HeadFiles<f32>) -> Result<Vec<(String, Bytes)>, String> {
     let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
     named
         .into_iter()

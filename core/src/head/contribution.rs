@@ -67,7 +67,7 @@ pub enum ContributionError {
     },
     /// The counts contradict each other.
     #[error(
-        "{correct} of {samples} samples are said to be correct; send a batch of at least 1 and no more correct than that"
+        "{correct} of {samples} samples are reported as correct; send a batch of at least 1 sample, with at most all of them correct"
     )]
     Counts {
         /// Said to be correct.
@@ -252,11 +252,11 @@ mod tests {
             ),
             (
                 Contribution { correct: 3, ..good() },
-                "3 of 2 samples are said to be correct; send a batch of at least 1 and no more correct than that",
+                "3 of 2 samples are reported as correct; send a batch of at least 1 sample, with at most all of them correct",
             ),
             (
                 Contribution { correct: 0, samples: 0, ..good() },
-                "0 of 0 samples are said to be correct; send a batch of at least 1 and no more correct than that",
+                "0 of 0 samples are reported as correct; send a batch of at least 1 sample, with at most all of them correct",
             ),
         ];
         for (contribution, message) in cases {

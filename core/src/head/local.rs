@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::contribution::{Contribution, HeadGradient};
-use crate::linalg::pieces::{PER_TOUCH, each, ranges, split_rows};
+use crate::linalg::blocks::{PER_TOUCH, each, ranges, split_rows};
 use crate::linalg::{Matrix, Real, all_finite, dot_once, four_dots, softmax_into, vectorised};
 use crate::rng;
 
@@ -159,9 +159,9 @@ impl<T: Real> Head<T> {
         let classes = self.classes();
         let mut logits = Matrix::zeros(features.rows(), classes);
         let rows = ranges(features.rows(), 1);
-        let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
+        let blocks = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
         each(
-            pieces,
+            blocks,
             features.rows() * self.weight.as_slice().len() / PER_TOUCH,
             |(rows, logits): (Range<usize>, &mut [T])| {
                 for (sample, logits) in rows.zip(logits.chunks_exact_mut(classes)) {
@@ -280,9 +280,9 @@ impl<T: Real> Head<T> {
     fn turn_logits_into_errors(&self, logits: &mut Matrix<T>, labels: &[u32]) -> Result<Scored, HeadError> {
         let (classes, batch) = (self.classes(), labels.len());
         let rows = ranges(batch, (LOGITS / classes).max(1));
-        let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
+        let blocks = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
         // An exponential is worth some thirty other operations.
-        let scores = each(pieces, batch * classes * 32, |(rows, logits): (Range<usize>, &mut [T])| {
+        let scores = each(blocks, batch * classes * 32, |(rows, logits): (Range<usize>, &mut [T])| {
             let mut probabilities = vec![0.0; classes];
             let rows = logits.chunks_exact_mut(classes).zip(rows);
             let score = |(logits, row)| self.score(logits, labels[row] as usize, batch as f64, &mut probabilities);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_begins_the_same_for_the_same_seed_and_is_scaled_by_its_width() {
+    fn a_new_head_depends_on_the_seed_and_is_scaled_by_its_width() {
         let head = Head::<f64>::initial(7, 10, 400);
         assert_eq!(head, Head::initial(7, 10, 400));
         assert_ne!(head, Head::initial(8, 10, 400));

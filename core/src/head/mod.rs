@@ -14,18 +14,18 @@
 //! 1. A contribution that is refused changes nothing.
 //! 2. P is constant within a turn: what a turn's steps contribute to P counts from the next turn on.
 //! 3. All numbers of a [`SharedHead`] are finite.
-//! 4. Same calls, same bits, for any number of threads: work is cut into pieces of fixed size, which the threads of the caller's
+//! 4. Same calls, same bits, for any number of threads: work is cut into blocks of fixed size, which the threads of the caller's
 //!    rayon pool share.
 
 mod contribution;
 mod gradient;
 mod local;
-mod parts;
+mod files;
 mod shared;
 mod step;
 mod workspace;
 
 pub use contribution::{CheckedContribution, Contribution, ContributionError, HeadGradient};
 pub use local::{BatchErrors, Head, HeadError, LocalStep};
-pub use parts::{HeadParts, HeadSnapshot, NamedTensor, Part, PartsError};
+pub use files::{HeadFiles, HeadSnapshot, NamedTensor, TensorFile, HeadFilesError};
 pub use shared::{SharedHead, StepContext, StepReport};

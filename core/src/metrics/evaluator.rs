@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn tuned_weights_are_never_worse_than_mean_where_they_were_tuned() {
+    fn tuned_weights_are_never_worse_than_mean_on_their_split() {
         for n in [1, 2, 5, 30, 200] {
             let report = evaluate(Split::Validation, &samples(n), &FusionSpec::Tuned, None);
             assert!(report.fused[&RuleName::Tuned].accuracy >= report.fused[&RuleName::Mean].accuracy);

@@ -64,7 +64,7 @@ pub(super) enum Kind {
     Period,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// A mapping with keys of its own.
+    /// A mapping with its own keys.
     Section,
     /// Something read by its own rules, in words.
     Other(&'static str),

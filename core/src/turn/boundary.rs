@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_job_is_validated_saved_tested_and_finished_in_this_order() {
+    fn a_job_ends_with_validation_checkpoint_and_test() {
         let mut machine = running(spec(Length::Turns(1), Every::End, Every::End), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);
         let finished = |evaluation, score| Input::EvaluationFinished { evaluation: EvaluationId(evaluation), score };
@@ -208,7 +208,7 @@ mod tests {
         refuse(&mut machine, saved("audio", 2));
         refuse(&mut machine, saved("stranger", 1));
         assert!(take(&mut machine, finished(1, 0.1)).is_empty(), "the job is not over before its checkpoint is there");
-        let parts = "parts of checkpoint 1 are to come from `audio` worker `w-audio`";
+        let parts = "checkpoint 1 waits for files of `audio` worker `w-audio`";
         assert_eq!(machine.activity(), format!("turn 1: {parts}"));
         let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
         assert_eq!(waiting, format!("turn 1: finishing; {parts}"));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn training_goes_on_while_a_checkpoint_is_written_until_the_next_one_is_due() {
+    fn training_continues_during_a_checkpoint_until_the_next_is_due() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(2)), SAMPLES);
         contribute(&mut machine, 10);
         let effects = contribute(&mut machine, 10);
@@ -251,15 +251,15 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"]);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"], "one at a time");
         let waiting = machine.waiting(Time(1), |_| 1).expect("the next checkpoint waits").reason;
-        let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
-        assert_eq!(waiting, format!("turn 4: a checkpoint is due, and {part}"));
+        let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: a checkpoint is due; {part}"));
         let effects = save(&mut machine);
         assert_eq!(names(&effects), ["manifest 2", "ForgetHeads", "cut 4", "part 4 of w-audio", "grant 4"]);
         assert_eq!(machine.waiting(Time(1), |_| 1), None);
     }
 
     #[test]
-    fn a_checkpoint_makes_room_for_heads_before_it_is_due() {
+    fn a_full_replay_buffer_causes_an_early_checkpoint() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::End), SAMPLES);
         contribute(&mut machine, 10);
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::High)).is_empty());
@@ -269,8 +269,8 @@ mod tests {
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full)).is_empty());
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
         let waiting = machine.waiting(Time(1), |_| 1).expect("there is no room").reason;
-        let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
-        assert_eq!(waiting, format!("turn 4: no room for more heads that may be granted again; {part}"));
+        let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: the replay buffer is full until a checkpoint is written; {part}"));
         let effects = save(&mut machine);
         let Some(Effect::ForgetHeads { versions }) = effects.get(1) else { panic!("{effects:?}") };
         assert_eq!(versions.iter().map(|version| version.0).collect::<Vec<_>>(), [0, 1]);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_does_not_make_room_enough_is_followed_by_another() {
+    fn a_checkpoint_that_frees_too_little_is_followed_by_another() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(1)), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10))[2..], ["cut 1", "part 1 of w-audio", "grant 1"]);
         take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_stop_now_does_not_lose_the_checkpoint_that_is_on_its_way() {
+    fn stopping_now_does_not_lose_the_pending_checkpoint() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_stop_now_does_not_wait_for_a_part_of_who_is_gone() {
+    fn stopping_now_does_not_wait_for_files_of_a_lost_worker() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_stop_now_does_not_wait_for_a_part_of_who_gives_no_sign_of_life() {
+    fn stopping_now_does_not_wait_for_files_of_a_silent_worker() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);

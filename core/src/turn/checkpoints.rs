@@ -128,7 +128,7 @@ mod tests {
     use crate::spec::Every;
 
     #[test]
-    fn a_part_that_is_lost_with_its_worker_is_written_by_whoever_comes_to_the_same_place() {
+    fn files_of_a_lost_worker_are_written_by_its_replacement() {
         let mut spec = two();
         spec.checkpoints.every = Every::Turns(2);
         let mut machine = running(spec, SAMPLES);

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_ends_when_the_longest_modality_has_been_through_once() {
+    fn an_epoch_is_one_pass_of_the_longest_modality() {
         let (order, samples) = sizes(&[("audio", 25), ("image", 11)]);
         assert_eq!(turns(&plan(&schedule(TurnOrder::Cyclic, 1), &order, &samples, &BTreeMap::new())), "aiaiai");
         assert_eq!(turns(&plan(&schedule(TurnOrder::Cyclic, 2), &order, &samples, &BTreeMap::new())), "aiai");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_goes_on_in_another_order_first_ends_its_epoch_in_the_one_that_it_was_laid_out_in() {
+    fn a_new_order_of_turns_applies_from_the_next_epoch() {
         let samples = SplitSizes { train: 20, validation: 0, test: 0 };
         let spec = |order| {
             let mut spec = job(&["audio", "image"]);

@@ -105,9 +105,10 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::spec::Every;
+    use crate::time::Span;
 
     #[test]
-    fn a_late_result_is_taken_unless_its_turn_was_granted_again() {
+    fn a_late_contribution_is_accepted_until_the_turn_is_regranted() {
         for late in [true, false] {
             let mut machine = running(two(), SAMPLES);
             contribute(&mut machine, 10);
@@ -115,10 +116,10 @@ mod tests {
             let header = open_header(&machine, 10);
             take_at(&mut machine, at(14), beat("image", 1, false));
             let effects = take_at(&mut machine, at(16), Input::Tick);
-            let why = "it gave no sign of life for 15 s".to_owned();
+            let why = "it sent no heartbeat for 15 s".to_owned();
             assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
             let effects = take_at(&mut machine, at(17), join("second", "audio"));
-            let why = "its place was given to `w-second`".to_owned();
+            let why = "its slot was given to `w-second`".to_owned();
             assert_eq!(effects[0], Effect::Evict { worker: worker("audio"), why });
             let effects = take_at(&mut machine, at(18), prepared("second", 0));
             assert_eq!(grants(&effects), [again("w-second", 0)]);
@@ -141,15 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_of_life_keeps_a_place_that_nobody_has_taken() {
+    fn a_heartbeat_reclaims_a_released_slot() {
         let mut machine = running(two(), SAMPLES);
         let (deadline, why) = machine.next_deadline().expect("a lease");
-        assert_eq!((deadline.since(Time(1)), why), (Span::from_secs(15), "a worker's lease ends"));
+        assert_eq!((deadline.since(Time(1)), why), (Span::from_secs(15), "a lease expires: no heartbeat"));
         let lapsed = take_at(&mut machine, deadline, Input::Tick);
         assert_eq!(lapsed.len(), 2, "{lapsed:?}");
         let waiting = machine.waiting(deadline, |_| 2).expect("nobody is there").reason;
-        let reason = "`audio` worker `w-audio` gives no sign of life; its place is offered to others";
-        assert_eq!(waiting, format!("turn 0 is held up: {reason}"));
+        let reason = "`audio` worker `w-audio` sends no heartbeat; its slot is released";
+        assert_eq!(waiting, format!("turn 0 is blocked: {reason}"));
         let kept = take_at(&mut machine, deadline, beat("audio", 1, true));
         assert_eq!(kept, [Effect::ReclaimSlot { worker: worker("audio") }]);
         assert_eq!(machine.waiting(deadline, |_| 2), None);
@@ -160,18 +161,18 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_silent_beyond_the_deadline_of_its_turn_has_its_time_anew() {
+    fn a_heartbeat_after_the_deadline_restarts_the_lease() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(1), beat("audio", 1, true));
         take_at(&mut machine, at(16), Input::Tick);
         take_at(&mut machine, at(100), beat("image", 1, false));
         assert_eq!(take_at(&mut machine, at(100), beat("audio", 1, true)), [Effect::ReclaimSlot { worker: worker("audio") }]);
         // No deadline lies behind: one that is late says that the coordinator stood still.
-        assert_eq!(machine.next_deadline(), Some((at(115), "a worker's lease ends")));
+        assert_eq!(machine.next_deadline(), Some((at(115), "a lease expires: no heartbeat")));
     }
 
     #[test]
-    fn whoever_has_the_head_and_gets_nothing_done_is_replaced_and_progress_extends_the_deadline() {
+    fn a_worker_without_progress_is_replaced() {
         let mut machine = running(two(), SAMPLES);
         for second in 1..=70 {
             let progress = if second <= 30 { second } else { 30 };
@@ -181,19 +182,19 @@ mod tests {
             assert!(take_at(&mut machine, at(second), Input::Tick).is_empty(), "second {second}");
         }
         let (deadline, why) = machine.next_deadline().expect("the turn's");
-        assert_eq!((deadline, why), (at(85), "a worker's lease ends"));
+        assert_eq!((deadline, why), (at(85), "a lease expires: no heartbeat"));
         take_at(&mut machine, at(85), beat("image", 1, false));
         take_at(&mut machine, at(85), beat("audio", 30, true));
-        assert_eq!(machine.next_deadline(), Some((at(90), "a turn's deadline is over")));
+        assert_eq!(machine.next_deadline(), Some((at(90), "a lease expires: no progress")));
         let effects = take_at(&mut machine, at(90), Input::Tick);
-        let why = "it got nothing done for 60 s".to_owned();
+        let why = "it made no progress for 60 s".to_owned();
         assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
         assert!(take_at(&mut machine, at(91), beat("audio", 30, true)).is_empty(), "a sign of life is not enough");
         assert_eq!(take_at(&mut machine, at(92), beat("audio", 31, true)), [Effect::ReclaimSlot { worker: worker("audio") }]);
     }
 
     #[test]
-    fn an_evaluation_that_waits_for_somebody_who_gives_no_sign_of_life_says_so() {
+    fn an_evaluation_that_waits_for_a_silent_worker_says_so() {
         let mut spec = two();
         spec.evaluation.every = Every::Turns(1);
         let mut machine = running(spec, SAMPLES);
@@ -202,8 +203,8 @@ mod tests {
         take_at(&mut machine, at(14), beat("audio", 1, true));
         take_at(&mut machine, at(16), Input::Tick);
         let waiting = machine.waiting(at(16), |_| 1).expect("it waits").reason;
-        let place = "`image` worker `w-image` gives no sign of life; its place is offered to others";
-        assert_eq!(waiting, format!("turn 1: evaluating validation is held up: {place}"));
+        let place = "`image` worker `w-image` sends no heartbeat; its slot is released";
+        assert_eq!(waiting, format!("turn 1: the evaluation of validation is blocked: {place}"));
         take_at(&mut machine, at(17), beat("image", 1, true));
         assert_eq!(machine.waiting(at(17), |_| 1), None);
     }

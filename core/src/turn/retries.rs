@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_that_would_come_again_ends_the_job_and_others_the_third_time() {
+    fn a_permanent_failure_or_three_transient_ones_fail_the_job() {
         let mut machine = running(two(), SAMPLES);
         let mut hopeless = machine.clone();
         let finished = take(&mut hopeless, failed("image", false));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_fails_is_left_alone_for_a_while_and_others_take_its_place_meanwhile() {
+    fn a_failed_worker_backs_off_while_another_takes_its_slot() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(10), failed("image", true));
         let mut spare = machine.clone();
@@ -137,7 +137,7 @@ mod tests {
         assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
 
         let offered = take_at(&mut machine, at(10), join("image", "image"));
-        let why = "it has failed, and is left alone for a while: the store does not answer".to_owned();
+        let why = "it failed and backs off: the store does not answer".to_owned();
         assert_eq!(offered, [Effect::ReleaseSlot { worker: worker("image"), modality: modality("image"), why }]);
         refuse(&mut machine, prepared("image", 0));
         let mut spare = machine.clone();
@@ -146,12 +146,12 @@ mod tests {
             panic!("another one is tried at once: {given:?}")
         };
         assert_eq!((evicted.as_str(), assigned.as_str()), ("w-image", "w-spare"));
-        assert_eq!(why, "its place was given to `w-spare`");
+        assert_eq!(why, "its slot was given to `w-spare`");
 
         take_at(&mut machine, at(10), left("audio"));
         let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
-        assert!(waiting.starts_with("turn 0 is held up: waiting for 1 `audio` worker"), "{waiting}");
-        assert_eq!(machine.next_deadline(), Some((at(11), "a worker is tried again")));
+        assert!(waiting.starts_with("turn 0 is blocked: waiting for 1 `audio` worker"), "{waiting}");
+        assert_eq!(machine.next_deadline(), Some((at(11), "a back-off ends")));
         assert_eq!(take_at(&mut machine, Time(10_999_999), Input::Tick), []);
         let assigned = take_at(&mut machine, at(11), Input::Tick);
         assert!(matches!(&assigned[..], [Effect::ReclaimSlot { .. }, Effect::Assign { .. }]), "{assigned:?}");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn when_workers_fail_one_after_the_other_nobody_is_tried_for_a_while_that_is_longer() {
+    fn when_two_workers_fail_all_of_them_back_off_longer() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(2), failed("image", true));
         take_at(&mut machine, at(2), join("spare", "image"));
@@ -170,7 +170,7 @@ mod tests {
             refuse(&mut machine, join("fourth", "image"));
             refuse(&mut machine, prepared(who, 0));
             assert_eq!(take_at(&mut machine, Time(5_999_999), Input::Tick), []);
-            assert_eq!(machine.next_deadline(), Some((at(6), "a worker is tried again")), "four times as long");
+            assert_eq!(machine.next_deadline(), Some((at(6), "a back-off ends")), "four times as long");
             let assigned = take_at(&mut machine, at(6), Input::Tick);
             assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
         }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cannot_open_what_another_one_has_opened_ends_no_job_and_is_tried_less_and_less_often() {
+    fn a_misplaced_worker_backs_off_and_fails_no_job() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(2), left("image"));
         take_at(&mut machine, at(2), join("misplaced", "image"));
@@ -213,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_waits_for_somebody_who_is_left_alone_says_so() {
+    fn a_job_that_waits_for_a_back_off_says_so() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(10), failed("audio", true));
         take_at(&mut machine, at(10), join("audio", "audio"));
         let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
-        let place = "`audio` worker `w-audio` has failed, and is tried again after a pause: the store does not answer";
-        assert_eq!(waiting, format!("turn 0 is held up: {place}"));
+        let place = "`audio` worker `w-audio` failed and will be retried: the store does not answer";
+        assert_eq!(waiting, format!("turn 0 is blocked: {place}"));
         take_at(&mut machine, at(11), Input::Tick);
         let waiting = machine.waiting(at(11), |_| 1).expect("it waits").reason;
-        assert_eq!(waiting, "turn 0 is held up: `audio` worker `w-audio` opens its data");
+        assert_eq!(waiting, "turn 0 is blocked: `audio` worker `w-audio` is opening its data");
     }
 }

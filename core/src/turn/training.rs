@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_stale_doubled_or_foreign_is_refused_by_name() {
+    fn stale_repeated_and_foreign_messages_are_rejected_by_name() {
         let mut machine = running(two_steps(), SAMPLES);
         let good = open_header(&machine, 10);
         contribute(&mut machine, 10);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequential_turn_waits_until_the_encoder_has_learnt_and_folds_before_it_passes_on() {
+    fn a_sequential_turn_waits_for_its_encoder_and_folds_first() {
         let mut spec = two_steps();
         spec.schedule.mode = ScheduleMode::Sequential;
         let mut machine = running(spec, SAMPLES);
@@ -423,7 +423,7 @@ mod tests {
             assert!(matches!(applied[..], [Effect::Apply { .. }]), "{applied:?}");
             assert_eq!(
                 machine.activity(),
-                format!("turn 0: `audio` worker `w-audio` learns from step {} of 2", step + 1)
+                format!("turn 0: `audio` worker `w-audio` is learning from step {} of 2", step + 1)
             );
             let doubled = refuse(&mut machine, Input::Contribution(header.clone()));
             assert!(matches!(doubled, Rejected::AlreadyApplied { .. }), "{doubled:?}");
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_nothing_waits_until_an_encoder_has_learnt() {
+    fn pipelined_turns_do_not_wait_for_an_encoder_to_learn() {
         let mut machine = running(two_steps(), SAMPLES);
         let first = open_header(&machine, 10).turn;
         contribute(&mut machine, 10);
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_job_goes_on_where_it_was() {
+    fn a_resumed_job_continues_where_it_was() {
         let mut straight = running(two_steps(), SAMPLES);
         for size in [10, 10, 10] {
             contribute(&mut straight, size);

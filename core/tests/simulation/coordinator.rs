@@ -87,7 +87,7 @@ pub(crate) enum Sent {
 /// A checkpoint in the making.
 pub(super) struct Cut {
     pub(super) turn: Turn,
-    pub(super) head: antiphon_core::head::HeadParts<f32>,
+    pub(super) head: antiphon_core::head::HeadFiles<f32>,
     pub(super) state: State,
 }
 
@@ -148,7 +148,7 @@ impl Coordinator {
         let (job, seed) = (scenario.job.clone(), scenario.schedule_seed);
         let classes = job.labels.classes.count();
         let head = match from {
-            Some(manifest) => SharedHead::from_parts(&job.head, classes, &manifest.head).map_err(|e| e.to_string())?,
+            Some(manifest) => SharedHead::from_files(&job.head, classes, &manifest.head).map_err(|e| e.to_string())?,
             None => SharedHead::new(&job.head, classes, job.seed),
         };
         let source = |delay, what| Source::new(delay, seed ^ term.0 << 32, what, "coordinator".into());
@@ -259,7 +259,7 @@ impl Coordinator {
                 Ok(())
             }
             taken => {
-                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a worker is tried again") {
+                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a back-off ends") {
                     self.seen.insert("a worker that had failed was left alone");
                 }
                 taken

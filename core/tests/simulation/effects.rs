@@ -59,7 +59,7 @@ impl Coordinator {
             Effect::AbandonEvaluation { evaluation } => self.abandon_evaluation(evaluation),
             Effect::Snapshot { turn } => {
                 self.no_step_is_open("a checkpoint")?;
-                let head = self.head.to_parts().map_err(|error| error.to_string())?;
+                let head = self.head.to_files().map_err(|error| error.to_string())?;
                 self.cut = Some(Cut { turn, head, state: head_state(&self.head)? });
             }
             Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SavePart { term: self.term, turn }),

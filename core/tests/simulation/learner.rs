@@ -178,7 +178,7 @@ impl Learner {
 
     /// Every bit that its next step depends on.
     pub(crate) fn digest(&self) -> Digest {
-        let slots = self.optimizer.slots().iter().flat_map(|slot| slot.first.iter().chain(&slot.second));
+        let moments = self.optimizer.moments().iter().flat_map(|moments| moments.first.iter().chain(&moments.second));
         digest(self.parameters.iter().chain(slots).copied(), &format!("{} {}", self.steps, self.optimizer.steps()))
     }
 

@@ -85,7 +85,7 @@ fn slowest(encoders: &[Encoder]) -> u64 {
 }
 
 #[test]
-fn pipelined_a_cycle_takes_as_long_as_the_slowest_encoder_and_the_head_steps() {
+fn pipelined_a_cycle_takes_the_slowest_encoder_and_the_head() {
     let expected = slowest(&UNEQUAL) + 3 * HEAD_STEP;
     for spread in [0, 10] {
         assert_within(5.0, cycle(&UNEQUAL, ScheduleMode::Pipelined, spread), expected);
@@ -117,7 +117,7 @@ fn two_encoders_that_cost_the_same_take_half_the_time_pipelined() {
 }
 
 #[test]
-fn encoders_that_cost_next_to_nothing_wait_for_the_head_and_nobody_for_the_fold() {
+fn fast_encoders_wait_for_the_head_and_never_for_the_fold() {
     let encoder = Encoder { forward: 300, learn: 700 };
     assert_eq!(cycle(&[encoder; 4], ScheduleMode::Pipelined, 0), 4 * HEAD_STEP);
 }

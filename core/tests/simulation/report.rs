@@ -36,9 +36,9 @@ pub(crate) type State = BTreeMap<String, Digest>;
 
 /// The parts of the shared head: `head`, `state` (its optimizer) and `projector`.
 pub(crate) fn head_state(head: &SharedHead<f32>) -> Result<State, String> {
-    let parts = head.to_parts().map_err(|error| error.to_string())?;
+    let parts = head.to_files().map_err(|error| error.to_string())?;
     let parts = [("head", parts.head), ("state", parts.state), ("projector", parts.projector)];
-    let hash = |part: antiphon_core::head::Part<f32>| {
+    let hash = |part: antiphon_core::head::TensorFile<f32>| {
         let names: Vec<&str> = part.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         let note = format!("{names:?} {}", part.note);
         digest(part.tensors.iter().flat_map(|tensor| tensor.data.iter().copied()), &note)

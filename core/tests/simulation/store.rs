@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use antiphon_core::head::HeadParts;
+use antiphon_core::head::HeadFiles;
 use antiphon_core::ids::{ModalityName, Term, Turn};
 use antiphon_core::turn::Position;
 
@@ -18,7 +18,7 @@ pub(crate) struct Manifest {
     pub(crate) term: Term,
     pub(crate) position: Position,
     pub(crate) score: Option<f64>,
-    pub(crate) head: HeadParts<f32>,
+    pub(crate) head: HeadFiles<f32>,
     /// The hashes of all parts.
     pub(crate) state: State,
 }

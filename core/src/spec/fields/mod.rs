@@ -45,7 +45,7 @@ pub(in crate::spec) mod job {
     pub(in crate::spec) static DATA: Field =
         Field::new("data", Kind::Section, "{train: train.parquet}", "where the samples come from");
     pub(in crate::spec) static OPTIMIZER: Field =
-        Field::new("optimizer", Kind::Section, "{kind: sgd, lr: 0.05}", "the optimizer of the encoders; a modality may have one of its own");
+        Field::new("optimizer", Kind::Section, "{kind: sgd, lr: 0.05}", "the optimizer of the encoders, unless a modality sets its own");
     pub(in crate::spec) static LABELS: Field =
         Field::new("labels", Kind::Section, "{column: label, classes: 10}", "the class that is predicted");
     pub(in crate::spec) static HEAD: Field = Field::new("head", Kind::Section, "{width: 128}", "the classifier that all modalities share");

@@ -141,7 +141,7 @@ pub(in crate::spec) mod schedule {
         "the number of micro-shards into which a batch is divided, whatever the number of workers; results depend on it",
     )
     .default("1")
-    .unit("pieces");
+    .unit("shards");
     pub(in crate::spec) static LEASE_TTL: Field = Field::new(
         "lease_ttl",
         Kind::Seconds,

@@ -44,8 +44,8 @@ pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
                 modality(job, name, &entry.node, &defaults)
             }
             Err(error) => {
-                let (place, key) = (entry.place.clone(), at::MODALITIES.key.to_owned());
-                job.log.errors.push(SpecError { place, key, value: None, rule: error.to_string() });
+                let (location, key) = (entry.location.clone(), at::MODALITIES.key.to_owned());
+                job.log.errors.push(SpecError { location, key, value: None, rule: error.to_string() });
                 None
             }
         };
@@ -112,15 +112,15 @@ pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecErro
 }
 
 fn named(mut item: Node) -> Result<Entry, Node> {
-    let place = item.place.clone();
+    let location = item.location.clone();
     if let Some(key) = item.text().map(str::to_owned) {
-        return Ok(Entry { key, place: place.clone(), node: Node::new(place, Value::Map(Vec::new())) });
+        return Ok(Entry { key, location: location.clone(), node: Node::new(location, Value::Map(Vec::new())) });
     }
-    let Some((key, place)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.place.clone()))) else {
+    let Some((key, location)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.location.clone()))) else {
         return Err(item);
     };
     if let Value::Map(entries) = &mut item.value {
         entries.retain(|entry| entry.key != "name");
     }
-    Ok(Entry { key, place, node: item })
+    Ok(Entry { key, location, node: item })
 }

@@ -18,11 +18,11 @@ use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 ///
 /// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes wrong changes
 /// nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In numbers of the kind `T`, for W
-/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once somebody asks for P itself, as a checkpoint
+/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once P itself is asked for, as a checkpoint
 /// does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s, the steps of a turn s each. See
 /// [`Self::memory_bytes`]. Beside it a step
 /// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
-/// for each that somebody still holds.
+/// for each head that is still referenced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(bound = "T: Real + Serialize")]
 pub struct SharedHead<T: Real> {
@@ -100,7 +100,7 @@ impl<T: Real> SharedHead<T> {
         &self.head
     }
 
-    /// W and b as they are now, for whoever reads them while later steps run: those write elsewhere.
+    /// W and b as they are now. They can be read while later steps run, because those write to other memory.
     #[must_use]
     pub fn share(&self) -> Arc<Head<T>> {
         Arc::clone(&self.head)
@@ -174,7 +174,7 @@ impl<T: Real> SharedHead<T> {
     }
 
     /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been multiplied by
-    /// P and the optimizer is next, for whoever measures time.
+    /// P and the optimizer is next, so that the caller can measure time.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -235,7 +235,7 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// Makes ready what a turn of this modality multiplies by, which is next: the closed form of a `window`. Where nobody does this,
+    /// Makes ready what a turn of this modality multiplies by, which is next: the closed form of a `window`. Without this call,
     /// the turn's first step does.
     pub fn prepare_for(&mut self, modality: &ModalityName) {
         if self.open.is_none() {

@@ -63,11 +63,17 @@ impl<T: Real> Optimizer<T> {
     /// # Panics
     /// If parameters and gradients are not of the sizes that the optimizer was made for.
     pub fn step(&mut self, lr: f64, parameters: &mut [&mut [T]], gradients: &[&[T]]) {
-        assert!(parameters.len() == self.moments.len() && gradients.len() == self.moments.len(), "one entry per parameter");
+        assert!(
+            parameters.len() == self.moments.len() && gradients.len() == self.moments.len(),
+            "one entry per parameter"
+        );
         let rates = self.next_rates(lr);
         self.steps += 1;
         for ((of_tensor, p), g) in self.moments.iter_mut().zip(parameters).zip(gradients) {
-            assert!(p.len() == of_tensor.first.len() && g.len() == of_tensor.first.len(), "one element of memory per parameter");
+            assert!(
+                p.len() == of_tensor.first.len() && g.len() == of_tensor.first.len(),
+                "one element of memory per parameter"
+            );
             vectorised(
                 #[inline(always)]
                 || match &rates {
@@ -114,7 +120,10 @@ impl<T: Real> Optimizer<T> {
     /// An optimizer as large as this one that has seen nothing.
     pub(crate) fn blank(&self) -> Self {
         let zeros = |values: &Vec<T>| vec![T::ZERO; values.len()];
-        let moments = self.moments.iter().map(|of_tensor| Moments { first: zeros(&of_tensor.first), second: zeros(&of_tensor.second) });
+        let moments = self
+            .moments
+            .iter()
+            .map(|of_tensor| Moments { first: zeros(&of_tensor.first), second: zeros(&of_tensor.second) });
         Self { rule: self.rule.clone(), steps: 0, moments: moments.collect() }
     }
 

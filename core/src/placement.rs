@@ -263,7 +263,8 @@ mod tests {
             for job in after.jobs.iter().filter(|job| !after.is_held_back(job)) {
                 let is_free = |name: &ModalityName| after.free.values().any(|of| of == name);
                 let mut missed = job.slots.iter().filter(|(name, slot)| slot.is_open() && is_free(name));
-                let waits = job.gang && job.slots.iter().any(|(name, slot)| *slot == Occupancy::Empty && !is_free(name));
+                let waits =
+                    job.gang && job.slots.iter().any(|(name, slot)| *slot == Occupancy::Empty && !is_free(name));
                 assert!(waits || missed.next().is_none(), "{} could have a worker more", job.job);
             }
         });

@@ -237,7 +237,12 @@ fn matrix<T: Real>(file: &TensorFile<T>, name: &str, rows: usize, cols: usize) -
     Ok(Matrix::from_vec(rows, cols, data).expect("its length was checked against its shape"))
 }
 
-fn of_tensor<T: Real>(file: &TensorFile<T>, rule: &OptimizerRule, name: &str, size: &[usize]) -> Result<Moments<T>, HeadFilesError> {
+fn of_tensor<T: Real>(
+    file: &TensorFile<T>,
+    rule: &OptimizerRule,
+    name: &str,
+    size: &[usize],
+) -> Result<Moments<T>, HeadFilesError> {
     Ok(match rule {
         OptimizerRule::Sgd { .. } => {
             Moments { first: take(file, &format!("{name}.momentum"), size)?.to_vec(), second: Vec::new() }

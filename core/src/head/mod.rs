@@ -18,14 +18,14 @@
 //!    rayon pool share.
 
 mod contribution;
+mod files;
 mod gradient;
 mod local;
-mod files;
 mod shared;
 mod step;
 mod workspace;
 
 pub use contribution::{CheckedContribution, Contribution, ContributionError, HeadGradient};
+pub use files::{HeadFiles, HeadFilesError, HeadSnapshot, NamedTensor, TensorFile};
 pub use local::{BatchErrors, Head, HeadError, LocalStep};
-pub use files::{HeadFiles, HeadSnapshot, NamedTensor, TensorFile, HeadFilesError};
 pub use shared::{SharedHead, StepContext, StepReport};

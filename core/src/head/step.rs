@@ -9,7 +9,7 @@ use super::local::Head;
 use super::workspace::Workspace;
 use crate::linalg::blocks::{each, each_with, split_rows};
 use crate::linalg::{Matrix, Real, all_finite, norm, vectorised};
-use crate::optimizer::{After, Before, Moved, Optimizer, Rates, Moments, clip_factor};
+use crate::optimizer::{After, Before, Moments, Moved, Optimizer, Rates, clip_factor};
 use crate::projector::Form;
 use crate::spec::ApplyTo;
 

@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn columns_are_summed_from_the_first_row_to_the_last() {
-        let matrix = Matrix::from_vec(130, 1031, (0..130 * 1031).map(|i| (i as f32 * 0.7).sin()).collect()).expect("as many");
+        let matrix =
+            Matrix::from_vec(130, 1031, (0..130 * 1031).map(|i| (i as f32 * 0.7).sin()).collect()).expect("as many");
         let mut expected = vec![0.0_f64; 1031];
         for row in matrix.iter_rows() {
             expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));

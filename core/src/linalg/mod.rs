@@ -4,17 +4,17 @@
 //! pool share; the blocks are the same for any number of threads, so that the same numbers go in and the same bits come out. Does
 //! not do: views, broadcasting, decompositions beyond Cholesky.
 
+pub(crate) mod blocks;
 mod cholesky;
 mod matrix;
-pub(crate) mod blocks;
 mod product;
 mod real;
 mod sums;
 mod vector;
 
+pub use blocks::on_threads_of;
 pub(crate) use cholesky::Cholesky;
 pub use matrix::{Matrix, ShapeError};
-pub use blocks::on_threads_of;
 pub use real::Real;
 pub(crate) use sums::{all_finite, in_halves, sum_of_squares, sum_of_squares_in_kind};
 pub(crate) use vector::vectorised;

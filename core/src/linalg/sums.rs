@@ -3,8 +3,8 @@
 //! Numbers go by turns to the lanes of a block; lanes are added up in halves, blocks in order.
 
 use super::blocks::{each, ranges};
-use super::vector::vectorised;
 use super::real::Real;
+use super::vector::vectorised;
 
 /// Partial sums that run beside each other. Bits depend on it.
 const LANES: usize = 16;

@@ -135,7 +135,12 @@ impl Node {
 
     /// An error about this value.
     pub(super) fn error(&self, rule: impl Into<String>) -> SpecError {
-        SpecError { location: self.location.clone(), key: self.path.clone(), value: Some(self.flow()), rule: rule.into() }
+        SpecError {
+            location: self.location.clone(),
+            key: self.path.clone(),
+            value: Some(self.flow()),
+            rule: rule.into(),
+        }
     }
 
     /// Writes each value's path into it, and takes out keys that are there a second time.

@@ -184,7 +184,8 @@ impl<'r> Section<'r> {
     /// Refuses a value that is fine by itself but not beside the others.
     pub(super) fn refuse(&mut self, field: &Field, value: impl ToString, rule: impl Into<String>) {
         let location_and_key = self.node.child(field.key).map(|node| (node.location.clone(), node.path.clone()));
-        let (location, key) = location_and_key.unwrap_or_else(|| (self.node.location.clone(), join(&self.node.path, field.key)));
+        let (location, key) =
+            location_and_key.unwrap_or_else(|| (self.node.location.clone(), join(&self.node.path, field.key)));
         self.log.errors.push(SpecError { location, key, value: Some(value.to_string()), rule: rule.into() });
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::machine::{Duty, Phase, TurnMachine};
-use super::message::{Effect, ReplayBufferLevel, Outcome, Rejected};
+use super::message::{Effect, Outcome, Rejected, ReplayBufferLevel};
 use crate::ids::{EvaluationId, Split};
 use crate::spec::Every;
 use crate::time::Time;
@@ -34,7 +34,9 @@ impl TurnMachine {
 
     /// Whether a checkpoint is to make room for heads. One that is being written makes some already.
     fn saves_early(&self) -> bool {
-        self.replay_buffer != ReplayBufferLevel::Normal && self.pending_checkpoint.is_none() && self.last_checkpoint != Some(self.position.turn)
+        self.replay_buffer != ReplayBufferLevel::Normal
+            && self.pending_checkpoint.is_none()
+            && self.last_checkpoint != Some(self.position.turn)
     }
 
     /// Collects the duties of this boundary and begins the first.

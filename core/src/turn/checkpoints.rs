@@ -33,8 +33,7 @@ impl TurnMachine {
 
     /// Whether a checkpoint is being written, and every worker whose files it needs is in its slot, with a valid lease.
     pub(super) fn checkpoint_is_on_its_way(&self) -> bool {
-        let is_there =
-            |modality: &ModalityName| self.slots.get(modality).is_some_and(|slot| slot.expired.is_none());
+        let is_there = |modality: &ModalityName| self.slots.get(modality).is_some_and(|slot| slot.expired.is_none());
         self.pending_checkpoint.as_ref().is_some_and(|pending| pending.missing().all(is_there))
     }
 
@@ -69,8 +68,7 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        let modality =
-            self.modality_of(worker).cloned().ok_or_else(|| Rejected::NoSlot { worker: worker.clone() })?;
+        let modality = self.modality_of(worker).cloned().ok_or_else(|| Rejected::NoSlot { worker: worker.clone() })?;
         let phase = self.unexpected();
         let Some(pending) = self.pending_checkpoint.as_mut() else { return Err(phase) };
         if turn != pending.turn() {

@@ -69,7 +69,9 @@ impl TurnMachine {
                 slot.expired = Some(lapse);
                 let (worker, modality) = (slot.worker.clone(), modality.clone());
                 let why = match lapse {
-                    LeaseExpiry::NoHeartbeat => format!("it sent no heartbeat for {} s", now.since(slot.heard).as_secs()),
+                    LeaseExpiry::NoHeartbeat => {
+                        format!("it sent no heartbeat for {} s", now.since(slot.heard).as_secs())
+                    }
                     LeaseExpiry::NoProgress => {
                         let since = granted.unwrap_or(Time(0)).max(slot.progressed);
                         format!("it made no progress for {} s", now.since(since).as_secs())
@@ -166,7 +168,10 @@ mod tests {
         take_at(&mut machine, at(1), beat("audio", 1, true));
         take_at(&mut machine, at(16), Input::Tick);
         take_at(&mut machine, at(100), beat("image", 1, false));
-        assert_eq!(take_at(&mut machine, at(100), beat("audio", 1, true)), [Effect::ReclaimSlot { worker: worker("audio") }]);
+        assert_eq!(
+            take_at(&mut machine, at(100), beat("audio", 1, true)),
+            [Effect::ReclaimSlot { worker: worker("audio") }]
+        );
         // No deadline lies behind: one that is late says that the coordinator stood still.
         assert_eq!(machine.next_deadline(), Some((at(115), "a lease expires: no heartbeat")));
     }
@@ -190,7 +195,10 @@ mod tests {
         let why = "it made no progress for 60 s".to_owned();
         assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
         assert!(take_at(&mut machine, at(91), beat("audio", 30, true)).is_empty(), "a sign of life is not enough");
-        assert_eq!(take_at(&mut machine, at(92), beat("audio", 31, true)), [Effect::ReclaimSlot { worker: worker("audio") }]);
+        assert_eq!(
+            take_at(&mut machine, at(92), beat("audio", 31, true)),
+            [Effect::ReclaimSlot { worker: worker("audio") }]
+        );
     }
 
     #[test]

@@ -59,8 +59,7 @@ impl TurnMachine {
 
     /// Whether this slot's worker still opens its data and encoder, and another worker has opened them for this job before.
     fn opens_what_was_opened(&self, modality: &ModalityName) -> bool {
-        let opens =
-            self.slots.get(modality).is_some_and(|slot| matches!(slot.state, SlotState::Opening { .. }));
+        let opens = self.slots.get(modality).is_some_and(|slot| matches!(slot.state, SlotState::Opening { .. }));
         opens && self.samples.contains_key(modality)
     }
 
@@ -191,7 +190,10 @@ mod tests {
             assert!(matches!(&offered[..], [Effect::ReleaseSlot { .. }]), "{offered:?}");
             let mut good = machine.clone();
             let given = take_at(&mut good, now, join("good", "image"));
-            assert!(matches!(&given[..], [Effect::Evict { .. }, Effect::Assign { .. }]), "it is tried at once: {given:?}");
+            assert!(
+                matches!(&given[..], [Effect::Evict { .. }, Effect::Assign { .. }]),
+                "it is tried at once: {given:?}"
+            );
             now = now + Span::from_secs(pause);
             assert_eq!(machine.slots[&modality("image")].backs_off_until(), Some(now));
             take_at(&mut machine, now, beat("audio", 9, false));

@@ -109,7 +109,8 @@ impl Slot {
         let no_heartbeat = (self.heard + ttl, LeaseExpiry::NoHeartbeat);
         // How long it takes to open data depends on the data, not on a turn.
         let works = !matches!(self.state, SlotState::Opening { .. }) && (self.busy || granted.is_some());
-        let no_progress = works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
+        let no_progress =
+            works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
         Some(no_progress.filter(|expiry| expiry.0 < no_heartbeat.0).unwrap_or(no_heartbeat))
     }
 }

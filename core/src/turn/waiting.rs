@@ -1,7 +1,7 @@
 //! What a job waits for, since when, and when the machine has to be called next.
 
 use super::machine::{Duty, Phase, TurnMachine};
-use super::message::{Effect, ReplayBufferLevel, Outcome, Rejected};
+use super::message::{Effect, Outcome, Rejected, ReplayBufferLevel};
 use super::slot::{LeaseExpiry, SlotState};
 use super::wait::Wait;
 use crate::ids::ModalityName;
@@ -25,7 +25,9 @@ impl TurnMachine {
         let turn = self.position.turn;
         let reason = match &self.phase {
             Phase::Gathering => self.unready(&registered),
-            Phase::Training(open) => format!("turn {turn} is blocked: {}", self.slot_reason(&open.modality, &registered)),
+            Phase::Training(open) => {
+                format!("turn {turn} is blocked: {}", self.slot_reason(&open.modality, &registered))
+            }
             Phase::Boundary { duties, .. } => match duties.front()? {
                 Duty::Evaluate { split, .. } => {
                     format!("turn {turn}: the evaluation of {split} is blocked: {}", self.unready(&registered))
@@ -48,7 +50,8 @@ impl TurnMachine {
         let unready = names.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
         // Empty slots first.
         let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.slots.contains_key(*name));
-        let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.slot_reason(name, registered)).collect();
+        let reasons: Vec<String> =
+            empty.into_iter().chain(taken).map(|name| self.slot_reason(name, registered)).collect();
         reasons.join("; ")
     }
 
@@ -161,7 +164,12 @@ impl TurnMachine {
     }
 
     /// The shell reports how full the replay buffer is.
-    pub(super) fn set_replay_buffer(&mut self, now: Time, room: ReplayBufferLevel, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+    pub(super) fn set_replay_buffer(
+        &mut self,
+        now: Time,
+        room: ReplayBufferLevel,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejected> {
         self.not_finished()?;
         self.replay_buffer = room;
         if let Phase::Boundary { duties, .. } = &self.phase

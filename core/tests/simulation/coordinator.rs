@@ -8,7 +8,7 @@ use antiphon_core::head::{Contribution, Head, SharedHead};
 use antiphon_core::ids::{EvaluationId, HeadVersion, JobId, ModalityName, Term, Turn, TurnRef, WorkerId};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::{Effect, ReplayBufferLevel, Input, Rejected, TurnMachine};
+use antiphon_core::turn::{Effect, Input, Rejected, ReplayBufferLevel, TurnMachine};
 use serde::{Deserialize, Serialize};
 
 use crate::bugs::Bug;
@@ -385,7 +385,9 @@ impl Coordinator {
             self.carry_out(now, effect).map_err(Refusal::Broken)?;
         }
         match self.waiting_fold.take() {
-            Some(_) if self.granted.is_none() => Err(Refusal::Broken("a fold waits for a grant that is not out".to_owned())),
+            Some(_) if self.granted.is_none() => {
+                Err(Refusal::Broken("a fold waits for a grant that is not out".to_owned()))
+            }
             Some(modality) => self.end_turn(&modality).map_err(Refusal::Broken),
             None => Ok(()),
         }

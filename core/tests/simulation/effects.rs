@@ -4,7 +4,7 @@ use antiphon_core::head::{Contribution, StepContext};
 use antiphon_core::ids::{HeadVersion, MicroShard, ModalityName, Turn, TurnRef, WorkerId};
 use antiphon_core::learning_rate;
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::{ContributionHeader, Effect, ReplayBufferLevel, Input, Progress};
+use antiphon_core::turn::{ContributionHeader, Effect, Input, Progress, ReplayBufferLevel};
 
 use crate::bugs::Bug;
 use crate::coordinator::{Coordinator, Cut, Refusal, Sent};
@@ -220,7 +220,11 @@ impl Coordinator {
     fn write_manifest(&mut self, turn: Turn) -> Result<(), String> {
         let never = || format!("checkpoint {turn} was never begun");
         let Cut { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
-        let cut = self.machine.pending_checkpoint().filter(|cut| cut.turn() == turn && cut.has_all_files()).ok_or_else(never)?;
+        let cut = self
+            .machine
+            .pending_checkpoint()
+            .filter(|cut| cut.turn() == turn && cut.has_all_files())
+            .ok_or_else(never)?;
         let (position, score) = (cut.position.clone(), cut.score);
         let manifest = Manifest { term: self.term, position, score, head, state };
         self.sent.push((self.spent, Sent::Manifest(Box::new(manifest))));

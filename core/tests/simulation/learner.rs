@@ -179,7 +179,7 @@ impl Learner {
     /// Every bit that its next step depends on.
     pub(crate) fn digest(&self) -> Digest {
         let moments = self.optimizer.moments().iter().flat_map(|moments| moments.first.iter().chain(&moments.second));
-        digest(self.parameters.iter().chain(slots).copied(), &format!("{} {}", self.steps, self.optimizer.steps()))
+        digest(self.parameters.iter().chain(moments).copied(), &format!("{} {}", self.steps, self.optimizer.steps()))
     }
 
     /// Which samples are in a step's batch: another permutation in each pass through the data, the last batch smaller.

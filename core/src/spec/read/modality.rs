@@ -116,7 +116,8 @@ fn named(mut item: Node) -> Result<Entry, Node> {
     if let Some(key) = item.text().map(str::to_owned) {
         return Ok(Entry { key, location: location.clone(), node: Node::new(location, Value::Map(Vec::new())) });
     }
-    let Some((key, location)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.location.clone()))) else {
+    let Some((key, location)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.location.clone())))
+    else {
         return Err(item);
     };
     if let Value::Map(entries) = &mut item.value {

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_have_the_hash_of_the_whole() {
+    fn blocks_have_the_hash_of_the_whole() {
         let text = b"one after the other";
         for cut in 0..=text.len() {
             let mut hasher = Hasher::default();

@@ -80,8 +80,8 @@ fn run(spec: &HeadSpec) -> (Vec<u32>, Vec<u64>) {
         }
         shared.end_turn();
     }
-    let parts = shared.to_files().expect("no turn is open");
-    let tensors = [parts.head, parts.state, parts.projector].into_iter().flat_map(|part| part.tensors);
+    let files = shared.to_files().expect("no turn is open");
+    let tensors = [files.head, files.state, files.projector].into_iter().flat_map(|file| file.tensors);
     (tensors.flat_map(|tensor| bits(&tensor.data)).collect(), reports)
 }
 
@@ -122,8 +122,8 @@ fn the_workers_half_has_the_same_bits_on_any_number_of_threads() {
         let HeadGradient::Factors { errors, features } = &step.contribution.gradient else {
             panic!("D and H are smaller than G");
         };
-        let parts = [errors.as_slice(), features.as_slice(), &step.contribution.bias_gradient].map(bits);
-        (parts, bits(step.feature_gradient.as_slice()), step.contribution.loss.to_bits())
+        let gradients = [errors.as_slice(), features.as_slice(), &step.contribution.bias_gradient].map(bits);
+        (gradients, bits(step.feature_gradient.as_slice()), step.contribution.loss.to_bits())
     });
     assert_same("logits", || bits(head.logits(&matrix(BATCH, WIDTH, 0.2)).as_slice()));
 }
@@ -235,9 +235,9 @@ fn steps_have_the_bits_of_plain_loops() {
             shared.end_turn();
             assert_eq!(bits(shared.head().weight().as_slice()), bits(&plain.weight));
         }
-        let parts = shared.to_files().expect("no turn is open");
+        let files = shared.to_files().expect("no turn is open");
         for (name, expected) in names.into_iter().zip([&plain.first, &plain.second]) {
-            let tensor = parts.state.tensors.iter().find(|tensor| tensor.name == name).expect("the memory of W");
+            let tensor = files.state.tensors.iter().find(|tensor| tensor.name == name).expect("the memory of W");
             assert_eq!(bits(&tensor.data), bits(expected));
         }
     }

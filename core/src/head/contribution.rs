@@ -67,7 +67,7 @@ pub enum ContributionError {
     },
     /// The counts contradict each other.
     #[error(
-        "{correct} of {samples} samples are reported as correct; send a batch of at least 1 sample, with at most all of them correct"
+        "{correct} of {samples} samples are reported as correct; send at least 1 sample, and report at most all as correct"
     )]
     Counts {
         /// Said to be correct.
@@ -252,11 +252,11 @@ mod tests {
             ),
             (
                 Contribution { correct: 3, ..good() },
-                "3 of 2 samples are reported as correct; send a batch of at least 1 sample, with at most all of them correct",
+                "3 of 2 samples are reported as correct; send at least 1 sample, and report at most all as correct",
             ),
             (
                 Contribution { correct: 0, samples: 0, ..good() },
-                "0 of 0 samples are reported as correct; send a batch of at least 1 sample, with at most all of them correct",
+                "0 of 0 samples are reported as correct; send at least 1 sample, and report at most all as correct",
             ),
         ];
         for (contribution, message) in cases {

@@ -1,7 +1,7 @@
 //! Walks a job's tree field by field.
 //!
-//! Whatever is wrong is noted and reading goes on, so that one pass finds everything. Each read goes through the field's
-//! entry in the table, which thereby knows the keys of a mapping, its rules for errors, and its explanation.
+//! An error is noted and reading continues, so that one pass finds every error. Each field is read through its entry in the
+//! table, which knows the keys of a mapping, its rules for errors, and its explanation.
 
 use super::document::{Entry, Node, Style, Value, join, load};
 use super::error::SpecError;

@@ -1,4 +1,4 @@
-//! A turn boundary: what a job does between two turns, one duty after the other.
+//! The turn boundary: what a job does between two turns, one duty after the other.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::spec::Every;
 use crate::time::Time;
 
 impl TurnMachine {
-    /// A turn has been applied: go on, or do what is due first.
+    /// A turn is applied: do what is due, otherwise begin the next turn.
     pub(super) fn after_turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.is_something_due() {
             self.enter_boundary(now, self.is_complete(), effects);
@@ -32,7 +32,7 @@ impl TurnMachine {
             || self.replay_buffer == ReplayBufferLevel::Full
     }
 
-    /// Whether a checkpoint is to make room for heads. One that is being written makes some already.
+    /// Whether a checkpoint has to free the replay buffer. A pending one will free some of it already.
     fn saves_early(&self) -> bool {
         self.replay_buffer != ReplayBufferLevel::Normal
             && self.pending_checkpoint.is_none()
@@ -45,7 +45,7 @@ impl TurnMachine {
         let is_new = self.last_checkpoint != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
-        // Also when stopping: a job that goes on later must not have skipped what would have chosen its best checkpoint.
+        // Also when stopping: a job that resumes later must not have skipped an evaluation that selects its best checkpoint.
         let evaluate = if complete { trained } else { self.is_due(self.spec.evaluation.every) };
         if evaluate && self.has(Split::Validation) {
             duties.push_back(Duty::Evaluate { evaluation: None, split: Split::Validation });
@@ -74,7 +74,7 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         let phase = self.unexpected();
-        let Phase::Boundary { duties, score: kept } = &mut self.phase else { return Err(phase) };
+        let Phase::Boundary { duties, score: validation } = &mut self.phase else { return Err(phase) };
         let Some(Duty::Evaluate { evaluation: Some(open), split }) = duties.front() else { return Err(phase) };
         if *open != evaluation {
             return Err(Rejected::Malformed {
@@ -84,15 +84,15 @@ impl TurnMachine {
             });
         }
         if *split == Split::Validation {
-            *kept = Some(score);
+            *validation = Some(score);
         }
         duties.pop_front();
         self.begin_duty(now, effects);
         Ok(())
     }
 
-    /// Begins the first duty that is left, if what it needs is there; training goes on when none is. A stop that came
-    /// meanwhile is heeded first.
+    /// Begins the first duty that is left, if what it needs is there; training continues when none is left. A stop
+    /// that was requested meanwhile comes first.
     pub(super) fn begin_duty(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             let Phase::Boundary { duties, score } = &mut self.phase else { return };
@@ -108,7 +108,7 @@ impl TurnMachine {
                 }
                 Some(Duty::FreeBuffer) => {
                     if self.replay_buffer == ReplayBufferLevel::Full {
-                        // The last checkpoint may have been cut too early to make room enough.
+                        // The last checkpoint may have begun too early to free enough.
                         if self.pending_checkpoint.is_none() && self.last_checkpoint != Some(self.position.turn) {
                             self.begin_checkpoint(score, effects);
                         }
@@ -134,7 +134,7 @@ impl TurnMachine {
         }
     }
 
-    /// Goes through the split at the front, if every worker is there.
+    /// Begins the evaluation that is due, if every worker is ready.
     fn begin_evaluation(&mut self, effects: &mut Vec<Effect>) {
         if !self.all_ready() {
             return;
@@ -210,10 +210,10 @@ mod tests {
         refuse(&mut machine, saved("audio", 2));
         refuse(&mut machine, saved("stranger", 1));
         assert!(take(&mut machine, finished(1, 0.1)).is_empty(), "the job is not over before its checkpoint is there");
-        let parts = "checkpoint 1 waits for files of `audio` worker `w-audio`";
-        assert_eq!(machine.activity(), format!("turn 1: {parts}"));
+        let waits = "checkpoint 1 waits for files of `audio` worker `w-audio`";
+        assert_eq!(machine.activity(), format!("turn 1: {waits}"));
         let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
-        assert_eq!(waiting, format!("turn 1: finishing; {parts}"));
+        assert_eq!(waiting, format!("turn 1: finishing; {waits}"));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
         assert_eq!(machine.activity(), "turn 1: the head and the manifest of checkpoint 1 are being written");
         refuse(&mut machine, saved("audio", 1));
@@ -286,7 +286,7 @@ mod tests {
         take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full));
         machine.spec.checkpoints.every = Every::End;
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
-        // Nobody says that there is room, because there is none.
+        // The level of the replay buffer stays the same.
         let effects = save(&mut machine);
         assert_eq!(names(&effects), ["manifest 1", "ForgetHeads", "cut 2", "part 2 of w-audio"]);
         assert_eq!(names(&save(&mut machine)), ["manifest 2", "ForgetHeads"]);
@@ -310,7 +310,7 @@ mod tests {
         assert!(take(&mut machine, Input::StopNow).is_empty(), "a part is to come from who is there");
         take(&mut machine, Input::FilesSaved { worker: worker.clone(), turn: Turn(1) });
         take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
-        assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs nobody");
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs no worker");
         let mut without = machine.clone();
         assert_eq!(names(&take(&mut without, Input::StopWithoutCheckpoint)), ["finish Stopped"]);
         refuse(&mut without, Input::StopWithoutCheckpoint);
@@ -356,8 +356,8 @@ mod tests {
             drive(&mut first, 10);
         }
         let position = first.position().clone();
-        let mut again = resumed(first.spec().clone(), position);
-        let effects = prepare_all(&mut again, SAMPLES);
+        let mut second = resumed(first.spec().clone(), position);
+        let effects = prepare_all(&mut second, SAMPLES);
         assert_eq!(names(&effects[1..]), ["Ready", "Started", "evaluate test"]);
     }
 }

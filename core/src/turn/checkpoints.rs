@@ -136,20 +136,20 @@ mod tests {
         take(&mut machine, left("audio"));
         take(&mut machine, join("second", "audio"));
         let effects = take(&mut machine, prepared("second", 0));
-        assert_eq!(grants(&effects), [again("w-second", 0)]);
-        let effects = relearned(&mut machine, "second", &effects);
+        assert_eq!(grants(&effects), [replay("w-second", 0)]);
+        let effects = replayed(&mut machine, "second", &effects);
         // The checkpoint was cut after its first step; it is asked before it takes the second.
         let Effect::SaveFiles { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
         assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
-        assert_eq!(grants(&effects), [again("w-second", 2)]);
+        assert_eq!(grants(&effects), [replay("w-second", 2)]);
         let saved = save(&mut machine);
         // Its second step is not in the checkpoint, and is under way.
         let Some(Effect::ForgetHeads { versions }) = saved.last() else { panic!("{saved:?}") };
         assert_eq!(versions, &[HeadVersion(0), HeadVersion(1)]);
-        // Whoever comes now begins from this checkpoint.
+        // The next replacement starts from this checkpoint.
         take(&mut machine, left("second"));
         take(&mut machine, join("third", "audio"));
         refuse(&mut machine, prepared("third", 0));
-        assert_eq!(grants(&take(&mut machine, prepared("third", 1))), [again("w-third", 2)]);
+        assert_eq!(grants(&take(&mut machine, prepared("third", 1))), [replay("w-third", 2)]);
     }
 }

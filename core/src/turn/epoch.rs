@@ -1,4 +1,4 @@
-//! Who has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so far.
+//! Which modality has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so far.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ impl EpochPlan {
         self.cycles * self.cycle.len() as u64
     }
 
-    /// Whose the `index`-th turn of the epoch is; none past its end.
+    /// The modality of the `index`-th turn of the epoch; none past its end.
     #[must_use]
     pub fn modality(&self, index: u64) -> Option<&ModalityName> {
         if index >= self.turns() {
@@ -168,7 +168,7 @@ mod tests {
                 let n = batches(samples, batch);
                 let sum: u64 = (0..n).map(|step| batch_size(samples, batch, step)).sum();
                 assert_eq!(sum, samples);
-                assert_eq!(batch_size(samples, batch, n), batch_size(samples, batch, 0), "the next epoch begins anew");
+                assert_eq!(batch_size(samples, batch, n), batch_size(samples, batch, 0), "the next epoch starts over");
             }
         }
     }

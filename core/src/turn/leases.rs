@@ -65,10 +65,10 @@ impl TurnMachine {
         for modality in self.spec.modalities.iter().map(|modality| &modality.name) {
             let granted = self.granted_to(modality);
             let Some(slot) = self.slots.get_mut(modality) else { continue };
-            if let Some((_, lapse)) = slot.deadline(ttl, turn, granted).filter(|(at, _)| *at <= now) {
-                slot.expired = Some(lapse);
+            if let Some((_, expiry)) = slot.deadline(ttl, turn, granted).filter(|(at, _)| *at <= now) {
+                slot.expired = Some(expiry);
                 let (worker, modality) = (slot.worker.clone(), modality.clone());
-                let why = match lapse {
+                let why = match expiry {
                     LeaseExpiry::NoHeartbeat => {
                         format!("it sent no heartbeat for {} s", now.since(slot.heard).as_secs())
                     }
@@ -124,16 +124,16 @@ mod tests {
             let why = "its slot was given to `w-second`".to_owned();
             assert_eq!(effects[0], Effect::Evict { worker: worker("audio"), why });
             let effects = take_at(&mut machine, at(18), prepared("second", 0));
-            assert_eq!(grants(&effects), [again("w-second", 0)]);
+            assert_eq!(grants(&effects), [replay("w-second", 0)]);
             if late {
                 let taken = take_at(&mut machine, at(19), Input::Contribution(header.clone()));
                 assert_eq!(grants(&taken), [granted("w-image", 3, 0)]);
-                let effects = relearned(&mut machine, "second", &effects);
-                assert_eq!(grants(&effects), [again("w-second", 2)], "the step that came late is its own too");
-                let effects = relearned(&mut machine, "second", &effects);
+                let effects = replayed(&mut machine, "second", &effects);
+                assert_eq!(grants(&effects), [replay("w-second", 2)], "the late step counts as well");
+                let effects = replayed(&mut machine, "second", &effects);
                 assert!(matches!(&effects[..], [Effect::Ready { replayed: 2, .. }]), "{effects:?}");
             } else {
-                let effects = relearned(&mut machine, "second", &effects);
+                let effects = replayed(&mut machine, "second", &effects);
                 assert_eq!(grants(&effects), [granted("w-second", 2, 1)]);
                 let refused = refuse(&mut machine, Input::Contribution(header.clone()));
                 assert_eq!(refused, Rejected::StaleAttempt { given: 0, current: 1 });
@@ -148,18 +148,18 @@ mod tests {
         let mut machine = running(two(), SAMPLES);
         let (deadline, why) = machine.next_deadline().expect("a lease");
         assert_eq!((deadline.since(Time(1)), why), (Span::from_secs(15), "a lease expires: no heartbeat"));
-        let lapsed = take_at(&mut machine, deadline, Input::Tick);
-        assert_eq!(lapsed.len(), 2, "{lapsed:?}");
-        let waiting = machine.waiting(deadline, |_| 2).expect("nobody is there").reason;
+        let expired = take_at(&mut machine, deadline, Input::Tick);
+        assert_eq!(expired.len(), 2, "{expired:?}");
+        let waiting = machine.waiting(deadline, |_| 2).expect("no lease is valid").reason;
         let reason = "`audio` worker `w-audio` sends no heartbeat; its slot is released";
         assert_eq!(waiting, format!("turn 0 is blocked: {reason}"));
-        let kept = take_at(&mut machine, deadline, beat("audio", 1, true));
-        assert_eq!(kept, [Effect::ReclaimSlot { worker: worker("audio") }]);
+        let reclaimed = take_at(&mut machine, deadline, beat("audio", 1, true));
+        assert_eq!(reclaimed, [Effect::ReclaimSlot { worker: worker("audio") }]);
         assert_eq!(machine.waiting(deadline, |_| 2), None);
-        // Image lapsed while it was not its turn: it is granted when it shows up.
+        // Image's lease expired while it was not its turn: it is granted when it sends a heartbeat.
         assert!(grants(&contribute(&mut machine, 10)).is_empty());
-        let kept = take_at(&mut machine, deadline, beat("image", 1, false));
-        assert_eq!(grants(&kept), [granted("w-image", 1, 0)]);
+        let reclaimed = take_at(&mut machine, deadline, beat("image", 1, false));
+        assert_eq!(grants(&reclaimed), [granted("w-image", 1, 0)]);
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
             take_at(&mut machine, at(100), beat("audio", 1, true)),
             [Effect::ReclaimSlot { worker: worker("audio") }]
         );
-        // No deadline lies behind: one that is late says that the coordinator stood still.
+        // No deadline is in the past: a late one would show that the coordinator was stalled.
         assert_eq!(machine.next_deadline(), Some((at(115), "a lease expires: no heartbeat")));
     }
 

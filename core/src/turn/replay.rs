@@ -86,13 +86,13 @@ mod tests {
         let effects = take(&mut machine, join("second", "audio"));
         assert!(matches!(&effects[..], [Effect::Assign { .. }]), "{effects:?}");
         let effects = take(&mut machine, prepared("second", 0));
-        assert_eq!(grants(&effects), [again("w-second", 0)]);
+        assert_eq!(grants(&effects), [replay("w-second", 0)]);
         let waiting = machine.waiting(Time(1), |_| 1).expect("the turn is held up").reason;
         let reason = "`audio` worker `w-second` is replaying its steps since the last checkpoint, 0 of 2 done";
         assert_eq!(waiting, format!("turn 4 is blocked: {reason}"));
-        let effects = relearned(&mut machine, "second", &effects);
-        assert_eq!(grants(&effects), [again("w-second", 2)]);
-        let effects = relearned(&mut machine, "second", &effects);
+        let effects = replayed(&mut machine, "second", &effects);
+        assert_eq!(grants(&effects), [replay("w-second", 2)]);
+        let effects = replayed(&mut machine, "second", &effects);
         assert!(matches!(&effects[..], [Effect::Ready { replayed: 2, .. }, Effect::Grant { .. }]), "{effects:?}");
         assert_eq!(grants(&effects), [granted("w-second", 4, 1)]);
         assert_eq!(machine.waiting(Time(1), |_| 1), None);
@@ -121,7 +121,7 @@ mod tests {
         take(&mut machine, left("audio"));
         take(&mut machine, join("second", "audio"));
         let effects = take(&mut machine, prepared("second", 0));
-        let effects = relearned(&mut machine, "second", &effects);
+        let effects = replayed(&mut machine, "second", &effects);
         assert!(
             matches!(&effects[..], [Effect::Ready { .. }, Effect::EndTurn { .. }, Effect::Grant { .. }]),
             "{effects:?}"

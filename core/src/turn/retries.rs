@@ -71,8 +71,8 @@ impl TurnMachine {
 
     /// Whether the worker in this slot backs off, and another worker would not.
     pub(super) fn others_may_try(&self, modality: &ModalityName) -> bool {
-        let pauses = self.slots.get(modality).is_some_and(|slot| slot.backs_off_until().is_some());
-        pauses && self.failures.get(modality).is_some_and(|failed| !failed.general)
+        let backs_off = self.slots.get(modality).is_some_and(|slot| slot.backs_off_until().is_some());
+        backs_off && self.failures.get(modality).is_some_and(|failed| !failed.general)
     }
 
     /// Releases the slot of a worker that backs off, if another worker may try.
@@ -86,13 +86,13 @@ impl TurnMachine {
 
     /// Assigns the job again to workers whose back-off is over.
     pub(super) fn end_backoffs(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let offered: Vec<ModalityName> =
+        let released: Vec<ModalityName> =
             self.slots.keys().filter(|modality| self.others_may_try(modality)).cloned().collect();
         for (modality, slot) in &mut self.slots {
             if slot.backs_off_until().is_some_and(|until| until <= now) {
                 let (worker, lease, base) = (slot.worker.clone(), slot.lease, self.history.base(modality));
                 *slot = Slot::new(worker.clone(), lease, SlotState::Opening { base }, now);
-                if offered.contains(modality) {
+                if released.contains(modality) {
                     effects.push(Effect::ReclaimSlot { worker: worker.clone() });
                 }
                 effects.push(Effect::Assign { worker, modality: modality.clone(), lease });
@@ -135,9 +135,9 @@ mod tests {
         let assigned = take_at(&mut spare, at(10), join("spare", "image"));
         assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
 
-        let offered = take_at(&mut machine, at(10), join("image", "image"));
+        let released = take_at(&mut machine, at(10), join("image", "image"));
         let why = "it failed and backs off: the store does not answer".to_owned();
-        assert_eq!(offered, [Effect::ReleaseSlot { worker: worker("image"), modality: modality("image"), why }]);
+        assert_eq!(released, [Effect::ReleaseSlot { worker: worker("image"), modality: modality("image"), why }]);
         refuse(&mut machine, prepared("image", 0));
         let mut spare = machine.clone();
         let given = take_at(&mut spare, at(10), join("spare", "image"));
@@ -186,8 +186,8 @@ mod tests {
         for pause in [1, 4, 16, 64, 64] {
             let evicted = take_at(&mut machine, now, failed("misplaced", false));
             assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
-            let offered = take_at(&mut machine, now, join("misplaced", "image"));
-            assert!(matches!(&offered[..], [Effect::ReleaseSlot { .. }]), "{offered:?}");
+            let released = take_at(&mut machine, now, join("misplaced", "image"));
+            assert!(matches!(&released[..], [Effect::ReleaseSlot { .. }]), "{released:?}");
             let mut good = machine.clone();
             let given = take_at(&mut good, now, join("good", "image"));
             assert!(
@@ -200,7 +200,7 @@ mod tests {
             let assigned = take_at(&mut machine, now, Input::Tick);
             assert!(assigned.iter().any(|effect| matches!(effect, Effect::Assign { .. })), "{assigned:?}");
         }
-        // Two that cannot: it may be the data, and nobody is tried before the pause is over.
+        // Two that cannot: it may be the data, and no worker is tried before the back-off is over.
         take_at(&mut machine, now, failed("misplaced", false));
         take_at(&mut machine, now, join("lost", "image"));
         take_at(&mut machine, now, failed("lost", false));

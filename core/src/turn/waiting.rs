@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_waiting_job_names_what_it_waits_for() {
         let mut machine = machine(&["audio", "image"]);
-        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("nobody is there");
+        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("no worker is there");
         assert_eq!(
             waiting.reason,
             "waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` worker: 0 registered"

@@ -30,13 +30,13 @@ pub(crate) enum Bug {
     LosesWordOfAPart,
     /// The shell takes messages of older terms for its own.
     TakesOldTerms,
-    /// The store lets a coordinator write whose reign is over.
+    /// The store lets a fenced coordinator write.
     StoreTakesOldTerms,
-    /// The shell has a worker take a step again twice.
+    /// The shell has a worker replay a step twice.
     ReplaysOneTooMany,
-    /// The shell leaves out a step that is to be taken again.
+    /// The shell leaves out a step of a replay.
     ReplaysOneTooFew,
-    /// The shell has steps taken again under the head as it is now.
+    /// The shell replays steps under the newest head.
     ReplaysUnderTheNewestHead,
     /// The shell takes every request to stop for one to stop at once.
     StopsAtOnce,

@@ -47,7 +47,7 @@ impl Samples {
             let label = rng::below(&mut labels, classes) as u32;
             let is_missing = rng::below(&mut own, 100) < missing;
             let value = value(&mut own, label);
-            // Nobody can learn from nothing at all.
+            // There must be something to learn from.
             let is_last_hope = split == Split::Train && id + 1 == count && samples.ids.is_empty();
             if !is_missing || is_last_hope {
                 samples.ids.push(id);

@@ -100,7 +100,7 @@ fn sequential_a_cycle_takes_as_long_as_all_encoders_together() {
     for spread in [0, 10] {
         assert_within(5.0, cycle(&UNEQUAL, ScheduleMode::Sequential, spread), all + 3 * HEAD_STEP);
     }
-    // The head steps while the encoder learns; that it is folded and granted anew everybody waits for.
+    // The head steps while the encoder learns; every encoder waits for the fold and the next grant.
     let between = MESSAGE + LOCAL_STEP + MESSAGE + FOLD;
     assert_eq!(cycle(&UNEQUAL, ScheduleMode::Sequential, 0), all + 3 * between);
 }

@@ -40,7 +40,7 @@ pub struct HeadFiles<T> {
     /// The optimizer's memory: `weight.momentum` and `bias.momentum`, or `.mean` and `.square` of both; its count of
     /// steps and the head's version.
     pub state: TensorFile<T>,
-    /// `projector` (s, s); for a window that remembers anything `window` (rows, s), and whose rows they are.
+    /// `projector` (s, s); for a window that is not empty also `window` (rows, s), and the modality of each row.
     pub projector: TensorFile<T>,
 }
 
@@ -62,25 +62,25 @@ impl<T: Real> HeadSnapshot<T> {
     }
 }
 
-/// Why files could not be made or taken.
+/// Why files could not be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFilesError {
     /// A turn is open.
     #[error("a turn of `{modality}` is open; end it before the head is saved")]
     TurnOpen {
-        /// Whose.
+        /// The modality that has the turn.
         modality: ModalityName,
     },
-    /// A tensor is not there.
+    /// A tensor is missing.
     #[error("there is no tensor `{name}`; the file is not of this kind of job")]
     Missing {
-        /// Its name.
+        /// The name of the tensor.
         name: String,
     },
-    /// A tensor is of another shape than the job asks for.
+    /// A tensor does not have the shape that the job requires.
     #[error("tensor `{name}` has shape {given:?} but this job needs {needed:?}")]
     Shape {
-        /// Its name.
+        /// The name of the tensor.
         name: String,
         /// Its shape.
         given: Vec<usize>,
@@ -90,15 +90,15 @@ pub enum HeadFilesError {
     /// A tensor holds an infinity or NaN.
     #[error("tensor `{name}` is infinite or NaN at element {position}; the file is damaged")]
     NotFinite {
-        /// Its name.
+        /// The name of the tensor.
         name: String,
-        /// The first such element.
+        /// The position of the first such element.
         position: usize,
     },
-    /// What is no tensor cannot be read.
+    /// The JSON of a file cannot be read.
     #[error("the note of the {file} cannot be read: {reason}; the file is damaged")]
     Note {
-        /// Which file.
+        /// The file.
         file: &'static str,
         /// What is wrong.
         reason: String,
@@ -145,7 +145,7 @@ impl<T: Real> SharedHead<T> {
     /// The shared head that these files were made of, for a job with this specification and C = `classes`.
     ///
     /// # Errors
-    /// If a tensor is missing, of another shape than the job asks for, or not finite, or a note cannot be read.
+    /// If a tensor is missing, does not have the shape that the job requires, or is not finite, or if a note cannot be read.
     pub fn from_files(spec: &HeadSpec, classes: usize, files: &HeadFiles<T>) -> Result<Self, HeadFilesError> {
         let width = spec.width as usize;
         let weight = matrix(&files.head, "weight", classes, width)?;

@@ -32,7 +32,7 @@ pub struct BatchErrors<T>(Matrix<T>);
 /// A head, or a batch for it, that does not fit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HeadError {
-    /// W and b are not of one head.
+    /// W and b do not belong together.
     #[error("a head of {rows} weight rows and {biases} biases was given; it needs one of each per class")]
     Bias {
         /// Rows of W.
@@ -40,7 +40,7 @@ pub enum HeadError {
         /// Elements of b.
         biases: usize,
     },
-    /// The encoder is of another width than the head.
+    /// The encoder's width differs from the head's.
     #[error("features are {given} wide but the head is {needed} wide; build the encoder with the head's width")]
     Width {
         /// Columns of H.
@@ -48,7 +48,7 @@ pub enum HeadError {
         /// s.
         needed: usize,
     },
-    /// H and y are of different lengths, or of none.
+    /// H and y differ in length, or are empty.
     #[error("a batch of {features} feature rows and {labels} labels was given; it needs one of each, and at least one")]
     Batch {
         /// Rows of H.
@@ -56,7 +56,7 @@ pub enum HeadError {
         /// Elements of y.
         labels: usize,
     },
-    /// A label is no class.
+    /// A label is not a class.
     #[error("label {label} of row {row} is not a class of this head; labels are 0 to {}", classes - 1)]
     Label {
         /// The row of the batch.
@@ -206,7 +206,7 @@ impl<T: Real> Head<T> {
     /// [it is no larger](Self::sends_gradient) than D and H together, else those.
     ///
     /// # Errors
-    /// If the shapes do not fit the head, a label is no class, or a feature or logit is not finite.
+    /// If the shapes do not fit the head, a label is not a class, or a feature or logit is not finite.
     pub fn contribution(
         &self,
         features: Matrix<T>,
@@ -246,7 +246,7 @@ impl<T: Real> Head<T> {
     /// Whether H of this shape, `(B, s)`, and y (`B`) are a batch for this head, whatever the features are.
     ///
     /// # Errors
-    /// If the shapes do not fit the head, or a label is no class.
+    /// If the shapes do not fit the head, or a label is not a class.
     pub fn check_shapes(&self, (rows, width): (usize, usize), labels: &[u32]) -> Result<(), HeadError> {
         if width != self.width() {
             return Err(HeadError::Width { given: width, needed: self.width() });

@@ -193,7 +193,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 /// When the text is not YAML, or more than one document, or passes a bound. Keys that are given twice are still there.
 pub(super) fn load(text: &str) -> Result<Option<Node>, SpecError> {
     if text.len() > MOST_BYTES {
-        let rule = format!("the job has {} bytes; at most {MOST_BYTES} are read", text.len());
+        let rule = format!("the job has {} bytes; make it shorter than {MOST_BYTES}", text.len());
         return Err(whole_file(Location::START, rule));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -220,11 +220,11 @@ fn unreadable(text: &str, error: &ScanError) -> SpecError {
     let advice = if indent.contains('\t') {
         "; indent with spaces, not tabs"
     } else if line.contains("${") {
-        "; put quotes round text that holds ${...}"
+        "; put quotes around text with ${...}"
     } else {
         ""
     };
-    whole_file(location(*error.marker()), format!("not YAML: {}{advice}", error.info()))
+    whole_file(location(*error.marker()), format!("not valid YAML: {}{advice}", error.info()))
 }
 
 /// A mapping or list that is still open.
@@ -263,7 +263,7 @@ impl Builder {
             | Event::SequenceStart(_, Some(tag))
             | Event::MappingStart(_, Some(tag)) => Err(whole_file(
                 location,
-                format!("the tag `{}` has no meaning here; leave it out", shorten(&tag.to_string())),
+                format!("the tag `{}` is not supported; remove it", shorten(&tag.to_string())),
             )),
             Event::Scalar(text, style, anchor, None) => {
                 let style = if style == ScalarStyle::Plain { Style::Plain } else { Style::Quoted };
@@ -278,7 +278,7 @@ impl Builder {
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some((node, size)) => self.add(node, 0, size),
                 None => {
-                    Err(whole_file(location, "the alias stands inside what it stands for; write the value out".into()))
+                    Err(whole_file(location, "the alias is inside the value that it refers to; write the value out".into()))
                 }
             },
         }
@@ -286,7 +286,7 @@ impl Builder {
 
     fn open(&mut self, location: Location, anchor: usize, contents: Contents) -> Result<(), SpecError> {
         if self.open.len() == MOST_DEPTH {
-            return Err(whole_file(location, format!("nested deeper than {MOST_DEPTH} levels")));
+            return Err(whole_file(location, format!("nested deeper than {MOST_DEPTH} levels; use fewer levels")));
         }
         self.open.push(Frame { location, anchor, contents });
         Ok(())
@@ -307,7 +307,7 @@ impl Builder {
     fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SpecError> {
         self.nodes += size;
         if self.nodes > MOST_NODES {
-            return Err(whole_file(node.location, format!("more than {MOST_NODES} values, aliases followed")));
+            return Err(whole_file(node.location, format!("more than {MOST_NODES} values, with aliases expanded; use fewer")));
         }
         if anchor > 0 {
             let size = count(&node);
@@ -328,9 +328,9 @@ impl Builder {
 fn key_of(node: Node) -> Result<(String, Location), SpecError> {
     match node.value {
         Value::Scalar { text, .. } if text.len() <= MOST_KEY => Ok((text, node.location)),
-        Value::Scalar { .. } => Err(whole_file(node.location, format!("a key is longer than {MOST_KEY} bytes"))),
+        Value::Scalar { .. } => Err(whole_file(node.location, format!("a key is longer than {MOST_KEY} bytes; shorten it"))),
         _ => {
-            let rule = format!("`{}` stands where a key should; keys are plain text", node.flow());
+            let rule = format!("`{}` is not a key; keys are plain text", node.flow());
             Err(whole_file(node.location, rule))
         }
     }

@@ -41,14 +41,14 @@ impl Override {
             rule: rule.to_owned(),
         };
         let Some((path, text)) = self.0.split_once('=') else {
-            return Err(refuse("", "has no `=`; write key=value, as in schedule.epochs=3"));
+            return Err(refuse("", "has no `=`; write key=value, for example schedule.epochs=3"));
         };
         let path = path.trim();
         if path.is_empty() || path.split('.').any(str::is_empty) {
-            return Err(refuse("", "has an empty key before `=`; write key=value, as in schedule.epochs=3"));
+            return Err(refuse("", "has an empty key before `=`; write key=value, for example schedule.epochs=3"));
         }
         if path.split('.').count() > MOST_KEYS {
-            return Err(refuse(path, &format!("has more than {MOST_KEYS} keys before `=`")));
+            return Err(refuse(path, &format!("has more than {MOST_KEYS} keys before `=`; use fewer")));
         }
         let mut value = load(text)
             .map_err(|error| refuse(path, &error.rule))?
@@ -90,7 +90,7 @@ fn set(node: &mut Node, above: &str, path: &str, value: Node, location: &Locatio
         Value::Map(entries) => entry(entries, key, location),
         Value::List(items) => item(items, key, location)?,
         Value::Scalar { text, .. } => {
-            return Err(format!("`{above}` is `{}`, which has no keys; set `{above}` as a whole", shorten(text)));
+            return Err(format!("`{above}` is `{}`, which has no keys; set all of `{above}`", shorten(text)));
         }
     };
     match rest {
@@ -112,7 +112,7 @@ fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, location: &Location) -> &'a
 fn item<'a>(items: &'a mut Vec<Node>, key: &str, location: &Location) -> Result<&'a mut Node, String> {
     let length = items.len();
     let at = key.parse::<usize>().ok().filter(|n| *n <= length).ok_or_else(|| {
-        format!("`{}` is not a position in a list of {length}; use 0 to {length}, the last to add one", shorten(key))
+        format!("`{}` is not an index of a list of length {length}; use 0 to {length}, where {length} appends", shorten(key))
     })?;
     if at == length {
         items.push(Node::plain(location.clone(), "null"));

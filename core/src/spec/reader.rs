@@ -134,7 +134,7 @@ impl<'r> Section<'r> {
             return None;
         }
         if node.is_null() && field.default != Some("null") {
-            let advice = if field.default.is_some() { ", or leave the key out" } else { "" };
+            let advice = if field.default.is_some() { ", or remove the key" } else { "" };
             let rule = format!("has no value; give {}{advice}", field.kind);
             self.log.errors.push(SpecError { value: None, ..node.error(rule) });
             return None;
@@ -162,7 +162,7 @@ impl<'r> Section<'r> {
         if let Value::Scalar { style: style @ Style::Quoted, .. } = &mut node.value {
             *style = Style::Plain;
             if fits(&node) {
-                error.rule += "; leave the quotes out";
+                error.rule += "; remove the quotes";
             }
         }
         self.log.errors.push(error);
@@ -202,7 +202,7 @@ impl<'r> Section<'r> {
                     format!("the keys are {}", listed(&known))
                 }
             };
-            let rule = format!("is not a key here; {advice}");
+            let rule = format!("is not a known key; {advice}");
             self.log.errors.push(SpecError { location: location.clone(), key: node.path.clone(), value: None, rule });
         }
     }

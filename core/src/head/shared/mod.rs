@@ -49,7 +49,7 @@ pub(super) struct OpenTurn<T> {
     steps: Vec<Fold<T>>,
 }
 
-/// What a step needs to know about where in the job it is.
+/// What a step needs to know of the job's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepContext {
     /// What the head's learning rate is multiplied by ([`crate::learning_rate::factor`]).
@@ -58,7 +58,7 @@ pub struct StepContext {
     pub alpha: f64,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The head after the step.
@@ -79,7 +79,7 @@ impl<T: Real> SharedHead<T> {
         Self::with_head(spec, Head::initial(seed, classes, spec.width as usize))
     }
 
-    /// A shared head that begins with this head, P = I and an optimizer that has seen nothing.
+    /// A shared head that begins with this head, P = I and a new optimizer.
     #[must_use]
     pub fn with_head(spec: &HeadSpec, head: Head<T>) -> Self {
         Self {
@@ -235,8 +235,8 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// Makes ready what a turn of this modality multiplies by, which is next: the closed form of a `window`. Without this call,
-    /// the turn's first step does.
+    /// Computes the P of the next turn, which is this modality's: the closed form of a `window`. Without this call, the turn's first
+    /// step computes it.
     pub fn prepare_for(&mut self, modality: &ModalityName) {
         if self.open.is_none() {
             let form = self.projector.form_for_turn_of(modality);
@@ -244,7 +244,7 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// P = I again (`reset: epoch`). Between turns; within one it would break that turn's promise of a constant P.
+    /// Resets P to I (`reset: epoch`). Only between turns, because P is constant within a turn.
     pub fn reset_projector(&mut self) {
         self.workspace.ready = None;
         self.projector.reset();

@@ -67,7 +67,7 @@ pub(in crate::spec) mod job {
     );
     pub(in crate::spec) static FUSION: Field = Field::new(
         "fusion",
-        Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, as {audio: 0.7, image: 0.3}"),
+        Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, such as {audio: 0.7, image: 0.3}"),
         "entropy",
         "the rule that combines the modalities' predictions and selects the best checkpoint; evaluations report every rule",
     )

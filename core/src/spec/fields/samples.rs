@@ -45,7 +45,7 @@ pub(in crate::spec) mod data {
     );
     pub(in crate::spec) static VALIDATION: Field = Field::new(
         "validation",
-        Kind::Other("a share of train from 0 to below 1, as 0.1 or 10%, or a path or URL, or a list of them"),
+        Kind::Other("a share of `train` of at least 0 and below 1, such as 0.1 or 10%, or a path or URL, or a list of them"),
         "10%",
         "the validation split, which selects the best checkpoint: a share of `train`, the same samples in every modality, or separate files",
     )
@@ -277,7 +277,7 @@ pub(in crate::spec) mod transfer {
         Field::new("from", Kind::Text, "s3://models/resnet18.pth", "the path or URL of a safetensors or PyTorch file");
     pub(in crate::spec) static SHA256: Field = Field::new(
         "sha256",
-        Kind::Other("64 hexadecimal digits in lower case"),
+        Kind::Other("64 lower-case hexadecimal digits"),
         "5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
         "the expected SHA-256 of the file; a file with a different one is rejected",
     )
@@ -291,7 +291,7 @@ pub(in crate::spec) mod transfer {
     .default("true");
     pub(in crate::spec) static FREEZE: Field = Field::new(
         "freeze",
-        Kind::Other("a pattern of names, as conv1.*, or a list of them"),
+        Kind::Other("a name pattern, such as conv1.*, or a list of them"),
         r#"["conv1.*", "layer1.*"]"#,
         "names of parameters that are not trained; `*` matches any characters and `?` one character",
     )

@@ -11,7 +11,7 @@ pub(in crate::spec) mod labels {
         Field::new("column", Kind::Text, "label", "the column that holds the class").default("label");
     pub(in crate::spec) static CLASSES: Field = Field::new(
         "classes",
-        Kind::Other("a whole number from 2 to 1000000, or a list of 2 names or more"),
+        Kind::Other("a whole number from 2 to 1000000, or a list of at least 2 names"),
         "10",
         "the number of classes, if labels are 0, 1, ...; otherwise the list of their names",
     );
@@ -122,7 +122,7 @@ pub(in crate::spec) mod optimizer {
             .unit("epochs");
     pub(in crate::spec) static AT: Field = Field::new(
         "at",
-        Kind::Other("a list of numbers above 0, ascending"),
+        Kind::Other("an ascending list of numbers above 0"),
         "[70]",
         "the times at which the learning rate is multiplied by `factor`",
     )
@@ -151,7 +151,7 @@ pub(in crate::spec) mod schedule {
     .unit("turns");
     pub(in crate::spec) static ORDER: Field = Field::new(
         "order",
-        Kind::Other("`cyclic`, `weak-first` or turns per cycle, as {audio: 2}"),
+        Kind::Other("`cyclic`, `weak-first` or turns per cycle, such as {audio: 2}"),
         "cyclic",
         "the order of turns: `cyclic` for the order of `modalities`, `weak-first` for the highest loss first, or the number of turns that each modality has in a cycle (1 if not named)",
     )

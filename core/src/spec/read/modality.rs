@@ -33,7 +33,7 @@ pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
         return None;
     };
     if entries.is_empty() {
-        job.refuse(&at::MODALITIES, "{}", "names no modality; a job has at least one");
+        job.refuse(&at::MODALITIES, "{}", "names no modality; give at least one");
     }
     let mut names = Vec::new();
     let mut specs = Vec::new();
@@ -83,9 +83,9 @@ fn workers(mut section: Section<'_>) -> Option<WorkerRange> {
     let max = section.read_or(&field::MAX, min, get, |max| Json::from(*max));
     if let (Some(min), Some(max)) = (min, max) {
         if min > max {
-            section.refuse(&field::MIN, min, format!("is more than `max`, which is {max}"));
+            section.refuse(&field::MIN, min, format!("is more than `max`, which is {max}; lower it, or raise `max`"));
         } else if min > 1 {
-            section.refuse(&field::MIN, min, "must be 1 with one worker per modality");
+            section.refuse(&field::MIN, min, "must be 1: each modality has one worker");
         }
     }
     section.finish();
@@ -102,7 +102,7 @@ pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecErro
         let named = items.drain(..).filter_map(|item| match named(item) {
             Ok(entry) => Some(entry),
             Err(node) => {
-                let rule = "is not a name, nor a mapping with a `name`";
+                let rule = "is neither a name nor a mapping with a `name`";
                 errors.push(SpecError { key: at::MODALITIES.key.to_owned(), ..node.error(rule) });
                 None
             }

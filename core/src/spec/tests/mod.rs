@@ -365,7 +365,7 @@ fn fields_are_listed_once() {
     let keys: BTreeSet<&str> = fields.iter().map(|field| field.key.as_str()).collect();
     assert_eq!(keys.len(), fields.len());
     let text = explain_text(&fields, "job.yaml");
-    assert!(text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    learning rate\n"), "{text}");
+    assert!(text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    the learning rate\n"), "{text}");
     assert!(text.contains("labels.classes: 10  (job.yaml:5)\n"), "{text}");
     assert!(text.contains("schedule.batch: 64 samples  (default)\n"), "{text}");
 }

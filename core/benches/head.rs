@@ -80,7 +80,7 @@ fn folds(criterion: &mut Criterion) {
         let mut bytes = numbers(width * width, 0.2);
         group.bench_function(BenchmarkId::new("pass", width), |bench| {
             bench.iter(|| {
-                bytes.par_chunks_mut(1 << 15).for_each(|piece| piece.iter_mut().for_each(|x| *x *= 0.999));
+                bytes.par_chunks_mut(1 << 15).for_each(|block| block.iter_mut().for_each(|x| *x *= 0.999));
                 black_box(&mut bytes);
             });
         });

@@ -1,4 +1,4 @@
-//! Core stays pure: its whole tree of dependencies is on a list, and a new name on it is a decision that somebody made.
+//! Core stays pure: its whole tree of dependencies is on a list, and a new name on it is a decision.
 
 use std::collections::BTreeSet;
 use std::process::Command;

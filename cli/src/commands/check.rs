@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use antiphon_core::spec::{
-    FieldReport, JobSpec, Override, Place, SpecError, SpecErrors, explain_text, parse_and_explain,
+    FieldReport, JobSpec, Override, Location, SpecError, SpecErrors, explain_text, parse_and_explain,
 };
 use serde_json::{Value, json};
 
@@ -136,10 +136,10 @@ fn explained(field: &FieldReport) -> Value {
     })
 }
 
-fn place(place: &Place) -> Value {
+fn place(place: &Location) -> Value {
     match place {
-        Place::File { line, column } => json!({"line": line, "column": column}),
-        Place::Override { text, .. } => json!({"set": text}),
+        Location::File { line, column } => json!({"line": line, "column": column}),
+        Location::Override { text, .. } => json!({"set": text}),
     }
 }
 
@@ -153,7 +153,7 @@ fn refused(error: &JobFileError) -> Value {
 
 fn described(all: &SpecErrors, error: &SpecError) -> Value {
     json!({
-        "at": place(&error.place),
+        "at": place(&error.location),
         "key": error.key,
         "value": error.value,
         "rule": error.rule,

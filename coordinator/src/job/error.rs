@@ -2,7 +2,7 @@
 
 use std::io;
 
-use antiphon_core::head::{ContributionError, PartsError};
+use antiphon_core::head::{ContributionError, HeadFilesError};
 use antiphon_core::ids::{ModalityName, Split, Turn};
 use antiphon_core::join;
 use antiphon_core::metrics::EvaluationError;
@@ -46,7 +46,7 @@ pub(super) enum SaveError {
     NotPending,
     /// The head cannot be snapshotted.
     #[error(transparent)]
-    Snapshot(#[from] PartsError),
+    Snapshot(#[from] HeadFilesError),
     /// A file of the head cannot be encoded.
     #[error(transparent)]
     Encode(#[from] TensorsError),

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use gemm::Parallelism;
 
-use super::pieces::{PER_TOUCH, each, ranges};
+use super::blocks::{PER_TOUCH, each, ranges};
 use super::{Matrix, Real};
 
 /// Columns and rows of a tile: enough of them that laying out the operands for each tile costs little.
@@ -126,7 +126,7 @@ fn write<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, out: &mut [T
     assert_eq!(out.len(), m * n, "one element for each row and column of the product");
     let destination = Destination::of(out, n);
     let multiplications = m.saturating_mul(k).saturating_mul(n);
-    // The engine has ways of its own for products that are very thin, or small: a tile must be neither where the whole is not.
+    // The engine has its own methods for products that are very thin, or small: a tile must be neither where the whole is not.
     if multiplications < WORTH_CUTTING || m.min(n) < 8 {
         return tile(a, b, then, &Tile { rows: 0..m, cols: 0..n }, &destination);
     }
@@ -156,7 +156,7 @@ impl<'a, T> Destination<'a, T> {
     }
 }
 
-// SAFETY: threads that share it write tiles that have no element in common (`ranges` do not overlap), and nobody reads it.
+// SAFETY: threads that share it write tiles that have no element in common (`ranges` do not overlap), and none of them reads it.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Sync for Destination<'_, T> {}
 

@@ -10,13 +10,13 @@ use crate::ids::{ModalityName, Split};
 use crate::linalg::{argmax, softmax};
 use crate::spec::FusionSpec;
 
-/// A sample that cannot be counted. Nothing was counted.
+/// Why a sample was rejected. A rejected sample is not counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
     /// The logits are not one entry per modality of the job.
     #[error("logits of {given} modalities were given but the job has {needed}")]
     Modalities {
-        /// Entries.
+        /// The number of entries.
         given: usize,
         /// Modalities of the job.
         needed: usize,
@@ -27,9 +27,9 @@ pub enum EvaluationError {
     /// A modality's logits are not one per class.
     #[error("`{modality}` gave {given} logits but the job has {needed} classes")]
     Classes {
-        /// Whose.
+        /// The modality.
         modality: ModalityName,
-        /// Logits.
+        /// The number of logits.
         given: usize,
         /// C.
         needed: usize,
@@ -37,12 +37,12 @@ pub enum EvaluationError {
     /// A logit is infinite or NaN.
     #[error("`{modality}` gave a logit for class {class} that is infinite or NaN; its encoder has diverged")]
     NotFinite {
-        /// Whose.
+        /// The modality.
         modality: ModalityName,
-        /// Which class.
+        /// The class.
         class: usize,
     },
-    /// The label is no class.
+    /// The label is not a class.
     #[error("label {label} is not a class; labels are 0 to {}", classes - 1)]
     Label {
         /// The label.
@@ -115,7 +115,7 @@ impl Evaluator {
     /// Counts one sample: its label, and its logits (`C`) by each modality of the job, None where it lacks one.
     ///
     /// # Errors
-    /// If the logits are not one finite number per class for one or more of the modalities, or the label is no class.
+    /// If the logits are not one finite number per class for one or more of the modalities, or the label is not a class.
     pub fn push(&mut self, label: u32, logits: &[Option<&[f32]>]) -> Result<(), EvaluationError> {
         self.check(label, logits)?;
         self.samples += 1;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn tuned_weights_are_never_worse_than_mean_where_they_were_tuned() {
+    fn tuned_weights_are_never_worse_than_mean_on_their_split() {
         for n in [1, 2, 5, 30, 200] {
             let report = evaluate(Split::Validation, &samples(n), &FusionSpec::Tuned, None);
             assert!(report.fused[&RuleName::Tuned].accuracy >= report.fused[&RuleName::Mean].accuracy);

@@ -6,7 +6,7 @@ use super::scores::Answers;
 use crate::fusion::{self, FusionRule};
 use crate::linalg::argmax;
 
-/// No more candidates than this beside equal weights, whatever the number of modalities.
+/// The largest number of candidates beside equal weights, whatever the number of modalities.
 const MOST_CANDIDATES: u64 = 231;
 /// Weights are multiples of 1/20 or coarser.
 const FINEST: u64 = 20;

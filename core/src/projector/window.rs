@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_rows_does_not_matter_and_the_result_is_symmetric_to_the_last_bit() {
+    fn the_order_of_rows_does_not_matter_and_p_is_symmetric() {
         let mut rows = example(5, 8);
         let one = form(&rows, 0.1, 8);
         rows.reverse();

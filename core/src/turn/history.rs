@@ -86,8 +86,11 @@ impl History {
         for (name, own) in &self.modalities {
             let done = steps_done.get(name).copied().unwrap_or(0);
             if own.first + own.steps.len() as u64 != done {
-                let kept = own.steps.len();
-                return Err(format!("the history has {kept} steps of `{name}` from {}, but {done} are done", own.first));
+                let count = own.steps.len();
+                return Err(format!(
+                    "the history has {count} steps of `{name}` from {}, but {done} are done",
+                    own.first
+                ));
             }
             if own.first > self.base(name) {
                 return Err(format!(

@@ -301,7 +301,7 @@ pub enum Outcome {
     },
 }
 
-/// Why an input was rejected. Each reason has a code of its own on the wire.
+/// Why an input was rejected. Each reason has its own code on the wire.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
     /// The message is from another coordinator's term.

@@ -65,7 +65,7 @@ mod waiting;
 
 pub use history::PastStep;
 pub use machine::TurnMachine;
-pub use message::{ContributionHeader, Effect, ReplayBufferLevel, Input, Outcome, Progress, Rejected, SplitSizes};
+pub use message::{ContributionHeader, Effect, Input, Outcome, Progress, Rejected, ReplayBufferLevel, SplitSizes};
 pub use pending_checkpoint::PendingCheckpoint;
 pub use position::{LossSum, Position};
 pub use waiting::Waiting;

@@ -71,7 +71,7 @@ impl Slot {
 
     /// Whether it can be granted a step.
     pub(super) fn is_able(&self) -> bool {
-        self.is_ready() && self.lapse.is_none() && !self.leaving
+        self.is_ready() && self.expired.is_none() && !self.leaving
     }
 
     /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being loaded.
@@ -109,7 +109,8 @@ impl Slot {
         let no_heartbeat = (self.heard + ttl, LeaseExpiry::NoHeartbeat);
         // How long it takes to open data depends on the data, not on a turn.
         let works = !matches!(self.state, SlotState::Opening { .. }) && (self.busy || granted.is_some());
-        let no_progress = works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
+        let no_progress =
+            works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
         Some(no_progress.filter(|expiry| expiry.0 < no_heartbeat.0).unwrap_or(no_heartbeat))
     }
 }

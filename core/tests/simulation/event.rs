@@ -48,7 +48,7 @@ pub(crate) enum Event {
         part: Box<Learner>,
         fails: bool,
     },
-    /// A worker's sign of life is due.
+    /// A worker's heartbeat is due.
     Beat {
         at: usize,
         connection: u64,
@@ -61,7 +61,7 @@ pub(crate) enum Event {
     Starts {
         modality: usize,
     },
-    /// A manifest comes to the store; the answer takes so long.
+    /// A manifest reaches the store; the answer takes this long.
     Stores {
         manifest: Box<Manifest>,
         answer: Span,
@@ -79,7 +79,7 @@ pub(crate) enum Event {
     Deadline,
     /// What was to happen to a worker that has stopped or hangs.
     Postponed(Box<Event>),
-    /// Somebody asks the job to stop.
+    /// The user asks the job to stop.
     AskedToStop {
         now: bool,
     },

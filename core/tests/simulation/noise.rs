@@ -59,7 +59,7 @@ fn lie(
     let ToCoordinator::Contribution { turn, mut micro_shard, mut contribution } = message else { return None };
     let (mut turn, mut liar): (TurnRef, usize) = (turn, from);
     match rng::below(stream, 9) {
-        // One that no coordinator will ever reign in.
+        // A term that no coordinator will ever have.
         0 => turn.term = Term(turn.term.0 + 1_000),
         1 => turn.turn = turn.turn.next(),
         2 => turn.step = turn.step.next(),

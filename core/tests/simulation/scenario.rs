@@ -237,7 +237,7 @@ pub(crate) fn small_job(seed: u64, names: &[&str]) -> JobSpec {
             batch: 4,
             turn_batches: 1,
             micro_shards: 1,
-            // Nobody is lost.
+            // No worker is lost.
             lease_ttl: 1e9,
             turn_deadline: 1e9,
         },

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
+use antiphon_core::head::{self, HeadFiles, NamedTensor, HeadFilesError, SharedHead};
 use antiphon_core::ids::ModalityName;
-use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
@@ -100,7 +100,7 @@ fn parts_of(job: &JobSpec) -> Vec<String> {
     let of_modality = job
         .modalities
         .iter()
-        .flat_map(|modality| [parts::encoder(&modality.name), parts::encoder_state(&modality.name)]);
+        .flat_map(|modality| [files::encoder(&modality.name), files::encoder_state(&modality.name)]);
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
@@ -158,11 +158,11 @@ async fn check_head(checkpoint: &Checkpoint, job: &JobSpec, position: &Position,
     let mut found = Vec::new();
     for name in OF_HEAD {
         let part = read::<String>(checkpoint, name, damage).await;
-        found.extend(part.map(|(_, arrays, note)| head::Part { tensors: named(arrays), note }));
+        found.extend(part.map(|(_, arrays, note)| head::TensorFile { tensors: named(arrays), note }));
     }
     // The three are one head: what is wrong with one is known, and the others can only be looked at with it.
-    let Ok([head, state, projector]) = <[head::Part<f32>; 3]>::try_from(found) else { return };
-    match SharedHead::from_parts(&job.head, job.labels.classes.count(), &HeadParts { head, state, projector }) {
+    let Ok([head, state, projector]) = <[head::TensorFile<f32>; 3]>::try_from(found) else { return };
+    match SharedHead::from_files(&job.head, job.labels.classes.count(), &HeadFiles { head, state, projector }) {
         Ok(head) if head.version() != position.head_version => {
             let (found, expected) = (head.version(), position.head_version);
             let reason = format!("its head took {found} steps, but training stands at {expected}");
@@ -180,11 +180,11 @@ fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
 }
 
 /// Which of the head's parts an error is about.
-fn part_of(error: &PartsError) -> &'static str {
+fn part_of(error: &HeadFilesError) -> &'static str {
     let tensor = match error {
-        PartsError::Missing { name } | PartsError::Shape { name, .. } | PartsError::NotFinite { name, .. } => name,
-        PartsError::Note { part: "projector", .. } => return PROJECTOR,
-        PartsError::Note { .. } | PartsError::TurnOpen { .. } => return HEAD_STATE,
+        HeadFilesError::Missing { name } | HeadFilesError::Shape { name, .. } | HeadFilesError::NotFinite { name, .. } => name,
+        HeadFilesError::Note { part: "projector", .. } => return PROJECTOR,
+        HeadFilesError::Note { .. } | HeadFilesError::TurnOpen { .. } => return HEAD_STATE,
     };
     match tensor.as_str() {
         "weight" | "bias" => HEAD,
@@ -200,7 +200,7 @@ async fn check_modality(
     position: &Position,
     damage: &mut Damage,
 ) {
-    let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
+    let (encoder, state) = (files::encoder(&modality.name), files::encoder_state(&modality.name));
     let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
         let model = Model::from_part(job, modality, &bytes, &Device::Cpu);
         model.map_err(|error| damage.insert(encoder, format!("{error:#}"))).ok()

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use antiphon_core::head::{HeadParts, HeadSnapshot, NamedTensor};
+use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::head::{HeadFiles, HeadSnapshot, NamedTensor};
 use antiphon_core::ids::Turn;
-use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, Manifest, PartEntry};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::tensors::{self, Array, Arrays, TensorsError};
@@ -45,7 +45,7 @@ pub(super) async fn write_head(
     turn: Turn,
     snapshot: HeadSnapshot<f32>,
 ) -> Result<Vec<(String, PartEntry)>, SaveError> {
-    let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_parts())).await??;
+    let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_files())).await??;
     let mut entries = Vec::new();
     for (name, bytes) in files {
         let entry = store.write_part(turn, &name, bytes).await?;
@@ -54,7 +54,7 @@ pub(super) async fn write_head(
     Ok(entries)
 }
 
-fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, TensorsError> {
+fn encode_head(HeadFiles { head, state, projector }: HeadFiles<f32>) -> Result<Vec<(String, Bytes)>, TensorsError> {
     let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
     named
         .into_iter()

@@ -48,7 +48,7 @@ fn uneven(input: &InputSpec, patch: u32) -> Option<String> {
     let divides = (1..=patch).rev().find(|smaller| sizes.iter().all(|size| size.is_multiple_of(*smaller)))?;
     let fitting = size.next_multiple_of(patch);
     Some(format!(
-        "cuts {size} {what} into patches of {patch}, which does not come out even; use `patch: {divides}` or {fitting} {what}"
+        "cannot divide {size} {what} into patches of {patch}; use `patch: {divides}` or {fitting} {what}"
     ))
 }
 

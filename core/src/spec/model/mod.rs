@@ -131,7 +131,7 @@ pub struct SynthSamples {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValidationSource {
-    /// Files of its own.
+    /// Separate files.
     Files(Vec<String>),
     /// This share of train (0 ≤ f < 1), chosen by a hash of the sample's id and the job's seed: the same samples in every
     /// modality. 0 means no validation split.
@@ -249,7 +249,7 @@ pub struct HeadSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum ProjectionSpec {
-    /// P = I for ever.
+    /// P is always I.
     Off,
     /// Recursive least squares over all turns (the paper).
     Rls {

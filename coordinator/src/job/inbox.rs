@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Job;
 use super::contract::{JobInput, contribution_limits};
+use super::evaluation::ReceivedLogits;
 use super::head::Received;
 use super::membership::Encoder;
 use super::refusal::Refusal;
@@ -141,7 +142,13 @@ impl Job {
 
     fn logits(&mut self, worker: &WorkerId, message: v1::LogitsChunk, followed: Followed) -> Result<(), Refusal> {
         let classes = self.head.classes();
-        let actions = self.evaluations.take(worker, (message, followed), classes, &self.turns, &mut self.times)?;
+        let actions = self.evaluations.take(
+            worker,
+            ReceivedLogits { message, followed },
+            classes,
+            &self.turns,
+            &mut self.times,
+        )?;
         for input in self.act(actions) {
             self.give(input);
         }

@@ -288,7 +288,8 @@ impl Coordinator {
         let digest = sha256(job.as_str().as_bytes());
         let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let job = job.clone();
-        RetryPolicy::new(self.config.store_retry_timeout, seed).on_retry(move |retry| tracing::warn!(%job, "{retry}"))
+        RetryPolicy::new(self.config.store_retry_timeout, seed)
+            .on_retry(move |retry| tracing::warn!(%job, %retry, "a request to the store failed and is retried"))
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.

@@ -80,7 +80,7 @@ pub(super) async fn write_manifest(
     wait_for_leadership(journal, errors).await?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
     if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
-        warn!(%error, "old checkpoints were not removed");
+        warn!(%error, "old checkpoints of the job were not removed");
     }
     report_removed(store.collect_garbage(&BTreeSet::new()).await);
     Ok(Saved::new(&manifest, checkpoint.url()))

@@ -23,8 +23,8 @@ pub struct Config {
     pub head_threads: usize,
     /// How stores are opened.
     pub stores: StoreOptions,
-    /// How long the store of checkpoints may be in trouble before a job fails; [`Duration::MAX`] is for ever.
-    pub store_patience: Duration,
+    /// How long failing requests to the store of checkpoints are retried before a job fails; [`Duration::MAX`] is without end.
+    pub store_retry_timeout: Duration,
     /// Jobs that are over and still known; the oldest ends of more are forgotten.
     pub keep_jobs: usize,
     /// Where each job keeps the heads that may have to be granted again.
@@ -55,7 +55,7 @@ impl Default for Config {
             head_memory: 4096 << 20,
             head_threads: 0,
             stores: StoreOptions::default(),
-            store_patience: Duration::MAX,
+            store_retry_timeout: Duration::MAX,
             keep_jobs: 1000,
             head_room: HeadRoomLimits::default(),
             heartbeat: Duration::from_secs(5),
@@ -100,9 +100,9 @@ pub struct CoordinatorArgs {
     /// Mebibytes of a temporary file (in TMPDIR) for those that do not fit; before it is full a checkpoint is written early
     #[arg(long, default_value_t = 16_384, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub replay_disk: u64,
-    /// Seconds that the store of checkpoints may be in trouble before a job fails [default: it waits until the store is back]
+    /// Seconds to retry failing requests to the store of checkpoints before a job fails [default: until the store recovers]
     #[arg(long, value_name = "SECONDS")]
-    pub store_patience: Option<u32>,
+    pub store_retry_timeout: Option<u32>,
     /// Jobs that are over and still known, the last ones to end; of older ones specification, events and end are removed
     /// from the state, and their ids are free. Their checkpoints stay
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -115,7 +115,7 @@ pub struct CoordinatorArgs {
     pub stop_within_seconds: u32,
 }
 
-/// How long a store in trouble is waited for: for so many seconds, or until it is back.
+/// How long failing requests to a store are retried: for so many seconds, or until the store recovers.
 fn patience(seconds: Option<u32>) -> Duration {
     seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into()))
 }
@@ -132,7 +132,7 @@ impl CoordinatorArgs {
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
             stores,
-            store_patience: patience(self.store_patience),
+            store_retry_timeout: patience(self.store_retry_timeout),
             keep_jobs: self.keep_jobs as usize,
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),

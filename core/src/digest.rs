@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::parts;
+use crate::files;
 
 /// A SHA-256 hash. Shown, read and serialised as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,8 +93,8 @@ impl Hasher {
 #[must_use]
 pub fn run_digest<N: AsRef<str>>(files: &[(N, Sha256Hash)]) -> Sha256Hash {
     let place = |name: &str| match name {
-        parts::HEAD => 0,
-        parts::PROJECTOR => 1,
+        files::HEAD => 0,
+        files::PROJECTOR => 1,
         _ => 2,
     };
     let mut sorted: Vec<(&str, &Sha256Hash)> = files.iter().map(|(name, hash)| (name.as_ref(), hash)).collect();

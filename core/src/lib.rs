@@ -16,7 +16,7 @@ pub mod linalg;
 pub mod metrics;
 pub mod numerics;
 pub mod optimizer;
-pub mod parts;
+pub mod files;
 pub mod projector;
 pub mod rng;
 pub mod spec;

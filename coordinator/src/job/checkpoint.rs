@@ -8,11 +8,11 @@ use antiphon_core::event::JobEvent;
 use antiphon_core::head::{HeadParts, NamedTensor};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::turn::Input;
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
-use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FORMAT, Manifest, PartEntry};
+use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FORMAT, Manifest, FileEntry};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::tensors::{self, Array, Arrays};
 use bytes::Bytes;
@@ -30,8 +30,8 @@ use crate::journal::{Journal, JournalError};
 #[derive(Debug)]
 pub(super) struct Cut {
     turn: Turn,
-    parts: BTreeMap<String, PartEntry>,
-    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, String>>,
+    parts: BTreeMap<String, FileEntry>,
+    head: AbortOnDropHandle<Result<Vec<(String, FileEntry)>, String>>,
     /// As they were when it was cut.
     tuned_weights: Option<BTreeMap<ModalityName, f64>>,
     numerics: Numerics,
@@ -89,7 +89,7 @@ impl Job {
             let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_parts())).await;
             let mut entries = Vec::new();
             for (name, bytes) in files.map_err(|error| error.to_string())?? {
-                let entry = store.write_part(turn, &name, bytes).await.map_err(|error| error.to_string())?;
+                let entry = store.write_file(turn, &name, bytes).await.map_err(|error| error.to_string())?;
                 entries.push((name, entry));
             }
             Ok(entries)
@@ -100,44 +100,44 @@ impl Job {
     }
 
     /// Has a worker write its part, as it is when the message comes to it.
-    pub(super) fn save_part(&mut self, worker: &WorkerId, turn: Turn) {
-        let message = v1::SavePart {
+    pub(super) fn save_files(&mut self, worker: &WorkerId, turn: Turn) {
+        let message = v1::SaveFiles {
             job: self.id.to_string(),
             term: self.term.0,
             turn: turn.0,
             checkpoint: self.store.checkpoint_url(turn),
         };
-        self.send(worker, Message::SavePart(message));
+        self.send(worker, Message::SaveFiles(message));
     }
 
     /// Notes the parts that a worker wrote; they must be its own modality's.
-    pub(super) fn add_parts(&mut self, worker: &WorkerId, saved: &PartSaved) -> Result<(), Refusal> {
+    pub(super) fn add_parts(&mut self, worker: &WorkerId, saved: &FilesSaved) -> Result<(), Refusal> {
         let modality = self.machine.modality_of(worker);
         let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
-        let expected = [parts::encoder(modality), parts::encoder_state(modality)];
-        let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
+        let expected = [files::encoder(modality), files::encoder_state(modality)];
+        let given: Vec<&str> = saved.files.iter().map(|part| part.name.as_str()).collect();
         if given != expected {
-            return Err(Refusal::malformed(format!("part_saved.parts: expected {expected:?}, got {given:?}")));
+            return Err(Refusal::malformed(format!("files_saved.files: expected {expected:?}, got {given:?}")));
         }
         let cut = self.cut.as_mut().filter(|cut| cut.turn == saved.turn);
         let cut = cut.ok_or_else(|| Refusal::unexpected(format!("no checkpoint {} is being written", saved.turn)))?;
-        if let Some(part) = saved.parts.iter().find(|part| cut.parts.contains_key(&part.name)) {
+        if let Some(part) = saved.files.iter().find(|part| cut.parts.contains_key(&part.name)) {
             return Err(Refusal::unexpected(format!("`{}` of checkpoint {} is saved already", part.name, saved.turn)));
         }
         if let Some(pause) = &mut self.pause {
             pause.workers = pause.workers.max(saved.snapshot);
         }
-        for part in &saved.parts {
-            let entry = PartEntry { size: part.size, sha256: Sha256Hash(part.sha256) };
+        for part in &saved.files {
+            let entry = FileEntry { size: part.size, sha256: Sha256Hash(part.sha256) };
             cut.parts.insert(part.name.clone(), entry);
         }
         Ok(())
     }
 
     /// Takes back what [`Self::add_parts`] noted.
-    pub(super) fn remove_parts(&mut self, saved: &PartSaved) {
+    pub(super) fn remove_parts(&mut self, saved: &FilesSaved) {
         if let Some(cut) = &mut self.cut {
-            cut.parts.retain(|name, _| saved.parts.iter().all(|part| part.name != *name));
+            cut.parts.retain(|name, _| saved.files.iter().all(|part| part.name != *name));
         }
     }
 
@@ -154,7 +154,7 @@ impl Job {
             turn,
             epoch: position.epoch,
             specification: serde_json::from_str(&self.spec.to_json()).map_err(|error| error.to_string())?,
-            parts: cut.parts,
+            files: cut.parts,
             score: *score,
             fusion_weights: cut.tuned_weights,
             samples: Some(self.machine.samples().clone()),
@@ -230,11 +230,11 @@ async fn write(
     store: &CheckpointStore,
     (journal, trouble): (&Journal, &Trouble),
     mut manifest: Manifest,
-    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, String>>,
+    head: AbortOnDropHandle<Result<Vec<(String, FileEntry)>, String>>,
     keep: Keep,
 ) -> Result<Saved, String> {
     let entries = head.await.map_err(|error| error.to_string())??;
-    manifest.parts.extend(entries);
+    manifest.files.extend(entries);
     // One that was deposed while it stood still must not complete a checkpoint of the other's, nor clear up after it.
     reigns(journal, trouble).await?;
     let checkpoint = store.complete(&manifest).await.map_err(|error| error.to_string())?;

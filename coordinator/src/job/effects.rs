@@ -49,7 +49,7 @@ impl Job {
             Effect::Evaluate { evaluation, split } => self.begin_evaluation(evaluation, split),
             Effect::AbandonEvaluation { evaluation } => self.abandon_evaluation(evaluation),
             Effect::Snapshot { turn } => self.begin_cut(turn)?,
-            Effect::SavePart { worker, turn } => self.save_part(&worker, turn),
+            Effect::SaveFiles { worker, turn } => self.save_files(&worker, turn),
             Effect::WriteManifest { turn } => self.complete_cut(turn)?,
             Effect::ForgetHeads { versions } => {
                 self.heads.forget(&versions);

@@ -7,7 +7,7 @@ use antiphon_core::turn::{ContributionHeader, Input, Rejected, SplitSizes};
 use antiphon_proto::assignment::Prepared;
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution;
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::stream::Subject;
 use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{self, worker_message::Message};
@@ -116,7 +116,7 @@ impl Job {
             Message::Contribution(contribution) => self.contribution(worker, &contribution, followed),
             Message::Logits(chunk) => self.logits(worker, chunk, followed),
             Message::Learned(learned) => self.learned(worker, learned),
-            Message::PartSaved(saved) => self.part_saved(worker, saved),
+            Message::FilesSaved(saved) => self.files_saved(worker, saved),
             Message::Failed(failed) => self.worker_failed(worker, failed),
             Message::Leaving(leaving) => self.leaving(worker, &leaving),
             // The shell answers these itself.
@@ -230,13 +230,13 @@ impl Job {
         Ok(())
     }
 
-    fn part_saved(&mut self, worker: &WorkerId, message: v1::PartSaved) -> Result<(), Refusal> {
-        let saved = PartSaved::try_from(message).map_err(Refusal::malformed)?;
+    fn files_saved(&mut self, worker: &WorkerId, message: v1::FilesSaved) -> Result<(), Refusal> {
+        let saved = FilesSaved::try_from(message).map_err(Refusal::malformed)?;
         self.same_term(saved.term)?;
         // Before the machine judges, because the last parts have the manifest written at once.
         self.add_parts(worker, &saved)?;
         self.set_trouble(worker, None);
-        self.try_give(Input::PartSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
+        self.try_give(Input::FilesSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {
             self.remove_parts(&saved);
             rejected.into()
         })
@@ -244,7 +244,7 @@ impl Job {
 
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
         self.same_term(Term(failed.term))?;
-        let v1::Failed { reason, again, .. } = failed;
+        let v1::Failed { reason, transient, .. } = failed;
         Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, again })?)
     }
 

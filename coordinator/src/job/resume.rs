@@ -6,7 +6,7 @@ use antiphon_core::event::BestCheckpoint;
 use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
 use antiphon_core::ids::{ModalityName, Term, Turn};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::JobSpec;
 use antiphon_core::turn::{Position, SplitSizes};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, Manifest};
@@ -122,7 +122,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead
     let url = checkpoint.url();
     let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
     let load = async |name: &str| {
-        let bytes = checkpoint.part(name).await.map_err(|error| match error.is_missing() {
+        let bytes = checkpoint.file(name).await.map_err(|error| match error.is_missing() {
             true => unfit(error.to_string()),
             false => error.into(),
         })?;

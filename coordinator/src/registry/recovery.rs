@@ -262,7 +262,7 @@ impl Coordinator {
         let (job, told) = (record.job.clone(), status.clone());
         let patience = self.patience(&record.job).at_most(TRY).on_retry(move |retry| {
             tracing::warn!(%job, "{retry}");
-            told.send_modify(|status| status.reason = recovering(&retry.reason).reason);
+            told.send_modify(|status| status.reason = recovering(&retry.message).reason);
         });
         let store = store.with_retry(patience.clone());
         let search = Search {

@@ -117,11 +117,11 @@ impl Session {
                         heard = Instant::now();
                         let limit = current.as_ref().map_or(0, |current| current.assignment.message_bytes);
                         match assembler.take(message, limit) {
-                            Ok(Assembled::Part) => Ok(()),
+                            Ok(Assembled::Incomplete) => Ok(()),
                             Ok(Assembled::Whole(message, followed)) => {
                                 self.on_message((message, followed), &turnstile, current).await
                             }
-                            Ok(Assembled::Refused(message, error)) => self.on_refused(message, &error, current).await,
+                            Ok(Assembled::Rejected(message, error)) => self.on_refused(message, &error, current).await,
                             Err(error) => Err(End::Lost(error.into())),
                         }
                     }
@@ -221,7 +221,7 @@ impl Session {
             && job.as_ref() == Some(&assignment.job)
         {
             let worker = self.registration.worker().clone();
-            let v1::Heartbeat { progress, busy, trouble, .. } = beat;
+            let v1::Heartbeat { progress, busy, store_error: trouble, .. } = beat;
             let trouble = Some(trouble).filter(|trouble| !trouble.is_empty());
             let input = JobInput::Heartbeat { worker, progress, busy, trouble };
             let _full_or_over = assignment.inbox.try_send(input);

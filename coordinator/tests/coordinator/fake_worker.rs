@@ -153,7 +153,7 @@ impl FakeWorker {
                 self.next_sample = 0;
             }
             Told::NextLogits(asked) => self.logits(&asked).await,
-            Told::SavePart(save) => self.save(&save).await,
+            Told::SaveFiles(save) => self.save(&save).await,
             Told::Registered(_) | Told::Release(_) | Told::Chunk(_) => panic!("{told:?} is not expected here"),
             Told::Rejected(rejected) => panic!("a good worker was rejected: {}", rejected.message),
         }
@@ -163,7 +163,7 @@ impl FakeWorker {
         assert_eq!(assign.modality, self.modality);
         if let Some(url) = &assign.restore {
             let checkpoint = Checkpoint::open_url(url).await.expect("it goes on from a checkpoint");
-            let part = checkpoint.part(&format!("encoder-{}.state.safetensors", self.modality)).await;
+            let part = checkpoint.file(&format!("encoder-{}.state.safetensors", self.modality)).await;
             let text = String::from_utf8(part.expect("its part is there").to_vec()).expect("the part is text");
             self.steps = text.parse().expect("the part is a number");
         }
@@ -230,14 +230,14 @@ impl FakeWorker {
         .await;
     }
 
-    async fn save(&mut self, save: &v1::SavePart) {
+    async fn save(&mut self, save: &v1::SaveFiles) {
         let place = Store::open(&save.checkpoint).expect("the place of the checkpoint opens");
         let mut parts = Vec::new();
         for (name, text) in [
             (format!("encoder-{}.safetensors", self.modality), format!("{} after {}", self.modality, self.steps)),
             (format!("encoder-{}.state.safetensors", self.modality), self.steps.to_string()),
         ] {
-            let part = v1::Part {
+            let part = v1::CheckpointFile {
                 name: name.clone(),
                 size: text.len() as u64,
                 sha256: Sha256::digest(text.as_bytes()).to_vec(),
@@ -246,7 +246,7 @@ impl FakeWorker {
             parts.push(part);
         }
         let (job, term, turn) = (save.job.clone(), save.term, save.turn);
-        self.send(Message::PartSaved(v1::PartSaved { job, term, turn, parts, snapshot: 0 })).await;
+        self.send(Message::FilesSaved(v1::FilesSaved { job, term, turn, files: parts, snapshot: 0 })).await;
     }
 }
 

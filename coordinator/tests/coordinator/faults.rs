@@ -63,7 +63,7 @@ async fn a_worker_that_dies_while_a_checkpoint_is_written_is_replaced_and_so_is_
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let until_asked = async {
-        work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         drop(b);
     };
     let until_held_up = async {
@@ -251,7 +251,7 @@ async fn a_worker_that_gives_up_and_says_too_much_about_it_is_not_waited_for() {
     b.answer(assigned).await;
     a.work_until_granted().await;
     let reason = "x".repeat(REASON_LIMIT + 1);
-    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true })).await;
+    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, transient: true })).await;
     let ended = a.next().await.expect_err("its stream ends").expect("it is told why");
     let why = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
     assert_eq!(told(&ended), format!("INVALID_ARGUMENT: {why}"));
@@ -275,7 +275,7 @@ async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
         for _ in 0..failures {
             let Told::Assign(assign) = a.hear().await else { panic!("it is assigned") };
             let reason = "the store answers 503".to_owned();
-            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, again: true })).await;
+            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, transient: true })).await;
             let Told::Release(release) = a.hear().await else { panic!("it lets go") };
             a.send(Message::Released(v1::Released { job: release.job })).await;
         }
@@ -319,16 +319,16 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
     let peaceful = in_peace(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
-    let trouble = "cannot write `part`: the server answered 503; tried for 35 s so far";
+    let trouble = "cannot write `part`: the server answered 503; retrying for 35 s so far";
     let suffers = async {
         let mut asked = Vec::new();
         let mut waits = tokio::time::interval(std::time::Duration::from_millis(5));
         loop {
             tokio::select! {
                 told = b.hear() => match told {
-                    Told::SavePart(save) => {
+                    Told::SaveFiles(save) => {
                         let trouble = trouble.to_owned();
-                        let beat = v1::Heartbeat { job: job.clone(), progress: 1, trouble, ..Default::default() };
+                        let beat = v1::Heartbeat { job: job.clone(), progress: 1, store_error: trouble, ..Default::default() };
                         b.send(Message::Heartbeat(beat)).await;
                         asked.push(save);
                     }
@@ -346,10 +346,10 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
             }
         }
         for save in asked {
-            b.answer(Told::SavePart(save)).await;
+            b.answer(Told::SaveFiles(save)).await;
         }
         // The next part is asked for once this one is there, and with it the trouble is over.
-        let asked = work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        let asked = work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         let reason = server.status(&job).await.reason;
         assert!(!reason.contains(trouble), "{reason}");
         b.answer(asked).await;

@@ -24,7 +24,7 @@ pub(crate) async fn parts(url: &str) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
     let mut parts = Vec::new();
     for name in ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"] {
-        let bytes = checkpoint.part(name).await.expect("the part is sound");
+        let bytes = checkpoint.file(name).await.expect("the part is sound");
         parts.push((name.to_owned(), bytes.to_vec()));
     }
     parts
@@ -190,7 +190,7 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
         "`a` has 7 samples to train on, but the checkpoint was written with 6; go on with the same data".to_owned();
     assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
     let reason = "other data".to_owned();
-    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, again: false })).await;
+    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, transient: false })).await;
     assert_eq!(text(&server.finished(&longer).await["reason"]), "`a` worker `w-a`: other data");
     server.stop().await;
 }
@@ -206,7 +206,7 @@ async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
     drop(a);
     let mut misplaced = FakeWorker::named(&server, "misplaced", "a").await;
     let Told::Assign(assign) = misplaced.hear().await else { panic!("it has a job") };
-    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), again: false };
+    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), transient: false };
     misplaced.send(Message::Failed(failed)).await;
     let paused = "turn 0 is held up: `a` worker `misplaced` has failed, and is tried again after a pause: no such file";
     let leaves = async {

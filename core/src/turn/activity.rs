@@ -88,7 +88,7 @@ mod tests {
         take(&mut machine, Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 });
         let both = "`audio` worker `w-audio`, `image` worker `w-image`";
         assert_eq!(machine.activity(), format!("turn 2: parts of checkpoint 2 are to come from {both}"));
-        let saved = |name: &str| Input::PartSaved { worker: worker(name), turn: Turn(2) };
+        let saved = |name: &str| Input::FilesSaved { worker: worker(name), turn: Turn(2) };
         take(&mut machine, saved("audio"));
         assert_eq!(machine.activity(), "turn 2: parts of checkpoint 2 are to come from `image` worker `w-image`");
         take(&mut machine, saved("image"));

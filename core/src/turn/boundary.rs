@@ -172,7 +172,7 @@ mod tests {
         let short = |effect: &Effect| match effect {
             Effect::Evaluate { split, .. } => format!("evaluate {split}"),
             Effect::Snapshot { turn } => format!("cut {turn}"),
-            Effect::SavePart { worker, turn } => format!("part {turn} of {worker}"),
+            Effect::SaveFiles { worker, turn } => format!("part {turn} of {worker}"),
             Effect::WriteManifest { turn } => format!("manifest {turn}"),
             Effect::Grant { turn, .. } => format!("grant {}", turn.turn),
             Effect::Finish(outcome) => format!("finish {outcome:?}"),
@@ -192,7 +192,7 @@ mod tests {
     const SAMPLES: SplitSizes = SplitSizes { train: 20, validation: 5, test: 5 };
 
     fn saved(name: &str, turn: u64) -> Input {
-        Input::PartSaved { worker: worker(name), turn: Turn(turn) }
+        Input::FilesSaved { worker: worker(name), turn: Turn(turn) }
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         contribute(&mut machine, 10);
         let worker = machine.worker(&modality("audio")).expect("it has one").clone();
         assert!(take(&mut machine, Input::StopNow).is_empty(), "a part is to come from who is there");
-        take(&mut machine, Input::PartSaved { worker: worker.clone(), turn: Turn(1) });
+        take(&mut machine, Input::FilesSaved { worker: worker.clone(), turn: Turn(1) });
         take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
         assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs nobody");
         let mut without = machine.clone();

@@ -83,7 +83,7 @@ impl TurnMachine {
         let turn = cut.turn();
         if let Some(asked @ None) = cut.missing.get_mut(modality) {
             *asked = Some(worker.clone());
-            effects.push(Effect::SavePart { worker, turn });
+            effects.push(Effect::SaveFiles { worker, turn });
         }
     }
 
@@ -94,7 +94,7 @@ impl TurnMachine {
         }
     }
 
-    pub(super) fn part_saved(
+    pub(super) fn files_saved(
         &mut self,
         now: Time,
         worker: &WorkerId,

@@ -70,7 +70,7 @@ pub enum Input {
         score: f64,
     },
     /// A worker has written its part of a checkpoint.
-    PartSaved {
+    FilesSaved {
         /// Who.
         worker: WorkerId,
         /// Which checkpoint.
@@ -254,7 +254,7 @@ pub enum Effect {
         turn: Turn,
     },
     /// Have a worker write its part of the checkpoint.
-    SavePart {
+    SaveFiles {
         /// Who.
         worker: WorkerId,
         /// Which checkpoint.

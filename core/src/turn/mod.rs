@@ -208,7 +208,7 @@ impl TurnMachine {
             Input::EvaluationFinished { evaluation, score } => {
                 self.evaluation_finished(now, evaluation, score, effects)?;
             }
-            Input::PartSaved { worker, turn } => self.part_saved(now, &worker, turn, effects)?,
+            Input::FilesSaved { worker, turn } => self.files_saved(now, &worker, turn, effects)?,
             Input::CheckpointWritten { turn } => self.checkpoint_written(now, turn, effects)?,
             Input::Room(room) => self.set_room(now, room, effects)?,
             Input::ShellFailed { reason } => {

@@ -153,7 +153,7 @@ pub(super) fn save(machine: &mut TurnMachine) -> Vec<Effect> {
     let mut effects = Vec::new();
     for modality in cut.missing() {
         let worker = machine.worker(modality).expect("it has a worker").clone();
-        effects.extend(take(machine, Input::PartSaved { worker, turn: cut.turn() }));
+        effects.extend(take(machine, Input::FilesSaved { worker, turn: cut.turn() }));
     }
     effects.extend(take(machine, Input::CheckpointWritten { turn: cut.turn() }));
     effects

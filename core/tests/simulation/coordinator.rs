@@ -295,9 +295,9 @@ impl Coordinator {
                 self.same_term(term)?;
                 self.evaluated(now, &worker, evaluation, logits)
             }
-            ToCoordinator::PartSaved { term, turn, part } => {
+            ToCoordinator::FilesSaved { term, turn, part } => {
                 self.same_term(term)?;
-                self.part_saved(now, worker, turn, part)
+                self.files_saved(now, worker, turn, part)
             }
             ToCoordinator::Heartbeat { progress, busy } => {
                 match self.give(now, Input::Heartbeat { worker, progress, busy }) {

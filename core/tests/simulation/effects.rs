@@ -61,7 +61,7 @@ impl Coordinator {
                 let head = self.head.to_parts().map_err(|error| error.to_string())?;
                 self.cut = Some(Cut { turn, head, state: head_state(&self.head)? });
             }
-            Effect::SavePart { worker, turn } => self.send(worker, ToWorker::SavePart { term: self.term, turn }),
+            Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SaveFiles { term: self.term, turn }),
             Effect::WriteManifest { turn } => self.write_manifest(turn)?,
             Effect::ForgetHeads { versions } => self.forget(&versions)?,
             Effect::Finish(outcome) => {
@@ -198,7 +198,7 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn part_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
+    pub(super) fn files_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
         if self.bug == Some(Bug::LosesWordOfAPart) && turn.0 % 3 == 2 {
             return Ok(());
         }
@@ -209,7 +209,7 @@ impl Coordinator {
         let cut = cut.ok_or_else(|| Refusal::Shell(format!("`{name}` of checkpoint {turn} is not waited for")))?;
         // Before the machine judges, because the last part has the manifest written at once.
         cut.state.insert(name.clone(), part);
-        let taken = self.give(now, Input::PartSaved { worker, turn });
+        let taken = self.give(now, Input::FilesSaved { worker, turn });
         if let (Err(Refusal::Rejected(_)), Some(cut)) = (&taken, &mut self.cut) {
             cut.state.remove(&name);
         }

@@ -107,7 +107,7 @@ impl World<'_> {
                 } else if !fails {
                     self.store.put_part(turn, &part)?;
                     if is_mine {
-                        self.send(at, ToCoordinator::PartSaved { term, turn, part: part.digest() });
+                        self.send(at, ToCoordinator::FilesSaved { term, turn, part: part.digest() });
                     }
                 }
             }

@@ -42,7 +42,7 @@ pub(crate) enum ToWorker {
         split: Split,
         head: Head<f32>,
     },
-    SavePart {
+    SaveFiles {
         term: Term,
         turn: Turn,
     },
@@ -54,7 +54,7 @@ impl ToWorker {
     pub(crate) fn term(&self) -> Option<Term> {
         match self {
             Self::Grant { turn, .. } => Some(turn.term),
-            Self::Evaluate { term, .. } | Self::SavePart { term, .. } => Some(*term),
+            Self::Evaluate { term, .. } | Self::SaveFiles { term, .. } => Some(*term),
             Self::Assign { .. } | Self::Release => None,
         }
     }
@@ -86,7 +86,7 @@ pub(crate) enum ToCoordinator {
         evaluation: EvaluationId,
         logits: Vec<Logits>,
     },
-    PartSaved {
+    FilesSaved {
         term: Term,
         turn: Turn,
         part: Digest,
@@ -109,7 +109,7 @@ impl ToCoordinator {
             Self::Contribution { turn, .. } | Self::Learned { turn } => Some(turn.term),
             Self::Prepared { term, .. }
             | Self::Evaluated { term, .. }
-            | Self::PartSaved { term, .. }
+            | Self::FilesSaved { term, .. }
             | Self::Failed { term, .. }
             | Self::Leaving { term } => Some(*term),
             Self::Heartbeat { .. } | Self::Released => None,
@@ -257,7 +257,7 @@ impl Worker {
 
     /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or idle.
     pub(crate) fn hear(&mut self, message: ToWorker) -> Option<Span> {
-        if let (ToWorker::SavePart { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
+        if let (ToWorker::SaveFiles { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
             (&message, self.bug, &self.assignment)
         {
             self.early_part = Some(at.learner.clone());
@@ -317,7 +317,7 @@ impl Worker {
             ToWorker::Evaluate { term, evaluation, split, head } => {
                 self.work.push_back(Work::Evaluate { term, evaluation, split, head });
             }
-            ToWorker::SavePart { term, turn } => self.work.push_back(Work::Save { term, turn }),
+            ToWorker::SaveFiles { term, turn } => self.work.push_back(Work::Save { term, turn }),
             ToWorker::Release => self.work.push_back(Work::Release),
         }
     }

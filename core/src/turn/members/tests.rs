@@ -365,7 +365,7 @@ fn a_part_that_is_lost_with_its_worker_is_written_by_whoever_comes_to_the_same_p
     assert_eq!(grants(&effects), [again("w-second", 0)]);
     let effects = relearned(&mut machine, "second", &effects);
     // The checkpoint was cut after its first step; it is asked before it takes the second.
-    let Effect::SavePart { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
+    let Effect::SaveFiles { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
     assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
     assert_eq!(grants(&effects), [again("w-second", 2)]);
     let saved = save(&mut machine);

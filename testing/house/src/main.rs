@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     match run(&arguments, &root.unwrap_or_else(repository::root)) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(found) => {
-            eprintln!("{found} found");
+            eprintln!("{found} violations");
             ExitCode::FAILURE
         }
         Err(message) => {
@@ -45,22 +46,23 @@ fn run(arguments: &[String], root: &Path) -> Result<usize, String> {
     };
     let wanted =
         |violation: &Violation| paths.is_empty() || paths.iter().any(|path| violation.path.starts_with(&**path));
-    Ok(show(found.into_iter().filter(wanted).collect()))
+    Ok(show(&found.into_iter().filter(wanted).collect::<Vec<_>>()))
 }
 
 /// Shows violations and how many each file has.
-fn show(found: Vec<Violation>) -> usize {
+fn show(found: &[Violation]) -> usize {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for violation in &found {
-        println!("{violation}");
+    let mut lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    for violation in found {
         *counts.entry(&violation.path).or_default() += 1;
     }
     if counts.len() > 1 {
-        println!();
-        for (path, count) in &counts {
-            println!("{count:5}  {path}");
-        }
+        lines.push(String::new());
+        lines.extend(counts.iter().map(|(path, count)| format!("{count:5}  {path}")));
     }
+    lines.push(String::new());
+    // A reader such as `head` may close the pipe early, which is no failure.
+    let _ = std::io::stdout().write_all(lines.join("\n").as_bytes());
     found.len()
 }
 
@@ -87,5 +89,5 @@ fn run_blocks(root: &Path, files: &[File], arguments: &[String]) -> Result<usize
     std::fs::remove_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let (count, found) = outcome?;
     println!("{count} blocks were run");
-    Ok(show(found))
+    Ok(show(&found))
 }

@@ -75,7 +75,10 @@ pub fn check(folder: &str, files: &BTreeSet<&str>, imports: &[Import], orders: &
         let upwards = match (from, to) {
             (None, _) => false,
             (Some(_), None) => true,
-            (Some(from), Some(to)) => from != to && orders.depth(folder, from) >= orders.depth(folder, to),
+            (Some(from), Some(to)) => match (orders.depth(folder, from), orders.depth(folder, to)) {
+                (Some(above), Some(below)) => from != to && above >= below,
+                _ => false,
+            },
         };
         if upwards {
             let message = format!(

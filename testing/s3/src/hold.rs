@@ -5,7 +5,7 @@ use std::fmt;
 use hyper::Method;
 use tokio::sync::oneshot;
 
-use crate::answer::Broken;
+use crate::faults::Broken;
 use crate::request::Asked;
 
 /// What a request asks for.

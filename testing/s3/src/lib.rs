@@ -25,14 +25,13 @@ use tokio::task::JoinSet;
 pub use faults::Faults;
 pub use hold::{Held, Operation, Request, When};
 pub use objects::OpenUpload;
+pub use request::ACCESS_KEY;
 
-use answer::{Answer, Broken};
+use answer::Answer;
+use faults::Broken;
 use hold::Hold;
 use objects::Objects;
 use request::Asked;
-
-/// The one set of credentials that is let in.
-pub const ACCESS_KEY: &str = "conformance";
 
 /// A server on a free loopback port. It ends when it is dropped.
 #[derive(Debug)]

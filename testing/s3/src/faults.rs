@@ -54,7 +54,7 @@ impl Pace {
     }
 
     /// Bytes that are sent at once: fifty times a second, unless that is less than one.
-    pub(crate) fn piece(self) -> usize {
+    pub(crate) fn chunk(self) -> usize {
         (self.bytes_per_second as usize / 50).max(1)
     }
 }

@@ -173,7 +173,7 @@ async fn answer(
     let request = Request::of(&asked);
     let mut hold = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody waits for any more.
+        // Those whose `Held` was dropped.
         state.holds.retain(|hold| !hold.is_over());
         let wanted = state.holds.iter().position(|hold| hold.wants(&request));
         wanted.map(|at| state.holds.remove(at))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct File {
     /// From the root of the repository, with `/` between folders.
     pub path: String,
-    /// The contents.
+    /// The contents; empty where they are not UTF-8.
     pub text: String,
 }
 
@@ -30,8 +30,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Every text file below `root`, sorted by path. Left out are build output, hidden folders other than `.ci` and `.github`, and
-/// files that are not UTF-8.
+/// Every file below `root`, sorted by path. Left out are build output and hidden folders other than `.ci` and `.github`.
 ///
 /// # Errors
 ///
@@ -53,10 +52,8 @@ fn collect(folder: &Path, prefix: &str, found: &mut Vec<File>) -> io::Result<()>
             if !is_left_out(&path, &entry.path()) {
                 collect(&entry.path(), &format!("{path}/"), found)?;
             }
-        } else if kind.is_file()
-            && let Ok(text) = String::from_utf8(fs::read(entry.path())?)
-        {
-            found.push(File { path, text });
+        } else if kind.is_file() {
+            found.push(File { path, text: String::from_utf8(fs::read(entry.path())?).unwrap_or_default() });
         }
     }
     Ok(())

@@ -8,7 +8,7 @@
 //!
 //! `words-allowed.txt` says where a retired word may stand: `path: words : reason`; a path that ends in `/` is a folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lexer::{self, Token};
 use crate::repository::{File, Violation};
@@ -108,24 +108,29 @@ impl Words {
         let applies = |retired: &&Retired| {
             retired.folders.is_empty() || retired.folders.iter().any(|folder| file.path.starts_with(&**folder))
         };
-        let retired: Vec<&Retired> = self.retired.iter().filter(applies).collect();
+        let mut by_first_word: BTreeMap<&str, Vec<&Retired>> = BTreeMap::new();
+        for retired in self.retired.iter().filter(applies) {
+            let first = match &retired.shape {
+                Shape::Words { words, .. } => &words[0],
+                Shape::Identifier(name) => name,
+            };
+            by_first_word.entry(first).or_default().push(retired);
+        }
         let mut words = words_of(&file.path, 0);
         words.extend(words_of(&file.text, 1));
-        for at in 0..words.len() {
-            for retired in &retired {
+        for (at, word) in words.iter().enumerate() {
+            for retired in by_first_word.get(&*word.text).into_iter().flatten() {
                 if let Shape::Words { words: wanted, not_before } = &retired.shape
                     && stands_at(&words, at, wanted, not_before.as_deref())
                 {
-                    found.push((words[at].line, *retired));
+                    found.push((word.line, *retired));
                 }
             }
         }
         for (line, identifier) in identifiers_of(file) {
-            for retired in &retired {
-                if matches!(&retired.shape, Shape::Identifier(wanted) if *wanted == identifier) {
-                    found.push((line, *retired));
-                }
-            }
+            let retired = by_first_word.get(&*identifier).into_iter().flatten();
+            let whole = retired.filter(|retired| matches!(retired.shape, Shape::Identifier(_)));
+            found.extend(whole.map(|retired| (line, *retired)));
         }
         found
     }

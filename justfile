@@ -42,10 +42,6 @@ doc:
 test:
     .ci/run test
 
-# The commands in the documents' blocks that are tagged to be run.
-blocks:
-    .ci/run blocks
-
 # The book, without warnings (installs mdBook where it is missing).
 book:
     .ci/run book

@@ -2,10 +2,9 @@
 //! words are retired, and where the documents lead.
 //!
 //! [`modules`], [`circles`], [`rooms`] and [`crates`] are about imports; [`sizes`], [`words`] and [`documents`] about what
-//! their names say; [`blocks`] runs the documents' commands. `cargo test` runs all but the last on this repository, and
-//! `cargo run -p antiphon-testing-house -- CHECK` shows what one of them finds.
+//! their names say. `cargo test` runs all of them on this repository, and `cargo run -p antiphon-testing-house -- CHECK` shows
+//! what one of them finds.
 
-pub mod blocks;
 pub mod circles;
 pub mod crates;
 pub mod documents;

@@ -3,7 +3,6 @@
 //!     cargo run -p antiphon-testing-house                     all checks
 //!     cargo run -p antiphon-testing-house -- words cli/       one check, of some paths only
 //!     cargo run -p antiphon-testing-house -- rooms core       an order of a crate's rooms, to begin one with
-//!     cargo run -p antiphon-testing-house -- blocks PROGRAM   run the documents' blocks with this `antiphon`
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -13,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use antiphon_testing_house::repository::{self, File, Violation};
-use antiphon_testing_house::{CHECKS, blocks, check, members, rooms};
+use antiphon_testing_house::{CHECKS, check, members, rooms};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,7 +36,6 @@ fn run(arguments: &[String], root: &Path) -> Result<usize, String> {
     let (name, paths) = arguments.split_first().map_or(("all", &[][..]), |(name, paths)| (name, paths));
     let found = match name {
         "rooms" => return order(paths, &files),
-        "blocks" => return run_blocks(root, &files, paths),
         "all" => {
             let found: Result<Vec<_>, _> = CHECKS.iter().map(|name| check(name, root, &files)).collect();
             found?.concat()
@@ -79,15 +77,4 @@ fn order(folders: &[String], files: &[File]) -> Result<usize, String> {
         println!();
     }
     Ok(0)
-}
-
-fn run_blocks(root: &Path, files: &[File], arguments: &[String]) -> Result<usize, String> {
-    let program = arguments.first().ok_or("`blocks` needs the path of `antiphon`")?;
-    let program = Path::new(program).canonicalize().map_err(|error| format!("{program}: {error}"))?;
-    let scratch = std::env::temp_dir().join(format!("antiphon-blocks-{}", std::process::id()));
-    let outcome = blocks::run(root, files, &program, &scratch).map_err(|error| error.to_string());
-    std::fs::remove_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
-    let (count, found) = outcome?;
-    println!("{count} blocks were run");
-    Ok(show(&found))
 }

@@ -192,10 +192,11 @@ fn invocations(text: &str) -> Vec<Vec<String>> {
         let rest: Vec<String> = words[at..].iter().take_while(|word| !ends(word)).cloned().collect();
         if program {
             found.push(rest.into_iter().take_while(|word| word != "--").collect());
-        } else if cargo && let Some(dashes) = rest.iter().position(|word| word == "--") {
-            if !rest[..dashes].iter().any(|word| matches!(&**word, "-p" | "--package" | "--example")) {
-                found.push(rest[dashes + 1..].to_vec());
-            }
+        } else if cargo
+            && let Some(dashes) = rest.iter().position(|word| word == "--")
+            && !rest[..dashes].iter().any(|word| matches!(&**word, "-p" | "--package" | "--example"))
+        {
+            found.push(rest[dashes + 1..].to_vec());
         }
     }
     found

@@ -178,7 +178,7 @@ fn stands_at(words: &[Word], at: usize, wanted: &[String], not_before: Option<&s
     let same = window.iter().zip(wanted).all(|(word, wanted)| word.text == *wanted);
     let joined = window.iter().skip(1).all(|word| word.joined);
     let next = words.get(at + wanted.len()).filter(|next| next.joined);
-    same && joined && !next.is_some_and(|next| Some(&*next.text) == not_before)
+    same && joined && next.is_none_or(|next| Some(&*next.text) != not_before)
 }
 
 fn words_of(text: &str, first_line: usize) -> Vec<Word> {
@@ -191,11 +191,9 @@ fn words_of(text: &str, first_line: usize) -> Vec<Word> {
     while let Some(char) = chars.next() {
         let next_is_lower = chars.peek().is_some_and(|next| next.is_lowercase());
         let hump = char.is_uppercase() && (before.is_lowercase() || (before.is_uppercase() && next_is_lower));
-        if !char.is_alphanumeric() || hump {
-            if !current.is_empty() {
-                words.push(Word { line, text: std::mem::take(&mut current), joined: joins(&gap) });
-                gap.clear();
-            }
+        if (!char.is_alphanumeric() || hump) && !current.is_empty() {
+            words.push(Word { line, text: std::mem::take(&mut current), joined: joins(&gap) });
+            gap.clear();
         }
         if char.is_alphanumeric() {
             current.extend(char.to_lowercase());

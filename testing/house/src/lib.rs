@@ -67,10 +67,15 @@ fn imports(files: &[File]) -> Result<Vec<Violation>, String> {
     Ok(violations)
 }
 
-/// The members of the workspace that are libraries, each with its folder.
+/// The members of the workspace, each with its folder: the library, or the program where there is no library.
 pub fn members(files: &[File]) -> Vec<(String, modules::Crate)> {
-    let folders = crates::manifests(files).into_iter().map(|manifest| manifest.folder);
-    folders.map(|folder| (folder.clone(), modules::Crate::read(&format!("{folder}/src/lib.rs"), files))).collect()
+    let read = |folder: String| {
+        let library = format!("{folder}/src/lib.rs");
+        let program = format!("{folder}/src/main.rs");
+        let root = if files.iter().any(|file| file.path == library) { library } else { program };
+        (folder, modules::Crate::read(&root, files))
+    };
+    crates::manifests(files).into_iter().map(|manifest| read(manifest.folder)).collect()
 }
 
 fn arrows(root: &Path, files: &[File]) -> Result<Vec<Violation>, String> {

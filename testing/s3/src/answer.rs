@@ -1,7 +1,6 @@
 //! What the server says.
 
 use std::convert::Infallible;
-use std::fmt;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -11,23 +10,11 @@ use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use hyper::{Response, StatusCode};
 
-use crate::faults::Pace;
+use crate::faults::{Broken, Pace};
 use crate::request::Notes;
 
 /// A body, which may break off.
 pub(crate) type Body = BoxBody<Bytes, Broken>;
-
-/// A connection that is broken on purpose.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Broken;
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("broken on purpose")
-    }
-}
-
-impl std::error::Error for Broken {}
 
 /// An answer, not sent yet.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! How often the server fails, and how.
 
+use std::fmt;
 use std::time::Duration;
 
 use antiphon_core::rng;
@@ -91,3 +92,15 @@ impl Faults {
         Fate { refused, lost, reset_before: reset && first, reset_after: reset && !first, truncated, late, pace }
     }
 }
+
+/// A connection that is broken on purpose.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broken on purpose")
+    }
+}
+
+impl std::error::Error for Broken {}

@@ -5,7 +5,7 @@ use std::fmt;
 use hyper::Method;
 use tokio::sync::oneshot;
 
-use crate::answer::Broken;
+use crate::faults::Broken;
 use crate::request::Asked;
 
 /// What a request asks for.
@@ -80,7 +80,7 @@ pub enum When {
 #[derive(Debug)]
 pub struct Held {
     arrived: Option<oneshot::Receiver<Request>>,
-    release: oneshot::Sender<()>,
+    released: oneshot::Sender<()>,
 }
 
 impl Held {
@@ -95,7 +95,7 @@ impl Held {
     /// Releases the request.
     pub fn release(self) {
         // The client may have gone meanwhile.
-        let _ = self.release.send(());
+        let _ = self.released.send(());
     }
 }
 
@@ -117,7 +117,7 @@ impl Hold {
     pub(crate) fn new(when: When, wanted: impl Fn(&Request) -> bool + Send + 'static) -> (Self, Held) {
         let ((tell, arrived), (release, released)) = (oneshot::channel(), oneshot::channel());
         let hold = Self { when, wanted: Box::new(wanted), arrived: tell, released };
-        (hold, Held { arrived: Some(arrived), release })
+        (hold, Held { arrived: Some(arrived), released: release })
     }
 
     pub(crate) fn wants(&self, request: &Request) -> bool {
@@ -132,7 +132,7 @@ impl Hold {
     /// Holds the request if it is to be held here.
     pub(crate) async fn here(hold: &mut Option<Self>, when: When, request: &Request) -> Result<(), Broken> {
         let Some(hold) = hold.take_if(|hold| hold.when == when) else { return Ok(()) };
-        // If the test has dropped it just now, the release fails as well.
+        // If it was dropped just now, it is not released either.
         let _ = hold.arrived.send(request.clone());
         hold.released.await.map_err(|_| Broken)
     }

@@ -34,7 +34,7 @@ fn held(server: &Server, when: When) -> Held {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_held_until_it_is_released() {
+async fn a_request_is_held_before_or_after_it_is_carried_out() {
     for (when, done) in [(When::Before, false), (When::After, true)] {
         let server = Arc::new(Server::start().await);
         let mut held = held(&server, when);
@@ -52,7 +52,7 @@ async fn a_request_is_held_until_it_is_released() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_never_released_breaks_its_connection() {
+async fn a_request_that_is_never_released_has_no_further_effect() {
     for (when, done) in [(When::Before, false), (When::After, true)] {
         let server = Arc::new(Server::start().await);
         let mut held = held(&server, when);
@@ -65,7 +65,7 @@ async fn a_request_that_is_never_released_breaks_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_a_waiting_test_is_not_held() {
+async fn a_request_whose_hold_was_dropped_is_not_held() {
     let server = Server::start().await;
     drop(held(&server, When::Before));
     assert_eq!(ask(&server, "one", "PUT /bucket/a", "x").await, 200);

@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long a store of checkpoints may be in trouble where nobody says how long.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(300);
+/// How long failing requests to the store of checkpoints are retried by default.
+pub const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a cluster in one process is set up.
 #[derive(Debug, Clone)]
@@ -34,8 +34,8 @@ pub struct ClusterConfig {
     pub head_threads: usize,
     /// How stores are opened.
     pub stores: StoreOptions,
-    /// How long the store of checkpoints may be in trouble before a job fails.
-    pub store_patience: Duration,
+    /// How long failing requests to the store of checkpoints are retried before a job fails.
+    pub store_retry_timeout: Duration,
     /// Where the encoders compute; `auto` spreads the workers over the cards there are.
     pub device: DeviceChoice,
 }
@@ -63,7 +63,7 @@ impl Cluster {
             head_memory: config.head_memory,
             head_threads: config.head_threads,
             stores: config.stores,
-            store_patience: config.store_patience,
+            store_retry_timeout: config.store_retry_timeout,
             ..Config::default()
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());
@@ -84,7 +84,7 @@ impl Cluster {
                 reconnect_timeout: Duration::ZERO,
                 grace: Duration::ZERO,
                 stores: config.stores,
-                store_patience: config.store_patience,
+                store_retry_timeout: config.store_retry_timeout,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use antiphon::exit::{self, Exit, OrExit as _};
 use antiphon::output::{self, Format};
 use antiphon::{Cli, Command};
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_store::storage::StoreOptions;
 use antiphon_worker::allocator::Allocator;
 use clap::Parser as _;
@@ -44,8 +44,8 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
     }
     let exit = exit::of(error);
     let told = match format {
-        Format::Json => output::json(&serde_json::json!({"event": "error", "error": in_words(error.as_ref())})),
-        Format::Text => output::complain(&format!("error: {}", in_words(error.as_ref()))),
+        Format::Json => output::json(&serde_json::json!({"event": "error", "error": full_message(error.as_ref())})),
+        Format::Text => output::complain(&format!("error: {}", full_message(error.as_ref()))),
     };
     // Nobody is listening; the exit code still speaks.
     drop(told);

@@ -129,7 +129,7 @@ fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
         refused: 0.05,
         lost: 0.04,
         reset: 0.04,
-        cut: 0.04,
+        truncated: 0.04,
         slow: 0.1,
         slow_by,
         slow_bodies: 0.1,

@@ -92,7 +92,7 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
 /// Verifies the newest checkpoint of a run on a server, with so many seconds' patience.
 async fn verify_there(environment: Vec<(&'static str, String)>, patience: &'static str) -> (Option<i32>, Value) {
     let verify = move || {
-        let arguments = ["verify", "s3://bucket/jobs/small", "--store-patience", patience, "--format", "json"];
+        let arguments = ["verify", "s3://bucket/jobs/small", "--store-retry-timeout", patience, "--format", "json"];
         antiphon(Path::new("."), &arguments).envs(environment).output().expect("the program runs")
     };
     let output = tokio::task::spawn_blocking(verify).await.expect("nobody panicked");
@@ -122,7 +122,7 @@ fn states(verified: &Value) -> Vec<(&str, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_trouble_is_asked_again() {
     let server = served().await;
-    server.set_faults(Faults::trouble(3));
+    server.set_faults(Faults::frequent(3));
     let (code, verified) = verify_there(server.environment(), "60").await;
     assert_eq!((code, &verified["sound"]), (Some(0), &true.into()), "{verified}");
 }

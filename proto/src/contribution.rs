@@ -8,7 +8,7 @@ use crate::error::{WireError, out_of_range, required};
 use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
 use crate::{ids, v1};
 
-/// What a contribution of a job may look like.
+/// The shapes of a job's contributions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContributionLimits {
     /// C.
@@ -36,11 +36,11 @@ impl ContributionLimits {
     }
 }
 
-/// The step a contribution answers, the piece of the batch it covers, and the contribution: shapes as the job's, all
-/// numbers finite, counts within the batch.
+/// The step of a contribution, its micro-shard, and the contribution: shapes as the job's, all numbers finite, counts within the
+/// batch.
 ///
 /// # Errors
-/// Whatever is wrong first; the job's state is not touched.
+/// The first thing that is wrong.
 pub fn decode(
     message: &v1::Contribution,
     limits: &ContributionLimits,

@@ -1,8 +1,8 @@
 //! A modality's parts on their way to and from a checkpoint's folder.
 
 use antiphon_core::ids::ModalityName;
-use antiphon_proto::parts::Part;
-use antiphon_store::checkpoints::{Checkpoint, write_part};
+use antiphon_proto::files::CheckpointFile;
+use antiphon_store::checkpoints::{Checkpoint, write_file};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
 use bytes::Bytes;
@@ -20,8 +20,8 @@ pub async fn load(
     retry: &RetryPolicy,
 ) -> anyhow::Result<(Bytes, Bytes)> {
     let checkpoint = Checkpoint::open_with(url, stores, retry).await?;
-    let encoder = checkpoint.part(&encoder_part(modality)).await?;
-    let state = checkpoint.part(&state_part(modality)).await?;
+    let encoder = checkpoint.file(&encoder_part(modality)).await?;
+    let state = checkpoint.file(&state_part(modality)).await?;
     Ok((encoder, state))
 }
 
@@ -34,12 +34,12 @@ pub async fn save(
     files: Vec<(String, Bytes)>,
     stores: &StoreOptions,
     retry: &RetryPolicy,
-) -> anyhow::Result<Vec<Part>> {
+) -> anyhow::Result<Vec<CheckpointFile>> {
     let folder = stores.open(url)?;
     let mut parts = Vec::with_capacity(files.len());
     for (name, bytes) in files {
-        let entry = write_part(&folder, &name, bytes, retry).await?;
-        parts.push(Part { name, size: entry.size, sha256: entry.sha256.0 });
+        let entry = write_file(&folder, &name, bytes, retry).await?;
+        parts.push(CheckpointFile { name, size: entry.size, sha256: entry.sha256.0 });
     }
     Ok(parts)
 }

@@ -35,10 +35,10 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub grace: u64,
 
-    /// Seconds that the store of checkpoints may be in trouble before this worker gives up its try, and the job after three
-    /// [default: it waits until the store is back]
+    /// Seconds to retry failing requests to the store of checkpoints before this worker's attempt fails, and the job after three
+    /// [default: until the store recovers]
     #[arg(long, value_name = "SECONDS")]
-    pub store_patience: Option<u32>,
+    pub store_retry_timeout: Option<u32>,
 
     /// Threads that decode samples ahead of training
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -77,8 +77,8 @@ pub struct Config {
     pub grace: Duration,
     /// How stores of checkpoints are opened.
     pub stores: StoreOptions,
-    /// How long the store of checkpoints may be in trouble before a part of one is given up; [`Duration::MAX`] is for ever.
-    pub store_patience: Duration,
+    /// How long failing requests to the store of checkpoints are retried; [`Duration::MAX`] is without end.
+    pub store_retry_timeout: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory per split.
@@ -105,7 +105,7 @@ impl WorkerArgs {
             coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
             stores,
-            store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+            store_retry_timeout: self.store_retry_timeout.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use antiphon_core::ids::{EvaluationId, JobId, MicroShard, ModalityName, Term, Turn};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::turn::Progress;
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_proto::assignment::{Grant, HeadShape};
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
@@ -192,14 +192,14 @@ impl Engine {
 
     /// Drops the job. Without one there is nobody whom it concerns.
     fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) {
-        let (reason, again) = (stream::reason(&in_words(error.as_ref())), may_pass(error));
+        let (reason, again) = (stream::reason(&full_message(error.as_ref())), may_pass(error));
         self.drop_assignment();
         let Some((job, term)) = under else {
             warn!(reason, "a message that belongs to no job");
             return;
         };
         warn!(job, reason, again, "cannot go on with the job");
-        self.answer(Answer::Failed(v1::Failed { job, term, reason, again }));
+        self.answer(Answer::Failed(v1::Failed { job, term, reason, transient }));
     }
 
     fn carry_out(&mut self, runtime: &tokio::runtime::Handle, order: Received) -> anyhow::Result<Vec<Answer>> {
@@ -209,7 +209,7 @@ impl Engine {
             Command::Grant(grant) => self.grant(&grant, followed),
             Command::Evaluate(evaluate) => self.evaluate(&evaluate, followed),
             Command::NextLogits(next) => self.next_logits(&next),
-            Command::SavePart(save) => self.save(runtime, save),
+            Command::SaveFiles(save) => self.save(runtime, save),
             Command::Release(release) => Ok(vec![self.release(release)]),
             Command::Rejected(rejected) => self.rejected(&rejected),
             Command::Registered(_) | Command::Chunk(_) => Ok(Vec::new()),
@@ -363,7 +363,7 @@ impl Engine {
     }
 
     /// Takes the parts as they are now, and lets the upload run beside what comes next.
-    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> anyhow::Result<Vec<Answer>> {
+    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> anyhow::Result<Vec<Answer>> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
         let (patience, trouble) = self.patience();
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
@@ -381,10 +381,10 @@ impl Engine {
             // Before the answer, after which no heartbeat tells of it.
             trouble.clear();
             let answer = match written {
-                Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
+                Ok(parts) => Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into()),
                 Err(error) => {
-                    let (reason, again) = (stream::reason(&in_words(error.as_ref())), may_pass(&error));
-                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })
+                    let (reason, again) = (stream::reason(&full_message(error.as_ref())), may_pass(&error));
+                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
                 }
             };
             // Without a connection nobody waits for it.
@@ -399,7 +399,7 @@ impl Engine {
     fn patience(&self) -> (RetryPolicy, Trouble) {
         let trouble = self.status.begin_trouble();
         let told = trouble.clone();
-        let patience = RetryPolicy::new(self.config.store_patience, 0).on_retry(move |retry| {
+        let patience = RetryPolicy::new(self.config.store_retry_timeout, 0).on_retry(move |retry| {
             warn!("{retry}");
             told.note(&retry.to_string());
         });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_core::spec::JobSpec;
-use antiphon_proto::chunks::{Assembled, Assembler, pieces};
+use antiphon_proto::chunks::{Assembled, Assembler, chunked};
 use antiphon_proto::v1::{self, coordinator_message, training_service_client::TrainingServiceClient, worker_message};
 use antiphon_proto::{MESSAGE_LIMIT, stream};
 use futures::StreamExt as _;
@@ -106,7 +106,7 @@ impl Session<'_> {
         let mut client = TrainingServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
-        let messages = ReceiverStream::new(messages).flat_map(|message| futures::stream::iter(pieces(message)));
+        let messages = ReceiverStream::new(messages).flat_map(|message| futures::stream::iter(chunked(message)));
         let mut inbound = Inbound::new(client.train(messages).await?.into_inner());
         let interval = self.registered(&mut inbound, dial).await?;
         self.order(Order::Connected(outbound.clone())).await?;
@@ -204,8 +204,8 @@ impl Inbound {
         loop {
             let Some(envelope) = self.stream.message().await? else { return Ok(None) };
             match self.assembler.take(envelope, self.limit).map_err(broken)? {
-                Assembled::Part => {}
-                Assembled::Refused(_, error) => return Err(broken(error)),
+                Assembled::Incomplete => {}
+                Assembled::Rejected(_, error) => return Err(broken(error)),
                 Assembled::Whole(envelope, followed) => {
                     let command = stream::open_coordinator(envelope).map_err(broken)?;
                     if let coordinator_message::Message::Assign(assign) = &command {
@@ -229,7 +229,7 @@ fn name_of(message: &coordinator_message::Message) -> &'static str {
         Message::Grant(_) => "grant",
         Message::Evaluate(_) => "evaluate",
         Message::NextLogits(_) => "next_logits",
-        Message::SavePart(_) => "save_part",
+        Message::SaveFiles(_) => "save_files",
         Message::Rejected(_) => "rejected",
         Message::Release(_) => "release",
         Message::Chunk(_) => "chunk",

@@ -72,9 +72,9 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
     pub head_threads: u32,
 
-    /// Seconds that the store of checkpoints may be in trouble before the job fails [default: it waits until the store is back]
+    /// Seconds to retry failing requests to the store of checkpoints before the job fails [default: until the store recovers]
     #[arg(long, value_name = "SECONDS")]
-    pub store_patience: Option<u32>,
+    pub store_retry_timeout: Option<u32>,
 
     /// Where the encoders compute: auto (CUDA cards in turn, one modality after the other, if the program can use them, else cpu), cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
@@ -130,7 +130,7 @@ pub async fn run(args: RunArgs, format: Format, stores: &StoreOptions) -> anyhow
         head_memory: args.head_memory << 20,
         head_threads: args.head_threads as usize,
         stores: *stores,
-        store_patience: args.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+        store_retry_timeout: args.store_retry_timeout.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
     })
     .await?;
@@ -273,8 +273,8 @@ impl RunArgs {
         if self.head_threads != 0 {
             text += &format!(" --head-threads {}", self.head_threads);
         }
-        if let Some(seconds) = self.store_patience {
-            text += &format!(" --store-patience {seconds}");
+        if let Some(seconds) = self.store_retry_timeout {
+            text += &format!(" --store-retry-timeout {seconds}");
         }
         if self.device != DeviceChoice::default() {
             text += &format!(" --device {}", self.device);

@@ -109,7 +109,7 @@ impl Predictor {
             let ready = if dropped || !Dataset::is_declared(modality, source.split) {
                 None
             } else {
-                let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?, &device)?;
+                let model = Model::from_part(&spec, modality, &checkpoint.file(&encoder_part(&name)).await?, &device)?;
                 // What is read of a value (which frames of a clip) is the checkpoint's to say, as is what is made of it.
                 let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
                 let data = open_data(&modality, &spec, source.split, labels, &options).await?;
@@ -260,7 +260,7 @@ fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> 
 
 /// W and b, which must fit the job: `--set` can say anything.
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<Head<f32>> {
-    let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.part(HEAD).await?)?;
+    let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.file(HEAD).await?)?;
     let mut take = |name: &str| arrays.remove(name).with_context(|| format!("`{HEAD}` has no tensor `{name}`"));
     let (weight, bias): (Array, Array) = (take("weight")?, take("bias")?);
     let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);

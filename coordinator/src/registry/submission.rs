@@ -365,10 +365,10 @@ fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
 
 fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
     let manifest = checkpoint.manifest();
-    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&files::encoder(&modality.name))) {
+    if spec.modalities.iter().all(|modality| manifest.files.contains_key(&files::encoder(&modality.name))) {
         return Ok(());
     }
-    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| files::modality_of(name)).collect();
+    let theirs: Vec<&str> = manifest.files.keys().filter_map(|name| files::modality_of(name)).collect();
     let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
     Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
 }

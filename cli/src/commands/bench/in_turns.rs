@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio_stream::StreamExt as _;
 
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
+use crate::cluster::{Cluster, ClusterConfig, STORE_RETRY_TIMEOUT};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
 
@@ -40,7 +40,7 @@ pub(super) async fn run(
         head_memory: u64::MAX,
         head_threads: 0,
         stores: StoreOptions::default(),
-        store_patience: STORE_PATIENCE,
+        store_retry_timeout: STORE_RETRY_TIMEOUT,
         device: DeviceChoice::Cpu,
     })
     .await?;

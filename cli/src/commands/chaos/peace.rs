@@ -11,7 +11,7 @@ use tokio_stream::StreamExt as _;
 
 use super::report::{Line, Report};
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
+use crate::cluster::{Cluster, ClusterConfig, STORE_RETRY_TIMEOUT};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
 use crate::submission;
@@ -30,7 +30,7 @@ pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Re
         head_memory: 4096 << 20,
         head_threads: 0,
         stores: StoreOptions::default(),
-        store_patience: STORE_PATIENCE,
+        store_retry_timeout: STORE_RETRY_TIMEOUT,
         device,
     })
     .await?;

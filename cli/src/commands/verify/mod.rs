@@ -37,7 +37,7 @@ part. It takes the same data at the same paths, and as long as the job took; --f
 bits are promised on the same kind of machine and device only. A job that was resumed with other learning rates is to be
 replayed from where they changed.
 
-What the store refuses is tried again for --store-patience. What cannot be read then is not called damaged; what is missing is.
+Store errors are retried for --store-retry-timeout. A file that cannot be read then counts as unreadable, a missing one as damaged.
 
 Exit codes: 0 it is sound (and the replay gave the same), 1 it is damaged or differs, 2 there is no such checkpoint, 3 it could
 not be read, or not all of it, and what could is sound")]
@@ -61,9 +61,9 @@ pub struct VerifyArgs {
     #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "replay", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
 
-    /// Seconds that the store may be in trouble before what it does not give counts as what could not be read
+    /// Seconds to retry failing requests to the store before a file counts as unreadable
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    pub store_patience: u32,
+    pub store_retry_timeout: u32,
 
     /// Where the encoders compute in a replay: auto, cpu, cuda or cuda:1
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
@@ -121,7 +121,7 @@ pub async fn run(args: VerifyArgs, format: Format, stores: &StoreOptions) -> any
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
     let tell = progress.clone();
-    let patience = RetryPolicy::new(Duration::from_secs(args.store_patience.into()), 0)
+    let patience = RetryPolicy::new(Duration::from_secs(args.store_retry_timeout.into()), 0)
         .on_retry(move |retry| tell.held_up(retry.to_string()));
     let work = async {
         let checkpoint = open(&args.checkpoint, stores, &patience, &progress).await?;

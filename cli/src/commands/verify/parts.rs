@@ -43,7 +43,7 @@ impl Damage {
 pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
     let manifest = checkpoint.manifest();
     let mut damage = Damage::default();
-    let mut expected: Vec<String> = manifest.parts.keys().cloned().collect();
+    let mut expected: Vec<String> = manifest.files.keys().cloned().collect();
     match job_of(checkpoint) {
         Ok((job, position)) => {
             if position.turn != manifest.turn {
@@ -55,7 +55,7 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
             for modality in &job.modalities {
                 check_modality(checkpoint, &job, modality, &position, &mut damage).await;
             }
-            for name in manifest.parts.keys().filter(|name| !expected.contains(name)) {
+            for name in manifest.files.keys().filter(|name| !expected.contains(name)) {
                 damage.insert(name.clone(), "the job has no such part".to_owned());
             }
         }
@@ -67,11 +67,11 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
             }
         }
     }
-    let mut names = [vec![MANIFEST.to_owned()], expected, manifest.parts.keys().cloned().collect()].concat();
+    let mut names = [vec![MANIFEST.to_owned()], expected, manifest.files.keys().cloned().collect()].concat();
     names.sort();
     names.dedup();
     let verdict = |name: String| {
-        let entry = manifest.parts.get(&name);
+        let entry = manifest.files.get(&name);
         let (state, reason) =
             damage.wrong.remove(&name).map_or((State::Sound, None), |(state, reason)| (state, Some(reason)));
         let (size, sha256) = (entry.map(|entry| entry.size), entry.map(|entry| entry.sha256));
@@ -123,18 +123,18 @@ async fn read<N: DeserializeOwned>(
 
 /// A part's bytes, or what is wrong with it. None if it cannot be read.
 async fn fetch(checkpoint: &Checkpoint, name: &str, damage: &mut Damage) -> Option<Result<Bytes, String>> {
-    if let Some(reason) = damage.away.clone().filter(|_| checkpoint.manifest().parts.contains_key(name)) {
+    if let Some(reason) = damage.away.clone().filter(|_| checkpoint.manifest().files.contains_key(name)) {
         damage.insert_unread(name.to_owned(), reason);
         return None;
     }
-    match checkpoint.part(name).await {
+    match checkpoint.file(name).await {
         Err(CheckpointError::Request { source, .. }) if !matches!(source, object_store::Error::NotFound { .. }) => {
             let reason = storage::reason(&source);
             damage.away = source.is_transient().then(|| reason.clone());
             damage.insert_unread(name.to_owned(), reason);
             None
         }
-        read => Some(read.map_err(in_words)),
+        read => Some(read.map_err(full_message)),
     }
 }
 
@@ -143,12 +143,12 @@ fn not_finite(array: &Array) -> Option<usize> {
 }
 
 /// Without the part's URL, which stands beside it.
-fn in_words(error: CheckpointError) -> String {
+fn full_message(error: CheckpointError) -> String {
     match error {
         CheckpointError::Damaged { what, given, expected, .. } => {
             format!("its {what} is {given}, but the manifest says {expected}")
         }
-        CheckpointError::NoPart { .. } => "the manifest does not name it".to_owned(),
+        CheckpointError::NoFile { .. } => "the manifest does not name it".to_owned(),
         CheckpointError::Request { source: object_store::Error::NotFound { .. }, .. } => "it is missing".to_owned(),
         other => other.to_string(),
     }

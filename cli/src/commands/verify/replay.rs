@@ -16,7 +16,7 @@ use tokio_stream::StreamExt as _;
 
 use super::VerifyArgs;
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
+use crate::cluster::{Cluster, ClusterConfig, STORE_RETRY_TIMEOUT};
 use crate::exit::{Exit, OrExit as _};
 use crate::predictor::Progress;
 
@@ -71,7 +71,7 @@ pub(super) async fn run(
         head_memory: args.head_memory << 20,
         head_threads: 0,
         stores: *stores,
-        store_patience: STORE_PATIENCE,
+        store_retry_timeout: STORE_RETRY_TIMEOUT,
         device: args.device,
     })
     .await?;
@@ -129,11 +129,11 @@ async fn until(
 }
 
 fn compare(manifest: &Manifest, replayed: &Manifest, from: Option<String>) -> Replayed {
-    let mut names: Vec<&String> = manifest.parts.keys().chain(replayed.parts.keys()).collect();
+    let mut names: Vec<&String> = manifest.files.keys().chain(replayed.files.keys()).collect();
     names.sort();
     names.dedup();
     let compared = names.into_iter().map(|name| {
-        let hash = |manifest: &Manifest| manifest.parts.get(name).map(|entry| entry.sha256);
+        let hash = |manifest: &Manifest| manifest.files.get(name).map(|entry| entry.sha256);
         let (sha256, replayed) = (hash(manifest), hash(replayed));
         Compared { part: name.clone(), same: sha256 == replayed, sha256, replayed }
     });

@@ -5,8 +5,8 @@ use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an evaluation the
-    /// machine knows only the split; the shell knows which worker has to send logits.
+    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an
+    /// evaluation the machine knows only the split; the shell knows which worker has to send logits.
     #[must_use]
     pub fn activity(&self) -> String {
         let turn = self.position.turn;

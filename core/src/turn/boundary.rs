@@ -45,7 +45,8 @@ impl TurnMachine {
         let is_new = self.last_checkpoint != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
-        // Also when stopping: a job that resumes later must not have skipped an evaluation that selects its best checkpoint.
+        // Also when stopping: a job that resumes later must not have skipped an evaluation that selects its best
+        // checkpoint.
         let evaluate = if complete { trained } else { self.is_due(self.spec.evaluation.every) };
         if evaluate && self.has(Split::Validation) {
             duties.push_back(Duty::Evaluate { evaluation: None, split: Split::Validation });

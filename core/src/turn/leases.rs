@@ -1,4 +1,5 @@
-//! Leases: a slot is released when its worker sends no heartbeat or makes no progress, and reclaimed when it does again.
+//! Leases: a slot is released when its worker sends no heartbeat or makes no progress, and reclaimed when it does
+//! again.
 
 use super::machine::{Phase, TurnMachine};
 use super::message::{Effect, Rejected};

@@ -1,5 +1,5 @@
-//! Training: one step is granted at a time, and its contribution is accepted once. The next step is granted at once or, in a
-//! sequential job, when the encoder has learned.
+//! Training: one step is granted at a time, and its contribution is accepted once. The next step is granted at once or,
+//! in a sequential job, when the encoder has learned.
 
 use super::epoch;
 use super::history::PastStep;

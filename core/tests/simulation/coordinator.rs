@@ -1,5 +1,5 @@
-//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's effects,
-//! with the real machine and the real shared head, but without sockets, tasks and files.
+//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's
+//! effects, with the real machine and the real shared head, but without sockets, tasks and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -136,7 +136,8 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    /// The leader of a new term, from a checkpoint if there is one. `before` is what the job did before that checkpoint.
+    /// The leader of a new term, from a checkpoint if there is one. `before` is what the job did before that
+    /// checkpoint.
     pub(crate) fn begin(
         scenario: &Scenario,
         naive: &Rc<Naive>,

@@ -216,7 +216,7 @@ mod tests {
         let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
         assert_eq!(waiting, format!("turn 1: finishing; {waits}"));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
-        assert_eq!(machine.activity(), "turn 1: the head and the manifest of checkpoint 1 are being written");
+        assert_eq!(machine.activity(), "turn 1: writing the head and the manifest of checkpoint 1");
         refuse(&mut machine, saved("audio", 1));
         let pending = machine.pending_checkpoint().expect("it is being written");
         assert_eq!((pending.score, pending.position.best), (Some(0.5), Some((0.5, Turn(1)))));

@@ -101,9 +101,9 @@ pub(crate) struct Coordinator {
     pub(crate) head: SharedHead<f32>,
     /// Of every step since the checkpoints that a replacement may begin from: the head that was granted.
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
-    /// How many of them there is room for.
+    /// The bound of the replay buffer, in heads.
     pub(super) heads_at_most: usize,
-    pub(super) room: ReplayBufferLevel,
+    pub(super) buffer_level: ReplayBufferLevel,
     pub(crate) pool: Pool,
     /// Who has the job to work on, also those that were told to let go of it.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
@@ -163,7 +163,7 @@ impl Coordinator {
             head,
             heads: BTreeMap::new(),
             heads_at_most: at_most,
-            room: ReplayBufferLevel::Normal,
+            buffer_level: ReplayBufferLevel::Normal,
             pool: Pool::new(job.modalities.iter().map(|modality| modality.name.clone())),
             members: BTreeMap::new(),
             incoming: None,

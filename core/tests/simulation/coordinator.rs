@@ -327,7 +327,7 @@ impl Coordinator {
     }
 
     fn learned(&mut self, now: Time, worker: WorkerId, turn: TurnRef) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfLearning) && turn.turn.0 % 4 == 3 {
+        if self.bug == Some(Bug::LosesLearned) && turn.turn.0 % 4 == 3 {
             return Ok(());
         }
         let modality = self.members.get(&worker).cloned();

@@ -137,7 +137,7 @@ impl Coordinator {
         let header = ContributionHeader { worker, turn, micro_shard, samples, loss };
         self.incoming = Some(contribution);
         let taken = self.give(now, Input::Contribution(header));
-        if let (Err(_), Some(Bug::AppliesWhatWasRefused), Some(modality)) = (&taken, self.bug, modality)
+        if let (Err(_), Some(Bug::AppliesRejected), Some(modality)) = (&taken, self.bug, modality)
             && let Some(contribution) = &self.incoming
         {
             let context = StepContext { lr_factor: 1.0, alpha: 1.0 };
@@ -200,7 +200,7 @@ impl Coordinator {
     }
 
     pub(super) fn files_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfAPart) && turn.0 % 3 == 2 {
+        if self.bug == Some(Bug::LosesFilesSaved) && turn.0 % 3 == 2 {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();

@@ -19,7 +19,7 @@ pub(super) struct Log {
     pub(super) fields: Vec<FieldReport>,
 }
 
-/// A mapping that is being read. Answers are None for what was refused; the error is noted by then.
+/// A mapping that is being read. A value that was rejected is None, and its error is already noted.
 pub(super) struct Section<'r> {
     pub(super) log: &'r mut Log,
     node: Node,

@@ -394,7 +394,7 @@ impl Coordinator {
         }
     }
 
-    /// Sequential: whether a step is over also says whether its encoder has learnt.
+    /// Sequential: whether a step is over also depends on whether its encoder has learned.
     pub(super) fn is_sequential(&self) -> bool {
         self.job.schedule.mode == ScheduleMode::Sequential
     }

@@ -14,11 +14,10 @@ use crate::learner::Learner;
 use crate::report::{CheckpointRecord, Digest, EvaluationRecord, Report, State, StepRecord, head_state, score};
 use crate::scenario::Scenario;
 
-/// What must come of a job, whatever happens on the way: as a report, and at every place where a fault may have it
-/// looked at.
+/// The expected result of a job, whatever faults happen: its report, and each state that a fault may reveal.
 pub(crate) struct Naive {
     pub(crate) report: Report,
-    /// All files after each of these turns.
+    /// All files, after each turn.
     pub(crate) states: Vec<State>,
     /// Which of its modality's steps each step of the head is, from 0.
     pub(crate) own_steps: Vec<u64>,

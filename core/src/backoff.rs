@@ -16,8 +16,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after `failures` failures before this one: of its length half at least, and how much of the other half is a
-    /// function of seed, path and number, so that those who fail together do not come back together.
+    /// The pause after `failures` failures before this one: of its length half at least, and how much of the other half
+    /// is a function of seed, path and number, so that those who fail together do not come back together.
     ///
     /// ```
     /// use antiphon_core::backoff::Backoff;

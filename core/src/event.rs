@@ -107,7 +107,8 @@ pub enum JobEvent {
         /// Time since its predecessor was lost, or since it joined if there was none.
         seconds: f64,
     },
-    /// A worker rounds differently from the workers before it, so the bits of the result depend on which worker took which step.
+    /// A worker rounds differently from the workers before it, so the bits of the result depend on which worker took
+    /// which step.
     MixedNumerics {
         /// The job.
         job: JobId,
@@ -124,7 +125,8 @@ pub enum JobEvent {
     },
     /// The head took a step.
     Step(StepEvent),
-    /// Where the time went since the job started on this coordinator: at the end of an epoch, at most every ten seconds, and of the job.
+    /// Where the time went since the job started on this coordinator: at the end of an epoch, at most every ten
+    /// seconds, and of the job.
     Times {
         /// The job.
         job: JobId,
@@ -162,8 +164,8 @@ pub enum JobEvent {
         best: bool,
         /// Time from the snapshot until the checkpoint existed.
         seconds: f64,
-        /// Time of these in which training was stalled: while the head and the largest encoder were snapshotted, and while a turn had
-        /// to wait for the checkpoint.
+        /// Time of these in which training was stalled: while the head and the largest encoder were snapshotted, and
+        /// while a turn had to wait for the checkpoint.
         stall_seconds: f64,
     },
     /// The job is over. Always the last event.

@@ -37,8 +37,8 @@ pub fn in_digest(file: &str) -> bool {
     file == HEAD || file == PROJECTOR || modality_of(file).is_some()
 }
 
-/// Whether this is a valid name for a file of a checkpoint: 1 to 128 letters, digits, `-`, `_` and `.`, not beginning with a dot.
-/// Such a name does not lead out of the checkpoint's folder.
+/// Whether this is a valid name for a file of a checkpoint: 1 to 128 letters, digits, `-`, `_` and `.`, not beginning
+/// with a dot. Such a name does not lead out of the checkpoint's folder.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');

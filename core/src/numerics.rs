@@ -1,8 +1,9 @@
 //! Numeric fingerprints: whether two workers compute the same bits.
 //!
-//! On one kind of device, with one build of the software, results are the same to the last bit. Processors with other vector
-//! units, other libraries and cards round differently. A worker takes a small training step that is the same everywhere, and
-//! the digest of all numbers that come of it is its fingerprint. A job notes under which fingerprints it has been computed.
+//! On one kind of device, with one build of the software, results are the same to the last bit. Processors with other
+//! vector units, other libraries and cards round differently. A worker takes a small training step that is the same
+//! everywhere, and the digest of all numbers that come of it is its fingerprint. A job notes under which fingerprints
+//! it has been computed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Sha256Hash;
 use crate::ids::ModalityName;
 
-/// Results of workers with different fingerprints differ. Shown, read and serialised as 16 lower-case hexadecimal digits.
+/// Results of workers with different fingerprints differ. Shown, read and serialised as 16 lower-case hexadecimal
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NumericFingerprint(pub u64);
@@ -76,8 +78,8 @@ const MOST: usize = 16;
 pub struct Numerics(BTreeMap<ModalityName, BTreeSet<NumericFingerprint>>);
 
 impl Numerics {
-    /// Notes that a worker with this fingerprint computes for a modality from now on. Those that were noted before it, if it is
-    /// new to the job and not the first.
+    /// Notes that a worker with this fingerprint computes for a modality from now on. Those that were noted before it,
+    /// if it is new to the job and not the first.
     pub fn note(
         &mut self,
         modality: &ModalityName,

@@ -12,12 +12,13 @@
 //! 1. A worker gets one job at most, and only a slot of its modality.
 //! 2. Jobs are served in order of submission. Of two jobs with a slot for the same worker, the first gets it.
 //! 3. Only free workers move, and only to slots that are empty or released: a slot that is held stays as it is.
-//! 4. No slot stays empty or released while a worker that could have it stays free, unless its job is recovering, is after one
-//!    that holds up those behind it, or is a gang that cannot be filled.
+//! 4. No slot stays empty or released while a worker that could have it stays free, unless its job is recovering, is
+//!    after one that holds up those behind it, or is a gang that cannot be filled.
 //! 5. A gang is filled whole or not at all. Until it can be filled it reserves nothing: later jobs get the workers.
 //! 6. When the moves of a plan are applied, the next plan is empty.
 //!
-//! What it does not do: take a worker away from a job. A job releases a slot itself, because only the job knows of its leases.
+//! What it does not do: take a worker away from a job. A job releases a slot itself, because only the job knows of its
+//! leases.
 
 use std::collections::BTreeMap;
 

@@ -67,7 +67,8 @@ pub enum ContributionError {
     },
     /// The counts contradict each other.
     #[error(
-        "{correct} of {samples} samples are reported as correct; send at least 1 sample, and report at most all as correct"
+        "{correct} of {samples} samples are reported as correct; send at least 1 sample, and report at most all as \
+         correct"
     )]
     Counts {
         /// Samples reported as correct.

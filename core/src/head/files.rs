@@ -44,8 +44,8 @@ pub struct HeadFiles<T> {
     pub projector: TensorFile<T>,
 }
 
-/// A copy of everything in the shared head that the next step changes. [`Self::into_files`] does the rest of the work, and no longer
-/// needs the shared head.
+/// A copy of everything in the shared head that the next step changes. [`Self::into_files`] does the rest of the work,
+/// and no longer needs the shared head.
 #[derive(Debug, Clone)]
 pub struct HeadSnapshot<T> {
     /// Shared, because a head is never changed in place.
@@ -145,7 +145,8 @@ impl<T: Real> SharedHead<T> {
     /// The shared head that these files were made of, for a job with this specification and C = `classes`.
     ///
     /// # Errors
-    /// If a tensor is missing, does not have the shape that the job requires, or is not finite, or if a note cannot be read.
+    /// If a tensor is missing, does not have the shape that the job requires, or is not finite, or if a note cannot be
+    /// read.
     pub fn from_files(spec: &HeadSpec, classes: usize, files: &HeadFiles<T>) -> Result<Self, HeadFilesError> {
         let width = spec.width as usize;
         let weight = matrix(&files.head, "weight", classes, width)?;

@@ -14,8 +14,8 @@ pub(super) enum Gradient<'a, T> {
     Product { errors: &'a Matrix<T>, features: &'a Matrix<T> },
 }
 
-/// Numbers of W that a thread takes at a time, in whole rows, but not less than [`ROWS`] of them. The last bits of norms depend on
-/// both.
+/// Numbers of W that a thread takes at a time, in whole rows, but not less than [`ROWS`] of them. The last bits of
+/// norms depend on both.
 const BLOCK: usize = 1 << 14;
 const ROWS: usize = 16;
 
@@ -53,8 +53,8 @@ impl<T: Real> Gradient<'_, T> {
         }
     }
 
-    /// The Frobenius norm. Of a product as |Dᵀ H|² = Σ (D Dᵀ) ∘ (H Hᵀ), which costs 2 B² (C + s) multiplications in `f64` and needs no
-    /// memory, where that is less than the product's.
+    /// The Frobenius norm. Of a product as |Dᵀ H|² = Σ (D Dᵀ) ∘ (H Hᵀ), which costs 2 B² (C + s) multiplications in
+    /// `f64` and needs no memory, where that is less than the product's.
     pub(super) fn norm(&self) -> f64 {
         match self {
             Self::Dense(matrix) => matrix.norm(),

@@ -191,7 +191,8 @@ impl<T: Real> Head<T> {
         );
     }
 
-    /// One step's work on the worker, for H (`B × s`) and y (`B`): [`Self::contribution`] and [`Self::feature_gradient`].
+    /// One step's work on the worker, for H (`B × s`) and y (`B`): [`Self::contribution`] and
+    /// [`Self::feature_gradient`].
     ///
     /// # Errors
     /// As [`Self::contribution`].
@@ -200,7 +201,8 @@ impl<T: Real> Head<T> {
         Ok(LocalStep { contribution, feature_gradient: self.feature_gradient(&errors) })
     }
 
-    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on its way.
+    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on
+    /// its way.
     ///
     /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H. The contribution holds G where
     /// [it is no larger](Self::sends_gradient) than D and H together, else those.
@@ -261,7 +263,8 @@ impl<T: Real> Head<T> {
         }
     }
 
-    /// Whether a batch of this many samples contributes G, rather than D and H: where it is no larger, `C s ≤ B (C + s)`.
+    /// Whether a batch of this many samples contributes G, rather than D and H: where it is no larger, `C s ≤ B (C +
+    /// s)`.
     #[must_use]
     pub fn sends_gradient(&self, samples: usize) -> bool {
         let (classes, width) = (self.classes(), self.width());
@@ -300,8 +303,8 @@ impl<T: Real> Head<T> {
         Ok(scored)
     }
 
-    /// Takes one sample's row of H Wᵀ and leaves its row of D: its cross-entropy and whether its greatest logit is its label's, or
-    /// None if a logit is not finite.
+    /// Takes one sample's row of H Wᵀ and leaves its row of D: its cross-entropy and whether its greatest logit is its
+    /// label's, or None if a logit is not finite.
     fn score(&self, values: &mut [T], label: usize, batch: f64, probabilities: &mut [f64]) -> Option<(f64, bool)> {
         vectorised(
             #[inline(always)]

@@ -14,8 +14,8 @@
 //! 1. A rejected contribution changes nothing.
 //! 2. P is constant within a turn: what a turn's steps contribute to P counts from the next turn on.
 //! 3. All numbers of a [`SharedHead`] are finite.
-//! 4. Same calls, same bits, for any number of threads: work is cut into blocks of fixed size, which the threads of the caller's
-//!    rayon pool share.
+//! 4. Same calls, same bits, for any number of threads: work is cut into blocks of fixed size, which the threads of the
+//!    caller's rayon pool share.
 
 mod contribution;
 mod files;

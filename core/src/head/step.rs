@@ -1,4 +1,5 @@
-//! One step of the head: the gradient is projected and clipped, and goes through the optimizer, from one memory to another.
+//! One step of the head: the gradient is projected and clipped, and goes through the optimizer, from one memory to
+//! another.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -134,7 +135,8 @@ impl<T: Real> Step<'_, T> {
         Gradient::Dense(projected)
     }
 
-    /// Steps W, some rows at a time: each is read once, its gradient made where it is needed, and what comes of it written once.
+    /// Steps W, some rows at a time: each is read once, its gradient made where it is needed, and what comes of it
+    /// written once.
     fn step_weight(
         &self,
         rates: &Rates<T>,

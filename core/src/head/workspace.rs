@@ -8,7 +8,8 @@ use crate::linalg::{Matrix, Real};
 use crate::optimizer::Optimizer;
 use crate::projector::Form;
 
-/// What one step leaves to the next but its result. It is no part of a shared head's state: all are equal, and a clone is empty.
+/// What one step leaves to the next but its result. It is no part of a shared head's state: all are equal, and a clone
+/// is empty.
 #[derive(Debug)]
 pub(super) struct Workspace<T> {
     /// The head and the optimizer before the last step, to be written over.

@@ -1,7 +1,7 @@
 //! Work cut into blocks whose size never depends on how many threads there are, so that neither do the bits.
 //!
-//! The blocks run on the threads that the caller [names](on_threads_of), or of the pool that the caller is in; or one after the
-//! other on the caller's own where there is too little to do.
+//! The blocks run on the threads that the caller [names](on_threads_of), or of the pool that the caller is in; or one
+//! after the other on the caller's own where there is too little to do.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains: a few hundred microseconds of
-/// work, where a hand-over takes ten and, on a machine that is busy with other things, ten times that.
+/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains: a few hundred
+/// microseconds of work, where a hand-over takes ten and, on a machine that is busy with other things, ten times that.
 const WORTH_SHARING: usize = 1 << 20;
 
 /// Multiplications of a matrix product that take as long as touching one number.
@@ -34,8 +34,8 @@ pub fn on_threads_of<R>(pool: &Arc<ThreadPool>, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// `length` cut into ranges of `unit`, but for the last one, which is longer: `unit` to `2 · unit − 1`. One range where there is
-/// less than two units.
+/// `length` cut into ranges of `unit`, but for the last one, which is longer: `unit` to `2 · unit − 1`. One range where
+/// there is less than two units.
 pub(crate) fn ranges(length: usize, unit: usize) -> Vec<Range<usize>> {
     let count = (length / unit).max(1);
     (0..count).map(|i| i * unit..if i + 1 == count { length } else { (i + 1) * unit }).collect()
@@ -57,7 +57,8 @@ pub(crate) fn each<P: Send, R: Send>(blocks: Vec<P>, touched: usize, work: impl 
     each_with(blocks, touched, || (), |(), block| work(block))
 }
 
-/// [`each`] with memory that a thread uses for one block after the other, and that carries nothing from one to the next.
+/// [`each`] with memory that a thread uses for one block after the other, and that carries nothing from one to the
+/// next.
 pub(crate) fn each_with<P: Send, S, R: Send>(
     blocks: Vec<P>,
     touched: usize,

@@ -1,8 +1,8 @@
 //! Dense matrices and the few operations that the head and the projector need.
 //!
-//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Large ones are cut into blocks that the threads of the caller's rayon
-//! pool share; the blocks are the same for any number of threads, so that the same numbers go in and the same bits come out. Does
-//! not do: views, broadcasting, decompositions beyond Cholesky.
+//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Large ones are cut into blocks that the threads of the
+//! caller's rayon pool share; the blocks are the same for any number of threads, so that the same numbers go in and the
+//! same bits come out. Does not do: views, broadcasting, decompositions beyond Cholesky.
 
 pub(crate) mod blocks;
 mod cholesky;
@@ -63,7 +63,8 @@ pub(crate) fn dot_once<T: Real>(a: &[T], b: &[T]) -> T {
     finish(lanes, a_rest, b_rest)
 }
 
-/// [`dot`] of each of four vectors with `b`, all of the same length: the same bits, in less time than one after the other.
+/// [`dot`] of each of four vectors with `b`, all of the same length: the same bits, in less time than one after the
+/// other.
 #[inline(always)]
 pub(crate) fn four_dots<T: Real>(vectors: [&[T]; 4], b: &[T]) -> [T; 4] {
     let (b, b_rest) = b.as_chunks::<LANES>();

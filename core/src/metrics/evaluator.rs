@@ -77,8 +77,8 @@ struct ModalityTally {
 
 impl Evaluator {
     /// Counts nothing yet. `modalities` are those of the job, in its order; `fusion` is the job's rule, scored beside
-    /// `entropy` and `mean` where it is `fixed`. `tuned` are the weights that an evaluation of the validation split found; an
-    /// evaluation of the validation split finds its own. A modality that weights do not name weighs nothing.
+    /// `entropy` and `mean` where it is `fixed`. `tuned` are the weights that an evaluation of the validation split
+    /// found; an evaluation of the validation split finds its own. A modality that weights do not name weighs nothing.
     #[must_use]
     pub fn new(
         split: Split,
@@ -115,7 +115,8 @@ impl Evaluator {
     /// Counts one sample: its label, and its logits (`C`) by each modality of the job, None where it lacks one.
     ///
     /// # Errors
-    /// If the logits are not one finite number per class for one or more of the modalities, or the label is not a class.
+    /// If the logits are not one finite number per class for one or more of the modalities, or the label is not a
+    /// class.
     pub fn push(&mut self, label: u32, logits: &[Option<&[f32]>]) -> Result<(), EvaluationError> {
         self.check(label, logits)?;
         self.samples += 1;
@@ -220,7 +221,8 @@ mod tests {
 
     type Sample = (u32, Vec<Option<Vec<f32>>>);
 
-    /// Samples of two modalities and three classes; the first is often right, the second sometimes, and each lacks some.
+    /// Samples of two modalities and three classes; the first is often right, the second sometimes, and each lacks
+    /// some.
     fn samples(n: usize) -> Vec<Sample> {
         let mut stream = rng::stream(11, &["samples".into()]);
         let mut logits = |label: u32, strength: f64| -> Vec<f32> {

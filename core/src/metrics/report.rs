@@ -49,8 +49,8 @@ pub struct Scores {
     pub accuracy: f64,
     /// Mean over classes of F1 = 2 tp / (2 tp + fp + fn); classes that neither occur nor are predicted are left out.
     pub macro_f1: f64,
-    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for the weights that are tuned
-    /// on this very split: that takes a probability for each of the weights tried.
+    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for the weights that are
+    /// tuned on this very split: that takes a probability for each of the weights tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ece: Option<f64>,
     /// The cells of the confusion matrix that are not 0, by label and prediction. Left out as `ece` is.

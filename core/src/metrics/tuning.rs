@@ -1,5 +1,5 @@
-//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go by.
-//! A candidate costs one answer per sample and a few numbers per class, and no probabilities.
+//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go
+//! by. A candidate costs one answer per sample and a few numbers per class, and no probabilities.
 
 use super::report::Scores;
 use super::scores::Answers;
@@ -141,7 +141,8 @@ mod tests {
         let reason = Tuning::new(3, 100_000).expect_err("that is a lot");
         assert_eq!(
             reason,
-            "fusion weights were not tuned: 232 candidates by 100000 classes are 23200000 logits per sample, more than 262144"
+            "fusion weights were not tuned: 232 candidates by 100000 classes are 23200000 logits per sample, more \
+             than 262144"
         );
         assert!(Tuning::new(3, usize::MAX).is_err());
     }

@@ -4,8 +4,8 @@
 //! Owns: P, the rows that a window remembers. Invariants: P is symmetric to the last bit; P changes only between turns;
 //! 0 ≤ xᵀ P x ≤ xᵀ x. Does not do: decide what P multiplies, that is the shared head's business.
 //!
-//! `rls` holds P (s² numbers). `window` holds X (K s numbers) with P = I − Xᵀ X while K < s, and `off` nothing: they make P only
-//! when it is asked for.
+//! `rls` holds P (s² numbers). `window` holds X (K s numbers) with P = I − Xᵀ X while K < s, and `off` nothing: they
+//! make P only when it is asked for.
 
 mod form;
 mod rls;
@@ -52,8 +52,8 @@ impl<T: Real> Projector<T> {
         Self { spec: spec.clone(), form: Form::Dense(matrix), window }
     }
 
-    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`). Where it is not held as it lies it is made when
-    /// it is first asked for, and kept until it changes.
+    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`). Where it is not held as it lies it
+    /// is made when it is first asked for, and kept until it changes.
     #[must_use]
     pub fn matrix(&self) -> &Matrix<T> {
         self.form.matrix()

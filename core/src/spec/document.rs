@@ -1,7 +1,8 @@
 //! A job file as a tree in which every value knows its line and column.
 //!
 //! Reading is bounded whatever the text: its length, the depth of nesting, and the number of values after aliases are
-//! followed. Scalars keep their text; what it means is decided by the field that reads it, so `no` stays the name it was.
+//! followed. Scalars keep their text; what it means is decided by the field that reads it, so `no` stays the name it
+//! was.
 
 use std::collections::BTreeMap;
 
@@ -277,9 +278,10 @@ impl Builder {
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some((node, size)) => self.add(node, 0, size),
-                None => {
-                    Err(whole_file(location, "the alias is inside the value that it refers to; write the value out".into()))
-                }
+                None => Err(whole_file(
+                    location,
+                    "the alias is inside the value that it refers to; write the value out".into(),
+                )),
             },
         }
     }
@@ -307,7 +309,10 @@ impl Builder {
     fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SpecError> {
         self.nodes += size;
         if self.nodes > MOST_NODES {
-            return Err(whole_file(node.location, format!("more than {MOST_NODES} values, with aliases expanded; use fewer")));
+            return Err(whole_file(
+                node.location,
+                format!("more than {MOST_NODES} values, with aliases expanded; use fewer"),
+            ));
         }
         if anchor > 0 {
             let size = count(&node);
@@ -328,7 +333,9 @@ impl Builder {
 fn key_of(node: Node) -> Result<(String, Location), SpecError> {
     match node.value {
         Value::Scalar { text, .. } if text.len() <= MOST_KEY => Ok((text, node.location)),
-        Value::Scalar { .. } => Err(whole_file(node.location, format!("a key is longer than {MOST_KEY} bytes; shorten it"))),
+        Value::Scalar { .. } => {
+            Err(whole_file(node.location, format!("a key is longer than {MOST_KEY} bytes; shorten it")))
+        }
         _ => {
             let rule = format!("`{}` is not a key; keys are plain text", node.flow());
             Err(whole_file(node.location, rule))

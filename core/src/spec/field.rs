@@ -10,8 +10,8 @@ pub(super) struct Field {
     pub(super) key: &'static str,
     /// What values it takes.
     pub(super) kind: Kind,
-    /// The value that is taken when none is given, as it would be written; none when one must be given, or when the default
-    /// depends on the rest of the job.
+    /// The value that is taken when none is given, as it would be written; none when one must be given, or when the
+    /// default depends on the rest of the job.
     pub(super) default: Option<&'static str>,
     /// What the number counts; empty for what has no unit.
     pub(super) unit: &'static str,

@@ -6,9 +6,10 @@
 //! JobSpec ── canonical ──▶ JSON in the same spelling, every default written out
 //! ```
 //!
-//! Invariants: all that is wrong is reported at once, each error with its location; a [`JobSpec`] that came out of [`parse`]
-//! keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here opens a file or
-//! asks the environment: text and variables are arguments. Whether data exist and fit is found out by workers.
+//! Invariants: all that is wrong is reported at once, each error with its location; a [`JobSpec`] that came out of
+//! [`parse`] keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here
+//! opens a file or asks the environment: text and variables are arguments. Whether data exist and fit is found out by
+//! workers.
 
 mod canonical;
 mod document;

@@ -112,7 +112,10 @@ fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, location: &Location) -> &'a
 fn item<'a>(items: &'a mut Vec<Node>, key: &str, location: &Location) -> Result<&'a mut Node, String> {
     let length = items.len();
     let at = key.parse::<usize>().ok().filter(|n| *n <= length).ok_or_else(|| {
-        format!("`{}` is not an index of a list of length {length}; use 0 to {length}, where {length} appends", shorten(key))
+        format!(
+            "`{}` is not an index of a list of length {length}; use 0 to {length}, where {length} appends",
+            shorten(key)
+        )
     })?;
     if at == length {
         items.push(Node::plain(location.clone(), "null"));

@@ -1,7 +1,7 @@
 //! Walks a job's tree field by field.
 //!
-//! An error is noted and reading continues, so that one pass finds every error. Each field is read through its entry in the
-//! table, which knows the keys of a mapping, its rules for errors, and its explanation.
+//! An error is noted and reading continues, so that one pass finds every error. Each field is read through its entry in
+//! the table, which knows the keys of a mapping, its rules for errors, and its explanation.
 
 use super::document::{Entry, Node, Style, Value, join, load};
 use super::error::SpecError;
@@ -19,7 +19,7 @@ pub(super) struct Log {
     pub(super) fields: Vec<FieldReport>,
 }
 
-/// A mapping that is being read. Answers are None for what was refused; the error is noted by then.
+/// A mapping that is being read. A value that was rejected is None, and its error is already noted.
 pub(super) struct Section<'r> {
     pub(super) log: &'r mut Log,
     node: Node,
@@ -309,8 +309,8 @@ pub(super) fn expand_short(node: Node, path: &str) -> Node {
     }
 }
 
-/// The mapping `own` with what it leaves out taken from `base`, unless its `tag` (and what that is by default) says that
-/// it is another kind of thing.
+/// The mapping `own` with what it leaves out taken from `base`, unless its `tag` (and what that is by default) says
+/// that it is another kind of thing.
 fn inherit(base: Node, own: Node, tag: (&str, &str), path: &str) -> Node {
     let (base, own) = (expand_short(base, path), expand_short(own, path));
     let Value::Map(entries) = &own.value else { return own };

@@ -5,8 +5,8 @@ use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an evaluation the
-    /// machine knows only the split; the shell knows which worker has to send logits.
+    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an
+    /// evaluation the machine knows only the split; the shell knows which worker has to send logits.
     #[must_use]
     pub fn activity(&self) -> String {
         let turn = self.position.turn;
@@ -36,7 +36,7 @@ impl TurnMachine {
         let Some(pending) = &self.pending_checkpoint else { return "no checkpoint is being written".to_owned() };
         let turn = pending.turn();
         if pending.has_all_files() {
-            return format!("checkpoint {turn}: the head and the manifest are being written");
+            return format!("writing the head and the manifest of checkpoint {turn}");
         }
         let from: Vec<String> = pending.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
         format!("checkpoint {turn} waits for files of {}", from.join(", "))
@@ -92,7 +92,7 @@ mod tests {
         take(&mut machine, saved("audio"));
         assert_eq!(machine.activity(), "turn 2: checkpoint 2 waits for files of `image` worker `w-image`");
         take(&mut machine, saved("image"));
-        assert_eq!(machine.activity(), "turn 2: checkpoint 2: the head and the manifest are being written");
+        assert_eq!(machine.activity(), "turn 2: writing the head and the manifest of checkpoint 2");
         take(&mut machine, Input::CheckpointWritten { turn: Turn(2) });
         assert_eq!(machine.activity(), "finished");
     }

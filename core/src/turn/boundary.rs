@@ -45,7 +45,8 @@ impl TurnMachine {
         let is_new = self.last_checkpoint != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
-        // Also when stopping: a job that resumes later must not have skipped an evaluation that selects its best checkpoint.
+        // Also when stopping: a job that resumes later must not have skipped an evaluation that selects its best
+        // checkpoint.
         let evaluate = if complete { trained } else { self.is_due(self.spec.evaluation.every) };
         if evaluate && self.has(Split::Validation) {
             duties.push_back(Duty::Evaluate { evaluation: None, split: Split::Validation });
@@ -215,7 +216,7 @@ mod tests {
         let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
         assert_eq!(waiting, format!("turn 1: finishing; {waits}"));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
-        assert_eq!(machine.activity(), "turn 1: the head and the manifest of checkpoint 1 are being written");
+        assert_eq!(machine.activity(), "turn 1: writing the head and the manifest of checkpoint 1");
         refuse(&mut machine, saved("audio", 1));
         let pending = machine.pending_checkpoint().expect("it is being written");
         assert_eq!((pending.score, pending.position.best), (Some(0.5), Some((0.5, Turn(1)))));
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"], "one is on its way");
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full)).is_empty());
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
-        let waiting = machine.waiting(Time(1), |_| 1).expect("there is no room").reason;
+        let waiting = machine.waiting(Time(1), |_| 1).expect("the buffer is full").reason;
         let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
         assert_eq!(waiting, format!("turn 4: the replay buffer is full until a checkpoint is written; {part}"));
         let effects = save(&mut machine);

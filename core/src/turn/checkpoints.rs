@@ -1,8 +1,9 @@
 //! Checkpoints: begun at a turn boundary, written while training continues.
 //!
-//! The head is snapshotted at the boundary. Every worker snapshots its encoder when it reads the message that asks for its files.
-//! Messages stay in order, so that is after the steps before the boundary and before those after it. If a worker is lost before
-//! its files are written, its replacement is asked for them when it has replayed the steps up to the boundary.
+//! The head is snapshotted at the boundary. Every worker snapshots its encoder when it reads the message that asks for
+//! its files. Messages stay in order, so that is after the steps before the boundary and before those after it. If a
+//! worker is lost before its files are written, its replacement is asked for them when it has replayed the steps up to
+//! the boundary.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected};
@@ -37,7 +38,8 @@ impl TurnMachine {
         self.pending_checkpoint.as_ref().is_some_and(|pending| pending.missing().all(is_there))
     }
 
-    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and it was not asked yet.
+    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and it was not
+    /// asked yet.
     pub(super) fn ask_for_files(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.get(modality) else { return };
         let worker = slot.worker.clone();

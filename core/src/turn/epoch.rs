@@ -1,4 +1,5 @@
-//! Which modality has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so far.
+//! Which modality has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so
+//! far.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::spec::{ScheduleSpec, TurnOrder};
 pub struct EpochPlan {
     /// The turns of one cycle, in order; a modality with weight w is named w times.
     pub cycle: Vec<ModalityName>,
-    /// How often the cycle is gone through.
+    /// The number of cycles.
     pub cycles: u64,
 }
 
@@ -48,7 +49,8 @@ pub fn batch_size(samples: u64, batch: u32, step: u64) -> u64 {
 
 /// Lays out the next epoch. It ends when the modality that needs the most cycles has been through its data once.
 ///
-/// `modalities` are in the order of the job; `losses` are the mean training losses of the epoch before, empty in the first.
+/// `modalities` are in the order of the job; `losses` are the mean training losses of the epoch before, empty in the
+/// first.
 #[must_use]
 pub fn plan(
     schedule: &ScheduleSpec,

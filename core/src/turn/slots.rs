@@ -152,8 +152,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Empties a slot. A contribution that its worker still sends to the open step is accepted unless its grant is revoked:
-    /// see [`Self::revoke_grant`].
+    /// Empties a slot. A contribution that its worker still sends to the open step is accepted unless its grant is
+    /// revoked: see [`Self::revoke_grant`].
     pub(super) fn empty_slot(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.slots.remove(modality);
         self.files_are_lost(modality);

@@ -1,5 +1,5 @@
-//! Training: one step is granted at a time, and its contribution is accepted once. The next step is granted at once or, in a
-//! sequential job, when the encoder has learned.
+//! Training: one step is granted at a time, and its contribution is accepted once. The next step is granted at once or,
+//! in a sequential job, when the encoder has learned.
 
 use super::epoch;
 use super::history::PastStep;
@@ -393,7 +393,7 @@ mod tests {
         };
         let cases: [(&str, Input); 10] = [
             ("StaleTerm", with(&|h| h.turn.term.0 += 1)),
-            ("NotAMember", with(&|h| h.worker = worker("stranger"))),
+            ("NoSlot", with(&|h| h.worker = worker("stranger"))),
             ("NotYourTurn", with(&|h| h.worker = worker("image"))),
             ("StaleTurn", with(&|h| h.turn.turn.0 += 1)),
             ("StaleTurn", with(&|h| h.turn.step.0 += 1)),

@@ -17,8 +17,8 @@ pub struct Waiting {
 }
 
 impl TurnMachine {
-    /// Why the job is not computing; none while it is. `registered` gives the number of registered workers of a modality; while
-    /// its slot is empty, none of them is free.
+    /// Why the job is not computing; none while it is. `registered` gives the number of registered workers of a
+    /// modality; while its slot is empty, none of them is free.
     #[must_use]
     pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
         let wait = self.wait?;
@@ -149,9 +149,9 @@ impl TurnMachine {
         }
     }
 
-    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing. With `now` a
-    /// job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at once while a checkpoint is
-    /// pending that needs no missing worker.
+    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing.
+    /// With `now` a job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at
+    /// once while a checkpoint is pending that needs no missing worker.
     pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let at_once = now && self.wait.is_some() && !self.checkpoint_is_on_its_way();
@@ -167,11 +167,11 @@ impl TurnMachine {
     pub(super) fn set_replay_buffer(
         &mut self,
         now: Time,
-        room: ReplayBufferLevel,
+        level: ReplayBufferLevel,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        self.replay_buffer = room;
+        self.replay_buffer = level;
         if let Phase::Boundary { duties, .. } = &self.phase
             && let Some(Duty::FreeBuffer) = duties.front()
         {

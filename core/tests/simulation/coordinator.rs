@@ -1,5 +1,5 @@
-//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's effects,
-//! with the real machine and the real shared head, but without sockets, tasks and files.
+//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's
+//! effects, with the real machine and the real shared head, but without sockets, tasks and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -101,9 +101,9 @@ pub(crate) struct Coordinator {
     pub(crate) head: SharedHead<f32>,
     /// Of every step since the checkpoints that a replacement may begin from: the head that was granted.
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
-    /// How many of them there is room for.
+    /// The bound of the replay buffer, in heads.
     pub(super) heads_at_most: usize,
-    pub(super) room: ReplayBufferLevel,
+    pub(super) buffer_level: ReplayBufferLevel,
     pub(crate) pool: Pool,
     /// Who has the job to work on, also those that were told to let go of it.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
@@ -136,7 +136,8 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    /// The leader of a new term, from a checkpoint if there is one. `before` is what the job did before that checkpoint.
+    /// The leader of a new term, from a checkpoint if there is one. `before` is what the job did before that
+    /// checkpoint.
     pub(crate) fn begin(
         scenario: &Scenario,
         naive: &Rc<Naive>,
@@ -162,7 +163,7 @@ impl Coordinator {
             head,
             heads: BTreeMap::new(),
             heads_at_most: at_most,
-            room: ReplayBufferLevel::Normal,
+            buffer_level: ReplayBufferLevel::Normal,
             pool: Pool::new(job.modalities.iter().map(|modality| modality.name.clone())),
             members: BTreeMap::new(),
             incoming: None,
@@ -326,7 +327,7 @@ impl Coordinator {
     }
 
     fn learned(&mut self, now: Time, worker: WorkerId, turn: TurnRef) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfLearning) && turn.turn.0 % 4 == 3 {
+        if self.bug == Some(Bug::LosesLearned) && turn.turn.0 % 4 == 3 {
             return Ok(());
         }
         let modality = self.members.get(&worker).cloned();
@@ -393,7 +394,7 @@ impl Coordinator {
         }
     }
 
-    /// Sequential: whether a step is over also says whether its encoder has learnt.
+    /// Sequential: whether a step is over also depends on whether its encoder has learned.
     pub(super) fn is_sequential(&self) -> bool {
         self.job.schedule.mode == ScheduleMode::Sequential
     }

@@ -11,7 +11,8 @@ use crate::worker::{ToCoordinator, ToWorker};
 /// Something that is to happen.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// Something of a worker is there for the coordinator to look at. A copy or a lie is not genuine, and belongs to a tenure.
+    /// Something of a worker is there for the coordinator to look at. A copy or a lie is not genuine, and belongs to a
+    /// tenure.
     Arrives {
         from: usize,
         connection: u64,

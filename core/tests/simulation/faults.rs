@@ -108,7 +108,8 @@ pub(crate) struct Injector {
     countdown: u64,
     /// Whom the last one hit: often it is the same modality again.
     last: usize,
-    /// Failures of the store of each modality: more than this many in a row would fail the job, which is not tested here.
+    /// Failures of the store of each modality: more than this many in a row would fail the job, which is not tested
+    /// here.
     store_failures: BTreeMap<usize, u64>,
 }
 

@@ -1,5 +1,5 @@
-//! One modality that learns: its samples, a small encoder and its optimizer. Plain functions without any order of events, so
-//! that simulated workers and the naive model share them.
+//! One modality that learns: its samples, a small encoder and its optimizer. Plain functions without any order of
+//! events, so that simulated workers and the naive model share them.
 
 use std::rc::Rc;
 

@@ -1,5 +1,5 @@
-//! What a network or a worker gone wrong adds to what was sent: copies that come late, and contributions that are not as they
-//! should be. All of it must be refused.
+//! What a network or a worker gone wrong adds to what was sent: copies that come late, and contributions that are not
+//! as they should be. All of it must be refused.
 
 use antiphon_core::ids::{Term, TurnRef};
 use antiphon_core::rng::{self, Stream};

@@ -1,5 +1,5 @@
-//! Trace files: a scenario and everything that its coordinators looked at, one JSON object a line, with what came of it. Played
-//! back, fresh machines and heads must do the same.
+//! Trace files: a scenario and everything that its coordinators looked at, one JSON object a line, with what came of
+//! it. Played back, fresh machines and heads must do the same.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

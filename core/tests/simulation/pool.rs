@@ -1,4 +1,5 @@
-//! The simulated pool: which workers are registered, and which of them has a slot. The real [`plan`] decides, as in the real pool.
+//! The simulated pool: which workers are registered, and which of them has a slot. The real [`plan`] decides, as in the
+//! real pool.
 
 use std::collections::BTreeMap;
 

@@ -58,7 +58,7 @@ const KINDS: &[&str] = &[
     "refused: StaleTurn",
     "refused: Unexpected",
     "seen: a connection is lost",
-    "seen: a job stopped with all that it had learnt",
+    "seen: a job stopped with all that it had learned",
     "seen: a job was asked twice to stop",
     "seen: a message of an older term came late",
     "seen: a slot was reclaimed",
@@ -104,18 +104,18 @@ const SELDOM: &[&str] = &[
     "seen: a result came from a worker that had lost its slot",
 ];
 
-/// Seeds that are worth keeping, and what each is an example of: a seed means something else once scenarios are drawn in
-/// another way, and that is to be seen.
+/// Seeds that are worth keeping, and what each is an example of: a seed means something else once scenarios are drawn
+/// in another way, and that is to be seen.
 const KEPT: [(u64, &[&str]); 4] = [
-    // Each of these is the first that showed a mistake of the turn machine. A checkpoint was due because the replay buffer was nearly full, and
-    // the pending one did not free enough when it was full: no other checkpoint began.
+    // Each of these is the first that showed a mistake of the turn machine. A checkpoint was due because the replay
+    // buffer was nearly full, and the pending one did not free enough when it was full: no other checkpoint began.
     (28, &["seen: the replay buffer was full"]),
     // The coordinator stalled while it waited, and was woken again and again to report it.
     (68, &["seen: the coordinator stalled"]),
     // An evaluation waited for a worker that had gone silent, and no message said so.
     (89, &["faults: true"]),
-    // A worker had stopped for longer than a turn may take: its deadline lay behind when it woke up, and the coordinator took
-    // itself for the one that had stalled.
+    // A worker had stopped for longer than a turn may take: its deadline lay behind when it woke up, and the
+    // coordinator took itself for the one that had stalled.
     (34_895, &["seen: a lease expired without heartbeats", "seen: a slot was reclaimed"]),
 ];
 
@@ -230,7 +230,8 @@ impl Summary {
     }
 }
 
-/// Tries the seeds below this on all processors. A seed's run knows nothing of the others, so the outcome is that of one thread.
+/// Tries the seeds below this on all processors. A seed's run knows nothing of the others, so the outcome is that of
+/// one thread.
 #[expect(clippy::disallowed_methods, reason = "seeds are independent of each other")]
 fn try_all(seeds: u64) -> Summary {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);

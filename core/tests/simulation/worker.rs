@@ -1,6 +1,7 @@
-//! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution is sent
-//! before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the schedule is
-//! sequential. The files of a checkpoint are snapshotted when the message is read, and go to the store beside what follows.
+//! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution
+//! is sent before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the
+//! schedule is sequential. The files of a checkpoint are snapshotted when the message is read, and go to the store
+//! beside what follows.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -255,7 +256,8 @@ impl Worker {
         self.tenure += 1;
     }
 
-    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or idle.
+    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or
+    /// idle.
     pub(crate) fn hear(&mut self, message: ToWorker) -> Option<Span> {
         if let (ToWorker::SaveFiles { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
             (&message, self.bug, &self.assignment)

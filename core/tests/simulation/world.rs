@@ -1,10 +1,12 @@
-//! The simulation itself: a virtual clock, the events that are to come, and the network between a coordinator and its workers.
+//! The simulation itself: a virtual clock, the events that are to come, and the network between a coordinator and its
+//! workers.
 //!
-//! Everything that happens is an [`Event`] at a time; events of one moment happen in the order in which they were foreseen. So
-//! a run is a function of its scenario. Faults come after events ([`crate::faults`]), and what they lead to are events too.
+//! Everything that happens is an [`Event`] at a time; events of one moment happen in the order in which they were
+//! foreseen. So a run is a function of its scenario. Faults come after events ([`crate::faults`]), and what they lead
+//! to are events too.
 //!
-//! Messages of one worker and to one worker stay in their order, as in a stream; those of different workers do not. Coordinator
-//! and workers do one thing at a time, and what comes meanwhile waits.
+//! Messages of one worker and to one worker stay in their order, as in a stream; those of different workers do not.
+//! Coordinator and workers do one thing at a time, and what comes meanwhile waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -201,7 +203,7 @@ impl<'a> World<'a> {
         Err(format!("nothing is to come any more, and {}", self.stands()))
     }
 
-    /// The job is over: what it has learnt is in its last checkpoint.
+    /// The job is over: what it has learned is in its last checkpoint.
     fn end(&mut self) -> Result<(), String> {
         let report = &mut self.coordinator.report;
         report.checkpoints.clone_from(&self.store.log);
@@ -227,8 +229,8 @@ impl<'a> World<'a> {
         format!("the job is at \"{}\", waiting: {:?}", machine.activity(), waiting.map(|waiting| waiting.reason))
     }
 
-    /// Nothing waits without a reason that is told, for longer than it takes to see that a worker is not there; and nothing
-    /// waits forever.
+    /// Nothing waits without a reason that is told, for longer than it takes to see that a worker is not there; and
+    /// nothing waits forever.
     fn check_waits(&mut self) -> Result<(), String> {
         let [work, faults, _] = self.pending;
         if work > 0 || self.busy || self.coordinator_is_down || !self.inbox.is_empty() {
@@ -390,7 +392,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What a worker says that has lost its place may be refused, and logits of an evaluation that was abandoned; nothing else.
+    /// What a worker says that has lost its place may be refused, and logits of an evaluation that was abandoned;
+    /// nothing else.
     fn may_be_refused(&mut self, inbound: &Inbound, refusal: &Refusal) -> Result<(), String> {
         let Inbound::Says { worker, message } = inbound else {
             return Err(format!("{inbound:?} was refused: {refusal:?}"));

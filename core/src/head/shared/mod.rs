@@ -16,12 +16,12 @@ use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 
 /// The shared head with everything that decides its next step: projector, optimizer, the open turn.
 ///
-/// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes wrong changes
-/// nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In numbers of the kind `T`, for W
-/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once P itself is asked for, as a checkpoint
-/// does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s, the steps of a turn s each. See
-/// [`Self::memory_bytes`]. Beside it a step
-/// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
+/// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes
+/// wrong changes nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In
+/// numbers of the kind `T`, for W of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once
+/// P itself is asked for, as a checkpoint does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s,
+/// the steps of a turn s each. See [`Self::memory_bytes`]. Beside it a step holds H P (B · s) where D and H are sent, G
+/// P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
 /// for each head that is still referenced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(bound = "T: Real + Serialize")]
@@ -106,8 +106,8 @@ impl<T: Real> SharedHead<T> {
         Arc::clone(&self.head)
     }
 
-    /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see [`SharedHead`] for what
-    /// comes on top of it. `steps` is how many a turn has.
+    /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see
+    /// [`SharedHead`] for what comes on top of it. `steps` is how many a turn has.
     #[must_use]
     pub fn memory_bytes(spec: &HeadSpec, classes: usize, steps: u32) -> u64 {
         let (width, steps) = (u64::from(spec.width), u64::from(steps));
@@ -124,7 +124,8 @@ impl<T: Real> SharedHead<T> {
                 (rows.saturating_add(rows.min(width).saturating_mul(2)), Some(*apply_to))
             }
         };
-        // P itself is there from the first checkpoint on, whatever the projection; the open turn's h̄ are remembered until it ends.
+        // P itself is there from the first checkpoint on, whatever the projection; the open turn's h̄ are remembered
+        // until it ends.
         let projector = projector.saturating_add(width).saturating_add(steps).saturating_mul(width);
         let updates = if applies_to == Some(ApplyTo::Update) { 2 } else { 0 };
         let numbers = weight.saturating_mul(copies + updates).saturating_add(projector);
@@ -157,8 +158,8 @@ impl<T: Real> SharedHead<T> {
 
     /// One step of the head by a batch of this modality; the first one begins a turn, [`Self::end_turn`] ends it.
     ///
-    /// `apply_to: gradient`: (G P, g_b) is clipped and goes through the optimizer. `apply_to: update`: (G, g_b) does, and
-    /// the step of W is multiplied by P. b is never projected.
+    /// `apply_to: gradient`: (G P, g_b) is clipped and goes through the optimizer. `apply_to: update`: (G, g_b) does,
+    /// and the step of W is multiplied by P. b is never projected.
     ///
     /// # Errors
     /// If the contribution fails its [check](Contribution::check), belongs to another modality than the open turn, or
@@ -173,8 +174,8 @@ impl<T: Real> SharedHead<T> {
         self.step(modality, contribution, at, &mut || {})
     }
 
-    /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been multiplied by
-    /// P and the optimizer is next, so that the caller can measure time.
+    /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been
+    /// multiplied by P and the optimizer is next, so that the caller can measure time.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -235,8 +236,8 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// Computes the P of the next turn, which is this modality's: the closed form of a `window`. Without this call, the turn's first
-    /// step computes it.
+    /// Computes the P of the next turn, which is this modality's: the closed form of a `window`. Without this call, the
+    /// turn's first step computes it.
     pub fn prepare_for(&mut self, modality: &ModalityName) {
         if self.open.is_none() {
             let form = self.projector.form_for_turn_of(modality);

@@ -69,7 +69,8 @@ pub(in crate::spec) mod job {
         "fusion",
         Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, such as {audio: 0.7, image: 0.3}"),
         "entropy",
-        "the rule that combines the modalities' predictions and selects the best checkpoint; evaluations report every rule",
+        "the rule that combines the modalities' predictions and selects the best checkpoint; evaluations report every \
+         rule",
     )
     .default("entropy");
     pub(in crate::spec) static CHECKPOINTS: Field =

@@ -64,11 +64,7 @@ fn window_rules(section: &mut Section<'_>, window: u32, hop: Option<u32>, mels: 
         section.refuse(&at::WINDOW, window, rule);
     }
     if let Some(hop) = hop.filter(|hop| *hop > window) {
-        section.refuse(
-            &at::HOP,
-            hop,
-            format!("is more than `window`, which is {window}; use at most {window}"),
-        );
+        section.refuse(&at::HOP, hop, format!("is more than `window`, which is {window}; use at most {window}"));
     }
     if let Some(mels) = mels.filter(|mels| *mels > window / 2) {
         let rule = format!("is more than half of `window`, which is {window}; use at most {}", window / 2);

@@ -134,7 +134,10 @@ fn weights<T>(
     let mut weights = BTreeMap::new();
     for entry in entries {
         let Ok(name) = ModalityName::try_from(entry.key.as_str()) else {
-            section.log.errors.push(entry.node.error(format!("is for `{}`, which is not a valid name of a modality", entry.key)));
+            section
+                .log
+                .errors
+                .push(entry.node.error(format!("is for `{}`, which is not a valid name of a modality", entry.key)));
             continue;
         };
         if let Some(names) = names.filter(|names| !names.contains(&name)) {

@@ -93,7 +93,8 @@ fn chunks_between_heartbeats_are_reassembled_to_the_same_bits() {
         let [(message, followed)] = <[_; 1]>::try_from(whole).expect("one message");
         let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
         let decoded = contribution::decode(&message, &LIMITS, followed);
-        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, contribution(gradient))));
+        let checked = contribution(gradient).into_checked(LIMITS.classes, LIMITS.width).expect("it is sound");
+        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, checked)));
     }
 }
 
@@ -168,7 +169,10 @@ fn a_stream_with_a_missing_or_wrong_chunk_is_an_error() {
         (begun().chain([chunk(3)]).collect(), needed(3, missing)),
         (begun().chain([chunk(0)]).collect(), needed(0, missing)),
         (begun().chain([chunk(missing + 4)]).collect(), needed(missing + 4, missing)),
-        (begun().chain(begun()).collect(), format!("`chunk.data, of which {missing} bytes are outstanding,` is missing")),
+        (
+            begun().chain(begun()).collect(),
+            format!("`chunk.data, of which {missing} bytes are outstanding,` is missing"),
+        ),
     ];
     for (envelopes, message) in cases {
         let error = assembled(envelopes, LIMITS.message_bytes()).expect_err(&message);

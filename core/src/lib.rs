@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod digest;
 pub mod event;
+pub mod files;
 pub mod fusion;
 pub mod head;
 pub mod ids;
@@ -16,7 +17,6 @@ pub mod linalg;
 pub mod metrics;
 pub mod numerics;
 pub mod optimizer;
-pub mod files;
 pub mod projector;
 pub mod rng;
 pub mod spec;

@@ -36,8 +36,8 @@ impl ContributionLimits {
     }
 }
 
-/// The step of a contribution, its micro-shard, and the contribution: shapes as the job's, all numbers finite, counts within the
-/// batch.
+/// The step of a contribution, its micro-shard, and the contribution: shapes as the job's, all numbers finite, counts
+/// within the batch.
 ///
 /// # Errors
 /// The first thing that is wrong.

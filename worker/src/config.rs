@@ -105,7 +105,9 @@ impl WorkerArgs {
             coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
             stores,
-            store_retry_timeout: self.store_retry_timeout.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+            store_retry_timeout: self
+                .store_retry_timeout
+                .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,

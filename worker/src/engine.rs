@@ -192,13 +192,13 @@ impl Engine {
 
     /// Drops the job. Without one there is nobody whom it concerns.
     fn fail(&mut self, under: Option<(String, u64)>, error: &anyhow::Error) {
-        let (reason, again) = (stream::reason(&full_message(error.as_ref())), may_pass(error));
+        let (reason, transient) = (stream::reason(&full_message(error.as_ref())), may_pass(error));
         self.drop_assignment();
         let Some((job, term)) = under else {
             warn!(reason, "a message that belongs to no job");
             return;
         };
-        warn!(job, reason, again, "cannot go on with the job");
+        warn!(job, reason, transient, "cannot go on with the job");
         self.answer(Answer::Failed(v1::Failed { job, term, reason, transient }));
     }
 
@@ -366,12 +366,12 @@ impl Engine {
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> anyhow::Result<Vec<Answer>> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
         let (patience, trouble) = self.patience();
+        let stores = self.config.stores;
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
         let files = at.trainer.parts()?;
         let snapshot = begun.elapsed();
         let (job, term) = (at.job.clone(), at.term);
-        let stores = self.config.stores;
         let upload = runtime.spawn(async move {
             let written = tokio::select! {
                 written = checkpoint::save(&save.checkpoint, files, &stores, &patience) => written,
@@ -381,9 +381,11 @@ impl Engine {
             // Before the answer, after which no heartbeat tells of it.
             trouble.clear();
             let answer = match written {
-                Ok(parts) => Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into()),
+                Ok(parts) => {
+                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into())
+                }
                 Err(error) => {
-                    let (reason, again) = (stream::reason(&full_message(error.as_ref())), may_pass(&error));
+                    let (reason, transient) = (stream::reason(&full_message(error.as_ref())), may_pass(&error));
                     Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
                 }
             };

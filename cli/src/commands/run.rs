@@ -130,7 +130,9 @@ pub async fn run(args: RunArgs, format: Format, stores: &StoreOptions) -> anyhow
         head_memory: args.head_memory << 20,
         head_threads: args.head_threads as usize,
         stores: *stores,
-        store_retry_timeout: args.store_retry_timeout.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+        store_retry_timeout: args
+            .store_retry_timeout
+            .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
     })
     .await?;

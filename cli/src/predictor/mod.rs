@@ -18,12 +18,12 @@ mod samples;
 
 use std::sync::Arc;
 
+use antiphon_core::files::HEAD;
 use antiphon_core::fusion::FusionRule;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
-use antiphon_core::files::HEAD;
 use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, Precision, ValidationSource, parse};
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::tensors::{self, Array, Arrays};

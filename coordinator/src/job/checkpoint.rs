@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::JobEvent;
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::head::{HeadParts, NamedTensor};
 use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::turn::Input;
 use antiphon_proto::files::FilesSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
-use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FORMAT, Manifest, FileEntry};
+use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FORMAT, FileEntry, Manifest};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::tensors::{self, Array, Arrays};
 use bytes::Bytes;

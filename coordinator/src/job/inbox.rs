@@ -245,7 +245,7 @@ impl Job {
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
         self.same_term(Term(failed.term))?;
         let v1::Failed { reason, transient, .. } = failed;
-        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, again })?)
+        Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, again: transient })?)
     }
 
     fn leaving(&mut self, worker: &WorkerId, leaving: &v1::Leaving) -> Result<(), Refusal> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use antiphon_core::digest::sha256;
 use antiphon_core::event::JobEvent;
+use antiphon_core::files;
 use antiphon_core::head::SharedHead;
 use antiphon_core::ids::{JobId, JobName, ModalityName, RequestId, Term};
-use antiphon_core::files;
 use antiphon_core::spec::{self, JobSpec};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::retry::RetryPolicy;

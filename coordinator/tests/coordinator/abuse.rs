@@ -263,7 +263,12 @@ async fn a_worker_that_answers_rejections_by_giving_up_is_not_rejected_again() {
         assert_eq!((rejected.job, rejected.term), (job.clone(), 1));
         for job in [String::new(), job, "No Job".to_owned()] {
             worker
-                .send(Message::Failed(v1::Failed { job, term: 0, reason: "it was rejected".to_owned(), transient: false }))
+                .send(Message::Failed(v1::Failed {
+                    job,
+                    term: 0,
+                    reason: "it was rejected".to_owned(),
+                    transient: false,
+                }))
                 .await;
         }
     }

@@ -168,7 +168,10 @@ fn a_stream_with_a_missing_or_wrong_chunk_is_an_error() {
         (begun().chain([chunk(3)]).collect(), needed(3, missing)),
         (begun().chain([chunk(0)]).collect(), needed(0, missing)),
         (begun().chain([chunk(missing + 4)]).collect(), needed(missing + 4, missing)),
-        (begun().chain(begun()).collect(), format!("`chunk.data, of which {missing} bytes are outstanding,` is missing")),
+        (
+            begun().chain(begun()).collect(),
+            format!("`chunk.data, of which {missing} bytes are outstanding,` is missing"),
+        ),
     ];
     for (envelopes, message) in cases {
         let error = assembled(envelopes, LIMITS.message_bytes()).expect_err(&message);

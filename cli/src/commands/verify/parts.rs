@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
 use antiphon_core::ids::ModalityName;
-use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};

@@ -18,7 +18,7 @@ mod remarks;
 mod submission;
 mod watching;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use exit::Exit;
 use output::Format;
@@ -81,6 +81,12 @@ pub enum Command {
     Follow(commands::follow::FollowArgs),
     /// Ask a job to stop at its next turn boundary, with a checkpoint
     Stop(commands::stop::StopArgs),
+}
+
+/// The command line as clap knows it, with every subcommand, flag and help text.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Carries out a command.

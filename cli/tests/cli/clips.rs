@@ -1,11 +1,10 @@
 //! Clips on their whole way: from files to a run, and from its checkpoint to predictions.
 
-mod support;
-
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{antiphon, folder_with, json_lines, run_to_end};
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{SynthKind, SynthSamples};
 use antiphon_worker::data::RawValue;
@@ -14,7 +13,6 @@ use arrow_array::builder::{BinaryBuilder, ListBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use serde_json::Value;
-use support::{antiphon, folder_with, json_lines, run_to_end};
 
 const JOB: &str = "
 name: clips

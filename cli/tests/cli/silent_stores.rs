@@ -1,19 +1,17 @@
 //! Stores that do not answer, and then do. A job's, while its coordinator starts: the others go on, and that one when it does. The
 //! coordinator's own: its jobs wait, say for what, and go on.
 
-mod support;
-
 use std::path::Path;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::antiphon;
+use crate::support::process::{PATIENCE, Process, address};
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
 use antiphon_testing_s3::{Held, Operation, Request, Server, When};
 use bytes::Bytes;
-use support::antiphon;
-use support::process::{PATIENCE, Process, address};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};

@@ -1,10 +1,8 @@
 //! Encoders in bf16 on their whole way. Where the program computes on a card (`ANTIPHON_DEVICE=cuda`, as `worker/tests/cuda/run cli`
 //! sets it) runs, resumed and predicted with; elsewhere that they are refused before anything is read.
 
-mod support;
-
+use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// Every encoder of the small job.
 const BF16: [&str; 6] = [

@@ -1,13 +1,11 @@
 //! A job whose processes are killed, stopped and cut off comes to the same bits as one that is left in peace.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::process::{listening, read_to_its_end};
+use crate::support::{antiphon, folder_with, json_lines, parse_lines, run_to_end};
 use antiphon_testing_s3::{Faults, Server};
 use serde_json::Value;
-use support::process::{listening, read_to_its_end};
-use support::{antiphon, folder_with, json_lines, parse_lines, run_to_end};
 
 /// Long enough for several faults; with a checkpoint now and then.
 const JOB: &str = "

@@ -1,17 +1,15 @@
 //! Processes that are killed at every request by which they write a checkpoint to S3: before it is carried out, and when it is
 //! and nobody has heard of it. Each time another one goes on from the newest manifest, to the same bits, and nothing is left.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::process::address;
+use crate::support::{antiphon, folder_with, run_to_end};
 use antiphon_testing_s3::{Held, Operation, Request, Server, When};
 use serde_json::Value;
-use support::process::address;
-use support::{antiphon, folder_with, run_to_end};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 

@@ -1,11 +1,9 @@
 //! All encoders at once or one after the other: the same bits, in every order of turns.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::{SMALL_JOB, folder_with, json_lines, run_to_end};
 use serde_json::Value;
-use support::{SMALL_JOB, folder_with, json_lines, run_to_end};
 
 /// Three modalities, the first of which costs some fifty times as much as the last; a fifth of each is missing.
 fn uneven() -> String {

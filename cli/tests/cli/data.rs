@@ -1,12 +1,10 @@
 //! Data sets that are generated, looked into and trained on.
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{SMALL_JOB, antiphon, folder_with_job, json_lines, run_to_end};
+use crate::support::{SMALL_JOB, antiphon, folder_with_job, json_lines, run_to_end};
 
 /// The data of [`SMALL_JOB`], as files.
 const SMALL_DATA: [&str; 14] = [

@@ -1,12 +1,11 @@
 //! The same job gives the same bits: over gRPC with everything computing at once, or in a plain loop; twice; with other
 //! threads; stopped and resumed.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support::{SMALL_JOB, antiphon, folder_with, folder_with_job, json_lines, parse_lines, run_to_end};
 use antiphon_core::head::{SharedHead, StepContext};
 use antiphon_core::ids::{MicroShard, Split};
 use antiphon_core::learning_rate::{alpha, factor};
@@ -19,7 +18,6 @@ use antiphon_worker::optimizer::Optimizer;
 use antiphon_worker::weights::Rates;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
-use support::{SMALL_JOB, antiphon, folder_with, folder_with_job, json_lines, parse_lines, run_to_end};
 
 /// A residual network of which the beginning is frozen, and a vision transformer.
 const LARGE_JOB: &str = "

@@ -1,11 +1,9 @@
 //! What `antiphon bench` finds.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// The one line that a bench prints.
 fn bench(folder: &Path, arguments: &[&str]) -> Value {

@@ -1,15 +1,13 @@
 //! `antiphon chaos` without any fault, and what becomes of its processes.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::support::{antiphon, folder_with_job, json_lines};
 use serde_json::Value;
-use support::{antiphon, folder_with_job, json_lines};
 
 /// What no job comes to.
 const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";

@@ -1,13 +1,11 @@
 //! `antiphon verify`: sound and damaged checkpoints, and what training again says of them.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{antiphon, folder_with_job, json_lines, parse_lines, run_to_end};
 use antiphon_testing_s3::{Faults, Operation, Server, When};
 use serde_json::Value;
-use support::{antiphon, folder_with_job, json_lines, parse_lines, run_to_end};
 
 /// A run with checkpoints at turns 20, 40 and 60; the digest of the last.
 fn run(folder: &Path) -> String {

@@ -1,7 +1,7 @@
 //! What a coordinator's memory comes to when it is sent more than there may be.
 
-mod support;
-
+use crate::support::process::{PATIENCE, Process, coordinator};
+use crate::support::{SMALL_JOB, folder_with_job};
 use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::training_service_client::TrainingServiceClient;
@@ -11,8 +11,6 @@ use antiphon_proto::v1::{
     WorkerMessage, contribution,
 };
 use bytes::Bytes;
-use support::process::{PATIENCE, Process, coordinator};
-use support::{SMALL_JOB, folder_with_job};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 

@@ -1,13 +1,11 @@
 //! `antiphon jobs`, `follow` and `stop`: a job by its id, from another terminal than the one that submitted it.
 
-mod support;
-
 use std::path::Path;
 use std::process::Output;
 
+use crate::support::process::{Client, coordinator, worker};
+use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
-use support::process::{Client, coordinator, worker};
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// What a command prints for people.
 fn told(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {

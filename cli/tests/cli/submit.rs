@@ -1,16 +1,14 @@
 //! `antiphon submit` and coordinators that are not there, come late, are stopped, or do not answer.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support::process::{Client, Process, address, listening, read_to_its_end, worker};
+use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use antiphon_testing_s3::Server;
 use serde_json::Value;
-use support::process::{Client, Process, address, listening, read_to_its_end, worker};
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// A coordinator that listens, and its URL.
 fn coordinator(folder: &Path, address: &str, environment: &[(&str, String)], more: &[&str]) -> (Process, String) {

@@ -1,15 +1,13 @@
 //! Workers whose store is in trouble: the job's status says so, and a worker gives up when its patience ends.
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::process::{PATIENCE, Process, listening, read_to_its_end};
+use crate::support::{antiphon, folder_with};
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, StopJobRequest, SubmitJobRequest};
-use support::process::{PATIENCE, Process, listening, read_to_its_end};
-use support::{antiphon, folder_with};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 

@@ -1,12 +1,11 @@
 //! What a checkpoint says of a sample is a function of that sample alone, and is the same however it is asked for.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use crate::support::{antiphon, json_lines, parse_lines, run_to_end};
 use antiphon::predictor::Prediction;
 use antiphon_core::rng;
 use arrow_array::builder::{Float32Builder, ListBuilder};
@@ -16,7 +15,6 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
-use support::{antiphon, json_lines, parse_lines, run_to_end};
 
 const JOB: &str = "
 name: animals

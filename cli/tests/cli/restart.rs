@@ -1,14 +1,12 @@
 //! Coordinators as processes that are killed, told to end, or taken over from, and the client that follows a job through it.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::ChildStderr;
 
+use crate::support::process::{Client, Process, address, begun, in_time, read_to_its_end, worker};
+use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
-use support::process::{Client, Process, address, begun, in_time, read_to_its_end, worker};
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 /// A coordinator that listens, the lines of its log up to there, and the rest of it.
 fn coordinator(folder: &Path, address: &str) -> (Process, Vec<Value>, BufReader<ChildStderr>) {

@@ -1,7 +1,5 @@
 //! What the tests of the program share: a small job on generated data, and the program itself as a process.
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
-
 pub(crate) mod process;
 
 use std::path::Path;

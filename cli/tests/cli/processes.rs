@@ -1,13 +1,11 @@
 //! Coordinator, workers and client as processes of their own, and every way in which they end.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{ChildStderr, Stdio};
 
-use support::process::{Client, Process, coordinator, in_time, listening, worker};
-use support::{antiphon, folder_with_job, json_lines, run_to_end};
+use crate::support::process::{Client, Process, coordinator, in_time, listening, worker};
+use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 #[test]
 fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_other() {

@@ -1,18 +1,16 @@
 //! For how long training stands still for a checkpoint, as its event tells: while the next one is due and it is not there, and not
 //! while it is uploaded.
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::antiphon;
+use crate::support::process::{PATIENCE, Process, listening, read_to_its_end};
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobEvent, SubmitJobRequest, WatchJobRequest};
 use antiphon_testing_s3::{Held, Operation, Server, When};
 use serde_json::Value;
-use support::antiphon;
-use support::process::{PATIENCE, Process, listening, read_to_its_end};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 use tonic::transport::Channel;

@@ -1,15 +1,13 @@
 //! `antiphon check JOB.yaml`: is this a job, and what does it come to?
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use antiphon_core::spec::{
-    FieldReport, JobSpec, Override, Place, SpecError, SpecErrors, explain_text, parse_and_explain,
-};
+use antiphon_core::spec::{FieldReport, JobSpec, Override, Place, SpecError, SpecErrors, explain_text};
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::job_file::{self, JobFileError};
 use crate::output::Format;
 
 /// Check a job file without running it.
@@ -25,68 +23,12 @@ pub struct CheckArgs {
     pub explain: bool,
 }
 
-/// What keeps a job file from being a job.
-#[derive(Debug, thiserror::Error)]
-pub enum JobFileError {
-    /// It cannot be read at all.
-    #[error("{file}: {error}")]
-    Unreadable {
-        /// What was to be read.
-        file: String,
-        /// Why it was not.
-        error: io::Error,
-    },
-    /// It is not text.
-    #[error("{file}: not UTF-8 from byte {valid} on; save the job file as UTF-8")]
-    NotText {
-        /// The job file.
-        file: String,
-        /// How many bytes are fine.
-        valid: usize,
-    },
-    /// It is text, but not a job.
-    #[error(transparent)]
-    NotAJob(#[from] SpecErrors),
-}
-
-/// The most that is read of a job file; the specification's own limit is below it.
-const MOST_BYTES: u64 = 4 << 20;
-
-/// Reads a job file, with variables from the environment, and explains its fields.
-///
-/// # Errors
-/// It cannot be read, or is no job.
-pub fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
-    let (file, bytes) = if job == Path::new("-") {
-        ("standard input".to_owned(), read(io::stdin().lock()))
-    } else {
-        (job.display().to_string(), fs::File::open(job).and_then(read))
-    };
-    let bytes = match bytes {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(JobFileError::Unreadable { file, error }),
-    };
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            return Err(JobFileError::NotText { file, valid: error.utf8_error().valid_up_to() });
-        }
-    };
-    Ok(parse_and_explain(&text, &file, set, &|name| std::env::var(name).ok())?)
-}
-
-fn read(source: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(MOST_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Checks the job and says what was found: to `out` when it is a job, or in JSON; to `err` otherwise.
 ///
 /// # Errors
 /// `out` or `err` is closed.
 pub fn run(args: &CheckArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    match load(&args.job, &args.set) {
+    match job_file::load(&args.job, &args.set) {
         Ok((spec, fields)) => {
             match format {
                 Format::Json => writeln!(out, "{}", accepted(&spec, args.explain.then_some(&fields)))?,
@@ -163,6 +105,8 @@ fn described(all: &SpecErrors, error: &SpecError) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn check(text: &[u8], format: Format, set: &[&str], explain: bool) -> (Exit, String, String) {
@@ -200,7 +144,7 @@ mod tests {
         let (exit, _, err) = check(b"name: \xff", Format::Text, &[], false);
         let message = "/job.yaml: not UTF-8 from byte 6 on; save the job file as UTF-8\n";
         assert_eq!((exit, err.as_str()), (Exit::Usage, message));
-        assert!(matches!(load(Path::new("/no/such/job.yaml"), &[]), Err(JobFileError::Unreadable { .. })));
+        assert!(matches!(job_file::load(Path::new("/no/such/job.yaml"), &[]), Err(JobFileError::Unreadable { .. })));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::Exit;
 use crate::follow::evaluation_table;
 use crate::output::{self, Format};
-use crate::predictor::{Labels, Predictor, Progress, Source, exit_of, open, until_interrupted};
+use crate::predictor::{Labels, Predictor, Source, exit_of, open};
+use crate::progress::{Progress, until_interrupted};
 
 /// Measure a checkpoint on a split: each modality alone, and fused by every rule
 #[derive(Debug, clap::Args)]

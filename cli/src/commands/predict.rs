@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::{
-    self, Labels, OutputFile, Prediction, Predictor, Progress, Source, exit_of, until_interrupted, write_line,
-};
+use crate::predictor::{self, Labels, OutputFile, Prediction, Predictor, Source, exit_of, write_line};
+use crate::progress::{Progress, until_interrupted};
 
 /// Predict with a checkpoint: JSON lines on standard output, or a file of JSON lines or Parquet
 #[derive(Debug, clap::Args)]

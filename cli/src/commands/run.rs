@@ -3,22 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use antiphon_core::ids::{JobId, JobName};
-use antiphon_core::spec::{JobSpec, Override, ScheduleMode};
-use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
-use antiphon_store::storage::Store;
-use antiphon_worker::device::DeviceChoice;
-use anyhow::{Context as _, anyhow};
-use chrono::Utc;
-use object_store::ObjectStore as _;
-
-use super::check;
 use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
+use crate::job_file;
+use crate::lab::cluster::{Cluster, ClusterConfig};
 use crate::output::Format;
+use crate::runs::{folder_of, fresh_id, newest_run, resumed_id};
 use crate::submission;
+use antiphon_core::spec::{Override, ScheduleMode};
+use antiphon_store::checkpoints::Checkpoint;
+use antiphon_worker::device::DeviceChoice;
 
 const STATE: &str = "./antiphon-runs";
 const DECODE_THREADS: usize = 1;
@@ -103,7 +98,7 @@ impl From<Schedule> for ScheduleMode {
 /// # Errors
 /// A bad job file or checkpoint, or a part of the system that fails.
 pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
-    let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let (mut spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
@@ -145,89 +140,12 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         follow::follow(&mut client, &job, (&spec, 0), format, OnInterrupt::Stop(how_to_go_on()), Duration::ZERO);
     let followed = tokio::select! {
         followed = following => followed?,
-        failed = cluster.failed() => {
-            return Err(failed.err().unwrap_or_else(|| anyhow!("a part of the run ended before the job did")));
-        }
+        error = cluster.failed() => return Err(error),
     };
     if followed != Followed::Interrupted {
         cluster.stop().await;
     }
     Ok(followed.into())
-}
-
-/// `<name>-<date>-<time>` in UTC, with a number where that is taken. Where `state` is a folder, the job's own is made, so that
-/// nobody else who begins in this second gets the same.
-pub(super) fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
-    let stamp = Utc::now().format("%Y%m%d-%H%M%S").to_string();
-    let stem = format!("{}-{stamp}", stem(name));
-    let candidates = std::iter::once(stem.clone()).chain((2..1000).map(|n| format!("{stem}-{n}")));
-    let is_url = state.to_str().is_some_and(|state| state.contains("://"));
-    for id in candidates {
-        if is_url {
-            return Ok(JobId::try_from(id)?);
-        }
-        let folder = state.join(&id);
-        let made = std::fs::create_dir_all(state).and_then(|()| std::fs::create_dir(&folder));
-        match made {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => {
-                made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
-                return Ok(JobId::try_from(id)?);
-            }
-        }
-    }
-    anyhow::bail!("a thousand runs began in this very second")
-}
-
-/// As much of a job's name as leaves room for a date, a time and a number.
-fn stem(name: &JobName) -> &str {
-    // Names are ASCII.
-    let text = name.as_str();
-    text[..text.len().min(42)].trim_end_matches('-')
-}
-
-/// The job that a checkpoint belongs to goes on under its own id, from its newest checkpoint; from an older one, or into
-/// another folder, it becomes a job of its own.
-async fn resumed_id(checkpoint: &Checkpoint, spec: &JobSpec, state: &Path) -> anyhow::Result<JobId> {
-    let job = checkpoint.manifest().job.clone();
-    match Checkpoint::open_url(&folder_of(job.as_str(), spec, state)).await {
-        Ok(newest) if newest.url() == checkpoint.url() => Ok(job),
-        _ => fresh_id(&spec.name, state),
-    }
-}
-
-/// The folder or URL of a job's state: `<state>/<id>`, or `<to>/jobs/<id>` in the store that the job names.
-fn folder_of(job: &str, spec: &JobSpec, state: &Path) -> String {
-    match &spec.checkpoints.to {
-        None => state.join(job).display().to_string(),
-        Some(to) => format!("{}/jobs/{job}", to.trim_end_matches('/')),
-    }
-}
-
-/// The newest checkpoint of the run of this name that was started last and has one.
-async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<String> {
-    let none = || {
-        let (name, place) = (&spec.name, folder_of("", spec, state));
-        anyhow!("no run of `{name}` in {place} has a checkpoint; leave out --resume to start one, or name a checkpoint")
-    };
-    if spec.checkpoints.to.is_none() && !state.exists() {
-        return Err(none());
-    }
-    let runs = Store::open(folder_of("", spec, state).trim_end_matches('/'))?;
-    let listed = runs.objects().list_with_delimiter(Some(runs.prefix())).await;
-    let listed = listed.with_context(|| format!("cannot list {}", runs.url()))?;
-    let mut names: Vec<String> =
-        listed.common_prefixes.iter().filter_map(|run| Some(run.filename()?.to_owned())).collect();
-    names.retain(|name| name.starts_with(stem(&spec.name)));
-    names.sort();
-    for name in names.iter().rev() {
-        let newest = CheckpointStore::new(&runs.child(name)).newest().await?;
-        // The name of another job may begin like this one's.
-        if let Some(checkpoint) = newest.filter(|c| c.manifest().specification["name"] == spec.name.as_str()) {
-            return Ok(checkpoint.url());
-        }
-    }
-    Err(none())
 }
 
 /// The text as a shell reads it back.
@@ -281,15 +199,5 @@ mod tests {
         for (text, typed) in [("a/b-1.yaml", "a/b-1.yaml"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
             assert_eq!(quoted(text), typed);
         }
-    }
-
-    #[test]
-    fn ids_are_new_and_fit_for_folders() {
-        let state = tempfile::tempdir().expect("a folder");
-        let name = JobName::try_from("x".repeat(63)).expect("a name");
-        let first = fresh_id(&name, state.path()).expect("an id");
-        assert!(first.as_str().len() <= 63);
-        assert!(state.path().join(first.as_str()).is_dir(), "it is taken");
-        assert_ne!(fresh_id(&name, state.path()).expect("another"), first);
     }
 }

@@ -7,10 +7,10 @@ use antiphon_core::spec::Override;
 use anyhow::anyhow;
 use tokio::time::timeout_at;
 
-use super::check;
 use super::run::Schedule;
 use crate::client::Client;
 use crate::exit::{Exit, OrExit as _};
+use crate::job_file;
 use crate::output::{self, Format};
 use crate::submission::{self, Submission};
 use crate::watching::{Limit, RECONNECT_FOR, Watching};
@@ -64,7 +64,7 @@ pub struct SubmitArgs {
 /// A bad job file, no coordinator, or a time limit.
 pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
     let limit = args.timeout.and_then(Limit::from_now);
-    let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let (mut spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }

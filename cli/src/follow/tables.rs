@@ -6,7 +6,7 @@ use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::metrics::{EvaluationReport, RuleName};
 use antiphon_core::spec::JobSpec;
 
-use super::{OnInterrupt, can_go_on};
+use super::ending::{OnInterrupt, can_go_on};
 use crate::output;
 
 /// Prints how a job ended.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::Head;
 use antiphon_core::ids::{EvaluationId, ModalityName, Split};
 use antiphon_core::join::{Join, Row, Sample};
 use antiphon_core::linalg::argmax;
@@ -13,15 +12,7 @@ use antiphon_worker::trainer::{Model, Pass};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Opened;
-
-/// A trained modality.
-pub(crate) struct Member<'a> {
-    pub(crate) data: &'a Opened,
-    pub(crate) model: &'a Model,
-    /// (C, s) and (C): what its answers are read by.
-    pub(crate) head: Head<f32>,
-}
+use super::learner::Member;
 
 /// What was found on a split.
 #[derive(Debug)]

@@ -15,8 +15,6 @@ use antiphon_worker::optimizer::Optimizer;
 use antiphon_worker::trainer::Model;
 use anyhow::Context as _;
 
-use super::Member;
-
 /// The data of one modality; several trainings may share them.
 #[derive(Clone)]
 pub(crate) struct Opened {
@@ -56,6 +54,14 @@ impl Opened {
         };
         data.filter(|data| !data.is_empty())
     }
+}
+
+/// A trained modality.
+pub(crate) struct Member<'a> {
+    pub(crate) data: &'a Opened,
+    pub(crate) model: &'a Model,
+    /// (C, s) and (C): what its answers are read by.
+    pub(crate) head: Head<f32>,
 }
 
 /// The half of a training that is the modality's own.

@@ -8,7 +8,7 @@ use antiphon_core::spec::{FusionSpec, Override};
 use antiphon_worker::device::DeviceChoice;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::PredictorError;
+use super::error::PredictorError;
 
 /// Which checkpoint is asked, and about what.
 #[derive(Debug, Clone, clap::Args)]

@@ -10,8 +10,8 @@ use antiphon_core::spec::Classes;
 use anyhow::{Context as _, anyhow, bail};
 use tempfile::NamedTempFile;
 
-use super::Prediction;
 use super::parquet::ParquetLines;
+use super::prediction::Prediction;
 
 /// Predictions on their way into a file. They are written beside it under a temporary name, which [`OutputFile::finish`]
 /// replaces by the right one; dropped before that, they are gone.

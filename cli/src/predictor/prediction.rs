@@ -8,7 +8,7 @@ use antiphon_core::linalg::{argmax, softmax};
 use antiphon_core::spec::Classes;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Sample;
+use super::samples::Sample;
 
 /// The answer for one sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

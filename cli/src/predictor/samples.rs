@@ -7,7 +7,8 @@ use antiphon_core::join::{Join, JoinError, Row};
 use antiphon_worker::data::UNLABELLED;
 use antiphon_worker::trainer::{Chunk, Pass};
 
-use super::{Predictor, PredictorError, Ready};
+use super::error::PredictorError;
+use super::model::{Modality, Predictor, Ready};
 
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +41,17 @@ struct Stream<'a> {
     labels: VecDeque<u32>,
 }
 
+impl Predictor {
+    /// Every sample that has one of the modalities, once, by ascending bytes of the ids.
+    #[must_use]
+    pub fn samples(&self) -> Samples<'_> {
+        Samples::new(self)
+    }
+}
+
 impl<'a> Samples<'a> {
-    pub(super) fn new(predictor: &'a Predictor) -> Self {
-        let stream = |(position, modality): (usize, &'a super::Modality)| {
+    fn new(predictor: &'a Predictor) -> Self {
+        let stream = |(position, modality): (usize, &'a Modality)| {
             let ready = modality.ready.as_ref()?;
             let head = predictor.head.clone();
             let data = (!ready.data.is_empty()).then_some(&ready.data);

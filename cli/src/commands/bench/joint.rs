@@ -12,11 +12,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::in_turns;
-use crate::commands::check;
 use crate::exit::{Exit, OrExit as _};
+use crate::job_file;
 use crate::joint::{self, Measured, Member, Opened, Training};
 use crate::output::{self, Format};
-use crate::predictor::{Progress, exit_of, until_interrupted};
+use crate::predictor::exit_of;
+use crate::progress::{Progress, until_interrupted};
 
 /// Would joint training starve a modality? Train jointly, in turns and alone, and compare
 #[derive(Debug, clap::Args)]
@@ -82,7 +83,7 @@ struct Comparison {
 /// # Errors
 /// A bad job file, data that cannot be read, a training that fails.
 pub(super) async fn run(args: JointArgs, format: Format) -> anyhow::Result<Exit> {
-    let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let (spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     let progress = Progress::new();
     let done = compare(spec, &args, &progress).await;
     progress.clear();

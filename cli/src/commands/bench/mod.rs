@@ -1,13 +1,11 @@
 //! `antiphon bench`: measurements that a job is decided by.
 
-mod cores;
+mod children;
 mod encoder;
 mod head_worker;
 mod in_turns;
 mod joint;
-mod part;
 mod pipeline;
-mod quantiles;
 mod recovery;
 mod rows;
 mod scale;

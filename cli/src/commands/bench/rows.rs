@@ -4,7 +4,7 @@ use antiphon_process::Interrupts;
 use serde::Serialize;
 
 use crate::output::{self, Format};
-use crate::predictor::Progress;
+use crate::progress::Progress;
 
 /// What is printed so far.
 pub(super) struct Rows {

@@ -15,13 +15,14 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
-use super::cores;
+use super::children;
 use super::head_worker::{self, HeadWorker, Sent, Worked};
-use super::part::{ANY_PORT, Part};
-use super::quantiles::Quantiles;
 use super::rows::Rows;
 use crate::client::Client;
 use crate::exit::Exit;
+use crate::lab::child_process::ANY_PORT;
+use crate::lab::cores;
+use crate::lab::statistics::Quantiles;
 use crate::output::Format;
 
 /// How many jobs does one coordinator carry?
@@ -95,8 +96,8 @@ pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit>
 async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let cores = cores::available().unwrap_or_default();
     let (mut coordinator, url) =
-        Part::coordinator(ANY_PORT, &["--state", "memory://bench"], cores.first().copied()).await?;
-    let process = coordinator.process();
+        children::coordinator(ANY_PORT, &["--state", "memory://bench"], cores.first().copied()).await?;
+    let process = coordinator.id();
     let each = (turns / u64::from(jobs)).max(10);
     let warmup = (each / 10).max(2);
     let mut client = Client::of_own(&url)?;

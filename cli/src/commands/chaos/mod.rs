@@ -1,13 +1,9 @@
 //! `antiphon chaos JOB.yaml`: whether a job comes to the same bits while its processes are killed.
 
-mod cast;
-mod following;
-mod peace;
-mod plan;
-mod process;
-mod proxy;
+mod baseline;
+mod follower;
 mod report;
-mod run;
+mod scenario;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,16 +14,16 @@ use antiphon_process::Interrupts;
 use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;
 
-use super::check;
-use super::run::fresh_id;
 use crate::duration;
 use crate::exit::{Exit, OrExit as _};
+use crate::job_file;
+use crate::lab::fault::Target;
+use crate::lab::processes::Setup;
 use crate::output::{self, Format};
+use crate::runs::fresh_id;
 use crate::submission;
-use cast::Casting;
-use plan::Target;
 use report::{Line, Report};
-use run::{End, Ordeal, Outcome};
+use scenario::{End, Outcome, Scenario};
 
 /// Kill the processes of a job at random, and see whether it comes to the same
 #[derive(Debug, clap::Args)]
@@ -117,7 +113,7 @@ fn digest(text: &str) -> Result<String, String> {
 /// # Errors
 /// A bad job file, a job that fails in peace, processes that cannot be started.
 pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
-    let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let (spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     args.device.open().or_exit(Exit::Usage)?;
     let mut interrupts = Interrupts::listen()?;
     let mut report = Report::new(format);
@@ -128,7 +124,7 @@ pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
                 output::complain("first the job runs in peace, to learn its digest; --expect DIGEST does without")?;
             }
             tokio::select! {
-            digest = peace::digest(&spec, args.device, &mut report) => digest?,
+            digest = baseline::digest(&spec, args.device, &mut report) => digest?,
             () = interrupts.next() => return Ok(Exit::Interrupted),
             }
         }
@@ -174,8 +170,8 @@ async fn one(
     let modalities: Vec<ModalityName> = spec.modalities.iter().map(|modality| modality.name.clone()).collect();
     let state = args.state.clone().unwrap_or_else(|| folder.join("state").display().to_string());
     let store = args.kill.contains(&Target::Store).then_some(seed);
-    let casting = Casting { state: &state, logs: &logs, modalities: &modalities, store, device: args.device };
-    let ordeal = Ordeal {
+    let setup = Setup { state: &state, logs: &logs, modalities: &modalities, store, device: args.device };
+    let scenario = Scenario {
         seed,
         targets: &args.kill,
         every: args.every,
@@ -186,7 +182,7 @@ async fn one(
         modalities: &modalities,
     };
     let request = submission::request(spec, Some(job.to_string()), None);
-    let outcome = run::run(&ordeal, &casting, request, report, interrupts).await?;
+    let outcome = scenario::run(&scenario, &setup, request, report, interrupts).await?;
     report.tell(&ended(seed, &outcome, expected, &logs))?;
     Ok(outcome.end)
 }

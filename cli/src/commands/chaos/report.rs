@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::following::Standing;
-use super::plan::{Kind, Victim};
+use super::follower::Standing;
+use crate::lab::fault::{Kind, Victim};
 use crate::output::{self, Format};
 
 /// One line. Times are in seconds since the run began.

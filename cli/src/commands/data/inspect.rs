@@ -10,10 +10,11 @@ use antiphon_worker::data::inspect::{
 };
 use serde::Serialize;
 
-use super::{counted, picture, size};
+use super::picture;
+use super::units::{counted, size};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::Progress;
+use crate::progress::Progress;
 
 /// Look into Parquet files: schema, classes, missing values, ids, a few samples
 #[derive(Debug, clap::Args)]

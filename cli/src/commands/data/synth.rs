@@ -10,10 +10,10 @@ use antiphon_worker::data::synth::write::{WriteError, WriteOptions, WrittenFile,
 use antiphon_worker::data::synth::{CLASSES, Generator};
 use serde::Serialize;
 
-use super::{counted, size};
+use super::units::{counted, size};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::{Progress, until_interrupted};
+use crate::progress::{Progress, until_interrupted};
 
 /// Generate a data set: train, validation and test as Parquet files
 #[derive(Debug, clap::Args)]

@@ -1,12 +1,12 @@
 //! `antiphon verify CHECKPOINT`: whether a checkpoint is what its manifest says, and what the job comes to.
 
-mod parts;
+mod files;
 mod replay;
+mod verdict;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, Turn};
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
@@ -15,9 +15,11 @@ use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::cluster::ClusterConfig;
 use crate::output::{self, Format};
-use crate::predictor::Progress;
+use crate::progress::Progress;
 use replay::Replayed;
+use verdict::{State, Verdict, count};
 
 /// Check a checkpoint's files, and train it again to compare
 #[derive(Debug, clap::Args)]
@@ -69,34 +71,6 @@ pub struct VerifyArgs {
     pub device: DeviceChoice,
 }
 
-/// What was found of one part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Verdict {
-    part: String,
-    /// Bytes, as the manifest says; none where it does not name the part.
-    size: Option<u64>,
-    sha256: Option<Sha256Hash>,
-    sound: bool,
-    state: State,
-    /// What is wrong with it, or why it could not be read.
-    reason: Option<String>,
-}
-
-/// How a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Sound,
-    Damaged,
-    /// The store did not give it, so nobody knows.
-    Unread,
-}
-
-/// How many parts are so.
-fn count(verdicts: &[Verdict], state: State) -> usize {
-    verdicts.iter().filter(|verdict| verdict.state == state).count()
-}
-
 /// What `--format json` prints.
 #[derive(Debug, Serialize)]
 struct Verified<'a> {
@@ -124,12 +98,14 @@ pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
         .telling(move |setback| tell.held_up(setback.to_string()));
     let work = async {
         let checkpoint = open(&args.checkpoint, &patience, &progress).await?;
-        let verdicts = progress.during("checking", parts::check(&checkpoint)).await;
+        let verdicts = progress.during("checking", files::check(&checkpoint)).await;
         if format == Format::Text {
             print(&checkpoint, &verdicts)?;
         }
-        let replayed =
-            if args.replay { Some(replay::run(&args, &checkpoint, &patience, &progress).await?) } else { None };
+        let replayed = match args.replay {
+            true => Some(replayed(&args, &checkpoint, &patience, &progress).await?),
+            false => None,
+        };
         Ok::<_, anyhow::Error>((checkpoint, verdicts, replayed))
     };
     let done = tokio::select! {
@@ -166,6 +142,25 @@ pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
         (true, false) => Exit::Unreachable,
         (true, true) => Exit::Success,
     })
+}
+
+/// The job trained once more up to the checkpoint.
+async fn replayed(
+    args: &VerifyArgs,
+    checkpoint: &Checkpoint,
+    patience: &Patience,
+    progress: &Progress,
+) -> anyhow::Result<Replayed> {
+    let from = match &args.from {
+        None => None,
+        Some(url) => Some(open(url, patience, progress).await?),
+    };
+    args.device.open().or_exit(Exit::Usage)?;
+    let configure = |config: &mut ClusterConfig| {
+        (config.data_memory, config.head_memory) = (args.data_memory << 20, args.head_memory << 20);
+        config.device = args.device;
+    };
+    replay::run(checkpoint.manifest(), from.as_ref(), configure, progress).await
 }
 
 /// The checkpoint, or an error with the exit code that the help promises.

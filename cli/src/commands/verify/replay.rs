@@ -6,18 +6,14 @@ use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::JobEvent;
 use antiphon_core::ids::Turn;
 use antiphon_core::spec::{Every, JobSpec};
-use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
-use antiphon_store::patience::Patience;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
-use tokio_stream::StreamExt as _;
 
-use super::VerifyArgs;
-use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig, STORE_PATIENCE};
 use crate::exit::{Exit, OrExit as _};
-use crate::predictor::Progress;
+use crate::lab::cluster::ClusterConfig;
+use crate::lab::local_job::LocalJob;
+use crate::progress::Progress;
 
 /// More than a replay writes: the one that is compared is still there when it is read.
 const KEEP: u32 = 1000;
@@ -42,47 +38,21 @@ struct Compared {
     replayed: Option<Sha256Hash>,
 }
 
-/// Runs the job in this process, in a folder that is gone afterwards.
+/// Runs the job in this process, in a folder that is gone afterwards, from the checkpoint `from` on or from the beginning.
 pub(super) async fn run(
-    args: &VerifyArgs,
-    checkpoint: &Checkpoint,
-    patience: &Patience,
+    manifest: &Manifest,
+    from: Option<&Checkpoint>,
+    configure: impl FnOnce(&mut ClusterConfig),
     progress: &Progress,
 ) -> anyhow::Result<Replayed> {
-    let manifest = checkpoint.manifest();
-    let from = match &args.from {
-        None => None,
-        Some(url) => Some(super::open(url, patience, progress).await?),
-    };
-    let first = from.as_ref().map_or(Turn(0), |from| from.manifest().turn);
+    let first = from.map_or(Turn(0), |from| from.manifest().turn);
     if first >= manifest.turn && from.is_some() {
         let turn = manifest.turn;
         return Err(anyhow!("--from is at turn {first}; name a checkpoint before turn {turn}")).or_exit(Exit::Usage);
     }
-    args.device.open().or_exit(Exit::Usage)?;
-    let spec = specification(manifest)?;
-    let state = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let mut cluster = Cluster::start(ClusterConfig {
-        state: state.path().display().to_string(),
-        modalities: spec.modalities.iter().map(|modality| modality.name.clone()).collect(),
-        decode_threads: 1,
-        data_memory: args.data_memory << 20,
-        head_memory: args.head_memory << 20,
-        head_threads: 0,
-        store_patience: STORE_PATIENCE,
-        device: args.device,
-    })
-    .await?;
-    let mut client = Client::of_own(&cluster.url())?;
-    let from = from.map(|from| from.url());
-    let request =
-        SubmitJobRequest { specification: spec.to_json(), job: None, resume: from.clone(), ..Default::default() };
-    let replayed = tokio::select! {
-        replayed = until(&mut client, request, first, manifest.turn, progress) => replayed?,
-        failed = cluster.failed() => {
-            return Err(failed.err().unwrap_or_else(|| anyhow!("a part of the replay ended before the job did")));
-        }
-    };
+    let from = from.map(Checkpoint::url);
+    let mut job = LocalJob::start(specification(manifest)?, from.clone(), configure).await?;
+    let replayed = until(&mut job, first, manifest.turn, progress).await?;
     Ok(compare(manifest, replayed.manifest(), from))
 }
 
@@ -90,7 +60,6 @@ pub(super) async fn run(
 /// the turn that is compared.
 fn specification(manifest: &Manifest) -> anyhow::Result<JobSpec> {
     let mut spec = JobSpec::from_json(&manifest.specification.to_string()).context("the job in the manifest")?;
-    spec.checkpoints.to = None;
     spec.checkpoints.every = Every::Turns(manifest.turn.0.max(1));
     spec.checkpoints.keep = KEEP;
     spec.evaluation.every = Every::End;
@@ -98,22 +67,14 @@ fn specification(manifest: &Manifest) -> anyhow::Result<JobSpec> {
 }
 
 /// Follows the job to the checkpoint at `turn`.
-async fn until(
-    client: &mut Client,
-    request: SubmitJobRequest,
-    first: Turn,
-    turn: Turn,
-    progress: &Progress,
-) -> anyhow::Result<Checkpoint> {
-    let job = client.submit(request).await?;
-    let mut events = client.watch(&job, 0).await?;
-    while let Some(event) = events.next().await {
-        match event?.event {
+async fn until(job: &mut LocalJob, first: Turn, turn: Turn, progress: &Progress) -> anyhow::Result<Checkpoint> {
+    loop {
+        match job.next().await? {
             JobEvent::Started { .. } => progress.begin_counting("replaying", turn.0 - first.0, "turns"),
             JobEvent::Step(step) => progress.at(step.turn.0.saturating_sub(first.0)),
             JobEvent::Checkpoint { turn: written, checkpoint, .. } if written == turn => {
                 let replayed = Checkpoint::open_url(&checkpoint).await?;
-                client.stop(&job, false).await?;
+                job.request_stop().await?;
                 return Ok(replayed);
             }
             JobEvent::Finished(finished) => {
@@ -123,7 +84,6 @@ async fn until(
             _ => {}
         }
     }
-    Err(anyhow!("the coordinator ended the events of {job}")).or_exit(Exit::Unreachable)
 }
 
 fn compare(manifest: &Manifest, replayed: &Manifest, from: Option<String>) -> Replayed {

@@ -17,9 +17,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
-use super::quantiles::median;
 use super::rows::Rows;
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::statistics::median;
 use crate::output::{self, Format};
 
 use case::Case;

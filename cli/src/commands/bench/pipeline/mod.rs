@@ -10,13 +10,15 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
-use super::cores;
-use super::part::{ANY_PORT, Part};
+use super::children;
 use super::rows::Rows;
 use crate::client::Client;
-use crate::commands::check;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::Accounts;
+use crate::job_file;
+use crate::lab::child_process::{ANY_PORT, ChildProcess};
+use crate::lab::cores;
+use crate::lab::statistics::median;
 use crate::output::{self, Format};
 
 /// What does it bring that all encoders compute at once?
@@ -100,7 +102,7 @@ pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Ex
 
 fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
     let speedups: Vec<f64> = pairs.iter().map(|pair| pair.speedup).collect();
-    output::line(&format!("{:>42.2}   (median)", super::quantiles::median(&speedups)))?;
+    output::line(&format!("{:>42.2}   (median)", median(&speedups)))?;
     if let Some(last) = pairs.last() {
         for run in [&last.sequential, &last.pipelined] {
             output::line(&format!("\n{}: {}", run.schedule.as_str(), run.times.table().trim_end()))?;
@@ -112,7 +114,7 @@ fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
 
 fn load(args: &PipelineArgs) -> anyhow::Result<JobSpec> {
     let mut spec = match &args.job {
-        Some(job) => check::load(job, &args.set)?.0,
+        Some(job) => job_file::load(job, &args.set)?.0,
         None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None)?,
     };
     // Nothing but turns is measured, and their result kept once, to be compared.
@@ -125,8 +127,8 @@ fn load(args: &PipelineArgs) -> anyhow::Result<JobSpec> {
 /// The processes that runs are made with.
 struct Cluster {
     client: Client,
-    coordinator: Part,
-    workers: Vec<Part>,
+    coordinator: ChildProcess,
+    workers: Vec<ChildProcess>,
     cores: usize,
     runs: u32,
     _state: tempfile::TempDir,
@@ -136,14 +138,14 @@ impl Cluster {
     async fn start(spec: &JobSpec) -> anyhow::Result<Self> {
         let state = tempfile::tempdir().context("cannot make a temporary folder")?;
         let place = state.path().display().to_string();
-        let (coordinator, url) = Part::coordinator(ANY_PORT, &["--state", &place], None).await?;
+        let (coordinator, url) = children::coordinator(ANY_PORT, &["--state", &place], None).await?;
         let cores = cores::available().unwrap_or_default();
         let mut workers = Vec::new();
         for (at, modality) in spec.modalities.iter().enumerate() {
             let core = (!cores.is_empty()).then(|| cores[at % cores.len()]);
             let name = format!("the worker of `{}`", modality.name);
             let arguments = ["worker", "--coordinator", &url, "--modality", modality.name.as_str()];
-            workers.push(Part::start(&name, &arguments, core)?);
+            workers.push(children::start(&name, &arguments, core)?);
         }
         let client = Client::of_own(&url)?;
         let cores = cores.len().min(workers.len());

@@ -14,12 +14,13 @@ use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::part::{ANY_PORT, Part};
-use super::quantiles::median;
+use super::children;
 use super::rows::Rows;
 use crate::client::Client;
-use crate::commands::check;
 use crate::exit::{Exit, OrExit as _};
+use crate::job_file;
+use crate::lab::child_process::{ANY_PORT, ChildProcess};
+use crate::lab::statistics::median;
 use crate::output::{self, Format};
 use watching::{Seen, Watching};
 
@@ -103,7 +104,7 @@ struct Death {
 /// A bad job file, a part of the system that fails, or a job that ends before it is measured.
 pub(super) async fn run(args: RecoveryArgs, format: Format) -> anyhow::Result<Exit> {
     let spec = match &args.job {
-        Some(job) => check::load(job, &args.set).map(|(spec, _)| spec),
+        Some(job) => job_file::load(job, &args.set).map(|(spec, _)| spec),
         None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None).map_err(Into::into),
     };
     let spec = spec.or_exit(Exit::Usage)?;
@@ -182,12 +183,12 @@ struct Cluster<'a> {
     spec: JobSpec,
     address: String,
     state: &'a Path,
-    coordinator: Part,
-    workers: BTreeMap<ModalityName, Part>,
+    coordinator: ChildProcess,
+    workers: BTreeMap<ModalityName, ChildProcess>,
     victim: ModalityName,
     /// Whether somebody waits for the victim's place when it dies.
     with_spare: bool,
-    spare: Option<Part>,
+    spare: Option<ChildProcess>,
     watching: Watching,
 }
 
@@ -282,13 +283,13 @@ impl<'a> Cluster<'a> {
 }
 
 /// Starts a coordinator with one state after the other's death. Its URL.
-async fn coordinator(address: &str, state: &Path) -> anyhow::Result<(Part, String)> {
-    Part::coordinator(address, &["--state", &state.display().to_string()], None).await
+async fn coordinator(address: &str, state: &Path) -> anyhow::Result<(ChildProcess, String)> {
+    children::coordinator(address, &["--state", &state.display().to_string()], None).await
 }
 
-fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<Part> {
+fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<ChildProcess> {
     let arguments = ["worker", "--coordinator", url, "--modality", modality.as_str()];
-    Part::start(&format!("the worker of `{modality}`"), &arguments, None)
+    children::start(&format!("the worker of `{modality}`"), &arguments, None)
 }
 
 /// What is known of a death so far.

@@ -8,9 +8,9 @@ use anyhow::anyhow;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::super::part::Part;
 use crate::client::{Client, Watched};
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::child_process::ChildProcess;
 
 /// The pause before a coordinator that is gone is looked for again: short, because it is part of what is measured.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -46,7 +46,7 @@ impl Watching {
     }
 
     /// The next event, as long as this coordinator is there.
-    pub(super) async fn next(&mut self, coordinator: &mut Part) -> anyhow::Result<Seen> {
+    pub(super) async fn next(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<Seen> {
         tokio::select! {
             seen = self.event() => seen,
             error = coordinator.ended() => Err(error),
@@ -74,7 +74,7 @@ impl Watching {
     }
 
     /// Waits until a turn has been applied.
-    pub(super) async fn until_step(&mut self, coordinator: &mut Part) -> anyhow::Result<()> {
+    pub(super) async fn until_step(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<()> {
         loop {
             match self.next(coordinator).await?.event {
                 JobEvent::Step(_) => return Ok(()),
@@ -88,7 +88,7 @@ impl Watching {
     pub(super) async fn until_after_checkpoint(
         &mut self,
         after: u64,
-        coordinator: &mut Part,
+        coordinator: &mut ChildProcess,
     ) -> anyhow::Result<Standing> {
         let mut checkpoint: Option<u64> = None;
         let (mut begun, mut steps) = (None, 0_u32);

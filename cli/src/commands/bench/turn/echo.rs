@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::quantiles::Quantiles;
+use crate::lab::statistics::Quantiles;
 
 /// The two messages of a turn.
 #[derive(Debug, Clone)]

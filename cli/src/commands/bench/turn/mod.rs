@@ -20,9 +20,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::head_worker::{self, Batch, HeadWorker, Sent};
-use super::quantiles::Quantiles;
 use super::rows::Rows;
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::statistics::Quantiles;
 use crate::output::Format;
 use echo::Echo;
 

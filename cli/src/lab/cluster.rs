@@ -7,54 +7,72 @@ use antiphon_coordinator::config::Config;
 use antiphon_coordinator::coordinator::Coordinator;
 use antiphon_coordinator::server;
 use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_core::spec::JobSpec;
 use antiphon_worker::device::DeviceChoice;
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long a store of checkpoints may be in trouble where nobody says how long.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(300);
+const STORE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// How a cluster in one process is set up.
 #[derive(Debug, Clone)]
-pub struct ClusterConfig {
+pub(crate) struct ClusterConfig {
     /// Folder or URL of the jobs' state.
-    pub state: String,
+    pub(crate) state: String,
     /// One worker for each.
-    pub modalities: Vec<ModalityName>,
+    pub(crate) modalities: Vec<ModalityName>,
     /// Threads that decode samples, per worker.
-    pub decode_threads: usize,
+    pub(crate) decode_threads: usize,
     /// Bytes of undecoded samples kept in memory, per worker and split.
-    pub data_memory: u64,
+    pub(crate) data_memory: u64,
     /// Bytes that the head of one job may take.
-    pub head_memory: u64,
+    pub(crate) head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
-    pub head_threads: usize,
+    pub(crate) head_threads: usize,
     /// How long the store of checkpoints may be in trouble before a job fails.
-    pub store_patience: Duration,
+    pub(crate) store_patience: Duration,
     /// Where the encoders compute; `auto` spreads the workers over the cards there are.
-    pub device: DeviceChoice,
+    pub(crate) device: DeviceChoice,
+}
+
+impl ClusterConfig {
+    /// A worker for each modality of the job, on the processor, with the memory that `antiphon run` gives by default.
+    #[must_use]
+    pub(crate) fn for_job(spec: &JobSpec, state: String) -> Self {
+        Self {
+            state,
+            modalities: spec.modalities.iter().map(|modality| modality.name.clone()).collect(),
+            decode_threads: 1,
+            data_memory: 256 << 20,
+            head_memory: 4096 << 20,
+            head_threads: 0,
+            store_patience: STORE_PATIENCE,
+            device: DeviceChoice::Cpu,
+        }
+    }
 }
 
 /// A coordinator with its workers. They end when it is dropped.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     address: SocketAddr,
     shutdown: CancellationToken,
-    parts: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<anyhow::Result<()>>,
 }
 
 impl Cluster {
-    /// Listens on a free loopback port and starts all parts.
+    /// Listens on a free loopback port and starts coordinator and workers.
     ///
     /// # Errors
     /// No port is free.
-    pub async fn start(config: ClusterConfig) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: ClusterConfig) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
-        let mut parts = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let coordinator = Coordinator::new(Config {
             state: config.state,
             head_memory: config.head_memory,
@@ -64,7 +82,7 @@ impl Cluster {
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());
         let last = workers.clone().drop_guard();
-        parts.spawn(async move {
+        tasks.spawn(async move {
             let served = server::serve_coordinator(coordinator, listener, stop).await;
             // Its jobs are over or at a boundary, for which they needed the workers.
             drop(last);
@@ -85,32 +103,31 @@ impl Cluster {
                 device: config.device.for_worker(number),
             };
             let stop = workers.clone();
-            parts.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });
+            tasks.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });
         }
-        Ok(Self { address, shutdown, parts })
+        Ok(Self { address, shutdown, tasks })
     }
 
     /// Where the coordinator listens, as a URL.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Ends when a part fails, which none does by itself.
-    ///
-    /// # Errors
-    /// What the part ended with.
-    pub async fn failed(&mut self) -> anyhow::Result<()> {
-        match self.parts.join_next().await {
-            Some(ended) => ended.context("a part of the cluster panicked")?,
+    /// Waits until the coordinator or a worker ends, which none does by itself. Why it did.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Ok(()))) => anyhow!("a part of the cluster ended before the job did"),
+            Some(Ok(Err(error))) => error,
+            Some(Err(error)) => anyhow!(error).context("a part of the cluster panicked"),
             None => std::future::pending().await,
         }
     }
 
     /// Stops workers and coordinator in order.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
-        while self.parts.join_next().await.is_some() {}
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 

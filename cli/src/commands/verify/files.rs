@@ -16,7 +16,7 @@ use antiphon_worker::trainer::{Model, check_state};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::{State, Verdict};
+use super::verdict::{State, Verdict};
 
 /// The parts of the head.
 const OF_HEAD: [&str; 3] = [HEAD, HEAD_STATE, PROJECTOR];

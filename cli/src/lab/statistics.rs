@@ -4,16 +4,16 @@ use serde::Serialize;
 
 /// Of many times, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Quantiles {
-    pub(super) mean: f64,
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) most: f64,
+pub(crate) struct Quantiles {
+    pub(crate) mean: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) most: f64,
 }
 
 impl Quantiles {
     /// Of one time or more: p50 is no more than half of them exceed, p99 what no more than one in a hundred does.
-    pub(super) fn of(mut times: Vec<f64>) -> Self {
+    pub(crate) fn of(mut times: Vec<f64>) -> Self {
         assert!(!times.is_empty(), "something was measured");
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((share * times.len() as f64).ceil() as usize).clamp(1, times.len()) - 1];
@@ -27,7 +27,7 @@ impl Quantiles {
 }
 
 /// The middle of one number or more, or between the two there.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -3,12 +3,12 @@
 use std::io;
 
 /// The cores that this process may use; None where the system does not tell.
-pub(super) fn available() -> Option<Vec<usize>> {
+pub(crate) fn available() -> Option<Vec<usize>> {
     imp::available()
 }
 
 /// Starts something on one core: whatever it starts in turn stays there too.
-pub(super) fn held_to<T>(core: Option<usize>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn held_to<T>(core: Option<usize>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     match core {
         Some(core) => imp::held_to(core, start),
         None => start(),

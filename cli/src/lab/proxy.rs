@@ -25,14 +25,14 @@ struct Conduct {
 
 /// Listens on a free loopback port, and passes on what comes. It ends when it is dropped, with all of its connections.
 #[derive(Debug)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     conduct: watch::Sender<Conduct>,
     _serving: JoinSet<()>,
 }
 
 impl Proxy {
-    pub(super) async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
         let address = listener.local_addr()?;
         let (conduct, seen) = watch::channel(Conduct::default());
@@ -41,28 +41,28 @@ impl Proxy {
         Ok(Self { address, conduct, _serving: serving })
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Whether it is stalled or refuses.
-    pub(super) fn is_in_trouble(&self) -> bool {
+    pub(crate) fn is_in_trouble(&self) -> bool {
         let conduct = *self.conduct.borrow();
         conduct.stalled || conduct.refusing
     }
 
     /// Ends every connection there is.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.conduct.send_modify(|conduct| conduct.cuts += 1);
     }
 
     /// Lets nothing pass, or everything that waits.
-    pub(super) fn stall(&self, stalled: bool) {
+    pub(crate) fn stall(&self, stalled: bool) {
         self.conduct.send_modify(|conduct| conduct.stalled = stalled);
     }
 
     /// Ends every connection there is and lets no other through, or lets them again.
-    pub(super) fn refuse(&self, refusing: bool) {
+    pub(crate) fn refuse(&self, refusing: bool) {
         self.conduct.send_modify(|conduct| {
             conduct.refusing = refusing;
             conduct.cuts += u64::from(refusing);

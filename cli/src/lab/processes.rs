@@ -3,64 +3,70 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use antiphon_core::ids::ModalityName;
 use antiphon_worker::device::DeviceChoice;
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
-use super::plan::{Kind, Victim};
-use super::process::{Process, Setting};
+use super::child_process::{ANY_PORT, Log, Setting};
+use super::fault::{Kind, Victim};
+use super::lifeline::Lifeline;
 use super::proxy::Proxy;
+use super::restartable::Restartable;
 
-/// How long the coordinator may take to listen.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Workers wait for a coordinator that is down, for longer than any is.
 const CONNECT_SECONDS: &str = "3600";
 
-/// What a cast is made of.
+/// How the processes of a job are set up.
 #[derive(Debug)]
-pub(super) struct Casting<'a> {
+pub(crate) struct Setup<'a> {
     /// Folder or URL of the jobs' state.
-    pub(super) state: &'a str,
+    pub(crate) state: &'a str,
     /// Folder of the processes' logs.
-    pub(super) logs: &'a Path,
-    pub(super) modalities: &'a [ModalityName],
+    pub(crate) logs: &'a Path,
+    pub(crate) modalities: &'a [ModalityName],
     /// Seed of the faults of stores, if they have any.
-    pub(super) store: Option<u64>,
-    pub(super) device: DeviceChoice,
+    pub(crate) store: Option<u64>,
+    pub(crate) device: DeviceChoice,
 }
 
 /// All processes. They end with this value.
 #[derive(Debug)]
-pub(super) struct Cast {
-    coordinator: Process,
-    workers: BTreeMap<ModalityName, (Process, Proxy)>,
+pub(crate) struct Processes {
+    coordinator: Restartable,
+    workers: BTreeMap<ModalityName, (Restartable, Proxy)>,
     url: String,
 }
 
-impl Cast {
+impl Processes {
     /// Starts the coordinator on a free port, which stays its own, and then the workers. To be called on the main thread.
-    pub(super) async fn start(casting: &Casting<'_>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let text = |arguments: &[&str]| arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>();
         let listening = |address: &str| {
-            let state = casting.state;
+            let state = setup.state;
             // A worker that is stopped counts as gone after three seconds.
             let heartbeat = ["--heartbeat-seconds", "1", "--format", "json"];
             text(&[&["coordinator", "--listen", address, "--state", state], &heartbeat[..]].concat())
         };
-        let setting = |victim: Victim, arguments: Vec<String>| {
-            let log = casting.logs.join(format!("{}.log", victim.to_string().replace(' ', "-")));
-            Setting { victim, arguments, log, store: casting.store }
+        let start = |victim: Victim, arguments: Vec<String>| {
+            let setting = Setting {
+                name: format!("the {victim}"),
+                arguments,
+                environment: Vec::new(),
+                core: None,
+                lifeline: Lifeline::Killed,
+                log: Log::in_file(setup.logs.join(format!("{}.log", victim.to_string().replace(' ', "-")))),
+            };
+            Restartable::start(victim, setting, setup.store)
         };
-        let mut coordinator = Process::start(setting(Victim::Coordinator, listening("127.0.0.1:0")))?;
-        let address = listens(&mut coordinator).await?;
+        let mut coordinator = start(Victim::Coordinator, listening(ANY_PORT))?;
+        let address = coordinator.address().await?;
         coordinator.setting.arguments = listening(&address);
         let upstream = address.parse().with_context(|| format!("the coordinator says it listens on {address}"))?;
         let mut workers = BTreeMap::new();
-        for (number, modality) in casting.modalities.iter().enumerate() {
+        for (number, modality) in setup.modalities.iter().enumerate() {
             let proxy = Proxy::start(upstream).await?;
-            let (url, device) = (proxy.url(), casting.device.for_worker(number).to_string());
+            let (url, device) = (proxy.url(), setup.device.for_worker(number).to_string());
             let arguments = text(&[
                 "worker",
                 "--modality",
@@ -74,19 +80,19 @@ impl Cast {
                 "--format",
                 "json",
             ]);
-            let process = Process::start(setting(Victim::Worker(modality.clone()), arguments))?;
+            let process = start(Victim::Worker(modality.clone()), arguments)?;
             workers.insert(modality.clone(), (process, proxy));
         }
         Ok(Self { coordinator, workers, url: format!("http://{address}") })
     }
 
     /// Where clients find the coordinator.
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// Begins a fault, if its victim is well; whether it did.
-    pub(super) async fn begin(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<bool> {
+    pub(crate) async fn begin(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<bool> {
         match kind {
             Kind::Kill | Kind::Stop if !self.process(victim)?.is_up() => return Ok(false),
             Kind::Kill => self.process(victim)?.kill().await?,
@@ -100,10 +106,10 @@ impl Cast {
     }
 
     /// Ends a fault. To be called on the main thread.
-    pub(super) fn end(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<()> {
+    pub(crate) fn end(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<()> {
         match kind {
             Kind::Kill => self.process(victim)?.start_again(),
-            Kind::Stop => self.process(victim)?.go_on(),
+            Kind::Stop => self.process(victim)?.resume(),
             Kind::Cut => Ok(()),
             Kind::Stall => {
                 self.connection(victim)?.stall(false);
@@ -117,35 +123,35 @@ impl Cast {
     }
 
     /// Processes that have ended by themselves since the last time.
-    pub(super) fn ended(&mut self) -> anyhow::Result<Vec<(Victim, ExitStatus)>> {
-        let mut ended = Vec::new();
+    pub(crate) fn exited(&mut self) -> anyhow::Result<Vec<(Victim, ExitStatus)>> {
+        let mut exited = Vec::new();
         for process in self.processes() {
-            if let Some(status) = process.ended()? {
-                ended.push((process.setting.victim.clone(), status));
+            if let Some(status) = process.exited()? {
+                exited.push((process.victim.clone(), status));
             }
         }
-        Ok(ended)
+        Ok(exited)
     }
 
     /// Requests to stores that failed on purpose.
-    pub(super) fn store_faults(&mut self) -> u64 {
+    pub(crate) fn store_faults(&mut self) -> u64 {
         self.processes().map(|process| process.store_faults()).sum()
     }
 
     /// Ends all processes; they are gone when this returns.
-    pub(super) async fn dismiss(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn dismiss(&mut self) -> anyhow::Result<()> {
         for process in self.processes() {
             process.kill().await?;
         }
         Ok(())
     }
 
-    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+    fn processes(&mut self) -> impl Iterator<Item = &mut Restartable> {
         let workers = self.workers.values_mut().map(|(process, _)| process);
         std::iter::once(&mut self.coordinator).chain(workers)
     }
 
-    fn process(&mut self, victim: &Victim) -> anyhow::Result<&mut Process> {
+    fn process(&mut self, victim: &Victim) -> anyhow::Result<&mut Restartable> {
         match victim {
             Victim::Coordinator => Ok(&mut self.coordinator),
             Victim::Worker(modality) => {
@@ -161,23 +167,5 @@ impl Cast {
             Victim::Worker(modality) => self.workers.get_mut(modality),
         };
         worker.map(|(_, proxy)| proxy).with_context(|| format!("the {victim} has no connection of its own"))
-    }
-}
-
-/// The address of a coordinator that has just been started.
-async fn listens(coordinator: &mut Process) -> anyhow::Result<String> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        match tokio::time::timeout(Duration::from_millis(50), coordinator.address()).await {
-            Ok(address) => return address,
-            Err(_) if tokio::time::Instant::now() >= deadline => {
-                return Err(anyhow!("the coordinator does not say that it listens"));
-            }
-            Err(_) => {}
-        }
-        if let Some(status) = coordinator.ended()? {
-            let log = coordinator.setting.log.display();
-            return Err(anyhow!("the coordinator ended before it listened ({status}); see {log}"));
-        }
     }
 }

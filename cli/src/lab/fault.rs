@@ -23,7 +23,7 @@ pub enum Target {
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Victim {
+pub(crate) enum Victim {
     Coordinator,
     Worker(ModalityName),
 }
@@ -46,7 +46,7 @@ impl Serialize for Victim {
 /// What happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// SIGKILL, and it is started again later.
     Kill,
     /// SIGSTOP, and SIGCONT later.
@@ -73,18 +73,18 @@ impl fmt::Display for Kind {
 
 /// One fault.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Time since the one before.
-    pub(super) after: Duration,
-    pub(super) kind: Kind,
-    pub(super) victim: Victim,
+    pub(crate) after: Duration,
+    pub(crate) kind: Kind,
+    pub(crate) victim: Victim,
     /// Until it is over; nothing for a cut.
-    pub(super) lasts: Duration,
+    pub(crate) lasts: Duration,
 }
 
 /// The faults of one run, without end.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Schedule {
     stream: Stream,
     /// Those that happen at a moment.
     targets: Vec<Target>,
@@ -94,10 +94,10 @@ pub(super) struct Plan {
     modalities: Vec<ModalityName>,
 }
 
-impl Plan {
+impl Schedule {
     /// Faults on average every `mean`, as often of each target. Of those who are stopped or held up, one in three is so for longer than
     /// the `lease`.
-    pub(super) fn new(
+    pub(crate) fn new(
         seed: u64,
         targets: &[Target],
         (mean, lease): (Duration, Duration),
@@ -109,7 +109,7 @@ impl Plan {
     }
 
     /// The next fault; none if nothing happens at a moment.
-    pub(super) fn next(&mut self) -> Option<Fault> {
+    pub(crate) fn next(&mut self) -> Option<Fault> {
         if self.targets.is_empty() {
             return None;
         }
@@ -137,7 +137,7 @@ impl Plan {
 }
 
 /// How the store fails in a process that is started for the n-th time: otherwise in every one.
-pub(super) fn store_faults(seed: u64, victim: &Victim, starts: u64) -> antiphon_store::faults::Faults {
+pub(crate) fn store_faults(seed: u64, victim: &Victim, starts: u64) -> antiphon_store::faults::Faults {
     let name = victim.to_string();
     let stream = &mut rng::stream(seed, &["chaos-store".into(), (&name).into(), starts.into()]);
     let seed = rng::below(stream, 1 << 32);
@@ -153,8 +153,9 @@ mod tests {
     }
 
     fn faults(seed: u64, targets: &[Target]) -> Vec<Fault> {
-        let mut plan = Plan::new(seed, targets, (Duration::from_secs(2), Duration::from_secs(5)), &modalities());
-        std::iter::from_fn(|| plan.next()).take(3000).collect()
+        let mut schedule =
+            Schedule::new(seed, targets, (Duration::from_secs(2), Duration::from_secs(5)), &modalities());
+        std::iter::from_fn(|| schedule.next()).take(3000).collect()
     }
 
     #[test]

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::cast::{Cast, Casting};
-use super::following::{Follower, Standing, joined};
-use super::plan::{Fault, Kind, Plan, Target, Victim};
+use super::follower::{Follower, Standing, joined};
 use super::report::{Moment, Report};
 use crate::client::Client;
+use crate::lab::fault::{Fault, Kind, Schedule, Target, Victim};
+use crate::lab::processes::{Processes, Setup};
 
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ const BY_ITSELF: Duration = Duration::from_millis(500);
 
 /// What a run is to suffer.
 #[derive(Debug)]
-pub(super) struct Ordeal<'a> {
+pub(super) struct Scenario<'a> {
     pub(super) seed: u64,
     pub(super) targets: &'a [Target],
     pub(super) every: Duration,
@@ -80,8 +80,8 @@ enum Due {
 
 /// A run.
 struct Run<'a> {
-    ordeal: &'a Ordeal<'a>,
-    plan: Plan,
+    scenario: &'a Scenario<'a>,
+    schedule: Schedule,
     begun: Instant,
     /// In order; the number tells two of the same moment apart.
     due: BTreeMap<(Instant, u64), Due>,
@@ -97,21 +97,21 @@ struct Run<'a> {
 
 /// Starts the processes, submits the job, and lets faults happen until it ends. To be called on the main thread.
 pub(super) async fn run(
-    ordeal: &Ordeal<'_>,
-    casting: &Casting<'_>,
+    scenario: &Scenario<'_>,
+    setup: &Setup<'_>,
     request: SubmitJobRequest,
     report: &mut Report,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Outcome> {
-    let mut cast = Cast::start(casting).await?;
+    let mut processes = Processes::start(setup).await?;
     let (sender, standing) = watch::channel(Standing::default());
-    let client = Client::new(cast.url())?;
+    let client = Client::new(processes.url())?;
     let job = request.job.clone().unwrap_or_default();
     let mut following = JoinSet::new();
     following.spawn(Follower::new(client.clone(), request, sender).follow());
     let mut run = Run {
-        ordeal,
-        plan: Plan::new(ordeal.seed, ordeal.targets, (ordeal.every, ordeal.lease), ordeal.modalities),
+        scenario,
+        schedule: Schedule::new(scenario.seed, scenario.targets, (scenario.every, scenario.lease), scenario.modalities),
         begun: Instant::now(),
         due: BTreeMap::new(),
         number: 0,
@@ -121,13 +121,13 @@ pub(super) async fn run(
         ended_by_itself: 0,
         standing,
     };
-    let mut end = run.suffer(&mut cast, &mut following, report, interrupts).await;
+    let mut end = run.drive(&mut processes, &mut following, report, interrupts).await;
     let (took, quiet, standing) = (run.begun.elapsed(), run.quiet(), *run.standing.borrow());
     if let Ok(End::Hung { reason }) = &mut end {
         *reason = waits_for(client, &job).await;
     }
-    let store_faults = cast.store_faults();
-    cast.dismiss().await?;
+    let store_faults = processes.store_faults();
+    processes.dismiss().await?;
     let end = end?;
     if store_faults > 0 {
         run.faults.insert("of the store".to_owned(), store_faults);
@@ -136,14 +136,14 @@ pub(super) async fn run(
 }
 
 impl Run<'_> {
-    async fn suffer(
+    async fn drive(
         &mut self,
-        cast: &mut Cast,
+        processes: &mut Processes,
         following: &mut JoinSet<anyhow::Result<Finished>>,
         report: &mut Report,
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<End> {
-        let deadline = self.begun + self.ordeal.timeout;
+        let deadline = self.begun + self.scenario.timeout;
         let mut standing = self.standing.clone();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -155,13 +155,13 @@ impl Run<'_> {
                 () = interrupts.next() => return Ok(End::Interrupted),
                 () = tokio::time::sleep_until(deadline) => {
                     // Whoever lets it run for less than the time in which it may be quiet wants to know as well.
-                    let is_quiet = self.quiet() >= self.ordeal.timeout / 2;
+                    let is_quiet = self.quiet() >= self.scenario.timeout / 2;
                     return Ok(if is_quiet { End::Hung { reason: String::new() } } else { End::TooSlow });
                 }
                 () = tokio::time::sleep_until(next) => match self.due.pop_first() {
-                    Some((_, Due::Fault(fault))) => self.begin(cast, fault, report).await?,
+                    Some((_, Due::Fault(fault))) => self.begin(processes, fault, report).await?,
                     Some((_, Due::Over(kind, victim))) => {
-                        cast.end(kind, &victim)?;
+                        processes.end(kind, &victim)?;
                         report.tell(&self.moment().over(kind, &victim))?;
                     }
                     None => {}
@@ -172,10 +172,10 @@ impl Run<'_> {
                     }
                 }
                 _ = look.tick() => {
-                    if self.quiet() >= self.ordeal.hung_after {
+                    if self.quiet() >= self.scenario.hung_after {
                         return Ok(End::Hung { reason: String::new() });
                     }
-                    self.look(cast, report)?;
+                    self.look(processes, report)?;
                 }
             }
         }
@@ -183,9 +183,9 @@ impl Run<'_> {
 
     /// Of faults that are counted, one third at most happens before the job's first turn: most are to meet it at work.
     fn plan_next(&mut self) {
-        let most = self.ordeal.faults;
+        let most = self.scenario.faults;
         let more = most.is_none_or(|most| self.planned < most);
-        let Some(fault) = more.then(|| self.plan.next()).flatten() else { return };
+        let Some(fault) = more.then(|| self.schedule.next()).flatten() else { return };
         self.planned += 1;
         match most {
             Some(most) if self.planned > most / 3 && !self.works() => self.early = Some(fault),
@@ -202,9 +202,9 @@ impl Run<'_> {
         self.number += 1;
     }
 
-    async fn begin(&mut self, cast: &mut Cast, fault: Fault, report: &mut Report) -> anyhow::Result<()> {
+    async fn begin(&mut self, processes: &mut Processes, fault: Fault, report: &mut Report) -> anyhow::Result<()> {
         let Fault { kind, victim, lasts, .. } = fault;
-        if cast.begin(kind, &victim).await? {
+        if processes.begin(kind, &victim).await? {
             *self.faults.entry(format!("{kind} {victim}")).or_default() += 1;
             report.tell(&self.moment().fault(kind, &victim, lasts))?;
             if kind != Kind::Cut {
@@ -216,8 +216,8 @@ impl Run<'_> {
     }
 
     /// Whoever ended by itself is started again, as a cluster would.
-    fn look(&mut self, cast: &mut Cast, report: &mut Report) -> anyhow::Result<()> {
-        for (victim, status) in cast.ended()? {
+    fn look(&mut self, processes: &mut Processes, report: &mut Report) -> anyhow::Result<()> {
+        for (victim, status) in processes.exited()? {
             self.ended_by_itself += 1;
             report.tell(&self.moment().ended_by_itself(&victim, status.to_string()))?;
             self.later(BY_ITSELF, Due::Over(Kind::Kill, victim));
@@ -231,7 +231,7 @@ impl Run<'_> {
     }
 
     fn moment(&self) -> Moment {
-        Moment { seed: self.ordeal.seed, at: self.begun.elapsed(), standing: *self.standing.borrow() }
+        Moment { seed: self.scenario.seed, at: self.begun.elapsed(), standing: *self.standing.borrow() }
     }
 }
 

@@ -1,0 +1,76 @@
+//! A job that a cluster in this process runs, with its state in a temporary folder.
+
+use std::pin::Pin;
+
+use antiphon_core::event::{Finished, JobEvent};
+use antiphon_core::spec::JobSpec;
+use anyhow::{Context as _, anyhow};
+use tempfile::TempDir;
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::cluster::{Cluster, ClusterConfig};
+use crate::client::{Client, Watched};
+use crate::exit::{Exit, OrExit as _};
+use crate::submission;
+
+/// One job. Its processes and its folder are gone when it is dropped.
+pub(crate) struct LocalJob {
+    job: String,
+    client: Client,
+    events: Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>,
+    cluster: Cluster,
+    _state: TempDir,
+}
+
+impl LocalJob {
+    /// Starts a cluster and submits the job, which writes its checkpoints into the temporary folder. `configure` changes what
+    /// [`ClusterConfig::for_job`] says.
+    ///
+    /// # Errors
+    /// The cluster cannot be started, or refuses the job.
+    pub(crate) async fn start(
+        mut spec: JobSpec,
+        resume: Option<String>,
+        configure: impl FnOnce(&mut ClusterConfig),
+    ) -> anyhow::Result<Self> {
+        let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+        spec.checkpoints.to = None;
+        let mut config = ClusterConfig::for_job(&spec, state.path().display().to_string());
+        configure(&mut config);
+        let cluster = Cluster::start(config).await?;
+        let mut client = Client::of_own(&cluster.url())?;
+        let job = client.submit(submission::request(&spec, None, resume)).await?;
+        let events = Box::pin(client.watch(&job, 0).await?);
+        Ok(Self { job, client, events, cluster, _state: state })
+    }
+
+    /// The next event. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// A part of the cluster fails, or the events end, which they do after the one that the job has finished.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<JobEvent> {
+        tokio::select! {
+            event = self.events.next() => match event {
+                Some(event) => Ok(event?.event),
+                None => Err(anyhow!("the coordinator ended the events of {}", self.job)).or_exit(Exit::Unreachable),
+            },
+            error = self.cluster.failed() => Err(error),
+        }
+    }
+
+    /// Asks the job to stop at its next turn boundary.
+    pub(crate) async fn request_stop(&mut self) -> anyhow::Result<()> {
+        self.client.stop(&self.job, false).await?;
+        Ok(())
+    }
+
+    /// Stops workers and coordinator in order.
+    pub(crate) async fn end(self) {
+        self.cluster.stop().await;
+    }
+}
+
+/// Why a job that did not succeed ended.
+pub(crate) fn reason(finished: Finished) -> String {
+    finished.reason.unwrap_or_else(|| "it was stopped".to_owned())
+}

@@ -1,0 +1,90 @@
+//! The program: parse, carry out, exit.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use antiphon_process::in_words;
+use clap::Parser as _;
+
+use crate::arguments::{Cli, Command};
+use crate::commands;
+use crate::exit::{self, Exit};
+use crate::output::{self, Format};
+
+/// Parses the arguments of this process, carries out the command and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.format;
+    start_logging(&cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into(), format),
+    };
+    let code = match runtime.block_on(execute(cli)) {
+        Ok(exit) => exit.into(),
+        Err(error) => report(&error, format),
+    };
+    // Threads that still decode or compute have nothing left to do it for.
+    runtime.shutdown_background();
+    code
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// Whatever goes wrong; [`exit::of`] says which exit code it means.
+pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
+    let format = cli.format;
+    match cli.command {
+        Command::Run(args) => commands::run::run(args, format).await,
+        Command::Check(args) => {
+            Ok(commands::check::run(&args, format, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?)
+        }
+        Command::Eval(args) => commands::eval::run(args, format).await,
+        Command::Predict(args) => commands::predict::run(args, format).await,
+        Command::Verify(args) => commands::verify::run(args, format).await,
+        Command::Data(args) => commands::data::run(args, format).await,
+        Command::Bench(args) => commands::bench::run(args, format).await,
+        Command::Chaos(args) => commands::chaos::run(args, format).await,
+        Command::Coordinator(args) => commands::serve::coordinator(&args).await,
+        Command::Worker(args) => commands::serve::worker(args).await,
+        Command::Submit(args) => commands::submit::run(args, format).await,
+        Command::Jobs(args) => commands::jobs::run(args, format).await,
+        Command::Follow(args) => commands::follow::run(args, format).await,
+        Command::Stop(args) => commands::stop::run(args, format).await,
+    }
+}
+
+/// Says what went wrong, where its reader looks for it.
+fn report(error: &anyhow::Error, format: Format) -> ExitCode {
+    if let Some(broken) = error.downcast_ref::<std::io::Error>()
+        && broken.kind() == std::io::ErrorKind::BrokenPipe
+    {
+        return Exit::Success.into();
+    }
+    let exit = exit::of(error);
+    let told = match format {
+        Format::Json => output::json(&serde_json::json!({"event": "error", "error": in_words(error.as_ref())})),
+        Format::Text => output::complain(&format!("error: {}", in_words(error.as_ref()))),
+    };
+    // Nobody is listening; the exit code still speaks.
+    drop(told);
+    exit.into()
+}
+
+/// Servers log what they do; other commands only what is wrong, and what an encoder does without. `RUST_LOG`
+/// overrides both.
+fn start_logging(cli: &Cli) {
+    let default = match cli.command {
+        Command::Coordinator(_) | Command::Worker(_) => "info,slatedb=warn",
+        _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    // Nobody may be left to read the log: a server goes on without.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
+    match cli.format {
+        Format::Json => log.json().init(),
+        Format::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+}

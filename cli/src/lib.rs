@@ -20,15 +20,11 @@ pub mod follow;
 mod job_file;
 mod joint;
 mod lab;
-mod outage;
 pub mod output;
 pub mod predictor;
 mod program;
 mod progress;
-mod remarks;
 mod runs;
-mod submission;
-mod watching;
 
 pub use arguments::{Cli, Command, command};
 pub use program::{execute, main};

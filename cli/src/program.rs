@@ -58,9 +58,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
 
 /// Says what went wrong, where its reader looks for it.
 fn report(error: &anyhow::Error, format: Format) -> ExitCode {
-    if let Some(broken) = error.downcast_ref::<std::io::Error>()
-        && broken.kind() == std::io::ErrorKind::BrokenPipe
-    {
+    if exit::is_broken_pipe(error) {
         return Exit::Success.into();
     }
     let exit = exit::of(error);

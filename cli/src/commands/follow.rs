@@ -2,8 +2,8 @@
 
 use crate::client::Client;
 use crate::exit::Exit;
+use crate::follow::{Limit, RECONNECT_FOR, Watching};
 use crate::output::Format;
-use crate::watching::{Limit, RECONNECT_FOR, Watching};
 
 /// Show a job's events until it ends
 ///

@@ -33,7 +33,7 @@ pub struct JobsArgs {
 /// # Errors
 /// No such job, or no coordinator.
 pub async fn run(args: JobsArgs, format: Format) -> anyhow::Result<Exit> {
-    let mut client = Client::new(&args.coordinator)?;
+    let client = Client::new(&args.coordinator)?;
     match (args.job, format) {
         (Some(job), _) if args.specification => {
             let (_, specification) = client.job(&job).await?;

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::{self, Client, RetryPolicy};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::job_file;
 use crate::lab::cluster::{Cluster, ClusterConfig};
 use crate::output::Format;
 use crate::runs::{folder_of, fresh_id, newest_run, resumed_id};
-use crate::submission;
 use antiphon_core::spec::{Override, ScheduleMode};
 use antiphon_store::checkpoints::Checkpoint;
 use antiphon_worker::device::DeviceChoice;
@@ -127,8 +126,8 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         device: args.device,
     })
     .await?;
-    let mut client = Client::of_own(&cluster.url())?;
-    let request = submission::request(&spec, Some(job.to_string()), resume);
+    let client = Client::to_own_process(&cluster.url())?;
+    let request = client::request(&spec, Some(job.to_string()), resume);
     let job = client.submit(request).await?;
     let job_folder = folder_of(&job, &spec, &args.state);
     let how_to_go_on = || {
@@ -137,7 +136,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
     };
     let following =
-        follow::follow(&mut client, &job, (&spec, 0), format, OnInterrupt::Stop(how_to_go_on()), Duration::ZERO);
+        follow::follow(&client, &job, (&spec, 0), format, OnInterrupt::Stop(how_to_go_on()), RetryPolicy::ONCE);
     let followed = tokio::select! {
         followed = following => followed?,
         error = cluster.failed() => return Err(error),

@@ -7,12 +7,10 @@ use antiphon_proto::v1::{JobState, JobStatus};
 use tokio::time::sleep;
 
 use super::jobs::Listed;
-use crate::client::Client;
+use crate::client::{Client, while_waiting};
 use crate::exit::Exit;
-use crate::follow::Followed;
+use crate::follow::{Followed, RECONNECT_FOR, Remarks, Watching};
 use crate::output::{self, Format};
-use crate::remarks::Remarks;
-use crate::watching::{RECONNECT_FOR, Watching};
 
 /// How often it is looked whether a job has stopped, before it is told of as one that has not.
 const MOMENTS: u32 = 10;
@@ -47,12 +45,12 @@ pub struct StopArgs {
 /// # Errors
 /// No such job, or no coordinator.
 pub async fn run(args: StopArgs, format: Format) -> anyhow::Result<Exit> {
-    let mut client = Client::new(&args.coordinator)?;
-    let remarks = Remarks { format, job: Some(args.job.clone()), up_to: RECONNECT_FOR };
+    let client = Client::new(&args.coordinator)?;
+    let mut remarks = Remarks { format, job: Some(args.job.clone()), timeout: RECONNECT_FOR };
     let reason = format!("the coordinator at {} has not written down that the job is to stop", args.coordinator);
-    let asked = remarks.until(&reason, client.stop(&args.job, args.now)).await?;
+    let asked = while_waiting(&reason, client.stop(&args.job, args.now), &mut remarks).await?;
     if !args.follow || Listed::from(&asked).is_over() {
-        tell(&heeded(&mut client, asked).await?, format)?;
+        tell(&heeded(&client, asked).await?, format)?;
         return Ok(Exit::Success);
     }
     let watching = Watching::new(client, &args.job, format, RECONNECT_FOR, None);
@@ -65,7 +63,7 @@ pub async fn run(args: StopArgs, format: Format) -> anyhow::Result<Exit> {
 }
 
 /// How the job is doing once it has had a moment: one that has nothing to finish is over by then.
-async fn heeded(client: &mut Client, mut status: JobStatus) -> anyhow::Result<JobStatus> {
+async fn heeded(client: &Client, mut status: JobStatus) -> anyhow::Result<JobStatus> {
     for _ in 0..MOMENTS {
         if Listed::from(&status).is_over() {
             break;

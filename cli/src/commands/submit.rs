@@ -8,15 +8,14 @@ use anyhow::anyhow;
 use tokio::time::timeout_at;
 
 use super::run::Schedule;
-use crate::client::Client;
+use crate::client::{self, Client, RetryPolicy, Submission};
 use crate::exit::{Exit, OrExit as _};
+use crate::follow::{Limit, RECONNECT_FOR, Remarks, Watching};
 use crate::job_file;
 use crate::output::{self, Format};
-use crate::submission::{self, Submission};
-use crate::watching::{Limit, RECONNECT_FOR, Watching};
 
 /// Seconds that a coordinator is waited for by default, until it has the job.
-const UNTIL_TAKEN: u64 = 10;
+const UNTIL_ACCEPTED: u64 = 10;
 
 /// Send a job to a coordinator
 #[derive(Debug, clap::Args)]
@@ -68,16 +67,19 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    let patience = Duration::from_secs(args.reconnect_for.unwrap_or(UNTIL_TAKEN));
+    let seconds = args.reconnect_for.unwrap_or(UNTIL_ACCEPTED);
     let client = Client::new(&args.coordinator)?;
-    let request = submission::request(&spec, args.id, args.resume);
-    let mut submission = Submission::new(client.clone(), request, format, patience, args.timeout);
-    let taken = match limit {
-        None => Ok(submission.taken().await),
-        Some(limit) => timeout_at(limit.ends, submission.taken()).await.map_err(|_| limit.seconds),
+    let timeout = args.timeout.unwrap_or(u64::MAX).min(seconds);
+    let mut remarks = Remarks { format, job: args.id.clone(), timeout };
+    let request = client::request(&spec, args.id, args.resume);
+    let policy = RetryPolicy::new(Duration::from_secs(seconds));
+    let mut submission = Submission::new(client.clone(), request, policy);
+    let accepted = match limit {
+        None => Ok(submission.accepted(&mut remarks).await),
+        Some(limit) => timeout_at(limit.ends, submission.accepted(&mut remarks)).await.map_err(|_| limit.seconds),
     };
-    let job = match taken {
-        Ok(taken) => taken?,
+    let job = match accepted {
+        Ok(job) => job?,
         Err(seconds) => {
             let reason = submission.waits_for();
             return Err(anyhow!("the job is not submitted after {seconds} s: {reason}")).or_exit(Exit::TimedOut);

@@ -1,6 +1,7 @@
 //! Progress of a job for people: on a terminal a bar per modality, elsewhere a line per epoch.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use antiphon_core::event::{JobEvent, ModalityStart, StepEvent};
@@ -68,8 +69,8 @@ impl Bars {
     }
 
     /// A line above the bars.
-    pub(super) fn say(&self, text: &str) -> anyhow::Result<()> {
-        if self.on_terminal { Ok(self.all.println(text)?) } else { Ok(output::line(text)?) }
+    pub(super) fn say(&self, text: &str) -> io::Result<()> {
+        if self.on_terminal { self.all.println(text) } else { output::line(text) }
     }
 
     pub(super) fn clear(&mut self) {
@@ -79,7 +80,7 @@ impl Bars {
         }
     }
 
-    pub(super) fn show(&mut self, event: &JobEvent, spec: &JobSpec) -> anyhow::Result<()> {
+    pub(super) fn show(&mut self, event: &JobEvent, spec: &JobSpec) -> io::Result<()> {
         match event {
             JobEvent::Submitted { job, resumed_from, .. } => {
                 self.head.set_message(format!("{job}: waiting for workers"));
@@ -142,7 +143,7 @@ impl Bars {
         turn: Turn,
         turns: u64,
         modalities: &BTreeMap<ModalityName, ModalityStart>,
-    ) -> anyhow::Result<()> {
+    ) -> io::Result<()> {
         self.head.set_style(style("  {msg}  {pos}/{len} turns  {percent}%  {elapsed} elapsed, {eta} to go"));
         self.head.set_length(turns);
         self.head.set_position(turn.0);
@@ -165,7 +166,7 @@ impl Bars {
         Ok(())
     }
 
-    fn step(&mut self, step: &StepEvent) -> anyhow::Result<()> {
+    fn step(&mut self, step: &StepEvent) -> io::Result<()> {
         if step.epoch != self.epoch {
             self.end_epoch()?;
             self.epoch = step.epoch;
@@ -186,7 +187,7 @@ impl Bars {
     }
 
     /// The epoch's means, once its last step was seen.
-    fn end_epoch(&mut self) -> anyhow::Result<()> {
+    fn end_epoch(&mut self) -> io::Result<()> {
         let mut parts = Vec::new();
         for (name, modality) in &mut self.modalities {
             if let Some(mean) = std::mem::take(&mut modality.epoch).mean() {
@@ -200,7 +201,7 @@ impl Bars {
         self.say(&text)
     }
 
-    fn evaluated(&mut self, report: &EvaluationReport, spec: &JobSpec) -> anyhow::Result<()> {
+    fn evaluated(&mut self, report: &EvaluationReport, spec: &JobSpec) -> io::Result<()> {
         self.end_epoch()?;
         if report.split != Split::Validation {
             return Ok(());

@@ -1,6 +1,6 @@
 //! The loop that shows what comes and heeds Ctrl-C.
 
-use std::time::Duration;
+use std::io;
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
@@ -8,41 +8,38 @@ use antiphon_process::Interrupts;
 use serde::Serialize;
 
 use super::bars::Bars;
-use super::connection::{Connection, News};
 use super::ending::{Followed, OnInterrupt, can_go_on};
+use super::remarks::as_event;
 use super::tables;
 use super::times::Accounts;
-use crate::client::{Client, Watched};
+use crate::client::{Client, Events, Notice, Notify, RetryPolicy, Watched};
 use crate::output::{self, Format};
 
-/// Shows a job's events, those numbered above `after`, until it ends. A coordinator that goes away is waited for, `patience` long.
+/// Shows a job's events, those numbered above `after`, until it ends.
 ///
 /// # Errors
-/// The coordinator goes away and does not come back, or standard output is closed.
+/// The coordinator is away for longer than the policy allows, or standard output is closed.
 pub(crate) async fn follow(
-    client: &mut Client,
+    client: &Client,
     job: &str,
     (spec, after): (&JobSpec, u64),
     format: Format,
     on_interrupt: OnInterrupt,
-    patience: Duration,
+    policy: RetryPolicy,
 ) -> anyhow::Result<Followed> {
     let mut interrupts = Interrupts::listen()?;
-    let mut connection = Connection::new(client.clone(), job, after, patience);
-    let mut view = View::new(format, spec);
+    let mut events = Events::new(client.clone(), job, after, policy);
+    let mut view = View::new(job, format, spec);
     let (mut training, mut stopping) = (false, false);
     loop {
         tokio::select! {
-            news = connection.next() => match news? {
-                News::Event(Watched { event, json, .. }) => {
-                    training |= matches!(event, JobEvent::Started { .. });
-                    if let Some(state) = view.show(&event, &json, &on_interrupt)? {
-                        return Ok(Followed::ToItsEnd(state));
-                    }
+            next = events.next(&mut view) => {
+                let Watched { event, json, .. } = next?;
+                training |= matches!(event, JobEvent::Started { .. });
+                if let Some(state) = view.show(&event, &json, &on_interrupt)? {
+                    return Ok(Followed::ToItsEnd(state));
                 }
-                News::Unreachable { seconds, error } => view.unreachable(job, seconds, &error)?,
-                News::Reached { seconds } => view.reached(job, seconds)?,
-            },
+            }
             () = interrupts.next() => match &on_interrupt {
                 OnInterrupt::Stop(_) if !stopping => {
                     stopping = true;
@@ -63,59 +60,44 @@ pub(crate) async fn follow(
     }
 }
 
-/// What is shown.
-enum View<'a> {
+/// What is shown of a job.
+struct View<'a> {
+    job: &'a str,
+    form: Form<'a>,
+}
+
+enum Form<'a> {
     Json,
     Text { bars: Box<Bars>, spec: &'a JobSpec, accounts: Option<Accounts> },
 }
 
 impl<'a> View<'a> {
-    fn new(format: Format, spec: &'a JobSpec) -> Self {
-        match format {
-            Format::Json => Self::Json,
-            Format::Text => Self::Text { bars: Box::new(Bars::new(spec)), spec, accounts: None },
-        }
+    fn new(job: &'a str, format: Format, spec: &'a JobSpec) -> Self {
+        let form = match format {
+            Format::Json => Form::Json,
+            Format::Text => Form::Text { bars: Box::new(Bars::new(spec)), spec, accounts: None },
+        };
+        Self { job, form }
     }
 
     /// A remark that is no event.
     fn say(&self, text: &str) -> anyhow::Result<()> {
-        match self {
-            Self::Json => Ok(output::complain(text)?),
-            Self::Text { bars, .. } => bars.say(text),
-        }
-    }
-
-    /// The coordinator is gone, for so long now.
-    fn unreachable(&self, job: &str, seconds: u64, error: &str) -> anyhow::Result<()> {
-        match self {
-            Self::Json => Ok(output::json(
-                &serde_json::json!({"event": "unreachable", "job": job, "seconds": seconds, "error": error}),
-            )?),
-            Self::Text { bars, .. } if seconds == 0 => {
-                bars.say(&format!("coordinator not reachable, trying again: {error}"))
-            }
-            Self::Text { bars, .. } => bars.say(&format!("coordinator not reachable for {seconds} s, trying again")),
-        }
-    }
-
-    /// The coordinator is there again, after so long.
-    fn reached(&self, job: &str, seconds: u64) -> anyhow::Result<()> {
-        match self {
-            Self::Json => Ok(output::json(&serde_json::json!({"event": "reached", "job": job, "seconds": seconds}))?),
-            Self::Text { bars, .. } => bars.say(&format!("coordinator reached again after {seconds} s")),
+        match &self.form {
+            Form::Json => Ok(output::complain(text)?),
+            Form::Text { bars, .. } => bars.say(text),
         }
     }
 
     /// Shows an event; after the last, how the job ended.
     fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<FinalState>> {
-        match self {
-            Self::Json => match (event, on_interrupt) {
+        match &mut self.form {
+            Form::Json => match (event, on_interrupt) {
                 (JobEvent::Finished(finished), OnInterrupt::Stop(resume)) if can_go_on(finished) => {
                     output::json(&Resumable { event, resume })?;
                 }
                 _ => output::line(json)?,
             },
-            Self::Text { bars, spec, accounts } => {
+            Form::Text { bars, spec, accounts } => {
                 if let JobEvent::Times { modalities, coordinator, .. } = event {
                     *accounts = Some(Accounts { modalities: modalities.clone(), coordinator: *coordinator });
                 }
@@ -123,7 +105,7 @@ impl<'a> View<'a> {
             }
         }
         let JobEvent::Finished(finished) = event else { return Ok(None) };
-        if let Self::Text { bars, spec, accounts } = self {
+        if let Form::Text { bars, spec, accounts } = &mut self.form {
             bars.clear();
             if let Some(accounts) = accounts {
                 output::line(&format!("\n{}", accounts.table().trim_end()))?;
@@ -131,6 +113,24 @@ impl<'a> View<'a> {
             tables::finished(finished, spec, on_interrupt)?;
         }
         Ok(Some(finished.state))
+    }
+}
+
+impl Notify for View<'_> {
+    fn notify(&mut self, notice: Notice<'_>) -> io::Result<()> {
+        match &self.form {
+            Form::Json => output::json(&as_event(Some(self.job), notice)),
+            Form::Text { bars, .. } => bars.say(&match notice {
+                Notice::Unreachable { seconds: 0, error } => {
+                    format!("coordinator not reachable, trying again: {error}")
+                }
+                Notice::Unreachable { seconds, .. } => {
+                    format!("coordinator not reachable for {seconds} s, trying again")
+                }
+                Notice::Reconnected { seconds } => format!("coordinator reached again after {seconds} s"),
+                Notice::Waiting { seconds, reason } => format!("waiting ({seconds} s): {reason}"),
+            }),
+        }
     }
 }
 

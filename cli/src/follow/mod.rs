@@ -1,15 +1,18 @@
 //! Following a job: its events as they come, shown to people as bars and tables or passed on to programs as they are.
 
 mod bars;
-mod connection;
 mod ending;
 mod following;
+mod remarks;
 mod tables;
 mod times;
+mod watching;
 
 pub use ending::OnInterrupt;
 pub use tables::evaluation_table;
 
 pub(crate) use ending::Followed;
 pub(crate) use following::follow;
+pub(crate) use remarks::Remarks;
 pub(crate) use times::Accounts;
+pub(crate) use watching::{Limit, RECONNECT_FOR, Watching};

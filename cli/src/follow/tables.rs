@@ -1,6 +1,7 @@
 //! The last words on a job: what it came to, and what to type next.
 
 use std::fmt::Write as _;
+use std::io;
 
 use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::metrics::{EvaluationReport, RuleName};
@@ -10,7 +11,7 @@ use super::ending::{OnInterrupt, can_go_on};
 use crate::output;
 
 /// Prints how a job ended.
-pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInterrupt) -> anyhow::Result<()> {
+pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInterrupt) -> io::Result<()> {
     if let Some(report) = &finished.evaluation {
         output::line(&format!("\n{}", evaluation_table(report, RuleName::from(&spec.fusion))))?;
     }

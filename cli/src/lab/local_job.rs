@@ -1,23 +1,18 @@
 //! A job that a cluster in this process runs, with its state in a temporary folder.
 
-use std::pin::Pin;
-
 use antiphon_core::event::{Finished, JobEvent};
 use antiphon_core::spec::JobSpec;
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tempfile::TempDir;
-use tokio_stream::{Stream, StreamExt as _};
 
 use super::cluster::{Cluster, ClusterConfig};
-use crate::client::{Client, Watched};
-use crate::exit::{Exit, OrExit as _};
-use crate::submission;
+use crate::client::{self, Client, Events, RetryPolicy, Silent};
 
 /// One job. Its processes and its folder are gone when it is dropped.
 pub(crate) struct LocalJob {
     job: String,
     client: Client,
-    events: Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>,
+    events: Events,
     cluster: Cluster,
     _state: TempDir,
 }
@@ -38,9 +33,9 @@ impl LocalJob {
         let mut config = ClusterConfig::for_job(&spec, state.path().display().to_string());
         configure(&mut config);
         let cluster = Cluster::start(config).await?;
-        let mut client = Client::of_own(&cluster.url())?;
-        let job = client.submit(submission::request(&spec, None, resume)).await?;
-        let events = Box::pin(client.watch(&job, 0).await?);
+        let client = Client::to_own_process(&cluster.url())?;
+        let job = client.submit(client::request(&spec, None, resume)).await?;
+        let events = Events::new(client.clone(), &job, 0, RetryPolicy::ONCE);
         Ok(Self { job, client, events, cluster, _state: state })
     }
 
@@ -50,10 +45,7 @@ impl LocalJob {
     /// A part of the cluster fails, or the events end, which they do after the one that the job has finished.
     pub(crate) async fn next(&mut self) -> anyhow::Result<JobEvent> {
         tokio::select! {
-            event = self.events.next() => match event {
-                Some(event) => Ok(event?.event),
-                None => Err(anyhow!("the coordinator ended the events of {}", self.job)).or_exit(Exit::Unreachable),
-            },
+            watched = self.events.next(&mut Silent) => Ok(watched?.event),
             error = self.cluster.failed() => Err(error),
         }
     }

@@ -13,12 +13,11 @@ use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 
 use super::children;
 use super::head_worker::{self, HeadWorker, Sent, Worked};
 use super::rows::Rows;
-use crate::client::Client;
+use crate::client::{Client, Events, RetryPolicy, Silent};
 use crate::exit::Exit;
 use crate::lab::child_process::ANY_PORT;
 use crate::lab::cores;
@@ -100,7 +99,7 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let process = coordinator.id();
     let each = (turns / u64::from(jobs)).max(10);
     let warmup = (each / 10).max(2);
-    let mut client = Client::of_own(&url)?;
+    let client = Client::to_own_process(&url)?;
     let idle = Usage::of(process, 0);
     let workers = Workers::start(jobs, &url, cores.get(1).copied())?;
     for job in 0..jobs {
@@ -123,7 +122,7 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let worked = workers.ended().await?;
     let mut accounts = Vec::new();
     for job in 0..jobs {
-        accounts.push(account(&mut client, &format!("bench-{job}")).await?);
+        accounts.push(account(&client, &format!("bench-{job}")).await?);
     }
     Ok(Row::of(jobs, turn_times(worked, warmup), &accounts, usage))
 }
@@ -144,11 +143,11 @@ fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
 }
 
 /// What a job's task said of its time, when the job has ended.
-async fn account(client: &mut Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
-    let mut events = client.watch(job, 0).await?;
+async fn account(client: &Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
+    let mut events = Events::new(client.clone(), job, 0, RetryPolicy::ONCE);
     let mut told = None;
-    while let Some(event) = events.next().await {
-        match event?.event {
+    loop {
+        match events.next(&mut Silent).await?.event {
             JobEvent::Times { coordinator, queued, .. } => told = Some((coordinator, queued)),
             JobEvent::Finished(_) => break,
             _ => {}

@@ -7,10 +7,9 @@ use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 
-use crate::client::Client;
-use crate::exit::{self, Exit};
+use crate::client::{Client, Events, RetryPolicy, Silent, Submission, Watched};
+use crate::exit::Exit;
 
 /// The pause before it comes back.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -33,63 +32,58 @@ pub(super) struct Follower {
     client: Client,
     request: SubmitJobRequest,
     standing: watch::Sender<Standing>,
-    /// Whether the coordinator has acknowledged it.
-    acknowledged: bool,
-    /// The number of the last event that came.
-    seen: u64,
 }
 
 impl Follower {
     pub(super) fn new(client: Client, request: SubmitJobRequest, standing: watch::Sender<Standing>) -> Self {
-        Self { client, request, standing, acknowledged: false, seen: 0 }
+        Self { client, request, standing }
     }
 
-    /// How the job ended. What breaks on the way is tried again, without end.
+    /// How the job ended. Whatever fails is tried again, without end.
     ///
     /// # Errors
-    /// The job is refused, or was acknowledged and is not known any more.
-    pub(super) async fn follow(mut self) -> anyhow::Result<Finished> {
+    /// The job is refused, or was accepted and is not known any more.
+    pub(super) async fn follow(self) -> anyhow::Result<Finished> {
+        let policy = RetryPolicy::FOREVER.every(PAUSE);
+        let mut submission = Submission::new(self.client.clone(), self.request, policy);
+        let job = loop {
+            match submission.accepted(&mut Silent).await {
+                Ok(job) => break job,
+                Err(error) if error.exit() == Exit::Usage => return Err(error.into()),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        let mut events = Events::new(self.client, &job, 0, policy);
         let mut unknown = 0;
         loop {
-            match self.attempt().await {
-                Ok(Some(finished)) => return Ok(finished),
-                Ok(None) => unknown = 0,
-                Err(error) if exit::of(&error) != Exit::Usage => unknown = 0,
-                Err(error) if !self.acknowledged => return Err(error),
+            match events.next(&mut Silent).await {
+                Ok(Watched { event: JobEvent::Finished(finished), .. }) => return Ok(finished),
+                Ok(watched) => {
+                    unknown = 0;
+                    note(&self.standing, &watched.event);
+                }
                 Err(error) => {
-                    unknown += 1;
+                    unknown = if error.exit() == Exit::Usage { unknown + 1 } else { 0 };
                     if unknown == UNKNOWN {
                         return Err(error).context("the job was acknowledged, and is lost");
                     }
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
+}
 
-    /// One connection; None if it ended before the job did.
-    async fn attempt(&mut self) -> anyhow::Result<Option<Finished>> {
-        let job = self.request.job.clone().context("a job that is followed needs an id")?;
-        if !self.acknowledged {
-            self.client.submit(self.request.clone()).await?;
-            self.acknowledged = true;
+/// Notes how far the job has come.
+fn note(standing: &watch::Sender<Standing>, event: &JobEvent) {
+    match event {
+        JobEvent::Started { turn, turns, .. } => {
+            standing.send_modify(|standing| (standing.turn, standing.turns) = (turn.0, *turns));
         }
-        let mut events = self.client.watch(&job, self.seen).await?;
-        while let Some(watched) = events.next().await {
-            let watched = watched?;
-            self.seen = watched.number;
-            match watched.event {
-                JobEvent::Started { turn, turns, .. } => {
-                    self.standing.send_modify(|standing| (standing.turn, standing.turns) = (turn.0, turns));
-                }
-                JobEvent::Step(step) => self.standing.send_modify(|standing| {
-                    (standing.turn, standing.stepped) = (step.turn.0, Some(Instant::now()));
-                }),
-                JobEvent::Finished(finished) => return Ok(Some(finished)),
-                _ => {}
-            }
-        }
-        Ok(None)
+        JobEvent::Step(step) => standing.send_modify(|standing| {
+            (standing.turn, standing.stepped) = (step.turn.0, Some(Instant::now()));
+        }),
+        _ => {}
     }
 }
 

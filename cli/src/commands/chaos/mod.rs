@@ -14,6 +14,7 @@ use antiphon_process::Interrupts;
 use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;
 
+use crate::client;
 use crate::duration;
 use crate::exit::{Exit, OrExit as _};
 use crate::job_file;
@@ -21,7 +22,6 @@ use crate::lab::fault::Target;
 use crate::lab::processes::Setup;
 use crate::output::{self, Format};
 use crate::runs::fresh_id;
-use crate::submission;
 use report::{Line, Report};
 use scenario::{End, Outcome, Scenario};
 
@@ -181,7 +181,7 @@ async fn one(
         hung_after: args.hung_after,
         modalities: &modalities,
     };
-    let request = submission::request(spec, Some(job.to_string()), None);
+    let request = client::request(spec, Some(job.to_string()), None);
     let outcome = scenario::run(&scenario, &setup, request, report, interrupts).await?;
     report.tell(&ended(seed, &outcome, expected, &logs))?;
     Ok(outcome.end)

@@ -236,7 +236,7 @@ impl Run<'_> {
 }
 
 /// What the job waits for, if its coordinator says so.
-async fn waits_for(mut client: Client, job: &str) -> String {
+async fn waits_for(client: Client, job: &str) -> String {
     match tokio::time::timeout(ASK, client.job(job)).await {
         Err(_) => "the coordinator does not answer".to_owned(),
         Ok(Err(error)) => error.to_string(),

@@ -8,11 +8,10 @@ use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 
 use super::children;
 use super::rows::Rows;
-use crate::client::Client;
+use crate::client::{Client, Events, RetryPolicy, Silent};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::Accounts;
 use crate::job_file;
@@ -147,7 +146,7 @@ impl Cluster {
             let arguments = ["worker", "--coordinator", &url, "--modality", modality.name.as_str()];
             workers.push(children::start(&name, &arguments, core)?);
         }
-        let client = Client::of_own(&url)?;
+        let client = Client::to_own_process(&url)?;
         let cores = cores.len().min(workers.len());
         Ok(Self { client, coordinator, workers, cores, runs: 0, _state: state })
     }
@@ -192,23 +191,23 @@ impl Cluster {
         let job = Some(format!("run-{}", self.runs));
         let request = SubmitJobRequest { specification: spec.to_json(), job, ..Default::default() };
         let job = self.client.submit(request).await?;
-        let mut client = self.client.clone();
+        let client = self.client.clone();
         let ended = futures::future::select_all(
             std::iter::once(&mut self.coordinator).chain(&mut self.workers).map(|part| Box::pin(part.ended())),
         );
         tokio::select! {
-            run = follow(&mut client, &job, mode, turns, cycles) => run,
+            run = follow(&client, &job, mode, turns, cycles) => run,
             (error, ..) = ended => Err(error),
         }
     }
 }
 
 /// Watches a run to its end.
-async fn follow(client: &mut Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
-    let mut events = client.watch(job, 0).await?;
+async fn follow(client: &Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
+    let mut events = Events::new(client.clone(), job, 0, RetryPolicy::ONCE);
     let (mut first, mut last, mut times) = (None, None, None);
     loop {
-        let watched = events.next().await.context("the coordinator ended the events")??;
+        let watched = events.next(&mut Silent).await?;
         match watched.event {
             // The last step of the cycles that are not measured begins the time of those that are.
             JobEvent::Step(step) if step.turn.0 + 1 == WARMUP * turns => first = Some(Instant::now()),

@@ -202,10 +202,10 @@ impl<'a> Cluster<'a> {
         for modality in &spec.modalities {
             workers.insert(modality.name.clone(), worker(&modality.name, &url)?);
         }
-        let mut client = Client::of_own(&url)?;
+        let client = Client::to_own_process(&url)?;
         let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
         let job = client.submit(request).await?;
-        let watching = Watching::new(url, job);
+        let watching = Watching::new(client, &job);
         Ok(Self { spec, address, state, coordinator, workers, victim, with_spare: !no_spare, spare: None, watching })
     }
 

@@ -1,14 +1,12 @@
 //! The events of a job as they come, whatever becomes of the coordinator that tells them.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
 use anyhow::anyhow;
 use tokio::time::Instant;
-use tokio_stream::{Stream, StreamExt as _};
 
-use crate::client::{Client, Watched};
+use crate::client::{Client, Events, RetryPolicy, Silent};
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::child_process::ChildProcess;
 
@@ -33,44 +31,30 @@ pub(super) struct Standing {
 
 /// Watches one job.
 pub(super) struct Watching {
-    url: String,
-    job: String,
-    /// The number of the last event that came.
-    last: u64,
-    events: Option<Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>>,
+    events: Events,
 }
 
 impl Watching {
-    pub(super) fn new(url: String, job: String) -> Self {
-        Self { url, job, last: 0, events: None }
+    pub(super) fn new(client: Client, job: &str) -> Self {
+        Self { events: Events::new(client, job, 0, RetryPolicy::FOREVER.every(PAUSE)) }
     }
 
     /// The next event, as long as this coordinator is there.
     pub(super) async fn next(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<Seen> {
         tokio::select! {
-            seen = self.event() => seen,
+            seen = self.event() => Ok(seen),
             error = coordinator.ended() => Err(error),
         }
     }
 
-    async fn event(&mut self) -> anyhow::Result<Seen> {
+    async fn event(&mut self) -> Seen {
         loop {
-            if let Some(events) = &mut self.events {
-                if let Some(Ok(watched)) = events.next().await {
-                    self.last = watched.number;
-                    return Ok(Seen { at: Instant::now(), event: watched.event });
-                }
-                self.events = None;
-            }
-            match self.open().await {
-                Ok(events) => self.events = Some(Box::pin(events)),
+            match self.events.next(&mut Silent).await {
+                Ok(watched) => return Seen { at: Instant::now(), event: watched.event },
+                // A coordinator that has just started may not know the job yet.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
-    }
-
-    async fn open(&self) -> anyhow::Result<impl Stream<Item = anyhow::Result<Watched>> + use<>> {
-        Client::of_own(&self.url)?.watch(&self.job, self.last).await
     }
 
     /// Waits until a turn has been applied.

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use antiphon_core::spec::JobSpec;
 use anyhow::{Context as _, anyhow};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::client::Client;
-use crate::exit::{self, Exit, OrExit as _};
-use crate::follow::{self, Followed, OnInterrupt};
-use crate::outage::Outage;
+use super::ending::{Followed, OnInterrupt};
+use super::following::follow;
+use super::remarks::Remarks;
+use crate::client::{Client, Reconnect, RetryPolicy};
+use crate::exit::{Exit, OrExit as _};
 use crate::output::Format;
-use crate::remarks::Remarks;
 
 /// Seconds that a coordinator which goes away is waited for by default.
 pub(crate) const RECONNECT_FOR: u64 = 600;
@@ -38,14 +38,14 @@ pub(crate) struct Watching {
     client: Client,
     job: String,
     format: Format,
-    /// How long a coordinator is waited for that is away.
-    patience: Duration,
+    /// For so many seconds a coordinator that is away is tried again.
+    reconnect_for: u64,
     limit: Option<Limit>,
 }
 
 impl Watching {
     pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_for: u64, limit: Option<Limit>) -> Self {
-        Self { client, job: job.to_owned(), format, patience: Duration::from_secs(reconnect_for), limit }
+        Self { client, job: job.to_owned(), format, reconnect_for, limit }
     }
 
     /// What the job is, from a coordinator that may be away.
@@ -61,38 +61,21 @@ impl Watching {
     }
 
     async fn asked(&self) -> anyhow::Result<JobSpec> {
-        let up_to = self.limit.map_or(u64::MAX, |limit| limit.seconds).min(self.patience.as_secs());
-        let remarks = Remarks { format: self.format, job: Some(self.job.clone()), up_to };
-        let mut client = self.client.clone();
-        let mut outage = Outage::new(Instant::now(), self.patience);
-        loop {
-            sleep_until(outage.try_again()).await;
-            let answer = timeout(outage.within(Instant::now()), client.job(&self.job)).await;
-            let silent =
-                || Err(anyhow!("no answer from the coordinator at {}", client.url())).or_exit(Exit::Unreachable);
-            let error = match answer.unwrap_or_else(|_| silent()) {
-                Ok((_, specification)) => {
-                    if outage.has_failed() {
-                        remarks.reached(outage.seconds(Instant::now()))?;
-                    }
-                    return JobSpec::from_json(&specification)
-                        .context("the job's specification is not understood; is the coordinator of another version?");
-                }
-                Err(error) if exit::of(&error) != Exit::Unreachable => return Err(error),
-                Err(error) => error.to_string(),
-            };
-            let now = Instant::now();
-            let seconds = outage.seconds(now);
-            if outage.failed(now, error.clone(), &self.job).is_none() {
-                let waited =
-                    if self.patience.is_zero() { String::new() } else { format!("; gave up after {seconds} s") };
-                return Err(anyhow!("{error}{waited}")).or_exit(Exit::Unreachable);
-            }
-            if outage.say_at() <= now {
-                outage.said(now);
-                remarks.unreachable(seconds, &error)?;
-            }
-        }
+        let timeout = self.limit.map_or(u64::MAX, |limit| limit.seconds).min(self.reconnect_for);
+        let mut remarks = Remarks { format: self.format, job: Some(self.job.clone()), timeout };
+        let mut reconnect = Reconnect::new(self.policy(), &self.job);
+        let ask = |within| {
+            let (client, job) = (self.client.clone(), self.job.clone());
+            async move { client.within(within, client.job(&job)).await }
+        };
+        let (_, specification) = reconnect.until(ask, &mut remarks).await?;
+        reconnect.reconnected(&mut remarks)?;
+        JobSpec::from_json(&specification)
+            .context("the job's specification is not understood; is the coordinator of another version?")
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy::new(Duration::from_secs(self.reconnect_for))
     }
 
     /// Shows the job's events, those numbered above `after`, until it ends.
@@ -100,9 +83,7 @@ impl Watching {
     /// # Errors
     /// The coordinator goes away and does not come back, or the time is up.
     pub(crate) async fn until_over(&self, spec: &JobSpec, after: u64) -> anyhow::Result<Followed> {
-        let mut client = self.client.clone();
-        let following =
-            follow::follow(&mut client, &self.job, (spec, after), self.format, OnInterrupt::Leave, self.patience);
+        let following = follow(&self.client, &self.job, (spec, after), self.format, OnInterrupt::Leave, self.policy());
         let mut following = pin!(following);
         let Some(limit) = self.limit else { return following.await };
         tokio::select! {
@@ -118,8 +99,7 @@ impl Watching {
     /// Waits until the time is up; what the job waits for then, whether its coordinator says so or not.
     async fn reached(&self, limit: Limit) -> String {
         sleep_until(limit.ends.checked_sub(ASK).unwrap_or(limit.ends)).await;
-        let mut client = self.client.clone();
-        let status = timeout_at(limit.ends, client.job(&self.job)).await;
+        let status = timeout_at(limit.ends, self.client.job(&self.job)).await;
         sleep_until(limit.ends).await;
         match status {
             Err(_) => "the coordinator does not answer".to_owned(),

@@ -1,0 +1,56 @@
+//! What a client says of itself while its coordinator keeps it waiting.
+
+use std::io;
+use std::pin::pin;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::error::ClientError;
+use super::outage::NOTICE_INTERVAL;
+
+/// Something that a person who waits wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice<'a> {
+    /// The coordinator has been away for so many seconds.
+    Unreachable { seconds: u64, error: &'a str },
+    /// It is back, after so many seconds.
+    Reconnected { seconds: u64 },
+    /// It is there and has not answered for so many seconds.
+    Waiting { seconds: u64, reason: &'a str },
+}
+
+/// Where notices go.
+pub(crate) trait Notify {
+    /// Prints a notice, or keeps it.
+    fn notify(&mut self, notice: Notice<'_>) -> io::Result<()>;
+}
+
+/// Notices that nobody reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silent;
+
+impl Notify for Silent {
+    fn notify(&mut self, _notice: Notice<'_>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The answer to a request that a coordinator which is there takes its time for; every ten seconds a notice says the reason.
+pub(crate) async fn while_waiting<T>(
+    reason: &str,
+    answer: impl Future<Output = Result<T, ClientError>>,
+    notify: &mut impl Notify,
+) -> Result<T, ClientError> {
+    let begun = Instant::now();
+    let mut answer = pin!(answer);
+    let mut notice_at = begun + NOTICE_INTERVAL;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = sleep_until(notice_at) => {
+                notice_at += NOTICE_INTERVAL;
+                notify.notify(Notice::Waiting { seconds: begun.elapsed().as_secs(), reason })?;
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@
 mod arguments;
 mod client;
 pub mod commands;
+mod context;
 mod duration;
 pub mod exit;
 pub mod follow;
@@ -27,4 +28,5 @@ mod progress;
 mod runs;
 
 pub use arguments::{Cli, Command, command};
+pub use context::Context;
 pub use program::{execute, main};

@@ -4,11 +4,13 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use antiphon_process::in_words;
+use antiphon_store::storage::StoreOptions;
 use clap::Parser as _;
 
 use crate::arguments::{Cli, Command};
 use crate::commands;
-use crate::exit::{self, Exit};
+use crate::context::Context;
+use crate::exit::{self, Exit, OrExit as _};
 use crate::output::{self, Format};
 
 /// Parses the arguments of this process, carries out the command and says how it ended.
@@ -16,12 +18,16 @@ use crate::output::{self, Format};
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.format;
+    let stores = match StoreOptions::from_environment().or_exit(Exit::Usage) {
+        Ok(stores) => stores,
+        Err(error) => return report(&error, format),
+    };
     start_logging(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&error.into(), format),
     };
-    let code = match runtime.block_on(execute(cli)) {
+    let code = match runtime.block_on(execute(cli.command, &Context { format, stores })) {
         Ok(exit) => exit.into(),
         Err(error) => report(&error, format),
     };
@@ -34,21 +40,21 @@ pub fn main() -> ExitCode {
 ///
 /// # Errors
 /// Whatever goes wrong; [`exit::of`] says which exit code it means.
-pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
-    let format = cli.format;
-    match cli.command {
-        Command::Run(args) => commands::run::run(args, format).await,
+pub async fn execute(command: Command, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    match command {
+        Command::Run(args) => commands::run::run(args, context).await,
         Command::Check(args) => {
             Ok(commands::check::run(&args, format, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?)
         }
         Command::Eval(args) => commands::eval::run(args, format).await,
         Command::Predict(args) => commands::predict::run(args, format).await,
-        Command::Verify(args) => commands::verify::run(args, format).await,
+        Command::Verify(args) => commands::verify::run(args, context).await,
         Command::Data(args) => commands::data::run(args, format).await,
         Command::Bench(args) => commands::bench::run(args, format).await,
         Command::Chaos(args) => commands::chaos::run(args, format).await,
-        Command::Coordinator(args) => commands::serve::coordinator(&args).await,
-        Command::Worker(args) => commands::serve::worker(args).await,
+        Command::Coordinator(args) => commands::serve::coordinator(&args, context).await,
+        Command::Worker(args) => commands::serve::worker(args, context).await,
         Command::Submit(args) => commands::submit::run(args, format).await,
         Command::Jobs(args) => commands::jobs::run(args, format).await,
         Command::Follow(args) => commands::follow::run(args, format).await,

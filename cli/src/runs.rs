@@ -4,8 +4,9 @@ use std::path::Path;
 
 use antiphon_core::ids::{JobId, JobName};
 use antiphon_core::spec::JobSpec;
-use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
-use antiphon_store::storage::Store;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use object_store::ObjectStore as _;
@@ -43,12 +44,22 @@ fn stem(name: &JobName) -> &str {
 
 /// The job that a checkpoint belongs to goes on under its own id, from its newest checkpoint; from an older one, or into
 /// another folder, it becomes a job of its own.
-pub(crate) async fn resumed_id(checkpoint: &Checkpoint, spec: &JobSpec, state: &Path) -> anyhow::Result<JobId> {
+pub(crate) async fn resumed_id(
+    checkpoint: &Checkpoint,
+    spec: &JobSpec,
+    state: &Path,
+    stores: &StoreOptions,
+) -> anyhow::Result<JobId> {
     let job = checkpoint.manifest().job.clone();
-    match Checkpoint::open_url(&folder_of(job.as_str(), spec, state)).await {
+    match open(&folder_of(job.as_str(), spec, state), stores).await {
         Ok(newest) if newest.url() == checkpoint.url() => Ok(job),
         _ => fresh_id(&spec.name, state),
     }
+}
+
+/// The checkpoint at a folder or URL, or the newest of a run.
+pub(crate) async fn open(url: &str, stores: &StoreOptions) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::open_with(url, stores, &RetryPolicy::none()).await
 }
 
 /// The folder or URL of a job's state: `<state>/<id>`, or `<to>/jobs/<id>` in the store that the job names.
@@ -60,7 +71,7 @@ pub(crate) fn folder_of(job: &str, spec: &JobSpec, state: &Path) -> String {
 }
 
 /// The newest checkpoint of the run of this name that was started last and has one.
-pub(crate) async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<String> {
+pub(crate) async fn newest_run(spec: &JobSpec, state: &Path, stores: &StoreOptions) -> anyhow::Result<String> {
     let none = || {
         let (name, place) = (&spec.name, folder_of("", spec, state));
         anyhow!("no run of `{name}` in {place} has a checkpoint; leave out --resume to start one, or name a checkpoint")
@@ -68,7 +79,7 @@ pub(crate) async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<S
     if spec.checkpoints.to.is_none() && !state.exists() {
         return Err(none());
     }
-    let runs = Store::open(folder_of("", spec, state).trim_end_matches('/'))?;
+    let runs = stores.open(folder_of("", spec, state).trim_end_matches('/'))?;
     let listed = runs.objects().list_with_delimiter(Some(runs.prefix())).await;
     let listed = listed.with_context(|| format!("cannot list {}", runs.url()))?;
     let mut names: Vec<String> =

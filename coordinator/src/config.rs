@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use antiphon_store::storage::StoreOptions;
 use clap::Args;
 
-use crate::job::HeadRoomLimits;
+use crate::job::contract::HeadRoomLimits;
 
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
+    /// How stores are opened.
+    pub stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a job fails; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Jobs that are over and still known; the oldest ends of more are forgotten.
@@ -51,6 +54,7 @@ impl Default for Config {
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
             head_threads: 0,
+            stores: StoreOptions::default(),
             store_patience: Duration::MAX,
             keep_jobs: 1000,
             head_room: HeadRoomLimits::default(),
@@ -120,9 +124,9 @@ fn patience(seconds: Option<u32>) -> Duration {
 }
 
 impl CoordinatorArgs {
-    /// The settings that these arguments give.
+    /// The settings that these arguments give, and how stores are opened.
     #[must_use]
-    pub fn config(&self) -> Config {
+    pub fn config(&self, stores: StoreOptions) -> Config {
         // What is held in memory is gone with the process anyway.
         let keep = if self.state.starts_with("memory://") { Keep::Nothing } else { Keep::Jobs };
         Config {
@@ -130,6 +134,7 @@ impl CoordinatorArgs {
             keep,
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
+            stores,
             store_patience: patience(self.store_patience),
             keep_jobs: self.keep_jobs as usize,
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },

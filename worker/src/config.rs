@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
-use antiphon_store::storage;
+use antiphon_store::storage::StoreOptions;
 
 use crate::device::DeviceChoice;
 use crate::name;
@@ -76,6 +76,8 @@ pub struct Config {
     pub reconnect_for: Duration,
     /// How long the step at hand may take to finish when the worker is asked to stop.
     pub grace: Duration,
+    /// How stores of checkpoints are opened.
+    pub stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a part of one is given up; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Threads that decode samples.
@@ -90,9 +92,8 @@ impl WorkerArgs {
     /// Fills in what was left out; the default name is another one each time.
     ///
     /// # Errors
-    /// Faults that are asked for on purpose are not understood.
-    pub fn complete(self) -> anyhow::Result<Config> {
-        storage::check_environment()?;
+    /// There is no source of random digits.
+    pub fn complete(self, stores: StoreOptions) -> anyhow::Result<Config> {
         let worker = match self.name {
             Some(name) => name,
             None => name::fresh(&self.modality)?,
@@ -104,6 +105,7 @@ impl WorkerArgs {
             connect_timeout: Duration::from_secs(self.connect_timeout),
             reconnect_for: Duration::from_secs(self.reconnect_for),
             grace: Duration::from_secs(self.grace),
+            stores,
             store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,

@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::{self, Client, RetryPolicy};
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::job_file;
 use crate::lab::cluster::{Cluster, ClusterConfig};
-use crate::output::Format;
-use crate::runs::{folder_of, fresh_id, newest_run, resumed_id};
+use crate::runs::{folder_of, fresh_id, newest_run, open, resumed_id};
 use antiphon_core::spec::{Override, ScheduleMode};
-use antiphon_store::checkpoints::Checkpoint;
 use antiphon_worker::device::DeviceChoice;
 
 const STATE: &str = "./antiphon-runs";
@@ -96,7 +95,7 @@ impl From<Schedule> for ScheduleMode {
 ///
 /// # Errors
 /// A bad job file or checkpoint, or a part of the system that fails.
-pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
     let (mut spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
@@ -105,14 +104,14 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     args.device.open().or_exit(Exit::Usage)?;
     let resume = match args.resume.as_deref() {
         None => None,
-        Some("") => Some(newest_run(&spec, &args.state).await.or_exit(Exit::Usage)?),
+        Some("") => Some(newest_run(&spec, &args.state, &context.stores).await.or_exit(Exit::Usage)?),
         Some(given) => Some(given.to_owned()),
     };
     let (job, resume) = match resume {
         None => (fresh_id(&spec.name, &args.state)?, None),
         Some(url) => {
-            let checkpoint = Checkpoint::open_url(&url).await.or_exit(Exit::Usage)?;
-            (resumed_id(&checkpoint, &spec, &args.state).await?, Some(checkpoint.url()))
+            let checkpoint = open(&url, &context.stores).await.or_exit(Exit::Usage)?;
+            (resumed_id(&checkpoint, &spec, &args.state, &context.stores).await?, Some(checkpoint.url()))
         }
     };
     let mut cluster = Cluster::start(ClusterConfig {
@@ -122,6 +121,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         data_memory: args.data_memory << 20,
         head_memory: args.head_memory << 20,
         head_threads: args.head_threads as usize,
+        stores: context.stores,
         store_patience: args.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
     })
@@ -136,7 +136,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
     };
     let following =
-        follow::follow(&client, &job, (&spec, 0), format, OnInterrupt::Stop(how_to_go_on()), RetryPolicy::ONCE);
+        follow::follow(&client, &job, (&spec, 0), context.format, OnInterrupt::Stop(how_to_go_on()), RetryPolicy::ONCE);
     let followed = tokio::select! {
         followed = following => followed?,
         error = cluster.failed() => return Err(error),

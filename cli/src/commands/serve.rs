@@ -1,9 +1,10 @@
 //! `antiphon coordinator` and `antiphon worker`: the parts as processes of their own.
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
 use antiphon_worker::WorkerArgs;
 
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::lifeline;
 
@@ -11,8 +12,8 @@ use crate::lab::lifeline;
 ///
 /// # Errors
 /// It cannot listen, or serving fails.
-pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
-    let Err(error) = server::listen(args, lifeline::shutdown()?).await else { return Ok(Exit::Success) };
+pub async fn coordinator(args: &CoordinatorArgs, context: &Context) -> anyhow::Result<Exit> {
+    let Err(error) = server::listen(args, context.stores, lifeline::shutdown()?).await else { return Ok(Exit::Success) };
     let exit = error.exit();
     if exit == Exit::Failed {
         tracing::error!(%error, "the coordinator ends");
@@ -24,8 +25,8 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// The coordinator cannot be reached, or ends the connection.
-pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
-    let config = args.complete().or_exit(Exit::Usage)?;
+pub async fn worker(args: WorkerArgs, context: &Context) -> anyhow::Result<Exit> {
+    let config = args.complete(context.stores).or_exit(Exit::Usage)?;
     let Err(error) = antiphon_worker::run(config, lifeline::shutdown()?).await else { return Ok(Exit::Success) };
     tracing::error!(%error, "the worker ends");
     let exit = error.exit();

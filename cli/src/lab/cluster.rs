@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
+use antiphon_coordinator::registry::Coordinator;
 use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_core::spec::JobSpec;
+use antiphon_store::storage::StoreOptions;
 use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub(crate) head_threads: usize,
+    /// How stores are opened.
+    pub(crate) stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a job fails.
     pub(crate) store_patience: Duration,
     /// Where the encoders compute; `auto` spreads the workers over the cards there are.
@@ -49,6 +52,7 @@ impl ClusterConfig {
             data_memory: 256 << 20,
             head_memory: 4096 << 20,
             head_threads: 0,
+            stores: StoreOptions::default(),
             store_patience: STORE_PATIENCE,
             device: DeviceChoice::Cpu,
         }
@@ -77,6 +81,7 @@ impl Cluster {
             state: config.state,
             head_memory: config.head_memory,
             head_threads: config.head_threads,
+            stores: config.stores,
             store_patience: config.store_patience,
             ..Config::default()
         });
@@ -97,6 +102,7 @@ impl Cluster {
                 connect_timeout: Duration::from_secs(10),
                 reconnect_for: Duration::ZERO,
                 grace: Duration::ZERO,
+                stores: config.stores,
                 store_patience: config.store_patience,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,

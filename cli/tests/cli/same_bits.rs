@@ -11,7 +11,7 @@ use antiphon_core::ids::{MicroShard, Split};
 use antiphon_core::learning_rate::{alpha, factor};
 use antiphon_core::spec::{Alpha, JobSpec, Length, ModalitySpec, ProjectionSpec};
 use antiphon_core::turn::Progress;
-use antiphon_store::part::{self, Arrays};
+use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::data::{BatchInput, Dataset, OpenOptions, Preprocessor, Sampler};
 use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
 use antiphon_worker::optimizer::Optimizer;
@@ -143,7 +143,7 @@ fn decay(spec: &JobSpec) -> Alpha {
 
 fn tensor(checkpoint: &Path, file: &str, name: &str) -> Vec<u32> {
     let bytes = std::fs::read(checkpoint.join(file)).expect("a part");
-    let (arrays, _): (Arrays, Value) = part::decode(file, &bytes).expect("a whole part");
+    let (arrays, _): (Arrays, Value) = tensors::decode(file, &bytes).expect("a whole part");
     bits(&arrays[name].data)
 }
 

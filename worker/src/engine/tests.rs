@@ -16,6 +16,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         connect_timeout: std::time::Duration::ZERO,
         reconnect_for: std::time::Duration::ZERO,
         grace: std::time::Duration::ZERO,
+        stores: Default::default(),
         store_patience: std::time::Duration::ZERO,
         decode_threads: 1,
         data_memory: 1 << 20,

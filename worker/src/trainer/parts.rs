@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
-use antiphon_store::part::{self, Array, Arrays};
+use antiphon_store::tensors::{self, Array, Arrays};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use candle_core::{DType, Device, Tensor};
@@ -71,7 +71,7 @@ impl Model {
         let tokenizer = input.tokenizer.map(|bytes| String::from_utf8(bytes.to_vec())).transpose()?;
         let width = self.encoder.width() as u32;
         let note = EncoderNote { modality: modality.clone(), width, input: input.settings, tokenizer };
-        Ok(part::encode(&encoder_part(modality), &arrays, &note)?)
+        Ok(tensors::encode(&encoder_part(modality), &arrays, &note)?)
     }
 
     /// A model out of the bytes of [`encoder_part`].
@@ -80,7 +80,7 @@ impl Model {
     /// A part that is broken, or of another modality or encoder than the job's.
     pub fn from_part(job: &JobSpec, modality: &ModalitySpec, bytes: &[u8], device: &Device) -> anyhow::Result<Self> {
         let name = encoder_part(&modality.name);
-        let (mut arrays, note): (Arrays, EncoderNote) = part::decode(&name, bytes)?;
+        let (mut arrays, note): (Arrays, EncoderNote) = tensors::decode(&name, bytes)?;
         ensure!(note.modality == modality.name, "`{name}` is of modality `{}`", note.modality);
         let mut vector = |name: &str| arrays.remove(name).map(|array| array.data).unwrap_or_default();
         let state = PreprocessorState {
@@ -112,7 +112,7 @@ pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> anyh
 /// Takes over the moments in the bytes of [`state_part`]. Steps that the encoder has taken.
 fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> anyhow::Result<u64> {
     let name = state_part(modality);
-    let (moments, note): (Arrays, StateNote) = part::decode(&name, bytes)?;
+    let (moments, note): (Arrays, StateNote) = tensors::decode(&name, bytes)?;
     ensure!(note.modality == *modality, "`{name}` is of modality `{}`", note.modality);
     optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).with_context(|| format!("`{name}`"))?;
     Ok(note.steps_done)
@@ -131,7 +131,7 @@ impl Trainer {
             steps_done: self.steps_done,
             optimizer_steps: self.optimizer.steps(),
         };
-        let moments = part::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
+        let moments = tensors::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
         Ok(vec![(encoder_part(modality), self.model.to_part(modality)?), (state, moments)])
     }
 

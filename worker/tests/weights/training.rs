@@ -6,7 +6,7 @@ use antiphon_core::head::Head;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, Override, parse};
 use antiphon_core::turn::Progress;
-use antiphon_store::part::{self, Arrays};
+use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::data::{OpenOptions, PrefetchOptions};
 use antiphon_worker::device::Device;
 use antiphon_worker::trainer::{Options, Trainer};
@@ -50,7 +50,7 @@ fn kept(trainer: &Trainer) -> [Values; 2] {
     let mut parts = trainer.parts().expect("parts").into_iter();
     [(); 2].map(|()| {
         let (name, bytes) = parts.next().expect("two");
-        let (arrays, _): (Arrays, serde_json::Value) = part::decode(&name, &bytes).expect("a part");
+        let (arrays, _): (Arrays, serde_json::Value) = tensors::decode(&name, &bytes).expect("a part");
         arrays.into_iter().map(|(name, array)| (name, array.data)).collect()
     })
 }

@@ -16,7 +16,8 @@ use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::training_service_client::TrainingServiceClient;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::{MESSAGE_LIMIT, contribution, v1};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
 use antiphon_worker::{checkpoint, endpoint};
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
@@ -139,7 +140,7 @@ impl HeadWorker {
         let modality = ModalityName::try_from(self.modality.as_str())?;
         let files = [parts::encoder(&modality), parts::encoder_state(&modality)];
         let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
-        let parts = checkpoint::save(&save.checkpoint, files, &Patience::none()).await?;
+        let parts = checkpoint::save(&save.checkpoint, files, &StoreOptions::default(), &RetryPolicy::none()).await?;
         let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));
         Ok(Message::PartSaved(PartSaved { job, term, turn, parts, snapshot: Duration::ZERO }.into()))
     }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use antiphon_core::ids::{JobId, Turn};
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
 use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::cluster::ClusterConfig;
 use crate::output::{self, Format};
@@ -90,20 +92,21 @@ struct Verified<'a> {
 ///
 /// # Errors
 /// There is no such checkpoint, or the replay cannot be made.
-pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
+    let Context { format, stores } = context;
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
     let tell = progress.clone();
-    let patience = Patience::new(Duration::from_secs(args.store_patience.into()), 0)
-        .telling(move |setback| tell.held_up(setback.to_string()));
+    let policy = RetryPolicy::new(Duration::from_secs(args.store_patience.into()), 0)
+        .on_retry(move |retry| tell.held_up(retry.to_string()));
     let work = async {
-        let checkpoint = open(&args.checkpoint, &patience, &progress).await?;
+        let checkpoint = open(&args.checkpoint, stores, &policy, &progress).await?;
         let verdicts = progress.during("checking", files::check(&checkpoint)).await;
-        if format == Format::Text {
+        if *format == Format::Text {
             print(&checkpoint, &verdicts)?;
         }
         let replayed = match args.replay {
-            true => Some(replayed(&args, &checkpoint, &patience, &progress).await?),
+            true => Some(replayed(&args, &checkpoint, (stores, &policy), &progress).await?),
             false => None,
         };
         Ok::<_, anyhow::Error>((checkpoint, verdicts, replayed))
@@ -148,24 +151,29 @@ pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
 async fn replayed(
     args: &VerifyArgs,
     checkpoint: &Checkpoint,
-    patience: &Patience,
+    (stores, policy): (&StoreOptions, &RetryPolicy),
     progress: &Progress,
 ) -> anyhow::Result<Replayed> {
     let from = match &args.from {
         None => None,
-        Some(url) => Some(open(url, patience, progress).await?),
+        Some(url) => Some(open(url, stores, policy, progress).await?),
     };
     args.device.open().or_exit(Exit::Usage)?;
     let configure = |config: &mut ClusterConfig| {
         (config.data_memory, config.head_memory) = (args.data_memory << 20, args.head_memory << 20);
-        config.device = args.device;
+        (config.device, config.stores) = (args.device, *stores);
     };
     replay::run(checkpoint.manifest(), from.as_ref(), configure, progress).await
 }
 
 /// The checkpoint, or an error with the exit code that the help promises.
-async fn open(url: &str, patience: &Patience, progress: &Progress) -> anyhow::Result<Checkpoint> {
-    let opened = progress.during("opening", Checkpoint::open_patiently(url, patience)).await;
+async fn open(
+    url: &str,
+    stores: &StoreOptions,
+    policy: &RetryPolicy,
+    progress: &Progress,
+) -> anyhow::Result<Checkpoint> {
+    let opened = progress.during("opening", Checkpoint::open_with(url, stores, policy)).await;
     let exit = match &opened {
         Err(CheckpointError::Manifest { .. }) => Exit::Failed,
         // A bucket that is not there holds no checkpoint.

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use antiphon_store::patience::Transient as _;
+use antiphon_store::retry::Transient as _;
 use antiphon_store::storage::innermost;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
 use antiphon_core::ids::{Attempt, HeadVersion, Step, Term, Turn, TurnRef};
 use antiphon_proto::chunks::{Assembled, Assembler, pieces};
 use antiphon_proto::v1::coordinator_message::Message as Told;

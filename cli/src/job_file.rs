@@ -6,37 +6,37 @@ use std::path::Path;
 
 use antiphon_core::spec::{FieldReport, JobSpec, Override, SpecErrors, parse_and_explain};
 
-/// What keeps a job file from being a job.
+/// Why a job file is not a valid job.
 #[derive(Debug, thiserror::Error)]
 pub enum JobFileError {
-    /// It cannot be read at all.
+    /// It cannot be read.
     #[error("{file}: {error}")]
     Unreadable {
-        /// What was to be read.
+        /// The job file.
         file: String,
-        /// Why it was not.
+        /// Why.
         error: io::Error,
     },
-    /// It is not text.
+    /// It is not UTF-8.
     #[error("{file}: not UTF-8 from byte {valid} on; save the job file as UTF-8")]
     NotText {
         /// The job file.
         file: String,
-        /// How many bytes are fine.
+        /// How many bytes are valid.
         valid: usize,
     },
-    /// It is text, but not a job.
+    /// It is not a valid job.
     #[error(transparent)]
     NotAJob(#[from] SpecErrors),
 }
 
-/// The most that is read of a job file; the specification's own limit is below it.
+/// How much of a job file is read at most. The limit of the specification is lower.
 const MOST_BYTES: u64 = 4 << 20;
 
 /// Reads a job file, with variables from the environment, and explains its fields.
 ///
 /// # Errors
-/// It cannot be read, or is no job.
+/// It cannot be read, or is not a valid job.
 pub fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
     let (file, bytes) = if job == Path::new("-") {
         ("standard input".to_owned(), read(io::stdin().lock()))

@@ -6,7 +6,7 @@
 //!                     ├─ predictor │
 //!                     └─ joint     └─ …
 //! ```
-//! `program` is the whole of it: parse, carry out, exit. [`commands`] has one module per command: each parses, calls and
+//! `program` parses, runs a command and exits. [`commands`] has one module per command: each parses, calls and
 //! prints. `client` talks to a coordinator; [`follow`] shows a job's events to people and programs; `lab` runs jobs here, in
 //! this process and in others, and disturbs them; [`predictor`] answers out of a checkpoint; `joint` trains all modalities at
 //! once, to compare with. No module imports one to its left.

@@ -1,4 +1,4 @@
-//! The program: parse, carry out, exit.
+//! The program: parse, run, exit.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::exit::{self, Exit, OrExit as _};
 use crate::output::{self, Format};
 
-/// Parses the arguments of this process, carries out the command and says how it ended.
+/// Parses the arguments of this process and runs the command. The exit code of the process.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -31,15 +31,15 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => report(&error, format),
     };
-    // Threads that still decode or compute have nothing left to do it for.
+    // The results of threads that still decode or compute are no longer needed.
     runtime.shutdown_background();
     code
 }
 
-/// Carries out a command.
+/// Runs a command.
 ///
 /// # Errors
-/// Whatever goes wrong; [`exit::of`] says which exit code it means.
+/// Every failure; [`exit::of`] gives its exit code.
 pub async fn execute(command: Command, context: &Context) -> anyhow::Result<Exit> {
     let format = context.format;
     match command {
@@ -62,7 +62,7 @@ pub async fn execute(command: Command, context: &Context) -> anyhow::Result<Exit
     }
 }
 
-/// Says what went wrong, where its reader looks for it.
+/// Prints the error: as JSON on standard output, or as text on standard error.
 fn report(error: &anyhow::Error, format: Format) -> ExitCode {
     if exit::is_broken_pipe(error) {
         return Exit::Success.into();
@@ -72,20 +72,19 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
         Format::Json => output::json(&serde_json::json!({"event": "error", "error": in_words(error.as_ref())})),
         Format::Text => output::complain(&format!("error: {}", in_words(error.as_ref()))),
     };
-    // Nobody is listening; the exit code still speaks.
+    // If the output is closed, the exit code still says it.
     drop(told);
     exit.into()
 }
 
-/// Servers log what they do; other commands only what is wrong, and what an encoder does without. `RUST_LOG`
-/// overrides both.
+/// Servers log what they do. Other commands log errors, and warnings about encoders. `RUST_LOG` overrides both.
 fn start_logging(cli: &Cli) {
     let default = match cli.command {
         Command::Coordinator(_) | Command::Worker(_) => "info,slatedb=warn",
         _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    // Nobody may be left to read the log: a server goes on without.
+    // A server keeps running when its log is closed.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
     match cli.format {
         Format::Json => log.json().init(),

@@ -1,4 +1,4 @@
-//! Work that may take long: shown on standard error after two seconds, given up at Ctrl-C.
+//! Work that may take long: shown on standard error after two seconds, cancelled by Ctrl-C.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-/// Nothing is shown of what is done by then.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Work that is done by then is not shown.
+const SHOW_AFTER: Duration = Duration::from_secs(2);
 
-/// A bar on standard error, once the work is seen to take its time; none where that is not a terminal.
+/// A bar on standard error once the work takes long; none if that is not a terminal.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -28,7 +28,7 @@ impl Progress {
         let mut work = std::pin::pin!(work);
         tokio::select! {
             done = &mut work => return done,
-            () = tokio::time::sleep(PATIENCE) => self.show(),
+            () = tokio::time::sleep(SHOW_AFTER) => self.show(),
         }
         self.bar.enable_steady_tick(Duration::from_millis(200));
         let done = work.await;
@@ -36,9 +36,9 @@ impl Progress {
         done
     }
 
-    /// What holds the work up.
-    pub(crate) fn held_up(&self, by: String) {
-        self.bar.set_message(by);
+    /// Shows why the work is delayed.
+    pub(crate) fn delayed(&self, reason: String) {
+        self.bar.set_message(reason);
     }
 
     /// Work of `length` rows begins.
@@ -46,7 +46,7 @@ impl Progress {
         self.begin_counting(doing, length, "rows");
     }
 
-    /// Work of `length` of something else begins.
+    /// Work of `length` items of another kind begins.
     pub(crate) fn begin_counting(&self, doing: &'static str, length: u64, what: &'static str) {
         let template = format!("  {{msg}} [{{bar:24}}] {{pos}}/{{len}} {what}  {{elapsed}} elapsed, {{eta}} to go");
         self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -57,7 +57,7 @@ impl Progress {
 
     /// So many are done.
     pub(crate) fn at(&self, rows: u64) {
-        if self.bar.is_hidden() && self.bar.elapsed() >= PATIENCE {
+        if self.bar.is_hidden() && self.bar.elapsed() >= SHOW_AFTER {
             self.show();
         }
         self.bar.set_position(rows);
@@ -72,9 +72,8 @@ impl Progress {
     }
 }
 
-/// Opens something, then works on it on a thread of its own. None if Ctrl-C or SIGTERM came first; the work has ended then as
-/// well, so that nothing of it is left behind. The work looks at the token between samples, and gives None once it is
-/// cancelled.
+/// Opens something, then works on it on a separate thread. None if Ctrl-C or SIGTERM came first; the work has ended then, too,
+/// and leaves nothing behind. It checks the token between samples, and returns None once it is cancelled.
 pub(crate) async fn until_interrupted<O, T, W>(
     open: impl Future<Output = anyhow::Result<O>>,
     work: W,

@@ -11,8 +11,8 @@ use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use object_store::ObjectStore as _;
 
-/// `<name>-<date>-<time>` in UTC, with a number where that is taken. Where `state` is a folder, the job's own is made, so that
-/// nobody else who begins in this second gets the same.
+/// `<name>-<date>-<time>` in UTC, with a number if that is taken. If `state` is a folder, the folder of the job is created in it,
+/// so that another run which starts in the same second gets another id.
 pub(crate) fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
     let stamp = Utc::now().format("%Y%m%d-%H%M%S").to_string();
     let stem = format!("{}-{stamp}", stem(name));
@@ -32,18 +32,17 @@ pub(crate) fn fresh_id(name: &JobName, state: &Path) -> anyhow::Result<JobId> {
             }
         }
     }
-    anyhow::bail!("a thousand runs began in this very second")
+    anyhow::bail!("a thousand runs of {name} started in this second; start this one again")
 }
 
-/// As much of a job's name as leaves room for a date, a time and a number.
+/// As much of a job's name as leaves space for a date, a time and a number.
 fn stem(name: &JobName) -> &str {
     // Names are ASCII.
     let text = name.as_str();
     text[..text.len().min(42)].trim_end_matches('-')
 }
 
-/// The job that a checkpoint belongs to goes on under its own id, from its newest checkpoint; from an older one, or into
-/// another folder, it becomes a job of its own.
+/// From its newest checkpoint, a job resumes under its id. From an older one, or in another folder, it becomes a new job.
 pub(crate) async fn resumed_id(
     checkpoint: &Checkpoint,
     spec: &JobSpec,
@@ -70,7 +69,7 @@ pub(crate) fn folder_of(job: &str, spec: &JobSpec, state: &Path) -> String {
     }
 }
 
-/// The newest checkpoint of the run of this name that was started last and has one.
+/// The newest checkpoint of the latest run of this name that has one.
 pub(crate) async fn newest_run(spec: &JobSpec, state: &Path, stores: &StoreOptions) -> anyhow::Result<String> {
     let none = || {
         let (name, place) = (&spec.name, folder_of("", spec, state));
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_new_and_fit_for_folders() {
+    fn ids_are_new_and_valid_folder_names() {
         let state = tempfile::tempdir().expect("a folder");
         let name = JobName::try_from("x".repeat(63)).expect("a name");
         let first = fresh_id(&name, state.path()).expect("an id");

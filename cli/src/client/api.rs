@@ -19,13 +19,13 @@ use super::error::{ClientError, reason, speaks_no_grpc};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A coordinator that has said nothing for so long is asked whether it is there, and gone if it does not answer for as long again.
+/// A coordinator that has sent nothing for so long gets a keep-alive ping, and counts as gone if it does not answer for as long.
 const ALIVE: Duration = Duration::from_secs(5);
 
-/// An event as the coordinator told of it.
+/// An event of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
-    /// Later ones have higher numbers.
+    /// Numbers ascend.
     pub(crate) number: u64,
     /// What happened.
     pub(crate) event: JobEvent,
@@ -33,7 +33,7 @@ pub(crate) struct Watched {
     pub(crate) json: String,
 }
 
-/// Talks to one coordinator. It connects when something is asked, and anew when a connection is lost.
+/// A client of one coordinator. It connects with the first request, and reconnects after a connection is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     url: String,
@@ -42,17 +42,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Of a coordinator anywhere. One that is stopped, or whose machine is gone, says nothing; one that is there answers to being
-    /// asked so although no event comes.
+    /// A client of a coordinator anywhere. Keep-alive pings detect one that is stopped or whose machine is gone.
     ///
     /// # Errors
-    /// `url` is not an address that is spoken to. Nobody need be there yet.
+    /// `url` is not an address. The coordinator need not be there yet.
     pub(crate) fn new(url: &str) -> Result<Self, ClientError> {
         let endpoint = endpoint(url)?.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE);
         Ok(Self::with_channel(url, endpoint.keep_alive_while_idle(true).connect_lazy()))
     }
 
-    /// Of a coordinator that this process has started, and holds or watches: it may be as busy as it likes.
+    /// A client of a coordinator that this process has started. It sends no keep-alive pings, which a busy machine may answer
+    /// late.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -137,7 +137,7 @@ impl Client {
         Ok(stream.map(move |event| {
             let v1::JobEvent { number, json } = event.map_err(|status| ClientError::from_status(&url, &status))?;
             let event = serde_json::from_str(&json).map_err(|error| {
-                ClientError::Failed(format!("event {number} is not understood; is the coordinator newer? {error}"))
+                ClientError::Failed(format!("cannot read event {number}, is the coordinator newer? {error}"))
             })?;
             Ok(Watched { number, event, json })
         }))
@@ -149,7 +149,7 @@ impl Client {
 }
 
 fn no_status() -> ClientError {
-    ClientError::Failed("the coordinator says nothing of the job".to_owned())
+    ClientError::Failed("the coordinator sent no status of the job".to_owned())
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, ClientError> {

@@ -39,9 +39,7 @@ impl ClientError {
             }
             Code::Unavailable => Self::Unreachable(status.message().to_owned()),
             Code::DeadlineExceeded => Self::TimedOut(status.message().to_owned()),
-            Code::NotFound => {
-                Self::Refused(format!("{}; `antiphon jobs` lists the jobs that there are", status.message()))
-            }
+            Code::NotFound => Self::Refused(format!("{}; `antiphon jobs` lists all jobs", status.message())),
             Code::InvalidArgument | Code::AlreadyExists | Code::FailedPrecondition => {
                 Self::Refused(status.message().to_owned())
             }

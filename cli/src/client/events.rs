@@ -1,4 +1,4 @@
-//! The events of a job over connections that may break: after each break they go on behind the last event that came.
+//! The events of a job over connections that may break. After a break they continue with the event after the last one.
 
 use std::pin::Pin;
 use std::time::Duration;

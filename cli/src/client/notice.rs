@@ -25,7 +25,7 @@ pub(crate) trait Notify {
     fn notify(&mut self, notice: Notice<'_>) -> io::Result<()>;
 }
 
-/// Notices that nobody reads.
+/// Drops all notices.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Silent;
 

@@ -1,11 +1,11 @@
-//! A coordinator that is away: when to try again, when to say so, and when to give up.
+//! An unreachable coordinator: when to retry, when to print a notice, and when to give up.
 
 use std::time::Duration;
 
 use antiphon_core::backoff::Backoff;
 use tokio::time::Instant;
 
-/// How long a try may take until the coordinator counts as away. With the longest pause it is no longer than
+/// How long a try may take until the coordinator counts as away. With the longest back-off it is no longer than
 /// [`NOTICE_INTERVAL`], so that there is a whole try between two notices.
 const TRY: Duration = Duration::from_secs(5);
 /// How long the only try may take, where none follows.
@@ -15,28 +15,28 @@ const LAST_TRY: Duration = Duration::from_millis(250);
 /// How often a notice says that the coordinator is away.
 pub(super) const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For how long a coordinator that is away is tried again, and how often.
+/// How long and how often an unreachable coordinator is retried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
     timeout: Duration,
-    pauses: Backoff,
+    backoff: Backoff,
 }
 
 impl RetryPolicy {
-    /// One try, and none after it.
+    /// One try.
     pub(crate) const ONCE: Self = Self::new(Duration::ZERO);
-    /// Without end.
+    /// No timeout.
     pub(crate) const FOREVER: Self = Self::new(Duration::MAX);
 
-    /// For so long, with pauses that grow to five seconds.
+    /// For this time, with a back-off that grows to five seconds.
     pub(crate) const fn new(timeout: Duration) -> Self {
-        let pauses = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
-        Self { timeout, pauses }
+        let backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
+        Self { timeout, backoff }
     }
 
-    /// With pauses of this length.
+    /// With a constant back-off.
     pub(crate) const fn every(self, pause: Duration) -> Self {
-        Self { pauses: Backoff { first: pause, longest: pause }, ..self }
+        Self { backoff: Backoff { first: pause, longest: pause }, ..self }
     }
 
     /// Whether there is one try only.
@@ -87,12 +87,13 @@ impl Outage {
         }
     }
 
-    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times.
+    /// A try has failed. Whether another one follows. Clients of different `name` back off for different times.
     pub(super) fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
         self.error = error;
         let left = self.policy.timeout.checked_sub(now.duration_since(self.since)).filter(|left| !left.is_zero());
         let Some(left) = left else { return false };
-        let pause = self.policy.pauses.pause(self.failures, std::process::id().into(), &["outage".into(), name.into()]);
+        let pause =
+            self.policy.backoff.pause(self.failures, std::process::id().into(), &["outage".into(), name.into()]);
         self.next_try = now + pause.min(left);
         self.failures = self.failures.saturating_add(1);
         true

@@ -1,5 +1,5 @@
-//! Submitting a job to a coordinator that may be away: the same submission is sent again, which makes one job however often it
-//! comes.
+//! Submitting a job to a coordinator that may be away. The same submission is retried; it makes one job, however often it
+//! arrives.
 
 use antiphon_core::digest::sha256;
 use antiphon_core::spec::JobSpec;
@@ -12,7 +12,7 @@ use super::notice::{Notify, while_waiting};
 use super::outage::RetryPolicy;
 use super::reconnect::Reconnect;
 
-/// A submission with an id of its own, by which a coordinator knows it when it is sent again.
+/// A submission with its own id, by which the coordinator recognises a retry.
 pub(crate) fn request(spec: &JobSpec, job: Option<String>, resume: Option<String>) -> SubmitJobRequest {
     let specification = spec.to_json();
     let made = format!("{:?} {} {job:?} {resume:?} {specification}", Utc::now(), std::process::id());
@@ -49,7 +49,7 @@ impl Submission {
     }
 
     fn unwritten(&self) -> String {
-        format!("the coordinator at {} has not written it down, and may still take it", self.client.url())
+        format!("the coordinator at {} has not persisted the job, and may still accept it", self.client.url())
     }
 
     /// The job's id, once the coordinator has it.
@@ -84,7 +84,7 @@ impl Submission {
         let ClientError::Unreachable(error) = error else { return error };
         ClientError::Unreachable(match self.may_be_accepted {
             true => format!(
-                "{error}; the job was sent and may have been taken: `antiphon jobs` tells, once a coordinator is there"
+                "{error}; the job was sent and may have been accepted: check with `antiphon jobs` once the coordinator is back"
             ),
             false => format!("{error}; start one with `antiphon coordinator`, or name another with --coordinator"),
         })

@@ -16,7 +16,9 @@ use crate::output::{self, Format};
 use crate::predictor::{Labels, Predictor, Source, exit_of, open};
 use crate::progress::{Progress, until_interrupted};
 
-/// Measure a checkpoint on a split: each modality alone, and fused by every rule
+/// Measure the accuracy of a checkpoint
+///
+/// Reports each modality alone, and all modalities fused by every rule.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,13 +27,13 @@ Examples:
   antiphon eval s3://runs/jobs/JOB --data 'new/*.parquet' --fusion tuned --confusion
   antiphon eval antiphon-runs/JOB --format json                  one line: {\"event\":\"evaluation\", …}
 
-The rule marked * is the one of --fusion, or the job's. Samples that have none of the modalities do not count.")]
+The rule marked * is that of --fusion, or of the job. Samples without any of the modalities do not count.")]
 pub struct EvalArgs {
     /// The checkpoint and its data
     #[command(flatten)]
     pub source: Source,
 
-    /// Show the confusion matrix (JSON always has it)
+    /// Print the confusion matrix; JSON output always includes it
     #[arg(long)]
     pub confusion: bool,
 }
@@ -84,7 +86,7 @@ fn evaluate(
     cancelled: &CancellationToken,
 ) -> anyhow::Result<Option<EvaluationReport>> {
     let (all, dropped) = (predictor.modalities(), predictor.dropped());
-    let kept: Vec<bool> = all.iter().map(|name| !dropped.contains(name)).collect();
+    let included: Vec<bool> = all.iter().map(|name| !dropped.contains(name)).collect();
     let names: Vec<ModalityName> = all.iter().filter(|name| !dropped.contains(name)).cloned().collect();
     let classes = predictor.spec().labels.classes.count();
     let tuned: Option<&BTreeMap<ModalityName, f64>> = predictor.checkpoint().manifest().fusion_weights.as_ref();
@@ -96,7 +98,7 @@ fn evaluate(
             return Ok(None);
         }
         let sample = sample.map_err(exit_of)?;
-        let logits = sample.logits.iter().zip(&kept).filter(|(_, kept)| **kept);
+        let logits = sample.logits.iter().zip(&included).filter(|(_, included)| **included);
         let logits: Vec<Option<&[f32]>> = logits.map(|(logits, _)| logits.as_deref()).collect();
         let label = sample.label.with_context(|| format!("sample `{}` has no label", sample.id))?;
         evaluator.push(label, &logits).with_context(|| format!("sample `{}`", sample.id))?;

@@ -12,7 +12,9 @@ use crate::output::{self, Format};
 use crate::predictor::{self, Labels, OutputFile, Prediction, Predictor, Source, exit_of, write_line};
 use crate::progress::{Progress, until_interrupted};
 
-/// Predict with a checkpoint: JSON lines on standard output, or a file of JSON lines or Parquet
+/// Predict with a checkpoint
+///
+/// Writes JSON lines to standard output, or JSON lines or Parquet to a file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,25 +23,25 @@ Examples:
   antiphon predict antiphon-runs/JOB --data audio=a.parquet --data image=b.parquet --output predictions.jsonl
   antiphon predict antiphon-runs/JOB --data new.parquet --drop audio --fusion mean
 
-A line of JSON, in ascending order of id:
+Each sample is one JSON line, in ascending order of id:
   {\"id\":\"a7\",\"label\":3,\"prediction\":3,\"probabilities\":[…],\"modalities\":{\"audio\":{\"lambda\":0.6,\"entropy\":0.2},…}}
-label is null where the data have none; label_class and prediction_class follow where the job names its classes. A modality
-that a sample lacks has lambda 0 and entropy null. Parquet has the same as columns id, label, prediction, probabilities and
-lambda_M, entropy_M of each modality M. Samples that have none of the modalities have no line.")]
+label is null if the data have none. label_class and prediction_class are added if the job names its classes. A modality that a
+sample lacks has lambda 0 and entropy null. Parquet files have the columns id, label, prediction and probabilities, and lambda_M
+and entropy_M for each modality M. Samples without any of the modalities are left out.")]
 pub struct PredictArgs {
     /// The checkpoint and its data
     #[command(flatten)]
     pub source: Source,
 
-    /// File to write: .jsonl for JSON lines, .parquet for Parquet; it appears once it is whole
+    /// File to write: .jsonl for JSON lines, .parquet for Parquet; it appears once it is complete
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Overwrite the file if it is there
+    /// Overwrite the file if it exists
     #[arg(long, requires = "output")]
     pub force: bool,
 
-    /// Do not read labels, even where they are there
+    /// Do not read labels, even if the data have them
     #[arg(long)]
     pub no_labels: bool,
 }

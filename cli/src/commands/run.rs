@@ -1,16 +1,16 @@
-//! `antiphon run JOB.yaml`: a coordinator and one worker per modality in this process, over real loopback gRPC.
+//! `antiphon run JOB.yaml`: a coordinator and one worker per modality in this process, over gRPC on the loopback interface.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client, RetryPolicy};
 use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
-use crate::job_file;
 use crate::lab::cluster::{Cluster, ClusterConfig};
 use crate::runs::{folder_of, fresh_id, newest_run, open, resumed_id};
-use antiphon_core::spec::{Override, ScheduleMode};
+use antiphon_core::spec::ScheduleMode;
 use antiphon_worker::device::DeviceChoice;
 
 const STATE: &str = "./antiphon-runs";
@@ -18,89 +18,71 @@ const DECODE_THREADS: usize = 1;
 const DATA_MEMORY: u64 = 256;
 const HEAD_MEMORY: u64 = 4096;
 
-/// Train a job here: a coordinator and one worker per modality in this process
+/// Train a job on this machine
+///
+/// A coordinator and one worker per modality run in this process.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   antiphon run examples/spoken-digits.yaml
   antiphon run job.yaml --set head.projection=off --set schedule.epochs=5
-  antiphon run job.yaml --resume                  go on where the last run of this job stopped
+  antiphon run job.yaml --resume                  resume the newest run of this job
   antiphon run job.yaml --resume antiphon-runs/JOB/checkpoints/00000300
 
-Ctrl-C stops at the next turn boundary, writes a checkpoint and says how to go on; a second Ctrl-C ends at once.")]
+Ctrl-C stops the job at the next turn boundary, writes a checkpoint and prints the command that resumes it. A second Ctrl-C ends
+the program at once.")]
 pub struct RunArgs {
-    /// The job file, YAML or JSON; `-` is standard input
-    pub job: PathBuf,
+    /// The job file
+    #[command(flatten)]
+    pub job: JobArgs,
 
-    /// Set one field, as in `--set schedule.epochs=3`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Let all encoders compute at once, or one modality after the other to compare with; takes the place of the job's `schedule.mode`
+    /// Whether encoders compute at the same time; overrides `schedule.mode` of the job
     #[arg(long, value_name = "MODE")]
     pub schedule: Option<Schedule>,
 
-    /// Go on from a checkpoint: its folder or URL, the folder of a run, or nothing for the newest run of this job
+    /// Resume from a checkpoint: its folder or URL, the folder of a run, or no value for the newest run of this job
     #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "")]
     pub resume: Option<String>,
 
-    /// Folder of the runs' state, unless the job names a store
+    /// Folder for the state of runs, unless the job sets `checkpoints.to`
     #[arg(long, env = "ANTIPHON_STATE", default_value = STATE, value_name = "DIR")]
     pub state: PathBuf,
 
-    /// Threads that decode samples ahead, per modality
+    /// Threads per modality that decode samples ahead of training
     #[arg(long, default_value_t = DECODE_THREADS, value_name = "N")]
     pub decode_threads: usize,
 
-    /// Mebibytes of undecoded samples kept in memory per modality and split; what is beyond goes to a temporary file
+    /// Memory for encoded samples, in MiB per modality and split; the rest goes to a temporary file
     #[arg(long, default_value_t = DATA_MEMORY, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Mebibytes that the shared head may take, with its projector, optimizer and messages
+    /// Memory limit of the shared head with its projector, optimizer and messages, in MiB
     #[arg(long, default_value_t = HEAD_MEMORY, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
 
-    /// Threads that the head computes on; 0 is one for each core. Results do not depend on it
+    /// Threads that compute the head, 0 for one per core; results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
     pub head_threads: u32,
 
-    /// Seconds that the store of checkpoints may be in trouble before the job fails [default: it waits until the store is back]
+    /// Seconds to retry a store of checkpoints that fails, before the job fails [default: no limit]
     #[arg(long, value_name = "SECONDS")]
-    pub store_patience: Option<u32>,
+    pub store_retry_timeout: Option<u32>,
 
-    /// Where the encoders compute: auto (CUDA cards in turn, one modality after the other, if the program can use them, else cpu), cpu, cuda or cuda:1
+    /// Device of the encoders: auto (CUDA cards in turn if the program can use them, otherwise cpu), cpu, cuda or cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
-}
-
-/// What may go on at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Schedule {
-    /// All encoders compute at once
-    Pipelined,
-    /// One modality after the other
-    Sequential,
-}
-
-impl From<Schedule> for ScheduleMode {
-    fn from(schedule: Schedule) -> Self {
-        match schedule {
-            Schedule::Pipelined => Self::Pipelined,
-            Schedule::Sequential => Self::Sequential,
-        }
-    }
 }
 
 /// Runs a job to its end.
 ///
 /// # Errors
-/// A bad job file or checkpoint, or a part of the system that fails.
+/// An invalid job file or checkpoint, or a coordinator or worker that fails.
 pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
-    let (mut spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let mut spec = args.job.load()?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    // Before anything is written; workers open it themselves.
+    // Checked before anything is written. Workers open it themselves.
     args.device.open().or_exit(Exit::Usage)?;
     let resume = match args.resume.as_deref() {
         None => None,
@@ -122,7 +104,9 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
         head_memory: args.head_memory << 20,
         head_threads: args.head_threads as usize,
         stores: context.stores,
-        store_patience: args.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+        store_retry_timeout: args
+            .store_retry_timeout
+            .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
     })
     .await?;
@@ -130,13 +114,20 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
     let request = client::request(&spec, Some(job.to_string()), resume);
     let job = client.submit(request).await?;
     let job_folder = folder_of(&job, &spec, &args.state);
-    let how_to_go_on = || {
-        let file = quoted(&args.job.display().to_string());
-        let set: String = args.set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
+    let how_to_resume = || {
+        let JobArgs { job, set } = &args.job;
+        let file = quoted(&job.display().to_string());
+        let set: String = set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
         format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
     };
-    let following =
-        follow::follow(&client, &job, (&spec, 0), context.format, OnInterrupt::Stop(how_to_go_on()), RetryPolicy::ONCE);
+    let following = follow::follow(
+        &client,
+        &job,
+        (&spec, 0),
+        context.format,
+        OnInterrupt::Stop(how_to_resume()),
+        RetryPolicy::ONCE,
+    );
     let followed = tokio::select! {
         followed = following => followed?,
         error = cluster.failed() => return Err(error),
@@ -179,8 +170,8 @@ impl RunArgs {
         if self.head_threads != 0 {
             text += &format!(" --head-threads {}", self.head_threads);
         }
-        if let Some(seconds) = self.store_patience {
-            text += &format!(" --store-patience {seconds}");
+        if let Some(seconds) = self.store_retry_timeout {
+            text += &format!(" --store-retry-timeout {seconds}");
         }
         if self.device != DeviceChoice::default() {
             text += &format!(" --device {}", self.device);
@@ -194,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_can_be_typed() {
+    fn a_printed_command_can_be_typed() {
         for (text, typed) in [("a/b-1.yaml", "a/b-1.yaml"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
             assert_eq!(quoted(text), typed);
         }

@@ -1,4 +1,4 @@
-//! `antiphon coordinator` and `antiphon worker`: the parts as processes of their own.
+//! `antiphon coordinator` and `antiphon worker`: the servers.
 
 use antiphon_coordinator::config::CoordinatorArgs;
 use antiphon_coordinator::edge::server;
@@ -13,7 +13,9 @@ use crate::lab::lifeline;
 /// # Errors
 /// It cannot listen, or serving fails.
 pub async fn coordinator(args: &CoordinatorArgs, context: &Context) -> anyhow::Result<Exit> {
-    let Err(error) = server::listen(args, context.stores, lifeline::shutdown()?).await else { return Ok(Exit::Success) };
+    let Err(error) = server::listen(args, context.stores, lifeline::shutdown()?).await else {
+        return Ok(Exit::Success);
+    };
     let exit = error.exit();
     if exit == Exit::Failed {
         tracing::error!(%error, "the coordinator ends");

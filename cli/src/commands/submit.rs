@@ -1,58 +1,60 @@
-//! `antiphon submit JOB.yaml`: sends a job to a coordinator, and follows it if asked to.
+//! `antiphon submit JOB.yaml`: sends a job to a coordinator, and follows it with --follow.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use antiphon_core::spec::Override;
 use anyhow::anyhow;
 use tokio::time::timeout_at;
 
-use super::run::Schedule;
+use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client, RetryPolicy, Submission};
 use crate::exit::{Exit, OrExit as _};
-use crate::follow::{Limit, RECONNECT_FOR, Remarks, Watching};
-use crate::job_file;
+use crate::follow::{Limit, RECONNECT_TIMEOUT, Remarks, Watching};
 use crate::output::{self, Format};
 
-/// Seconds that a coordinator is waited for by default, until it has the job.
+/// How long a coordinator that is away is tried by default, in seconds, until it has accepted the job.
 const UNTIL_ACCEPTED: u64 = 10;
 
 /// Send a job to a coordinator
+///
+/// Prints the id of the job once the coordinator has persisted it. If the connection breaks, the submission is sent again; it
+/// makes one job only.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon submit job.yaml --coordinator http://10.0.0.5:7070
+  antiphon submit job.yaml --follow --timeout 3600
+  antiphon submit job.yaml --id JOB --resume antiphon-runs/JOB")]
 pub struct SubmitArgs {
-    /// The job file, YAML or JSON; `-` is standard input
-    pub job: PathBuf,
+    /// The job file
+    #[command(flatten)]
+    pub job: JobArgs,
 
-    /// Set one field, as in `--set schedule.epochs=3`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Let all encoders compute at once, or one modality after the other to compare with; takes the place of the job's `schedule.mode`
+    /// Whether encoders compute at the same time; overrides `schedule.mode` of the job
     #[arg(long, value_name = "MODE")]
     pub schedule: Option<Schedule>,
 
-    /// Coordinator to send it to
+    /// URL of the coordinator
     #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub coordinator: String,
 
-    /// Id of the job; made of its name otherwise
+    /// Id of the job [default: made from its name and the time]
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
 
-    /// Go on from this checkpoint, or from the newest of this job's folder; a path is one of the coordinator's machine
+    /// Resume from this checkpoint, or from the newest in this folder of a job; paths are on the coordinator's machine
     #[arg(long, value_name = "URL")]
     pub resume: Option<String>,
 
-    /// Show the job's events until it ends; its exit code is then the job's. A coordinator that is started again meanwhile is found again
+    /// Show the events of the job until it ends, and exit with its exit code; reconnects to a coordinator that restarts
     #[arg(long)]
     pub follow: bool,
 
-    /// Seconds to try to reach a coordinator that is away, before exit code 3; 0 gives up at once [default: 10 until it has the job, 600
-    /// from then on]
+    /// Seconds to retry a coordinator that cannot be reached, before exit code 3; 0 does not retry [default: 10 until it has the
+    /// job, then 600]
     #[arg(long, value_name = "SECONDS")]
-    pub reconnect_for: Option<u64>,
+    pub reconnect_timeout: Option<u64>,
 
-    /// Seconds that all of this may take, with --follow the job too, before exit code 4 [default: no limit]
+    /// Seconds until exit code 4; with --follow this includes the job itself [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
@@ -60,14 +62,14 @@ pub struct SubmitArgs {
 /// Submits, and follows.
 ///
 /// # Errors
-/// A bad job file, no coordinator, or a time limit.
+/// An invalid job file, no coordinator, or a timeout.
 pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
     let limit = args.timeout.and_then(Limit::from_now);
-    let (mut spec, _) = job_file::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let mut spec = args.job.load()?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    let seconds = args.reconnect_for.unwrap_or(UNTIL_ACCEPTED);
+    let seconds = args.reconnect_timeout.unwrap_or(UNTIL_ACCEPTED);
     let client = Client::new(&args.coordinator)?;
     let timeout = args.timeout.unwrap_or(u64::MAX).min(seconds);
     let mut remarks = Remarks { format, job: args.id.clone(), timeout };
@@ -92,7 +94,7 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let reconnect_for = args.reconnect_for.unwrap_or(RECONNECT_FOR);
-    let watching = Watching::new(client, &job, format, reconnect_for, limit);
+    let reconnect_timeout = args.reconnect_timeout.unwrap_or(RECONNECT_TIMEOUT);
+    let watching = Watching::new(client, &job, format, reconnect_timeout, limit);
     Ok(watching.until_over(&spec, 0).await?.into())
 }

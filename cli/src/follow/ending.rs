@@ -1,24 +1,24 @@
-//! How following a job ends, and what Ctrl-C has to do with it.
+//! How following a job ends, and what Ctrl-C does.
 
 use antiphon_core::event::{FinalState, Finished};
 
 use crate::exit::Exit;
 
-/// What Ctrl-C means to the job, and the command that goes on with it.
+/// What Ctrl-C does to the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnInterrupt {
-    /// It stops at the next turn boundary; afterwards, or where it fails, this command goes on with it.
+    /// The job stops at the next turn boundary. This command resumes it then, or after a failure.
     Stop(String),
-    /// It goes on without being watched.
+    /// The job keeps running.
     Leave,
 }
 
 /// How following a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Followed {
-    /// The job is over.
+    /// The job has ended.
     ToItsEnd(FinalState),
-    /// Somebody did not want to follow it any longer.
+    /// Ctrl-C ended it first.
     Interrupted,
 }
 
@@ -32,7 +32,7 @@ impl From<Followed> for Exit {
     }
 }
 
-/// Whether there is something left to do, and a checkpoint to begin from.
-pub(super) fn can_go_on(finished: &Finished) -> bool {
+/// Whether turns are left, and a checkpoint to resume from.
+pub(super) fn can_resume(finished: &Finished) -> bool {
     finished.state != FinalState::Succeeded && finished.checkpoint.is_some()
 }

@@ -1,4 +1,4 @@
-//! The loop that shows what comes and heeds Ctrl-C.
+//! The loop that shows the events of a job and handles Ctrl-C.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use antiphon_process::Interrupts;
 use serde::Serialize;
 
 use super::bars::Bars;
-use super::ending::{Followed, OnInterrupt, can_go_on};
+use super::ending::{Followed, OnInterrupt, can_resume};
 use super::remarks::as_event;
 use super::tables;
 use super::times::Accounts;
@@ -45,14 +45,14 @@ pub(crate) async fn follow(
                     stopping = true;
                     view.say(match training {
                         true => "stopping at the next turn boundary, with a checkpoint; Ctrl-C again ends at once",
-                        // There is nothing yet that a checkpoint could keep.
+                        // There is nothing yet for a checkpoint to hold.
                         false => "stopping; Ctrl-C again ends at once",
                     })?;
                     client.stop(job, false).await?;
                 }
                 OnInterrupt::Stop(_) => return Ok(Followed::Interrupted),
                 OnInterrupt::Leave => {
-                    view.say(&format!("job {job} goes on without being followed; `antiphon follow {job}` shows it again"))?;
+                    view.say(&format!("job {job} keeps running; `antiphon follow {job}` shows its events again"))?;
                     return Ok(Followed::Interrupted);
                 }
             }
@@ -60,7 +60,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// What is shown of a job.
+/// The output about a job.
 struct View<'a> {
     job: &'a str,
     form: Form<'a>,
@@ -80,7 +80,7 @@ impl<'a> View<'a> {
         Self { job, form }
     }
 
-    /// A remark that is no event.
+    /// A message that is not an event.
     fn say(&self, text: &str) -> anyhow::Result<()> {
         match &self.form {
             Form::Json => Ok(output::complain(text)?),
@@ -92,7 +92,7 @@ impl<'a> View<'a> {
     fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<FinalState>> {
         match &mut self.form {
             Form::Json => match (event, on_interrupt) {
-                (JobEvent::Finished(finished), OnInterrupt::Stop(resume)) if can_go_on(finished) => {
+                (JobEvent::Finished(finished), OnInterrupt::Stop(resume)) if can_resume(finished) => {
                     output::json(&Resumable { event, resume })?;
                 }
                 _ => output::line(json)?,
@@ -122,23 +122,23 @@ impl Notify for View<'_> {
             Form::Json => output::json(&as_event(Some(self.job), notice)),
             Form::Text { bars, .. } => bars.say(&match notice {
                 Notice::Unreachable { seconds: 0, error } => {
-                    format!("coordinator not reachable, trying again: {error}")
+                    format!("cannot reach the coordinator, retrying: {error}")
                 }
                 Notice::Unreachable { seconds, .. } => {
-                    format!("coordinator not reachable for {seconds} s, trying again")
+                    format!("cannot reach the coordinator for {seconds} s, retrying")
                 }
-                Notice::Reconnected { seconds } => format!("coordinator reached again after {seconds} s"),
+                Notice::Reconnected { seconds } => format!("reconnected to the coordinator after {seconds} s"),
                 Notice::Waiting { seconds, reason } => format!("waiting ({seconds} s): {reason}"),
             }),
         }
     }
 }
 
-/// The end of a job that can be gone on with.
+/// The last event of a job that can be resumed.
 #[derive(Serialize)]
 struct Resumable<'a> {
     #[serde(flatten)]
     event: &'a JobEvent,
-    /// The command for it.
+    /// The command that resumes it.
     resume: &'a str,
 }

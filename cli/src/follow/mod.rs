@@ -1,4 +1,4 @@
-//! Following a job: its events as they come, shown to people as bars and tables or passed on to programs as they are.
+//! Following a job: its events, shown to people as bars and tables or passed on to programs as they are.
 
 mod bars;
 mod ending;
@@ -15,4 +15,4 @@ pub(crate) use ending::Followed;
 pub(crate) use following::follow;
 pub(crate) use remarks::Remarks;
 pub(crate) use times::Accounts;
-pub(crate) use watching::{Limit, RECONNECT_FOR, Watching};
+pub(crate) use watching::{Limit, RECONNECT_TIMEOUT, Watching};

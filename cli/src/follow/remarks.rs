@@ -12,7 +12,7 @@ pub(crate) struct Remarks {
     pub(crate) format: Format,
     /// None where it has no id yet.
     pub(crate) job: Option<String>,
-    /// For so many seconds a coordinator that is away is tried again.
+    /// Seconds for which an unreachable coordinator is retried.
     pub(crate) timeout: u64,
 }
 
@@ -22,11 +22,11 @@ impl Notify for Remarks {
         match format {
             Format::Json => output::json(&as_event(job.as_deref(), notice)),
             Format::Text => output::complain(&match notice {
-                Notice::Unreachable { seconds: 0, error } => format!("{error}; trying again for up to {timeout} s"),
+                Notice::Unreachable { seconds: 0, error } => format!("{error}; retrying for up to {timeout} s"),
                 Notice::Unreachable { seconds, error } => {
-                    format!("{error}; trying again for up to {timeout} s, {seconds} s so far")
+                    format!("{error}; retrying for up to {timeout} s, {seconds} s so far")
                 }
-                Notice::Reconnected { seconds } => format!("coordinator reached after {seconds} s"),
+                Notice::Reconnected { seconds } => format!("reached the coordinator after {seconds} s"),
                 Notice::Waiting { seconds, reason } => format!("waiting ({seconds} s): {reason}"),
             }),
         }
@@ -39,7 +39,7 @@ pub(super) fn as_event(job: Option<&str>, notice: Notice<'_>) -> serde_json::Val
         Notice::Unreachable { seconds, error } => {
             serde_json::json!({"event": "unreachable", "job": job, "seconds": seconds, "error": error})
         }
-        Notice::Reconnected { seconds } => serde_json::json!({"event": "reached", "job": job, "seconds": seconds}),
+        Notice::Reconnected { seconds } => serde_json::json!({"event": "reconnected", "job": job, "seconds": seconds}),
         Notice::Waiting { seconds, reason } => {
             serde_json::json!({"event": "waiting", "job": job, "reason": reason, "seconds": seconds})
         }

@@ -1,4 +1,4 @@
-//! Watching a job of a coordinator from elsewhere, for as long as somebody wants to.
+//! Following a job of a remote coordinator, up to a timeout.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::client::{Client, Reconnect, RetryPolicy};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::Format;
 
-/// Seconds that a coordinator which goes away is waited for by default.
-pub(crate) const RECONNECT_FOR: u64 = 600;
-/// How long before the limit a job is asked what it waits for.
+/// How long an unreachable coordinator is retried by default, in seconds.
+pub(crate) const RECONNECT_TIMEOUT: u64 = 600;
+/// How long before the timeout the job is asked why it waits.
 const ASK: Duration = Duration::from_millis(500);
 
-/// The time that all of it may take.
+/// When a command gives up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
     pub(crate) seconds: u64,
@@ -27,31 +27,31 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// None where the time is longer than clocks go.
+    /// None if the time is beyond what the clock can hold.
     pub(crate) fn from_now(seconds: u64) -> Option<Self> {
         Some(Self { seconds, ends: Instant::now().checked_add(Duration::from_secs(seconds))? })
     }
 }
 
-/// Whoever watches a job.
+/// One job, and how it is followed.
 pub(crate) struct Watching {
     client: Client,
     job: String,
     format: Format,
-    /// For so many seconds a coordinator that is away is tried again.
-    reconnect_for: u64,
+    /// Seconds for which an unreachable coordinator is retried.
+    reconnect_timeout: u64,
     limit: Option<Limit>,
 }
 
 impl Watching {
-    pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_for: u64, limit: Option<Limit>) -> Self {
-        Self { client, job: job.to_owned(), format, reconnect_for, limit }
+    pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_timeout: u64, limit: Option<Limit>) -> Self {
+        Self { client, job: job.to_owned(), format, reconnect_timeout, limit }
     }
 
-    /// What the job is, from a coordinator that may be away.
+    /// The specification of the job.
     ///
     /// # Errors
-    /// There is no such job, no coordinator, or the time is up.
+    /// There is no such job, no coordinator, or the timeout is over.
     pub(crate) async fn specification(&self) -> anyhow::Result<JobSpec> {
         let Some(limit) = self.limit else { return self.asked().await };
         timeout_at(limit.ends, self.asked()).await.unwrap_or_else(|_| {
@@ -61,7 +61,7 @@ impl Watching {
     }
 
     async fn asked(&self) -> anyhow::Result<JobSpec> {
-        let timeout = self.limit.map_or(u64::MAX, |limit| limit.seconds).min(self.reconnect_for);
+        let timeout = self.limit.map_or(u64::MAX, |limit| limit.seconds).min(self.reconnect_timeout);
         let mut remarks = Remarks { format: self.format, job: Some(self.job.clone()), timeout };
         let mut reconnect = Reconnect::new(self.policy(), &self.job);
         let ask = |within| {
@@ -71,17 +71,17 @@ impl Watching {
         let (_, specification) = reconnect.until(ask, &mut remarks).await?;
         reconnect.reconnected(&mut remarks)?;
         JobSpec::from_json(&specification)
-            .context("the job's specification is not understood; is the coordinator of another version?")
+            .context("cannot read the specification of the job; is the coordinator of another version?")
     }
 
     fn policy(&self) -> RetryPolicy {
-        RetryPolicy::new(Duration::from_secs(self.reconnect_for))
+        RetryPolicy::new(Duration::from_secs(self.reconnect_timeout))
     }
 
     /// Shows the job's events, those numbered above `after`, until it ends.
     ///
     /// # Errors
-    /// The coordinator goes away and does not come back, or the time is up.
+    /// The coordinator stays unreachable, or the timeout is over.
     pub(crate) async fn until_over(&self, spec: &JobSpec, after: u64) -> anyhow::Result<Followed> {
         let following = follow(&self.client, &self.job, (spec, after), self.format, OnInterrupt::Leave, self.policy());
         let mut following = pin!(following);
@@ -90,13 +90,13 @@ impl Watching {
             followed = &mut following => followed,
             reason = self.reached(limit) => {
                 let (job, seconds) = (&self.job, limit.seconds);
-                Err(anyhow!("job {job} is not done after {seconds} s: {reason}; it goes on without being followed"))
+                Err(anyhow!("job {job} has not ended after {seconds} s: {reason}; it keeps running"))
                     .or_exit(Exit::TimedOut)
             }
         }
     }
 
-    /// Waits until the time is up; what the job waits for then, whether its coordinator says so or not.
+    /// Waits until the timeout. Why the job has not ended, as far as its coordinator says.
     async fn reached(&self, limit: Limit) -> String {
         sleep_until(limit.ends.checked_sub(ASK).unwrap_or(limit.ends)).await;
         let status = timeout_at(limit.ends, self.client.job(&self.job)).await;

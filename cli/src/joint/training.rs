@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use super::learner::{Learner, Member, Opened};
 use super::pairs::Pairs;
 
-/// A training of one or several modalities under one head of their own.
+/// A training of one or several modalities under one separate head.
 pub(crate) struct Training {
     /// What the order of the samples is drawn by.
     name: ModalityName,
@@ -83,10 +83,10 @@ impl Training {
         let rows: Vec<Vec<usize>> = (0..modalities).map(|m| pairs.rows_with(m, &batch)).collect();
 
         let own = |m: usize| -> Vec<u32> { rows[m].iter().filter_map(|row| pairs.index(m, batch[*row])).collect() };
-        let parts = side_by_side(self.learners.iter_mut().enumerate(), |(m, learner)| learner.forward(&own(m)))?;
+        let outputs = side_by_side(self.learners.iter_mut().enumerate(), |(m, learner)| learner.forward(&own(m)))?;
         let mut features = Matrix::zeros(batch.len(), modalities * width);
-        for (m, part) in parts.iter().enumerate() {
-            for (row, values) in rows[m].iter().zip(part.iter().flat_map(Matrix::iter_rows)) {
+        for (m, output) in outputs.iter().enumerate() {
+            for (row, values) in rows[m].iter().zip(output.iter().flat_map(Matrix::iter_rows)) {
                 features.row_mut(*row)[m * width..][..width].copy_from_slice(values);
             }
         }
@@ -134,7 +134,7 @@ pub(crate) fn epochs(job: &JobSpec, modalities: &[Opened]) -> f64 {
     }
 }
 
-/// Does the work of each on a thread of its own; what comes out is in their order.
+/// Runs the work of each item on a separate thread. The results have the order of the items.
 fn side_by_side<T: Send, R: Send>(
     items: impl Iterator<Item = T>,
     work: impl Fn(T) -> anyhow::Result<R> + Sync,

@@ -1,4 +1,4 @@
-//! A coordinator and one worker per modality in this process, talking gRPC over loopback as they would between machines.
+//! A coordinator and one worker per modality in this process, connected by gRPC over the loopback interface.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long a store of checkpoints may be in trouble where nobody says how long.
-const STORE_PATIENCE: Duration = Duration::from_secs(300);
+/// How long a failing store is retried unless the command says otherwise.
+const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a cluster in one process is set up.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterConfig {
     /// Folder or URL of the jobs' state.
     pub(crate) state: String,
-    /// One worker for each.
+    /// One worker for each of these.
     pub(crate) modalities: Vec<ModalityName>,
     /// Threads that decode samples, per worker.
     pub(crate) decode_threads: usize,
-    /// Bytes of undecoded samples kept in memory, per worker and split.
+    /// Bytes of encoded samples in memory, per worker and split.
     pub(crate) data_memory: u64,
     /// Bytes that the head of one job may take.
     pub(crate) head_memory: u64,
@@ -35,9 +35,9 @@ pub(crate) struct ClusterConfig {
     pub(crate) head_threads: usize,
     /// How stores are opened.
     pub(crate) stores: StoreOptions,
-    /// How long the store of checkpoints may be in trouble before a job fails.
-    pub(crate) store_patience: Duration,
-    /// Where the encoders compute; `auto` spreads the workers over the cards there are.
+    /// How long a failing store of checkpoints is retried before the job fails.
+    pub(crate) store_retry_timeout: Duration,
+    /// Device of the encoders; `auto` spreads the workers over all cards.
     pub(crate) device: DeviceChoice,
 }
 
@@ -53,13 +53,13 @@ impl ClusterConfig {
             head_memory: 4096 << 20,
             head_threads: 0,
             stores: StoreOptions::default(),
-            store_patience: STORE_PATIENCE,
+            store_retry_timeout: STORE_RETRY_TIMEOUT,
             device: DeviceChoice::Cpu,
         }
     }
 }
 
-/// A coordinator with its workers. They end when it is dropped.
+/// A coordinator with its workers. They end when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     address: SocketAddr,
@@ -82,14 +82,14 @@ impl Cluster {
             head_memory: config.head_memory,
             head_threads: config.head_threads,
             stores: config.stores,
-            store_patience: config.store_patience,
+            store_patience: config.store_retry_timeout,
             ..Config::default()
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());
         let last = workers.clone().drop_guard();
         tasks.spawn(async move {
             let served = server::serve_coordinator(coordinator, listener, stop).await;
-            // Its jobs are over or at a boundary, for which they needed the workers.
+            // Its jobs have ended or are at a turn boundary, for which they needed the workers.
             drop(last);
             Ok(served?)
         });
@@ -103,7 +103,7 @@ impl Cluster {
                 reconnect_for: Duration::ZERO,
                 grace: Duration::ZERO,
                 stores: config.stores,
-                store_patience: config.store_patience,
+                store_patience: config.store_retry_timeout,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),

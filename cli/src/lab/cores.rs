@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_started_on_a_core_stays_there_and_who_started_it_does_not() {
+    fn a_thread_that_is_started_on_a_core_stays_there() {
         let before = available().expect("Linux tells");
         let core = before.last().copied();
         let thread = held_to(core, || std::thread::Builder::new().spawn(available)).expect("a thread");

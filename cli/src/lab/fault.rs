@@ -1,4 +1,4 @@
-//! Which faults happen, and when: a function of the seed, and of nothing else.
+//! Which faults happen, and when: a function of the seed and nothing else.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,16 +8,16 @@ use antiphon_core::ids::ModalityName;
 use antiphon_core::rng::{self, Stream};
 use serde::{Serialize, Serializer};
 
-/// What faults are made of.
+/// A kind of target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Target {
-    /// A worker is killed, or stopped for a while
+    /// Kill a worker, or stop it for a while
     Worker,
-    /// The coordinator is killed, or stopped for a while
+    /// Kill the coordinator, or stop it for a while
     Coordinator,
-    /// Requests to the store fail, all the time
+    /// Let requests to the store fail, in every process and at any time
     Store,
-    /// A worker's connection is cut, stalled, or refused for a while
+    /// Close the connection of a worker, stall it or refuse it for a while
     Connection,
 }
 
@@ -43,19 +43,19 @@ impl Serialize for Victim {
     }
 }
 
-/// What happens to it.
+/// What happens to a process or its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// SIGKILL, and it is started again later.
+    /// SIGKILL, and a restart later.
     Kill,
     /// SIGSTOP, and SIGCONT later.
     Stop,
-    /// Its connection is cut, and it may connect again at once.
-    Cut,
-    /// Nothing passes its connection until later.
+    /// Its connection is closed, and it can reconnect at once.
+    Disconnect,
+    /// Its connection passes no bytes until later.
     Stall,
-    /// Its connection is cut, and none is let through until later.
+    /// Its connection is closed, and new ones are refused until later.
     Refuse,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Kill => "kill",
             Self::Stop => "stop",
-            Self::Cut => "cut",
+            Self::Disconnect => "disconnect",
             Self::Stall => "stall",
             Self::Refuse => "refuse",
         })
@@ -74,29 +74,29 @@ impl fmt::Display for Kind {
 /// One fault.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fault {
-    /// Time since the one before.
+    /// Time since the fault before.
     pub(crate) after: Duration,
     pub(crate) kind: Kind,
     pub(crate) victim: Victim,
-    /// Until it is over; nothing for a cut.
+    /// How long it lasts; zero for a disconnect.
     pub(crate) lasts: Duration,
 }
 
-/// The faults of one run, without end.
+/// The endless sequence of faults of one run.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     stream: Stream,
-    /// Those that happen at a moment.
+    /// Without the store, which fails at any time.
     targets: Vec<Target>,
     mean: Duration,
-    /// How long a worker of the job may be silent before its place is offered to others.
+    /// How long a worker may be silent before its lease expires.
     lease: Duration,
     modalities: Vec<ModalityName>,
 }
 
 impl Schedule {
-    /// Faults on average every `mean`, as often of each target. Of those who are stopped or held up, one in three is so for longer than
-    /// the `lease`.
+    /// Faults on average every `mean`, equally often for each target. One in three stops and stalls lasts longer than the
+    /// `lease`.
     pub(crate) fn new(
         seed: u64,
         targets: &[Target],
@@ -108,7 +108,7 @@ impl Schedule {
         Self { stream, targets: targets.into_iter().collect(), mean, lease, modalities: modalities.to_vec() }
     }
 
-    /// The next fault; none if nothing happens at a moment.
+    /// The next fault; None if only the store fails.
     pub(crate) fn next(&mut self) -> Option<Fault> {
         if self.targets.is_empty() {
             return None;
@@ -118,13 +118,13 @@ impl Schedule {
         let target = *self.one_of(&self.targets.clone());
         let worker = Victim::Worker(self.one_of(&self.modalities.clone()).clone());
         let (victim, kind) = match target {
-            Target::Connection => (worker, *self.one_of(&[Kind::Cut, Kind::Stall, Kind::Refuse])),
+            Target::Connection => (worker, *self.one_of(&[Kind::Disconnect, Kind::Stall, Kind::Refuse])),
             Target::Coordinator => (Victim::Coordinator, *self.one_of(&[Kind::Kill, Kind::Kill, Kind::Stop])),
             Target::Worker | Target::Store => (worker, *self.one_of(&[Kind::Kill, Kind::Kill, Kind::Stop])),
         };
         let (share, is_long) = (rng::uniform(&mut self.stream), rng::below(&mut self.stream, 3) == 0);
         let lasts = match kind {
-            Kind::Cut => Duration::ZERO,
+            Kind::Disconnect => Duration::ZERO,
             Kind::Stop | Kind::Stall if is_long => self.lease.mul_f64(1.0 + share),
             Kind::Kill | Kind::Stop | Kind::Stall | Kind::Refuse => self.mean.mul_f64(share),
         };
@@ -136,7 +136,7 @@ impl Schedule {
     }
 }
 
-/// How the store fails in a process that is started for the n-th time: otherwise in every one.
+/// How the store fails in a process that has been started `starts` times before. Every process has other faults.
 pub(crate) fn store_faults(seed: u64, victim: &Victim, starts: u64) -> antiphon_store::faults::Faults {
     let name = victim.to_string();
     let stream = &mut rng::stream(seed, &["chaos-store".into(), (&name).into(), starts.into()]);
@@ -166,12 +166,12 @@ mod tests {
         assert_ne!(
             store_faults(1, &Victim::Coordinator, 0).seed,
             store_faults(1, &Victim::Coordinator, 1).seed,
-            "a process that is started again meets other faults"
+            "a restarted process has other faults"
         );
     }
 
     #[test]
-    fn faults_are_as_frequent_as_asked_for_and_of_the_kinds_asked_for() {
+    fn faults_have_the_given_mean_time_and_kinds() {
         let all = faults(3, &[Target::Worker, Target::Coordinator, Target::Store, Target::Connection]);
         let mean = all.iter().map(|fault| fault.after.as_secs_f64()).sum::<f64>() / all.len() as f64;
         assert!((1.8..2.2).contains(&mean), "{mean}");
@@ -182,7 +182,7 @@ mod tests {
         let seen: BTreeSet<(Kind, String)> = all.iter().map(|fault| (fault.kind, fault.victim.to_string())).collect();
         let kinds =
             |victim: &str, kinds: &[Kind]| kinds.iter().map(|kind| (*kind, victim.to_owned())).collect::<Vec<_>>();
-        let of_worker = [Kind::Kill, Kind::Stop, Kind::Cut, Kind::Stall, Kind::Refuse];
+        let of_worker = [Kind::Kill, Kind::Stop, Kind::Disconnect, Kind::Stall, Kind::Refuse];
         let expected = [
             kinds("coordinator", &[Kind::Kill, Kind::Stop]),
             kinds("worker audio", &of_worker),

@@ -6,7 +6,7 @@
 //! | `local_job` | one job on such a cluster, its state in a temporary folder |
 //! | `lifeline`, `child_process` | this program as a child process that ends with its parent |
 //! | `restartable`, `processes` | the processes of a job, which can be killed, stopped and started again |
-//! | `proxy`, `fault` | connections that can be cut, and a schedule of faults that is a function of a seed |
+//! | `proxy`, `fault` | connections that can be closed, and a schedule of faults that is a function of a seed |
 //! | `cores`, `statistics` | processor cores to hold a process to, and quantiles of what was measured |
 //!
 //! It knows no command: commands parse, call this, and print.

@@ -1,4 +1,4 @@
-//! The processes of a run: a coordinator, and one worker per modality behind a connection of its own.
+//! The processes of a job: a coordinator, and one worker per modality, each behind its own proxy.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::lifeline::Lifeline;
 use super::proxy::Proxy;
 use super::restartable::Restartable;
 
-/// Workers wait for a coordinator that is down, for longer than any is.
+/// Workers retry a coordinator that is down for longer than any fault lasts.
 const CONNECT_SECONDS: &str = "3600";
 
 /// How the processes of a job are set up.
@@ -30,7 +30,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) device: DeviceChoice,
 }
 
-/// All processes. They end with this value.
+/// All processes. They are killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Processes {
     coordinator: Restartable,
@@ -39,7 +39,7 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Starts the coordinator on a free port, which stays its own, and then the workers. To be called on the main thread.
+    /// Starts the coordinator on a free port, which it keeps, and then the workers. To be called on the main thread.
     pub(crate) async fn start(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let text = |arguments: &[&str]| arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>();
         let listening = |address: &str| {
@@ -91,14 +91,16 @@ impl Processes {
         &self.url
     }
 
-    /// Begins a fault, if its victim is well; whether it did.
+    /// Starts a fault, unless the process has another one. Whether it started.
     pub(crate) async fn begin(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<bool> {
         match kind {
             Kind::Kill | Kind::Stop if !self.process(victim)?.is_up() => return Ok(false),
             Kind::Kill => self.process(victim)?.kill().await?,
             Kind::Stop => self.process(victim)?.stop()?,
-            Kind::Cut | Kind::Stall | Kind::Refuse if self.connection(victim)?.is_in_trouble() => return Ok(false),
-            Kind::Cut => self.connection(victim)?.cut(),
+            Kind::Disconnect | Kind::Stall | Kind::Refuse if self.connection(victim)?.is_disturbed() => {
+                return Ok(false);
+            }
+            Kind::Disconnect => self.connection(victim)?.disconnect(),
             Kind::Stall => self.connection(victim)?.stall(true),
             Kind::Refuse => self.connection(victim)?.refuse(true),
         }
@@ -108,9 +110,9 @@ impl Processes {
     /// Ends a fault. To be called on the main thread.
     pub(crate) fn end(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<()> {
         match kind {
-            Kind::Kill => self.process(victim)?.start_again(),
+            Kind::Kill => self.process(victim)?.start_if_ended(),
             Kind::Stop => self.process(victim)?.resume(),
-            Kind::Cut => Ok(()),
+            Kind::Disconnect => Ok(()),
             Kind::Stall => {
                 self.connection(victim)?.stall(false);
                 Ok(())
@@ -122,7 +124,7 @@ impl Processes {
         }
     }
 
-    /// Processes that have ended by themselves since the last time.
+    /// Processes that have exited since the last call without being killed.
     pub(crate) fn exited(&mut self) -> anyhow::Result<Vec<(Victim, ExitStatus)>> {
         let mut exited = Vec::new();
         for process in self.processes() {
@@ -138,8 +140,8 @@ impl Processes {
         self.processes().map(|process| process.store_faults()).sum()
     }
 
-    /// Ends all processes; they are gone when this returns.
-    pub(crate) async fn dismiss(&mut self) -> anyhow::Result<()> {
+    /// Kills all processes; they are gone when this returns.
+    pub(crate) async fn kill_all(&mut self) -> anyhow::Result<()> {
         for process in self.processes() {
             process.kill().await?;
         }
@@ -166,6 +168,6 @@ impl Processes {
             Victim::Coordinator => None,
             Victim::Worker(modality) => self.workers.get_mut(modality),
         };
-        worker.map(|(_, proxy)| proxy).with_context(|| format!("the {victim} has no connection of its own"))
+        worker.map(|(_, proxy)| proxy).with_context(|| format!("the {victim} has no proxy"))
     }
 }

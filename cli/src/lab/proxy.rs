@@ -1,4 +1,4 @@
-//! A connection that can be cut, stalled and refused: bytes pass through this process on their way to the coordinator.
+//! A TCP proxy in front of the coordinator, whose connections can be closed, stalled and refused.
 
 use std::net::SocketAddr;
 
@@ -12,18 +12,18 @@ use tokio::task::JoinSet;
 /// Bytes that are passed on at a time.
 const BUFFER: usize = 64 << 10;
 
-/// How a proxy treats its connections.
+/// What a proxy does with its connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Conduct {
-    /// How often they were cut: one that began before the last time is over.
-    cuts: u64,
-    /// Nothing passes.
+    /// How often they were closed. A connection ends when this changes.
+    disconnects: u64,
+    /// No bytes pass.
     stalled: bool,
-    /// New ones are closed at once.
+    /// New connections are closed at once.
     refusing: bool,
 }
 
-/// Listens on a free loopback port, and passes on what comes. It ends when it is dropped, with all of its connections.
+/// Listens on a free loopback port and forwards to the coordinator. Its connections end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -46,26 +46,26 @@ impl Proxy {
     }
 
     /// Whether it is stalled or refuses.
-    pub(crate) fn is_in_trouble(&self) -> bool {
+    pub(crate) fn is_disturbed(&self) -> bool {
         let conduct = *self.conduct.borrow();
         conduct.stalled || conduct.refusing
     }
 
-    /// Ends every connection there is.
-    pub(crate) fn cut(&self) {
-        self.conduct.send_modify(|conduct| conduct.cuts += 1);
+    /// Ends every connection.
+    pub(crate) fn disconnect(&self) {
+        self.conduct.send_modify(|conduct| conduct.disconnects += 1);
     }
 
-    /// Lets nothing pass, or everything that waits.
+    /// Stops or resumes the flow of bytes.
     pub(crate) fn stall(&self, stalled: bool) {
         self.conduct.send_modify(|conduct| conduct.stalled = stalled);
     }
 
-    /// Ends every connection there is and lets no other through, or lets them again.
+    /// Ends every connection and refuses new ones, or allows them.
     pub(crate) fn refuse(&self, refusing: bool) {
         self.conduct.send_modify(|conduct| {
             conduct.refusing = refusing;
-            conduct.cuts += u64::from(refusing);
+            conduct.disconnects += u64::from(refusing);
         });
     }
 }
@@ -80,11 +80,11 @@ async fn serve(listener: TcpListener, upstream: SocketAddr, conduct: watch::Rece
     }
 }
 
-/// Both ways, until one ends or the connection is cut.
+/// Both ways, until one ends or the connection is closed.
 async fn connect(client: TcpStream, upstream: SocketAddr, conduct: watch::Receiver<Conduct>) {
-    let cuts = conduct.borrow().cuts;
-    let mut cut = conduct.clone();
-    // Nobody may be there: then the client sees its connection end.
+    let disconnects = conduct.borrow().disconnects;
+    let mut disconnect = conduct.clone();
+    // If no coordinator listens, the client sees its connection end.
     let Ok(server) = TcpStream::connect(upstream).await else { return };
     if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
         return;
@@ -93,7 +93,7 @@ async fn connect(client: TcpStream, upstream: SocketAddr, conduct: watch::Receiv
     tokio::select! {
         () = pass(from_client, to_server, conduct.clone()) => {}
         () = pass(from_server, to_client, conduct) => {}
-        _ = cut.wait_for(|conduct| conduct.cuts != cuts) => {}
+        _ = disconnect.wait_for(|conduct| conduct.disconnects != disconnects) => {}
     }
 }
 
@@ -145,19 +145,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_cut_refused_and_stalled() {
+    async fn a_connection_is_closed_refused_and_stalled() {
         let proxy = Proxy::start(echo().await).await.expect("it starts");
         let mut stream = connected(&proxy).await;
         assert_eq!(said(&mut stream, "here").await.as_deref(), Some("here"));
-        proxy.cut();
-        assert_eq!(heard(&mut stream, 1).await, None, "it is cut");
+        proxy.disconnect();
+        assert_eq!(heard(&mut stream, 1).await, None, "it is closed");
         let mut stream = connected(&proxy).await;
-        assert_eq!(said(&mut stream, "again").await.as_deref(), Some("again"), "another is let through");
+        assert_eq!(said(&mut stream, "again").await.as_deref(), Some("again"), "a new one passes");
 
         proxy.refuse(true);
-        assert_eq!(heard(&mut stream, 1).await, None, "it is cut");
+        assert_eq!(heard(&mut stream, 1).await, None, "it is closed");
         let mut refused = connected(&proxy).await;
-        assert_eq!(heard(&mut refused, 1).await, None, "nor is another let through");
+        assert_eq!(heard(&mut refused, 1).await, None, "a new one is refused");
         proxy.refuse(false);
         let mut stream = connected(&proxy).await;
         assert_eq!(said(&mut stream, "at last").await.as_deref(), Some("at last"));
@@ -165,17 +165,17 @@ mod tests {
         proxy.stall(true);
         stream.write_all(b"wait").await.expect("it is taken");
         let early = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
-        assert!(early.is_err(), "nothing passes");
+        assert!(early.is_err(), "no bytes pass");
         proxy.stall(false);
-        assert_eq!(heard(&mut stream, 4).await.as_deref(), Some("wait"), "what waited passes");
+        assert_eq!(heard(&mut stream, 4).await.as_deref(), Some("wait"), "the delayed bytes pass");
     }
 
     #[tokio::test]
-    async fn who_connects_while_nobody_serves_sees_it_end() {
+    async fn a_connection_to_no_server_ends() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let nobody = listener.local_addr().expect("it is bound");
+        let unused = listener.local_addr().expect("it is bound");
         drop(listener);
-        let proxy = Proxy::start(nobody).await.expect("it starts");
+        let proxy = Proxy::start(unused).await.expect("it starts");
         assert_eq!(heard(&mut connected(&proxy).await, 1).await, None);
     }
 }

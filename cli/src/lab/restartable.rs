@@ -1,4 +1,4 @@
-//! A process that is started again after it has ended or was killed.
+//! A process that is restarted after it has exited or was killed.
 
 use std::process::ExitStatus;
 
@@ -7,7 +7,7 @@ use antiphon_store::faults;
 use super::child_process::{ChildProcess, Setting};
 use super::fault::{Victim, store_faults};
 
-/// A process, running or not. It ends with this value.
+/// A process, running or not. It is killed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Restartable {
     pub(super) victim: Victim,
@@ -19,15 +19,15 @@ pub(super) struct Restartable {
 }
 
 impl Restartable {
-    /// Starts it. To be called on the main thread, with whose end the child ends even where it is stopped.
+    /// Starts it. To be called on the main thread: the child is killed when that thread ends, even while it is stopped.
     pub(super) fn start(victim: Victim, setting: Setting, store: Option<u64>) -> anyhow::Result<Self> {
         let mut process = Self { victim, setting, store, running: None, starts: 0 };
-        process.start_again()?;
+        process.start_if_ended()?;
         Ok(process)
     }
 
-    /// Starts it if it is not running. To be called on the main thread.
-    pub(super) fn start_again(&mut self) -> anyhow::Result<()> {
+    /// Starts it unless it is running. To be called on the main thread.
+    pub(super) fn start_if_ended(&mut self) -> anyhow::Result<()> {
         if self.running.is_some() {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl Restartable {
         }
     }
 
-    /// Whether it is there and computes.
+    /// Whether it is running and not stopped.
     pub(super) fn is_up(&self) -> bool {
         self.running.as_ref().is_some_and(|running| !running.is_stopped())
     }
@@ -69,7 +69,7 @@ impl Restartable {
         self.running.as_mut().map_or(Ok(()), ChildProcess::resume)
     }
 
-    /// How it ended, if it has since the last time, and was not killed here.
+    /// Its exit status, if it has exited since the last call and was not killed.
     pub(super) fn exited(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         let Some(running) = &mut self.running else { return Ok(None) };
         let exited = running.exit_status()?;

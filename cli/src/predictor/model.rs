@@ -245,7 +245,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<He
     Ok(Head::new(Matrix::from_vec(classes, width, weight.data)?, bias.data)?)
 }
 
-/// As [`Predictor::open`], on a task of its own, so that Ctrl-C need not wait for it.
+/// As [`Predictor::open`], on a separate task, so that Ctrl-C need not wait for it.
 pub(crate) async fn open(source: Source, labels: Labels, progress: &Progress) -> anyhow::Result<Predictor> {
     let opening = tokio::spawn(async move { Predictor::open(&source, labels).await });
     progress.during("opening", opening).await.context("opening ended in a panic")?.or_exit(Exit::Usage)

@@ -18,7 +18,7 @@ fn accuracy(comparison: &Value, training: &str, modality: &str) -> f64 {
 }
 
 #[test]
-fn a_comparison_is_the_same_each_time_and_its_turns_are_those_of_a_run() {
+fn a_joint_comparison_is_deterministic_and_trains_as_a_run_does() {
     let folder = folder_with_job();
     let first = bench(folder.path(), &["job.yaml"]);
     assert_eq!(first, bench(folder.path(), &["job.yaml", "--data-memory", "0"]));
@@ -91,7 +91,7 @@ fn what_cannot_be_compared_is_said() {
 /// What the generated digits are for: less of the example, with smaller encoders. Measured: text 35.4 % jointly, 64.2 % in
 /// turns and 56.3 % alone; image 65.6 %, 68.8 % and 71.4 %; fused 83.7 %, 88.0 % and 86.7 %.
 #[test]
-fn joint_training_on_the_generated_digits_starves_texts_and_turns_do_not() {
+fn joint_training_on_digits_starves_texts_and_turns_do_not() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/spoken-digits.yaml");
     let mut arguments = vec![example];
     for set in [
@@ -141,7 +141,7 @@ fn turns_are_measured_beside_the_maths_and_a_bare_stream() {
 }
 
 #[test]
-fn several_jobs_are_carried_by_one_coordinator_and_their_turns_counted() {
+fn one_coordinator_runs_several_jobs_and_counts_their_turns() {
     let folder = tempfile::tempdir().expect("a folder");
     let (code, lines) = json_lines(folder.path(), &["bench", "scale", "--jobs", "1,3", "--turns", "90"]);
     assert_eq!((code, lines.len()), (Some(0), 2), "{lines:#?}");
@@ -153,7 +153,7 @@ fn several_jobs_are_carried_by_one_coordinator_and_their_turns_counted() {
 }
 
 #[test]
-fn a_job_is_run_both_ways_by_processes_and_ends_in_the_same_bits() {
+fn both_schedules_end_in_the_same_bits_in_separate_processes() {
     let folder = folder_with_job();
     let arguments =
         ["bench", "pipeline", "job.yaml", "--cycles", "2", "--runs", "1", "--set", "schedule.turn_batches=2"];
@@ -173,7 +173,7 @@ fn a_job_is_run_both_ways_by_processes_and_ends_in_the_same_bits() {
 }
 
 #[test]
-fn a_death_costs_a_worker_its_own_steps_and_a_coordinator_the_turns_since_the_checkpoint() {
+fn a_dead_worker_replays_its_steps_a_dead_coordinator_all_turns() {
     let folder = folder_with_job();
     let longer = [
         "--set",
@@ -189,11 +189,11 @@ fn a_death_costs_a_worker_its_own_steps_and_a_coordinator_the_turns_since_the_ch
     let (code, lines) = measure(&["--modality", "text", "--after", "15"]);
     assert_eq!((code, lines.len()), (Some(0), 2), "{lines:#?}");
     for line in &lines {
-        numbers(line, &["ready", "caught_up", "stood_still", "a_turn"]);
+        numbers(line, &["ready", "caught_up", "stalled", "a_turn"]);
         assert!(line["since_checkpoint"].as_u64().is_some_and(|turns| turns >= 15), "{line}");
     }
     let [worker, coordinator] = &lines[..] else { panic!("two deaths: {lines:#?}") };
-    let again = |line: &Value| line["again"].as_u64().expect("a number");
+    let again = |line: &Value| line["replayed"].as_u64().expect("a number");
     assert_eq!(
         (&worker["killed"], &worker["modality"], &worker["spare"]),
         (&"worker".into(), &"text".into(), &true.into())

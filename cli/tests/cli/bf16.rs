@@ -39,15 +39,15 @@ fn main_memory_refuses_a_job_in_bf16_and_says_what_to_do() {
 }
 
 #[test]
-fn a_job_in_bf16_has_one_digest_learns_and_is_predicted_with_anywhere() {
+fn a_job_in_bf16_has_one_digest_and_predicts_anywhere() {
     if !on_a_card() {
         return;
     }
     let folder = folder_with_job();
     let run = |arguments: &[&str]| run_to_end(folder.path(), &[&["run", "job.yaml"][..], &BF16, arguments].concat());
     let whole = run(&["--state", "whole"]);
-    run(&["--state", "parts", "--set", "schedule.turns=25"]);
-    assert_eq!(run(&["--state", "parts", "--resume"])["digest"], whole["digest"]);
+    run(&["--state", "resumed", "--set", "schedule.turns=25"]);
+    assert_eq!(run(&["--state", "resumed", "--resume"])["digest"], whole["digest"]);
     let in_f32 = run_to_end(folder.path(), &["run", "job.yaml", "--state", "f32"]);
     assert_ne!(in_f32["digest"], whole["digest"]);
     let accuracy = |run: &Value| run["evaluation"]["fused"]["entropy"]["accuracy"].as_f64().expect("an accuracy");

@@ -1,4 +1,4 @@
-//! A job whose processes are killed, stopped and cut off comes to the same bits as one that is left in peace.
+//! A job whose processes are killed, stopped and disconnected gives the same bits as its baseline run.
 
 use std::path::Path;
 
@@ -28,19 +28,19 @@ evaluation: {every: 5 epochs, chunk: 16}
 checkpoints: {every: 40 turns, keep: 2}
 ";
 
-/// So many runs with faults of these kinds; each comes to the digest of the job in peace, after some faults at least.
-fn comes_to_the_same(kill: &str, runs: usize, more: &[&str]) {
+/// Runs with faults of these kinds. Each gives the digest of the job without faults, and has some faults.
+fn gives_the_same(kill: &str, runs: usize, more: &[&str]) {
     let folder = folder_with(JOB);
-    let digest = in_peace(folder.path());
+    let digest = baseline(folder.path());
     let lines = pursued(folder.path(), &digest, &[], kill, runs, &[&["--folder", "runs"], more].concat());
     something_happens(kill, runs, &lines);
 }
 
-fn in_peace(folder: &Path) -> String {
+fn baseline(folder: &Path) -> String {
     run_to_end(folder, &["run", "job.yaml"])["digest"].as_str().expect("a digest").to_owned()
 }
 
-/// The lines of so many runs, with these variables in the environment, each of which comes to this digest.
+/// The lines of several runs, with these variables in the environment. Each run gives this digest.
 fn pursued(
     folder: &Path,
     digest: &str,
@@ -57,7 +57,8 @@ fn pursued(
     let (code, lines) = (output.status.code(), parse_lines(&output));
     let ends = ends(&lines);
     let told = || {
-        let logs = lines.iter().filter(|line| line["event"] == "began").filter_map(|line| line["folder"].as_str());
+        let logs =
+            lines.iter().filter(|line| line["event"] == "run_started").filter_map(|line| line["folder"].as_str());
         logs.map(|folder| log(&Path::new(folder).join("logs/coordinator.log"))).collect::<String>()
     };
     assert!(ends.len() == runs && ends.iter().all(|end| end["outcome"] == "same"), "{ends:#?}\n{lines:?}\n{}", told());
@@ -66,7 +67,7 @@ fn pursued(
 }
 
 fn ends(lines: &[Value]) -> Vec<&Value> {
-    lines.iter().filter(|line| line["event"] == "ended").collect()
+    lines.iter().filter(|line| line["event"] == "run_finished").collect()
 }
 
 /// There were faults, and of those that are begun and ended every other one met a job at work.
@@ -90,27 +91,27 @@ fn log(file: &Path) -> String {
 
 #[test]
 fn while_workers_are_killed_and_stopped() {
-    comes_to_the_same("worker", 8, &["--every", "700ms", "--faults", "4"]);
+    gives_the_same("worker", 8, &["--every", "700ms", "--faults", "4"]);
 }
 
 #[test]
 fn while_the_coordinator_is_killed_and_stopped() {
-    comes_to_the_same("coordinator", 8, &["--every", "700ms", "--faults", "3"]);
+    gives_the_same("coordinator", 8, &["--every", "700ms", "--faults", "3"]);
 }
 
 #[test]
 fn while_connections_are_cut_held_up_and_refused() {
-    comes_to_the_same("connection", 3, &["--every", "700ms", "--faults", "6"]);
+    gives_the_same("connection", 3, &["--every", "700ms", "--faults", "6"]);
 }
 
 #[test]
 fn while_the_store_fails() {
-    comes_to_the_same("store", 2, &[]);
+    gives_the_same("store", 2, &[]);
 }
 
 #[test]
 fn while_everything_fails_at_once() {
-    comes_to_the_same("worker,coordinator,store,connection", 5, &["--every", "1s", "--faults", "5"]);
+    gives_the_same("worker,coordinator,store,connection", 5, &["--every", "1s", "--faults", "5"]);
 }
 
 /// Runs over one server, side by side: most of their time they wait.
@@ -119,7 +120,7 @@ const SIDE_BY_SIDE: usize = 5;
 const RUNS: usize = 4;
 
 #[test]
-fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
+fn while_the_server_with_the_state_fails_or_breaks_off() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let slow_by = std::time::Duration::from_millis(20);
     let faults = Faults {
@@ -135,7 +136,7 @@ fn while_a_server_that_holds_the_state_answers_with_errors_or_breaks_off() {
     };
     let server = runtime.block_on(Server::start_with(faults));
     let folder = folder_with(JOB);
-    let (path, environment, digest) = (folder.path(), server.environment(), in_peace(folder.path()));
+    let (path, environment, digest) = (folder.path(), server.environment(), baseline(folder.path()));
     let kill = "worker,coordinator";
     let runs = |at: usize| {
         let (seed, place, state) = ((1 + at * RUNS).to_string(), format!("runs-{at}"), state(at));
@@ -171,6 +172,6 @@ fn events(folder: &Path, state: &str, environment: &[(&str, String)], lines: &[V
     program.envs(environment.iter().map(|(name, value)| (name, value)));
     let (_coordinator, url, log) = listening(program);
     read_to_its_end(log);
-    let jobs = lines.iter().filter(|line| line["event"] == "began").filter_map(|line| line["job"].as_str());
+    let jobs = lines.iter().filter(|line| line["event"] == "run_started").filter_map(|line| line["job"].as_str());
     jobs.flat_map(|job| json_lines(folder, &["follow", job, "--coordinator", &url]).1).collect()
 }

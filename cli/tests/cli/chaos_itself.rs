@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::{antiphon, folder_with_job, json_lines};
 use serde_json::Value;
 
-/// What no job comes to.
+/// The digest of no job.
 const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 /// No test waits longer.
@@ -20,7 +20,7 @@ struct Chaos(Child);
 
 impl Drop for Chaos {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -34,7 +34,7 @@ fn endless(folder: &Path, arguments: &[&str], fits: impl Fn(&Value) -> bool) -> 
     let lines = BufReader::new(chaos.0.stdout.take().expect("its output")).lines();
     let mut lines = lines.map(|line| serde_json::from_str(&line.expect("a line")).expect("JSON"));
     assert!(lines.any(|line: Value| fits(&line)), "it ended before");
-    // It goes on to say things.
+    // It keeps printing.
     std::thread::spawn(move || lines.for_each(drop));
     chaos
 }
@@ -71,11 +71,15 @@ fn events(lines: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn without_faults_every_run_comes_to_the_same_and_leaves_nothing_behind() {
+fn without_faults_all_runs_are_the_same_and_leave_no_files() {
     let folder = folder_with_job();
     let arguments = ["chaos", "job.yaml", "--faults", "0", "--runs", "2", "--kill", "worker,connection,coordinator"];
     let (code, lines) = json_lines(folder.path(), &arguments);
-    assert_eq!((code, events(&lines)), (Some(0), vec!["peace", "began", "ended", "began", "ended"]), "{lines:?}");
+    assert_eq!(
+        (code, events(&lines)),
+        (Some(0), vec!["baseline", "run_started", "run_finished", "run_started", "run_finished"]),
+        "{lines:?}"
+    );
     for (line, seed) in [(&lines[2], 1), (&lines[4], 2)] {
         assert_eq!((&line["outcome"], &line["seed"]), (&"same".into(), &seed.into()), "{line}");
         assert_eq!((&line["digest"], &line["faults"]), (&lines[0]["digest"], &serde_json::json!({})), "{line}");
@@ -86,7 +90,7 @@ fn without_faults_every_run_comes_to_the_same_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn another_digest_a_job_that_fails_one_that_is_too_slow_and_one_that_hangs_are_told_and_traced() {
+fn every_outcome_of_a_run_is_printed_and_traced() {
     let folder = folder_with_job();
     // A server that never answers, so that the data never open.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
@@ -96,7 +100,7 @@ fn another_digest_a_job_that_fails_one_that_is_too_slow_and_one_that_hangs_are_t
         (&[], 1, "different", ""),
         (&["--set", "modalities.audio.data={source: parquet, train: none-*.parquet}"], 1, "failed", "none-*.parquet"),
         (&["--set", "schedule.turns=1000000", "--timeout", "15s"], 4, "too_slow", "raise --timeout, lower --faults"),
-        (&["--set", &never, "--hung-after", "2s"], 1, "hung", "opens its data"),
+        (&["--set", &never, "--hang-timeout", "2s"], 1, "hung", "opens its data"),
     ];
     for (number, (arguments, exit, outcome, reason)) in cases.into_iter().enumerate() {
         let place = number.to_string();
@@ -122,7 +126,7 @@ fn another_digest_a_job_that_fails_one_that_is_too_slow_and_one_that_hangs_are_t
 #[test]
 fn ctrl_c_ends_all_processes() {
     let folder = folder_with_job();
-    let chaos = endless(folder.path(), &["--faults", "0"], |line| line["event"] == "began");
+    let chaos = endless(folder.path(), &["--faults", "0"], |line| line["event"] == "run_started");
     let pid = chaos.0.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
     assert_eq!(ended(chaos).code(), Some(130));
@@ -130,7 +134,7 @@ fn ctrl_c_ends_all_processes() {
 }
 
 #[test]
-fn no_process_outlives_a_chaos_that_is_killed_not_even_one_that_is_stopped() {
+fn no_process_outlives_a_killed_chaos_even_if_it_is_stopped() {
     let folder = folder_with_job();
     let arguments = ["--kill", "coordinator", "--every", "200ms"];
     let chaos = endless(folder.path(), &arguments, |line| line["kind"] == "stop" && line["event"] == "fault");

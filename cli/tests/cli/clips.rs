@@ -69,14 +69,14 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_job_of_clips_has_one_digest_and_its_checkpoint_knows_how_many_frames_to_take() {
+fn a_job_of_clips_has_one_digest_and_keeps_its_frame_count() {
     let folder = folder();
     let run = |arguments: &[&str]| run_to_end(folder.path(), &[&["run", "job.yaml"][..], arguments].concat());
     let whole = run(&["--state", "whole"]);
     let spooled = run(&["--state", "spooled", "--decode-threads", "3", "--data-memory", "0"]);
     assert_eq!(whole["digest"], spooled["digest"]);
-    run(&["--state", "parts", "--set", "schedule.turns=5"]);
-    assert_eq!(run(&["--state", "parts", "--resume"])["digest"], whole["digest"]);
+    run(&["--state", "resumed", "--set", "schedule.turns=5"]);
+    assert_eq!(run(&["--state", "resumed", "--resume"])["digest"], whole["digest"]);
     assert_ne!(run(&["--state", "one", "--set", "modalities.clip.input.frames=1"])["digest"], whole["digest"]);
 
     let checkpoint = whole["checkpoint"].as_str().expect("a checkpoint");

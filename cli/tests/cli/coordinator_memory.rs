@@ -1,6 +1,6 @@
-//! What a coordinator's memory comes to when it is sent more than there may be.
+//! The memory of a coordinator that is sent more than its limits allow.
 
-use crate::support::process::{PATIENCE, Process, coordinator};
+use crate::support::process::{Process, TEST_TIMEOUT, coordinator};
 use crate::support::{SMALL_JOB, folder_with_job};
 use antiphon_proto::MESSAGE_LIMIT;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
@@ -66,11 +66,11 @@ async fn ends_by(url: &str, worker: &str, messages: impl Iterator<Item = Message
         while answers.message().await?.is_some() {}
         Ok(())
     };
-    timeout(PATIENCE, told).await.expect("it ends").err()
+    timeout(TEST_TIMEOUT, told).await.expect("it ends").err()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "whoever runs the tests is told that this one was skipped")]
+#[expect(clippy::print_stderr, reason = "the output of the tests says that this one was skipped")]
 async fn memory_is_bounded_whatever_is_sent() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path());

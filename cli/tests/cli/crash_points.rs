@@ -1,5 +1,5 @@
-//! Processes that are killed at every request by which they write a checkpoint to S3: before it is carried out, and when it is
-//! and nobody has heard of it. Each time another one goes on from the newest manifest, to the same bits, and nothing is left.
+//! Processes that are killed at every request by which they write a checkpoint to S3: before the request is carried out, and after
+//! that but before its answer. Each time a replacement resumes from the newest manifest, to the same bits, and leaves no files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-/// A projector of two pieces; a checkpoint after every other turn.
+/// A projector of two upload chunks; a checkpoint after every other turn.
 const LARGE_HEAD: &str = "
 name: kept
 seed: 3
@@ -26,7 +26,7 @@ schedule: {turns: 12, batch: 4}
 checkpoints: {every: 2 turns, keep: 1}
 ";
 
-/// An encoder of two pieces.
+/// An encoder of two upload chunks.
 const LARGE_ENCODER: &str = "
 name: kept
 seed: 3
@@ -47,7 +47,7 @@ const PROJECTOR: &str = "projector.safetensors";
 const ENCODER: &str = "encoder-a.safetensors";
 
 /// Nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A request at which a process is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,7 +130,7 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, listens).await.expect("it listens");
+        tokio::time::timeout(TEST_TIMEOUT, listens).await.expect("it listens");
     }
 
     fn worker(&mut self) -> Child {
@@ -204,7 +204,7 @@ impl Follower {
             }
             panic!("there is no `{kind}`");
         };
-        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("it never says `{kind}`"))
+        tokio::time::timeout(TEST_TIMEOUT, found).await.unwrap_or_else(|_| panic!("it never says `{kind}`"))
     }
 }
 
@@ -217,14 +217,14 @@ struct Trap {
 impl Trap {
     /// Kills the process when it is there, and nothing else becomes of its request.
     async fn kills(mut self, process: &mut Child) {
-        let arrived = tokio::time::timeout(PATIENCE, self.held.wait()).await;
-        arrived.unwrap_or_else(|_| panic!("nobody comes to {:?}", self.point));
+        let arrived = tokio::time::timeout(TEST_TIMEOUT, self.held.wait()).await;
+        arrived.unwrap_or_else(|_| panic!("no request reaches {:?}", self.point));
         process.kill().await.expect("it is killed");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_is_killed_at_any_request_of_a_checkpoint_goes_on_from_the_newest_and_leaves_nothing() {
+async fn a_coordinator_killed_at_any_request_resumes_from_the_newest() {
     let mut points = Vec::new();
     for (operation, object) in [
         (Operation::Put, "head.safetensors"),
@@ -267,7 +267,7 @@ async fn a_coordinator_that_is_killed_at_any_request_of_a_checkpoint_goes_on_fro
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_killed_at_any_request_of_its_part_is_replaced_and_leaves_nothing() {
+async fn a_worker_killed_at_any_request_of_its_files_is_replaced() {
     let points = [
         (When::After, Operation::CreateUpload, ENCODER),
         (When::Before, Operation::Put, MARKER),

@@ -108,8 +108,8 @@ fn an_interrupt_leaves_no_half_file() {
         .spawn()
         .expect("the program starts");
     let started = || names(folder.path()).iter().any(|name| name.ends_with(".part"));
-    let patience = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    patience.block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
         while !started() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -52,30 +52,30 @@ fn a_job_is_listed_told_of_and_stopped_by_its_id() {
     assert_eq!(code, Some(0), "{lines:?}");
 
     let (code, said, _) = ask(&["stop", "zebra"]);
-    assert_eq!((code, said.as_str()), (Some(0), "zebra is over: stopped after 0 turns\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "zebra has ended: stopped after 0 turns\n"));
     let (code, said, _) = ask(&["stop", "ant", "--follow"]);
     assert!(code == Some(0) && said.ends_with("stopped after 0 turns, without a checkpoint\n"), "{said}");
     let (code, said, _) = ask(&["stop", "ant"]);
-    assert_eq!((code, said.as_str()), (Some(0), "ant is over: stopped after 0 turns\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "ant has ended: stopped after 0 turns\n"));
     let (code, said, _) = ask(&["follow", "ant"]);
     assert!(code == Some(130) && said.ends_with("stopped after 0 turns, without a checkpoint\n"), "{said}");
 
     for command in [&["jobs", "bee"][..], &["follow", "bee"], &["stop", "bee"]] {
         let (code, _, complaint) = ask(command);
         assert_eq!(code, Some(2));
-        assert_eq!(complaint, "error: there is no job `bee` here; `antiphon jobs` lists those that are\n");
+        assert_eq!(complaint, "error: there is no job `bee` here; `antiphon jobs` lists all jobs\n");
     }
 }
 
 #[test]
-fn following_a_job_by_its_id_shows_all_of_it_and_ends_as_it_does() {
+fn following_a_job_shows_all_events_and_has_its_exit_code() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
     let (_coordinator, url) = coordinator(folder.path());
     let (_, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", &url]);
     let job = lines[0]["job"].as_str().expect("an id");
     let _workers = ["audio", "image", "text"].map(|modality| worker(folder.path(), &url, modality));
-    // While it runs, and when it is over.
+    // While it runs, and after it has ended.
     for _ in 0..2 {
         let (code, lines) = json_lines(folder.path(), &["follow", job, "--coordinator", &url]);
         assert_eq!((code, &lines[0]["event"]), (Some(0), &Value::from("submitted")));
@@ -89,7 +89,7 @@ fn following_a_job_by_its_id_shows_all_of_it_and_ends_as_it_does() {
 }
 
 #[test]
-fn whoever_stops_waiting_for_a_job_to_stop_is_not_told_that_it_has() {
+fn an_interrupted_stop_does_not_say_that_the_job_has_stopped() {
     let folder = folder_with_job();
     let (_coordinator, url) = coordinator(folder.path());
     let submit = ["submit", "job.yaml", "--id", "held", "--set", "schedule.turns=100000", "--coordinator", &url];
@@ -100,16 +100,16 @@ fn whoever_stops_waiting_for_a_job_to_stop_is_not_told_that_it_has() {
     follower.until("step");
     drop(text);
     follower.until("worker_lost");
-    // It is held up in a turn of the one who is gone, and says so.
+    // It waits in a turn of the killed worker, and says so.
     follower.until("waiting");
     let mut stopper = Client::start(folder.path(), &["stop", "held", "--follow", "--coordinator", &url]);
     stopper.until("waiting");
     stopper.process.signal("-INT");
     assert_eq!(stopper.process.ended(), Some(130));
     let (code, said, _) = told(folder.path(), &["stop", "held", "--coordinator", &url]);
-    let waits = "held is not stopped yet: asked to stop; turn ";
+    let waits = "held has not stopped yet: asked to stop; turn ";
     assert!(code == Some(0) && said.starts_with(waits) && said.contains("waiting for 1 `text` worker"), "{said}");
-    // It does not wait for it where it is told so.
+    // With --now it does not wait.
     let stop = ["stop", "held", "--follow", "--now", "--coordinator", &url];
     let (code, lines) = json_lines(folder.path(), &stop);
     let last = lines.last().expect("a last line");
@@ -118,12 +118,12 @@ fn whoever_stops_waiting_for_a_job_to_stop_is_not_told_that_it_has() {
 }
 
 #[test]
-fn a_coordinator_that_is_not_there_is_waited_for_no_longer_than_asked() {
+fn a_missing_coordinator_is_retried_until_the_timeout() {
     let folder = folder_with_job();
     let nowhere = ["--coordinator", "http://127.0.0.1:9"];
     let refused = "no answer from the coordinator at http://127.0.0.1:9: Connection refused";
     for (command, gives_up) in
-        [(&["jobs"][..], false), (&["stop", "j"], false), (&["follow", "j", "--reconnect-for", "1"], true)]
+        [(&["jobs"][..], false), (&["stop", "j"], false), (&["follow", "j", "--reconnect-timeout", "1"], true)]
     {
         let (code, lines) = json_lines(folder.path(), &[command, &nowhere].concat());
         let last = lines.last().and_then(|line| line["error"].as_str()).expect("a last line");

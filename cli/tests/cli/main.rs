@@ -15,7 +15,7 @@
 //! | `processes`, `restart` | a coordinator and workers as processes that are killed and started again |
 //! | `chaos`, `chaos_itself` | `chaos` with faults of every kind, and without any |
 //! | `crash_points` | processes that are killed at every request by which they write a checkpoint |
-//! | `checkpoint_pauses` | how long a checkpoint says that it stalled training |
+//! | `checkpoint_stalls` | how long a checkpoint says that it stalled training |
 //! | `silent_stores`, `worker_store` | stores that do not answer or answer with errors, for the coordinator and for a worker |
 //! | `coordinator_memory` | the memory of a coordinator that is sent too much |
 //! | `support` | a small job, and the program as a process |
@@ -27,7 +27,7 @@ mod bench;
 mod bf16;
 mod chaos;
 mod chaos_itself;
-mod checkpoint_pauses;
+mod checkpoint_stalls;
 mod clips;
 mod coordinator_memory;
 mod crash_points;

@@ -137,7 +137,7 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 #[test]
-fn answers_are_the_same_to_the_last_bit_for_rows_in_another_order_and_other_files() {
+fn predictions_do_not_depend_on_the_order_of_rows_and_files() {
     let (folder, _) = trained();
     let asked = predict_text(&[]);
     let ids: Vec<String> = read_lines(&asked).into_iter().map(|line| line.id).collect();
@@ -171,7 +171,7 @@ fn answers_do_not_depend_on_the_size_of_chunks() {
 }
 
 #[test]
-fn a_missing_modality_weighs_nothing_and_a_dropped_one_is_missing_everywhere() {
+fn a_missing_or_dropped_modality_has_no_weight() {
     let (folder, _) = trained();
     let by_id: BTreeMap<String, Row> = rows(TEST_ROWS, 2).into_iter().map(|row| (row.id.clone(), row)).collect();
     let asked = predict(&[]);
@@ -221,7 +221,7 @@ fn expected_lambdas(rule: &str, tuned: &Value, entropies: &[Option<f64>; 3]) -> 
 }
 
 #[test]
-fn every_rule_weighs_as_it_says_and_fuses_what_the_modalities_say_alone() {
+fn every_fusion_rule_weighs_the_modalities_as_it_says() {
     let (_, checkpoint) = trained();
     let manifest = fs::read_to_string(Path::new(checkpoint).join("manifest.json")).expect("a manifest");
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
@@ -376,7 +376,7 @@ fn samples_need_no_labels() {
 #[test]
 fn options_that_do_not_fit_are_usage_errors() {
     let (folder, checkpoint) = trained();
-    fs::write(folder.join("broken.parquet"), "PAR1 but no more").expect("it can be written");
+    fs::write(folder.join("broken.parquet"), "PAR1 and nothing else").expect("it can be written");
     let cases: [(&str, &[&str], &str); 13] = [
         (
             "eval",

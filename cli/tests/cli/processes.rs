@@ -1,4 +1,4 @@
-//! Coordinator, workers and client as processes of their own, and every way in which they end.
+//! Coordinator, workers and client as separate processes, and every way in which they end.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::support::process::{Client, Process, coordinator, in_time, listening, 
 use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 
 #[test]
-fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_other() {
+fn separate_processes_train_the_same_bits_as_one() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
     let (_coordinator, url) = coordinator(folder.path());
@@ -21,7 +21,7 @@ fn separate_processes_train_the_same_bits_as_one_and_serve_one_job_after_the_oth
 }
 
 #[test]
-fn a_coordinator_whose_log_nobody_reads_serves_and_ends_like_any_other() {
+fn a_coordinator_whose_log_is_not_read_serves_and_ends() {
     let folder = folder_with_job();
     let (coordinator, url, log) =
         listening(antiphon(folder.path(), &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]));
@@ -39,7 +39,7 @@ fn followed(folder: &Path, url: &str, more: &[&str]) -> Client {
 }
 
 #[test]
-fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
+fn a_killed_worker_is_replaced_with_the_same_bits() {
     let folder = folder_with_job();
     let longer = ["--set", "schedule.turns=240", "--set", "checkpoints.every=50 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
@@ -60,7 +60,7 @@ fn a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same() {
 }
 
 #[test]
-fn a_worker_that_is_asked_to_stop_hands_its_place_on_and_ends_well() {
+fn a_worker_that_is_asked_to_stop_hands_over_its_slot() {
     let folder = folder_with_job();
     let longer = ["--set", "schedule.turns=240"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
@@ -104,9 +104,9 @@ fn until_said(mut log: BufReader<ChildStderr>, what: &'static str) -> BufReader<
     })
 }
 
-/// The coordinator that would release it after its step stands still meanwhile, so that no step is short enough.
+/// The coordinator that would release it after its step is stopped meanwhile, so that no step is short enough.
 #[test]
-fn a_worker_whose_step_takes_longer_than_its_grace_hands_its_turn_back_and_ends_well() {
+fn a_worker_hands_its_turn_back_when_its_grace_is_over() {
     let folder = folder_with_job();
     // However late it is asked, it is at work.
     let endless = ["--set", "schedule.turns=1000000"];
@@ -130,20 +130,20 @@ fn a_worker_whose_step_takes_longer_than_its_grace_hands_its_turn_back_and_ends_
 #[test]
 fn a_worker_whose_coordinator_stays_away_says_so_and_ends() {
     let folder = folder_with_job();
-    for (patience, said) in [("0", "error: the coordinator ended the connection: "), ("1", "error: no coordinator at ")]
+    for (timeout, said) in [("0", "error: the coordinator ended the connection: "), ("1", "error: no coordinator at ")]
     {
         let (coordinator, url) = coordinator(folder.path());
-        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-for", patience]);
+        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-for", timeout]);
         drop(coordinator);
         let last = in_time("its log ends", || log.lines().last().expect("it says why").expect("a line"));
-        assert!(last.starts_with(said), "--reconnect-for {patience}: {last}");
-        assert_eq!(patience == "1", last.contains(&format!("{url} after ")), "{last}");
+        assert!(last.starts_with(said), "--reconnect-for {timeout}: {last}");
+        assert_eq!(timeout == "1", last.contains(&format!("{url} after ")), "{last}");
         assert_eq!(worker.ended(), Some(3), "{last}");
     }
 }
 
 #[test]
-fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
+fn a_job_without_workers_says_so_and_its_client_times_out() {
     let folder = folder_with_job();
     let (_coordinator, url) = coordinator(folder.path());
     let (code, lines) =
@@ -156,17 +156,17 @@ fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
     assert_eq!(
         error,
         format!(
-            "job {job} is not done after 1 s: waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` \
-                 worker: 0 registered; waiting for 1 `text` worker: 0 registered; it goes on without being followed"
+            "job {job} has not ended after 1 s: waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` \
+                 worker: 0 registered; waiting for 1 `text` worker: 0 registered; it keeps running"
         )
     );
 }
 
 #[test]
-fn whoever_finds_no_coordinator_says_where_it_looked() {
+fn a_process_that_finds_no_coordinator_names_its_address() {
     let folder = folder_with_job();
     let nowhere = "http://127.0.0.1:9";
-    let at_once = ["submit", "job.yaml", "--coordinator", nowhere, "--reconnect-for", "0"];
+    let at_once = ["submit", "job.yaml", "--coordinator", nowhere, "--reconnect-timeout", "0"];
     let (code, lines) = json_lines(folder.path(), &at_once);
     assert_eq!(code, Some(3), "{lines:?}");
     let error = lines[0]["error"].as_str().expect("an error");
@@ -192,7 +192,7 @@ fn whoever_finds_no_coordinator_says_where_it_looked() {
 }
 
 #[test]
-fn what_is_wrong_with_a_job_its_data_or_its_checkpoint_has_its_exit_code_and_leaves_nothing_behind() {
+fn invalid_jobs_data_and_checkpoints_have_their_exit_codes() {
     let folder = folder_with_job();
     let path = folder.path();
     let cases: [(&[&str], i32, &str); 6] = [

@@ -37,7 +37,7 @@ fn steps(events: &[Value]) -> Vec<u64> {
 }
 
 #[test]
-fn a_job_outlives_a_coordinator_that_is_killed_as_soon_as_it_has_it() {
+fn a_job_outlives_a_coordinator_killed_right_after_submission() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
     let address = address().to_string();
@@ -66,7 +66,7 @@ fn a_job_outlives_a_coordinator_that_is_killed_as_soon_as_it_has_it() {
 }
 
 #[test]
-fn a_coordinator_that_is_told_to_end_suspends_its_job_and_the_next_one_ends_it_in_the_same_bits() {
+fn a_suspended_job_resumes_at_the_next_coordinator() {
     let folder = folder_with_job();
     let longer = ["--set", "schedule.turns=150"];
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole", longer[0], longer[1]]);
@@ -95,7 +95,7 @@ fn a_coordinator_that_is_told_to_end_suspends_its_job_and_the_next_one_ends_it_i
 }
 
 #[test]
-fn a_coordinator_that_is_told_to_end_does_not_wait_for_a_worker_that_is_gone() {
+fn a_coordinator_that_shuts_down_waits_for_no_lost_worker() {
     let folder = folder_with_job();
     // The part of one that is gone would be waited for all this time.
     let longer = ["--set", "schedule.turns=400", "--set", "checkpoints.every=30 turns"];
@@ -123,7 +123,7 @@ fn a_coordinator_that_is_told_to_end_does_not_wait_for_a_worker_that_is_gone() {
 }
 
 #[test]
-fn of_two_coordinators_on_one_state_the_older_one_stops_and_says_why() {
+fn of_two_coordinators_on_one_state_the_older_one_is_fenced() {
     let folder = folder_with_job();
     let (older, begun, log) = coordinator(folder.path(), "127.0.0.1:0");
     assert_eq!(term(&begun), "1");
@@ -139,12 +139,12 @@ fn of_two_coordinators_on_one_state_the_older_one_stops_and_says_why() {
 }
 
 #[test]
-fn whoever_has_no_patience_gives_up_at_once() {
+fn a_client_with_reconnect_timeout_0_does_not_retry() {
     let folder = folder_with_job();
     let address = address().to_string();
     let (killed, _, log) = coordinator(folder.path(), &address);
     read_to_its_end(log);
-    let mut follower = follower(folder.path(), &address, &["--reconnect-for", "0"]);
+    let mut follower = follower(folder.path(), &address, &["--reconnect-timeout", "0"]);
     follower.until("submitted");
     drop(killed);
     let error = follower.until("error");
@@ -155,7 +155,7 @@ fn whoever_has_no_patience_gives_up_at_once() {
 
 /// Where exactly it is killed in a checkpoint, `crash_points.rs` says, of a bucket. A folder has files that are not whole yet.
 #[test]
-fn a_coordinator_that_is_killed_while_it_writes_checkpoints_to_a_folder_leaves_nothing_that_is_not_whole() {
+fn a_coordinator_killed_while_it_writes_leaves_no_partial_files() {
     let folder = folder_with_job();
     let often = ["--set", "schedule.turns=160", "--set", "checkpoints.every=20 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &often].concat());
@@ -189,7 +189,7 @@ fn a_coordinator_that_is_killed_while_it_writes_checkpoints_to_a_folder_leaves_n
     let checkpoints = folder.path().join("antiphon-runs/kept/checkpoints");
     for entry in std::fs::read_dir(&checkpoints).expect("there are checkpoints") {
         let folder = entry.expect("a folder").path();
-        assert!(folder.join("manifest.json").exists(), "{} is left for ever", folder.display());
+        assert!(folder.join("manifest.json").exists(), "{} is left behind", folder.display());
         // Three of the head, two of each encoder, and the manifest.
         assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 10, "{}", folder.display());
     }

@@ -171,8 +171,8 @@ fn assert_equal_to_plain_loop(job: &str, lines: &[Value]) {
     let head = plain.head.head();
     assert_eq!(tensor(checkpoint, "head.safetensors", "weight"), bits(head.weight().as_slice()));
     assert_eq!(tensor(checkpoint, "head.safetensors", "bias"), bits(head.bias()));
-    let parts = plain.head.to_parts().expect("no turn is open");
-    let projector = parts.projector.tensors.iter().find(|t| t.name == "projector").expect("a projector");
+    let files = plain.head.to_parts().expect("no turn is open");
+    let projector = files.projector.tensors.iter().find(|t| t.name == "projector").expect("a projector");
     assert_eq!(tensor(checkpoint, "projector.safetensors", "projector"), bits(&projector.data));
     assert_eq!(plain.encoders.len(), spec.modalities.len());
     for (modality, state) in spec.modalities.iter().zip(&plain.encoders) {
@@ -208,7 +208,7 @@ fn so_does_one_of_large_encoders_on_one_thread_and_on_two() {
 }
 
 #[test]
-fn so_does_one_whose_head_crosses_in_pieces() {
+fn so_does_one_whose_head_is_sent_in_chunks() {
     let folder = folder_with(LARGE_HEAD);
     let (code, lines) = json_lines(folder.path(), &["run", "job.yaml"]);
     assert_eq!(code, Some(0), "{lines:#?}");
@@ -216,7 +216,7 @@ fn so_does_one_whose_head_crosses_in_pieces() {
 }
 
 #[test]
-fn the_same_job_has_the_same_digest_whatever_the_threads_and_the_data_memory() {
+fn threads_and_data_memory_do_not_change_the_digest() {
     let folder = folder_with_job();
     let first = run_to_end(folder.path(), &["run", "job.yaml"]);
     let again = run_to_end(folder.path(), &["run", "job.yaml", "--decode-threads", "3", "--data-memory", "0"]);
@@ -228,12 +228,12 @@ fn the_same_job_has_the_same_digest_whatever_the_threads_and_the_data_memory() {
 }
 
 #[test]
-fn a_job_that_was_stopped_and_resumed_has_the_digest_of_one_that_was_not() {
+fn a_job_that_was_stopped_and_resumed_has_the_same_digest() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
-    let half = run_to_end(folder.path(), &["run", "job.yaml", "--state", "parts", "--set", "schedule.turns=25"]);
+    let half = run_to_end(folder.path(), &["run", "job.yaml", "--state", "resumed", "--set", "schedule.turns=25"]);
     assert_ne!(whole["digest"], half["digest"]);
-    let resumed = run_to_end(folder.path(), &["run", "job.yaml", "--state", "parts", "--resume"]);
+    let resumed = run_to_end(folder.path(), &["run", "job.yaml", "--state", "resumed", "--resume"]);
     assert_eq!(whole["digest"], resumed["digest"]);
     assert_eq!(half["job"], resumed["job"]);
 
@@ -263,22 +263,22 @@ fn every_kind_of_state_survives_a_resume() {
     ];
     for (number, set) in settings.iter().enumerate() {
         let run = |state: &str, more: &[&str]| {
-            let (whole, parts) = (format!("whole-{number}"), format!("parts-{number}"));
-            let mut arguments = vec!["run", "job.yaml", "--state", if state == "whole" { &whole } else { &parts }];
+            let (whole, resumed) = (format!("whole-{number}"), format!("resumed-{number}"));
+            let mut arguments = vec!["run", "job.yaml", "--state", if state == "whole" { &whole } else { &resumed }];
             set.iter().for_each(|set| arguments.extend(["--set", *set]));
             arguments.extend(more);
             run_to_end(folder.path(), &arguments)
         };
         let whole = run("whole", &[]);
-        run("parts", &["--set", "schedule.turns=31"]);
-        let resumed = run("parts", &["--resume"]);
+        run("resumed", &["--set", "schedule.turns=31"]);
+        let resumed = run("resumed", &["--resume"]);
         assert_eq!(whole["digest"], resumed["digest"], "{set:?}");
         assert_eq!(whole["evaluation"], resumed["evaluation"], "{set:?}");
     }
 }
 
 #[test]
-fn an_interrupt_writes_a_checkpoint_from_which_the_job_ends_as_if_nothing_had_happened() {
+fn an_interrupted_job_resumes_and_ends_in_the_same_bits() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
 

@@ -22,7 +22,7 @@ fn steps(lines: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn pipelined_turns_have_the_bits_of_sequential_ones_in_every_order() {
+fn pipelined_turns_have_the_bits_of_sequential_ones() {
     let folder = folder_with(&uneven());
     let (mut digests, mut turns) = (BTreeSet::new(), BTreeSet::new());
     for (order, set) in [
@@ -51,12 +51,12 @@ fn pipelined_turns_have_the_bits_of_sequential_ones_in_every_order() {
 }
 
 #[test]
-fn a_job_goes_on_in_the_other_way_to_the_same_bits() {
+fn a_job_resumed_with_the_other_schedule_has_the_same_bits() {
     let folder = folder_with(SMALL_JOB);
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
-    run_to_end(folder.path(), &["run", "job.yaml", "--state", "parts", "--set", "schedule.turns=31"]);
+    run_to_end(folder.path(), &["run", "job.yaml", "--state", "resumed", "--set", "schedule.turns=31"]);
     let resumed =
-        run_to_end(folder.path(), &["run", "job.yaml", "--state", "parts", "--schedule", "sequential", "--resume"]);
+        run_to_end(folder.path(), &["run", "job.yaml", "--state", "resumed", "--schedule", "sequential", "--resume"]);
     assert_eq!(whole["digest"], resumed["digest"]);
 }
 

@@ -1,5 +1,5 @@
-//! Stores that do not answer, and then do. A job's, while its coordinator starts: the others go on, and that one when it does. The
-//! coordinator's own: its jobs wait, say for what, and go on.
+//! Stores that do not answer, and then do. If the store of one job is silent while its coordinator starts, the other jobs run, and
+//! that job resumes when the store answers. If the store of the coordinator is silent, its jobs wait, say why, and resume.
 
 use std::path::Path;
 use std::pin::pin;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::antiphon;
-use crate::support::process::{PATIENCE, Process, address};
+use crate::support::process::{Process, TEST_TIMEOUT, address};
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest};
 use antiphon_testing_s3::{Held, Operation, Request, Server, When};
@@ -56,7 +56,7 @@ impl Client {
                 }
             }
         };
-        timeout(PATIENCE, dial).await.expect("it listens")
+        timeout(TEST_TIMEOUT, dial).await.expect("it listens")
     }
 
     async fn submit(&mut self, job: &str, specification: String) {
@@ -85,13 +85,13 @@ impl Client {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        let reached = timeout(PATIENCE, poll).await;
+        let reached = timeout(TEST_TIMEOUT, poll).await;
         reached.unwrap_or_else(|_| panic!("it did not come to it: {seen:?}"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it_does() {
+async fn a_job_with_a_silent_store_delays_no_other_and_resumes() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
     let address = address().to_string();
@@ -103,7 +103,7 @@ async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it
         }
         client.submit("fine", JOB.to_owned()).await;
     }
-    // Connections are made, and nobody answers.
+    // Connections are accepted, and no request is answered.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("it is bound"));
     let _second = coordinator(folder.path(), &address, STATE, &store, &endpoint);
@@ -124,7 +124,7 @@ async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it
     assert_eq!(status.state(), JobState::Waiting);
     assert!(status.reason.starts_with("recovering: "), "{}", status.reason);
 
-    // Now somebody does: also those that have waited all the time.
+    // Now the server answers, also the requests that have waited.
     let behind = store.endpoint().trim_start_matches("http://").to_owned();
     tokio::spawn(async move {
         while let Ok((mut near, _)) = silent.accept().await {
@@ -141,7 +141,7 @@ async fn a_job_whose_store_does_not_answer_holds_up_no_other_and_goes_on_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_head_does_not_come_holds_no_workers_and_stops_when_it_is_asked_to() {
+async fn a_job_that_waits_for_its_head_has_no_workers_and_can_stop() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
     let address = address().to_string();
@@ -179,7 +179,7 @@ fn held_journal(store: &Server) -> Vec<Held> {
     (0..100).map(hold).collect()
 }
 
-/// What a request has written that was let go on.
+/// What a released request has written.
 async fn carried_out(store: &Server, request: &Request) -> Bytes {
     let poll = async {
         loop {
@@ -189,11 +189,11 @@ async fn carried_out(store: &Server, request: &Request) -> Bytes {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, poll).await.expect("it is carried out")
+    timeout(TEST_TIMEOUT, poll).await.expect("it is carried out")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_so() {
+async fn a_checkpoint_waits_until_the_journal_confirms_the_leader() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
     let address = address().to_string();
@@ -204,7 +204,7 @@ async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_s
     client.submit("kept", JOB.replace("{turns: 4, batch: 5}", &often)).await;
     let mut held = held_journal(&store);
     let _workers = workers(folder.path(), &address, &store);
-    timeout(PATIENCE, held[0].wait()).await.expect("it writes");
+    timeout(TEST_TIMEOUT, held[0].wait()).await.expect("it writes");
     let wanted = "; the coordinator's journal has taken no writes for ";
     client.until_seen("kept", |status| status.reason.contains(wanted)).await;
     held.into_iter().for_each(Held::release);
@@ -212,7 +212,7 @@ async fn a_checkpoint_waits_for_the_journal_to_say_who_reigns_and_its_job_says_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_was_asked_to_stop_before_its_coordinator_died_does_not_wait_for_its_store() {
+async fn a_job_stopped_before_a_restart_does_not_wait_for_stores() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Server::start().await;
     let address = address().to_string();
@@ -226,7 +226,7 @@ async fn a_job_that_was_asked_to_stop_before_its_coordinator_died_does_not_wait_
     loop {
         let mut next = held.next().expect("the request is among the next writes");
         let write = tokio::select! {
-            write = timeout(PATIENCE, next.wait()) => write.expect("it writes"),
+            write = timeout(TEST_TIMEOUT, next.wait()) => write.expect("it writes"),
             early = &mut asked => panic!("the journal has not written it: {early:?}"),
         };
         next.release();
@@ -235,7 +235,7 @@ async fn a_job_that_was_asked_to_stop_before_its_coordinator_died_does_not_wait_
             break;
         }
     }
-    timeout(PATIENCE, asked).await.expect("it is answered").expect("it is told");
+    timeout(TEST_TIMEOUT, asked).await.expect("it is answered").expect("it is told");
     drop(first);
     // What the dead one still wanted to write is never carried out.
     drop(held);

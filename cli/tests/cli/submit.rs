@@ -26,22 +26,22 @@ fn submitting(folder: &Path, url: &str, more: &[&str]) -> Client {
 }
 
 #[test]
-fn a_coordinator_that_comes_late_is_waited_for_and_one_that_does_not_come_is_given_up() {
+fn a_late_coordinator_is_retried_until_the_timeout() {
     let folder = folder_with_job();
     let late = address().to_string();
     let url = format!("http://{late}");
-    let mut client = submitting(folder.path(), &url, &["--id", "late", "--reconnect-for", "100"]);
+    let mut client = submitting(folder.path(), &url, &["--id", "late", "--reconnect-timeout", "100"]);
     let unreachable = client.until("unreachable");
     assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"late".into(), &0.into()), "{unreachable}");
     let said = unreachable["error"].as_str().expect("an error");
     assert!(said.starts_with(&format!("no coordinator at {url}: Connection refused")), "{said}");
     let _coordinator = coordinator(folder.path(), &late, &[], &[]);
-    client.until("reached");
+    client.until("reconnected");
     assert_eq!(client.until("submitted")["job"], "late");
     assert_eq!(client.process.ended(), Some(0));
 
     let nowhere = format!("http://{}", address());
-    let arguments = ["submit", "job.yaml", "--coordinator", &nowhere, "--reconnect-for", "1"];
+    let arguments = ["submit", "job.yaml", "--coordinator", &nowhere, "--reconnect-timeout", "1"];
     let (code, lines) = json_lines(folder.path(), &arguments);
     assert_eq!((code, &lines[0]["event"]), (Some(3), &"unreachable".into()), "{lines:?}");
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
@@ -86,27 +86,27 @@ fn pass(mut server: TcpStream, mut client: TcpStream, lose: bool) {
 }
 
 #[test]
-fn a_submission_whose_answer_is_lost_is_sent_again_and_makes_one_job() {
+fn a_submission_whose_answer_is_lost_is_retried_as_one_job() {
     let folder = folder_with_job();
     let (_coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
     let through = losing_the_first_answer(url.clone());
     let arguments = ["submit", "job.yaml", "--id", "once", "--coordinator", &through];
     let (code, lines) = json_lines(folder.path(), &arguments);
     let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
-    assert_eq!((code, events), (Some(0), vec!["unreachable", "reached", "submitted"]), "{lines:?}");
+    assert_eq!((code, events), (Some(0), vec!["unreachable", "reconnected", "submitted"]), "{lines:?}");
     let (code, lines) = json_lines(folder.path(), &arguments);
     assert_eq!((code, &lines[0]["error"]), (Some(2), &"there is a job `once` already; choose another id".into()));
 }
 
 #[test]
-fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_want() {
+fn a_stopped_coordinator_is_noticed_and_timeouts_hold() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
     let mut follower = submitting(folder.path(), &url, &["--follow"]);
     follower.until("submitted");
     coordinator.signal("-STOP");
     let submit = ["submit", "job.yaml", "--coordinator", &url];
-    let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--reconnect-for", "1"]].concat());
+    let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--reconnect-timeout", "1"]].concat());
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
     assert!(error.starts_with(&format!("no coordinator at {url}: it does not answer; gave up after 1 s")), "{error}");
     assert_eq!(code, Some(3));
@@ -114,17 +114,17 @@ fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_wa
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
     assert_eq!(error, format!("the job is not submitted after 1 s: the coordinator at {url} has not answered"));
     assert_eq!(code, Some(4));
-    // Whoever was there before notices too, and goes on when it does.
+    // A client that was connected notices, too, and reconnects.
     let unreachable = follower.until("unreachable");
     assert_eq!(unreachable["seconds"], 0, "{unreachable}");
     coordinator.signal("-CONT");
-    follower.until("reached");
+    follower.until("reconnected");
     follower.process.signal("-INT");
     assert_eq!(follower.process.ended(), Some(130));
 }
 
 #[test]
-fn workers_keep_their_places_when_their_coordinator_stood_still_for_longer_than_a_lease() {
+fn workers_keep_their_slots_when_the_coordinator_stalls() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &["--heartbeat-seconds", "1"]);
     // One of them is free, and would take a place that is offered.
@@ -132,9 +132,9 @@ fn workers_keep_their_places_when_their_coordinator_stood_still_for_longer_than_
     let endless = ["--id", "endless", "--follow", "--set", "schedule.turns=1000000", "--set", "schedule.lease_ttl=5s"];
     let mut follower = submitting(folder.path(), &url, &endless);
     follower.until("started");
-    for standstill in [5_200, 5_800] {
+    for stall in [5_200, 5_800] {
         coordinator.signal("-STOP");
-        std::thread::park_timeout(std::time::Duration::from_millis(standstill));
+        std::thread::park_timeout(std::time::Duration::from_millis(stall));
         coordinator.signal("-CONT");
         for _ in 0..20 {
             follower.until("step");
@@ -150,21 +150,20 @@ fn workers_keep_their_places_when_their_coordinator_stood_still_for_longer_than_
 }
 
 #[test]
-fn a_limit_is_kept_while_a_followed_coordinator_is_stopped() {
+fn a_timeout_holds_while_a_followed_coordinator_is_stopped() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &[]);
     let mut follower = submitting(folder.path(), &url, &["--follow", "--timeout", "3"]);
     let job = follower.until("submitted")["job"].as_str().expect("an id").to_owned();
     coordinator.signal("-STOP");
     let error = follower.until("error")["error"].as_str().expect("an error").to_owned();
-    let expected =
-        format!("job {job} is not done after 3 s: the coordinator does not answer; it goes on without being followed");
+    let expected = format!("job {job} has not ended after 3 s: the coordinator does not answer; it keeps running");
     assert_eq!(error, expected);
     assert_eq!(follower.process.ended(), Some(4));
 }
 
 #[test]
-fn a_store_that_takes_nothing_is_said_to_be_what_a_submission_waits_for() {
+fn a_submission_says_that_it_waits_for_the_store() {
     let folder = folder_with_job();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let server = runtime.block_on(Server::start());
@@ -175,13 +174,13 @@ fn a_store_that_takes_nothing_is_said_to_be_what_a_submission_waits_for() {
     let (code, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--timeout", "2"]);
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
     let expected = format!(
-        "the job is not submitted after 2 s: the coordinator at {url} has not written it down, and may still take it"
+        "the job is not submitted after 2 s: the coordinator at {url} has not persisted the job, and may still accept it"
     );
     assert_eq!((code, error), (Some(4), &*expected), "{lines:?}");
 }
 
 #[test]
-fn a_run_that_fails_or_is_stopped_says_how_to_go_on_where_it_can() {
+fn a_failed_or_stopped_run_says_how_to_resume_it() {
     let folder = folder_with_job();
     let diverging = ["--set", "modalities.text.optimizer={kind: sgd, lr: 1e30}", "--set", "checkpoints.every=1 turn"];
     let (code, lines) = json_lines(folder.path(), &[&["run", "job.yaml"][..], &diverging].concat());
@@ -194,7 +193,7 @@ fn a_run_that_fails_or_is_stopped_says_how_to_go_on_where_it_can() {
     );
     let output = antiphon(folder.path(), &[&["run", "job.yaml"][..], &diverging].concat()).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("go on from its newest checkpoint with\n  antiphon run job.yaml --set "), "{said}");
+    assert!(said.contains("resume from its newest checkpoint with\n  antiphon run job.yaml --set "), "{said}");
     let last = run_to_end(folder.path(), &["run", "job.yaml", "--set", "schedule.turns=0"]);
     assert_eq!(last["resume"], Value::Null, "there is nothing left to do: {last}");
 
@@ -205,7 +204,7 @@ fn a_run_that_fails_or_is_stopped_says_how_to_go_on_where_it_can() {
 }
 
 #[test]
-fn a_run_that_is_stopped_before_its_first_turn_promises_no_checkpoint() {
+fn a_run_stopped_before_its_first_turn_has_no_checkpoint() {
     let folder = folder_with_job();
     // A server that never answers, so the data never open.
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");

@@ -24,12 +24,12 @@ fn verify(folder: &Path, arguments: &[&str]) -> (Option<i32>, Value) {
     (code, lines.pop().expect("it says something"))
 }
 
-/// The parts that are not sound, with what is wrong with them.
+/// The files that are not sound, with what is wrong with them.
 fn damaged(verified: &Value) -> Vec<(String, String)> {
-    let parts = verified["parts"].as_array().expect("parts").iter();
-    let damaged = parts.filter(|part| part["sound"] == false);
+    let files = verified["files"].as_array().expect("files").iter();
+    let damaged = files.filter(|file| file["sound"] == false);
     let text = |value: &Value| value.as_str().expect("text").to_owned();
-    damaged.map(|part| (text(&part["part"]), text(&part["reason"]))).collect()
+    damaged.map(|file| (text(&file["file"]), text(&file["reason"]))).collect()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_checkpoint_is_sound_and_training_again_gives_the_same() {
     assert_eq!((code, &verified["sound"]), (Some(0), &Value::Bool(true)), "{verified}");
     assert_eq!((&verified["event"], &verified["turn"]), (&"verified".into(), &60.into()));
     assert_eq!((verified["digest"].as_str(), &verified["replay"]), (Some(digest.as_str()), &Value::Null));
-    assert_eq!(verified["parts"].as_array().map(Vec::len), Some(10), "the manifest, 3 of the head, 2 of each modality");
+    assert_eq!(verified["files"].as_array().map(Vec::len), Some(10), "the manifest, 3 of the head, 2 of each modality");
 
     let from = path(20);
     for (turn, from) in [(40, None), (60, Some(from.as_str()))] {
@@ -74,7 +74,7 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
     fs::remove_file(place.join(state)).expect("it is removed");
     let (code, verified) = verify(folder.path(), &[&path]);
     let damaged = damaged(&verified);
-    let names: Vec<&str> = damaged.iter().map(|(part, _)| part.as_str()).collect();
+    let names: Vec<&str> = damaged.iter().map(|(file, _)| file.as_str()).collect();
     assert_eq!((code, names), (Some(1), vec![state, encoder, head]), "{verified}");
     let length = bytes.len();
     assert_eq!(damaged[0].1, "it is missing");
@@ -83,17 +83,17 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
 
     let output = antiphon(folder.path(), &["verify", &path]).output().expect("the program runs");
     let text = String::from_utf8(output.stdout).expect("text");
-    assert!(text.contains("damaged: 3 of 10 parts") && text.contains("DAMAGED: it is missing"), "{text}");
+    assert!(text.contains("damaged: 3 of 10 files") && text.contains("DAMAGED: it is missing"), "{text}");
     assert!(text.trim_end().ends_with(", as the manifest has it"), "{text}");
 }
 
-/// Verifies the newest checkpoint of a run on a server, with so many seconds' patience.
-async fn verify_there(environment: Vec<(&'static str, String)>, patience: &'static str) -> (Option<i32>, Value) {
+/// Verifies the newest checkpoint of a run on a server, with this `--store-retry-timeout`.
+async fn verify_there(environment: Vec<(&'static str, String)>, timeout: &'static str) -> (Option<i32>, Value) {
     let verify = move || {
-        let arguments = ["verify", "s3://bucket/jobs/small", "--store-patience", patience, "--format", "json"];
+        let arguments = ["verify", "s3://bucket/jobs/small", "--store-retry-timeout", timeout, "--format", "json"];
         antiphon(Path::new("."), &arguments).envs(environment).output().expect("the program runs")
     };
-    let output = tokio::task::spawn_blocking(verify).await.expect("nobody panicked");
+    let output = tokio::task::spawn_blocking(verify).await.expect("no panic");
     (output.status.code(), parse_lines(&output).pop().expect("it says something"))
 }
 
@@ -111,14 +111,14 @@ async fn served() -> Server {
 
 const SERVED: &str = "bucket/jobs/small/checkpoints/00000060";
 
-/// Each part with its state.
+/// Each file with its state.
 fn states(verified: &Value) -> Vec<(&str, &str)> {
-    let parts = verified["parts"].as_array().expect("parts").iter();
-    parts.map(|part| (part["part"].as_str().expect("text"), part["state"].as_str().expect("text"))).collect()
+    let files = verified["files"].as_array().expect("files").iter();
+    files.map(|file| (file["file"].as_str().expect("text"), file["state"].as_str().expect("text"))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_in_trouble_is_asked_again() {
+async fn a_failing_store_is_retried() {
     let server = served().await;
     server.set_faults(Faults::trouble(3));
     let (code, verified) = verify_there(server.environment(), "60").await;
@@ -138,22 +138,22 @@ async fn what_the_store_does_not_give_is_not_called_damaged() {
         held.wait().await;
         server.set_faults(Faults { refused: 1.0, ..Faults::NONE });
         held.release();
-        let (found, verified) = verifying.await.expect("nobody panicked");
-        let [sound, unread] = ["sound", "unread"];
+        let (found, verified) = verifying.await.expect("no panic");
+        let [sound, unreadable] = ["sound", "unreadable"];
         let expected = [
             ("encoder-audio.safetensors", sound),
             ("encoder-audio.state.safetensors", sound),
-            ("encoder-image.safetensors", unread),
-            ("encoder-image.state.safetensors", unread),
-            ("encoder-text.safetensors", unread),
-            ("encoder-text.state.safetensors", unread),
+            ("encoder-image.safetensors", unreadable),
+            ("encoder-image.state.safetensors", unreadable),
+            ("encoder-text.safetensors", unreadable),
+            ("encoder-text.state.safetensors", unreadable),
             ("head.safetensors", state),
             ("head.state.safetensors", sound),
             ("manifest.json", sound),
             ("projector.safetensors", sound),
         ];
         assert_eq!((found, states(&verified), &verified["sound"]), (Some(code), expected.to_vec(), &false.into()));
-        let reason = verified["parts"][2]["reason"].as_str().expect("text");
+        let reason = verified["files"][2]["reason"].as_str().expect("text");
         assert!(reason.starts_with("the server answered 503 Service Unavailable"), "{reason}");
         let mut bytes = server.object(&head).expect("it is there").to_vec();
         *bytes.last_mut().expect("bytes") ^= 1;
@@ -183,7 +183,7 @@ fn with_manifest(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, String)
 }
 
 #[test]
-fn parts_that_do_not_fit_the_job_are_named_and_so_is_a_job_that_none_fit() {
+fn files_that_do_not_fit_the_job_are_named() {
     let (folder, path) = with_manifest(|manifest| {
         manifest["specification"]["head"]["width"] = 17.into();
         manifest["state"]["steps_done"]["text"] = 1.into();
@@ -193,9 +193,9 @@ fn parts_that_do_not_fit_the_job_are_named_and_so_is_a_job_that_none_fit() {
     let (code, verified) = verify(folder.path(), &[&path]);
     let damaged = damaged(&verified);
     assert_eq!(code, Some(1));
-    let reason = |part: &str| damaged.iter().find(|(name, _)| name == part).map(|(_, reason)| reason.as_str());
+    let reason = |file: &str| damaged.iter().find(|(name, _)| name == file).map(|(_, reason)| reason.as_str());
     assert_eq!(reason("encoder-audio.safetensors"), Some("the manifest does not name it"));
-    assert_eq!(reason("stray.safetensors"), Some("the job has no such part"));
+    assert_eq!(reason("stray.safetensors"), Some("the job has no such file"));
     assert_eq!(
         reason("head.safetensors"),
         Some("tensor `weight` has shape [10, 16] but this job needs [10, 17]"),
@@ -204,18 +204,18 @@ fn parts_that_do_not_fit_the_job_are_named_and_so_is_a_job_that_none_fit() {
 
     let (folder, path) = with_manifest(|manifest| manifest["specification"]["head"]["width"] = "wide".into());
     let (code, verified) = verify(folder.path(), &[&path]);
-    let (part, reason) = &self::damaged(&verified)[0];
-    assert_eq!((code, part.as_str()), (Some(1), "manifest.json"));
+    let (file, reason) = &self::damaged(&verified)[0];
+    assert_eq!((code, file.as_str()), (Some(1), "manifest.json"));
     assert!(reason.contains("head.width"), "{reason}");
 }
 
 #[test]
-fn a_replay_that_comes_to_something_else_says_in_which_parts() {
+fn a_replay_that_differs_names_the_files() {
     let (folder, path) = with_manifest(|manifest| manifest["specification"]["head"]["optimizer"]["lr"] = 0.04.into());
     let (code, verified) = verify(folder.path(), &[&path, "--replay"]);
     assert_eq!((code, &verified["sound"], &verified["replay"]["same"]), (Some(1), &true.into(), &false.into()));
-    let parts = verified["replay"]["parts"].as_array().expect("parts");
-    let head = parts.iter().find(|part| part["part"] == "head.safetensors").expect("the head");
+    let files = verified["replay"]["files"].as_array().expect("files");
+    let head = files.iter().find(|file| file["file"] == "head.safetensors").expect("the head");
     assert_eq!(head["same"], false, "{verified}");
     assert_ne!(head["sha256"], head["replayed"]);
 }

@@ -1,10 +1,10 @@
-//! Workers whose store is in trouble: the job's status says so, and a worker gives up when its patience ends.
+//! Workers whose store fails: the status of the job says so, and a worker gives up after its retry timeout.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::process::{PATIENCE, Process, listening, read_to_its_end};
+use crate::support::process::{Process, TEST_TIMEOUT, listening, read_to_its_end};
 use crate::support::{antiphon, folder_with};
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, StopJobRequest, SubmitJobRequest};
@@ -54,12 +54,12 @@ async fn until(
             sleep(Duration::from_millis(20)).await;
         }
     };
-    let reached = timeout(PATIENCE, poll).await;
+    let reached = timeout(TEST_TIMEOUT, poll).await;
     reached.unwrap_or_else(|_| panic!("the status is still {seen:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_says_whose_store_is_in_trouble_and_goes_on_when_it_is_not() {
+async fn a_job_names_the_worker_whose_store_fails_and_resumes() {
     let folder = folder_with(JOB);
     let (_coordinator, url) = coordinator(folder.path());
     let _a = worker(folder.path(), &url, "a", "", &[]);
@@ -75,7 +75,7 @@ async fn a_job_says_whose_store_is_in_trouble_and_goes_on_when_it_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_is_not_to_wait_for_anything_does_not_wait_for_its_store() {
+async fn a_job_stopped_with_now_does_not_wait_for_its_store() {
     let folder = folder_with(JOB);
     let (_coordinator, url) = coordinator(folder.path());
     let _workers = [worker(folder.path(), &url, "a", "", &[]), worker(folder.path(), &url, "b", "errors=1", &[])];
@@ -91,7 +91,7 @@ async fn a_job_that_is_not_to_wait_for_anything_does_not_wait_for_its_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_gives_up_when_its_patience_with_the_store_ends() {
+async fn a_worker_gives_up_after_its_store_retry_timeout() {
     let folder = folder_with(JOB);
     let (_coordinator, url) = coordinator(folder.path());
     let _workers = ["a", "b"].map(|name| worker(folder.path(), &url, name, "errors=1", &["--store-patience", "0"]));

@@ -1,4 +1,4 @@
-//! Child processes as benches start them: with one thread that computes, some on a core of their own.
+//! Child processes as benches start them: with one thread that computes, some bound to one core.
 
 use crate::lab::child_process::{ChildProcess, Log, Setting};
 use crate::lab::lifeline::Lifeline;

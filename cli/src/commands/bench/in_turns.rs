@@ -1,4 +1,4 @@
-//! A job in turns, as `antiphon run` runs it, for what it comes to.
+//! A job in turns, as `antiphon run` runs it, and its last evaluation.
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::ids::Split;
@@ -10,11 +10,11 @@ use anyhow::{Context as _, bail};
 use crate::lab::local_job::{LocalJob, reason};
 use crate::progress::Progress;
 
-/// Runs a job to its end, with a coordinator and its workers in this process, and gives the last report on a split. Its state
-/// is kept in a temporary folder, and it is gone through its validation split once. None if it was interrupted.
+/// Runs a job to its end in this process and returns the last report on a split. Its state is in a temporary folder, and the
+/// validation split is evaluated once. None if Ctrl-C ended it.
 ///
 /// # Errors
-/// The job fails, or a part of the system does.
+/// The job fails, or the coordinator or a worker does.
 pub(super) async fn run(
     spec: &JobSpec,
     split: Split,

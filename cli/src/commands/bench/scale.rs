@@ -1,4 +1,4 @@
-//! `antiphon bench scale`: how many jobs one coordinator carries.
+//! `antiphon bench scale`: how many jobs one coordinator can run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,26 +24,27 @@ use crate::lab::cores;
 use crate::lab::statistics::Quantiles;
 use crate::output::Format;
 
-/// How many jobs does one coordinator carry?
+/// Measure how many jobs one coordinator can run
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   antiphon bench scale                        1, 10 and 100 jobs of three workers each
   antiphon bench scale --jobs 50,200 --turns 50000 --format json
 
-A coordinator runs as a process of its own, on one core. Workers without encoders, three for each
-job, send it contributions as fast as it answers; they share another core, where there is one.
-`maths` is what the coordinator computes for a turn: checks, projection, optimizer, fold; `cpu` all
-that it does for it. `queued` is how long contributions lie before their job takes them up, because
-the core works for other jobs. Memory is what a job adds to the coordinator's, its workers'
-connections included, and what the events of a turn add; both want many jobs and turns to be told
-from noise.")]
+A coordinator runs as a separate process on one core. Three workers without encoders per job send
+it contributions as fast as it answers. They share another core if there is one.
+  maths        what the coordinator computes for a turn: checks, projection, optimizer, fold
+  cpu          all processor time of the coordinator for a turn
+  queued       how long contributions wait for their job because the core works for other jobs
+  memory/job   memory that a job adds to the coordinator, with the connections of its workers
+  memory/turn  memory that the events of a turn add
+Both memory figures need many jobs and turns to stand out from noise.")]
 pub struct ScaleArgs {
-    /// Numbers of jobs that run at the same time
+    /// Numbers of jobs that run at the same time, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,10,100", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub jobs: Vec<u32>,
 
-    /// Turns that are measured, of all jobs together, after a tenth of them that are not
+    /// Turns to measure, of all jobs together, after a tenth as many to warm up
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=1_000_000_000))]
     pub turns: u64,
 }
@@ -51,7 +52,7 @@ pub struct ScaleArgs {
 const MODALITIES: [&str; 3] = ["a", "b", "c"];
 const HEAD: HeadShape = HeadShape { classes: 10, width: 64 };
 const SAMPLES: u32 = 16;
-/// Ticks of the system's clock in which it counts processor time.
+/// Ticks per second in which Linux counts processor time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One line of the table. Times are in seconds, memory is in bytes.
@@ -67,12 +68,12 @@ struct Row {
     turn: Quantiles,
     /// Of the coordinator, per turn.
     maths: f64,
-    /// Of the coordinator, per turn; None where the system does not tell.
+    /// Of the coordinator, per turn; None if the system does not tell.
     cpu: Option<f64>,
     /// Mean over all contributions.
     queued_mean: f64,
-    /// The longest of all.
-    queued_most: f64,
+    /// The longest.
+    queued_max: f64,
     memory_per_job: Option<f64>,
     memory_per_turn: Option<f64>,
 }
@@ -80,7 +81,7 @@ struct Row {
 /// Measures.
 ///
 /// # Errors
-/// A part of the system that fails.
+/// A process that fails.
 pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit> {
     let mut rows = Rows::new(format)?;
     for jobs in args.jobs {
@@ -110,9 +111,9 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     }
     let all = u64::from(jobs) * (warmup + each);
     let measured = async {
-        let begin = workers.taken(process, u64::from(jobs) * warmup).await;
+        let begin = workers.after(process, u64::from(jobs) * warmup).await;
         // Before the first jobs run out of turns.
-        let end = workers.taken(process, all - all / 10).await;
+        let end = workers.after(process, all - all / 10).await;
         [idle, begin, end]
     };
     let usage = tokio::select! {
@@ -142,7 +143,7 @@ fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
     times
 }
 
-/// What a job's task said of its time, when the job has ended.
+/// The times of the coordinator for a job that has ended.
 async fn account(client: &Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
     let mut events = Events::new(client.clone(), job, 0, RetryPolicy::ONCE);
     let mut told = None;
@@ -153,7 +154,7 @@ async fn account(client: &Client, job: &str) -> anyhow::Result<(Account<Coordina
             _ => {}
         }
     }
-    told.with_context(|| format!("job {job} told of no times"))
+    told.with_context(|| format!("job {job} has no event with times"))
 }
 
 /// The workers of all jobs, on one thread.
@@ -180,8 +181,8 @@ impl Workers {
         Ok(Self { thread: cores::held_to(core, || thread.spawn(work))?, steps })
     }
 
-    /// Waits until so many steps are taken, or nobody is left to take one; what the coordinator has used by then.
-    async fn taken(&self, process: Option<u32>, steps: u64) -> Usage {
+    /// Waits until this many steps are taken, or all workers have ended. What the coordinator has used by then.
+    async fn after(&self, process: Option<u32>, steps: u64) -> Usage {
         while self.steps.load(Ordering::Relaxed) < steps && !self.thread.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -251,7 +252,7 @@ impl Row {
             maths: (decode + project + step + fold + encode) / (all.steps.max(1) as f64),
             cpu: end.cpu.zip(begin.cpu).map(|(end, begin)| (end - begin) / steps),
             queued_mean: queued.mean,
-            queued_most: queued.most,
+            queued_max: queued.most,
             memory_per_job: begin.memory.zip(idle.memory).map(|(begin, idle)| (begin - idle) / f64::from(jobs)),
             memory_per_turn: end.memory.zip(begin.memory).map(|(end, begin)| (end - begin) / steps),
         }
@@ -266,7 +267,7 @@ impl Row {
             "turn p50   p99",
             "maths/turn",
             "cpu/turn",
-            "queued mean     most",
+            "queued mean      max",
             "memory/job",
             "memory/turn"
         )
@@ -285,7 +286,7 @@ impl Row {
             time(self.maths),
             self.cpu.map_or_else(|| "unknown".to_owned(), time),
             time(self.queued_mean),
-            time(self.queued_most),
+            time(self.queued_max),
             known(self.memory_per_job, |bytes| format!("{:.0} KiB", bytes / 1024.0)),
             known(self.memory_per_turn, |bytes| format!("{bytes:.0} B")),
         )

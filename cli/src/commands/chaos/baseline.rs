@@ -1,4 +1,4 @@
-//! The baseline run: the job without faults, and the digest that it should come to.
+//! The baseline run: the job without faults, whose digest every run should give.
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
@@ -17,16 +17,16 @@ pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Re
     let progress = Progress::new();
     let digest = until_finished(&mut job, &progress).await;
     progress.clear();
-    let digest = digest.context("the job fails without any fault")?;
+    let digest = digest.context("the job fails without faults")?;
     job.end().await;
-    report.tell(&Line::Peace { digest: &digest, seconds: begun.elapsed().as_secs_f64() })?;
+    report.tell(&Line::Baseline { digest: &digest, seconds: begun.elapsed().as_secs_f64() })?;
     Ok(digest)
 }
 
 async fn until_finished(job: &mut LocalJob, progress: &Progress) -> anyhow::Result<String> {
     loop {
         match job.next().await? {
-            JobEvent::Started { turns, .. } => progress.begin_counting("in peace", turns, "turns"),
+            JobEvent::Started { turns, .. } => progress.begin_counting("baseline run", turns, "turns"),
             JobEvent::Step(step) => progress.at(step.turn.0),
             JobEvent::Finished(finished) if finished.state == FinalState::Succeeded => {
                 return finished.digest.context("it ended without a checkpoint");

@@ -1,4 +1,4 @@
-//! A client that comes back, however often its coordinator goes away.
+//! A client that reconnects, however often its coordinator dies.
 
 use std::time::Duration;
 
@@ -11,38 +11,38 @@ use tokio::time::Instant;
 use crate::client::{Client, Events, RetryPolicy, Silent, Submission, Watched};
 use crate::exit::Exit;
 
-/// The pause before it comes back.
+/// The pause before it reconnects.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How often in a row a coordinator may not know a job that was acknowledged: one that has just started may still be reading.
+/// How often in a row a coordinator may not know a job that it accepted. One that has just started may still be recovering.
 const UNKNOWN: u32 = 40;
 
 /// How far the job has come.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Standing {
+pub(super) struct JobProgress {
     pub(super) turn: u64,
-    /// In all; 0 until it is known.
+    /// Turns in all; 0 until they are known.
     pub(super) turns: u64,
-    /// When it last took a step.
+    /// The time of its last step.
     pub(super) stepped: Option<Instant>,
 }
 
-/// Submits a job under an id of its own and follows it to its end.
+/// Submits a job under its own id and follows it to its end.
 #[derive(Debug)]
 pub(super) struct Follower {
     client: Client,
     request: SubmitJobRequest,
-    standing: watch::Sender<Standing>,
+    progress: watch::Sender<JobProgress>,
 }
 
 impl Follower {
-    pub(super) fn new(client: Client, request: SubmitJobRequest, standing: watch::Sender<Standing>) -> Self {
-        Self { client, request, standing }
+    pub(super) fn new(client: Client, request: SubmitJobRequest, progress: watch::Sender<JobProgress>) -> Self {
+        Self { client, request, progress }
     }
 
     /// How the job ended. Whatever fails is tried again, without end.
     ///
     /// # Errors
-    /// The job is refused, or was accepted and is not known any more.
+    /// The job is refused, or was accepted and is no longer known.
     pub(super) async fn follow(self) -> anyhow::Result<Finished> {
         let policy = RetryPolicy::FOREVER.every(PAUSE);
         let mut submission = Submission::new(self.client.clone(), self.request, policy);
@@ -60,12 +60,12 @@ impl Follower {
                 Ok(Watched { event: JobEvent::Finished(finished), .. }) => return Ok(finished),
                 Ok(watched) => {
                     unknown = 0;
-                    note(&self.standing, &watched.event);
+                    note(&self.progress, &watched.event);
                 }
                 Err(error) => {
                     unknown = if error.exit() == Exit::Usage { unknown + 1 } else { 0 };
                     if unknown == UNKNOWN {
-                        return Err(error).context("the job was acknowledged, and is lost");
+                        return Err(error).context("the coordinator accepted the job and no longer knows it");
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -75,19 +75,19 @@ impl Follower {
 }
 
 /// Notes how far the job has come.
-fn note(standing: &watch::Sender<Standing>, event: &JobEvent) {
+fn note(progress: &watch::Sender<JobProgress>, event: &JobEvent) {
     match event {
         JobEvent::Started { turn, turns, .. } => {
-            standing.send_modify(|standing| (standing.turn, standing.turns) = (turn.0, *turns));
+            progress.send_modify(|progress| (progress.turn, progress.turns) = (turn.0, *turns));
         }
-        JobEvent::Step(step) => standing.send_modify(|standing| {
-            (standing.turn, standing.stepped) = (step.turn.0, Some(Instant::now()));
+        JobEvent::Step(step) => progress.send_modify(|progress| {
+            (progress.turn, progress.stepped) = (step.turn.0, Some(Instant::now()));
         }),
         _ => {}
     }
 }
 
-/// The job's end, or that nobody tells it any more.
+/// How the job ended, or that following it panicked.
 pub(super) fn joined(ended: Result<anyhow::Result<Finished>, tokio::task::JoinError>) -> anyhow::Result<Finished> {
     ended.map_err(|error| anyhow!("following the job ended in a panic: {error}"))?
 }

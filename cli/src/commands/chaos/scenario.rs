@@ -1,4 +1,4 @@
-//! One run under faults, from submission to its end.
+//! One run with faults, from the submission of the job to its end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::follower::{Follower, Standing, joined};
+use super::follower::{Follower, JobProgress, joined};
 use super::report::{Moment, Report};
 use crate::client::Client;
 use crate::lab::fault::{Fault, Kind, Schedule, Target, Victim};
 use crate::lab::processes::{Processes, Setup};
 
-/// How often it is looked whether a process has ended.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long the coordinator may take to say what a job waits for that hangs.
+/// How often processes are checked for whether they have exited.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the coordinator may take to say why a job hangs.
 const ASK: Duration = Duration::from_secs(5);
-/// How long a process that ended by itself is left alone.
-const BY_ITSELF: Duration = Duration::from_millis(500);
+/// The pause before a process that exited is restarted.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a run is to suffer.
+/// The faults of a run, and its limits.
 #[derive(Debug)]
 pub(super) struct Scenario<'a> {
     pub(super) seed: u64,
     pub(super) targets: &'a [Target],
     pub(super) every: Duration,
     pub(super) lease: Duration,
-    /// The most faults; without end if none.
+    /// The largest number of faults; None for no limit.
     pub(super) faults: Option<u64>,
     pub(super) timeout: Duration,
-    /// Without a step for so long it hangs.
-    pub(super) hung_after: Duration,
+    /// The job hangs if it takes no step for so long.
+    pub(super) hang_timeout: Duration,
     pub(super) modalities: &'a [ModalityName],
 }
 
@@ -48,34 +48,34 @@ pub(super) enum End {
     Failed {
         reason: String,
     },
-    /// It still took steps when the time was over.
+    /// It still took steps at the timeout.
     TooSlow,
-    /// It took none any more.
+    /// It stopped taking steps.
     Hung {
         reason: String,
     },
     Interrupted,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) end: End,
     pub(super) took: Duration,
     /// How far the job came.
-    pub(super) standing: Standing,
-    /// How long before the end it took its last step; or began, if it took none.
+    pub(super) progress: JobProgress,
+    /// Time from its last step, or from the start if it took none, to the end.
     pub(super) quiet: Duration,
-    /// Faults by what they are.
+    /// How many faults of each kind and process.
     pub(super) faults: BTreeMap<String, u64>,
-    pub(super) ended_by_itself: u64,
+    pub(super) process_exits: u64,
 }
 
-/// What is to happen at a moment.
+/// Something that is scheduled.
 #[derive(Debug)]
 enum Due {
     Fault(Fault),
-    Over(Kind, Victim),
+    FaultEnd(Kind, Victim),
 }
 
 /// A run.
@@ -83,16 +83,16 @@ struct Run<'a> {
     scenario: &'a Scenario<'a>,
     schedule: Schedule,
     begun: Instant,
-    /// In order; the number tells two of the same moment apart.
+    /// By time; the number orders those of the same time.
     due: BTreeMap<(Instant, u64), Due>,
     number: u64,
-    /// Faults that were begun or passed by.
-    planned: u64,
-    /// The next fault, where it waits for the job's first turn.
+    /// Faults that were drawn, whether or not they happened.
+    drawn: u64,
+    /// The next fault, if it waits for the first turn of the job.
     early: Option<Fault>,
     faults: BTreeMap<String, u64>,
-    ended_by_itself: u64,
-    standing: watch::Receiver<Standing>,
+    process_exits: u64,
+    progress: watch::Receiver<JobProgress>,
 }
 
 /// Starts the processes, submits the job, and lets faults happen until it ends. To be called on the main thread.
@@ -104,7 +104,7 @@ pub(super) async fn run(
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Outcome> {
     let mut processes = Processes::start(setup).await?;
-    let (sender, standing) = watch::channel(Standing::default());
+    let (sender, progress) = watch::channel(JobProgress::default());
     let client = Client::new(processes.url())?;
     let job = request.job.clone().unwrap_or_default();
     let mut following = JoinSet::new();
@@ -115,24 +115,24 @@ pub(super) async fn run(
         begun: Instant::now(),
         due: BTreeMap::new(),
         number: 0,
-        planned: 0,
+        drawn: 0,
         early: None,
         faults: BTreeMap::new(),
-        ended_by_itself: 0,
-        standing,
+        process_exits: 0,
+        progress,
     };
     let mut end = run.drive(&mut processes, &mut following, report, interrupts).await;
-    let (took, quiet, standing) = (run.begun.elapsed(), run.quiet(), *run.standing.borrow());
+    let (took, quiet, progress) = (run.begun.elapsed(), run.quiet(), *run.progress.borrow());
     if let Ok(End::Hung { reason }) = &mut end {
         *reason = waits_for(client, &job).await;
     }
     let store_faults = processes.store_faults();
-    processes.dismiss().await?;
+    processes.kill_all().await?;
     let end = end?;
     if store_faults > 0 {
-        run.faults.insert("of the store".to_owned(), store_faults);
+        run.faults.insert("store".to_owned(), store_faults);
     }
-    Ok(Outcome { end, took, standing, quiet, faults: run.faults, ended_by_itself: run.ended_by_itself })
+    Ok(Outcome { end, took, progress, quiet, faults: run.faults, process_exits: run.process_exits })
 }
 
 impl Run<'_> {
@@ -144,57 +144,57 @@ impl Run<'_> {
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<End> {
         let deadline = self.begun + self.scenario.timeout;
-        let mut standing = self.standing.clone();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.plan_next();
+        let mut progress = self.progress.clone();
+        let mut check = tokio::time::interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.draw_next();
         loop {
             let next = self.due.first_key_value().map_or(deadline, |((at, _), _)| *at);
             tokio::select! {
                 Some(ended) = following.join_next() => return Ok(end_of(joined(ended))),
                 () = interrupts.next() => return Ok(End::Interrupted),
                 () = tokio::time::sleep_until(deadline) => {
-                    // Whoever lets it run for less than the time in which it may be quiet wants to know as well.
+                    // A timeout below the hang timeout should tell the two apart, too.
                     let is_quiet = self.quiet() >= self.scenario.timeout / 2;
                     return Ok(if is_quiet { End::Hung { reason: String::new() } } else { End::TooSlow });
                 }
                 () = tokio::time::sleep_until(next) => match self.due.pop_first() {
                     Some((_, Due::Fault(fault))) => self.begin(processes, fault, report).await?,
-                    Some((_, Due::Over(kind, victim))) => {
+                    Some((_, Due::FaultEnd(kind, victim))) => {
                         processes.end(kind, &victim)?;
-                        report.tell(&self.moment().over(kind, &victim))?;
+                        report.tell(&self.moment().fault_ended(kind, &victim))?;
                     }
                     None => {}
                 },
-                Ok(_) = standing.wait_for(|standing| standing.stepped.is_some()), if self.early.is_some() => {
+                Ok(_) = progress.wait_for(|progress| progress.stepped.is_some()), if self.early.is_some() => {
                     if let Some(fault) = self.early.take() {
                         self.later(fault.after, Due::Fault(fault));
                     }
                 }
-                _ = look.tick() => {
-                    if self.quiet() >= self.scenario.hung_after {
+                _ = check.tick() => {
+                    if self.quiet() >= self.scenario.hang_timeout {
                         return Ok(End::Hung { reason: String::new() });
                     }
-                    self.look(processes, report)?;
+                    self.restart_exited(processes, report)?;
                 }
             }
         }
     }
 
-    /// Of faults that are counted, one third at most happens before the job's first turn: most are to meet it at work.
-    fn plan_next(&mut self) {
+    /// Draws the next fault. If faults are limited, one third at most happens before the first turn, so that most happen during training.
+    fn draw_next(&mut self) {
         let most = self.scenario.faults;
-        let more = most.is_none_or(|most| self.planned < most);
+        let more = most.is_none_or(|most| self.drawn < most);
         let Some(fault) = more.then(|| self.schedule.next()).flatten() else { return };
-        self.planned += 1;
+        self.drawn += 1;
         match most {
-            Some(most) if self.planned > most / 3 && !self.works() => self.early = Some(fault),
+            Some(most) if self.drawn > most / 3 && !self.is_training() => self.early = Some(fault),
             _ => self.later(fault.after, Due::Fault(fault)),
         }
     }
 
-    fn works(&self) -> bool {
-        self.standing.borrow().stepped.is_some()
+    fn is_training(&self) -> bool {
+        self.progress.borrow().stepped.is_some()
     }
 
     fn later(&mut self, after: Duration, due: Due) {
@@ -207,40 +207,40 @@ impl Run<'_> {
         if processes.begin(kind, &victim).await? {
             *self.faults.entry(format!("{kind} {victim}")).or_default() += 1;
             report.tell(&self.moment().fault(kind, &victim, lasts))?;
-            if kind != Kind::Cut {
-                self.later(lasts, Due::Over(kind, victim));
+            if kind != Kind::Disconnect {
+                self.later(lasts, Due::FaultEnd(kind, victim));
             }
         }
-        self.plan_next();
+        self.draw_next();
         Ok(())
     }
 
-    /// Whoever ended by itself is started again, as a cluster would.
-    fn look(&mut self, processes: &mut Processes, report: &mut Report) -> anyhow::Result<()> {
+    /// Schedules the restart of processes that have exited, as a cluster would.
+    fn restart_exited(&mut self, processes: &mut Processes, report: &mut Report) -> anyhow::Result<()> {
         for (victim, status) in processes.exited()? {
-            self.ended_by_itself += 1;
-            report.tell(&self.moment().ended_by_itself(&victim, status.to_string()))?;
-            self.later(BY_ITSELF, Due::Over(Kind::Kill, victim));
+            self.process_exits += 1;
+            report.tell(&self.moment().process_exited(&victim, status.to_string()))?;
+            self.later(RESTART_PAUSE, Due::FaultEnd(Kind::Kill, victim));
         }
         Ok(())
     }
 
-    /// Time since the last step, or since the beginning.
+    /// Time since the last step, or since the start.
     fn quiet(&self) -> Duration {
-        self.standing.borrow().stepped.unwrap_or(self.begun).elapsed()
+        self.progress.borrow().stepped.unwrap_or(self.begun).elapsed()
     }
 
     fn moment(&self) -> Moment {
-        Moment { seed: self.scenario.seed, at: self.begun.elapsed(), standing: *self.standing.borrow() }
+        Moment { seed: self.scenario.seed, at: self.begun.elapsed(), progress: *self.progress.borrow() }
     }
 }
 
-/// What the job waits for, if its coordinator says so.
+/// Why the job waits, if the coordinator says so.
 async fn waits_for(client: Client, job: &str) -> String {
     match tokio::time::timeout(ASK, client.job(job)).await {
         Err(_) => "the coordinator does not answer".to_owned(),
         Ok(Err(error)) => error.to_string(),
-        Ok(Ok((status, _))) if status.reason.is_empty() => "the job does not say what it waits for".to_owned(),
+        Ok(Ok((status, _))) if status.reason.is_empty() => "the job gives no reason".to_owned(),
         Ok(Ok((status, _))) => status.reason,
     }
 }

@@ -1,4 +1,4 @@
-//! `antiphon data`: data sets made and looked into.
+//! `antiphon data`: generates data sets and inspects data files.
 
 mod inspect;
 mod picture;
@@ -13,24 +13,24 @@ use crate::output::Format;
 pub use inspect::InspectArgs;
 pub use synth::SynthArgs;
 
-/// Generate data sets, and look into data files
+/// Generate data sets and inspect data files
 #[derive(Debug, clap::Args)]
 pub struct DataArgs {
-    /// What is done
+    /// The command
     #[command(subcommand)]
     pub command: DataCommand,
 }
 
-/// What is done.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Generate a data set: train, validation and test as Parquet files
+    /// Generate a data set as Parquet files
     Synth(SynthArgs),
-    /// Look into Parquet files: schema, classes, missing values, ids, a few samples
+    /// Show the schema, classes, missing values, ids and samples of Parquet files
     Inspect(InspectArgs),
 }
 
-/// Makes data, or looks into them.
+/// Generates or inspects data.
 ///
 /// # Errors
 /// Options that are not possible, files that cannot be read or written.

@@ -1,4 +1,4 @@
-//! Every part of a checkpoint, compared with its manifest and with the job in it.
+//! Compares every file of a checkpoint with the manifest, and with the job in the manifest.
 
 use std::collections::BTreeMap;
 
@@ -18,28 +18,28 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::verdict::{State, Verdict};
 
-/// The parts of the head.
+/// The files of the head.
 const OF_HEAD: [&str; 3] = [HEAD, HEAD_STATE, PROJECTOR];
 
-/// What is wrong with parts, by their names.
+/// What is wrong with files, by their names.
 #[derive(Debug, Default)]
 struct Damage {
     wrong: BTreeMap<String, (State, String)>,
-    /// Why the store does not answer, for longer than patience lasts: it is asked for no other part.
-    away: Option<String>,
+    /// Why the store fails for longer than it is retried. No other file is requested then.
+    store_error: Option<String>,
 }
 
 impl Damage {
-    fn insert(&mut self, part: String, reason: String) {
-        self.wrong.insert(part, (State::Damaged, reason));
+    fn insert(&mut self, file: String, reason: String) {
+        self.wrong.insert(file, (State::Damaged, reason));
     }
 
-    fn insert_unread(&mut self, part: String, reason: String) {
-        self.wrong.insert(part, (State::Unread, reason));
+    fn insert_unreadable(&mut self, file: String, reason: String) {
+        self.wrong.insert(file, (State::Unreadable, reason));
     }
 }
 
-/// One verdict for the manifest, for each part that it names, and for each that it should name, in order of their names.
+/// One verdict for the manifest, for each file that it names, and for each that it should name, in the order of their names.
 pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
     let manifest = checkpoint.manifest();
     let mut damage = Damage::default();
@@ -50,16 +50,16 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
                 let reason = format!("its turn is {}, but its state is that of turn {}", manifest.turn, position.turn);
                 damage.insert(MANIFEST.to_owned(), reason);
             }
-            expected = parts_of(&job);
+            expected = files_of(&job);
             check_head(checkpoint, &job, &position, &mut damage).await;
             for modality in &job.modalities {
                 check_modality(checkpoint, &job, modality, &position, &mut damage).await;
             }
             for name in manifest.parts.keys().filter(|name| !expected.contains(name)) {
-                damage.insert(name.clone(), "the job has no such part".to_owned());
+                damage.insert(name.clone(), "the job has no such file".to_owned());
             }
         }
-        // Without a job, what each part says of itself is all that can be looked at.
+        // Without a job, each file can only be decoded.
         Err(reason) => {
             damage.insert(MANIFEST.to_owned(), reason);
             for name in &expected {
@@ -75,28 +75,28 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
         let (state, reason) =
             damage.wrong.remove(&name).map_or((State::Sound, None), |(state, reason)| (state, Some(reason)));
         let (size, sha256) = (entry.map(|entry| entry.size), entry.map(|entry| entry.sha256));
-        Verdict { size, sha256, sound: state == State::Sound, state, reason, part: name }
+        Verdict { size, sha256, sound: state == State::Sound, state, reason, file: name }
     };
     names.into_iter().map(verdict).collect()
 }
 
-/// The job of the manifest, and where it stands.
+/// The job of the manifest, and its position.
 fn job_of(checkpoint: &Checkpoint) -> Result<(JobSpec, Position), String> {
     let manifest = checkpoint.manifest();
     let mut job = JobSpec::from_json(&manifest.specification.to_string()).map_err(|error| error.to_string())?;
     for modality in &mut job.modalities {
-        // Parameters are in f32 whatever they were trained with, and main memory computes in nothing else.
+        // Files hold f32 whatever the precision of training was, and the processor computes in f32 only.
         modality.precision = Precision::F32;
     }
-    let position: Position = serde_json::from_value(manifest.state.clone())
-        .map_err(|error| format!("where training stands is not understood: {error}"))?;
+    let position: Position =
+        serde_json::from_value(manifest.state.clone()).map_err(|error| format!("cannot read its position: {error}"))?;
     if position.turn != manifest.turn {
-        return Err(format!("it is of turn {}, but training stands at turn {}", manifest.turn, position.turn));
+        return Err(format!("its turn is {}, but the turn of its position is {}", manifest.turn, position.turn));
     }
     Ok((job, position))
 }
 
-fn parts_of(job: &JobSpec) -> Vec<String> {
+fn files_of(job: &JobSpec) -> Vec<String> {
     let of_modality = job
         .modalities
         .iter()
@@ -104,7 +104,7 @@ fn parts_of(job: &JobSpec) -> Vec<String> {
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
-/// A part's bytes, its tensors and its note. None if it is damaged or cannot be read.
+/// The bytes of a file, its tensors and its note. None if it is damaged or unreadable.
 async fn read<N: DeserializeOwned>(
     checkpoint: &Checkpoint,
     name: &str,
@@ -121,17 +121,17 @@ async fn read<N: DeserializeOwned>(
     read.map_err(|reason| damage.insert(name.to_owned(), reason)).ok()
 }
 
-/// A part's bytes, or what is wrong with it. None if it cannot be read.
+/// The bytes of a file, or what is wrong with it. None if it is unreadable.
 async fn fetch(checkpoint: &Checkpoint, name: &str, damage: &mut Damage) -> Option<Result<Bytes, String>> {
-    if let Some(reason) = damage.away.clone().filter(|_| checkpoint.manifest().parts.contains_key(name)) {
-        damage.insert_unread(name.to_owned(), reason);
+    if let Some(reason) = damage.store_error.clone().filter(|_| checkpoint.manifest().parts.contains_key(name)) {
+        damage.insert_unreadable(name.to_owned(), reason);
         return None;
     }
     match checkpoint.part(name).await {
         Err(CheckpointError::Request { source, .. }) if !matches!(source, object_store::Error::NotFound { .. }) => {
             let reason = storage::reason(&source);
-            damage.away = source.is_transient().then(|| reason.clone());
-            damage.insert_unread(name.to_owned(), reason);
+            damage.store_error = source.is_transient().then(|| reason.clone());
+            damage.insert_unreadable(name.to_owned(), reason);
             None
         }
         read => Some(read.map_err(in_words)),
@@ -142,7 +142,7 @@ fn not_finite(array: &Array) -> Option<usize> {
     array.data.iter().position(|number| !number.is_finite())
 }
 
-/// Without the part's URL, which stands beside it.
+/// The message without the URL of the file, which is printed beside it.
 fn in_words(error: CheckpointError) -> String {
     match error {
         CheckpointError::Damaged { what, given, expected, .. } => {
@@ -157,20 +157,20 @@ fn in_words(error: CheckpointError) -> String {
 async fn check_head(checkpoint: &Checkpoint, job: &JobSpec, position: &Position, damage: &mut Damage) {
     let mut found = Vec::new();
     for name in OF_HEAD {
-        let part = read::<String>(checkpoint, name, damage).await;
-        found.extend(part.map(|(_, arrays, note)| head::Part { tensors: named(arrays), note }));
+        let file = read::<String>(checkpoint, name, damage).await;
+        found.extend(file.map(|(_, arrays, note)| head::Part { tensors: named(arrays), note }));
     }
-    // The three are one head: what is wrong with one is known, and the others can only be looked at with it.
+    // The three files are one head. If one is damaged, the others cannot be compared with the job.
     let Ok([head, state, projector]) = <[head::Part<f32>; 3]>::try_from(found) else { return };
     match SharedHead::from_parts(&job.head, job.labels.classes.count(), &HeadParts { head, state, projector }) {
         Ok(head) if head.version() != position.head_version => {
             let (found, expected) = (head.version(), position.head_version);
-            let reason = format!("its head took {found} steps, but training stands at {expected}");
+            let reason = format!("its head has taken {found} steps, but its position says {expected}");
             damage.insert(HEAD_STATE.to_owned(), reason);
         }
         Ok(_) => {}
         Err(error) => {
-            damage.insert(part_of(&error).to_owned(), error.to_string());
+            damage.insert(file_of(&error).to_owned(), error.to_string());
         }
     }
 }
@@ -179,8 +179,8 @@ fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
     arrays.into_iter().map(|(name, Array { shape, data })| NamedTensor { name, shape, data }).collect()
 }
 
-/// Which of the head's parts an error is about.
-fn part_of(error: &PartsError) -> &'static str {
+/// The file of the head that an error is about.
+fn file_of(error: &PartsError) -> &'static str {
     let tensor = match error {
         PartsError::Missing { name } | PartsError::Shape { name, .. } | PartsError::NotFinite { name, .. } => name,
         PartsError::Note { part: "projector", .. } => return PROJECTOR,
@@ -218,5 +218,5 @@ async fn check_modality(
 
 fn other_steps(steps: u64, modality: &ModalityName, position: &Position) -> Option<String> {
     let expected = position.steps_done.get(modality).copied().unwrap_or(0);
-    (steps != expected).then(|| format!("its encoder took {steps} steps, but training stands at {expected}"))
+    (steps != expected).then(|| format!("its encoder has taken {steps} steps, but its position says {expected}"))
 }

@@ -1,4 +1,4 @@
-//! The job of a checkpoint, trained once more up to its turn, to compare.
+//! Trains the job of a checkpoint again up to its turn, to compare.
 
 use std::fmt::Write as _;
 
@@ -15,30 +15,30 @@ use crate::lab::cluster::ClusterConfig;
 use crate::lab::local_job::LocalJob;
 use crate::progress::Progress;
 
-/// More than a replay writes: the one that is compared is still there when it is read.
+/// More checkpoints than a replay writes, so that the compared one still exists when it is read.
 const KEEP: u32 = 1000;
 
-/// What came of it.
+/// The result of a replay.
 #[derive(Debug, Serialize)]
 pub(super) struct Replayed {
-    /// The checkpoint that it began at; none at the beginning.
+    /// The checkpoint that it started at; None for the beginning.
     from: Option<String>,
     turn: Turn,
     pub(super) same: bool,
     digest: String,
-    parts: Vec<Compared>,
+    files: Vec<Compared>,
 }
 
-/// One part, as the checkpoint has it and as the replay made it.
+/// One file of the checkpoint and of the replay.
 #[derive(Debug, Serialize)]
 struct Compared {
-    part: String,
+    file: String,
     same: bool,
     sha256: Option<Sha256Hash>,
     replayed: Option<Sha256Hash>,
 }
 
-/// Runs the job in this process, in a folder that is gone afterwards, from the checkpoint `from` on or from the beginning.
+/// Runs the job in this process, in a temporary folder, from the checkpoint `from` or from the beginning.
 pub(super) async fn run(
     manifest: &Manifest,
     from: Option<&Checkpoint>,
@@ -56,8 +56,8 @@ pub(super) async fn run(
     Ok(compare(manifest, replayed.manifest(), from))
 }
 
-/// The job of the manifest, which stays as long as it was, because learning rates may depend on it, with one checkpoint: at
-/// the turn that is compared.
+/// The job of the manifest with one checkpoint, at the turn that is compared. Its length stays, because learning rates may
+/// depend on it.
 fn specification(manifest: &Manifest) -> anyhow::Result<JobSpec> {
     let mut spec = JobSpec::from_json(&manifest.specification.to_string()).context("the job in the manifest")?;
     spec.checkpoints.every = Every::Turns(manifest.turn.0.max(1));
@@ -78,8 +78,8 @@ async fn until(job: &mut LocalJob, first: Turn, turn: Turn, progress: &Progress)
                 return Ok(replayed);
             }
             JobEvent::Finished(finished) => {
-                let reason = finished.reason.unwrap_or_else(|| "it ended before".to_owned());
-                bail!("the replay did not come to turn {turn}: {reason}");
+                let reason = finished.reason.unwrap_or_else(|| "it ended earlier".to_owned());
+                bail!("the replay did not reach turn {turn}: {reason}");
             }
             _ => {}
         }
@@ -93,11 +93,11 @@ fn compare(manifest: &Manifest, replayed: &Manifest, from: Option<String>) -> Re
     let compared = names.into_iter().map(|name| {
         let hash = |manifest: &Manifest| manifest.parts.get(name).map(|entry| entry.sha256);
         let (sha256, replayed) = (hash(manifest), hash(replayed));
-        Compared { part: name.clone(), same: sha256 == replayed, sha256, replayed }
+        Compared { file: name.clone(), same: sha256 == replayed, sha256, replayed }
     });
-    let parts: Vec<Compared> = compared.collect();
-    let same = parts.iter().all(|part| part.same);
-    Replayed { from, turn: manifest.turn, same, digest: replayed.digest(), parts }
+    let files: Vec<Compared> = compared.collect();
+    let same = files.iter().all(|file| file.same);
+    Replayed { from, turn: manifest.turn, same, digest: replayed.digest(), files }
 }
 
 impl Replayed {
@@ -105,21 +105,21 @@ impl Replayed {
     pub(super) fn table(&self) -> String {
         let from = self.from.as_deref().unwrap_or("the beginning");
         let mut text = format!("  replayed from {from} to turn {}\n", self.turn);
-        let longest = self.parts.iter().map(|part| part.part.len()).max().unwrap_or(0);
+        let longest = self.files.iter().map(|compared| compared.file.len()).max().unwrap_or(0);
         let short =
             |hash: Option<Sha256Hash>| hash.map_or_else(|| "-".to_owned(), |hash| hash.to_string()[..12].to_owned());
-        for Compared { part, same, sha256, replayed } in &self.parts {
+        for Compared { file, same, sha256, replayed } in &self.files {
             let verdict = match same {
                 true => "the same".to_owned(),
                 false => format!("DIFFERS: {} here, {} replayed", short(*sha256), short(*replayed)),
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "    {part:longest$}  {verdict}");
+            let _ = writeln!(text, "    {file:longest$}  {verdict}");
         }
-        let different = self.parts.iter().filter(|part| !part.same).count();
+        let different = self.files.iter().filter(|compared| !compared.same).count();
         let _ = match different {
-            0 => write!(text, "  the same: {} parts", self.parts.len()),
-            _ => write!(text, "  different: {different} of {} parts", self.parts.len()),
+            0 => write!(text, "  the same: {} files", self.files.len()),
+            _ => write!(text, "  different: {different} of {} files", self.files.len()),
         };
         text
     }

@@ -1,13 +1,13 @@
-//! What was found of each part of a checkpoint.
+//! What was found about each file of a checkpoint.
 
 use antiphon_core::digest::Sha256Hash;
 use serde::Serialize;
 
-/// What was found of one part.
+/// What was found about one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Verdict {
-    pub(super) part: String,
-    /// Bytes, as the manifest says; none where it does not name the part.
+    pub(super) file: String,
+    /// Bytes, as the manifest says; None if it does not name the file.
     pub(super) size: Option<u64>,
     pub(super) sha256: Option<Sha256Hash>,
     pub(super) sound: bool,
@@ -16,17 +16,17 @@ pub(super) struct Verdict {
     pub(super) reason: Option<String>,
 }
 
-/// How a part is.
+/// The state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
     Sound,
     Damaged,
-    /// The store did not give it, so nobody knows.
-    Unread,
+    /// The store did not return it.
+    Unreadable,
 }
 
-/// How many parts are so.
+/// How many files are in this state.
 pub(super) fn count(verdicts: &[Verdict], state: State) -> usize {
     verdicts.iter().filter(|verdict| verdict.state == state).count()
 }

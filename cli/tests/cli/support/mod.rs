@@ -36,7 +36,7 @@ evaluation: {every: 1 epoch, chunk: 16}
 checkpoints: {every: end}
 ";
 
-/// The program, in a folder of its own.
+/// The program, started in a folder.
 pub(crate) fn antiphon(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
     command.current_dir(folder).args(arguments).env_remove("RUST_LOG");

@@ -1,4 +1,4 @@
-//! A part of the system as a process of its own.
+//! Coordinators, workers and clients as processes.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,15 +14,15 @@ use tokio::time::Instant;
 
 use super::antiphon;
 
-/// Nothing that a process of a test does takes that long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// No operation of a test takes that long.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A process that does not outlive its test.
 pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -34,7 +34,7 @@ impl Process {
         assert!(kill.expect("kill starts").success());
     }
 
-    /// Stops it, until a signal lets it go on, and waits until all of it stands still.
+    /// Stops it until it gets SIGCONT, and waits until all of its threads are stopped.
     pub(crate) fn stop(&self) {
         let pid = Pid::from_child(&self.0);
         self.signal("-STOP");
@@ -49,14 +49,14 @@ impl Process {
     }
 }
 
-/// What something that waits comes to, or a failure once it has waited for too long.
+/// The result of something that blocks, or a failure after the timeout.
 pub(crate) fn in_time<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
     let (tell, done) = mpsc::channel();
     std::thread::spawn(move || tell.send(wait()));
-    done.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"))
+    done.recv_timeout(TEST_TIMEOUT).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
-/// An address that nobody listens on, for one process after the other: the system gives its port to nobody who asks for any.
+/// An address that no process listens on. The system does not assign its port to processes that ask for any.
 pub(crate) fn address() -> SocketAddr {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let (first_port, ports) = (20_000, 8_000);
@@ -104,12 +104,12 @@ pub(crate) fn begun(mut program: Command) -> (Process, Vec<Value>, BufReader<Chi
     (process, begun, log)
 }
 
-/// So that whoever writes it does not wait for a reader.
+/// Reads a log, so that its process does not block on a full pipe.
 pub(crate) fn read_to_its_end(log: BufReader<ChildStderr>) {
     std::thread::spawn(move || log.lines().for_each(drop));
 }
 
-/// A worker that logs to nobody.
+/// A worker whose log is not read.
 pub(crate) fn worker(folder: &Path, coordinator: &str, modality: &str) -> Process {
     let arguments = ["worker", "--modality", modality, "--coordinator", coordinator];
     Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
@@ -151,7 +151,7 @@ impl Client {
 
     /// The events up to the next one that is `wanted`, however many others come: that it comes in time is what counts.
     pub(crate) fn events_until_one(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let mut seen: Vec<Value> = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             seen.push(serde_json::from_str(&line).expect("JSON"));

@@ -1,9 +1,7 @@
-//! `antiphon bench pipeline`: what it brings that all encoders compute at once.
-
-use std::path::PathBuf;
+//! `antiphon bench pipeline`: the speedup of encoders that compute at the same time.
 
 use antiphon_core::event::{FinalState, JobEvent};
-use antiphon_core::spec::{Every, JobSpec, Length, Override, ScheduleMode, parse};
+use antiphon_core::spec::{Every, JobSpec, Length, ScheduleMode};
 use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
@@ -12,15 +10,15 @@ use tokio::time::Instant;
 use super::children;
 use super::rows::Rows;
 use crate::client::{Client, Events, RetryPolicy, Silent};
-use crate::exit::{Exit, OrExit as _};
+use crate::commands::shared_args::BenchJobArgs;
+use crate::exit::Exit;
 use crate::follow::Accounts;
-use crate::job_file;
 use crate::lab::child_process::{ANY_PORT, ChildProcess};
 use crate::lab::cores;
 use crate::lab::statistics::median;
 use crate::output::{self, Format};
 
-/// What does it bring that all encoders compute at once?
+/// Measure the speedup of encoders that compute at the same time
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,20 +26,16 @@ Examples:
   antiphon bench pipeline job.yaml --cycles 20 --runs 5
   antiphon bench pipeline job.yaml --set schedule.batch=16 --format json
 
-A coordinator and one worker per modality run as processes of their own, each worker with one thread
-that computes, on a core of its own while there are enough. The job is run by turns as it is,
-all encoders at once, and with `schedule.mode: sequential`, one after the other; both must end in
-the same bits. The time of a cycle is that between the first measured step of the head and the last,
-over the cycles between them.")]
+A coordinator and one worker per modality run as separate processes. Each worker computes on one
+thread, on its own core while there are enough. The job runs alternately with all encoders at the
+same time and with `schedule.mode: sequential`. Both must end in the same bits. The time of a cycle
+is measured from the first measured step of the head to the last, divided by the cycles between.")]
 pub struct PipelineArgs {
-    /// The job file, YAML or JSON; one with two modalities of the same cost if none is given
-    pub job: Option<PathBuf>,
+    /// The job
+    #[command(flatten)]
+    pub job: BenchJobArgs,
 
-    /// Set one field, as in `--set schedule.batch=16`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Cycles that are measured in a run, after two that are not
+    /// Cycles to measure in each run, after two to warm up
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub cycles: u64,
 
@@ -62,27 +56,27 @@ struct Run {
     times: Accounts,
 }
 
-/// A run in each way.
+/// A sequential run and a pipelined one.
 #[derive(Debug, Serialize)]
 struct Pair {
     event: &'static str,
     bench: &'static str,
     job: String,
     workers: usize,
-    /// Cores that workers were held to, one each; 0 where the system does not hold them.
+    /// Cores that workers were bound to, one each; 0 if the system cannot bind them.
     cores: usize,
     sequential: Run,
     pipelined: Run,
-    /// How many times as fast pipelined is.
+    /// Sequential time divided by pipelined time.
     speedup: f64,
 }
 
 /// Measures.
 ///
 /// # Errors
-/// A bad job file, a part of the system that fails, or runs that end in other bits.
+/// An invalid job file, a process that fails, or runs that end in different bits.
 pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = load(&args).or_exit(Exit::Usage)?;
+    let spec = load(&args)?;
     let mut rows = Rows::new(format)?;
     let mut cluster = Cluster::start(&spec).await?;
     let mut pairs: Vec<Pair> = Vec::new();
@@ -112,18 +106,15 @@ fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
 }
 
 fn load(args: &PipelineArgs) -> anyhow::Result<JobSpec> {
-    let mut spec = match &args.job {
-        Some(job) => job_file::load(job, &args.set)?.0,
-        None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None)?,
-    };
-    // Nothing but turns is measured, and their result kept once, to be compared.
+    let mut spec = args.job.load(DEFAULT)?;
+    // Only turns are measured. One checkpoint at the end is enough to compare the results.
     spec.evaluation.every = Every::End;
     spec.checkpoints.every = Every::End;
     spec.checkpoints.to = None;
     Ok(spec)
 }
 
-/// The processes that runs are made with.
+/// The processes that the runs share.
 struct Cluster {
     client: Client,
     coordinator: ChildProcess,
@@ -151,7 +142,7 @@ impl Cluster {
         Ok(Self { client, coordinator, workers, cores, runs: 0, _state: state })
     }
 
-    /// A run in each way. They take turns at being the first, so that a machine that changes its speed favours neither.
+    /// Both runs. Which is first alternates, so that a machine that changes its speed favours neither.
     async fn pair(&mut self, spec: &JobSpec, cycles: u64) -> anyhow::Result<Pair> {
         let sequential_first = self.runs.is_multiple_of(4);
         let mut pipelined = None;
@@ -165,7 +156,7 @@ impl Cluster {
         };
         if sequential.digest != pipelined.digest {
             bail!(
-                "the runs end in other bits: {} one after the other, {} at once; this is a bug, please report it",
+                "the runs end in different bits: {} sequential, {} pipelined; this is a bug, please report it",
                 sequential.digest,
                 pipelined.digest
             );
@@ -214,12 +205,12 @@ async fn follow(client: &Client, job: &str, mode: ScheduleMode, turns: u64, cycl
             JobEvent::Step(step) if step.turn.0 + 1 == (WARMUP + cycles) * turns => last = Some(Instant::now()),
             JobEvent::Times { modalities, coordinator, .. } => times = Some(Accounts { modalities, coordinator }),
             JobEvent::Finished(finished) if finished.state == FinalState::Succeeded => {
-                let (first, last) = first.zip(last).context("no step was told of")?;
+                let (first, last) = first.zip(last).context("the events have no steps")?;
                 return Ok(Run {
                     schedule: mode,
                     seconds_per_cycle: last.duration_since(first).as_secs_f64() / cycles as f64,
                     digest: finished.digest.context("a job that succeeded has a digest")?,
-                    times: times.context("no times were told of")?,
+                    times: times.context("the events have no times")?,
                 });
             }
             JobEvent::Finished(finished) => {

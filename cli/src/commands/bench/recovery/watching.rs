@@ -1,4 +1,4 @@
-//! The events of a job as they come, whatever becomes of the coordinator that tells them.
+//! The events of a job with their times, while its coordinator is killed and restarted.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::client::{Client, Events, RetryPolicy, Silent};
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::child_process::ChildProcess;
 
-/// The pause before a coordinator that is gone is looked for again: short, because it is part of what is measured.
+/// The pause before a reconnect. It is short because it is part of the measurement.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// An event, and when it came.
+/// An event, and when it arrived.
 pub(super) struct Seen {
     pub(super) at: Instant,
     pub(super) event: JobEvent,
 }
 
 /// How far a job has come.
-pub(super) struct Standing {
+pub(super) struct JobProgress {
     /// Turns applied.
     pub(super) turn: u64,
-    /// Of these, since the newest checkpoint.
+    /// Those since the newest checkpoint.
     pub(super) since_checkpoint: u64,
-    /// The mean time between two turns, in seconds.
+    /// The mean time of a turn, in seconds.
     pub(super) a_turn: f64,
 }
 
@@ -39,7 +39,7 @@ impl Watching {
         Self { events: Events::new(client, job, 0, RetryPolicy::FOREVER.every(PAUSE)) }
     }
 
-    /// The next event, as long as this coordinator is there.
+    /// The next event. Fails when the coordinator exits.
     pub(super) async fn next(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<Seen> {
         tokio::select! {
             seen = self.event() => Ok(seen),
@@ -73,7 +73,7 @@ impl Watching {
         &mut self,
         after: u64,
         coordinator: &mut ChildProcess,
-    ) -> anyhow::Result<Standing> {
+    ) -> anyhow::Result<JobProgress> {
         let mut checkpoint: Option<u64> = None;
         let (mut begun, mut steps) = (None, 0_u32);
         loop {
@@ -83,7 +83,7 @@ impl Watching {
                     if let Some(before) = checkpoint {
                         let turns = turn.0 - before;
                         return Err(anyhow!(
-                            "a checkpoint came {turns} turns after the one before: give a smaller --after, or \
+                            "a checkpoint followed {turns} turns after the one before: give a smaller --after, or \
                              `--set \"checkpoints.every={} turns\"`",
                             2 * (after + 1)
                         ))
@@ -98,7 +98,7 @@ impl Watching {
                         && since_checkpoint >= after
                         && steps > 0
                     {
-                        return Ok(Standing {
+                        return Ok(JobProgress {
                             turn,
                             since_checkpoint,
                             a_turn: lasted.as_secs_f64() / f64::from(steps),
@@ -115,5 +115,5 @@ impl Watching {
 
 fn ended(finished: Finished) -> anyhow::Error {
     let reason = finished.reason.unwrap_or_else(|| "give it more turns".to_owned());
-    anyhow!("the job ended before anybody was killed: {reason}")
+    anyhow!("the job ended before a process was killed: {reason}")
 }

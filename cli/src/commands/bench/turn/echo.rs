@@ -1,4 +1,4 @@
-//! A bare gRPC stream that carries the same bytes as turns do: a contribution up, a grant down, and nothing is done with them.
+//! A bare gRPC stream that carries the bytes of a turn: a contribution up, a grant down.
 
 use std::pin::Pin;
 
@@ -59,7 +59,7 @@ impl TrainingService for Server {
 }
 
 impl Echo {
-    /// How long a contribution and its answer are on their way.
+    /// The times from a contribution to its answer.
     pub(super) async fn round_trips(self, warmup: u64, measured: u64) -> anyhow::Result<Quantiles> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -68,7 +68,7 @@ impl Echo {
             .max_encoding_message_size(MESSAGE_LIMIT);
         let serving =
             tokio::spawn(server::transport().add_service(service).serve_with_incoming(server::accept(listener)));
-        // As a worker: on a thread of its own.
+        // On a separate thread, as a worker.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = std::thread::spawn(move || runtime.block_on(self.go_round(&url, warmup, measured)));
         let times = tokio::task::spawn_blocking(move || client.join()).await?;
@@ -103,7 +103,7 @@ impl Echo {
     }
 }
 
-/// A turn of no job.
+/// The turn that the messages name.
 pub(super) fn turn() -> TurnRef {
     TurnRef {
         job: "bench".try_into().expect("a good id"),

@@ -1,12 +1,12 @@
-//! For how long training stands still for a checkpoint, as its event tells: while the next one is due and it is not there, and not
-//! while it is uploaded.
+//! How long a checkpoint stalls training, as its event says: while the next one is due and the last one is not persisted, but not
+//! during an upload.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::antiphon;
-use crate::support::process::{PATIENCE, Process, listening, read_to_its_end};
+use crate::support::process::{Process, TEST_TIMEOUT, listening, read_to_its_end};
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{GetJobRequest, JobEvent, SubmitJobRequest, WatchJobRequest};
 use antiphon_testing_s3::{Held, Operation, Server, When};
@@ -71,7 +71,7 @@ impl Stage {
             }
             panic!("the job is over: {seen:?}");
         };
-        timeout(PATIENCE, watch).await.expect("it comes");
+        timeout(TEST_TIMEOUT, watch).await.expect("it comes");
         seen
     }
 }
@@ -82,38 +82,38 @@ fn worker(folder: &Path, store: &Server, url: &str, modality: &str) -> Process {
     Process(program.spawn().expect("the worker starts"))
 }
 
-/// The seconds that checkpoints say turns stood still for them, by turn.
-fn blocked(events: &[Value]) -> Vec<(u64, f64)> {
+/// How long each checkpoint says that it stalled training, by turn.
+fn stalls(events: &[Value]) -> Vec<(u64, f64)> {
     let checkpoints = events.iter().filter(|event| event["event"] == "checkpoint");
-    let blocked = |event: &Value| Some((event["turn"].as_u64()?, event["blocked"].as_f64()?));
-    checkpoints.map(|event| blocked(event).expect("a checkpoint says so")).collect()
+    let stall = |event: &Value| Some((event["turn"].as_u64()?, event["blocked"].as_f64()?));
+    checkpoints.map(|event| stall(event).expect("a checkpoint says so")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn turns_that_wait_until_the_last_checkpoint_is_there_are_counted() {
+async fn turns_that_wait_for_the_last_checkpoint_count_as_a_stall() {
     let schedule = "schedule: {turns: 12, batch: 5}\ncheckpoints: {to: s3://runs, every: 4 turns}\n";
     let (mut stage, mut held) = Stage::set(schedule, 4).await;
-    timeout(PATIENCE, held.wait()).await.expect("it is written");
+    timeout(TEST_TIMEOUT, held.wait()).await.expect("it is written");
     let waits = async {
         while !stage.reason().await.starts_with("turn 8: a checkpoint is due, ") {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, waits).await.expect("the next one is due");
+    timeout(TEST_TIMEOUT, waits).await.expect("the next one is due");
     let begun = Instant::now();
     sleep(Duration::from_millis(300)).await;
-    let stood_still = begun.elapsed().as_secs_f64();
+    let stalled = begun.elapsed().as_secs_f64();
     held.release();
     let events = stage.until(|event| event["event"] == "finished").await;
-    let told: f64 = blocked(&events).into_iter().map(|(_, seconds)| seconds).sum();
-    assert!(told >= stood_still, "{told} s of {stood_still} s: {:?}", blocked(&events));
+    let told: f64 = stalls(&events).into_iter().map(|(_, seconds)| seconds).sum();
+    assert!(told >= stalled, "{told} s of {stalled} s: {:?}", stalls(&events));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn turns_go_on_while_a_checkpoint_is_uploaded_and_are_not_counted() {
+async fn turns_during_an_upload_do_not_count_as_a_stall() {
     let schedule = "schedule: {turns: 100000, batch: 5}\ncheckpoints: {to: s3://runs, every: 500 turns}\n";
     let (mut stage, mut held) = Stage::set(schedule, 500).await;
-    timeout(PATIENCE, held.wait()).await.expect("it is written");
+    timeout(TEST_TIMEOUT, held.wait()).await.expect("it is written");
     let begun = Instant::now();
     stage.until(|event| event["event"] == "step" && event["turn"] == 600).await;
     // So that they do not come to where the next one is due, however long it takes until this one is there.
@@ -121,6 +121,6 @@ async fn turns_go_on_while_a_checkpoint_is_uploaded_and_are_not_counted() {
     let uploaded = begun.elapsed().as_secs_f64();
     held.release();
     let events = stage.until(|event| event["event"] == "checkpoint").await;
-    let [(500, blocked)] = blocked(&events)[..] else { panic!("there is one: {events:?}") };
-    assert!(blocked < uploaded, "{blocked} s of {uploaded} s");
+    let [(500, stall)] = stalls(&events)[..] else { panic!("there is one: {events:?}") };
+    assert!(stall < uploaded, "{stall} s of {uploaded} s");
 }

@@ -1,4 +1,4 @@
-//! How `antiphon` ends: the exit codes, and which error means which.
+//! The exit codes of `antiphon`, and the code of each error.
 
 pub use antiphon_process::Exit;
 
@@ -9,7 +9,7 @@ use crate::client::ClientError;
 pub struct Exiting {
     /// The code.
     pub exit: Exit,
-    /// What is said.
+    /// The error.
     pub error: anyhow::Error,
 }
 

@@ -8,7 +8,7 @@ use antiphon_core::spec::{FieldReport, JobSpec, Override, SpecErrors, parse_and_
 
 /// Why a job file is not a valid job.
 #[derive(Debug, thiserror::Error)]
-pub enum JobFileError {
+pub(crate) enum JobFileError {
     /// It cannot be read.
     #[error("{file}: {error}")]
     Unreadable {
@@ -37,7 +37,7 @@ const MOST_BYTES: u64 = 4 << 20;
 ///
 /// # Errors
 /// It cannot be read, or is not a valid job.
-pub fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
+pub(crate) fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
     let (file, bytes) = if job == Path::new("-") {
         ("standard input".to_owned(), read(io::stdin().lock()))
     } else {

@@ -84,7 +84,7 @@ impl Client {
     /// Whether a coordinator is there and takes jobs.
     ///
     /// # Errors
-    /// It does not say so within this time, or says anything else.
+    /// It does not answer within this time, or is shutting down.
     pub(crate) async fn reach(&self, within: Duration) -> Result<(), ClientError> {
         let unreachable = |reason: &str| ClientError::Unreachable(format!("no coordinator at {}: {reason}", self.url));
         let mut health = HealthClient::new(self.channel.clone());

@@ -12,7 +12,7 @@ use super::notice::Notify;
 use super::outage::RetryPolicy;
 use super::reconnect::Reconnect;
 
-/// After a connection that lasted so long, the coordinator counts as away from its end on.
+/// The end of a connection that lasted so long starts a new outage.
 const LASTED: Duration = Duration::from_secs(10);
 
 type Open = Pin<Box<dyn Stream<Item = Result<Watched, ClientError>> + Send>>;
@@ -22,11 +22,11 @@ pub(crate) struct Events {
     client: Client,
     job: String,
     policy: RetryPolicy,
-    /// The number of the last event that came.
+    /// The number of the last event.
     seen: u64,
-    /// Since when, if it is open.
+    /// The open stream, and since when.
     open: Option<(Instant, Open)>,
-    /// From the first request on, until an event comes.
+    /// From the first request until an event arrives.
     reconnect: Option<Reconnect>,
 }
 

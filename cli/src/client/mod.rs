@@ -5,9 +5,9 @@
 //! events ─────┼─ reconnect ─ outage
 //!             └─ api ─ error
 //! ```
-//! `api` asks once, and says as a [`ClientError`] what went wrong. `reconnect` is the only loop that tries again: what it
-//! waits for, its callers are told as [`Notice`]s. `submission` sends a job until the coordinator has it, and `events` follows
-//! one job over connections that break. Nothing here prints.
+//! `api` sends each request once and returns a [`ClientError`] if it fails. `reconnect` is the only loop that retries; it
+//! reports to its caller with a [`Notice`]. `submission` sends a job until the coordinator has accepted it. `events` follows a
+//! job over connections that break. No module here prints.
 
 mod api;
 mod error;

@@ -1,4 +1,4 @@
-//! What a client says of itself while its coordinator keeps it waiting.
+//! Notices about a coordinator that keeps a client waiting.
 
 use std::io;
 use std::pin::pin;
@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep_until};
 use super::error::ClientError;
 use super::outage::NOTICE_INTERVAL;
 
-/// Something that a person who waits wants to know.
+/// Why a client waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice<'a> {
-    /// The coordinator has been away for so many seconds.
+    /// The coordinator has been unreachable for this time.
     Unreachable { seconds: u64, error: &'a str },
-    /// It is back, after so many seconds.
+    /// It is reachable again after this time.
     Reconnected { seconds: u64 },
-    /// It is there and has not answered for so many seconds.
+    /// It is reachable and has not answered for this time.
     Waiting { seconds: u64, reason: &'a str },
 }
 
@@ -35,7 +35,7 @@ impl Notify for Silent {
     }
 }
 
-/// The answer to a request that a coordinator which is there takes its time for; every ten seconds a notice says the reason.
+/// Waits for the answer of a coordinator that is reachable but slow. A notice gives the reason every ten seconds.
 pub(crate) async fn while_waiting<T>(
     reason: &str,
     answer: impl Future<Output = Result<T, ClientError>>,

@@ -23,7 +23,7 @@ impl Reconnect {
         Self { policy, name: name.to_owned(), outage: Outage::new(Instant::now(), policy) }
     }
 
-    /// Sends a request until there is an answer. `request` is told how long it may take.
+    /// Sends a request until it is answered. `request` gets the time that it may take.
     ///
     /// # Errors
     /// The coordinator refuses, or does not answer before the policy's timeout.
@@ -80,7 +80,7 @@ impl Reconnect {
         if self.outage.notice_at() <= now { self.notice(notify) } else { Ok(()) }
     }
 
-    /// The coordinator is there. If it was away, a notice says so.
+    /// Notes that the coordinator has answered. If it was away, a notice says so.
     pub(crate) fn reconnected(&self, notify: &mut impl Notify) -> Result<(), ClientError> {
         if self.outage.has_failed() {
             notify.notify(Notice::Reconnected { seconds: self.outage.seconds(Instant::now()) })?;

@@ -1,4 +1,4 @@
-//! `antiphon predict CHECKPOINT`: what a checkpoint says of every sample.
+//! `antiphon predict CHECKPOINT`: the predictions of a checkpoint for every sample.
 
 use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ pub async fn run(args: PredictArgs, format: Format) -> anyhow::Result<Exit> {
     let labels = if args.no_labels { Labels::Ignored } else { Labels::Optional };
     let open = async {
         let predictor = predictor::open(args.source, labels, &progress).await?;
-        // Before any answer is computed.
+        // Checked before the first prediction.
         predictor.rule().or_exit(Exit::Usage)?;
         Ok(predictor)
     };
@@ -113,7 +113,7 @@ impl Sink {
     }
 }
 
-/// Goes through the split; how many predictions there are. None if it was cancelled.
+/// Predicts the split. The number of predictions; None if it was cancelled.
 fn predict(
     predictor: &Predictor,
     sink: &mut Sink,

@@ -23,7 +23,7 @@ impl JobArgs {
     ///
     /// # Errors
     /// The file cannot be read, or is not a valid job.
-    pub fn explain(&self) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
+    pub(crate) fn explain(&self) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
         job_file::load(&self.job, &self.set)
     }
 
@@ -31,7 +31,7 @@ impl JobArgs {
     ///
     /// # Errors
     /// As [`Self::explain`], with the exit code for a usage error.
-    pub fn load(&self) -> anyhow::Result<JobSpec> {
+    pub(crate) fn load(&self) -> anyhow::Result<JobSpec> {
         Ok(self.explain().or_exit(Exit::Usage)?.0)
     }
 }

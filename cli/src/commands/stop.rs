@@ -40,7 +40,7 @@ pub struct StopArgs {
     pub follow: bool,
 }
 
-/// Asks, and follows if told to.
+/// Asks the job to stop, and follows it with --follow.
 ///
 /// # Errors
 /// No such job, or no coordinator.

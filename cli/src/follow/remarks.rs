@@ -10,7 +10,7 @@ use crate::output::{self, Format};
 #[derive(Debug, Clone)]
 pub(crate) struct Remarks {
     pub(crate) format: Format,
-    /// None where it has no id yet.
+    /// None if it has no id yet.
     pub(crate) job: Option<String>,
     /// Seconds for which an unreachable coordinator is retried.
     pub(crate) timeout: u64,

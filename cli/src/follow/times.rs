@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_have_shares_of_their_time_and_the_head_times_per_step() {
+    fn workers_have_shares_of_their_time_and_the_head_per_step() {
         let worker = WorkerTimes { forward: 1.0, waiting: 2.0, backward: 1.0, ..Default::default() };
         let coordinator = CoordinatorTimes { fold: 0.002, idle: 4.0, ..Default::default() };
         let accounts = Accounts {

@@ -1,4 +1,4 @@
-//! How good trained modalities are on a split: each by the head it is given, fused, and by the sum that they were trained by.
+//! The accuracy of trained modalities on a split: each with its head, fused, and with the sum of logits that joint training uses.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::learner::Member;
 
-/// What was found on a split.
+/// The results on a split.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Each modality by itself, and fused by every rule.
     pub(crate) report: EvaluationReport,
-    /// Share of right answers of Z = Σ_m W_m h_m + b, the logits of a concatenated head: b counts once.
+    /// Accuracy of Z = Σ_m W_m h_m + b, the logits of a concatenated head: b counts once.
     pub(crate) summed: f64,
 }
 
-/// Goes through a split; through the validation split before it, where weights are tuned on that. None if it was cancelled.
+/// Evaluates a split. If weights are tuned, evaluates the validation split first. None if it was cancelled.
 ///
 /// # Errors
 /// A sample that cannot be decoded, modalities that disagree on a label, logits that are not finite.

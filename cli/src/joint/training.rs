@@ -26,7 +26,7 @@ pub(crate) struct Training {
 }
 
 impl Training {
-    /// A training that has not begun, for so many epochs ([`epochs`]). A modality alone goes through its samples in the order
+    /// A training before its first step, for `epochs` epochs ([`epochs`]). One modality alone visits its samples in the order
     /// that it does in turns; several go through the samples that have any of them.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ impl ChildProcess {
         let mut command = lifeline::command(arguments, *lifeline)?;
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         let file = log.open()?;
-        let mut child = cores::held_to(*core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
+        let mut child = cores::bound_to(*core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
         let stderr = child.stderr.take().with_context(|| format!("cannot read the log of {name}"))?;
         let reading = tokio::spawn(log.clone().read(stderr, file));
         // Taken from the child, since waiting for a child closes its standard input.
@@ -103,7 +103,7 @@ impl ChildProcess {
         self.child.id()
     }
 
-    /// SIGKILL; it is gone when this returns.
+    /// SIGKILL; it has exited when this returns.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }

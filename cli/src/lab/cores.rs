@@ -1,16 +1,16 @@
-//! Which processor cores a process may use, and processes held to one of them.
+//! The processor cores that a process may use, and processes bound to one of them.
 
 use std::io;
 
-/// The cores that this process may use; None where the system does not tell.
+/// The cores that this process may use; None if the system does not tell.
 pub(crate) fn available() -> Option<Vec<usize>> {
     imp::available()
 }
 
-/// Starts something on one core: whatever it starts in turn stays there too.
-pub(crate) fn held_to<T>(core: Option<usize>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// Starts a process or thread on one core. Its own children stay there, too.
+pub(crate) fn bound_to<T>(core: Option<usize>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     match core {
-        Some(core) => imp::held_to(core, start),
+        Some(core) => imp::bound_to(core, start),
         None => start(),
     }
 }
@@ -26,8 +26,8 @@ mod imp {
         Some((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
     }
 
-    /// A new process or thread may use the cores that the thread may use which makes it.
-    pub(super) fn held_to<T>(core: usize, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    /// A new process or thread inherits the cores of the thread that creates it.
+    pub(super) fn bound_to<T>(core: usize, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let before = sched_getaffinity(None)?;
         let mut one = CpuSet::new();
         one.set(core);
@@ -46,7 +46,7 @@ mod imp {
         None
     }
 
-    pub(super) fn held_to<T>(_core: usize, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn bound_to<T>(_core: usize, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         start()
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     fn a_thread_that_is_started_on_a_core_stays_there() {
         let before = available().expect("Linux tells");
         let core = before.last().copied();
-        let thread = held_to(core, || std::thread::Builder::new().spawn(available)).expect("a thread");
+        let thread = bound_to(core, || std::thread::Builder::new().spawn(available)).expect("a thread");
         assert_eq!(thread.join().expect("it ends"), core.map(|core| vec![core]));
         assert_eq!(available(), Some(before));
     }

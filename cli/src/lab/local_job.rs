@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::cluster::{Cluster, ClusterConfig};
 use crate::client::{self, Client, Events, RetryPolicy, Silent};
 
-/// One job. Its processes and its folder are gone when it is dropped.
+/// One job. Its cluster ends and its folder is deleted when this value is dropped.
 pub(crate) struct LocalJob {
     job: String,
     client: Client,
@@ -42,7 +42,7 @@ impl LocalJob {
     /// The next event. Cancelling it loses nothing.
     ///
     /// # Errors
-    /// A part of the cluster fails, or the events end, which they do after the one that the job has finished.
+    /// The coordinator or a worker fails, or the events have ended. The last one says that the job has finished.
     pub(crate) async fn next(&mut self) -> anyhow::Result<JobEvent> {
         tokio::select! {
             watched = self.events.next(&mut Silent) => Ok(watched?.event),

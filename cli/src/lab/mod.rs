@@ -1,13 +1,13 @@
-//! What `bench`, `chaos`, `verify --replay` and the tests of a machine share: ways to run a job here, and to disturb it.
+//! What `bench`, `chaos` and `verify --replay` share: they run jobs on this machine, and disturb them.
 //!
 //! | module | what it owns |
 //! |---|---|
 //! | `cluster` | a coordinator and its workers in this process |
 //! | `local_job` | one job on such a cluster, its state in a temporary folder |
-//! | `lifeline`, `child_process` | this program as a child process that ends with its parent |
-//! | `restartable`, `processes` | the processes of a job, which can be killed, stopped and started again |
+//! | `lifeline`, `child_process` | this program as a child process, which ends with its parent |
+//! | `restartable`, `processes` | the processes of a job, which can be killed, stopped and restarted |
 //! | `proxy`, `fault` | connections that can be closed, and a schedule of faults that is a function of a seed |
-//! | `cores`, `statistics` | processor cores to hold a process to, and quantiles of what was measured |
+//! | `cores`, `statistics` | processor cores to bind processes to, and quantiles of measurements |
 //!
 //! It knows no command: commands parse, call this, and print.
 

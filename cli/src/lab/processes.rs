@@ -140,7 +140,7 @@ impl Processes {
         self.processes().map(|process| process.store_faults()).sum()
     }
 
-    /// Kills all processes; they are gone when this returns.
+    /// Kills all processes; they have exited when this returns.
     pub(crate) async fn kill_all(&mut self) -> anyhow::Result<()> {
         for process in self.processes() {
             process.kill().await?;

@@ -51,7 +51,7 @@ impl Restartable {
         self.running.as_ref().is_some_and(|running| !running.is_stopped())
     }
 
-    /// SIGKILL; it is gone when this returns.
+    /// SIGKILL; it has exited when this returns.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         match self.running.take() {
             Some(mut running) => running.kill().await,

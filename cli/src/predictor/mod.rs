@@ -1,12 +1,12 @@
-//! A trained model out of a checkpoint, and the samples of a split with what each modality says of them.
+//! A trained model from a checkpoint, and the samples of a split with the logits of each modality.
 //!
 //! ```text
 //! checkpoint ─ head, models ─┐
 //! data of each modality ─────┴ Pass (in order of id, chunk by chunk) ─ Join ─ Sample ─┬ eval: Evaluator
 //!                                                                                     └ predict: Prediction ─ file
 //! ```
-//! Memory holds one chunk of logits per modality, however large the data. Every answer is a function of one sample alone:
-//! neither the chunks nor the order of rows in the files have a part in it.
+//! Memory holds one chunk of logits per modality, however large the data. Every prediction is a function of one sample alone. It
+//! does not depend on chunks or on the order of rows in the files.
 
 mod arguments;
 mod error;

@@ -1,4 +1,4 @@
-//! A trained model out of a checkpoint, with the data that it is asked about.
+//! A trained model from a checkpoint, with the data to use it on.
 
 use std::sync::Arc;
 
@@ -21,18 +21,18 @@ use super::error::PredictorError;
 use crate::exit::{Exit, OrExit as _};
 use crate::progress::Progress;
 
-/// What becomes of labels.
+/// What to do with labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Labels {
     /// Every sample must have one.
     Required,
-    /// Those that are there are passed on.
+    /// Existing labels are passed on.
     Optional,
-    /// None is read.
+    /// Labels are not read.
     Ignored,
 }
 
-/// A checkpoint ready to answer, with the data that it is asked about.
+/// A checkpoint that is ready to predict, with its data.
 pub struct Predictor {
     checkpoint: Checkpoint,
     spec: JobSpec,
@@ -58,7 +58,7 @@ pub(super) struct Ready {
 }
 
 impl Predictor {
-    /// Opens a checkpoint and the data that are to be answered for.
+    /// Opens a checkpoint and its data.
     ///
     /// # Errors
     /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read.
@@ -73,7 +73,7 @@ impl Predictor {
         let device = source.device.open()?;
         for modality in &mut spec.modalities {
             override_data(modality, &source.data);
-            // Parameters are in f32 whatever they were trained with, and so is all that main memory computes.
+            // Files hold f32 whatever the precision of training was, and the processor computes in f32 only.
             if device.is_cpu() {
                 modality.precision = Precision::F32;
             }
@@ -88,7 +88,7 @@ impl Predictor {
                 None
             } else {
                 let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?, &device)?;
-                // What is read of a value (which frames of a clip) is the checkpoint's to say, as is what is made of it.
+                // The checkpoint determines how a value is read, for example which frames of a clip.
                 let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
                 let data = open_data(&modality, &spec, source.split, labels, &options).await?;
                 Some(Ready { model, data: Arc::new(data) })
@@ -110,19 +110,19 @@ impl Predictor {
         &self.checkpoint
     }
 
-    /// The job that it is of, with the data that are read here.
+    /// Its job, with the data that are read here.
     #[must_use]
     pub fn spec(&self) -> &JobSpec {
         &self.spec
     }
 
-    /// The split that is gone through.
+    /// The split that is read.
     #[must_use]
     pub fn split(&self) -> Split {
         self.split
     }
 
-    /// The rule of fusion that was asked for, or the job's.
+    /// The fusion rule of the arguments, or of the job.
     #[must_use]
     pub fn fusion(&self) -> &FusionSpec {
         &self.fusion
@@ -134,7 +134,7 @@ impl Predictor {
         self.modalities.iter().map(|modality| modality.name.clone()).collect()
     }
 
-    /// Those that answers are made without, though the job has them.
+    /// The modalities of the job that are left out.
     #[must_use]
     pub fn dropped(&self) -> Vec<ModalityName> {
         self.modalities.iter().filter(|m| m.dropped).map(|modality| modality.name.clone()).collect()
@@ -149,7 +149,7 @@ impl Predictor {
     /// The rule as [`Prediction::of`] takes it, over all modalities of the job.
     ///
     /// # Errors
-    /// Tuned weights are asked for, but the checkpoint has none.
+    /// The rule is tuned, but the checkpoint has no tuned weights.
     pub fn rule(&self) -> Result<FusionRule, PredictorError> {
         let weights = match &self.fusion {
             FusionSpec::Entropy => return Ok(FusionRule::Entropy),
@@ -165,8 +165,7 @@ impl Predictor {
     }
 }
 
-/// The rule that was asked for, or the job's. Tuned weights must be there if they were asked for, unless this split yields
-/// them.
+/// The fusion rule of the arguments, or of the job. Tuned weights must exist, unless this split yields them.
 fn fusion(source: &Source, spec: &JobSpec, manifest: &Manifest) -> Result<FusionSpec, PredictorError> {
     let Some(given) = &source.fusion else { return Ok(spec.fusion.clone()) };
     if *given == FusionSpec::Tuned && manifest.fusion_weights.is_none() && source.split != Split::Validation {
@@ -175,7 +174,7 @@ fn fusion(source: &Source, spec: &JobSpec, manifest: &Manifest) -> Result<Fusion
     Ok(given.clone())
 }
 
-/// Puts the files that were given in the place of the job's, whichever split is asked for.
+/// Replaces the files of the job by those of the arguments, for every split.
 fn override_data(modality: &mut ModalitySpec, given: &[DataPattern]) {
     let of = |name: Option<&ModalityName>| -> Vec<String> {
         given.iter().filter(|data| data.modality.as_ref() == name).map(|data| data.pattern.clone()).collect()
@@ -216,7 +215,7 @@ async fn open_data(
     })
 }
 
-/// Changes of the shared `data` are changes of every modality's: a checkpoint's job has all of it written out.
+/// Changes of the shared `data` change the data of every modality, because the job of a checkpoint repeats them there.
 fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> {
     let modalities = specification["modalities"].as_array().into_iter().flatten();
     let names: Vec<&str> = modalities.filter_map(|modality| modality["name"].as_str()).collect();
@@ -230,7 +229,7 @@ fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> 
     set.iter().flat_map(to_each).collect()
 }
 
-/// W and b, which must fit the job: `--set` can say anything.
+/// W and b. They must fit the job, which `--set` can change.
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<Head<f32>> {
     let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.part(HEAD).await?)?;
     let mut take = |name: &str| arrays.remove(name).with_context(|| format!("`{HEAD}` has no tensor `{name}`"));
@@ -251,7 +250,7 @@ pub(crate) async fn open(source: Source, labels: Labels, progress: &Progress) ->
     progress.during("opening", opening).await.context("opening ended in a panic")?.or_exit(Exit::Usage)
 }
 
-/// Bad data are the user's to put right; anything else on the way is a failure.
+/// Invalid data are a usage error; everything else is a failure.
 pub(crate) fn exit_of(error: anyhow::Error) -> anyhow::Error {
     let data = error.is::<DataError>() || error.is::<JoinError>();
     Err::<(), _>(error).or_exit(if data { Exit::Usage } else { Exit::Failed }).expect_err("it is an error")

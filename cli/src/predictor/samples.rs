@@ -15,13 +15,13 @@ use super::model::{Modality, Predictor, Ready};
 pub struct Sample {
     /// Its id.
     pub id: String,
-    /// The class, where it is known.
+    /// The class, if it is known.
     pub label: Option<u32>,
-    /// Z (C) of each modality of the job, in its order; None where the sample lacks it or it is dropped.
+    /// Z (C) of each modality of the job, in its order; None if the sample lacks it or it is dropped.
     pub logits: Vec<Option<Vec<f32>>>,
 }
 
-/// Goes through a split. After an error it ends.
+/// Iterates over a split. It ends after an error.
 pub struct Samples<'a> {
     join: Join,
     streams: Vec<Stream<'a>>,
@@ -30,14 +30,14 @@ pub struct Samples<'a> {
     failed: bool,
 }
 
-/// The logits of one modality on their way.
+/// The logits of one modality.
 struct Stream<'a> {
     name: ModalityName,
-    /// Place in the job.
+    /// Index in the job.
     position: usize,
     ready: &'a Ready,
     pass: Pass,
-    /// Of the rows that are in the join. It is not told of labels, which need not be there.
+    /// Of the rows in the join, which does not get labels because they are optional.
     labels: VecDeque<u32>,
 }
 

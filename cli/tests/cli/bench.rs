@@ -133,7 +133,7 @@ fn turns_are_measured_beside_the_maths_and_a_bare_stream() {
     for line in &lines {
         numbers(line, &["bytes_down", "bytes_up", "turns"]);
         for part in ["maths", "fold", "echo", "turn"] {
-            numbers(&line[part], &["mean", "p50", "p99", "most"]);
+            numbers(&line[part], &["mean", "p50", "p99", "max"]);
         }
     }
     let (code, lines) = json_lines(folder.path(), &["bench", "turn", "101x768"]);

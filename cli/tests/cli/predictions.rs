@@ -298,7 +298,7 @@ fn json_and_parquet_agree_and_files_are_not_overwritten_unasked() {
         let (code, said) = json_lines(folder, &arguments);
         assert_eq!((code, &said[0]["event"], &said[0]["samples"]), (Some(0), &"predicted".into(), &TEST_ROWS.into()));
         let (code, said) = json_lines(folder, &arguments);
-        let refusal = format!("`{name}` is there already; --force overwrites it");
+        let refusal = format!("`{name}` exists already; --force overwrites it");
         assert_eq!((code, &said[0]["error"]), (Some(2), &refusal.into()));
         assert_eq!(json_lines(folder, &[&arguments[..], &["--force"]].concat()).0, Some(0));
     }

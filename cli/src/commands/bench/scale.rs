@@ -178,7 +178,7 @@ impl Workers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("bench-workers".to_owned());
         let work = move || runtime.block_on(futures::future::try_join_all(all.into_iter().map(HeadWorker::work)));
-        Ok(Self { thread: cores::held_to(core, || thread.spawn(work))?, steps })
+        Ok(Self { thread: cores::bound_to(core, || thread.spawn(work))?, steps })
     }
 
     /// Waits until this many steps are taken, or all workers have ended. What the coordinator has used by then.
@@ -210,7 +210,7 @@ impl Usage {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process?)).ok();
         let cpu = || {
             let stat = read("stat")?;
-            // After the name, which may hold anything: state is the third field, user and system time the 14th and 15th.
+            // After the name, which can contain spaces and parentheses: state is the third field, user and system time the 14th and 15th.
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
             let mut ticks = || fields.next()?.parse::<f64>().ok();
             Some((ticks()? + ticks()?) / TICKS_PER_SECOND)

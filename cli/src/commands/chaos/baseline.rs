@@ -10,7 +10,7 @@ use super::report::{Line, Report};
 use crate::lab::local_job::{LocalJob, reason};
 use crate::progress::Progress;
 
-/// Runs the job in this process, in a folder that is gone afterwards. Its digest.
+/// Runs the job in this process, in a temporary folder. Its digest.
 pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Report) -> anyhow::Result<String> {
     let begun = Instant::now();
     let mut job = LocalJob::start(spec.clone(), None, |config| config.device = device).await?;

@@ -1,4 +1,4 @@
-//! Sizes and counts in words.
+//! Sizes and counts as text.
 
 /// `21.4 MB`.
 pub(super) fn size(bytes: u64) -> String {

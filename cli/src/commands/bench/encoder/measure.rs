@@ -122,7 +122,7 @@ impl Watch {
         Self(Instant::now())
     }
 
-    /// Seconds since the last call, once the device has done all that it was told to.
+    /// Seconds since the last call, once the device has finished its work.
     fn lap(&mut self, device: &Device) -> anyhow::Result<f64> {
         device.synchronize()?;
         let elapsed: Duration = self.0.elapsed();

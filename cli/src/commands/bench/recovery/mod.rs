@@ -201,7 +201,7 @@ impl<'a> Cluster<'a> {
         Ok(Self { spec, address, state, coordinator, workers, victim, with_spare: !no_spare, spare: None, watching })
     }
 
-    /// Waits until so many turns have been applied since a checkpoint, kills, and measures until training is where it was.
+    /// Waits until `after` turns after a checkpoint, kills the process, and measures until the first new turn.
     async fn death(&mut self, killed: Killed, after: u64) -> anyhow::Result<Death> {
         if killed == Killed::Worker && self.with_spare {
             // Before the job trains, the first worker to register would get the slot.
@@ -265,7 +265,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Kills all processes; they are gone when this returns.
+    /// Kills all processes; they have exited when this returns.
     async fn dismiss(&mut self) -> anyhow::Result<()> {
         for part in self.workers.values_mut().chain(&mut self.spare).chain([&mut self.coordinator]) {
             part.kill().await?;

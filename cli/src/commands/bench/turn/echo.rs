@@ -88,7 +88,7 @@ impl Echo {
         let (mut assembler, mut times) = (Assembler::default(), Vec::new());
         for round in 0..warmup + measured {
             let begun = Instant::now();
-            outbound.send(Message::Contribution(self.contribution.clone()).into()).await.context("the echo is gone")?;
+            outbound.send(Message::Contribution(self.contribution.clone()).into()).await.context("the echo has ended")?;
             loop {
                 let envelope = inbound.message().await?.context("the echo ended its stream")?;
                 if let Assembled::Whole(..) = assembler.take(envelope, usize::MAX)? {

@@ -18,9 +18,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let seconds = digits.parse::<f64>().ok().filter(|_| is_number).map(|number| number * unit);
     let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST);
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("`{text}` is not a duration; write 2s, 500ms or 10min"))
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("`{text}` is not a duration; write 2s, 500ms or 10min"))
 }
 
 #[cfg(test)]

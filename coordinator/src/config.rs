@@ -1,9 +1,9 @@
 //! What a coordinator is told when it starts.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use antiphon_store::storage::StoreOptions;
+use antiphon_transport::ListenArgs;
 use clap::Args;
 
 use crate::job::contract::HeadRoomLimits;
@@ -76,9 +76,9 @@ impl Config {
 /// The command line of a coordinator, shared by `antiphon coordinator` and `antiphon-coordinator`.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070))]
-    pub listen: SocketAddr,
+    /// Where to listen
+    #[command(flatten)]
+    pub network: ListenArgs,
     /// Folder or URL of the coordinator's state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     ///
     /// It holds what the coordinator knows of its jobs (specifications, events, how they finished, in the folder `_coordinator`)
@@ -113,9 +113,6 @@ pub struct CoordinatorArgs {
     /// Seconds that jobs have at shutdown to reach a turn boundary and write a checkpoint
     #[arg(long, default_value_t = 60)]
     pub stop_within_seconds: u32,
-    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop jobs
-    #[arg(long)]
-    pub insecure_allow_remote: bool,
 }
 
 /// How long a store in trouble is waited for: for so many seconds, or until it is back.
@@ -140,7 +137,7 @@ impl CoordinatorArgs {
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),
-            insecure_allow_remote: self.insecure_allow_remote,
+            insecure_allow_remote: self.network.insecure_allow_remote,
             ..Config::default()
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_store::storage::StoreOptions;
+use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
 use crate::device::DeviceChoice;
 use crate::name;
@@ -15,22 +16,21 @@ pub struct WorkerArgs {
     #[arg(long, env = "ANTIPHON_MODALITY", value_parser = parse_name::<ModalityName>)]
     pub modality: ModalityName,
 
-    /// Coordinator to register with
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// Which coordinator to register with
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+
+    /// Seconds to retry the first connection to the coordinator before giving up
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub connect_timeout: u64,
 
     /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
     pub name: Option<WorkerId>,
 
-    /// Seconds to go on trying to reach the coordinator before giving up
-    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub connect_timeout: u64,
-
-    /// Seconds to go on trying to reach a coordinator that was there before, after the connection is lost; 0 ends at once
-    #[arg(long, env = "ANTIPHON_RECONNECT_FOR", default_value_t = 600, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(..=31_536_000))]
-    pub reconnect_for: u64,
+    /// What to do when the connection is lost
+    #[command(flatten)]
+    pub reconnect: ReconnectArgs,
 
     /// Seconds that the step at hand may take to finish when this worker is asked to stop (SIGTERM, Ctrl-C)
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
@@ -73,7 +73,7 @@ pub struct Config {
     /// How long to go on trying to reach the coordinator.
     pub connect_timeout: Duration,
     /// How long to go on trying when a connection is lost.
-    pub reconnect_for: Duration,
+    pub reconnect_timeout: Duration,
     /// How long the step at hand may take to finish when the worker is asked to stop.
     pub grace: Duration,
     /// How stores of checkpoints are opened.
@@ -101,9 +101,9 @@ impl WorkerArgs {
         Ok(Config {
             worker,
             modality: self.modality,
-            coordinator: self.coordinator,
             connect_timeout: Duration::from_secs(self.connect_timeout),
-            reconnect_for: Duration::from_secs(self.reconnect_for),
+            reconnect_timeout: self.reconnect.reconnect_timeout(),
+            coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
             stores,
             store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),

@@ -27,5 +27,5 @@ mod watch;
 pub mod weights;
 
 pub use config::{Config, WorkerArgs};
-pub use dial::{WorkerError, endpoint};
+pub use dial::WorkerError;
 pub use session::run;

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::device;
-use crate::dial::{Dial, WorkerError};
+use crate::dial::{Connection, WorkerError};
 use crate::engine::{self, Engine, Order, Received, Status};
 
 /// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
@@ -38,7 +38,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
     let name = device::name(&device);
     let status = Arc::new(Status::default());
     let (orders, mut ended) = engine::spawn(Engine::new(config.clone(), device, Arc::clone(&status)));
-    let mut dial = Dial::new(&config);
+    let mut dial = Connection::new(&config)?;
     let work = async {
         loop {
             let channel = tokio::select! {
@@ -91,7 +91,7 @@ impl Session<'_> {
     async fn serve(
         &mut self,
         channel: Channel,
-        dial: &mut Dial,
+        dial: &mut Connection,
         shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
         let (outbound, messages) = mpsc::channel(IN_FLIGHT);
@@ -148,7 +148,7 @@ impl Session<'_> {
     }
 
     /// The coordinator's first message; how often it wants a sign of life.
-    async fn registered(&self, inbound: &mut Inbound, dial: &mut Dial) -> Result<Duration, WorkerError> {
+    async fn registered(&self, inbound: &mut Inbound, dial: &mut Connection) -> Result<Duration, WorkerError> {
         match inbound.next().await?.map(|received| received.command) {
             Some(coordinator_message::Message::Registered(registered)) => {
                 let Config { worker, modality, .. } = self.config;

@@ -8,19 +8,15 @@ use antiphon_proto::v1::job_service_client::JobServiceClient;
 use antiphon_proto::v1::{
     self, GetJobRequest, GetJobResponse, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest,
 };
+use antiphon_transport::{Dial, KeepAlive, status};
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::error::{ClientError, reason, speaks_no_grpc};
-
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A coordinator that has sent nothing for so long gets a keep-alive ping, and counts as gone if it does not answer for as long.
-const ALIVE: Duration = Duration::from_secs(5);
+use super::error::ClientError;
 
 /// An event of a job.
 #[derive(Debug, Clone)]
@@ -47,8 +43,7 @@ impl Client {
     /// # Errors
     /// `url` is not an address. The coordinator need not be there yet.
     pub(crate) fn new(url: &str) -> Result<Self, ClientError> {
-        let endpoint = endpoint(url)?.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE);
-        Ok(Self::with_channel(url, endpoint.keep_alive_while_idle(true).connect_lazy()))
+        Ok(Self::dial(&Dial::new(url, KeepAlive::Always)?))
     }
 
     /// A client of a coordinator that this process has started. It sends no keep-alive pings, which a busy machine may answer
@@ -57,13 +52,14 @@ impl Client {
     /// # Errors
     /// As [`Self::new`].
     pub(crate) fn to_own_process(url: &str) -> Result<Self, ClientError> {
-        Ok(Self::with_channel(url, endpoint(url)?.connect_lazy()))
+        Ok(Self::dial(&Dial::new(url, KeepAlive::Off)?))
     }
 
-    fn with_channel(url: &str, channel: Channel) -> Self {
+    fn dial(dial: &Dial) -> Self {
+        let channel = dial.lazy();
         // Reports carry confusion matrices, which may be large.
         let jobs = JobServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
-        Self { url: url.to_owned(), channel, jobs }
+        Self { url: dial.url().to_owned(), channel, jobs }
     }
 
     /// Where the coordinator is, or should be.
@@ -93,8 +89,8 @@ impl Client {
             Ok(health) if health.get_ref().status == ServingStatus::Serving as i32 => Ok(()),
             Ok(_) => Err(unreachable("it is shutting down")),
             // A proxy that passes on the job service alone.
-            Err(status) if status.code() == Code::Unimplemented && !speaks_no_grpc(&status) => Ok(()),
-            Err(status) => Err(unreachable(&reason(&status))),
+            Err(status) if status.code() == Code::Unimplemented && !status::speaks_no_grpc(&status) => Ok(()),
+            Err(status) => Err(unreachable(&status::message(&status))),
         }
     }
 
@@ -150,14 +146,4 @@ impl Client {
 
 fn no_status() -> ClientError {
     ClientError::Failed("the coordinator sent no status of the job".to_owned())
-}
-
-fn endpoint(url: &str) -> Result<Endpoint, ClientError> {
-    let address = |reason: &str| ClientError::Address { url: url.to_owned(), reason: reason.to_owned() };
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| address(&error.to_string()))?;
-    if endpoint.uri().scheme_str() != Some("http") {
-        // There is no TLS yet, and what asks for it must not be sent in the clear.
-        return Err(address("its scheme is not http"));
-    }
-    Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true))
 }

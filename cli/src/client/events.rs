@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use antiphon_transport::ReconnectPolicy;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::api::{Client, Watched};
 use super::error::ClientError;
 use super::notice::Notify;
-use super::outage::RetryPolicy;
 use super::reconnect::Reconnect;
 
 /// The end of a connection that lasted so long starts a new outage.
@@ -21,7 +21,7 @@ type Open = Pin<Box<dyn Stream<Item = Result<Watched, ClientError>> + Send>>;
 pub(crate) struct Events {
     client: Client,
     job: String,
-    policy: RetryPolicy,
+    policy: ReconnectPolicy,
     /// The number of the last event.
     seen: u64,
     /// The open stream, and since when.
@@ -32,7 +32,7 @@ pub(crate) struct Events {
 
 impl Events {
     /// Those numbered above `after`.
-    pub(crate) fn new(client: Client, job: &str, after: u64, policy: RetryPolicy) -> Self {
+    pub(crate) fn new(client: Client, job: &str, after: u64, policy: ReconnectPolicy) -> Self {
         Self { client, job: job.to_owned(), policy, seen: after, open: None, reconnect: None }
     }
 

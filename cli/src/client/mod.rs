@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! submission ─┐
-//! events ─────┼─ reconnect ─ outage
-//!             └─ api ─ error
+//! events ─────┼─ reconnect ─ transport::Outage
+//!             └─ api ─ transport::Dial
 //! ```
 //! `api` sends each request once and returns a [`ClientError`] if it fails. `reconnect` is the only loop that retries; it
 //! reports to its caller with a [`Notice`]. `submission` sends a job until the coordinator has accepted it. `events` follows a
@@ -13,7 +13,6 @@ mod api;
 mod error;
 mod events;
 mod notice;
-mod outage;
 mod reconnect;
 mod submission;
 
@@ -21,6 +20,5 @@ pub(crate) use api::{Client, Watched};
 pub(crate) use error::ClientError;
 pub(crate) use events::Events;
 pub(crate) use notice::{Notice, Notify, Silent, while_waiting};
-pub(crate) use outage::RetryPolicy;
 pub(crate) use reconnect::Reconnect;
 pub(crate) use submission::{Submission, request};

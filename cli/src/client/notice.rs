@@ -3,10 +3,10 @@
 use std::io;
 use std::pin::pin;
 
+use antiphon_transport::outage::NOTICE_INTERVAL;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::ClientError;
-use super::outage::NOTICE_INTERVAL;
 
 /// Why a client waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

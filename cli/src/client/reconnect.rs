@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use antiphon_transport::{Outage, ReconnectPolicy};
 use tokio::time::{Instant, sleep_until};
 
 use super::error::ClientError;
 use super::notice::{Notice, Notify};
-use super::outage::{Outage, RetryPolicy};
 
 /// Requests to a coordinator that may be away, from the first one until one succeeds. Dropping a request loses nothing.
 #[derive(Debug)]
 pub(crate) struct Reconnect {
-    policy: RetryPolicy,
+    policy: ReconnectPolicy,
     /// Clients of different names pause for different times.
     name: String,
     outage: Outage,
@@ -19,7 +19,7 @@ pub(crate) struct Reconnect {
 
 impl Reconnect {
     /// The time of the policy begins now.
-    pub(crate) fn new(policy: RetryPolicy, name: &str) -> Self {
+    pub(crate) fn new(policy: ReconnectPolicy, name: &str) -> Self {
         Self { policy, name: name.to_owned(), outage: Outage::new(Instant::now(), policy) }
     }
 

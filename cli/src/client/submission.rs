@@ -4,12 +4,12 @@
 use antiphon_core::digest::sha256;
 use antiphon_core::spec::JobSpec;
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_transport::ReconnectPolicy;
 use chrono::Utc;
 
 use super::api::Client;
 use super::error::ClientError;
 use super::notice::{Notify, while_waiting};
-use super::outage::RetryPolicy;
 use super::reconnect::Reconnect;
 
 /// A submission with its own id, by which the coordinator recognises a retry.
@@ -33,7 +33,7 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    pub(crate) fn new(client: Client, request: SubmitJobRequest, policy: RetryPolicy) -> Self {
+    pub(crate) fn new(client: Client, request: SubmitJobRequest, policy: ReconnectPolicy) -> Self {
         let reconnect = Reconnect::new(policy, "submission");
         Self { client, request, reconnect, sending: false, may_be_accepted: false }
     }

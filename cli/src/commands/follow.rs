@@ -1,5 +1,7 @@
 //! `antiphon follow JOB`: shows the events of a submitted job until it ends.
 
+use antiphon_transport::ConnectArgs;
+
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::follow::{Limit, RECONNECT_TIMEOUT, Watching};
@@ -15,9 +17,9 @@ pub struct FollowArgs {
     #[arg(value_name = "JOB")]
     pub job: String,
 
-    /// URL of the coordinator
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
     /// Seconds to retry a coordinator that cannot be reached, before exit code 3; 0 does not retry
     #[arg(long, value_name = "SECONDS", default_value_t = RECONNECT_TIMEOUT)]
@@ -34,7 +36,8 @@ pub struct FollowArgs {
 /// No such job, no coordinator, or a timeout.
 pub async fn run(args: FollowArgs, format: Format) -> anyhow::Result<Exit> {
     let limit = args.timeout.and_then(Limit::from_now);
-    let watching = Watching::new(Client::new(&args.coordinator)?, &args.job, format, args.reconnect_timeout, limit);
+    let watching =
+        Watching::new(Client::new(&args.connect.coordinator)?, &args.job, format, args.reconnect_timeout, limit);
     let spec = watching.specification().await?;
     Ok(watching.until_over(&spec, 0).await?.into())
 }

@@ -1,6 +1,7 @@
 //! `antiphon jobs`: the jobs of a coordinator, and the status of one.
 
 use antiphon_proto::v1::{JobState, JobStatus};
+use antiphon_transport::ConnectArgs;
 use anyhow::Context as _;
 use chrono::{DateTime, Local};
 use serde::Serialize;
@@ -24,9 +25,9 @@ pub struct JobsArgs {
     #[arg(long, requires = "job")]
     pub specification: bool,
 
-    /// URL of the coordinator
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 }
 
 /// Lists the jobs, or shows one.
@@ -34,7 +35,7 @@ pub struct JobsArgs {
 /// # Errors
 /// No such job, or no coordinator.
 pub async fn run(args: JobsArgs, format: Format) -> anyhow::Result<Exit> {
-    let client = Client::new(&args.coordinator)?;
+    let client = Client::new(&args.connect.coordinator)?;
     match (args.job, format) {
         (Some(job), _) if args.specification => {
             let (_, specification) = client.job(&job).await?;

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::shared_args::{JobArgs, Schedule};
-use crate::client::{self, Client, RetryPolicy};
+use crate::client::{self, Client};
 use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::lab::cluster::{Cluster, ClusterConfig};
 use crate::runs::{folder_of, fresh_id, newest_run, open, resumed_id};
 use antiphon_core::spec::ScheduleMode;
+use antiphon_transport::ReconnectPolicy;
 use antiphon_worker::device::DeviceChoice;
 
 const STATE: &str = "./antiphon-runs";
@@ -126,7 +127,7 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
         (&spec, 0),
         context.format,
         OnInterrupt::Stop(how_to_resume()),
-        RetryPolicy::ONCE,
+        ReconnectPolicy::ONCE,
     );
     let followed = tokio::select! {
         followed = following => followed?,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use antiphon_core::event::FinalState;
 use antiphon_proto::v1::{JobState, JobStatus};
+use antiphon_transport::ConnectArgs;
 use tokio::time::sleep;
 
 use super::jobs::Listed;
@@ -27,9 +28,9 @@ pub struct StopArgs {
     #[arg(value_name = "JOB")]
     pub job: String,
 
-    /// URL of the coordinator
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
     /// Do not wait for missing workers or a failing store: the newest checkpoint stays, and the turns after it are lost
     #[arg(long)]
@@ -45,9 +46,9 @@ pub struct StopArgs {
 /// # Errors
 /// No such job, or no coordinator.
 pub async fn run(args: StopArgs, format: Format) -> anyhow::Result<Exit> {
-    let client = Client::new(&args.coordinator)?;
+    let client = Client::new(&args.connect.coordinator)?;
     let mut remarks = Remarks { format, job: Some(args.job.clone()), timeout: RECONNECT_TIMEOUT };
-    let reason = format!("the coordinator at {} has not persisted the request to stop", args.coordinator);
+    let reason = format!("the coordinator at {} has not persisted the request to stop", args.connect.coordinator);
     let asked = while_waiting(&reason, client.stop(&args.job, args.now), &mut remarks).await?;
     if !args.follow || Listed::from(&asked).has_ended() {
         tell(&settled(&client, asked).await?, format)?;

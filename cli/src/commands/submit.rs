@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use antiphon_transport::{ConnectArgs, ReconnectPolicy};
 use anyhow::anyhow;
 use tokio::time::timeout_at;
 
 use super::shared_args::{JobArgs, Schedule};
-use crate::client::{self, Client, RetryPolicy, Submission};
+use crate::client::{self, Client, Submission};
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{Limit, RECONNECT_TIMEOUT, Remarks, Watching};
 use crate::output::{self, Format};
@@ -33,9 +34,9 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "MODE")]
     pub schedule: Option<Schedule>,
 
-    /// URL of the coordinator
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
     /// Id of the job [default: made from its name and the time]
     #[arg(long, value_name = "ID")]
@@ -70,11 +71,11 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         spec.schedule.mode = schedule.into();
     }
     let seconds = args.reconnect_timeout.unwrap_or(UNTIL_ACCEPTED);
-    let client = Client::new(&args.coordinator)?;
+    let client = Client::new(&args.connect.coordinator)?;
     let timeout = args.timeout.unwrap_or(u64::MAX).min(seconds);
     let mut remarks = Remarks { format, job: args.id.clone(), timeout };
     let request = client::request(&spec, args.id, args.resume);
-    let policy = RetryPolicy::new(Duration::from_secs(seconds));
+    let policy = ReconnectPolicy::new(Duration::from_secs(seconds));
     let mut submission = Submission::new(client.clone(), request, policy);
     let accepted = match limit {
         None => Ok(submission.accepted(&mut remarks).await),

@@ -5,6 +5,7 @@ use std::io;
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
 use antiphon_process::Interrupts;
+use antiphon_transport::ReconnectPolicy;
 use serde::Serialize;
 
 use super::bars::Bars;
@@ -12,7 +13,7 @@ use super::ending::{Followed, OnInterrupt, can_resume};
 use super::remarks::as_event;
 use super::tables;
 use super::times::Accounts;
-use crate::client::{Client, Events, Notice, Notify, RetryPolicy, Watched};
+use crate::client::{Client, Events, Notice, Notify, Watched};
 use crate::output::{self, Format};
 
 /// Shows a job's events, those numbered above `after`, until it ends.
@@ -25,7 +26,7 @@ pub(crate) async fn follow(
     (spec, after): (&JobSpec, u64),
     format: Format,
     on_interrupt: OnInterrupt,
-    policy: RetryPolicy,
+    policy: ReconnectPolicy,
 ) -> anyhow::Result<Followed> {
     let mut interrupts = Interrupts::listen()?;
     let mut events = Events::new(client.clone(), job, after, policy);

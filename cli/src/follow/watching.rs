@@ -4,13 +4,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use antiphon_core::spec::JobSpec;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::ending::{Followed, OnInterrupt};
 use super::following::follow;
 use super::remarks::Remarks;
-use crate::client::{Client, Reconnect, RetryPolicy};
+use crate::client::{Client, Reconnect};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::Format;
 
@@ -74,8 +75,8 @@ impl Watching {
             .context("cannot read the specification of the job; is the coordinator of another version?")
     }
 
-    fn policy(&self) -> RetryPolicy {
-        RetryPolicy::new(Duration::from_secs(self.reconnect_timeout))
+    fn policy(&self) -> ReconnectPolicy {
+        ReconnectPolicy::new(Duration::from_secs(self.reconnect_timeout))
     }
 
     /// Shows the job's events, those numbered above `after`, until it ends.

@@ -100,7 +100,7 @@ impl Cluster {
                 modality,
                 coordinator: format!("http://{address}"),
                 connect_timeout: Duration::from_secs(10),
-                reconnect_for: Duration::ZERO,
+                reconnect_timeout: Duration::ZERO,
                 grace: Duration::ZERO,
                 stores: config.stores,
                 store_patience: config.store_retry_timeout,

@@ -2,11 +2,12 @@
 
 use antiphon_core::event::{Finished, JobEvent};
 use antiphon_core::spec::JobSpec;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::Context as _;
 use tempfile::TempDir;
 
 use super::cluster::{Cluster, ClusterConfig};
-use crate::client::{self, Client, Events, RetryPolicy, Silent};
+use crate::client::{self, Client, Events, Silent};
 
 /// One job. Its cluster ends and its folder is deleted when this value is dropped.
 pub(crate) struct LocalJob {
@@ -35,7 +36,7 @@ impl LocalJob {
         let cluster = Cluster::start(config).await?;
         let client = Client::to_own_process(&cluster.url())?;
         let job = client.submit(client::request(&spec, None, resume)).await?;
-        let events = Events::new(client.clone(), &job, 0, RetryPolicy::ONCE);
+        let events = Events::new(client.clone(), &job, 0, ReconnectPolicy::ONCE);
         Ok(Self { job, client, events, cluster, _state: state })
     }
 

@@ -133,10 +133,10 @@ fn a_worker_whose_coordinator_stays_away_says_so_and_ends() {
     for (timeout, said) in [("0", "error: the coordinator ended the connection: "), ("1", "error: no coordinator at ")]
     {
         let (coordinator, url) = coordinator(folder.path());
-        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-for", timeout]);
+        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-timeout", timeout]);
         drop(coordinator);
         let last = in_time("its log ends", || log.lines().last().expect("it says why").expect("a line"));
-        assert!(last.starts_with(said), "--reconnect-for {timeout}: {last}");
+        assert!(last.starts_with(said), "--reconnect-timeout {timeout}: {last}");
         assert_eq!(timeout == "1", last.contains(&format!("{url} after ")), "{last}");
         assert_eq!(worker.ended(), Some(3), "{last}");
     }

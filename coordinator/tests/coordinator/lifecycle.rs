@@ -9,6 +9,7 @@ use antiphon_coordinator::events::EventWatcher;
 use antiphon_coordinator::job::contract::{INBOX, JobConfig, JobHandle, JobStatus};
 use antiphon_coordinator::registry::Coordinator;
 use antiphon_proto::v1::JobState;
+use antiphon_transport::ListenError;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +26,7 @@ async fn other_machines_are_let_in_on_request_only() {
     let listener = bind().await;
     let address = listener.local_addr().expect("it is bound");
     let refused = serve(config("remote"), listener, CancellationToken::new()).await;
-    let Err(error @ ServeError::Remote { .. }) = refused else { panic!("{refused:?}") };
+    let Err(error @ ServeError::Listen(ListenError::Remote { .. })) = refused else { panic!("{refused:?}") };
     let expected = format!(
         "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
          listen on 127.0.0.1, or say --insecure-allow-remote"

@@ -14,7 +14,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         modality: "a".try_into().expect("a name"),
         coordinator: String::new(),
         connect_timeout: std::time::Duration::ZERO,
-        reconnect_for: std::time::Duration::ZERO,
+        reconnect_timeout: std::time::Duration::ZERO,
         grace: std::time::Duration::ZERO,
         stores: Default::default(),
         store_patience: std::time::Duration::ZERO,

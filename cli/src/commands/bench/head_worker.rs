@@ -18,7 +18,8 @@ use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::{MESSAGE_LIMIT, contribution, v1};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
-use antiphon_worker::{checkpoint, endpoint};
+use antiphon_transport::{Dial, KeepAlive};
+use antiphon_worker::checkpoint;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -92,7 +93,7 @@ impl HeadWorker {
             device: "none".to_owned(),
         };
         outbound.send(Message::Register(register).into()).await.context("a new stream takes a message")?;
-        let channel = endpoint(&self.coordinator)?.connect().await.context("cannot connect to the coordinator")?;
+        let channel = Dial::new(&self.coordinator, KeepAlive::Streams)?.lazy();
         let mut client = TrainingServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);

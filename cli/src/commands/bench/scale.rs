@@ -10,6 +10,7 @@ use antiphon_core::event::JobEvent;
 use antiphon_core::times::{Account, CoordinatorTimes, Queued};
 use antiphon_proto::assignment::HeadShape;
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::children;
 use super::head_worker::{self, HeadWorker, Sent, Worked};
 use super::rows::Rows;
-use crate::client::{Client, Events, RetryPolicy, Silent};
+use crate::client::{Client, Events, Silent};
 use crate::exit::Exit;
 use crate::lab::child_process::ANY_PORT;
 use crate::lab::cores;
@@ -145,7 +146,7 @@ fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
 
 /// The times of the coordinator for a job that has ended.
 async fn account(client: &Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
-    let mut events = Events::new(client.clone(), job, 0, RetryPolicy::ONCE);
+    let mut events = Events::new(client.clone(), job, 0, ReconnectPolicy::ONCE);
     let mut told = None;
     loop {
         match events.next(&mut Silent).await?.event {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::client::{Client, Events, RetryPolicy, Silent, Submission, Watched};
+use crate::client::{Client, Events, Silent, Submission, Watched};
 use crate::exit::Exit;
 
 /// The pause before it reconnects.
@@ -44,7 +45,7 @@ impl Follower {
     /// # Errors
     /// The job is refused, or was accepted and is no longer known.
     pub(super) async fn follow(self) -> anyhow::Result<Finished> {
-        let policy = RetryPolicy::FOREVER.every(PAUSE);
+        let policy = ReconnectPolicy::FOREVER.every(PAUSE);
         let mut submission = Submission::new(self.client.clone(), self.request, policy);
         let job = loop {
             match submission.accepted(&mut Silent).await {

@@ -3,13 +3,14 @@
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::{Every, JobSpec, Length, ScheduleMode};
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::children;
 use super::rows::Rows;
-use crate::client::{Client, Events, RetryPolicy, Silent};
+use crate::client::{Client, Events, Silent};
 use crate::commands::shared_args::BenchJobArgs;
 use crate::exit::Exit;
 use crate::follow::Accounts;
@@ -195,7 +196,7 @@ impl Cluster {
 
 /// Watches a run to its end.
 async fn follow(client: &Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
-    let mut events = Events::new(client.clone(), job, 0, RetryPolicy::ONCE);
+    let mut events = Events::new(client.clone(), job, 0, ReconnectPolicy::ONCE);
     let (mut first, mut last, mut times) = (None, None, None);
     loop {
         let watched = events.next(&mut Silent).await?;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
+use antiphon_transport::ReconnectPolicy;
 use anyhow::anyhow;
 use tokio::time::Instant;
 
-use crate::client::{Client, Events, RetryPolicy, Silent};
+use crate::client::{Client, Events, Silent};
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::child_process::ChildProcess;
 
@@ -36,7 +37,7 @@ pub(super) struct Watching {
 
 impl Watching {
     pub(super) fn new(client: Client, job: &str) -> Self {
-        Self { events: Events::new(client, job, 0, RetryPolicy::FOREVER.every(PAUSE)) }
+        Self { events: Events::new(client, job, 0, ReconnectPolicy::FOREVER.every(PAUSE)) }
     }
 
     /// The next event. Fails when the coordinator exits.

@@ -1,58 +1,69 @@
-//! An unreachable coordinator: when to retry, when to print a notice, and when to give up.
+//! A coordinator that is away: when to try again, when to report it, and when to give up.
+//!
+//! Owns no connection and no clock: its caller tries, waits and reports.
 
 use std::time::Duration;
 
 use antiphon_core::backoff::Backoff;
 use tokio::time::Instant;
 
-/// How long a try may take until the coordinator counts as away. With the longest back-off it is no longer than
+/// How long a try may take until the coordinator counts as away. With the longest pause it is no longer than
 /// [`NOTICE_INTERVAL`], so that there is a whole try between two notices.
 const TRY: Duration = Duration::from_secs(5);
 /// How long the only try may take, where none follows.
 const ONLY_TRY: Duration = Duration::from_secs(30);
 /// The last try may take so long although time is up.
 const LAST_TRY: Duration = Duration::from_millis(250);
-/// How often a notice says that the coordinator is away.
-pub(super) const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is reported that the coordinator is away.
+pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long and how often an unreachable coordinator is retried.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RetryPolicy {
+/// For how long a coordinator that is away is tried again, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReconnectPolicy {
     timeout: Duration,
     backoff: Backoff,
 }
 
-impl RetryPolicy {
-    /// One try.
-    pub(crate) const ONCE: Self = Self::new(Duration::ZERO);
-    /// No timeout.
-    pub(crate) const FOREVER: Self = Self::new(Duration::MAX);
+impl ReconnectPolicy {
+    /// One try, and none after it.
+    pub const ONCE: Self = Self::new(Duration::ZERO);
+    /// Without end.
+    pub const FOREVER: Self = Self::new(Duration::MAX);
 
-    /// For this time, with a back-off that grows to five seconds.
-    pub(crate) const fn new(timeout: Duration) -> Self {
+    /// For so long, with pauses that grow to five seconds.
+    #[must_use]
+    pub const fn new(timeout: Duration) -> Self {
         let backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
         Self { timeout, backoff }
     }
 
-    /// With a constant back-off.
-    pub(crate) const fn every(self, pause: Duration) -> Self {
+    /// With pauses of this length.
+    #[must_use]
+    pub const fn every(self, pause: Duration) -> Self {
         Self { backoff: Backoff { first: pause, longest: pause }, ..self }
     }
 
+    /// For how long.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Whether there is one try only.
-    pub(crate) const fn is_once(&self) -> bool {
+    #[must_use]
+    pub const fn is_once(&self) -> bool {
         self.timeout.is_zero()
     }
 }
 
 /// A coordinator that may be away, from the first try on.
 #[derive(Debug)]
-pub(super) struct Outage {
-    policy: RetryPolicy,
+pub struct Outage {
+    policy: ReconnectPolicy,
     since: Instant,
     failures: u32,
     next_try: Instant,
-    /// When a notice said so last.
+    /// When it was reported last.
     noticed: Option<Instant>,
     /// The last try's.
     error: String,
@@ -60,35 +71,42 @@ pub(super) struct Outage {
 
 impl Outage {
     /// One that began at `since`.
-    pub(super) fn new(since: Instant, policy: RetryPolicy) -> Self {
+    #[must_use]
+    pub fn new(since: Instant, policy: ReconnectPolicy) -> Self {
         Self { policy, since, failures: 0, next_try: since, noticed: None, error: String::new() }
     }
 
     /// For how long so far, in whole seconds.
-    pub(super) fn seconds(&self, now: Instant) -> u64 {
+    #[must_use]
+    pub fn seconds(&self, now: Instant) -> u64 {
         now.duration_since(self.since).as_secs()
     }
 
     /// Whether a try has failed: until then the coordinator is not known to be away.
-    pub(super) fn has_failed(&self) -> bool {
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
         self.failures > 0
     }
 
     /// When it is time for the next try.
-    pub(super) fn next_try(&self) -> Instant {
+    #[must_use]
+    pub fn next_try(&self) -> Instant {
         self.next_try
     }
 
     /// How long a try that begins now may take.
-    pub(super) fn try_timeout(&self, now: Instant) -> Duration {
+    #[must_use]
+    pub fn try_timeout(&self, now: Instant) -> Duration {
         match self.policy.is_once() {
             true => ONLY_TRY,
             false => self.policy.timeout.saturating_sub(now.duration_since(self.since)).clamp(LAST_TRY, TRY),
         }
     }
 
-    /// A try has failed. Whether another one follows. Clients of different `name` back off for different times.
-    pub(super) fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
+    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times, so that a coordinator
+    /// that comes back is not overrun.
+    #[must_use]
+    pub fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
         self.error = error;
         let left = self.policy.timeout.checked_sub(now.duration_since(self.since)).filter(|left| !left.is_zero());
         let Some(left) = left else { return false };
@@ -100,17 +118,19 @@ impl Outage {
     }
 
     /// The error of the last try.
-    pub(super) fn error(&self) -> &str {
+    #[must_use]
+    pub fn error(&self) -> &str {
         &self.error
     }
 
-    /// When a notice is to say that the coordinator is away.
-    pub(super) fn notice_at(&self) -> Instant {
+    /// When it is to be reported that the coordinator is away.
+    #[must_use]
+    pub fn notice_at(&self) -> Instant {
         self.noticed.map_or(self.since, |noticed| noticed + NOTICE_INTERVAL)
     }
 
-    /// A notice says so now.
-    pub(super) fn noticed(&mut self, now: Instant) {
+    /// It is reported now.
+    pub fn noticed(&mut self, now: Instant) {
         self.noticed = Some(now);
     }
 }
@@ -123,7 +143,7 @@ mod tests {
     fn tries_and_notices_come_until_the_timeout_and_no_later() {
         let begun = Instant::now();
         let (timeout, mut tries, mut notices) = (Duration::from_secs(60), 0, Vec::new());
-        let mut outage = Outage::new(begun, RetryPolicy::new(timeout));
+        let mut outage = Outage::new(begun, ReconnectPolicy::new(timeout));
         let mut now = begun;
         loop {
             // The coordinator does not answer, for as long as a try may take.
@@ -141,6 +161,7 @@ mod tests {
         assert!((timeout..=timeout + LAST_TRY).contains(&took), "{took:?}");
         assert!((6..20).contains(&tries), "{tries} tries");
         assert!((4..=7).contains(&notices.len()), "{notices:?}");
-        assert!(!Outage::new(now, RetryPolicy::ONCE).failed(now, String::new(), ""), "there is one try");
+        assert_eq!(outage.error(), "silence");
+        assert!(!Outage::new(now, ReconnectPolicy::ONCE).failed(now, String::new(), ""), "there is one try");
     }
 }

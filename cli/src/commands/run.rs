@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use antiphon_core::spec::ScheduleMode;
+use antiphon_transport::ReconnectPolicy;
+use antiphon_worker::device::DeviceChoice;
+
 use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client};
 use crate::context::Context;
@@ -10,9 +14,6 @@ use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::lab::cluster::{Cluster, ClusterConfig};
 use crate::runs::{folder_of, fresh_id, newest_run, open, resumed_id};
-use antiphon_core::spec::ScheduleMode;
-use antiphon_transport::ReconnectPolicy;
-use antiphon_worker::device::DeviceChoice;
 
 const STATE: &str = "./antiphon-runs";
 const DECODE_THREADS: usize = 1;

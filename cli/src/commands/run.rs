@@ -21,8 +21,6 @@ const DATA_MEMORY: u64 = 256;
 const HEAD_MEMORY: u64 = 4096;
 
 /// Train a job on this machine
-///
-/// A coordinator and one worker per modality run in this process.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

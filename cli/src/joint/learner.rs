@@ -15,8 +15,6 @@ use antiphon_worker::optimizer::Optimizer;
 use antiphon_worker::trainer::Model;
 use anyhow::Context as _;
 
-use super::Member;
-
 /// The data of one modality; several trainings may share them.
 #[derive(Clone)]
 pub(crate) struct Opened {
@@ -30,7 +28,7 @@ impl Opened {
     /// Reads every split that the job has.
     ///
     /// # Errors
-    /// Whatever is wrong with the data.
+    /// Data that cannot be read.
     pub(crate) async fn new(job: &JobSpec, spec: &ModalitySpec, options: &OpenOptions) -> Result<Self, DataError> {
         let open = async |split| {
             if !Dataset::is_declared(spec, split) {
@@ -47,7 +45,7 @@ impl Opened {
         })
     }
 
-    /// A split with samples in it; none where there are none.
+    /// A split; None if it has no samples.
     pub(crate) fn split(&self, split: Split) -> Option<&Arc<Dataset>> {
         let data = match split {
             Split::Train => Some(&self.train),
@@ -58,14 +56,22 @@ impl Opened {
     }
 }
 
-/// The half of a training that is the modality's own.
+/// A trained modality.
+pub(crate) struct Member<'a> {
+    pub(crate) data: &'a Opened,
+    pub(crate) model: &'a Model,
+    /// (C, s) and (C): the head that reads its features.
+    pub(crate) head: Head<f32>,
+}
+
+/// The part of a training that belongs to one modality.
 pub(super) struct Learner {
     data: Opened,
     seed: u64,
     model: Model,
     optimizer: Optimizer,
     steps: u64,
-    /// The pass whose gradient is still to come.
+    /// The forward pass that waits for its gradient.
     open: Option<Forward>,
 }
 

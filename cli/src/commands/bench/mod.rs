@@ -1,13 +1,11 @@
-//! `antiphon bench`: measurements that a job is decided by.
+//! `antiphon bench`: measurements of training and of the system on this machine.
 
-mod cores;
+mod children;
 mod encoder;
 mod head_worker;
 mod in_turns;
 mod joint;
-mod part;
 mod pipeline;
-mod quantiles;
 mod recovery;
 mod rows;
 mod scale;
@@ -25,28 +23,28 @@ pub use recovery::RecoveryArgs;
 pub use scale::ScaleArgs;
 pub use turn::TurnArgs;
 
-/// Measure what a job is decided by
+/// Measure training steps, turns, jobs and recovery on this machine
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// What is measured
+    /// The bench
     #[command(subcommand)]
     pub command: BenchCommand,
 }
 
-/// What is measured.
+/// The benches.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Would joint training starve a modality? Train jointly, in turns and alone, and compare
+    /// Compare joint training, training in turns and training alone
     Joint(JointArgs),
-    /// What does a training step of an encoder cost, in time and in memory?
+    /// Measure the time and memory of a training step of an encoder
     Encoder(EncoderArgs),
-    /// What does a turn cost, beside the maths of the head?
+    /// Measure what a turn costs beside the computation of the head
     Turn(TurnArgs),
-    /// What does it bring that all encoders compute at once?
+    /// Measure the speedup of encoders that compute at the same time
     Pipeline(PipelineArgs),
-    /// How many jobs does one coordinator carry?
+    /// Measure how many jobs one coordinator can run
     Scale(ScaleArgs),
-    /// What does the death of a worker cost, and that of the coordinator?
+    /// Measure recovery from the death of a worker and of the coordinator
     Recovery(RecoveryArgs),
 }
 

@@ -21,6 +21,7 @@ mod model;
 mod overrides;
 mod read;
 mod reader;
+mod reference;
 mod scalar;
 mod spelling;
 mod suggest;
@@ -33,6 +34,7 @@ pub use explain::{FieldReport, explain_text};
 pub use json::Json;
 pub use model::*;
 pub use overrides::Override;
+pub use reference::{CHANGEABLE_ON_RESUME, FieldReference, SectionReference, reference};
 
 use document::{Node, Value};
 use field::{Field, Kind};

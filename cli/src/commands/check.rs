@@ -87,8 +87,8 @@ fn explained(field: &FieldReport) -> Value {
 
 fn position(place: &Place) -> Value {
     match place {
-        Place::File { line, column } => json!({"line": line, "column": column}),
-        Place::Override { text, .. } => json!({"set": text}),
+        Location::File { line, column } => json!({"line": line, "column": column}),
+        Location::Override { text, .. } => json!({"set": text}),
     }
 }
 

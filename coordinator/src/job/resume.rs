@@ -154,7 +154,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead
         })?;
         let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| unfit(error.into()))?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
-        Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
+        Ok::<_, ResumeError>(head::TensorFile { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
     let parts =
         HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };

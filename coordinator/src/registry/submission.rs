@@ -8,7 +8,7 @@ use antiphon_core::digest::sha256;
 use antiphon_core::event::JobEvent;
 use antiphon_core::head::SharedHead;
 use antiphon_core::ids::{JobId, JobName, ModalityName, RequestId, Term};
-use antiphon_core::parts;
+use antiphon_core::files;
 use antiphon_core::spec::{self, JobSpec};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::retry::RetryPolicy;
@@ -358,10 +358,10 @@ fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
 
 fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
     let manifest = checkpoint.manifest();
-    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&parts::encoder(&modality.name))) {
+    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&files::encoder(&modality.name))) {
         return Ok(());
     }
-    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| parts::modality_of(name)).collect();
+    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| files::modality_of(name)).collect();
     let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
     Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failures::Failures;
 use super::history::History;
-use super::message::{Effect, ReplayBufferLevel, Outcome, Rejected, SplitSizes};
+use super::message::{Effect, Outcome, Rejected, ReplayBufferLevel, SplitSizes};
 use super::pending_checkpoint::PendingCheckpoint;
 use super::position::Position;
 use super::slot::Slot;

@@ -33,7 +33,8 @@ pub(super) enum SlotState {
     BackingOff { until: Time },
     /// It opens its data and loads its encoder as it was after `base` steps.
     Opening { base: u64 },
-    /// Its encoder, loaded as it was after `base` of the modality's steps, has `done` of them; `at` is the one that it replays.
+    /// Its encoder, loaded as it was after `base` of the modality's steps, has `done` of them; `at` is the one that it
+    /// replays.
     Replaying { base: u64, done: u64, at: Option<PastStep> },
     /// Its encoder has all of the modality's steps.
     Ready,
@@ -71,10 +72,11 @@ impl Slot {
 
     /// Whether it can be granted a step.
     pub(super) fn is_able(&self) -> bool {
-        self.is_ready() && self.lapse.is_none() && !self.leaving
+        self.is_ready() && self.expired.is_none() && !self.leaving
     }
 
-    /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being loaded.
+    /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being
+    /// loaded.
     pub(super) fn steps_taken(&self, all: u64) -> Option<u64> {
         match self.state {
             SlotState::BackingOff { .. } | SlotState::Opening { .. } => None,
@@ -109,7 +111,8 @@ impl Slot {
         let no_heartbeat = (self.heard + ttl, LeaseExpiry::NoHeartbeat);
         // How long it takes to open data depends on the data, not on a turn.
         let works = !matches!(self.state, SlotState::Opening { .. }) && (self.busy || granted.is_some());
-        let no_progress = works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
+        let no_progress =
+            works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));
         Some(no_progress.filter(|expiry| expiry.0 < no_heartbeat.0).unwrap_or(no_heartbeat))
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
+use antiphon_core::head::{self, HeadFiles, NamedTensor, HeadFilesError, SharedHead};
 use antiphon_core::ids::ModalityName;
-use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
@@ -100,7 +100,7 @@ fn files_of(job: &JobSpec) -> Vec<String> {
     let of_modality = job
         .modalities
         .iter()
-        .flat_map(|modality| [parts::encoder(&modality.name), parts::encoder_state(&modality.name)]);
+        .flat_map(|modality| [files::encoder(&modality.name), files::encoder_state(&modality.name)]);
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
@@ -182,9 +182,9 @@ fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
 /// The file of the head that an error is about.
 fn file_of(error: &PartsError) -> &'static str {
     let tensor = match error {
-        PartsError::Missing { name } | PartsError::Shape { name, .. } | PartsError::NotFinite { name, .. } => name,
-        PartsError::Note { part: "projector", .. } => return PROJECTOR,
-        PartsError::Note { .. } | PartsError::TurnOpen { .. } => return HEAD_STATE,
+        HeadFilesError::Missing { name } | HeadFilesError::Shape { name, .. } | HeadFilesError::NotFinite { name, .. } => name,
+        HeadFilesError::Note { part: "projector", .. } => return PROJECTOR,
+        HeadFilesError::Note { .. } | HeadFilesError::TurnOpen { .. } => return HEAD_STATE,
     };
     match tensor.as_str() {
         "weight" | "bias" => HEAD,
@@ -200,7 +200,7 @@ async fn check_modality(
     position: &Position,
     damage: &mut Damage,
 ) {
-    let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
+    let (encoder, state) = (files::encoder(&modality.name), files::encoder_state(&modality.name));
     let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
         let model = Model::from_part(job, modality, &bytes, &Device::Cpu);
         model.map_err(|error| damage.insert(encoder, format!("{error:#}"))).ok()

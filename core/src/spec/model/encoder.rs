@@ -42,8 +42,8 @@ pub enum EncoderSpec {
     Vit {
         /// Width, blocks and heads.
         size: VitSize,
-        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that do not fill
-        /// one are left out.
+        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that
+        /// do not fill one are left out.
         patch: u32,
         /// What is made of the tokens.
         pooling: Pooling,
@@ -61,15 +61,16 @@ pub enum EncoderSpec {
     },
 }
 
-/// What an encoder computes in. Its parameters, their gradients and its optimizer's memory are in 32 bits either way, and so are its
-/// features.
+/// What an encoder computes in. Its parameters, their gradients and its optimizer's memory are in 32 bits either way,
+/// and so are its features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits throughout.
     #[default]
     F32,
-    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On CUDA cards only.
+    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On
+    /// CUDA cards only.
     Bf16,
 }
 

@@ -97,7 +97,7 @@ fn a_default_is_what_its_own_text_says() {
 }
 
 #[test]
-fn every_field_that_is_explained_can_be_set_and_unset_leaves_no_trace() {
+fn every_explained_field_can_be_set_and_unset() {
     let (_, fields) = parse_and_explain(SMALL, "job.yaml", &[], &|_| None).expect("a job");
     for field in fields.iter().filter(|field| field.key.starts_with("modalities.audio.")) {
         let set = format!("{}={{}}", field.key);
@@ -196,7 +196,7 @@ fn an_encoder_of_any_kind_may_compute_in_either_precision() {
 }
 
 #[test]
-fn a_job_of_single_images_is_written_without_frames_and_one_of_clips_with_them() {
+fn frames_are_written_only_for_clips() {
     let json = |set: &str| read_with(SMALL, &[set]).expect("a job").to_json();
     let single = json("modalities.image.input={kind: image, height: 8, width: 8}");
     assert!(single.contains(r#""input":{"kind":"image","height":8,"width":8,"channels":3},"#), "{single}");
@@ -223,7 +223,7 @@ fn order_in_the_file_is_the_order_of_the_cycle() {
 }
 
 #[test]
-fn a_modality_takes_the_rest_from_the_job_unless_it_is_another_kind() {
+fn a_modality_inherits_from_the_job_unless_its_kind_differs() {
     let spec = read(
         "
 name: n
@@ -247,7 +247,7 @@ modalities:
 }
 
 #[test]
-fn overrides_make_the_mappings_they_need_and_the_last_one_counts() {
+fn overrides_create_mappings_and_the_last_one_counts() {
     let spec = read_with(
         SMALL,
         &["schedule.epochs=3", "schedule.batch=8", "schedule.batch=16", "modalities.image.encoder.kind=cnn", "seed=9"],
@@ -258,7 +258,7 @@ fn overrides_make_the_mappings_they_need_and_the_last_one_counts() {
 }
 
 #[test]
-fn turns_set_from_outside_take_the_place_of_epochs_and_back() {
+fn turns_set_by_override_replace_epochs_and_back() {
     let epochs = format!("{SMALL}schedule: {{epochs: 5}}");
     let turns = format!("{SMALL}schedule: {{turns: 5}}");
     assert_eq!(read_with(&epochs, &["schedule.turns=0"]).expect("a job").schedule.length, Length::Turns(0));
@@ -266,7 +266,7 @@ fn turns_set_from_outside_take_the_place_of_epochs_and_back() {
 }
 
 #[test]
-fn a_resolved_job_can_be_overridden_by_the_names_of_its_modalities() {
+fn a_resolved_job_can_be_overridden_by_modality_name() {
     let json = read(SMALL).expect("a job").to_json();
     let spec = read_with(&json, &["modalities.image.optimizer.lr=0.25", "schedule.turns=4"]).expect("a job");
     assert_eq!(spec.modalities[1].optimizer.lr, 0.25);
@@ -303,7 +303,7 @@ fn a_byte_order_mark_and_windows_line_ends_are_no_matter() {
 }
 
 #[test]
-fn an_error_tells_the_value_its_place_even_after_other_alphabets() {
+fn an_error_locates_its_value_after_other_alphabets() {
     let errors = read_with(&format!("# ✓ é\n{SMALL}head: {{width: é}}"), &[]).expect_err("a word");
     assert_eq!(errors.to_string(), "job.yaml:7:15: head.width: `é` is not a whole number from 1 to 16384");
 }
@@ -329,7 +329,7 @@ fn reading_is_bounded() {
 /// Cuts and swaps in jobs that are fine give jobs or errors with places, never a panic.
 #[test]
 fn damaged_jobs_are_refused_calmly() {
-    let texts = [include_str!("../../../examples/spoken-digits.yaml").to_owned(), generate::spec(5).to_json()];
+    let texts = [include_str!("../../../../examples/spoken-digits.yaml").to_owned(), generate::spec(5).to_json()];
     for (n, text) in texts.iter().enumerate() {
         let characters: Vec<char> = text.chars().collect();
         for seed in 0..1500_u64 {
@@ -365,7 +365,7 @@ fn fields_are_listed_once() {
     let keys: BTreeSet<&str> = fields.iter().map(|field| field.key.as_str()).collect();
     assert_eq!(keys.len(), fields.len());
     let text = explain_text(&fields, "job.yaml");
-    assert!(text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    learning rate\n"), "{text}");
+    assert!(text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    the learning rate\n"), "{text}");
     assert!(text.contains("labels.classes: 10  (job.yaml:5)\n"), "{text}");
     assert!(text.contains("schedule.batch: 64 samples  (default)\n"), "{text}");
 }

@@ -131,10 +131,10 @@ pub struct SynthSamples {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValidationSource {
-    /// Files of its own.
+    /// Separate files.
     Files(Vec<String>),
-    /// This share of train (0 ≤ f < 1), chosen by a hash of the sample's id and the job's seed: the same samples in every
-    /// modality. 0 means no validation split.
+    /// This share of train (0 ≤ f < 1), chosen by a hash of the sample's id and the job's seed: the same samples in
+    /// every modality. 0 means no validation split.
     Fraction(f64),
 }
 
@@ -152,8 +152,9 @@ pub enum InputSpec {
         width: Option<u32>,
         /// 1 (grey) or 3 (RGB).
         channels: u32,
-        /// Frames taken of each clip, a list of images, 1 to 256: the middle ones of so many equal stretches of it, which repeat
-        /// where the clip is shorter. The features of a clip are the mean of its frames'. Single images have 1.
+        /// Frames taken of each clip, a list of images, 1 to 256: the middle ones of so many equal stretches of it,
+        /// which repeat where the clip is shorter. The features of a clip are the mean of its frames'. Single images
+        /// have 1.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         frames: u32,
     },
@@ -249,7 +250,7 @@ pub struct HeadSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum ProjectionSpec {
-    /// P = I for ever.
+    /// P is always I.
     Off,
     /// Recursive least squares over all turns (the paper).
     Rls {

@@ -1,7 +1,7 @@
-//! Work cut into pieces whose size never depends on how many threads there are, so that neither do the bits.
+//! Work cut into blocks whose size never depends on how many threads there are, so that neither do the bits.
 //!
-//! The pieces run on the threads that the caller [names](on_threads_of), or of the pool that the caller is in; or one after the
-//! other on the caller's own where there is too little to do.
+//! The blocks run on the threads that the caller [names](on_threads_of), or of the pool that the caller is in; or one
+//! after the other on the caller's own where there is too little to do.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains: a few hundred microseconds of
-/// work, where a hand-over takes ten and, on a machine that is busy with other things, ten times that.
+/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains: a few hundred
+/// microseconds of work, where a hand-over takes ten and, on a machine that is busy with other things, ten times that.
 const WORTH_SHARING: usize = 1 << 20;
 
 /// Multiplications of a matrix product that take as long as touching one number.
@@ -34,8 +34,8 @@ pub fn on_threads_of<R>(pool: &Arc<ThreadPool>, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// `length` cut into ranges of `unit`, but for the last one, which is longer: `unit` to `2 · unit − 1`. One range where there is
-/// less than two units.
+/// `length` cut into ranges of `unit`, but for the last one, which is longer: `unit` to `2 · unit − 1`. One range where
+/// there is less than two units.
 pub(crate) fn ranges(length: usize, unit: usize) -> Vec<Range<usize>> {
     let count = (length / unit).max(1);
     (0..count).map(|i| i * unit..if i + 1 == count { length } else { (i + 1) * unit }).collect()
@@ -43,32 +43,33 @@ pub(crate) fn ranges(length: usize, unit: usize) -> Vec<Range<usize>> {
 
 /// `values`, rows of `width`, cut at these ranges of rows, which follow one another from the first row to the last.
 pub(crate) fn split_rows<'a, T>(mut values: &'a mut [T], width: usize, rows: &[Range<usize>]) -> Vec<&'a mut [T]> {
-    let mut pieces = Vec::with_capacity(rows.len());
+    let mut blocks = Vec::with_capacity(rows.len());
     for range in rows {
-        let (piece, rest) = values.split_at_mut(range.len() * width);
-        pieces.push(piece);
+        let (block, rest) = values.split_at_mut(range.len() * width);
+        blocks.push(block);
         values = rest;
     }
-    pieces
+    blocks
 }
 
-/// What `work` makes of each piece, in order. `touched` is how many numbers all the pieces touch together.
-pub(crate) fn each<P: Send, R: Send>(pieces: Vec<P>, touched: usize, work: impl Fn(P) -> R + Sync + Send) -> Vec<R> {
-    each_with(pieces, touched, || (), |(), piece| work(piece))
+/// What `work` makes of each block, in order. `touched` is how many numbers all the blocks touch together.
+pub(crate) fn each<P: Send, R: Send>(blocks: Vec<P>, touched: usize, work: impl Fn(P) -> R + Sync + Send) -> Vec<R> {
+    each_with(blocks, touched, || (), |(), block| work(block))
 }
 
-/// [`each`] with memory that a thread uses for one piece after the other, and that carries nothing from one to the next.
+/// [`each`] with memory that a thread uses for one block after the other, and that carries nothing from one to the
+/// next.
 pub(crate) fn each_with<P: Send, S, R: Send>(
-    pieces: Vec<P>,
+    blocks: Vec<P>,
     touched: usize,
     scratch: impl Fn() -> S + Sync + Send,
     work: impl Fn(&mut S, P) -> R + Sync + Send,
 ) -> Vec<R> {
-    if pieces.len() > 1 && touched >= WORTH_SHARING {
+    if blocks.len() > 1 && touched >= WORTH_SHARING {
         let named = NAMED.with_borrow(Clone::clone);
         let threads = named.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
         if threads > 1 {
-            let shared_out = || pieces.into_par_iter().map_init(scratch, work).collect();
+            let shared_out = || blocks.into_par_iter().map_init(scratch, work).collect();
             return match named {
                 Some(pool) => pool.install(shared_out),
                 None => shared_out(),
@@ -76,7 +77,7 @@ pub(crate) fn each_with<P: Send, S, R: Send>(
         }
     }
     let mut scratch = scratch();
-    pieces.into_iter().map(|piece| work(&mut scratch, piece)).collect()
+    blocks.into_iter().map(|block| work(&mut scratch, block)).collect()
 }
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn results_come_in_the_order_of_the_pieces() {
+    fn results_come_in_the_order_of_the_blocks() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("three threads");
         let expected: Vec<usize> = (0..1000).map(|i| i * i).collect();
         let squares = |touched| each((0..1000).collect(), touched, |i: usize| i * i);
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worth_it_runs_on_the_threads_that_are_named_and_the_rest_where_it_is() {
+    fn large_work_runs_on_the_named_threads_and_small_work_here() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).thread_name(|_| "named".to_owned()).build();
         let pool = Arc::new(pool.expect("two threads"));
         let names = |touched| {

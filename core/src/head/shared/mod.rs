@@ -16,13 +16,13 @@ use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 
 /// The shared head with everything that decides its next step: projector, optimizer, the open turn.
 ///
-/// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes wrong changes
-/// nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In numbers of the kind `T`, for W
-/// of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once somebody asks for P itself, as a checkpoint
-/// does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s, the steps of a turn s each. See
-/// [`Self::memory_bytes`]. Beside it a step
-/// holds H P (B · s) where D and H are sent, G P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
-/// for each that somebody still holds.
+/// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes
+/// wrong changes nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In
+/// numbers of the kind `T`, for W of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once
+/// P itself is asked for, as a checkpoint does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s,
+/// the steps of a turn s each. See [`Self::memory_bytes`]. Beside it a step holds H P (B · s) where D and H are sent, G
+/// P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
+/// for each head that is still referenced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(bound = "T: Real + Serialize")]
 pub struct SharedHead<T: Real> {
@@ -49,7 +49,7 @@ pub(super) struct OpenTurn<T> {
     steps: Vec<Fold<T>>,
 }
 
-/// What a step needs to know about where in the job it is.
+/// What a step needs to know of the job's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepContext {
     /// What the head's learning rate is multiplied by ([`crate::learning_rate::factor`]).
@@ -58,7 +58,7 @@ pub struct StepContext {
     pub alpha: f64,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The head after the step.
@@ -79,7 +79,7 @@ impl<T: Real> SharedHead<T> {
         Self::with_head(spec, Head::initial(seed, classes, spec.width as usize))
     }
 
-    /// A shared head that begins with this head, P = I and an optimizer that has seen nothing.
+    /// A shared head that begins with this head, P = I and a new optimizer.
     #[must_use]
     pub fn with_head(spec: &HeadSpec, head: Head<T>) -> Self {
         Self {
@@ -100,14 +100,14 @@ impl<T: Real> SharedHead<T> {
         &self.head
     }
 
-    /// W and b as they are now, for whoever reads them while later steps run: those write elsewhere.
+    /// W and b as they are now. They can be read while later steps run, because those write to other memory.
     #[must_use]
     pub fn share(&self) -> Arc<Head<T>> {
         Arc::clone(&self.head)
     }
 
-    /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see [`SharedHead`] for what
-    /// comes on top of it. `steps` is how many a turn has.
+    /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see
+    /// [`SharedHead`] for what comes on top of it. `steps` is how many a turn has.
     #[must_use]
     pub fn memory_bytes(spec: &HeadSpec, classes: usize, steps: u32) -> u64 {
         let (width, steps) = (u64::from(spec.width), u64::from(steps));
@@ -124,7 +124,8 @@ impl<T: Real> SharedHead<T> {
                 (rows.saturating_add(rows.min(width).saturating_mul(2)), Some(*apply_to))
             }
         };
-        // P itself is there from the first checkpoint on, whatever the projection; the open turn's h̄ are remembered until it ends.
+        // P itself is there from the first checkpoint on, whatever the projection; the open turn's h̄ are remembered
+        // until it ends.
         let projector = projector.saturating_add(width).saturating_add(steps).saturating_mul(width);
         let updates = if applies_to == Some(ApplyTo::Update) { 2 } else { 0 };
         let numbers = weight.saturating_mul(copies + updates).saturating_add(projector);
@@ -157,8 +158,8 @@ impl<T: Real> SharedHead<T> {
 
     /// One step of the head by a batch of this modality; the first one begins a turn, [`Self::end_turn`] ends it.
     ///
-    /// `apply_to: gradient`: (G P, g_b) is clipped and goes through the optimizer. `apply_to: update`: (G, g_b) does, and
-    /// the step of W is multiplied by P. b is never projected.
+    /// `apply_to: gradient`: (G P, g_b) is clipped and goes through the optimizer. `apply_to: update`: (G, g_b) does,
+    /// and the step of W is multiplied by P. b is never projected.
     ///
     /// # Errors
     /// If the contribution fails its [check](Contribution::check), belongs to another modality than the open turn, or
@@ -173,8 +174,8 @@ impl<T: Real> SharedHead<T> {
         self.step(modality, contribution, at, &mut || {})
     }
 
-    /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been multiplied by
-    /// P and the optimizer is next, for whoever measures time.
+    /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been
+    /// multiplied by P and the optimizer is next, so that the caller can measure time.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -235,8 +236,8 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// Makes ready what a turn of this modality multiplies by, which is next: the closed form of a `window`. Where nobody does this,
-    /// the turn's first step does.
+    /// Computes the P of the next turn, which is this modality's: the closed form of a `window`. Without this call, the
+    /// turn's first step computes it.
     pub fn prepare_for(&mut self, modality: &ModalityName) {
         if self.open.is_none() {
             let form = self.projector.form_for_turn_of(modality);
@@ -244,7 +245,7 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// P = I again (`reset: epoch`). Between turns; within one it would break that turn's promise of a constant P.
+    /// Resets P to I (`reset: epoch`). Only between turns, because P is constant within a turn.
     pub fn reset_projector(&mut self) {
         self.workspace.ready = None;
         self.projector.reset();

@@ -29,8 +29,8 @@ impl Job {
                     let _had_no_slot = self.try_give(left);
                 }
             }
-            JobInput::Heartbeat { worker, progress, busy, trouble } => {
-                self.membership.set_store_error(&worker, trouble);
+            JobInput::Heartbeat { worker, progress, busy, store_error } => {
+                self.membership.set_store_error(&worker, store_error);
                 // A worker that has lost its slot may still send some.
                 let _had_no_slot = self.try_give(Input::Heartbeat { worker, progress, busy });
             }
@@ -52,7 +52,7 @@ impl Job {
         }
     }
 
-    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker would wait for ever;
+    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker would never end;
     /// the next coordinator resumes from the newest checkpoint. A person may want the same of a job. A checkpoint that can still be
     /// completed is waited for, unless the store has failed for long.
     pub(super) fn end_without_missing_workers(&mut self) {

@@ -92,7 +92,7 @@ pub enum Unfit {
     File(#[from] TensorsError),
     /// The head that it holds is not this job's.
     #[error(transparent)]
-    Head(#[from] PartsError),
+    Head(#[from] HeadFilesError),
 }
 
 impl Resumed {

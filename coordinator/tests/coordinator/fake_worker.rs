@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::server::{PATIENCE, Server};
+use super::server::{Server, TIMEOUT};
 
 pub(crate) const CLASSES: usize = 3;
 pub(crate) const WIDTH: usize = 4;
@@ -42,7 +42,7 @@ const HEARTBEAT: Duration = Duration::from_millis(40);
 
 pub(crate) struct FakeWorker {
     modality: String,
-    /// What its heartbeats say. A task of its own sends them, so that a test may take its time.
+    /// What its heartbeats say. A separate task sends them, so that a test may take its time.
     pulse: Arc<Mutex<Pulse>>,
     _beating: AbortOnDropHandle<()>,
     outbound: mpsc::Sender<v1::WorkerMessage>,
@@ -155,7 +155,7 @@ impl FakeWorker {
         Self { fingerprint, ..self }
     }
 
-    /// Begins its encoder anew.
+    /// Resets its encoder.
     pub(crate) fn forget(&mut self) {
         self.steps = 0;
     }
@@ -166,7 +166,7 @@ impl FakeWorker {
 
     /// The next message, or how the stream ended.
     pub(crate) async fn next(&mut self) -> Result<Told, Option<Status>> {
-        let next = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("something comes or ends");
+        let next = tokio::time::timeout(TIMEOUT, self.inbound.message()).await.expect("something comes or ends");
         match next {
             Ok(Some(message)) => {
                 let told = message.message.expect("an envelope is not empty");
@@ -181,7 +181,7 @@ impl FakeWorker {
     }
 
     pub(crate) async fn hear(&mut self) -> Told {
-        self.next().await.expect("the stream goes on")
+        self.next().await.expect("the stream is open")
     }
 
     /// Does its work until it is granted a step, which it does not answer.
@@ -235,7 +235,7 @@ impl FakeWorker {
     async fn prepare(&mut self, assign: v1::Assign) {
         assert_eq!(assign.modality, self.modality);
         if let Some(url) = &assign.restore {
-            let checkpoint = Checkpoint::open_url(url).await.expect("it goes on from a checkpoint");
+            let checkpoint = Checkpoint::open_url(url).await.expect("it resumes from a checkpoint");
             let part = checkpoint.part(&format!("encoder-{}.state.safetensors", self.modality)).await;
             let text = String::from_utf8(part.expect("its part is there").to_vec()).expect("the part is text");
             self.steps = text.parse().expect("the part is a number");

@@ -15,7 +15,7 @@ pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
     let (mut a, mut b) = (FakeWorker::start(server, "a").await, FakeWorker::start(server, "b").await);
     let reasons = tokio::join!(a.work(), b.work());
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     reasons
 }
 
@@ -99,7 +99,7 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
         let grant = a.work_until_granted().await;
         let stop = v1::StopJobRequest { job: first.clone(), now: false };
         let status = server.jobs().await.stop_job(stop).await.expect("the job is known").into_inner().status;
-        assert_eq!(status.expect("there is a status").state(), JobState::Running, "it goes on to the end of the turn");
+        assert_eq!(status.expect("there is a status").state(), JobState::Running, "it runs to the end of the turn");
         a.answer(super::fake_worker::granted(grant)).await;
         a.work().await
     };
@@ -109,7 +109,7 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
     let status = server.status(&first).await;
     assert_eq!((status.state(), status.reason.as_str()), (JobState::Stopped, "stopped on request"));
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
 
     let checkpoint = text(&stopped["checkpoint"]).to_owned();
     let second = server.submit_from(TINY, "second", Some(checkpoint.clone())).await.expect("it is taken");
@@ -118,12 +118,12 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
     assert_eq!(server.events(&second, 0).await[0]["resumed_from"], checkpoint.as_str());
     assert_eq!((text(&resumed["state"]), resumed["turn"].as_u64()), ("succeeded", Some(8)));
     assert_eq!(resumed["digest"], whole["digest"]);
-    assert_eq!(server.status(&second).await.term, 2, "a job that goes on has a later term");
+    assert_eq!(server.status(&second).await.term, 2, "a job that resumes has a later term");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_says_for_what() {
+async fn a_waiting_job_says_what_it_waits_for() {
     let server = Server::start("waiting").await;
     let job = server.submit(TINY, "waits").await.expect("it is taken");
     let both = "waiting for 1 `a` worker: 0 registered; waiting for 1 `b` worker: 0 registered";
@@ -165,7 +165,7 @@ async fn workers_go_from_job_to_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
+async fn a_job_resumes_only_with_what_it_began_with() {
     let server = Server::start("changed").await;
     let whole = server.submit(TINY, "whole").await.expect("it is taken");
     run_with_good_workers(&server).await;
@@ -196,9 +196,9 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
+async fn a_worker_that_cannot_open_its_data_ends_no_running_job() {
     let server = Server::start("misplaced").await;
-    let job = server.submit(TINY, "goes-on").await.expect("it is taken");
+    let job = server.submit(TINY, "continues").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
     b.answer(assigned).await;
@@ -230,7 +230,7 @@ async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
 
 /// Both ways in turn: who has the head while the first worker learns from its step.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequential() {
+async fn only_a_sequential_turn_waits_for_the_encoder_before_it() {
     let server = Server::start("schedules").await;
     let mut digests = Vec::new();
     for mode in ["pipelined", "sequential"] {
@@ -259,7 +259,7 @@ async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequentia
         }
         tokio::join!(a.work(), b.work());
         drop((a, b));
-        server.nobody_is_registered().await;
+        server.no_worker_is_registered().await;
         digests.push(server.finished(&job).await["digest"].clone());
     }
     assert_eq!(digests[0], digests[1]);

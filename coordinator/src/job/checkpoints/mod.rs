@@ -1,4 +1,4 @@
-//! Checkpoints of a job: one is begun at a turn boundary and written while training goes on.
+//! Checkpoints of a job: one is begun at a turn boundary and written while training continues.
 //!
 //! ```text
 //! begin ──▶ head snapshotted, encoded and uploaded by a task ──────────┐
@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::{BestCheckpoint, JobEvent};
+use antiphon_core::files;
 use antiphon_core::head::HeadSnapshot;
 use antiphon_core::ids::{ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts;
 use antiphon_core::turn::Input;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
@@ -132,7 +132,7 @@ impl Checkpoints {
     /// They are not those of its modality, no such checkpoint is pending, or they are noted already.
     pub(super) fn add_files(&mut self, worker: &WorkerId, saved: &PartSaved, turns: &Turns) -> Result<(), Refusal> {
         let modality = turns.machine.modality_of(worker).ok_or_else(Refusal::no_slot)?;
-        let expected = [parts::encoder(modality), parts::encoder_state(modality)];
+        let expected = [files::encoder(modality), files::encoder_state(modality)];
         let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
         if given != expected {
             return Err(Refusal::malformed(format!("part_saved.parts: expected {expected:?}, got {given:?}")));
@@ -160,7 +160,7 @@ impl Checkpoints {
         }
     }
 
-    /// All files of the workers are there: writes the manifest on a task of its own, which sends a [`Completion`]. `in_use` are
+    /// All files of the workers are there: writes the manifest on a separate task, which sends a [`Completion`]. `in_use` are
     /// checkpoints that workers are loading.
     ///
     /// # Errors

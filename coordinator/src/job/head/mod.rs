@@ -8,7 +8,9 @@ mod replay_buffer;
 
 use std::sync::Arc;
 
-use antiphon_core::head::{CheckedContribution, Head, HeadSnapshot, PartsError, SharedHead, StepContext, StepReport};
+use antiphon_core::head::{
+    CheckedContribution, Head, HeadFilesError, HeadSnapshot, SharedHead, StepContext, StepReport,
+};
 use antiphon_core::ids::{HeadVersion, Lease, MicroShard, ModalityName, TurnRef};
 use antiphon_core::turn::{Input, Progress, ReplayBufferLevel};
 use antiphon_proto::assignment::Grant;
@@ -196,7 +198,7 @@ impl JobHead {
     ///
     /// # Errors
     /// A turn is open.
-    pub(super) fn snapshot(&self) -> Result<HeadSnapshot<f32>, PartsError> {
+    pub(super) fn snapshot(&self) -> Result<HeadSnapshot<f32>, HeadFilesError> {
         self.threads.run(&self.weights, || self.head.snapshot())
     }
 

@@ -7,7 +7,7 @@ use antiphon_coordinator::config::Config;
 use antiphon_coordinator::coordinator::Coordinator;
 use antiphon_coordinator::server;
 use antiphon_core::ids::{ModalityName, WorkerId};
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::device::DeviceChoice;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use antiphon::exit::{self, Exit};
 use antiphon::output::{self, Format};
 use antiphon::{Cli, Command};
+use antiphon_model::allocator::Allocator;
 use antiphon_process::in_words;
-use antiphon_worker::allocator::Allocator;
 use clap::Parser as _;
 
 #[global_allocator]
@@ -52,7 +52,7 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
 fn start_logging(cli: &Cli) {
     let default = match cli.command {
         Command::Coordinator(_) | Command::Worker(_) => "info,slatedb=warn",
-        _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
+        _ => "error,antiphon_model::device=warn,antiphon_worker::trainer=warn,antiphon_model::weights=warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
     // Nobody may be left to read the log: a server goes on without.

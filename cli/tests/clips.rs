@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{SynthKind, SynthSamples};
-use antiphon_worker::data::RawValue;
-use antiphon_worker::data::synth::Generator;
+use antiphon_data::RawValue;
+use antiphon_data::synth::Generator;
 use arrow_array::builder::{BinaryBuilder, ListBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;

@@ -119,7 +119,7 @@ fn a_worker_whose_step_takes_longer_than_its_grace_hands_its_turn_back_and_ends_
     follower.until_turn(40);
     coordinator.stop();
     leaves.signal("-TERM");
-    until_said(log, "the step at hand is not finished in time; its turn is handed back");
+    until_said(log, "the worker does not finish its step in time");
     assert_eq!(leaves.ended(), Some(0), "it has nothing to complain of");
     coordinator.signal("-CONT");
     assert_eq!(follower.until("worker_lost")["modality"], "text");

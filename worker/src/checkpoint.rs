@@ -2,7 +2,7 @@
 
 use antiphon_core::ids::ModalityName;
 use antiphon_proto::parts::Part;
-use antiphon_store::checkpoints::{Checkpoint, write_part};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, write_part};
 use antiphon_store::patience::Patience;
 use antiphon_store::storage::Store;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::trainer::{encoder_part, state_part};
 ///
 /// # Errors
 /// There is no such checkpoint, a part is missing or damaged, or the store does not give one for as long as `patience` lasts.
-pub async fn load(url: &str, modality: &ModalityName, patience: &Patience) -> anyhow::Result<(Bytes, Bytes)> {
+pub async fn load(url: &str, modality: &ModalityName, patience: &Patience) -> Result<(Bytes, Bytes), CheckpointError> {
     let checkpoint = Checkpoint::open_patiently(url, patience).await?;
     let encoder = checkpoint.part(&encoder_part(modality)).await?;
     let state = checkpoint.part(&state_part(modality)).await?;
@@ -24,7 +24,7 @@ pub async fn load(url: &str, modality: &ModalityName, patience: &Patience) -> an
 ///
 /// # Errors
 /// The store refuses one, for longer than `patience` lasts.
-pub async fn save(url: &str, files: Vec<(String, Bytes)>, patience: &Patience) -> anyhow::Result<Vec<Part>> {
+pub async fn save(url: &str, files: Vec<(String, Bytes)>, patience: &Patience) -> Result<Vec<Part>, CheckpointError> {
     let folder = Store::open(url)?;
     let mut parts = Vec::with_capacity(files.len());
     for (name, bytes) in files {

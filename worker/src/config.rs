@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_model::device::DeviceChoice;
 use antiphon_store::storage;
 
-use crate::device::DeviceChoice;
 use crate::name;
 
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
@@ -61,6 +61,17 @@ where
     N::try_from(text)
 }
 
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `ANTIPHON_STORE_FAULTS` is not understood.
+    #[error(transparent)]
+    Faults(#[from] storage::StorageError),
+    /// The worker's name is not one.
+    #[error(transparent)]
+    Name(#[from] antiphon_core::ids::BadName),
+}
+
 /// A worker's settings, complete.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -90,8 +101,8 @@ impl WorkerArgs {
     /// Fills in what was left out; the default name is another one each time.
     ///
     /// # Errors
-    /// Faults that are asked for on purpose are not understood.
-    pub fn complete(self) -> anyhow::Result<Config> {
+    /// The name is not one, or `ANTIPHON_STORE_FAULTS` is not understood.
+    pub fn complete(self) -> Result<Config, ConfigError> {
         storage::check_environment()?;
         let worker = match self.name {
             Some(name) => name,

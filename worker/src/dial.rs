@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use antiphon_core::backoff::Backoff;
 use antiphon_core::ids::WorkerId;
+use antiphon_model::device::DeviceError;
 use antiphon_process::{Exit, innermost};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -12,7 +13,6 @@ use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::device::DeviceError;
 
 /// The pauses between tries.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(10) };

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use antiphon_model::allocator::Allocator;
 use antiphon_process::{Exit, failed};
 use antiphon_worker::WorkerArgs;
-use antiphon_worker::allocator::Allocator;
 use clap::Parser;
 
 #[global_allocator]
@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
     };
     let config = match worker.complete() {
         Ok(config) => config,
-        Err(error) => return failed(error.as_ref(), Exit::Usage),
+        Err(error) => return failed(&error, Exit::Usage),
     };
     match antiphon_worker::run(config, shutdown).await {
         Ok(()) => Exit::Success.into(),

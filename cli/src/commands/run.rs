@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use antiphon_core::ids::{JobId, JobName};
 use antiphon_core::spec::{JobSpec, Override, ScheduleMode};
+use antiphon_model::device::DeviceChoice;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
 use antiphon_store::storage::Store;
-use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use object_store::ObjectStore as _;

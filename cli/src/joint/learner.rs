@@ -8,10 +8,10 @@ use antiphon_core::learning_rate::factor;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::Progress;
-use antiphon_worker::data::{BatchInput, DataError, Dataset, OpenOptions};
-use antiphon_worker::device::Device;
-use antiphon_worker::encoder::{self, DropoutKey, Forward, Frozen, Mode};
-use antiphon_worker::optimizer::Optimizer;
+use antiphon_data::{BatchInput, DataError, Dataset, OpenOptions};
+use antiphon_model::device::Device;
+use antiphon_model::encoder::{self, DropoutKey, Forward, Frozen, Mode};
+use antiphon_model::optimizer::Optimizer;
 use antiphon_worker::trainer::Model;
 use anyhow::Context as _;
 

@@ -23,7 +23,7 @@ use antiphon_core::learning_rate::factor;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{HeadSpec, JobSpec, LearningRateSchedule, Length, ProjectionSpec};
 use antiphon_core::turn::{Progress, epoch};
-use antiphon_worker::data::Sampler;
+use antiphon_data::Sampler;
 use anyhow::{Context as _, anyhow};
 
 pub(crate) use evaluation::{Measured, Member, evaluate};

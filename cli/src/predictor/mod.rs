@@ -25,9 +25,9 @@ use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::parts::HEAD;
 use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, Precision, ValidationSource, parse};
+use antiphon_data::{DataError, Dataset, OpenOptions, PrefetchOptions};
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::part::{self, Array, Arrays};
-use antiphon_worker::data::{DataError, Dataset, OpenOptions, PrefetchOptions};
 use antiphon_worker::trainer::{Model, encoder_part};
 use anyhow::{Context as _, anyhow, bail};
 use serde::de::IgnoredAny;
@@ -101,7 +101,7 @@ impl Predictor {
             }
         }
         let head = load_head(&checkpoint, &spec).await?;
-        let options = OpenOptions { memory: source.data_memory << 20, ..OpenOptions::default() };
+        let options = OpenOptions { memory: source.data_memory << 20, ..OpenOptions::new(antiphon_worker::stores()) };
         let mut modalities = Vec::new();
         for modality in &spec.modalities {
             let name = modality.name.clone();

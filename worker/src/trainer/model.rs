@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{EncoderSpec, InputSpec, JobSpec, ModalitySpec};
-use anyhow::Context as _;
+use antiphon_data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
+use antiphon_model::device::Device;
+use antiphon_model::encoder::{self, Encoder, EncoderError};
 use tracing::warn;
 
-use crate::data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
-use crate::device::Device;
-use crate::encoder::{self, Encoder, EncoderError};
+use super::TrainError;
+use super::error::Within as _;
 
 /// An encoder with its preprocessor.
 pub struct Model {
@@ -30,10 +31,10 @@ impl Model {
         modality: &ModalitySpec,
         train: &Arc<Dataset>,
         device: &Device,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, TrainError> {
         let preprocessor = Preprocessor::fit(modality, train).await?;
         let left_out = check_patches(&modality.encoder, &preprocessor);
-        if let Some(left_out) = left_out.with_context(|| format!("the encoder of `{}`", modality.name))? {
+        if let Some(left_out) = left_out.within(|| format!("the encoder of `{}`", modality.name))? {
             warn!(modality = %modality.name, "{left_out}");
         }
         Self::build(job, modality, preprocessor, device)
@@ -48,7 +49,7 @@ impl Model {
         modality: &ModalitySpec,
         preprocessor: Preprocessor,
         device: &Device,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, TrainError> {
         let name: &ModalityName = &modality.name;
         let (precision, width) = (modality.precision, job.head.width as usize);
         let encoder =
@@ -98,7 +99,7 @@ mod tests {
     use antiphon_core::spec::parse;
 
     use super::*;
-    use crate::data::OpenOptions;
+    use antiphon_data::OpenOptions;
 
     const JOB: &str = "
 name: patches
@@ -116,7 +117,7 @@ labels: 10
         let job = parse(JOB, "job", &[], &|_| None).expect("a job");
         let mut answers = Vec::new();
         for modality in &job.modalities {
-            let options = OpenOptions::default();
+            let options = OpenOptions::new(crate::stores::stores());
             let train = Dataset::open(modality, &job.labels, Split::Train, job.seed, &options).await.expect("data");
             let preprocessor = Preprocessor::fit(modality, &train).await.expect("data that decode");
             answers.push(check_patches(&modality.encoder, &preprocessor).map_err(|error| error.to_string()));

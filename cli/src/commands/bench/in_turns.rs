@@ -4,9 +4,9 @@ use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::ids::Split;
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::{CheckpointSpec, Every, JobSpec};
+use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
 use antiphon_proto::v1::SubmitJobRequest;
-use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow, bail};
 use tokio_stream::StreamExt as _;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use antiphon_core::ids::{JobName, ModalityName, Split};
 use antiphon_core::metrics::{EvaluationReport, ModalityScores, RuleName};
 use antiphon_core::spec::{JobSpec, Override};
-use antiphon_worker::data::OpenOptions;
+use antiphon_data::OpenOptions;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +146,7 @@ struct Trained {
 
 impl Trainings {
     async fn open(job: JobSpec, memory: u64, with_alone: bool) -> anyhow::Result<Self> {
-        let options = OpenOptions { memory, ..OpenOptions::default() };
+        let options = OpenOptions { memory, ..OpenOptions::new(antiphon_worker::stores()) };
         let mut modalities = Vec::with_capacity(job.modalities.len());
         for modality in &job.modalities {
             modalities.push(Opened::new(&job, modality, &options).await?);

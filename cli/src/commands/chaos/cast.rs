@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use antiphon_core::ids::ModalityName;
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::device::DeviceChoice;
 use anyhow::{Context as _, anyhow};
 
 use super::plan::{Kind, Victim};

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use antiphon_core::ids::{JobId, ModalityName};
 use antiphon_core::spec::{JobSpec, Override};
+use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
-use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;
 
 use super::check;

@@ -2,8 +2,8 @@
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
+use antiphon_model::device::DeviceChoice;
 use antiphon_proto::v1::SubmitJobRequest;
-use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow, bail};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, Turn};
+use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
 use antiphon_store::patience::Patience;
-use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
 use crate::exit::{Exit, OrExit as _};

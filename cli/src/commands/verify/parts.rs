@@ -7,11 +7,11 @@ use antiphon_core::ids::ModalityName;
 use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
+use antiphon_model::device::Device;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
 use antiphon_store::part::{self, Array, Arrays};
 use antiphon_store::patience::Transient as _;
 use antiphon_store::storage;
-use antiphon_worker::device::Device;
 use antiphon_worker::trainer::{Model, check_state};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -203,13 +203,13 @@ async fn check_modality(
     let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
     let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
         let model = Model::from_part(job, modality, &bytes, &Device::Cpu);
-        model.map_err(|error| damage.insert(encoder, format!("{error:#}"))).ok()
+        model.map_err(|error| damage.insert(encoder, antiphon_process::in_words(&error))).ok()
     });
     let state_bytes = read::<IgnoredAny>(checkpoint, &state, damage).await.map(|(bytes, ..)| bytes);
     let (Some(model), Some(bytes)) = (model, state_bytes) else { return };
     let reason = match check_state(modality, &model, &bytes) {
         Ok(steps) => other_steps(steps, &modality.name, position),
-        Err(error) => Some(format!("{error:#}")),
+        Err(error) => Some(antiphon_process::in_words(&error)),
     };
     if let Some(reason) = reason {
         damage.insert(state, reason);

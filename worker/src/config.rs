@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_model::custom::Encoders;
 use antiphon_model::device::DeviceChoice;
 use antiphon_store::storage;
 
@@ -95,6 +96,8 @@ pub struct Config {
     pub data_memory: u64,
     /// Where the encoder computes.
     pub device: DeviceChoice,
+    /// Encoders that this program registers besides the built-in ones.
+    pub encoders: Encoders,
 }
 
 impl WorkerArgs {
@@ -102,7 +105,7 @@ impl WorkerArgs {
     ///
     /// # Errors
     /// The name is not one, or `ANTIPHON_STORE_FAULTS` is not understood.
-    pub fn complete(self) -> Result<Config, ConfigError> {
+    pub fn complete(self, encoders: Encoders) -> Result<Config, ConfigError> {
         storage::check_environment()?;
         let worker = match self.name {
             Some(name) => name,
@@ -119,6 +122,7 @@ impl WorkerArgs {
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,
+            encoders,
         })
     }
 }

@@ -40,7 +40,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::stores::stores;
-use crate::trainer::{Options, Trainer};
+use crate::trainer::{Machine, Options, Trainer};
 
 use status::Trouble;
 
@@ -315,7 +315,7 @@ impl Engine {
         Options {
             prefetch: PrefetchOptions { threads: self.config.decode_threads, ..PrefetchOptions::default() },
             data: OpenOptions { memory: self.config.data_memory, ..OpenOptions::new(stores()) },
-            device: self.device.clone(),
+            machine: Machine { device: self.device.clone(), encoders: self.config.encoders.clone() },
         }
     }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use antiphon_model::allocator::Allocator;
+use antiphon_model::custom::Encoders;
 use antiphon_process::{Exit, failed};
 use antiphon_worker::WorkerArgs;
 use clap::Parser;
@@ -28,7 +29,7 @@ async fn main() -> ExitCode {
         Ok(shutdown) => shutdown,
         Err(error) => return failed(&error, Exit::Failed),
     };
-    let config = match worker.complete() {
+    let config = match worker.complete(Encoders::default()) {
         Ok(config) => config,
         Err(error) => return failed(&error, Exit::Usage),
     };

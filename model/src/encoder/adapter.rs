@@ -11,6 +11,11 @@ use crate::nn::value::Value;
 /// rate that serves one width serves all.
 const WIDTH_OF_FULL_GAIN: f64 = 64.0;
 
+/// What weights of an adapter to features of this width are multiplied by.
+pub(crate) fn adapter_gain(to: usize) -> f64 {
+    (WIDTH_OF_FULL_GAIN / to as f64).sqrt().min(1.0)
+}
+
 /// From the encoder's own width to s.
 #[derive(Debug, Clone)]
 pub(super) struct Adapter {
@@ -25,8 +30,7 @@ impl Adapter {
 
     /// A linear map whatever the widths.
     pub(super) fn always(made: &mut Parameters<'_>, from: usize, to: usize) -> Result<Self> {
-        let gain = (WIDTH_OF_FULL_GAIN / to as f64).sqrt().min(1.0);
-        Ok(Self { linear: Some(Linear::new(made, "adapter", from, to, gain)?) })
+        Ok(Self { linear: Some(Linear::new(made, "adapter", from, to, adapter_gain(to))?) })
     }
 
     pub(super) fn forward(&self, pass: &mut Pass<'_>, natural: &Value) -> Result<Value> {

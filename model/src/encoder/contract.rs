@@ -77,10 +77,16 @@ pub struct Forward {
 /// What a backward pass needs of the forward pass.
 #[derive(Debug)]
 struct Trace {
-    /// The features' on the tape; None if all that they depend on is frozen.
-    place: Option<Place>,
-    variables: Variables,
+    way: Way,
     frozen: Frozen,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// Along our own tape. The place of the features on it; None if all that they depend on is frozen.
+    Tape { place: Option<Place>, variables: Variables },
+    /// Through candle's graph, to which these features belong.
+    Candle(Tensor),
 }
 
 impl Forward {
@@ -88,8 +94,28 @@ impl Forward {
         let features = pass.leave(features)?;
         let frozen = pass.frozen().cloned();
         let (variables, statistics) = pass.finish();
-        let trace = frozen.map(|frozen| Trace { place: features.place().cloned(), variables, frozen });
+        let way = Way::Tape { place: features.place().cloned(), variables };
+        let trace = frozen.map(|frozen| Trace { way, frozen });
         Ok(Self { features: features.tensor().clone(), pending: Pending(statistics), trace })
+    }
+
+    /// Features of a network whose backward pass is candle's.
+    pub(crate) fn of_candle(features: Tensor, mode: &Mode) -> Self {
+        let detached = features.detach();
+        let trace = match mode {
+            Mode::Train(_, frozen) => Some(Trace { way: Way::Candle(features), frozen: frozen.clone() }),
+            Mode::Evaluate => None,
+        };
+        Self { features: detached, pending: Pending::default(), trace }
+    }
+
+    /// Steps on the tape that lead back.
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> usize {
+        match self.trace.as_ref().map(|trace| &trace.way) {
+            Some(Way::Tape { place: Some(place), .. }) => place.steps(),
+            _ => 0,
+        }
     }
 
     /// H as the head reads it.
@@ -148,22 +174,43 @@ pub fn backward_tensor(
         return Err(EncoderError::WrongGradient { rows, columns, samples, width });
     }
     let missing = |name: &String| EncoderError::NoGradient { name: name.clone() };
-    let Some(Trace { place, variables, frozen }) = &forward.trace else {
+    let Some(Trace { way, frozen }) = &forward.trace else {
         return Err(parameters
             .first()
             .map_or(EncoderError::NoGradient { name: String::new() }, |(name, _)| missing(name)));
     };
     let features = &forward.features;
     let upstream = upstream.to_dtype(features.dtype())?.to_device(features.device())?.contiguous()?;
-    let gradients = match place {
-        Some(place) => backward_on_tape(place, upstream, &variables.numbers(parameters))?,
-        None => vec![None; parameters.len()],
+    let gradients = match way {
+        Way::Tape { place: Some(place), variables } => {
+            backward_on_tape(place, upstream, &variables.numbers(parameters))?
+        }
+        Way::Tape { place: None, .. } => vec![None; parameters.len()],
+        Way::Candle(features) => backward_in_candle(features, &upstream, parameters, frozen)?,
     };
     let checked = gradients.into_iter().zip(parameters).map(|(gradient, (name, variable))| match gradient {
-        None if !frozen.contains(variable) => Err(missing(name)),
+        None if !frozen.contains(variable) => match way {
+            Way::Tape { .. } => Err(missing(name)),
+            Way::Candle(_) => Err(EncoderError::CutGradient { name: name.clone() }),
+        },
         gradient => Ok(gradient),
     });
     checked.collect::<Result<_, _>>().map(Gradients)
+}
+
+/// candle's own backward pass, from dH. It computes gradients of frozen parameters too, which are dropped here.
+fn backward_in_candle(
+    features: &Tensor,
+    upstream: &Tensor,
+    parameters: &[(String, Var)],
+    frozen: &Frozen,
+) -> Result<Vec<Option<Tensor>>, EncoderError> {
+    let store = (features * upstream)?.sum_all()?.backward()?;
+    let gradient = |(_, variable): &(String, Var)| match frozen.contains(variable) {
+        true => None,
+        false => store.get(variable.as_tensor()).cloned(),
+    };
+    Ok(parameters.iter().map(gradient).collect())
 }
 
 /// Parameters, then buffers: what a checkpoint keeps of an encoder. Copies, which later steps do not touch.

@@ -1,5 +1,6 @@
 //! What can go wrong with an encoder.
 
+use antiphon_core::ids::EncoderName;
 use antiphon_data::InputShape;
 
 /// An encoder that cannot be built, fed or restored.
@@ -111,6 +112,50 @@ pub enum EncoderError {
         /// The parameter.
         name: String,
     },
+    /// A job names an encoder that the program does not have.
+    #[error(
+        "encoder `{name}` is not built into this program{}; run the program that registers it: its `worker`, `eval`, `predict` \
+         and `verify`", registered(.registered)
+    )]
+    NotRegistered {
+        /// As the job names it.
+        name: EncoderName,
+        /// Encoders that the program registers.
+        registered: Vec<EncoderName>,
+    },
+    /// A registered encoder cannot be built for this job.
+    #[error("encoder `{name}` cannot be built: {reason}")]
+    Network {
+        /// By which it is registered.
+        name: EncoderName,
+        /// In its own words.
+        reason: String,
+    },
+    /// A registered encoder in 16 bits.
+    #[error("encoder `{name}` is registered by this program, and such encoders compute in f32; leave `precision` out")]
+    CustomPrecision {
+        /// By which it is registered.
+        name: EncoderName,
+    },
+    /// A registered encoder that draws numbers which cannot be drawn again.
+    #[error(
+        "encoder `{name}` gives different features for the same batch in the same step; draw dropout by `Blueprint::dropout`, \
+         which depends on the step alone, and not by candle's, which draws from the thread's generator"
+    )]
+    NotRepeatable {
+        /// By which it is registered.
+        name: EncoderName,
+    },
+    /// The backward pass of a registered encoder did not reach a parameter.
+    #[error(
+        "parameter `{name}` got no gradient: the network does not use it, or an operator has no backward pass. Of candle-nn these \
+         have none: `LayerNorm` and `RmsNorm` on contiguous input, `ops::softmax_last_dim`, rotary embeddings; use \
+         `ops::layer_norm_slow`, `ops::softmax`, `GroupNorm`. If it is not to be trained, `freeze` it in the job"
+    )]
+    CutGradient {
+        /// The parameter.
+        name: String,
+    },
     /// A gradient with NaN or infinity in it.
     #[error("the gradient of parameter `{name}` is not finite; a smaller learning rate or clipping may help")]
     NotFinite {
@@ -135,6 +180,16 @@ impl EncoderError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Tensor(_))
+    }
+}
+
+fn registered(names: &[EncoderName]) -> String {
+    match names {
+        [] => String::new(),
+        names => {
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            format!(", which registers {}", names.join(", "))
+        }
     }
 }
 

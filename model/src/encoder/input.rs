@@ -35,6 +35,24 @@ pub(super) fn read(
     }
 }
 
+/// A batch as a network of candle's reads it: dense ones in f32, sequences of tokens filled to the longest that there may be, so
+/// that no sample's shape depends on its batch.
+pub(crate) fn tensor_of(input: &BatchInput, expected: &InputShape, device: &Device) -> Result<Tensor, EncoderError> {
+    match (input, expected) {
+        (BatchInput::Tokens { ids, lengths, longest }, InputShape::Tokens { max_tokens, padding, .. })
+            if longest <= max_tokens =>
+        {
+            let mut filled = Vec::with_capacity(lengths.len() * max_tokens);
+            for row in ids.chunks_exact((*longest).max(1)) {
+                filled.extend_from_slice(row);
+                filled.resize(filled.len() + max_tokens - longest, *padding);
+            }
+            Ok(Tensor::from_vec(filled, (lengths.len(), *max_tokens), device)?)
+        }
+        _ => read(input, expected, DType::F32, device),
+    }
+}
+
 /// The dense batch as layers read it, beside the parameters, if it is of the shape the encoder reads.
 pub(super) fn dense(
     input: &BatchInput,

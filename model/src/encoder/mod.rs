@@ -36,9 +36,11 @@ use antiphon_core::spec::{EncoderSpec, Precision};
 use antiphon_data::InputShape;
 use candle_core::{DType, Device};
 
+pub(crate) use self::adapter::adapter_gain;
 pub(crate) use self::contract::check_saved;
 pub use self::contract::{Encoder, Forward, Gradients, Pending, backward, backward_tensor, restore, state};
 pub use self::error::EncoderError;
+pub(crate) use self::input::tensor_of;
 pub use crate::nn::layer::{DropoutKey, Frozen, Mode};
 pub use crate::nn::parameters::Numbers;
 use crate::nn::parameters::Parameters;
@@ -93,6 +95,7 @@ pub fn build_of(
             let plan = bert::Plan { size: size.dimensions(), pooling, dropout };
             Box::new(bert::Bert::new(made, plan, shape, width)?)
         }
+        EncoderSpec::Custom { name, .. } => return Err(EncoderError::NotRegistered { name, registered: Vec::new() }),
         EncoderSpec::Auto => unreachable!("resolved above"),
     })
 }

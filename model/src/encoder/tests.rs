@@ -162,7 +162,7 @@ fn of_what_is_frozen_no_gradient_is_computed_and_that_of_the_rest_has_the_same_b
         let pass = |frozen: Frozen| {
             let Mode::Train(key, _) = train(3) else { unreachable!("it trains") };
             let forward = encoder.forward(&input, &Mode::Train(key, frozen)).expect(case.name);
-            let steps = forward.trace.as_ref().and_then(|trace| trace.place.as_ref()).map_or(0, Place::steps);
+            let steps = forward.steps();
             let upstream = noise(forward.features.shape(), 9);
             let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
             let gradients: Vec<_> = gradients.tensors().iter().map(|gradient| gradient.as_ref().map(bits)).collect();

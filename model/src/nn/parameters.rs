@@ -55,6 +55,38 @@ impl<'a> Parameters<'a> {
         self.drawn(name, shape.into(), |stream| rng::normal(stream) * deviation)
     }
 
+    /// Uniform from `low` to `high`.
+    pub(crate) fn uniform_between(
+        &mut self,
+        name: String,
+        shape: impl Into<Shape>,
+        low: f64,
+        high: f64,
+    ) -> Result<Var> {
+        self.drawn(name, shape.into(), |stream| low + rng::uniform(stream) * (high - low))
+    }
+
+    /// Normal around `mean`.
+    pub(crate) fn normal_around(
+        &mut self,
+        name: String,
+        shape: impl Into<Shape>,
+        mean: f64,
+        deviation: f64,
+    ) -> Result<Var> {
+        self.drawn(name, shape.into(), |stream| mean + rng::normal(stream) * deviation)
+    }
+
+    /// The one of this name, if it was made.
+    pub(crate) fn find(&self, name: &str) -> Option<&Var> {
+        self.made.iter().find(|(made, _)| made == name).map(|(_, variable)| variable)
+    }
+
+    /// Whether parameters are made in this type and on this device.
+    pub(crate) fn makes(&self, dtype: DType, device: &Device) -> bool {
+        dtype == self.numbers.parameters && device.same_device(self.device)
+    }
+
     /// The same everywhere.
     pub(crate) fn constant(&mut self, name: String, shape: impl Into<Shape>, value: f64) -> Result<Var> {
         let shape = shape.into();

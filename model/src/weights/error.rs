@@ -48,7 +48,7 @@ pub enum WeightsError {
         /// The file.
         file: String,
         /// The encoder's kind.
-        kind: &'static str,
+        kind: String,
         /// Every name that differs.
         report: Box<Report>,
     },
@@ -58,7 +58,7 @@ pub enum WeightsError {
         /// The file.
         file: String,
         /// The encoder's kind.
-        kind: &'static str,
+        kind: String,
         /// Every name that differs.
         report: Box<Report>,
     },

@@ -45,7 +45,7 @@ pub async fn begin(
     let tensors = file::read(&path, &weights.from)?;
     let translated = names::translate(Family::of(kind), &Own::of(encoder)?, tensors);
     let report = translated.report;
-    let (file, kind) = (weights.from.clone(), kind.kind());
+    let (file, kind) = (weights.from.clone(), kind.kind().to_owned());
     if report.loaded == 0 {
         return Err(WeightsError::NothingFits { file, kind, report: Box::new(report) });
     }

@@ -28,7 +28,7 @@ pub use self::dialect::Own;
 /// Encoders whose tensors go by the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// Named by this project alone: `mlp`, `cnn`, `text`.
+    /// Named by their own program alone: `mlp`, `cnn`, `text`, and registered encoders.
     Own,
     /// As torchvision names them.
     Resnet,
@@ -46,9 +46,11 @@ impl Family {
             EncoderSpec::Resnet { .. } => Self::Resnet,
             EncoderSpec::Vit { .. } => Self::Vit,
             EncoderSpec::Bert { .. } => Self::Bert,
-            EncoderSpec::Auto | EncoderSpec::Mlp { .. } | EncoderSpec::Cnn { .. } | EncoderSpec::Text { .. } => {
-                Self::Own
-            }
+            EncoderSpec::Auto
+            | EncoderSpec::Mlp { .. }
+            | EncoderSpec::Cnn { .. }
+            | EncoderSpec::Text { .. }
+            | EncoderSpec::Custom { .. } => Self::Own,
         }
     }
 

@@ -1,4 +1,5 @@
 use antiphon_core::spec::parse;
+use antiphon_model::custom::Encoders;
 use antiphon_model::device::DeviceChoice;
 use antiphon_proto::v1::worker_message::Message;
 
@@ -20,6 +21,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         decode_threads: 1,
         data_memory: 1 << 20,
         device: DeviceChoice::Cpu,
+        encoders: Encoders::default(),
     };
     let (sender, mut receiver) = mpsc::channel(64);
     let (queue, ended) = spawn(Engine::new(config, Device::Cpu, Arc::default()));

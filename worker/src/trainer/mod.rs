@@ -17,7 +17,6 @@ use antiphon_core::learning_rate;
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::{Progress, SplitSizes};
 use antiphon_data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
-use antiphon_model::device::Device;
 use antiphon_model::encoder::{self, DropoutKey, Forward, Mode};
 use antiphon_model::head::{self, Errors};
 use antiphon_model::optimizer::Optimizer;
@@ -25,7 +24,7 @@ use antiphon_model::weights::{Cache, Rates};
 
 pub use error::TrainError;
 pub use evaluation::{Chunk, Pass};
-pub use model::Model;
+pub use model::{Machine, Model};
 pub use parts::{check_state, encoder_part, state_part};
 
 use self::error::Within as _;
@@ -38,8 +37,8 @@ pub struct Options {
     pub prefetch: PrefetchOptions,
     /// Where undecoded samples are held.
     pub data: OpenOptions,
-    /// Where the encoder computes.
-    pub device: Device,
+    /// Where the encoder computes, and which there are.
+    pub machine: Machine,
 }
 
 /// The training of one modality.
@@ -85,7 +84,7 @@ impl Trainer {
         let spec = job.modalities.iter().find(|m| m.name == *modality);
         let spec = spec.ok_or_else(|| TrainError::NoModality(modality.clone()))?.clone();
         // Before anything is fetched.
-        encoder::check_numbers(spec.precision.into(), &options.device)
+        encoder::check_numbers(spec.precision.into(), &options.machine.device)
             .within(|| format!("the encoder of `{modality}`"))?;
         let open = async |split| {
             if !Dataset::is_declared(&spec, split) {
@@ -96,7 +95,7 @@ impl Trainer {
         };
         let Some(train) = open(Split::Train).await? else { return Err(TrainError::NoSamples(modality.clone())) };
         let data = Splits { train, validation: open(Split::Validation).await?, test: open(Split::Test).await? };
-        let model = Model::fit(job, &spec, &data.train, &options.device).await?;
+        let model = Model::fit(job, &spec, &data.train, &options.machine).await?;
         let parameters = model.encoder.parameters();
         let rates = Rates::new(&spec.transfer, parameters).within(|| format!("the encoder of `{modality}`"))?;
         let optimizer = Optimizer::with_rates(&spec.optimizer, parameters, &rates)?;
@@ -124,7 +123,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::open`].
     pub async fn begin_anew(&mut self, job: &JobSpec) -> Result<(), TrainError> {
-        self.model = Model::fit(job, &self.spec, &self.data.train, &self.options.device).await?;
+        self.model = Model::fit(job, &self.spec, &self.data.train, &self.options.machine).await?;
         self.optimizer = Optimizer::with_rates(&self.spec.optimizer, self.model.encoder.parameters(), &self.rates)?;
         self.rewind_to(0);
         Ok(())

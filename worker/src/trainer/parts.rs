@@ -18,7 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::error::Within as _;
-use super::{Model, TrainError, Trainer};
+use super::{Machine, Model, TrainError, Trainer};
 
 const MEAN: &str = "input.mean";
 const DEVIATION: &str = "input.deviation";
@@ -82,7 +82,7 @@ impl Model {
         job: &JobSpec,
         modality: &ModalitySpec,
         bytes: &[u8],
-        device: &Device,
+        machine: &Machine,
     ) -> Result<Self, TrainError> {
         let name = encoder_part(&modality.name);
         let (mut arrays, note): (Arrays, EncoderNote) = part::decode(&name, bytes)?;
@@ -95,7 +95,7 @@ impl Model {
             tokenizer: note.tokenizer.map(Bytes::from),
         };
         let preprocessor = Preprocessor::from_state(state).within(|| format!("the input settings of `{name}`"))?;
-        let mut model = Self::build(job, modality, preprocessor, device)?;
+        let mut model = Self::build(job, modality, preprocessor, machine)?;
         encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).within(|| format!("`{name}`"))?;
         Ok(model)
     }
@@ -148,7 +148,7 @@ impl Trainer {
     /// # Errors
     /// Parts that are broken or of another modality, encoder or optimizer.
     pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> Result<(), TrainError> {
-        self.model = Model::from_part(job, &self.spec, encoder, &self.options.device)?;
+        self.model = Model::from_part(job, &self.spec, encoder, &self.options.machine)?;
         let steps_done = restore_optimizer(&mut self.optimizer, &self.spec.name, state)?;
         self.rewind_to(steps_done);
         Ok(())

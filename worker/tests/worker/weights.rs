@@ -8,11 +8,12 @@ use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, Override, parse};
 use antiphon_core::turn::Progress;
 use antiphon_data::{OpenOptions, PrefetchOptions};
+use antiphon_model::custom::Encoders;
 use antiphon_model::device::Device;
 use antiphon_model::weights::Cache;
 use antiphon_process::in_words;
 use antiphon_store::part::{self, Arrays};
-use antiphon_worker::trainer::{Options, TrainError, Trainer};
+use antiphon_worker::trainer::{Machine, Options, TrainError, Trainer};
 
 /// The message is the one in the golden file.
 fn check(name: &str, message: &str) {
@@ -43,7 +44,7 @@ async fn trainer(job: &JobSpec) -> Result<Trainer, TrainError> {
     let options = Options {
         prefetch: PrefetchOptions::default(),
         data: OpenOptions::new(antiphon_worker::stores()),
-        device: Device::Cpu,
+        machine: Machine { device: Device::Cpu, encoders: Encoders::default() },
     };
     Trainer::open(job, &"a".try_into().expect("a name"), options).await
 }

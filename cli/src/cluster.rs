@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
+use antiphon_coordinator::registry::Coordinator;
 use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_model::device::DeviceChoice;
+use antiphon_store::storage::StoreOptions;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -31,6 +32,8 @@ pub struct ClusterConfig {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
+    /// How stores are opened.
+    pub stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a job fails.
     pub store_patience: Duration,
     /// Where the encoders compute; `auto` spreads the workers over the cards there are.
@@ -59,6 +62,7 @@ impl Cluster {
             state: config.state,
             head_memory: config.head_memory,
             head_threads: config.head_threads,
+            stores: config.stores,
             store_patience: config.store_patience,
             ..Config::default()
         });
@@ -77,8 +81,9 @@ impl Cluster {
                 modality,
                 coordinator: format!("http://{address}"),
                 connect_timeout: Duration::from_secs(10),
-                reconnect_for: Duration::ZERO,
+                reconnect_timeout: Duration::ZERO,
                 grace: Duration::ZERO,
+                stores: config.stores,
                 store_patience: config.store_patience,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,

@@ -18,6 +18,7 @@ mod remarks;
 mod submission;
 mod watching;
 
+use antiphon_store::storage::StoreOptions;
 use clap::{Parser, Subcommand};
 
 use exit::Exit;
@@ -83,25 +84,25 @@ pub enum Command {
     Stop(commands::stop::StopArgs),
 }
 
-/// Carries out a command.
+/// Carries out a command. Stores that it writes to are opened as `stores` says.
 ///
 /// # Errors
 /// Whatever goes wrong; [`exit::of`] says which exit code it means.
-pub async fn execute(cli: Cli) -> anyhow::Result<Exit> {
+pub async fn execute(cli: Cli, stores: StoreOptions) -> anyhow::Result<Exit> {
     let format = cli.format;
     match cli.command {
-        Command::Run(args) => commands::run::run(args, format).await,
+        Command::Run(args) => commands::run::run(args, format, &stores).await,
         Command::Check(args) => {
             Ok(commands::check::run(&args, format, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?)
         }
         Command::Eval(args) => commands::eval::run(args, format).await,
         Command::Predict(args) => commands::predict::run(args, format).await,
-        Command::Verify(args) => commands::verify::run(args, format).await,
+        Command::Verify(args) => commands::verify::run(args, format, &stores).await,
         Command::Data(args) => commands::data::run(args, format).await,
         Command::Bench(args) => commands::bench::run(args, format).await,
         Command::Chaos(args) => commands::chaos::run(args, format).await,
-        Command::Coordinator(args) => commands::serve::coordinator(&args).await,
-        Command::Worker(args) => commands::serve::worker(args).await,
+        Command::Coordinator(args) => commands::serve::coordinator(&args, stores).await,
+        Command::Worker(args) => commands::serve::worker(args, stores).await,
         Command::Submit(args) => commands::submit::run(args, format).await,
         Command::Jobs(args) => commands::jobs::run(args, format).await,
         Command::Follow(args) => commands::follow::run(args, format).await,

@@ -3,11 +3,12 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use antiphon::exit::{self, Exit};
+use antiphon::exit::{self, Exit, OrExit as _};
 use antiphon::output::{self, Format};
 use antiphon::{Cli, Command};
 use antiphon_model::allocator::Allocator;
 use antiphon_process::in_words;
+use antiphon_store::storage::StoreOptions;
 use clap::Parser as _;
 
 #[global_allocator]
@@ -16,12 +17,16 @@ static ALLOCATOR: Allocator = Allocator::new();
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.format;
+    let stores = match StoreOptions::from_environment().or_exit(Exit::Usage) {
+        Ok(stores) => stores,
+        Err(error) => return report(&error, format),
+    };
     start_logging(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&error.into(), format),
     };
-    let code = match runtime.block_on(antiphon::execute(cli)) {
+    let code = match runtime.block_on(antiphon::execute(cli, stores)) {
         Ok(exit) => exit.into(),
         Err(error) => report(&error, format),
     };

@@ -15,7 +15,7 @@ use crate::output::Format;
 use crate::remarks::Remarks;
 
 /// Seconds that a coordinator which goes away is waited for by default.
-pub(crate) const RECONNECT_FOR: u64 = 600;
+pub(crate) const RECONNECT_TIMEOUT: u64 = 600;
 /// How long before the limit a job is asked what it waits for.
 const ASK: Duration = Duration::from_millis(500);
 
@@ -44,8 +44,8 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_for: u64, limit: Option<Limit>) -> Self {
-        Self { client, job: job.to_owned(), format, patience: Duration::from_secs(reconnect_for), limit }
+    pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_timeout: u64, limit: Option<Limit>) -> Self {
+        Self { client, job: job.to_owned(), format, patience: Duration::from_secs(reconnect_timeout), limit }
     }
 
     /// What the job is, from a coordinator that may be away.

@@ -125,7 +125,7 @@ fn a_coordinator_that_is_not_there_is_waited_for_no_longer_than_asked() {
     let nowhere = ["--coordinator", "http://127.0.0.1:9"];
     let refused = "no answer from the coordinator at http://127.0.0.1:9: Connection refused";
     for (command, gives_up) in
-        [(&["jobs"][..], false), (&["stop", "j"], false), (&["follow", "j", "--reconnect-for", "1"], true)]
+        [(&["jobs"][..], false), (&["stop", "j"], false), (&["follow", "j", "--reconnect-timeout", "1"], true)]
     {
         let (code, lines) = json_lines(folder.path(), &[command, &nowhere].concat());
         let last = lines.last().and_then(|line| line["error"].as_str()).expect("a last line");

@@ -135,10 +135,10 @@ fn a_worker_whose_coordinator_stays_away_says_so_and_ends() {
     for (patience, said) in [("0", "error: the coordinator ended the connection: "), ("1", "error: no coordinator at ")]
     {
         let (coordinator, url) = coordinator(folder.path());
-        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-for", patience]);
+        let (worker, log) = talking_worker(folder.path(), &url, &["--reconnect-timeout", patience]);
         drop(coordinator);
         let last = in_time("its log ends", || log.lines().last().expect("it says why").expect("a line"));
-        assert!(last.starts_with(said), "--reconnect-for {patience}: {last}");
+        assert!(last.starts_with(said), "--reconnect-timeout {patience}: {last}");
         assert_eq!(patience == "1", last.contains(&format!("{url} after ")), "{last}");
         assert_eq!(worker.ended(), Some(3), "{last}");
     }
@@ -168,7 +168,7 @@ fn a_job_without_workers_says_so_and_the_client_gives_up_in_time() {
 fn whoever_finds_no_coordinator_says_where_it_looked() {
     let folder = folder_with_job();
     let nowhere = "http://127.0.0.1:9";
-    let at_once = ["submit", "job.yaml", "--coordinator", nowhere, "--reconnect-for", "0"];
+    let at_once = ["submit", "job.yaml", "--coordinator", nowhere, "--reconnect-timeout", "0"];
     let (code, lines) = json_lines(folder.path(), &at_once);
     assert_eq!(code, Some(3), "{lines:?}");
     let error = lines[0]["error"].as_str().expect("an error");

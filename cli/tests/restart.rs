@@ -146,7 +146,7 @@ fn whoever_has_no_patience_gives_up_at_once() {
     let address = address().to_string();
     let (killed, _, log) = coordinator(folder.path(), &address);
     read_to_its_end(log);
-    let mut follower = follower(folder.path(), &address, &["--reconnect-for", "0"]);
+    let mut follower = follower(folder.path(), &address, &["--reconnect-timeout", "0"]);
     follower.until("submitted");
     drop(killed);
     let error = follower.until("error");

@@ -16,7 +16,7 @@ use antiphon_data::{BatchInput, Dataset, OpenOptions, Preprocessor, Sampler};
 use antiphon_model::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
 use antiphon_model::optimizer::Optimizer;
 use antiphon_model::weights::Rates;
-use antiphon_store::part::{self, Arrays};
+use antiphon_store::tensors::{self, Arrays};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use support::{SMALL_JOB, antiphon, folder_with, folder_with_job, json_lines, parse_lines, run_to_end};
@@ -145,7 +145,7 @@ fn decay(spec: &JobSpec) -> Alpha {
 
 fn tensor(checkpoint: &Path, file: &str, name: &str) -> Vec<u32> {
     let bytes = std::fs::read(checkpoint.join(file)).expect("a part");
-    let (arrays, _): (Arrays, Value) = part::decode(file, &bytes).expect("a whole part");
+    let (arrays, _): (Arrays, Value) = tensors::decode(file, &bytes).expect("a whole part");
     bits(&arrays[name].data)
 }
 

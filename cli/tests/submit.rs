@@ -32,7 +32,7 @@ fn a_coordinator_that_comes_late_is_waited_for_and_one_that_does_not_come_is_giv
     let folder = folder_with_job();
     let late = address().to_string();
     let url = format!("http://{late}");
-    let mut client = submitting(folder.path(), &url, &["--id", "late", "--reconnect-for", "100"]);
+    let mut client = submitting(folder.path(), &url, &["--id", "late", "--reconnect-timeout", "100"]);
     let unreachable = client.until("unreachable");
     assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"late".into(), &0.into()), "{unreachable}");
     let said = unreachable["error"].as_str().expect("an error");
@@ -43,7 +43,7 @@ fn a_coordinator_that_comes_late_is_waited_for_and_one_that_does_not_come_is_giv
     assert_eq!(client.process.ended(), Some(0));
 
     let nowhere = format!("http://{}", address());
-    let arguments = ["submit", "job.yaml", "--coordinator", &nowhere, "--reconnect-for", "1"];
+    let arguments = ["submit", "job.yaml", "--coordinator", &nowhere, "--reconnect-timeout", "1"];
     let (code, lines) = json_lines(folder.path(), &arguments);
     assert_eq!((code, &lines[0]["event"]), (Some(3), &"unreachable".into()), "{lines:?}");
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
@@ -108,7 +108,7 @@ fn a_coordinator_that_is_stopped_is_noticed_and_keeps_nobody_longer_than_they_wa
     follower.until("submitted");
     coordinator.signal("-STOP");
     let submit = ["submit", "job.yaml", "--coordinator", &url];
-    let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--reconnect-for", "1"]].concat());
+    let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--reconnect-timeout", "1"]].concat());
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
     assert!(error.starts_with(&format!("no coordinator at {url}: it does not answer; gave up after 1 s")), "{error}");
     assert_eq!(code, Some(3));

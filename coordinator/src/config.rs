@@ -1,11 +1,12 @@
 //! What a coordinator is told when it starts.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use antiphon_store::storage::StoreOptions;
+use antiphon_transport::ListenArgs;
 use clap::Args;
 
-use crate::job::HeadRoomLimits;
+use crate::job::contract::HeadRoomLimits;
 
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub head_memory: u64,
     /// Threads that heads compute on; 0 is one for each core.
     pub head_threads: usize,
+    /// How stores are opened.
+    pub stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a job fails; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Jobs that are over and still known; the oldest ends of more are forgotten.
@@ -51,6 +54,7 @@ impl Default for Config {
             message_limit: antiphon_proto::MESSAGE_LIMIT,
             head_memory: 4096 << 20,
             head_threads: 0,
+            stores: StoreOptions::default(),
             store_patience: Duration::MAX,
             keep_jobs: 1000,
             head_room: HeadRoomLimits::default(),
@@ -72,9 +76,9 @@ impl Config {
 /// The command line of a coordinator, shared by `antiphon coordinator` and `antiphon-coordinator`.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070))]
-    pub listen: SocketAddr,
+    /// Where to listen
+    #[command(flatten)]
+    pub network: ListenArgs,
     /// Folder or URL of the coordinator's state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     ///
     /// It holds what the coordinator knows of its jobs (specifications, events, how they finished, in the folder `_coordinator`)
@@ -109,9 +113,6 @@ pub struct CoordinatorArgs {
     /// Seconds that jobs have at shutdown to reach a turn boundary and write a checkpoint
     #[arg(long, default_value_t = 60)]
     pub stop_within_seconds: u32,
-    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop jobs
-    #[arg(long)]
-    pub insecure_allow_remote: bool,
 }
 
 /// How long a store in trouble is waited for: for so many seconds, or until it is back.
@@ -120,9 +121,9 @@ fn patience(seconds: Option<u32>) -> Duration {
 }
 
 impl CoordinatorArgs {
-    /// The settings that these arguments give.
+    /// The settings that these arguments give, and how stores are opened.
     #[must_use]
-    pub fn config(&self) -> Config {
+    pub fn config(&self, stores: StoreOptions) -> Config {
         // What is held in memory is gone with the process anyway.
         let keep = if self.state.starts_with("memory://") { Keep::Nothing } else { Keep::Jobs };
         Config {
@@ -130,12 +131,13 @@ impl CoordinatorArgs {
             keep,
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
+            stores,
             store_patience: patience(self.store_patience),
             keep_jobs: self.keep_jobs as usize,
             head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),
-            insecure_allow_remote: self.insecure_allow_remote,
+            insecure_allow_remote: self.network.insecure_allow_remote,
             ..Config::default()
         }
     }

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
 use antiphon_process::{Exit, failed};
+use antiphon_store::storage::StoreOptions;
 use clap::Parser;
 
 /// Owns the shared head of every job and hands out turns to workers.
@@ -18,6 +19,10 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments { coordinator } = Arguments::parse();
+    let stores = match StoreOptions::from_environment() {
+        Ok(stores) => stores,
+        Err(error) => return failed(&error, Exit::Usage),
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,slatedb=warn".into());
     // Nobody may be left to read the log: work goes on without.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
@@ -25,7 +30,7 @@ async fn main() -> ExitCode {
         Ok(shutdown) => shutdown,
         Err(error) => return failed(&error, Exit::Failed),
     };
-    match server::listen(&coordinator, shutdown).await {
+    match server::listen(&coordinator, stores, shutdown).await {
         Ok(()) => Exit::Success.into(),
         Err(error) => failed(&error, error.exit()),
     }

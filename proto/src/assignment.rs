@@ -6,9 +6,9 @@ use antiphon_core::head::Head;
 use antiphon_core::ids::{JobId, Lease, ModalityName, Term, TurnRef, WorkerId};
 use antiphon_core::numerics::NumericFingerprint;
 
-use crate::chunks::Followed;
+use crate::elements::{F32_BYTES, Followed};
 use crate::error::{WireError, out_of_range, required};
-use crate::tensor::{Dimension, F32_BYTES, decode_matrix, decode_vector, encode_head, not_finite};
+use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_head, not_finite};
 use crate::{ids, v1};
 
 /// A text field that people wrote may be so long.

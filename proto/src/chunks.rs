@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+pub use crate::elements::Followed;
+use crate::elements::{Elements, F32_BYTES, shape_text};
 use crate::error::WireError;
-use crate::tensor::{F32_BYTES, finite_prefix, read_f32, shape_text};
 use crate::v1::{self, coordinator_message, worker_message};
 
 /// Bytes of a chunk at most. A tensor of no more than this is sent whole.
@@ -135,32 +136,6 @@ impl<E: Envelope> Iterator for Pieces<E> {
     }
 }
 
-/// Elements that came in chunks, of the tensors of one message in the order of their fields. The conversions of messages take
-/// them from here where a tensor's own `data` is empty.
-#[derive(Debug, Default)]
-pub struct Followed(VecDeque<Elements>);
-
-/// The elements of one tensor, as they come.
-#[derive(Debug)]
-pub(crate) struct Elements {
-    pub(crate) numbers: Vec<f32>,
-    needed: usize,
-    /// The first that is NaN or infinite.
-    pub(crate) not_finite: Option<usize>,
-}
-
-impl Followed {
-    /// Nothing followed: every tensor came whole.
-    #[must_use]
-    pub fn nothing() -> Self {
-        Self::default()
-    }
-
-    pub(crate) fn next_tensor(&mut self) -> Option<Elements> {
-        self.0.pop_front()
-    }
-}
-
 /// What has come in so far of the messages of a stream.
 #[derive(Debug)]
 pub struct Assembler<E> {
@@ -261,33 +236,10 @@ impl<E: Envelope> Assembler<E> {
         }
         tensor.push(data);
         if open.tensors.iter().all(|tensor| tensor.missing() == 0) {
-            return Ok(Assembled::Whole(open.envelope, Followed(open.tensors)));
+            return Ok(Assembled::Whole(open.envelope, Followed::of(open.tensors)));
         }
         self.open = Some(open);
         Ok(Assembled::Part)
-    }
-}
-
-impl Elements {
-    /// Room for so many bytes, if there is any.
-    fn of(bytes: usize) -> Option<Self> {
-        let needed = bytes / F32_BYTES;
-        let mut numbers = Vec::new();
-        numbers.try_reserve_exact(needed).ok()?;
-        Some(Self { numbers, needed, not_finite: None })
-    }
-
-    fn missing(&self) -> usize {
-        (self.needed - self.numbers.len()) * F32_BYTES
-    }
-
-    fn push(&mut self, data: &[u8]) {
-        let before = self.numbers.len();
-        read_f32(data, &mut self.numbers);
-        let finite = finite_prefix(&self.numbers[before..]);
-        if before + finite < self.numbers.len() {
-            self.not_finite.get_or_insert(before + finite);
-        }
     }
 }
 

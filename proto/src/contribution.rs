@@ -3,9 +3,9 @@
 use antiphon_core::head::{Contribution, HeadGradient};
 use antiphon_core::ids::{MicroShard, TurnRef};
 
-use crate::chunks::Followed;
+use crate::elements::{F32_BYTES, Followed};
 use crate::error::{WireError, out_of_range, required};
-use crate::tensor::{Dimension, F32_BYTES, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
+use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
 use crate::{ids, v1};
 
 /// What a contribution of a job may look like.

@@ -8,9 +8,9 @@ use antiphon_core::linalg::Matrix;
 use antiphon_core::times::WorkerTimes;
 
 use crate::assignment::{HeadShape, decode_head};
-use crate::chunks::Followed;
+use crate::elements::{F32_BYTES, Followed};
 use crate::error::{WireError, out_of_range};
-use crate::tensor::{Dimension, F32_BYTES, decode_matrix, encode_head, encode_matrix};
+use crate::tensor::{Dimension, decode_matrix, encode_head, encode_matrix};
 use crate::{ids, times, v1};
 
 /// An evaluation begins.

@@ -1,7 +1,7 @@
 //! The wire of Antiphon: the services and messages of `antiphon.v1`, and their checked conversions.
 //!
 //! [`v1`] is generated from `proto/antiphon/v1/*.proto` and checked in, so that a build needs no protoc;
-//! `UPDATE=1 cargo test -p antiphon-proto --test generated` writes it anew, and the same test fails when it is out of date.
+//! `UPDATE=1 cargo test -p antiphon-proto --test proto generated` writes it anew, and the same test fails when it is out of date.
 //!
 //! Nothing that came off the wire is used before it went through one of the conversions here. Past them values are valid
 //! by type: names are names, tensors have the shape that was asked for and are finite, indices are below their counts.
@@ -11,6 +11,7 @@
 pub mod assignment;
 pub mod chunks;
 pub mod contribution;
+mod elements;
 pub mod error;
 pub mod evaluation;
 pub mod ids;

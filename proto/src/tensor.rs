@@ -6,11 +6,9 @@ use std::sync::Arc;
 use antiphon_core::head::Head;
 use bytes::Bytes;
 
-use crate::chunks::Followed;
+use crate::elements::{F32_BYTES, Followed, finite_prefix, read_f32, shape_text};
 use crate::error::WireError;
 use crate::v1;
-
-pub(crate) const F32_BYTES: usize = size_of::<f32>();
 
 /// What a dimension of an incoming tensor must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,21 +90,6 @@ fn encode_shared(shape: &[usize], numbers: impl AsRef<[f32]> + Send + 'static) -
         given.iter().flat_map(|x| x.to_le_bytes()).collect()
     };
     v1::Tensor { dtype: v1::DataType::F32.into(), shape: shape.iter().map(|d| *d as u64).collect(), data }
-}
-
-/// Appends the little-endian numbers of `data`, whose length is a multiple of theirs.
-pub(crate) fn read_f32(data: &[u8], numbers: &mut Vec<f32>) {
-    let (words, _) = data.as_chunks::<F32_BYTES>();
-    numbers.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
-}
-
-/// How many of the first numbers are finite.
-pub(crate) fn finite_prefix(numbers: &[f32]) -> usize {
-    const BLOCK: usize = 256;
-    // Without a way out of the inner loop it is done in vectors.
-    let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
-    let whole: usize = numbers.chunks(BLOCK).take_while(|block| finite(block)).map(<[f32]>::len).sum();
-    whole + numbers[whole..].iter().take_while(|x| x.is_finite()).count()
 }
 
 /// The numbers of `tensor`, whose shape must be `expected`, which must be of at most `limit` bytes, and all finite. Those that
@@ -216,14 +199,4 @@ fn checked_shape(field: &str, given: &[u64], expected: &[Dimension], limit: usiz
         Some(bytes) if bytes <= limit as u64 => Ok(given.iter().map(|d| *d as usize).collect()),
         _ => Err(WireError::TooLarge { field: field.to_owned(), shape: shape_text(given), limit }),
     }
-}
-
-/// `(10, 512)`; a hostile shape of many dimensions is cut.
-pub(crate) fn shape_text<D: std::fmt::Display>(shape: &[D]) -> String {
-    const SHOWN: usize = 8;
-    let mut dimensions: Vec<String> = shape.iter().take(SHOWN).map(ToString::to_string).collect();
-    if shape.len() > SHOWN {
-        dimensions.push(format!("… {} dimensions", shape.len()));
-    }
-    format!("({})", dimensions.join(", "))
 }

@@ -3,9 +3,10 @@
 pub mod bounds;
 pub mod checkpoints;
 pub mod faults;
-mod memory;
-pub mod part;
-pub mod patience;
+mod multipart;
+mod reason;
+pub mod retry;
 pub mod storage;
+pub mod tensors;
 mod transfer;
 mod uploads;

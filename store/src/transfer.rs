@@ -73,7 +73,7 @@ async fn hash_into(hasher: &mut Hasher, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::patience::Patience;
+    use crate::retry::RetryPolicy;
     use crate::storage::Store;
     use antiphon_core::digest::sha256;
 
@@ -86,7 +86,7 @@ mod tests {
                 let put = folder.objects().put(&folder.object("b"), bytes.clone().into()).await;
                 put.expect("it is written");
             } else {
-                let mut upload = Upload::begin(&folder, "b", &Patience::none()).await.expect("it begins");
+                let mut upload = Upload::begin(&folder, "b", &RetryPolicy::none()).await.expect("it begins");
                 send(&mut upload, &bytes).await.expect("it is sent");
                 upload.complete().await.expect("it is complete");
             }

@@ -9,14 +9,13 @@
 //! no piece, so it takes no room.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::digest::sha256;
 use antiphon_core::parts::is_name;
 use async_trait::async_trait;
-use object_store::multipart::{MultipartStore, PartId};
+use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{
     Error, MultipartId, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload, PutResult, Result, UploadPart,
@@ -24,7 +23,8 @@ use object_store::{
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::patience::{Patience, UploadForgotten};
+use crate::multipart::Uploads;
+use crate::retry::{RetryPolicy, UploadForgotten};
 use crate::storage::Store;
 
 /// What the name of a marker begins with. No part of a checkpoint can be called so, because it begins with a dot.
@@ -33,16 +33,6 @@ const MARKER: &str = ".upload-";
 pub(crate) const LARGEST_MARKER: u64 = 16 << 10;
 /// How long one piece is sent again, before the upload begins anew.
 const WITH_A_PIECE: Duration = Duration::from_secs(60);
-
-/// The part of a store that knows uploads by their ids.
-#[derive(Clone)]
-pub(crate) struct Uploads(pub(crate) Arc<dyn MultipartStore>);
-
-impl fmt::Debug for Uploads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Uploads").finish_non_exhaustive()
-    }
-}
 
 /// What a marker says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,9 +102,9 @@ fn known(aborted: Result<()>) -> Result<()> {
 pub(crate) struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
-    /// Begins one of the object `name` in `folder`. A piece that fails is sent again, with no more than this patience, where the
+    /// Begins one of the object `name` in `folder`. A piece that fails is sent again, as this policy says, where the
     /// store knows uploads by their ids: over a slow line those that have arrived are worth something.
-    pub(crate) async fn begin(folder: &Store, name: &str, patience: &Patience) -> Result<Self> {
+    pub(crate) async fn begin(folder: &Store, name: &str, retry: &RetryPolicy) -> Result<Self> {
         let path = folder.object(name);
         let Some(uploads) = folder.uploads() else {
             return Ok(Self(Some(folder.objects().put_multipart(&path).await?)));
@@ -128,7 +118,7 @@ impl Upload {
             path,
             id,
             marker: at.clone(),
-            patience: patience.clone().at_most(WITH_A_PIECE),
+            retry: retry.clone().at_most(WITH_A_PIECE),
             pieces: 0,
             sent: Arc::default(),
         })));
@@ -197,7 +187,7 @@ struct Marked {
     path: Path,
     id: MultipartId,
     marker: Path,
-    patience: Patience,
+    retry: RetryPolicy,
     /// So many were begun.
     pieces: usize,
     /// What the store calls those that are there.
@@ -218,11 +208,11 @@ impl MultipartUpload for Marked {
     fn put_part(&mut self, piece: PutPayload) -> UploadPart {
         let (uploads, path, id, sent) =
             (self.uploads.clone(), self.path.clone(), self.id.clone(), Arc::clone(&self.sent));
-        let (number, patience) = (self.pieces, self.patience.clone());
+        let (number, retry) = (self.pieces, self.retry.clone());
         self.pieces += 1;
         Box::pin(async move {
             let put = || uploads.0.put_part(&path, &id, number, piece.clone());
-            let part = patience.keep_trying(format!("{path} {number}"), put).await?;
+            let part = retry.run(format!("{path} {number}"), put).await?;
             sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
             Ok(())
         })
@@ -270,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn a_marker_names_an_upload_until_it_is_complete() {
         let folder = Store::open("memory://uploads/complete").expect("it opens");
-        let mut upload = Upload::begin(&folder, PART, &Patience::none()).await.expect("it begins");
+        let mut upload = Upload::begin(&folder, PART, &RetryPolicy::none()).await.expect("it begins");
         let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the marker and nothing else");
         assert!(Marker::is_called(&name) && !is_name(&name), "{name}");
         assert_eq!(marker(&folder, &name).await.object, PART);
@@ -288,8 +278,8 @@ mod tests {
     async fn an_upload_that_is_aborted_or_dropped_takes_its_own_marker_with_it() {
         let folder = Store::open("memory://uploads/aborted").expect("it opens");
         let (mut one, other) = (
-            Upload::begin(&folder, PART, &Patience::none()).await.expect("it begins"),
-            Upload::begin(&folder, PART, &Patience::none()).await,
+            Upload::begin(&folder, PART, &RetryPolicy::none()).await.expect("it begins"),
+            Upload::begin(&folder, PART, &RetryPolicy::none()).await,
         );
         let first = names(&folder).await;
         assert_eq!(first.len(), 2, "each has one: {first:?}");
@@ -306,9 +296,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_upload_that_somebody_aborted_is_to_be_done_again() {
-        use crate::patience::Transient as _;
+        use crate::retry::Transient as _;
         let folder = Store::open("memory://uploads/forgotten").expect("it opens");
-        let mut upload = Upload::begin(&folder, PART, &Patience::none()).await.expect("it begins");
+        let mut upload = Upload::begin(&folder, PART, &RetryPolicy::none()).await.expect("it begins");
         let name = names(&folder).await.pop().expect("a marker");
         let uploads = folder.uploads().expect("memory has uploads");
         let (marker, path) = (marker(&folder, &name).await, folder.object(&name));
@@ -326,8 +316,8 @@ mod tests {
     async fn a_piece_that_fails_is_sent_again_by_itself() {
         let sound = Store::open("memory://uploads/pieces").expect("it opens");
         let folder = sound.with_faults("errors=0.2".parse().expect("faults"));
-        let patience = Patience::new(Duration::from_secs(60), 1);
-        let begun = patience.keep_trying("begin", || Upload::begin(&folder, PART, &patience)).await;
+        let patience = RetryPolicy::new(Duration::from_secs(60), 1);
+        let begun = patience.run("begin", || Upload::begin(&folder, PART, &patience)).await;
         let mut upload = begun.expect("it begins");
         let pieces: Vec<UploadPart> = (0..30).map(|_| upload.put_piece("ab".into())).collect();
         futures::future::try_join_all(pieces).await.expect("each arrives");

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_core::ids::{BadName, ModalityName, WorkerId};
 use antiphon_model::custom::Encoders;
 use antiphon_model::device::DeviceChoice;
-use antiphon_store::storage;
+use antiphon_store::storage::StoreOptions;
+use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
 use crate::name;
+
+/// How long a worker keeps trying to reach a coordinator that is not there yet.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,22 +20,17 @@ pub struct WorkerArgs {
     #[arg(long, env = "ANTIPHON_MODALITY", value_parser = parse_name::<ModalityName>)]
     pub modality: ModalityName,
 
-    /// Coordinator to register with
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// Which coordinator to register with
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
     /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
     pub name: Option<WorkerId>,
 
-    /// Seconds to go on trying to reach the coordinator before giving up
-    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub connect_timeout: u64,
-
-    /// Seconds to go on trying to reach a coordinator that was there before, after the connection is lost; 0 ends at once
-    #[arg(long, env = "ANTIPHON_RECONNECT_FOR", default_value_t = 600, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(..=31_536_000))]
-    pub reconnect_for: u64,
+    /// What to do when the connection is lost
+    #[command(flatten)]
+    pub reconnect: ReconnectArgs,
 
     /// Seconds that the step at hand may take to finish when this worker is asked to stop (SIGTERM, Ctrl-C)
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
@@ -62,17 +61,6 @@ where
     N::try_from(text)
 }
 
-/// Settings that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// `ANTIPHON_STORE_FAULTS` is not understood.
-    #[error(transparent)]
-    Faults(#[from] storage::StorageError),
-    /// The worker's name is not one.
-    #[error(transparent)]
-    Name(#[from] antiphon_core::ids::BadName),
-}
-
 /// A worker's settings, complete.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -85,9 +73,11 @@ pub struct Config {
     /// How long to go on trying to reach the coordinator.
     pub connect_timeout: Duration,
     /// How long to go on trying when a connection is lost.
-    pub reconnect_for: Duration,
+    pub reconnect_timeout: Duration,
     /// How long the step at hand may take to finish when the worker is asked to stop.
     pub grace: Duration,
+    /// How stores of checkpoints are opened.
+    pub stores: StoreOptions,
     /// How long the store of checkpoints may be in trouble before a part of one is given up; [`Duration::MAX`] is for ever.
     pub store_patience: Duration,
     /// Threads that decode samples.
@@ -104,9 +94,8 @@ impl WorkerArgs {
     /// Fills in what was left out; the default name is another one each time.
     ///
     /// # Errors
-    /// The name is not one, or `ANTIPHON_STORE_FAULTS` is not understood.
-    pub fn complete(self, encoders: Encoders) -> Result<Config, ConfigError> {
-        storage::check_environment()?;
+    /// The drawn name is not one.
+    pub fn complete(self, stores: StoreOptions, encoders: Encoders) -> Result<Config, BadName> {
         let worker = match self.name {
             Some(name) => name,
             None => name::fresh(&self.modality)?,
@@ -114,10 +103,11 @@ impl WorkerArgs {
         Ok(Config {
             worker,
             modality: self.modality,
-            coordinator: self.coordinator,
-            connect_timeout: Duration::from_secs(self.connect_timeout),
-            reconnect_for: Duration::from_secs(self.reconnect_for),
+            connect_timeout: self.connect.connect_timeout(CONNECT),
+            reconnect_timeout: self.reconnect.reconnect_timeout(),
+            coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
+            stores,
             store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,

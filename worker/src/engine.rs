@@ -29,7 +29,7 @@ use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
 };
 use antiphon_proto::{contribution, stream};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -328,7 +328,7 @@ impl Engine {
         url: String,
     ) -> Result<(), Failure> {
         let (patience, trouble) = self.patience();
-        let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &patience));
+        let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &self.config.stores, &patience));
         trouble.clear();
         let (encoder, state) = loaded?;
         trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source })
@@ -394,9 +394,10 @@ impl Engine {
         let files = at.trainer.parts()?;
         let snapshot = begun.elapsed();
         let (job, term) = (at.job.clone(), at.term);
+        let stores = self.config.stores;
         let upload = runtime.spawn(async move {
             let written = tokio::select! {
-                written = checkpoint::save(&save.checkpoint, files, &patience) => written,
+                written = checkpoint::save(&save.checkpoint, files, &stores, &patience) => written,
                 // Whoever takes this worker's place writes these parts too; two must not.
                 () = answers.closed() => return,
             };
@@ -417,14 +418,14 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    /// Patience with a store, whose setbacks heartbeats tell of. The pauses need not differ between workers: the names of their
+    /// RetryPolicy with a store, whose setbacks heartbeats tell of. The pauses need not differ between workers: the names of their
     /// parts do.
-    fn patience(&self) -> (Patience, Trouble) {
+    fn patience(&self) -> (RetryPolicy, Trouble) {
         let trouble = self.status.begin_trouble();
         let told = trouble.clone();
-        let patience = Patience::new(self.config.store_patience, 0).telling(move |setback| {
-            warn!("{setback}");
-            told.note(&setback.to_string());
+        let patience = RetryPolicy::new(self.config.store_patience, 0).on_retry(move |retry| {
+            warn!("{retry}");
+            told.note(&retry.to_string());
         });
         (patience, trouble)
     }

@@ -17,7 +17,7 @@ mod stores;
 pub mod trainer;
 mod watch;
 
-pub use config::{Config, ConfigError, WorkerArgs};
-pub use dial::{WorkerError, endpoint};
+pub use config::{Config, WorkerArgs};
+pub use dial::WorkerError;
 pub use session::run;
 pub use stores::stores;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use antiphon_model::allocator::Allocator;
 use antiphon_model::custom::Encoders;
 use antiphon_process::{Exit, failed};
+use antiphon_store::storage::StoreOptions;
 use antiphon_worker::WorkerArgs;
 use clap::Parser;
 
@@ -22,6 +23,10 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments { worker } = Arguments::parse();
+    let stores = match StoreOptions::from_environment() {
+        Ok(stores) => stores,
+        Err(error) => return failed(&error, Exit::Usage),
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // Nobody may be left to read the log: work goes on without.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
@@ -29,7 +34,7 @@ async fn main() -> ExitCode {
         Ok(shutdown) => shutdown,
         Err(error) => return failed(&error, Exit::Failed),
     };
-    let config = match worker.complete(Encoders::default()) {
+    let config = match worker.complete(stores, Encoders::default()) {
         Ok(config) => config,
         Err(error) => return failed(&error, Exit::Usage),
     };

@@ -19,7 +19,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::assigned::{Assigned, Under};
 use crate::config::Config;
-use crate::dial::{Dial, WorkerError};
+use crate::dial::{Connection, WorkerError};
 use crate::engine::{self, Engine, Order, Received, Status};
 
 /// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
@@ -39,7 +39,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
     let name = device::name(&device);
     let status = Arc::new(Status::default());
     let (orders, mut ended) = engine::spawn(Engine::new(config.clone(), device, Arc::clone(&status)));
-    let mut dial = Dial::new(&config);
+    let mut dial = Connection::new(&config)?;
     let work = async {
         loop {
             let channel = tokio::select! {
@@ -93,7 +93,7 @@ impl Session<'_> {
     async fn serve(
         &mut self,
         channel: Channel,
-        dial: &mut Dial,
+        dial: &mut Connection,
         shutdown: &CancellationToken,
     ) -> Result<(), WorkerError> {
         let (outbound, messages) = mpsc::channel(IN_FLIGHT);
@@ -150,7 +150,7 @@ impl Session<'_> {
     }
 
     /// Reads the coordinator's first message: the interval between heartbeats.
-    async fn registered(&self, inbound: &mut Inbound, dial: &mut Dial) -> Result<Duration, WorkerError> {
+    async fn registered(&self, inbound: &mut Inbound, dial: &mut Connection) -> Result<Duration, WorkerError> {
         match inbound.next_message().await? {
             Some((Message::Registered(registered), _)) => {
                 info!(term = registered.term, device = self.device, "the worker is registered");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_data::stores::{OpenStores, Stores};
-use antiphon_store::patience::Transient as _;
+use antiphon_store::retry::Transient as _;
 use antiphon_store::storage::{StorageError, Store, innermost};
 use object_store::ObjectStore;
 

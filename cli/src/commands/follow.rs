@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::Format;
-use crate::watching::{Limit, RECONNECT_FOR, Watching};
+use crate::watching::{Limit, RECONNECT_TIMEOUT, Watching};
 
 /// Show a job's events until it ends
 ///
@@ -19,8 +19,8 @@ pub struct FollowArgs {
     pub coordinator: String,
 
     /// Seconds to try to reach a coordinator that is away, before exit code 3; 0 gives up at once
-    #[arg(long, value_name = "SECONDS", default_value_t = RECONNECT_FOR)]
-    pub reconnect_for: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = RECONNECT_TIMEOUT)]
+    pub reconnect_timeout: u64,
 
     /// Seconds that the job may take from now, before exit code 4 [default: no limit]
     #[arg(long, value_name = "SECONDS")]
@@ -33,7 +33,7 @@ pub struct FollowArgs {
 /// No such job, no coordinator, or a time limit.
 pub async fn run(args: FollowArgs, format: Format) -> anyhow::Result<Exit> {
     let limit = args.timeout.and_then(Limit::from_now);
-    let watching = Watching::new(Client::new(&args.coordinator)?, &args.job, format, args.reconnect_for, limit);
+    let watching = Watching::new(Client::new(&args.coordinator)?, &args.job, format, args.reconnect_timeout, limit);
     let spec = watching.specification().await?;
     Ok(watching.until_over(&spec, 0).await?.into())
 }

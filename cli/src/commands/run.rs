@@ -6,8 +6,10 @@ use std::time::Duration;
 use antiphon_core::ids::{JobId, JobName};
 use antiphon_core::spec::{JobSpec, Override, ScheduleMode};
 use antiphon_model::device::DeviceChoice;
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointStore};
-use antiphon_store::storage::Store;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
 use anyhow::{Context as _, anyhow};
 use chrono::Utc;
 use object_store::ObjectStore as _;
@@ -102,7 +104,7 @@ impl From<Schedule> for ScheduleMode {
 ///
 /// # Errors
 /// A bad job file or checkpoint, or a part of the system that fails.
-pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: RunArgs, format: Format, stores: &StoreOptions) -> anyhow::Result<Exit> {
     let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
@@ -111,14 +113,14 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
     args.device.open().or_exit(Exit::Usage)?;
     let resume = match args.resume.as_deref() {
         None => None,
-        Some("") => Some(newest_run(&spec, &args.state).await.or_exit(Exit::Usage)?),
+        Some("") => Some(newest_run(&spec, &args.state, stores).await.or_exit(Exit::Usage)?),
         Some(given) => Some(given.to_owned()),
     };
     let (job, resume) = match resume {
         None => (fresh_id(&spec.name, &args.state)?, None),
         Some(url) => {
-            let checkpoint = Checkpoint::open_url(&url).await.or_exit(Exit::Usage)?;
-            (resumed_id(&checkpoint, &spec, &args.state).await?, Some(checkpoint.url()))
+            let checkpoint = open(&url, stores).await.or_exit(Exit::Usage)?;
+            (resumed_id(&checkpoint, &spec, &args.state, stores).await?, Some(checkpoint.url()))
         }
     };
     let mut cluster = Cluster::start(ClusterConfig {
@@ -128,6 +130,7 @@ pub async fn run(args: RunArgs, format: Format) -> anyhow::Result<Exit> {
         data_memory: args.data_memory << 20,
         head_memory: args.head_memory << 20,
         head_threads: args.head_threads as usize,
+        stores: *stores,
         store_patience: args.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
     })
@@ -188,12 +191,21 @@ fn stem(name: &JobName) -> &str {
 
 /// The job that a checkpoint belongs to goes on under its own id, from its newest checkpoint; from an older one, or into
 /// another folder, it becomes a job of its own.
-async fn resumed_id(checkpoint: &Checkpoint, spec: &JobSpec, state: &Path) -> anyhow::Result<JobId> {
+async fn resumed_id(
+    checkpoint: &Checkpoint,
+    spec: &JobSpec,
+    state: &Path,
+    stores: &StoreOptions,
+) -> anyhow::Result<JobId> {
     let job = checkpoint.manifest().job.clone();
-    match Checkpoint::open_url(&folder_of(job.as_str(), spec, state)).await {
+    match open(&folder_of(job.as_str(), spec, state), stores).await {
         Ok(newest) if newest.url() == checkpoint.url() => Ok(job),
         _ => fresh_id(&spec.name, state),
     }
+}
+
+async fn open(url: &str, stores: &StoreOptions) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::open_with(url, stores, &RetryPolicy::none()).await
 }
 
 /// The folder or URL of a job's state: `<state>/<id>`, or `<to>/jobs/<id>` in the store that the job names.
@@ -205,7 +217,7 @@ fn folder_of(job: &str, spec: &JobSpec, state: &Path) -> String {
 }
 
 /// The newest checkpoint of the run of this name that was started last and has one.
-async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<String> {
+async fn newest_run(spec: &JobSpec, state: &Path, stores: &StoreOptions) -> anyhow::Result<String> {
     let none = || {
         let (name, place) = (&spec.name, folder_of("", spec, state));
         anyhow!("no run of `{name}` in {place} has a checkpoint; leave out --resume to start one, or name a checkpoint")
@@ -213,7 +225,7 @@ async fn newest_run(spec: &JobSpec, state: &Path) -> anyhow::Result<String> {
     if spec.checkpoints.to.is_none() && !state.exists() {
         return Err(none());
     }
-    let runs = Store::open(folder_of("", spec, state).trim_end_matches('/'))?;
+    let runs = stores.open(folder_of("", spec, state).trim_end_matches('/'))?;
     let listed = runs.objects().list_with_delimiter(Some(runs.prefix())).await;
     let listed = listed.with_context(|| format!("cannot list {}", runs.url()))?;
     let mut names: Vec<String> =

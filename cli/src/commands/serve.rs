@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::process::Stdio;
 
 use antiphon_coordinator::config::CoordinatorArgs;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
+use antiphon_store::storage::StoreOptions;
 use antiphon_worker::WorkerArgs;
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -16,8 +17,8 @@ use crate::exit::{Exit, OrExit as _};
 ///
 /// # Errors
 /// It cannot listen, or serving fails.
-pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
-    let Err(error) = server::listen(args, asked_to_end()?).await else { return Ok(Exit::Success) };
+pub async fn coordinator(args: &CoordinatorArgs, stores: StoreOptions) -> anyhow::Result<Exit> {
+    let Err(error) = server::listen(args, stores, asked_to_end()?).await else { return Ok(Exit::Success) };
     let exit = error.exit();
     if exit == Exit::Failed {
         tracing::error!(%error, "the coordinator ends");
@@ -29,8 +30,8 @@ pub async fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// The coordinator cannot be reached, or ends the connection.
-pub async fn worker(args: WorkerArgs) -> anyhow::Result<Exit> {
-    let config = args.complete().or_exit(Exit::Usage)?;
+pub async fn worker(args: WorkerArgs, stores: StoreOptions) -> anyhow::Result<Exit> {
+    let config = args.complete(stores).or_exit(Exit::Usage)?;
     let Err(error) = antiphon_worker::run(config, asked_to_end()?).await else { return Ok(Exit::Success) };
     tracing::error!(%error, "the worker ends");
     let exit = error.exit();

@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::follow::Followed;
 use crate::output::{self, Format};
 use crate::remarks::Remarks;
-use crate::watching::{RECONNECT_FOR, Watching};
+use crate::watching::{RECONNECT_TIMEOUT, Watching};
 
 /// How often it is looked whether a job has stopped, before it is told of as one that has not.
 const MOMENTS: u32 = 10;
@@ -48,14 +48,14 @@ pub struct StopArgs {
 /// No such job, or no coordinator.
 pub async fn run(args: StopArgs, format: Format) -> anyhow::Result<Exit> {
     let mut client = Client::new(&args.coordinator)?;
-    let remarks = Remarks { format, job: Some(args.job.clone()), up_to: RECONNECT_FOR };
+    let remarks = Remarks { format, job: Some(args.job.clone()), up_to: RECONNECT_TIMEOUT };
     let reason = format!("the coordinator at {} has not written down that the job is to stop", args.coordinator);
     let asked = remarks.until(&reason, client.stop(&args.job, args.now)).await?;
     if !args.follow || Listed::from(&asked).is_over() {
         tell(&heeded(&mut client, asked).await?, format)?;
         return Ok(Exit::Success);
     }
-    let watching = Watching::new(client, &args.job, format, RECONNECT_FOR, None);
+    let watching = Watching::new(client, &args.job, format, RECONNECT_TIMEOUT, None);
     let spec = watching.specification().await?;
     match watching.until_over(&spec, asked.last_event).await? {
         // That is what was asked for.

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::submission::{self, Submission};
-use crate::watching::{Limit, RECONNECT_FOR, Watching};
+use crate::watching::{Limit, RECONNECT_TIMEOUT, Watching};
 
 /// Seconds that a coordinator is waited for by default, until it has the job.
 const UNTIL_TAKEN: u64 = 10;
@@ -51,7 +51,7 @@ pub struct SubmitArgs {
     /// Seconds to try to reach a coordinator that is away, before exit code 3; 0 gives up at once [default: 10 until it has the job, 600
     /// from then on]
     #[arg(long, value_name = "SECONDS")]
-    pub reconnect_for: Option<u64>,
+    pub reconnect_timeout: Option<u64>,
 
     /// Seconds that all of this may take, with --follow the job too, before exit code 4 [default: no limit]
     #[arg(long, value_name = "SECONDS")]
@@ -68,7 +68,7 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    let patience = Duration::from_secs(args.reconnect_for.unwrap_or(UNTIL_TAKEN));
+    let patience = Duration::from_secs(args.reconnect_timeout.unwrap_or(UNTIL_TAKEN));
     let client = Client::new(&args.coordinator)?;
     let request = submission::request(&spec, args.id, args.resume);
     let mut submission = Submission::new(client.clone(), request, format, patience, args.timeout);
@@ -90,7 +90,7 @@ pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Success);
     }
-    let reconnect_for = args.reconnect_for.unwrap_or(RECONNECT_FOR);
-    let watching = Watching::new(client, &job, format, reconnect_for, limit);
+    let reconnect_timeout = args.reconnect_timeout.unwrap_or(RECONNECT_TIMEOUT);
+    let watching = Watching::new(client, &job, format, reconnect_timeout, limit);
     Ok(watching.until_over(&spec, 0).await?.into())
 }

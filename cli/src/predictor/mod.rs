@@ -27,7 +27,7 @@ use antiphon_core::parts::HEAD;
 use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, Precision, ValidationSource, parse};
 use antiphon_data::{DataError, Dataset, OpenOptions, PrefetchOptions};
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
-use antiphon_store::part::{self, Array, Arrays};
+use antiphon_store::tensors::{self, Array, Arrays};
 use antiphon_worker::trainer::{Model, encoder_part};
 use anyhow::{Context as _, anyhow, bail};
 use serde::de::IgnoredAny;
@@ -260,7 +260,7 @@ fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> 
 
 /// W and b, which must fit the job: `--set` can say anything.
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<Head<f32>> {
-    let (mut arrays, _): (Arrays, IgnoredAny) = part::decode(HEAD, &checkpoint.part(HEAD).await?)?;
+    let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.part(HEAD).await?)?;
     let mut take = |name: &str| arrays.remove(name).with_context(|| format!("`{HEAD}` has no tensor `{name}`"));
     let (weight, bias): (Array, Array) = (take("weight")?, take("bias")?);
     let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);

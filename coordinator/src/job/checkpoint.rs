@@ -1,30 +1,29 @@
-//! Checkpoints of a job: cutting one at a turn boundary, writing it while training goes on, and going on from one.
+//! Checkpoints of a job: cutting one at a turn boundary, and writing it while training goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use antiphon_core::digest::Sha256Hash;
-use antiphon_core::event::{BestCheckpoint, JobEvent};
-use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
-use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
+use antiphon_core::event::JobEvent;
+use antiphon_core::head::{HeadParts, NamedTensor};
+use antiphon_core::ids::{JobId, ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
 use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
-use antiphon_core::spec::JobSpec;
-use antiphon_core::turn::{Input, Position, SplitSizes};
+use antiphon_core::turn::Input;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
-use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, FORMAT, Manifest, PartEntry};
-use antiphon_store::part::{self, Array, Arrays};
-use antiphon_store::patience::Patience;
+use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FORMAT, Manifest, PartEntry};
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::tensors::{self, Array, Arrays};
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::inbox::Refusal;
-use super::same_job::same_job;
+use super::refusal::Refusal;
+use super::resume::Saved;
 use super::trouble::Trouble;
-use super::{Completion, Job, Saved};
+use super::{Completion, Job};
 use crate::journal::{Journal, JournalError};
 
 /// A checkpoint in the making.
@@ -200,24 +199,6 @@ impl Job {
     }
 }
 
-impl Saved {
-    fn of(manifest: &Manifest, url: String) -> Self {
-        Self { turn: manifest.turn, url, digest: manifest.digest(), best: best(manifest) }
-    }
-}
-
-/// The best checkpoint that was there when this one was cut, or this one: its validation score and turn.
-pub(crate) fn best(manifest: &Manifest) -> Option<(f64, Turn)> {
-    // A job that goes on from it reads the whole position, and says what is wrong with it.
-    let position: Position = serde_json::from_value(manifest.state.clone()).ok()?;
-    position.best
-}
-
-/// The best checkpoint as people are told of it.
-pub(crate) fn best_of(store: &CheckpointStore, (score, turn): (f64, Turn)) -> BestCheckpoint {
-    BestCheckpoint { turn, checkpoint: store.checkpoint_url(turn), score }
-}
-
 /// Waits until it is sure that no other coordinator has taken over, however long the store takes, and says so.
 async fn reigns(journal: &Journal, trouble: &Trouble) -> Result<(), String> {
     let begun = Instant::now();
@@ -272,7 +253,7 @@ pub(super) async fn clear_up_before(store: &CheckpointStore, journal: &Journal, 
     if !matches!(tokio::time::timeout(PATIENT, journal.still_reigns()).await, Ok(Ok(()))) {
         return;
     }
-    let store = store.clone().with_patience(Patience::new(Duration::from_secs(5), 0));
+    let store = store.clone().with_retry(RetryPolicy::new(Duration::from_secs(5), 0));
     cleared(job, store.collect_all_garbage().await);
 }
 
@@ -289,82 +270,6 @@ fn cleared(job: &JobId, removed: Result<usize, CheckpointError>) {
     }
 }
 
-/// What a job goes on from, loaded.
-#[derive(Debug)]
-pub struct Resumed {
-    pub(super) head: SharedHead<f32>,
-    pub(super) position: Position,
-    pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
-    /// Samples that each modality was trained with; empty if that was not written down.
-    pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
-    pub(super) numerics: Numerics,
-    pub(super) saved: Saved,
-    term: Term,
-}
-
-/// Why a job does not go on from a checkpoint.
-#[derive(Debug, thiserror::Error)]
-pub enum ResumeError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Read(#[from] CheckpointError),
-    /// It is not for this job, or not whole.
-    #[error("checkpoint {url}: {reason}")]
-    Unfit {
-        /// The checkpoint.
-        url: String,
-        /// In words.
-        reason: String,
-    },
-}
-
-impl Resumed {
-    /// Loads the head and the position of a checkpoint, for a job whose own checkpoints are in `store`.
-    ///
-    /// # Errors
-    /// It cannot be read, is damaged, or is one of another kind of job.
-    pub(crate) async fn load(
-        checkpoint: &Checkpoint,
-        spec: &JobSpec,
-        store: &CheckpointStore,
-    ) -> Result<Self, ResumeError> {
-        let url = checkpoint.url();
-        let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
-        let manifest = checkpoint.manifest();
-        let before = JobSpec::from_json(&manifest.specification.to_string()).map_err(|e| unfit(e.to_string()))?;
-        same_job(&before, spec).map_err(unfit)?;
-        let mut position: Position =
-            serde_json::from_value(manifest.state.clone()).map_err(|e| unfit(e.to_string()))?;
-        if store.checkpoint_url(manifest.turn) != url {
-            // The best checkpoint so far is another job's, which may remove it any time.
-            position.best = None;
-        }
-        let head = load_head(checkpoint, spec).await?;
-        let saved = Saved { best: position.best, ..Saved::of(manifest, url.clone()) };
-        let samples = manifest.samples.clone().unwrap_or_default();
-        let (tuned_weights, numerics) = (manifest.fusion_weights.clone(), manifest.numerics.clone());
-        Ok(Self { head, position, tuned_weights, samples, numerics, saved, term: manifest.term })
-    }
-
-    /// URL of the checkpoint.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.saved.url
-    }
-
-    /// Turns applied.
-    #[must_use]
-    pub fn turn(&self) -> Turn {
-        self.saved.turn
-    }
-
-    /// The term that the checkpoint was written in.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        self.term
-    }
-}
-
 fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, String> {
     let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
     named
@@ -372,25 +277,8 @@ fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<V
         .map(|(name, part)| {
             let array = |tensor: NamedTensor<f32>| (tensor.name, Array { shape: tensor.shape, data: tensor.data });
             let arrays: Arrays = part.tensors.into_iter().map(array).collect();
-            let bytes = part::encode(name, &arrays, &part.note).map_err(|error| error.to_string())?;
+            let bytes = tensors::encode(name, &arrays, &part.note).map_err(|error| error.to_string())?;
             Ok((name.to_owned(), bytes))
         })
         .collect()
-}
-
-async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, ResumeError> {
-    let url = checkpoint.url();
-    let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
-    let load = async |name: &str| {
-        let bytes = checkpoint.part(name).await.map_err(|error| match error.is_missing() {
-            true => unfit(error.to_string()),
-            false => error.into(),
-        })?;
-        let (arrays, note) = part::decode(name, &bytes).map_err(|error| unfit(error.to_string()))?;
-        let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
-        Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
-    };
-    let parts =
-        HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
-    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| unfit(error.to_string()))
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use super::Job;
-use super::inbox::Refusal;
+use super::refusal::Refusal;
 
 /// An evaluation under way.
 #[derive(Debug)]

@@ -16,23 +16,10 @@ use antiphon_core::linalg::Matrix;
 use antiphon_core::turn::HeadRoom;
 use tracing::warn;
 
+use super::contract::HeadRoomLimits;
+
 /// Heads that may be on their way to the file before turns wait for it.
 const BEHIND: usize = 2;
-
-/// Where so many heads of one size are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadRoomLimits {
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes of a temporary file, in `TMPDIR`.
-    pub disk: u64,
-}
-
-impl Default for HeadRoomLimits {
-    fn default() -> Self {
-        Self { memory: 512 << 20, disk: 16 << 30 }
-    }
-}
 
 /// Heads of C by s, by their version.
 #[derive(Debug)]

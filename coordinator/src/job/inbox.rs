@@ -10,49 +10,14 @@ use antiphon_proto::contribution;
 use antiphon_proto::parts::PartSaved;
 use antiphon_proto::stream::Subject;
 use antiphon_proto::times::Learned;
-use antiphon_proto::v1::{self, RejectedReason, worker_message::Message};
+use antiphon_proto::v1::{self, worker_message::Message};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::contract::{JobInput, contribution_limits};
+use super::refusal::Refusal;
 use super::trouble::Trouble;
 use super::{Asked, Encoding, Job, Member};
-use crate::seam::{JobInput, contribution_limits};
-
-/// A message that changed nothing, and the answer to it.
-pub(super) struct Refusal {
-    reason: RejectedReason,
-    message: String,
-}
-
-impl Refusal {
-    pub(super) fn malformed(message: impl ToString) -> Self {
-        Self { reason: RejectedReason::Malformed, message: message.to_string() }
-    }
-
-    pub(super) fn unexpected(message: impl ToString) -> Self {
-        Self { reason: RejectedReason::Unexpected, message: message.to_string() }
-    }
-}
-
-impl From<Rejected> for Refusal {
-    fn from(rejected: Rejected) -> Self {
-        let reason = match &rejected {
-            Rejected::StaleTerm { .. } => RejectedReason::StaleTerm,
-            Rejected::AlreadyApplied { .. } => RejectedReason::AlreadyApplied,
-            Rejected::StaleTurn { .. } => RejectedReason::StaleTurn,
-            Rejected::StaleAttempt { .. } => RejectedReason::StaleAttempt,
-            Rejected::StaleHead { .. } => RejectedReason::StaleHead,
-            Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
-            Rejected::NotAMember { .. }
-            | Rejected::NoPlace { .. }
-            | Rejected::NotGranted { .. }
-            | Rejected::NotLearning { .. }
-            | Rejected::Unexpected { .. } => RejectedReason::Unexpected,
-            Rejected::Malformed { .. } => RejectedReason::Malformed,
-        };
-        Self { reason, message: rejected.to_string() }
-    }
-}
 
 impl Job {
     pub(super) fn take(&mut self, input: JobInput) {

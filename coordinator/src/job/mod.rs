@@ -9,16 +9,21 @@
 //! A contribution is decoded and checked in full before the machine sees its header, and applied before the task looks at
 //! anything else. Uploads run on other tasks and come back as inputs.
 
-pub(crate) mod checkpoint;
+mod checkpoint;
+pub mod contract;
 mod effects;
 mod evaluation;
 mod heads;
 mod inbox;
+mod refusal;
+pub mod resume;
 mod same_job;
+mod status;
 mod times;
 mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use antiphon_core::event::{FinalState, Finished, JobEvent, StepEvent};
 use antiphon_core::head::{CheckedContribution, SharedHead};
@@ -27,7 +32,7 @@ use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::numerics::{NumericFingerprint, Numerics};
 use antiphon_core::spec::JobSpec;
 use antiphon_core::time::Time;
-use antiphon_core::turn::{Effect, HeadRoom, Input, Outcome, Rejected, SplitSizes, TurnMachine, Waiting};
+use antiphon_core::turn::{Effect, HeadRoom, Input, Rejected, SplitSizes, TurnMachine};
 use antiphon_proto::v1;
 use antiphon_store::checkpoints::CheckpointStore;
 use tokio::sync::{mpsc, watch};
@@ -38,14 +43,12 @@ use tracing::{error, info};
 use crate::events::EventLog;
 use crate::head_threads::{HeadThreads, Weights};
 use crate::journal::Journal;
-use crate::pool::JobWorkers;
-use crate::seam::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
-use crate::session::Nap;
+use crate::stall::Nap;
 use checkpoint::{Cut, Pause, Written};
-pub use checkpoint::{ResumeError, Resumed};
+use contract::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus, Workers};
 use evaluation::Evaluation;
 use heads::GrantedHeads;
-pub use heads::HeadRoomLimits;
+use resume::Saved;
 use times::JobTimes;
 use trouble::Trouble;
 
@@ -112,19 +115,6 @@ struct Encoding {
     fingerprint: NumericFingerprint,
 }
 
-/// A checkpoint that exists.
-#[derive(Debug, Clone)]
-struct Saved {
-    turn: Turn,
-    url: String,
-    digest: String,
-    /// The best one by then, itself or one before it: its validation score and turn.
-    best: Option<(f64, Turn)>,
-}
-
-/// Why a job is over that somebody asked to stop.
-pub(crate) const STOPPED: &str = "stopped on request";
-
 /// What the job was asked to do at the next turn boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
@@ -185,7 +175,7 @@ struct Job {
     test_report: Option<EvaluationReport>,
     store: CheckpointStore,
     events: EventLog,
-    workers: JobWorkers,
+    workers: Arc<dyn Workers>,
     threads: HeadThreads,
     journal: Journal,
     trouble: Trouble,
@@ -205,7 +195,7 @@ impl Job {
         let (classes, width) = (config.spec.labels.classes.count(), config.spec.head.width as usize);
         let turn_batches = config.spec.schedule.turn_batches;
         let trouble = Trouble::default();
-        let store = config.store.clone().with_patience(trouble.noting(config.patience, &config.id));
+        let store = config.store.clone().with_retry(trouble.noting(config.patience, &config.id));
         let (completions, completed) = mpsc::unbounded_channel();
         let (mut samples_before, mut numerics) = (BTreeMap::new(), Numerics::default());
         let (head, position, tuned_weights, newest) = match config.resume {
@@ -403,93 +393,5 @@ impl Job {
             let seconds = waiting.waited.to_std().as_secs_f64();
             self.emit(&JobEvent::Waiting { job: self.id.clone(), reason: waiting.reason, seconds });
         }
-    }
-
-    fn waiting(&self) -> Option<Waiting> {
-        let waiting = self.machine.waiting(self.now(), |modality| self.workers.counts(modality).registered)?;
-        Some(Waiting { reason: self.with_trouble(waiting.reason), ..waiting })
-    }
-
-    /// What is going on, and beside it what trouble there is with the store: the workers', and this coordinator's own.
-    fn with_trouble(&self, mut activity: String) -> String {
-        if self.asked == Some(Asked::Stop) {
-            activity.insert_str(0, "asked to stop; ");
-        }
-        for (worker, Member { modality, trouble, .. }) in &self.members {
-            if let Some(trouble) = trouble.told() {
-                activity += &format!("; `{modality}` worker `{worker}`: {trouble}");
-            }
-        }
-        self.trouble.told().into_iter().fold(activity, |activity, trouble| format!("{activity}; {trouble}"))
-    }
-
-    /// Turns that the head has taken.
-    fn turn(&self) -> Turn {
-        self.reached.unwrap_or(self.machine.position().turn)
-    }
-
-    /// What is being done, and whose answer it waits for.
-    fn activity(&self) -> String {
-        let activity = match &self.evaluation {
-            Some(evaluation) => evaluation.activity(self.turn(), &self.machine),
-            None => self.machine.activity(),
-        };
-        self.with_trouble(activity)
-    }
-
-    /// Publishes the status, if it has changed.
-    fn report(&self) {
-        let waiting = self.waiting();
-        let (state, reason) = match (self.machine.outcome(), waiting) {
-            (Some(Outcome::Succeeded), _) => (JobState::Succeeded, String::new()),
-            (Some(Outcome::Stopped), _) if self.asked == Some(Asked::Suspend) => {
-                (JobState::Waiting, "suspended until a coordinator is there again".to_owned())
-            }
-            (Some(Outcome::Stopped), _) => (JobState::Stopped, STOPPED.to_owned()),
-            (Some(Outcome::Failed { reason }), _) => (JobState::Failed, reason.clone()),
-            (None, Some(waiting)) => (JobState::Waiting, waiting.reason),
-            (None, None) => (JobState::Running, self.activity()),
-        };
-        let since = self.machine.granted().map(|at| self.origin + at.since(Time(0)).to_std());
-        let status = JobStatus {
-            state,
-            reason,
-            since,
-            turn: self.turn(),
-            turns: self.turns_planned(),
-            checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
-        };
-        self.status.send_if_modified(|old| {
-            let changed = *old != status;
-            *old = status;
-            changed
-        });
-    }
-
-    fn finish(&mut self) {
-        self.emit_times();
-        if let (Some(Outcome::Stopped), Some(Asked::Suspend)) = (self.machine.outcome(), self.asked) {
-            let (turn, checkpoint) = (self.turn(), self.newest.as_ref().map(|saved| saved.url.clone()));
-            return self.emit(&JobEvent::Suspended { job: self.id.clone(), turn, checkpoint });
-        }
-        let (state, reason) = match self.machine.outcome() {
-            Some(Outcome::Succeeded) => (FinalState::Succeeded, None),
-            Some(Outcome::Stopped) | None => (FinalState::Stopped, None),
-            Some(Outcome::Failed { reason }) => (FinalState::Failed, Some(reason.clone())),
-        };
-        // As the newest that was written knows it: one that was only cut is none.
-        let best = self.newest.as_ref().and_then(|newest| newest.best);
-        let best = best.map(|best| checkpoint::best_of(&self.store, best));
-        self.emit(&JobEvent::Finished(Finished {
-            job: self.id.clone(),
-            state,
-            reason,
-            turn: self.turn(),
-            turns: self.turns_planned(),
-            checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
-            digest: self.newest.as_ref().map(|saved| saved.digest.clone()),
-            best,
-            evaluation: self.test_report.clone(),
-        }));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::ids::JobId;
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -26,12 +26,12 @@ struct Failing {
 }
 
 impl Trouble {
-    /// Patience that notes its setbacks here.
-    pub(super) fn noting(&self, patience: Patience, job: &JobId) -> Patience {
+    /// RetryPolicy that notes its setbacks here.
+    pub(super) fn noting(&self, patience: RetryPolicy, job: &JobId) -> RetryPolicy {
         let (told, job) = (self.clone(), job.clone());
-        patience.telling(move |setback| {
-            warn!(%job, "{setback}");
-            told.note(setback.to_string());
+        patience.on_retry(move |retry| {
+            warn!(%job, "{retry}");
+            told.note(retry.to_string());
         })
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
 use antiphon_core::ids::{JobId, Term, Turn};
-use antiphon_store::patience::{Patience, Transient};
+use antiphon_store::retry::{RetryPolicy, Transient};
 use antiphon_store::storage::{self, Store};
 use object_store::ObjectStore as _;
 use serde::de::DeserializeOwned;
@@ -31,10 +31,9 @@ use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
 use tokio::time::{sleep, timeout};
 
 pub use error::JournalError;
-pub use record::{EndRecord, JobRecord, Recorded};
+pub use record::{EndRecord, Event, JobRecord, Recorded};
 
 use crate::clock;
-use crate::events::Event;
 use record::{StopRecord, TERM, TermRecord, decode, encode, event_key, event_number, key};
 
 /// The folder of the journal beside the folders of jobs, none of which can be called so: it is no job id.
@@ -91,9 +90,9 @@ impl Journal {
         let place = state.child(FOLDER);
         // The database tries for ever; this says within a minute what is wrong with an address or with credentials.
         let failed = |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
-        let patience = Patience::new(PATIENCE, 0).telling(|setback| tracing::warn!("{setback}"));
+        let patience = RetryPolicy::new(PATIENCE, 0).on_retry(|retry| tracing::warn!("{retry}"));
         let list = || place.objects().list_with_delimiter(Some(place.prefix()));
-        patience.keep_trying(place.url(), list).await.map_err(|error| failed(storage::reason(&error)))?;
+        patience.run(place.url(), list).await.map_err(|error| failed(storage::reason(&error)))?;
         let settings = Settings {
             flush_interval: Some(FLUSH),
             manifest_poll_interval: LOOK,
@@ -110,8 +109,7 @@ impl Journal {
             let db = Db::builder(place.prefix().clone(), Arc::clone(place.objects())).with_settings(settings.clone());
             db.build().await.map_err(Opening)
         };
-        let opened =
-            timeout(PATIENCE, patience.keep_trying(place.url(), open)).await.map_err(|_| slow("open", &place))?;
+        let opened = timeout(PATIENCE, patience.run(place.url(), open)).await.map_err(|_| slow("open", &place))?;
         let db = opened.map_err(|error| failed(error.to_string()))?;
         let mut kept = Kept { db, term: Term(0), state: state.clone(), place };
         let before = kept.read::<TermRecord>(TERM).await?.map_or(Term(0), |before| before.term);

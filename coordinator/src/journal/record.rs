@@ -8,6 +8,8 @@
 //! event/<id>/<number>        the event as it is sent; the number has 16 hexadecimal digits, so that keys are in its order
 //! ```
 
+use std::sync::Arc;
+
 use antiphon_core::event::Finished;
 use antiphon_core::ids::{JobId, JobName, RequestId, Term};
 use serde::de::DeserializeOwned;
@@ -60,6 +62,15 @@ impl JobRecord {
     pub fn term_after(after: Option<Term>, reign: Term) -> Term {
         Term(after.unwrap_or_default().0.saturating_add(reign.0))
     }
+}
+
+/// One event as it is kept and sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// From 1.
+    pub number: u64,
+    /// One JSON object on one line.
+    pub json: Arc<str>,
 }
 
 /// Somebody asked the job to stop.

@@ -298,8 +298,8 @@ async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
     use antiphon_coordinator::config::Config;
-    use antiphon_coordinator::coordinator::Coordinator;
-    use antiphon_coordinator::job::HeadRoomLimits;
+    use antiphon_coordinator::job::contract::HeadRoomLimits;
+    use antiphon_coordinator::registry::Coordinator;
     let head_room = HeadRoomLimits { memory: 60, disk: 120 };
     let server = Server::of(Coordinator::new(Config { head_room, ..super::server::config("room") })).await;
     let specification = format!("{TINY}checkpoints: {{every: end}}\n");

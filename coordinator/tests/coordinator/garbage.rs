@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
+use antiphon_coordinator::registry::Coordinator;
 use antiphon_core::rng;
 use antiphon_proto::stream::REASON_LIMIT;
 use antiphon_proto::v1;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
+use antiphon_coordinator::edge::server::{ServeError, serve};
 use antiphon_coordinator::events::EventWatcher;
-use antiphon_coordinator::seam::{INBOX, JobConfig, JobHandle, JobStatus};
-use antiphon_coordinator::server::{ServeError, serve};
+use antiphon_coordinator::job::contract::{INBOX, JobConfig, JobHandle, JobStatus};
+use antiphon_coordinator::registry::Coordinator;
 use antiphon_proto::v1::JobState;
+use antiphon_transport::ListenError;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +26,7 @@ async fn other_machines_are_let_in_on_request_only() {
     let listener = bind().await;
     let address = listener.local_addr().expect("it is bound");
     let refused = serve(config("remote"), listener, CancellationToken::new()).await;
-    let Err(error @ ServeError::Remote { .. }) = refused else { panic!("{refused:?}") };
+    let Err(error @ ServeError::Listen(ListenError::Remote { .. })) = refused else { panic!("{refused:?}") };
     let expected = format!(
         "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
          listen on 127.0.0.1, or say --insecure-allow-remote"
@@ -105,7 +106,7 @@ async fn a_worker_that_falls_silent_is_gone() {
 }
 
 /// A job whose task does as it likes, once it is told to stop.
-fn job_that(ends: fn()) -> Arc<antiphon_coordinator::coordinator::SpawnJob> {
+fn job_that(ends: fn()) -> Arc<antiphon_coordinator::registry::coordinator::SpawnJob> {
     Arc::new(move |config: JobConfig| {
         let (inbox, mut inputs) = mpsc::channel(INBOX);
         let (status, watched) = watch::channel(JobStatus::waiting("it is a test"));
@@ -148,7 +149,7 @@ async fn nobody_is_served_after_shutdown() {
     let code = late.expect_err("nobody is there").code();
     // The latter if the connection is still being closed.
     assert!(matches!(code, Code::Unavailable | Code::Cancelled), "{code:?}");
-    let submission = antiphon_coordinator::coordinator::Submission {
+    let submission = antiphon_coordinator::registry::Submission {
         specification: TINY.to_owned(),
         job: None,
         resume: None,
@@ -164,7 +165,7 @@ async fn a_submission_that_nobody_waits_for_leaves_its_id() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let server = Server::start("abandoned").await;
     let specification = format!("{TINY}checkpoints: {{to: \"{}\"}}\n", folder.path().display());
-    let submission = |number: u32| antiphon_coordinator::coordinator::Submission {
+    let submission = |number: u32| antiphon_coordinator::registry::Submission {
         specification: specification.clone(),
         job: Some(format!("again-{number}").as_str().try_into().expect("an id")),
         resume: None,

@@ -1,8 +1,8 @@
 //! Coordinators that end, in order or not, and those that come after them on the same state.
 
 use antiphon_coordinator::config::{Config, Keep};
-use antiphon_coordinator::coordinator::Coordinator;
-use antiphon_coordinator::server::ServeError;
+use antiphon_coordinator::edge::server::ServeError;
+use antiphon_coordinator::registry::Coordinator;
 use antiphon_proto::v1::{self, JobState};
 use antiphon_store::checkpoints::{Checkpoint, MANIFEST};
 use antiphon_store::storage::Store;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
-use antiphon_coordinator::server::{ServeError, serve_coordinator};
+use antiphon_coordinator::edge::server::{ServeError, serve_coordinator};
+use antiphon_coordinator::registry::Coordinator;
 use antiphon_proto::v1;
 use antiphon_proto::v1::job_service_client::JobServiceClient;
 use serde_json::Value;

@@ -9,8 +9,11 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt as _};
 use tracing::warn;
 
-use super::{Checkpoint, CheckpointError, CheckpointStore, MANIFEST, turn_of};
-use crate::patience::Transient as _;
+use super::checkpoint::Checkpoint;
+use super::error::CheckpointError;
+use super::manifest::MANIFEST;
+use super::store::{CheckpointStore, turn_of};
+use crate::retry::Transient as _;
 use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
@@ -166,19 +169,16 @@ impl CheckpointStore {
     }
 
     async fn delete_object(&self, path: &Path) -> Result<(), CheckpointError> {
-        let deleted = self.patience.keep_trying(path.as_ref(), || async move {
-            match self.folder.objects().delete(path).await {
-                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-                Err(source) => Err(self.failed("remove", path, source)),
-            }
-        });
-        deleted.await
+        match self.folder.objects().delete(path).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.failed("remove", path, source)),
+        }
     }
 
     async fn abort(&self, marker: &Marker, path: &Path) -> Result<(), CheckpointError> {
         // Where nothing has to be aborted, a folder was copied from where something had.
         let Some(uploads) = self.folder.uploads() else { return Ok(()) };
-        let aborted = self.patience.keep_trying(path.as_ref(), || async move {
+        let aborted = self.retry.run(path.as_ref(), || async move {
             marker.abort(uploads, path).await.map_err(|source| self.failed("abort the upload named by", path, source))
         });
         aborted.await
@@ -186,22 +186,17 @@ impl CheckpointStore {
 
     /// None where it has gone meanwhile, and where it is not one: then it stays where it is, because an upload may be lost with it.
     async fn marker(&self, path: &Path) -> Result<Option<Marker>, CheckpointError> {
-        let read = self.patience.keep_trying(path.as_ref(), || async move {
-            let read = async {
-                let found = self.folder.objects().get(path).await?;
-                let size = found.meta.size;
-                if size > LARGEST_MARKER {
-                    Ok(Err(format!("it has {size} bytes")))
-                } else {
-                    found.bytes().await.map(Ok)
-                }
-            };
-            match read.await {
-                Err(Error::NotFound { .. }) => Ok(None),
-                read => read.map(Some).map_err(|source| self.failed("read", path, source)),
+        let read = async {
+            let size = self.folder.objects().head(path).await?.size;
+            if size > LARGEST_MARKER {
+                return Ok(Err(format!("it has {size} bytes")));
             }
-        });
-        let Some(read) = read.await? else { return Ok(None) };
+            self.folder.objects().get(path).await?.bytes().await.map(Ok)
+        };
+        let read = match read.await {
+            Err(Error::NotFound { .. }) => return Ok(None),
+            read => read.map_err(|source| self.failed("read", path, source))?,
+        };
         let marker = read.and_then(|bytes| Marker::from_json(&bytes));
         let told =
             |reason: &String| warn!(%path, reason, "this is called like the marker of an upload, but it is none");
@@ -253,11 +248,12 @@ mod tests {
     use object_store::multipart::{MultipartStore, PartId};
     use object_store::{MultipartId, ObjectStore as _, PutPayload, PutResult};
 
-    use super::super::{FORMAT, Manifest};
+    use super::super::manifest::{FORMAT, Manifest};
     use super::*;
-    use crate::patience::Patience;
+    use crate::multipart::Uploads;
+    use crate::retry::RetryPolicy;
     use crate::storage::Store;
-    use crate::uploads::{Upload, Uploads};
+    use crate::uploads::Upload;
 
     const PART: &str = "head.safetensors";
 
@@ -283,9 +279,9 @@ mod tests {
 
     /// Begins an upload, of which nobody hears any more.
     async fn forsake(store: &CheckpointStore, turn: u64) {
-        let begun = Patience::new(Duration::from_secs(60), 1);
+        let begun = RetryPolicy::new(Duration::from_secs(60), 1);
         let place = store.place(Turn(turn));
-        let upload = begun.keep_trying("begin", || Upload::begin(&place, PART, &store.patience)).await;
+        let upload = begun.run("begin", || Upload::begin(&place, PART, &store.retry)).await;
         let mut upload = upload.expect("it begins");
         // Whether it arrives or not.
         let _ = upload.put_piece(PutPayload::from_static(b"piece")).await;
@@ -324,7 +320,7 @@ mod tests {
             let store = match faults {
                 None => sound.clone(),
                 Some(faults) => CheckpointStore::new(&job.with_faults(faults.parse().expect("faults")))
-                    .with_patience(Patience::new(Duration::from_secs(60), 1)),
+                    .with_retry(RetryPolicy::new(Duration::from_secs(60), 1)),
             };
             complete(&store, 5).await;
             for turn in [2, 2, 3, 5, 9] {

@@ -5,7 +5,7 @@ use antiphon_data::DataError;
 use antiphon_model::encoder::EncoderError;
 use antiphon_model::head::HeadStepError;
 use antiphon_model::weights::{NoSuchParameter, WeightsError};
-use antiphon_store::part::PartError;
+use antiphon_store::tensors::TensorsError;
 
 /// Why a modality cannot be trained, evaluated or restored.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum TrainError {
     Head(#[from] HeadStepError),
     /// A file of a checkpoint is broken.
     #[error(transparent)]
-    File(#[from] PartError),
+    File(#[from] TensorsError),
     /// candle failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

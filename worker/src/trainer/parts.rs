@@ -12,7 +12,7 @@ use antiphon_data::{Preprocessor, PreprocessorSettings, PreprocessorState};
 use antiphon_model::encoder;
 use antiphon_model::optimizer::Optimizer;
 use antiphon_model::weights::Rates;
-use antiphon_store::part::{self, Array, Arrays};
+use antiphon_store::tensors::{self, Array, Arrays};
 use bytes::Bytes;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ impl Model {
         let tokenizer = input.tokenizer.map(|bytes| String::from_utf8(bytes.to_vec())).transpose()?;
         let width = self.encoder.width() as u32;
         let note = EncoderNote { modality: modality.clone(), width, input: input.settings, tokenizer };
-        Ok(part::encode(&encoder_part(modality), &arrays, &note)?)
+        Ok(tensors::encode(&encoder_part(modality), &arrays, &note)?)
     }
 
     /// A model out of the bytes of [`encoder_part`].
@@ -85,7 +85,7 @@ impl Model {
         machine: &Machine,
     ) -> Result<Self, TrainError> {
         let name = encoder_part(&modality.name);
-        let (mut arrays, note): (Arrays, EncoderNote) = part::decode(&name, bytes)?;
+        let (mut arrays, note): (Arrays, EncoderNote) = tensors::decode(&name, bytes)?;
         check_modality(&modality.name, &name, note.modality)?;
         let mut vector = |name: &str| arrays.remove(name).map(|array| array.data).unwrap_or_default();
         let state = PreprocessorState {
@@ -116,7 +116,7 @@ pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> Resu
 /// Takes over the moments in the bytes of [`state_part`]. Steps that the encoder has taken.
 fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> Result<u64, TrainError> {
     let name = state_part(modality);
-    let (moments, note): (Arrays, StateNote) = part::decode(&name, bytes)?;
+    let (moments, note): (Arrays, StateNote) = tensors::decode(&name, bytes)?;
     check_modality(modality, &name, note.modality)?;
     optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).within(|| format!("`{name}`"))?;
     Ok(note.steps_done)
@@ -139,7 +139,7 @@ impl Trainer {
             steps_done: self.steps_done,
             optimizer_steps: self.optimizer.steps(),
         };
-        let moments = part::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
+        let moments = tensors::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
         Ok(vec![(encoder_part(modality), self.model.to_part(modality)?), (state, moments)])
     }
 

@@ -12,8 +12,9 @@ use antiphon_model::custom::Encoders;
 use antiphon_model::device::Device;
 use antiphon_model::weights::Cache;
 use antiphon_process::in_words;
-use antiphon_store::part::{self, Arrays};
+use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::trainer::{Machine, Options, TrainError, Trainer};
+use antiphon_worker::trainer::{Options, Trainer};
 
 /// The message is the one in the golden file.
 fn check(name: &str, message: &str) {
@@ -65,7 +66,7 @@ fn kept(trainer: &Trainer) -> [Values; 2] {
     let mut parts = trainer.parts().expect("parts").into_iter();
     [(); 2].map(|()| {
         let (name, bytes) = parts.next().expect("two");
-        let (arrays, _): (Arrays, serde_json::Value) = part::decode(&name, &bytes).expect("a part");
+        let (arrays, _): (Arrays, serde_json::Value) = tensors::decode(&name, &bytes).expect("a part");
         arrays.into_iter().map(|(name, array)| (name, array.data)).collect()
     })
 }

@@ -16,8 +16,10 @@ use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::training_service_client::TrainingServiceClient;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::{MESSAGE_LIMIT, contribution, v1};
-use antiphon_store::patience::Patience;
-use antiphon_worker::{checkpoint, endpoint};
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
+use antiphon_transport::{Dial, KeepAlive};
+use antiphon_worker::checkpoint;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -91,7 +93,7 @@ impl HeadWorker {
             device: "none".to_owned(),
         };
         outbound.send(Message::Register(register).into()).await.context("a new stream takes a message")?;
-        let channel = endpoint(&self.coordinator)?.connect().await.context("cannot connect to the coordinator")?;
+        let channel = Dial::new(&self.coordinator, KeepAlive::Streams)?.lazy();
         let mut client = TrainingServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
@@ -139,7 +141,7 @@ impl HeadWorker {
         let modality = ModalityName::try_from(self.modality.as_str())?;
         let files = [parts::encoder(&modality), parts::encoder_state(&modality)];
         let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
-        let parts = checkpoint::save(&save.checkpoint, files, &Patience::none()).await?;
+        let parts = checkpoint::save(&save.checkpoint, files, &StoreOptions::default(), &RetryPolicy::none()).await?;
         let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));
         Ok(Message::PartSaved(PartSaved { job, term, turn, parts, snapshot: Duration::ZERO }.into()))
     }

@@ -7,6 +7,7 @@ use antiphon_core::spec::{CheckpointSpec, Every, JobSpec};
 use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_store::storage::StoreOptions;
 use anyhow::{Context as _, anyhow, bail};
 use tokio_stream::StreamExt as _;
 
@@ -38,6 +39,7 @@ pub(super) async fn run(
         data_memory,
         head_memory: u64::MAX,
         head_threads: 0,
+        stores: StoreOptions::default(),
         store_patience: STORE_PATIENCE,
         device: DeviceChoice::Cpu,
     })

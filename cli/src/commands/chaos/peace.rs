@@ -4,6 +4,7 @@ use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
 use antiphon_model::device::DeviceChoice;
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_store::storage::StoreOptions;
 use anyhow::{Context as _, anyhow, bail};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
@@ -28,6 +29,7 @@ pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Re
         data_memory: 256 << 20,
         head_memory: 4096 << 20,
         head_threads: 0,
+        stores: StoreOptions::default(),
         store_patience: STORE_PATIENCE,
         device,
     })

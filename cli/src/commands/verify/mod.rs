@@ -11,7 +11,8 @@ use antiphon_core::ids::{JobId, Turn};
 use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
 use serde::Serialize;
 
 use crate::exit::{Exit, OrExit as _};
@@ -116,20 +117,23 @@ struct Verified<'a> {
 ///
 /// # Errors
 /// There is no such checkpoint, or the replay cannot be made.
-pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: VerifyArgs, format: Format, stores: &StoreOptions) -> anyhow::Result<Exit> {
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
     let tell = progress.clone();
-    let patience = Patience::new(Duration::from_secs(args.store_patience.into()), 0)
-        .telling(move |setback| tell.held_up(setback.to_string()));
+    let patience = RetryPolicy::new(Duration::from_secs(args.store_patience.into()), 0)
+        .on_retry(move |retry| tell.held_up(retry.to_string()));
     let work = async {
-        let checkpoint = open(&args.checkpoint, &patience, &progress).await?;
+        let checkpoint = open(&args.checkpoint, stores, &patience, &progress).await?;
         let verdicts = progress.during("checking", parts::check(&checkpoint)).await;
         if format == Format::Text {
             print(&checkpoint, &verdicts)?;
         }
-        let replayed =
-            if args.replay { Some(replay::run(&args, &checkpoint, &patience, &progress).await?) } else { None };
+        let replayed = if args.replay {
+            Some(replay::run(&args, &checkpoint, (stores, &patience), &progress).await?)
+        } else {
+            None
+        };
         Ok::<_, anyhow::Error>((checkpoint, verdicts, replayed))
     };
     let done = tokio::select! {
@@ -169,8 +173,13 @@ pub async fn run(args: VerifyArgs, format: Format) -> anyhow::Result<Exit> {
 }
 
 /// The checkpoint, or an error with the exit code that the help promises.
-async fn open(url: &str, patience: &Patience, progress: &Progress) -> anyhow::Result<Checkpoint> {
-    let opened = progress.during("opening", Checkpoint::open_patiently(url, patience)).await;
+async fn open(
+    url: &str,
+    stores: &StoreOptions,
+    patience: &RetryPolicy,
+    progress: &Progress,
+) -> anyhow::Result<Checkpoint> {
+    let opened = progress.during("opening", Checkpoint::open_with(url, stores, patience)).await;
     let exit = match &opened {
         Err(CheckpointError::Manifest { .. }) => Exit::Failed,
         // A bucket that is not there holds no checkpoint.

@@ -9,9 +9,9 @@ use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_model::device::Device;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
-use antiphon_store::part::{self, Array, Arrays};
-use antiphon_store::patience::Transient as _;
+use antiphon_store::retry::Transient as _;
 use antiphon_store::storage;
+use antiphon_store::tensors::{self, Array, Arrays};
 use antiphon_worker::trainer::{Model, check_state};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -112,7 +112,7 @@ async fn read<N: DeserializeOwned>(
 ) -> Option<(Bytes, Arrays, N)> {
     let bytes = fetch(checkpoint, name, damage).await?;
     let read = bytes.and_then(|bytes| {
-        let (arrays, note) = part::decode(name, &bytes).map_err(|error| error.to_string())?;
+        let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| error.to_string())?;
         match arrays.iter().find_map(|(tensor, array)| Some((tensor, not_finite(array)?))) {
             None => Ok((bytes, arrays, note)),
             Some((tensor, at)) => Err(format!("tensor `{tensor}` is infinite or NaN at element {at}")),

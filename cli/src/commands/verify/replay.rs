@@ -8,7 +8,8 @@ use antiphon_core::ids::Turn;
 use antiphon_core::spec::{Every, JobSpec};
 use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
-use antiphon_store::patience::Patience;
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::StoreOptions;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use tokio_stream::StreamExt as _;
@@ -46,13 +47,13 @@ struct Compared {
 pub(super) async fn run(
     args: &VerifyArgs,
     checkpoint: &Checkpoint,
-    patience: &Patience,
+    (stores, patience): (&StoreOptions, &RetryPolicy),
     progress: &Progress,
 ) -> anyhow::Result<Replayed> {
     let manifest = checkpoint.manifest();
     let from = match &args.from {
         None => None,
-        Some(url) => Some(super::open(url, patience, progress).await?),
+        Some(url) => Some(super::open(url, stores, patience, progress).await?),
     };
     let first = from.as_ref().map_or(Turn(0), |from| from.manifest().turn);
     if first >= manifest.turn && from.is_some() {
@@ -69,6 +70,7 @@ pub(super) async fn run(
         data_memory: args.data_memory << 20,
         head_memory: args.head_memory << 20,
         head_threads: 0,
+        stores: *stores,
         store_patience: STORE_PATIENCE,
         device: args.device,
     })

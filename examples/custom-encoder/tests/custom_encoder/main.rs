@@ -102,7 +102,8 @@ fn runs_have_the_same_bits_however_they_are_made() {
 #[test]
 fn it_learns_and_its_checkpoint_is_evaluated_predicted_with_and_verified() {
     let folder = folder();
-    let arguments = ["run", "job.yaml", "--state", "state", "--set=data.samples={train: 400, validation: 0, test: 100}"];
+    let arguments =
+        ["run", "job.yaml", "--state", "state", "--set=data.samples={train: 400, validation: 0, test: 100}"];
     let finished = last(program(folder.path(), &arguments));
     let job = finished["job"].as_str().expect("an id").to_owned();
     let at = format!("state/{job}");

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 
-use antiphon_coordinator::server;
 use antiphon_core::ids::{Attempt, HeadVersion, Step, Term, Turn, TurnRef};
 use antiphon_proto::chunks::{Assembled, Assembler, pieces};
 use antiphon_proto::v1::coordinator_message::Message as Told;
@@ -10,7 +9,7 @@ use antiphon_proto::v1::training_service_client::TrainingServiceClient;
 use antiphon_proto::v1::training_service_server::{TrainingService, TrainingServiceServer};
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::{MESSAGE_LIMIT, v1};
-use antiphon_worker::endpoint;
+use antiphon_transport::{Dial, KeepAlive, incoming};
 use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
@@ -67,7 +66,7 @@ impl Echo {
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
         let serving =
-            tokio::spawn(server::transport().add_service(service).serve_with_incoming(server::accept(listener)));
+            tokio::spawn(antiphon_transport::server().add_service(service).serve_with_incoming(incoming(listener)));
         // As a worker: on a thread of its own.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = std::thread::spawn(move || runtime.block_on(self.go_round(&url, warmup, measured)));
@@ -77,7 +76,7 @@ impl Echo {
     }
 
     async fn go_round(self, url: &str, warmup: u64, measured: u64) -> anyhow::Result<Quantiles> {
-        let channel = endpoint(url)?.connect().await.context("cannot connect to the echo")?;
+        let channel = Dial::new(url, KeepAlive::Streams)?.lazy();
         let mut client = TrainingServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);

@@ -5,9 +5,9 @@ mod echo;
 use std::sync::Arc;
 
 use antiphon_coordinator::config::Config;
-use antiphon_coordinator::coordinator::Coordinator;
-use antiphon_coordinator::coordinator::Submission;
-use antiphon_coordinator::server;
+use antiphon_coordinator::edge::server;
+use antiphon_coordinator::registry::Coordinator;
+use antiphon_coordinator::registry::Submission;
 use antiphon_core::head::{SharedHead, StepContext};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::spec::{JobSpec, parse};

@@ -1,0 +1,82 @@
+//! `antiphon.v1.TrainingService`: workers dial in here.
+
+use std::pin::Pin;
+
+use antiphon_proto::chunks::pieces;
+use antiphon_proto::v1::{self, coordinator_message, training_service_server::TrainingService};
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::registry::Coordinator;
+use crate::workers::pool::Registration;
+use crate::workers::session::{OUTBOX, Session, first_message};
+
+/// The service over a coordinator.
+#[derive(Clone)]
+pub struct Training {
+    /// Whose workers.
+    pub coordinator: Coordinator,
+    /// Ends every stream.
+    pub closing: CancellationToken,
+}
+
+type Outbound = Pin<Box<dyn Stream<Item = Result<v1::CoordinatorMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TrainingService for Training {
+    type TrainStream = Outbound;
+
+    async fn train(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Outbound>, Status> {
+        let mut inbound = request.into_inner();
+        let register = first_message(&mut inbound).await?;
+        if self.coordinator.is_stopping() {
+            return Err(Status::unavailable("the coordinator is shutting down and takes no workers"));
+        }
+        tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "worker");
+        let registration = self.coordinator.pool().register(register.worker, register.modality)?;
+        Ok(Response::new(self.open(registration, inbound)))
+    }
+}
+
+impl Training {
+    /// Starts the worker's session, which outlives the call that began it.
+    fn open(&self, registration: Registration, inbound: Streaming<v1::WorkerMessage>) -> Outbound {
+        let config = self.coordinator.config();
+        let (outbound, queued) = mpsc::channel(OUTBOX);
+        let (ended, end) = oneshot::channel();
+        let registered = v1::Registered {
+            term: self.coordinator.term().0,
+            heartbeat_interval_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+        };
+        outbound
+            .try_send(coordinator_message::Message::Registered(registered).into())
+            .expect("a new channel has room for one message");
+        let session =
+            Session { registration, inbound, outbound, silence: config.silence(), closing: self.closing.clone() };
+        tokio::spawn(session.run(ended));
+        // A large head is cut up as it goes out, so that no more than a chunk of it is ever held twice.
+        let messages = stream::unfold(Some((queued, end)), next_message);
+        Box::pin(messages.flat_map(|message| match message {
+            Ok(message) => stream::iter(pieces(message).map(Ok)).left_stream(),
+            Err(status) => stream::iter([Err(status)]).right_stream(),
+        }))
+    }
+}
+
+type Queue = Option<(mpsc::Receiver<v1::CoordinatorMessage>, oneshot::Receiver<Status>)>;
+
+/// The next message; after the last one, the reason why the session ended, if there is one to tell.
+async fn next_message(queue: Queue) -> Option<(Result<v1::CoordinatorMessage, Status>, Queue)> {
+    let (mut queued, mut end) = queue?;
+    let status = tokio::select! {
+        biased;
+        message = queued.recv() => match message {
+            Some(message) => return Some((Ok(message), Some((queued, end)))),
+            None => end.await,
+        },
+        status = &mut end => status,
+    };
+    status.ok().map(|status| (Err(status), None))
+}

@@ -1,0 +1,364 @@
+//! From a submission to a running job: everything that can be wrong with it is found before it is acknowledged.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use antiphon_core::digest::sha256;
+use antiphon_core::event::JobEvent;
+use antiphon_core::head::SharedHead;
+use antiphon_core::ids::{JobId, JobName, ModalityName, RequestId, Term};
+use antiphon_core::parts;
+use antiphon_core::spec::{self, JobSpec};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
+use antiphon_store::retry::RetryPolicy;
+use antiphon_store::storage::{StorageError, Store};
+
+use super::coordinator::{Coordinator, Entry, Held, Submitted};
+use crate::clock;
+use crate::events::EventLog;
+use crate::head_threads::HeadThreads;
+use crate::job::contract::{self, JobConfig};
+use crate::job::resume::{ResumeError, Resumed};
+use crate::journal::{Event, JobRecord, JournalError};
+use crate::workers::pool::JobWorkers;
+
+/// How long whoever submits a job waits for a store that is in trouble.
+const SUBMIT: Duration = Duration::from_secs(20);
+
+/// A job that somebody wants run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The job file: YAML or JSON.
+    pub specification: String,
+    /// The id wanted; one is made of the job's name otherwise.
+    pub job: Option<JobId>,
+    /// URL of a checkpoint to go on from, or of the folder of a job whose newest one is meant.
+    pub resume: Option<String>,
+    /// What its client calls it: sent again under the same id, it is the same submission, and makes no second job.
+    pub request: Option<RequestId>,
+}
+
+/// Why a submission was refused. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The coordinator is shutting down.
+    #[error("the coordinator is shutting down and takes no jobs")]
+    Stopping,
+    /// The specification is not one.
+    #[error("{0}")]
+    Specification(String),
+    /// The id is taken.
+    #[error("there is a job `{job}` already; choose another id")]
+    Duplicate {
+        /// The id.
+        job: JobId,
+    },
+    /// It has been sent before, and that is not decided yet.
+    #[error("this submission has come before, as job `{job}`, which is not taken yet")]
+    Underway {
+        /// The job's id.
+        job: JobId,
+    },
+    /// Its head does not fit.
+    #[error(
+        "head.width: a head of {classes} classes by {width}, with projector, optimizer and a message of each worker, takes \
+         {needed} MiB, but a job may have {limit} here; start the coordinator (or the run) with --head-memory {needed}, or make \
+         the head narrower, `schedule.batch` or `evaluation.chunk` smaller"
+    )]
+    HeadTooLarge {
+        /// C.
+        classes: usize,
+        /// s.
+        width: u32,
+        /// MiB that it takes.
+        needed: u64,
+        /// MiB that there are.
+        limit: u64,
+    },
+    /// The system gives no more threads.
+    #[error("the threads that heads compute on cannot be started: {0}")]
+    Threads(String),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The journal does not take it.
+    #[error("the job was not taken: {0}")]
+    Journal(#[from] JournalError),
+    /// The checkpoints cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint is not one to go on from.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The job's folder holds a further state than the one to begin with.
+    #[error(
+        "`{folder}` holds a checkpoint at turn {newest}, beyond the one to begin with; go on from that one, or choose another id"
+    )]
+    Beyond {
+        /// The folder of checkpoints.
+        folder: String,
+        /// The newest complete one.
+        newest: u64,
+    },
+    /// The checkpoint is another kind of job's.
+    #[error("checkpoint `{checkpoint}` is of a job with modalities {theirs}, but this job has {ours}")]
+    OtherModalities {
+        /// The checkpoint.
+        checkpoint: String,
+        /// Its modalities.
+        theirs: String,
+        /// The job's modalities.
+        ours: String,
+    },
+}
+
+impl Coordinator {
+    /// Takes a job. When this returns, the coordinator holds it, and where jobs are kept, every coordinator after it. One that was
+    /// taken before, under the same request id, is there already.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub async fn submit(&self, submission: Submission) -> Result<JobId, SubmitError> {
+        if self.is_stopping() {
+            return Err(SubmitError::Stopping);
+        }
+        let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)
+            .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
+        self.check_head(&spec)?;
+        let reservation = match self.reserve(&submission, &spec.name)? {
+            Place::Taken(job) => return Ok(job),
+            Place::Reserved(reservation) => reservation,
+        };
+        let request = submission.request;
+        let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
+        if !self.journal.is_durable() {
+            return self.take(config, request).await;
+        }
+        // Whoever asked may hang up now: what was begun to be written down is also held.
+        let coordinator = self.clone();
+        let taken = tokio::spawn(async move {
+            let taken = coordinator.take(config, request).await;
+            drop(reservation);
+            taken
+        });
+        taken.await.unwrap_or(Err(SubmitError::Stopping))
+    }
+
+    /// Writes a job down, and begins with it.
+    async fn take(&self, config: JobConfig, request: Option<RequestId>) -> Result<JobId, SubmitError> {
+        let record = JobRecord {
+            job: config.id.clone(),
+            name: config.spec.name.clone(),
+            order: self.submissions.fetch_add(1, Ordering::Relaxed),
+            submitted: clock::since_epoch().as_secs(),
+            after: config.resume.as_ref().map(|resumed| resumed.term()),
+            resume: config.resume.as_ref().map(|resumed| resumed.url().to_owned()),
+            request,
+            specification: config.spec.to_json(),
+        };
+        let event = JobEvent::Submitted {
+            job: record.job.clone(),
+            name: record.name.clone(),
+            resumed_from: record.resume.clone(),
+        };
+        let json = serde_json::to_string(&event).map_err(|error| SubmitError::Specification(error.to_string()))?;
+        let submitted = Event { number: config.events.last() + 1, json: json.into() };
+        self.journal.add_job(&record, &submitted).await?;
+        config.events.append_written(&submitted);
+        match self.start(config, Submitted::from(&record)) {
+            // The next coordinator begins with it.
+            Err(SubmitError::Stopping) if self.journal.is_durable() => Ok(record.job),
+            started => started,
+        }
+    }
+
+    fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
+        let (classes, width) = (spec.labels.classes.count(), spec.head.width);
+        // With the message that each worker may have on its way.
+        let messages = (contract::message_bytes(spec) as u64).saturating_mul(spec.modalities.len() as u64);
+        let needed =
+            SharedHead::<f32>::memory_bytes(&spec.head, classes, spec.schedule.turn_batches).saturating_add(messages);
+        if needed <= self.config.head_memory {
+            return Ok(());
+        }
+        let (needed, limit) = (needed.div_ceil(1 << 20), self.config.head_memory >> 20);
+        Err(SubmitError::HeadTooLarge { classes, width, needed, limit })
+    }
+
+    /// The threads that heads compute on.
+    fn head_threads(&self) -> Result<HeadThreads, SubmitError> {
+        let mut started = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(threads) = &*started {
+            return Ok(threads.clone());
+        }
+        let threads =
+            HeadThreads::new(self.config.head_threads).map_err(|error| SubmitError::Threads(error.to_string()))?;
+        Ok(started.insert(threads).clone())
+    }
+
+    /// Takes the id, so that nobody else gets it while the submission is being checked; or finds the job that was made of this
+    /// submission before, whose answer was lost.
+    fn reserve(&self, submission: &Submission, name: &JobName) -> Result<Place, SubmitError> {
+        let Submission { job: wanted, request, .. } = submission;
+        let mut jobs = self.jobs();
+        let mut requests = self.requests();
+        if let Some(job) = request.as_ref().and_then(|request| requests.get(request)) {
+            match jobs.get(job) {
+                Some(Entry::Held(_)) => return Ok(Place::Taken(job.clone())),
+                Some(Entry::Submitting) => return Err(SubmitError::Underway { job: job.clone() }),
+                // It is forgotten, or about to be.
+                Some(Entry::Removing) | None => {}
+            }
+        }
+        let job = match wanted {
+            Some(job) => job.clone(),
+            None => fresh_id(name, |candidate| jobs.contains_key(candidate)),
+        };
+        if jobs.contains_key(&job) {
+            return Err(SubmitError::Duplicate { job });
+        }
+        jobs.insert(job.clone(), Entry::Submitting);
+        if let Some(request) = request {
+            requests.insert(request.clone(), job.clone());
+        }
+        Ok(Place::Reserved(Reservation { coordinator: self.clone(), job, request: request.clone() }))
+    }
+
+    async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
+        let store = CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.patience(job).at_most(SUBMIT));
+        let resume = match resume {
+            None => None,
+            Some(url) => {
+                let retry = self.patience(job).at_most(SUBMIT);
+                Some(Checkpoint::open_with(url, &self.config.stores, &retry).await?)
+            }
+        };
+        let begins_at = resume.as_ref().map(|checkpoint| checkpoint.manifest().turn);
+        if let Some(newest) = store.list().await?.last().copied()
+            && begins_at.is_none_or(|turn| newest > turn)
+        {
+            return Err(SubmitError::Beyond { folder: store.url(), newest: newest.0 });
+        }
+        let resume = match &resume {
+            None => None,
+            Some(checkpoint) => {
+                check_modalities(checkpoint, &spec)?;
+                Some(Box::new(Resumed::load(checkpoint, &spec, &store).await?))
+            }
+        };
+        let term = JobRecord::term_after(resume.as_ref().map(|resumed| resumed.term()), self.term());
+        Ok(JobConfig { resume, ..self.job_config(job, spec, term, EventLog::of(&self.journal, job))? })
+    }
+
+    /// A job that begins at the beginning.
+    pub(super) fn job_config(
+        &self,
+        job: &JobId,
+        spec: JobSpec,
+        term: Term,
+        events: EventLog,
+    ) -> Result<JobConfig, SubmitError> {
+        Ok(JobConfig {
+            id: job.clone(),
+            term,
+            store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.patience(job)),
+            spec,
+            resume: None,
+            events,
+            workers: Arc::new(JobWorkers::new(self.pool.clone(), job.clone())),
+            threads: self.head_threads()?,
+            patience: self.patience(job),
+            head_room: self.config.head_room,
+            journal: self.journal.clone(),
+        })
+    }
+
+    /// RetryPolicy with the store of a job that nobody looks at yet. No two jobs pause for the same time.
+    pub(super) fn patience(&self, job: &JobId) -> RetryPolicy {
+        let digest = sha256(job.as_str().as_bytes());
+        let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
+        let job = job.clone();
+        RetryPolicy::new(self.config.store_patience, seed).on_retry(move |retry| tracing::warn!(%job, "{retry}"))
+    }
+
+    /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
+    pub(super) fn job_folder(&self, job: &JobId, spec: &JobSpec) -> Result<Store, StorageError> {
+        match &spec.checkpoints.to {
+            None => Ok(self.config.stores.open(&self.config.state)?.child(job.as_str())),
+            Some(to) => Ok(self.config.stores.open(to)?.child("jobs").child(job.as_str())),
+        }
+    }
+
+    /// Starts a job's task, and holds it.
+    pub(super) fn start(&self, config: JobConfig, submitted: Submitted) -> Result<JobId, SubmitError> {
+        let (job, term) = (config.id.clone(), config.term);
+        let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
+        let lease = Duration::try_from_secs_f64(config.spec.schedule.lease_ttl).unwrap_or_default();
+        let (events, limits) = (config.events.clone(), (contract::message_bytes(&config.spec), lease));
+        let mut jobs = self.jobs();
+        if self.is_stopping() {
+            return Err(SubmitError::Stopping);
+        }
+        let handle = (self.spawn)(config);
+        self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
+        let abort = Some(handle.task.abort_handle());
+        let (inbox, status) = (handle.inbox, handle.status);
+        let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None, is_left: false };
+        jobs.insert(job.clone(), Entry::Held(held));
+        drop(jobs);
+        self.running.send_modify(|running| *running += 1);
+        tokio::spawn(self.clone().supervise(job.clone(), handle.task));
+        Ok(job)
+    }
+}
+
+/// Where a submission's job is, or will be.
+enum Place {
+    /// It is there already.
+    Taken(JobId),
+    Reserved(Reservation),
+}
+
+/// An id that is taken while its submission is being checked. Dropping this frees it, unless a job was made of it meanwhile:
+/// also when whoever submitted has hung up and nobody waits for the answer.
+struct Reservation {
+    coordinator: Coordinator,
+    job: JobId,
+    request: Option<RequestId>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut jobs = self.coordinator.jobs();
+        if let Some(Entry::Submitting) = jobs.get(&self.job) {
+            jobs.remove(&self.job);
+            if let Some(request) = &self.request {
+                self.coordinator.requests().remove(request);
+            }
+        }
+    }
+}
+
+/// The job's name with a number that nobody here has: derived, not drawn, and short enough to remain a name.
+fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
+    let stem: String = name.as_str().chars().take(54).collect();
+    let started = clock::since_epoch();
+    (0_u64..)
+        .filter_map(|attempt| {
+            let digest = sha256(format!("{name} {started:?} {attempt}").as_bytes()).to_string();
+            JobId::try_from(format!("{stem}-{}", &digest[..8])).ok()
+        })
+        .find(|candidate| !taken(candidate))
+        .expect("some number is free")
+}
+
+fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
+    let manifest = checkpoint.manifest();
+    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&parts::encoder(&modality.name))) {
+        return Ok(());
+    }
+    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| parts::modality_of(name)).collect();
+    let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
+    Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
+}

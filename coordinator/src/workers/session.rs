@@ -1,0 +1,312 @@
+//! One worker's stream, from its first message to its last: registers it, tells its job that it joins and leaves, hands its
+//! messages on, and notices when it falls silent.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use antiphon_core::ids::JobId;
+use antiphon_process::innermost;
+use antiphon_proto::assignment::Register;
+use antiphon_proto::chunks::{Assembled, Assembler, Followed};
+use antiphon_proto::stream::Subject;
+use antiphon_proto::v1::worker_message::Message;
+use antiphon_proto::v1::{self, coordinator_message};
+use antiphon_proto::{WireError, stream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::pool::{Assignment, Place, Registration};
+use crate::job::contract::JobInput;
+use crate::stall::Nap;
+
+/// Messages that wait for a worker before its job is held back.
+pub const OUTBOX: usize = 8;
+
+/// How long a connection may take to say who it is.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// The first message of a stream, which must be a registration.
+///
+/// # Errors
+/// None came in time, it was another message, or a name in it is not one.
+pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<Register, Status> {
+    let first = timeout(FIRST_MESSAGE, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no `register` came within 10 seconds"))??;
+    let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before `register` came"))?;
+    match first.message {
+        Some(Message::Register(register)) => Ok(Register::try_from(register)?),
+        Some(_) => Err(Status::failed_precondition("the first message of a stream must be `register`")),
+        None => Err(WireError::Missing { field: "worker_message.message".to_owned() }.into()),
+    }
+}
+
+/// A registered worker's stream.
+pub struct Session {
+    /// Its place in the pool.
+    pub registration: Registration,
+    /// What it says.
+    pub inbound: Streaming<v1::WorkerMessage>,
+    /// What it is told.
+    pub outbound: mpsc::Sender<v1::CoordinatorMessage>,
+    /// Silence after which it counts as gone.
+    pub silence: Duration,
+    /// Ends every session.
+    pub closing: CancellationToken,
+}
+
+/// What a worker works at.
+struct Current {
+    assignment: Assignment,
+    /// It was told to let go of it.
+    releasing: bool,
+}
+
+/// Why a session is over.
+enum End {
+    /// The worker closed its side.
+    Closed,
+    /// The connection broke, or what came over it is no message.
+    Lost(Status),
+    /// The worker does not read what it is told.
+    Deaf,
+    /// No sign of life.
+    Silent(Duration),
+    /// The coordinator shuts down.
+    Closing,
+}
+
+impl Session {
+    /// Serves the stream to its end; `ended` is told why, unless the worker ended it.
+    pub async fn run(mut self, ended: oneshot::Sender<Status>) {
+        let mut current: Option<Current> = None;
+        let end = self.serve(&mut current).await;
+        let worker = self.registration.worker().clone();
+        tracing::info!(%worker, why = %end, "worker is gone");
+        if let Some(Current { assignment, .. }) = current {
+            // Before the registration is dropped: the place is filled again only after the job knows that it is empty.
+            let _job_over = assignment.inbox.send(JobInput::WorkerGone { worker, why: end.to_string() }).await;
+        }
+        drop(self.registration);
+        if let Some(status) = end.status() {
+            let _reader_gone = ended.send(status);
+        }
+    }
+
+    async fn serve(&mut self, current: &mut Option<Current>) -> End {
+        let mut heard = Instant::now();
+        let mut assembler = Assembler::default();
+        let turnstile = Arc::new(Semaphore::new(1));
+        let mut nap = Nap::begin();
+        loop {
+            if nap.was_too_long() {
+                heard = Instant::now();
+            }
+            nap = Nap::begin();
+            // Its job may believe in it for longer than this coordinator in one without.
+            let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
+            // A change of place first: a worker whose job is over is released before its stream is closed.
+            let step = tokio::select! {
+                biased;
+                place = self.registration.next_place() => self.on_place(place, current).await,
+                () = self.closing.cancelled() => Err(End::Closing),
+                message = self.inbound.message() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        let limit = current.as_ref().map_or(0, |current| current.assignment.message_bytes);
+                        match assembler.take(message, limit) {
+                            Ok(Assembled::Part) => Ok(()),
+                            Ok(Assembled::Whole(message, followed)) => {
+                                self.on_message((message, followed), &turnstile, current).await
+                            }
+                            Ok(Assembled::Refused(message, error)) => self.on_refused(message, &error, current).await,
+                            Err(error) => Err(End::Lost(error.into())),
+                        }
+                    }
+                    Ok(None) => Err(End::Closed),
+                    Err(status) => Err(End::Lost(status)),
+                },
+                () = self.outbound.closed() => Err(End::Deaf),
+                () = nap.or_until(Some(heard + silence)) => {
+                    if nap.was_too_long() {
+                        heard = Instant::now();
+                    }
+                    if heard.elapsed() < silence { Ok(()) } else { Err(End::Silent(silence)) }
+                }
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn on_place(&mut self, place: Place, current: &mut Option<Current>) -> Result<(), End> {
+        match place {
+            Place::Free => *current = None,
+            Place::Assigned(assignment) => {
+                let joined = JobInput::WorkerJoined {
+                    worker: self.registration.worker().clone(),
+                    modality: self.registration.modality().clone(),
+                    outbound: self.outbound.clone(),
+                };
+                // The error is that the job is over; the pool says so next.
+                let _job_over = assignment.inbox.send(joined).await;
+                *current = Some(Current { assignment, releasing: false });
+            }
+            Place::Releasing { job, reason } => {
+                // What it has sent before it lets go still goes to the job, which knows whether it comes too late.
+                if let Some(current) = current {
+                    current.releasing = true;
+                }
+                let release = v1::Release { job: job.to_string(), reason };
+                self.tell(coordinator_message::Message::Release(release)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_refused(
+        &mut self,
+        envelope: v1::WorkerMessage,
+        error: &WireError,
+        current: &Option<Current>,
+    ) -> Result<(), End> {
+        // A message that came too late for its job is not too large: there is no job to take it.
+        let reason = match current {
+            Some(_) => v1::RejectedReason::Malformed,
+            None => v1::RejectedReason::UnknownJob,
+        };
+        self.reject(subject(&envelope, current), reason, error.to_string()).await
+    }
+
+    async fn on_message(
+        &mut self,
+        (envelope, followed): (v1::WorkerMessage, Followed),
+        turnstile: &Arc<Semaphore>,
+        current: &mut Option<Current>,
+    ) -> Result<(), End> {
+        let subject = subject(&envelope, current);
+        match stream::open(envelope) {
+            // The worker has given its job up, and cannot be told that nobody knows why: its place must not wait for it.
+            Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(End::Lost(error.into())),
+            Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
+            Ok((job, Message::Heartbeat(beat))) => {
+                self.on_heartbeat(job, beat, current);
+                Ok(())
+            }
+            Ok((_, Message::Released(_))) => {
+                if current.as_ref().is_some_and(|current| current.releasing)
+                    && let Some(Current { assignment, .. }) = current.take()
+                {
+                    let worker = self.registration.worker().clone();
+                    let gone = JobInput::WorkerGone { worker, why: "it has let go of the job".to_owned() };
+                    let _job_over = assignment.inbox.send(gone).await;
+                }
+                self.registration.released();
+                Ok(())
+            }
+            Ok((Some(job), message)) => self.hand_on(&job, (message, followed), (subject, turnstile), current).await,
+            Ok((None, _)) => {
+                let what = "`register` comes once, at the beginning of a stream".to_owned();
+                self.reject(subject, v1::RejectedReason::Unexpected, what).await
+            }
+        }
+    }
+
+    /// Goes to the job that it is about. One that comes while the job has much to look at says no more than what is there.
+    fn on_heartbeat(&self, job: Option<JobId>, beat: v1::Heartbeat, current: &Option<Current>) {
+        if let Some(Current { assignment, releasing: false }) = current
+            && job.as_ref() == Some(&assignment.job)
+        {
+            let worker = self.registration.worker().clone();
+            let v1::Heartbeat { progress, busy, trouble, .. } = beat;
+            let trouble = Some(trouble).filter(|trouble| !trouble.is_empty());
+            let input = JobInput::Heartbeat { worker, progress, busy, trouble };
+            let _full_or_over = assignment.inbox.try_send(input);
+        }
+    }
+
+    async fn hand_on(
+        &mut self,
+        job: &JobId,
+        (message, followed): (Message, Followed),
+        (subject, turnstile): (Subject, &Arc<Semaphore>),
+        current: &Option<Current>,
+    ) -> Result<(), End> {
+        let worker = self.registration.worker().clone();
+        match current {
+            Some(Current { assignment, releasing }) if assignment.job == *job => {
+                let since = Instant::now();
+                // One message of a worker is with its job at a time: however fast it sends, its job holds no more of it.
+                let Ok(turnstile) = Arc::clone(turnstile).acquire_owned().await else { return Ok(()) };
+                let input = JobInput::FromWorker { worker: worker.clone(), message, followed, since, turnstile };
+                let sent = assignment.inbox.send(input).await;
+                if sent.is_err() && *releasing {
+                    let what = format!("job `{job}` is over");
+                    return self.reject(subject, v1::RejectedReason::UnknownJob, what).await;
+                }
+                // Otherwise the error is that the job is over, which the pool says next.
+                Ok(())
+            }
+            _ => {
+                let what = format!("worker `{worker}` has no place in job `{job}`");
+                self.reject(subject, v1::RejectedReason::UnknownJob, what).await
+            }
+        }
+    }
+
+    async fn reject(&mut self, subject: Subject, reason: v1::RejectedReason, message: String) -> Result<(), End> {
+        let worker = self.registration.worker();
+        tracing::debug!(%worker, ?reason, why = message, "refused");
+        match subject.rejected(reason, message) {
+            Some(rejected) => self.tell(coordinator_message::Message::Rejected(rejected)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A worker that does not read for as long as it may be silent is gone.
+    async fn tell(&mut self, message: coordinator_message::Message) -> Result<(), End> {
+        match timeout(self.silence, self.outbound.send(message.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Deaf),
+        }
+    }
+}
+
+/// What a message is about; of the job at hand, if it names none.
+fn subject(envelope: &v1::WorkerMessage, current: &Option<Current>) -> Subject {
+    let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
+    if subject.job.is_none() {
+        subject.job = current.as_ref().map(|current| current.assignment.job.clone());
+    }
+    subject
+}
+
+impl End {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Closed | Self::Deaf => None,
+            // A broken connection carries it no more; after a message that cannot be read it says why.
+            Self::Lost(status) => Some(status.clone()),
+            Self::Silent(_) => Some(Status::deadline_exceeded(self.to_string())),
+            Self::Closing => Some(Status::unavailable(self.to_string())),
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("it closed its stream"),
+            Self::Lost(status) => match status.source() {
+                Some(error) => write!(f, "its connection is lost: {}", innermost(error)),
+                None => write!(f, "its connection is lost: {}", status.message()),
+            },
+            Self::Deaf => f.write_str("it stopped reading"),
+            Self::Silent(silence) => write!(f, "it gave no sign of life for {:.1} s", silence.as_secs_f64()),
+            Self::Closing => f.write_str("the coordinator is shutting down"),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The wire: generated code, conversions, and tensors in chunks.
+
+mod chunks;
+mod conversions;
+mod generated;

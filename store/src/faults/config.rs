@@ -1,0 +1,107 @@
+//! Which faults are asked for.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The variable of the environment that switches faults on.
+pub const VARIABLE: &str = "ANTIPHON_STORE_FAULTS";
+
+/// How often a store fails, and how. Shares are of requests, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Faults {
+    /// Which requests it happens to.
+    pub seed: u64,
+    /// Share that is answered by an error, and nothing was done.
+    pub errors: f64,
+    /// Share that is carried out, and then answered by an error.
+    pub lost: f64,
+    /// Share that is carried out late.
+    pub slow: f64,
+    /// How late: evenly from nothing to twice as many milliseconds.
+    pub slow_ms: u64,
+    /// Share of the objects and lists read whose second half does not arrive.
+    pub cut: f64,
+}
+
+/// A text that does not say how a store is to fail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{entry}` is not a fault; write seed=NUMBER, slow_ms=MILLISECONDS, or errors=SHARE, lost=SHARE, slow=SHARE and cut=SHARE \
+     with shares from 0 to 1, as in seed=7,errors=0.1,slow=0.2"
+)]
+pub struct BadFaults {
+    /// What was not understood.
+    pub entry: String,
+}
+
+/// A value of [`VARIABLE`] that is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{VARIABLE}: {0}")]
+pub struct BadVariable(#[from] BadFaults);
+
+impl FromStr for Faults {
+    type Err = BadFaults;
+
+    fn from_str(text: &str) -> Result<Self, BadFaults> {
+        let mut faults = Self { seed: 0, errors: 0.0, lost: 0.0, slow: 0.0, slow_ms: 100, cut: 0.0 };
+        for entry in text.split(',') {
+            let bad = || BadFaults { entry: entry.to_owned() };
+            let (key, value) = entry.trim().split_once('=').ok_or_else(bad)?;
+            let number = || value.parse::<u64>().map_err(|_| bad());
+            let share = || value.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(bad);
+            match key {
+                "seed" => faults.seed = number()?,
+                "errors" => faults.errors = share()?,
+                "lost" => faults.lost = share()?,
+                "slow" => faults.slow = share()?,
+                "slow_ms" => faults.slow_ms = number()?,
+                "cut" => faults.cut = share()?,
+                _ => return Err(bad()),
+            }
+        }
+        Ok(faults)
+    }
+}
+
+impl Faults {
+    /// The faults that the environment variable [`VARIABLE`] asks for; None if it asks for none.
+    ///
+    /// # Errors
+    /// The variable's value is not understood.
+    pub fn from_environment() -> Result<Option<Self>, BadVariable> {
+        match std::env::var_os(VARIABLE) {
+            None => Ok(None),
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) => text.to_string_lossy().parse().map(Some).map_err(BadVariable),
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, errors, lost, slow, slow_ms, cut } = self;
+        write!(f, "seed={seed},errors={errors},lost={lost},slow={slow},slow_ms={slow_ms},cut={cut}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Faults {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn faults_are_read_and_written() {
+        let text = "seed=7,errors=0.1,lost=0.05,slow=0.2,slow_ms=300,cut=0.05";
+        let expected = Faults { seed: 7, errors: 0.1, lost: 0.05, slow: 0.2, slow_ms: 300, cut: 0.05 };
+        assert_eq!((faults(text), faults(text).to_string().as_str()), (expected, text));
+        for bad in ["", "errors", "errors=1.5", "errors=-0", "seed=x", "slow=NaN", "seed=1,,errors=0.1", "losst=0.1"] {
+            let error = Faults::from_str(bad).map(|faults| faults.to_string());
+            assert!(error.is_err() || bad == "errors=-0", "{bad}: {error:?}");
+        }
+        let error = Faults::from_str("seed=1,losst=0.1").expect_err("a misprint").to_string();
+        assert!(error.starts_with("`losst=0.1` is not a fault; write seed=NUMBER"), "{error}");
+    }
+}

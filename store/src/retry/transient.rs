@@ -1,0 +1,121 @@
+//! Which errors are transient.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use antiphon_process::innermost;
+use object_store::client::{HttpError, HttpErrorKind};
+
+/// An error that says whether the same operation may succeed a little later.
+pub trait Transient: fmt::Display {
+    /// Whether waiting may help.
+    fn is_transient(&self) -> bool;
+}
+
+/// A multipart upload that the store no longer knows, as after an answer that was lost: done again, it starts anew.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the store has forgotten the upload")]
+pub(crate) struct UploadForgotten;
+
+impl Transient for object_store::Error {
+    fn is_transient(&self) -> bool {
+        use object_store::Error;
+        match self {
+            Error::Generic { source, .. } => waiting_may_help(source.as_ref()),
+            // A task of the store's own was cut off, or panicked.
+            Error::JoinError { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Looks for the cause: a broken connection, an operating system's error, or a server's answer.
+fn waiting_may_help(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let broken = error.downcast_ref::<HttpError>().is_some_and(|error| error.kind() != HttpErrorKind::Unknown);
+        if broken || error.is::<UploadForgotten>() {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return is_passing(error.kind());
+        }
+        cause = error.source();
+    }
+    answered(&innermost(error))
+}
+
+/// Whether a server's answer is one of those that pass: a server or gateway in trouble, or asked too much. The type that
+/// holds the status is private to the client, its text is not.
+fn answered(text: &str) -> bool {
+    if let Some(answer) = text.strip_prefix("Server returned non-2xx status code: ") {
+        let status = answer.split(' ').next().and_then(|digits| digits.parse::<u16>().ok());
+        return status.is_some_and(|status| status >= 500 || status == 408 || status == 429);
+    }
+    // S3 says so within an answer that began as a success.
+    text.starts_with("Server returned error response: ")
+}
+
+fn is_passing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::NotConnected
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+            | ErrorKind::Interrupted
+            | ErrorKind::WouldBlock
+            | ErrorKind::ResourceBusy
+            | ErrorKind::StaleNetworkFileHandle
+            | ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Failure(&'static str);
+
+    #[test]
+    fn errors_are_told_apart() {
+        let of =
+            |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "S3", source };
+        let answer = |text: &str| of(text.to_owned().into());
+        let status = |status: &str| answer(&format!("Server returned non-2xx status code: {status}"));
+        let transient = [
+            of(Box::new(HttpError::new(HttpErrorKind::Timeout, Failure("late")))),
+            of(Box::new(io::Error::from(ErrorKind::ConnectionReset))),
+            of(Box::new(UploadForgotten)),
+            status("503 Service Unavailable: slow down"),
+            status("500 Internal Server Error: "),
+            status("429 Too Many Requests: "),
+            answer("Server returned error response: <Error><Code>SlowDown</Code></Error>"),
+        ];
+        for error in transient {
+            assert!(error.is_transient(), "{error}");
+        }
+        let path = || "a".to_owned();
+        let lasting = [
+            of(Box::new(io::Error::from(ErrorKind::PermissionDenied))),
+            status("400 Bad Request: "),
+            answer("no such bucket"),
+            object_store::Error::PermissionDenied { path: path(), source: "403".into() },
+            object_store::Error::AlreadyExists { path: path(), source: "412".into() },
+            object_store::Error::Precondition { path: path(), source: "412".into() },
+            object_store::Error::NotFound { path: path(), source: "404".into() },
+        ];
+        for error in lasting {
+            assert!(!error.is_transient(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Why a store cannot be opened.
+
+use antiphon_process::innermost;
+
+/// The URLs that stores have.
+pub(super) const SCHEMES: &str =
+    "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The text is no URL.
+    #[error("`{url}` is not a URL ({source}); use {SCHEMES}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        source: url::ParseError,
+    },
+    /// A URL of a kind that is not served.
+    #[error("`{url}`: there is no store for `{scheme}://`; use {SCHEMES}")]
+    Scheme {
+        /// What was given.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// A web server, where something is to be written.
+    #[error("`{url}` can be read but not written to; use {SCHEMES}")]
+    ReadOnly {
+        /// What was given.
+        url: String,
+    },
+    /// A URL without bucket, container or name.
+    #[error("`{url}` names no bucket, container or store; use {SCHEMES}")]
+    NoBucket {
+        /// What was given.
+        url: String,
+    },
+    /// A path that cannot be an object's.
+    #[error("`{url}` is not a usable path: {source}")]
+    Path {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        source: object_store::path::Error,
+    },
+    /// A relative path, and no working folder to begin it.
+    #[error("`{url}` is relative, but the working folder cannot be told: {source}")]
+    WorkingFolder {
+        /// What was given.
+        url: String,
+        /// What is wrong.
+        source: std::io::Error,
+    },
+    /// The store's settings are wrong or missing.
+    #[error("`{url}` cannot be opened: {}; check the credentials and endpoint in the environment", innermost(source))]
+    Settings {
+        /// What was given.
+        url: String,
+        /// What is wrong.
+        source: object_store::Error,
+    },
+}

@@ -1,0 +1,106 @@
+//! A place in an object store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use crate::faults::{Faults, Faulty, FaultyUploads};
+use crate::multipart::Uploads;
+use crate::retry::{RetryPolicy, Retrying};
+
+/// What the URL of a local folder begins with.
+pub(super) const LOCAL: &str = "/";
+
+/// A place in an object store: everything below a prefix. Clones share the store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    /// Where somebody has to abort what nobody completes.
+    uploads: Option<Uploads>,
+    prefix: Path,
+    /// Without the prefix, ending in `/`: `s3://bucket/`, `memory://name/`, `/`.
+    base: String,
+}
+
+impl Store {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, uploads: Option<Uploads>, prefix: Path, base: String) -> Self {
+        Self { objects, uploads, prefix, base }
+    }
+
+    /// The same place, whose requests fail on purpose.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        let has_attributes = self.local_folder().is_none();
+        let uploads = self.uploads.map(|uploads| Uploads(Arc::new(FaultyUploads::new(uploads, faults))));
+        Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), uploads, ..self }
+    }
+
+    /// The same place, whose uploads are known by their ids in another way.
+    #[cfg(test)]
+    pub(crate) fn with_uploads(self, uploads: Uploads) -> Self {
+        Self { uploads: Some(uploads), ..self }
+    }
+
+    /// The same place, each of whose requests is made again after a transient error, as [`Retrying`] says. Uploads by their ids
+    /// are not.
+    #[must_use]
+    pub fn retrying(&self, policy: &RetryPolicy) -> Self {
+        let objects = Retrying::new(Arc::clone(&self.objects), policy.clone(), self.base.clone());
+        Self { objects: Arc::new(objects), ..self.clone() }
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// The store's uploads by their ids, unless what is left of one goes in another way: files of a folder do with the garbage, and
+    /// Azure, which aborts none, throws pieces away when a week old.
+    pub(crate) fn uploads(&self) -> Option<&Uploads> {
+        self.uploads.as_ref()
+    }
+
+    /// Where this place begins in it.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The place called `name` below this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self { prefix: self.prefix.clone().join(name), ..self.clone() }
+    }
+
+    /// The object called `name` in this place.
+    #[must_use]
+    pub fn object(&self, name: &str) -> Path {
+        self.prefix.clone().join(name)
+    }
+
+    /// The URL of an object of this store.
+    pub(crate) fn url_of(&self, path: &Path) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// The folder of the file system that this place is, if it is one.
+    #[must_use]
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        (self.base == LOCAL).then(|| PathBuf::from(self.url()))
+    }
+
+    /// The last name of the prefix.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.prefix.filename()
+    }
+
+    /// The URL of this place, which [`Store::open`] takes anywhere (a local folder's is its absolute path).
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of(&self.prefix)
+    }
+}

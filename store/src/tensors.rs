@@ -1,0 +1,157 @@
+//! One part of a checkpoint: named f32 tensors in a safetensors file, with a JSON note in its header.
+//!
+//! The same content always gives the same bytes, which the run's digest rests on: tensors are in the order of their names, and
+//! the header has one metadata key only, `antiphon`, because safetensors writes several in no fixed order.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use safetensors::tensor::{Dtype, View};
+use safetensors::{SafeTensorError, SafeTensors};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const NOTE: &str = "antiphon";
+
+/// A dense f32 tensor in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// Its dimensions; their product is the number of elements.
+    pub shape: Vec<usize>,
+    /// Its elements.
+    pub data: Vec<f32>,
+}
+
+/// Named tensors.
+pub type Arrays = BTreeMap<String, Array>;
+
+/// A file that is not a part, or not this one.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorsError {
+    /// Not a safetensors file, or a truncated one.
+    #[error("`{name}` is not a whole safetensors file: {reason}")]
+    Format {
+        /// The part.
+        name: String,
+        /// What the reader says.
+        reason: String,
+    },
+    /// Another element type.
+    #[error("tensor `{tensor}` of `{name}` is {found}, not F32")]
+    Type {
+        /// The part.
+        name: String,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        found: String,
+    },
+    /// The note is missing or of another shape.
+    #[error("`{name}` was not written by antiphon, or by another version: {reason}")]
+    Note {
+        /// The part.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The bytes of a part.
+///
+/// # Errors
+/// The note does not serialise, or a tensor's shape is not its data's.
+pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Bytes, TensorsError> {
+    let text = serde_json::to_string(note)
+        .map_err(|error| TensorsError::Note { name: name.to_owned(), reason: error.to_string() })?;
+    let header = HashMap::from([(NOTE.to_owned(), text)]);
+    let bytes = safetensors::serialize(tensors.iter().map(|(name, array)| (name, Borrowed(array))), Some(header));
+    bytes.map(Bytes::from).map_err(|error| format_error(name, &error))
+}
+
+/// The tensors and the note of a part.
+///
+/// # Errors
+/// The file is not whole, holds anything but f32, or has no such note.
+pub fn decode<N: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<(Arrays, N), TensorsError> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format_error(name, &error))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| format_error(name, &error))?;
+    let text = header.metadata().as_ref().and_then(|entries| entries.get(NOTE));
+    let no_note = |reason: String| TensorsError::Note { name: name.to_owned(), reason };
+    let text = text.ok_or_else(|| no_note(format!("its header has no `{NOTE}` entry")))?;
+    let note = serde_json::from_str(text).map_err(|error| no_note(error.to_string()))?;
+    let mut tensors = Arrays::new();
+    for (tensor, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            let found = format!("{:?}", view.dtype());
+            return Err(TensorsError::Type { name: name.to_owned(), tensor: tensor.to_owned(), found });
+        }
+        let data = view.data().as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
+        tensors.insert(tensor.to_owned(), Array { shape: view.shape().to_vec(), data });
+    }
+    Ok((tensors, note))
+}
+
+fn format_error(name: &str, error: &SafeTensorError) -> TensorsError {
+    TensorsError::Format { name: name.to_owned(), reason: error.to_string() }
+}
+
+struct Borrowed<'a>(&'a Array);
+
+impl View for Borrowed<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.0.data.iter().flat_map(|number| number.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.data.len() * size_of::<f32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrays() -> Arrays {
+        let array = |shape: &[usize]| Array {
+            shape: shape.to_vec(),
+            data: (0..shape.iter().product::<usize>()).map(|i| i as f32 - 1.5).collect(),
+        };
+        [("weight", &[2, 3][..]), ("bias", &[3]), ("scalar", &[]), ("empty", &[0, 4])]
+            .map(|(name, shape)| (name.to_owned(), array(shape)))
+            .into()
+    }
+
+    #[test]
+    fn a_part_comes_back_and_its_bytes_are_a_function_of_its_content() {
+        let note = vec!["a".to_owned(), "b".to_owned()];
+        let bytes = encode("p", &arrays(), &note).expect("it encodes");
+        let (tensors, read): (Arrays, Vec<String>) = decode("p", &bytes).expect("it decodes");
+        assert_eq!((&tensors, &read), (&arrays(), &note));
+        assert_eq!(encode("p", &tensors, &read).expect("it encodes"), bytes);
+    }
+
+    #[test]
+    fn a_broken_part_is_refused_by_name() {
+        let bytes = encode("p", &arrays(), &7).expect("it encodes");
+        for length in [0, 4, 9, bytes.len() / 2, bytes.len() - 1] {
+            let error = decode::<u32>("p", &bytes[..length]).expect_err("it is cut");
+            assert!(matches!(error, TensorsError::Format { .. }), "{error}");
+        }
+        assert!(matches!(decode::<String>("p", &bytes), Err(TensorsError::Note { .. })));
+    }
+
+    #[test]
+    fn a_shape_that_is_not_the_datas_is_refused() {
+        let wrong = [("w".to_owned(), Array { shape: vec![2, 2], data: vec![0.0; 3] })].into();
+        assert!(encode("p", &wrong, &0).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! Checkpoints whose writer is gone before they are complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::task::Poll;
+
+use antiphon_core::ids::Turn;
+use antiphon_store::checkpoints::CheckpointStore;
+use antiphon_store::storage::Store;
+use bytes::Bytes;
+use futures::{TryStreamExt as _, future};
+use object_store::ObjectStore as _;
+
+use super::suite::{RETRY, checkpoints, manifest, write};
+
+/// Its upload takes three pieces.
+const LARGE: usize = (33 << 20) + 5;
+/// How often a writer gets to do something before it is dropped: ten different points, and one at which it is done.
+const POINTS: [u64; 11] = [1, 2, 3, 4, 5, 7, 9, 12, 16, 25, u64::MAX];
+
+/// Runs `work` until it has been polled so often, or is done.
+async fn interrupted<T>(work: impl Future<Output = T>, polls: u64) -> Option<T> {
+    let (mut work, mut polled) = (pin!(work), 0);
+    future::poll_fn(|context| {
+        if polled == polls {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+async fn write_large(store: &CheckpointStore, turn: u64, content: &Bytes) {
+    let mut parts = BTreeMap::new();
+    for (name, bytes) in [("head.safetensors", content.slice(..100)), ("encoder-a.safetensors", content.clone())] {
+        let entry = store.write_part(Turn(turn), name, bytes).await.expect("the part is written");
+        parts.insert(name.to_owned(), entry);
+    }
+    store.complete(&manifest(turn, parts)).await.expect("the manifest is written");
+}
+
+/// The names of all objects below a place, by their last two names.
+async fn objects(place: &Store) -> BTreeSet<String> {
+    let listed =
+        RETRY.run("list", || async move { place.objects().list(Some(place.prefix())).try_collect::<Vec<_>>().await });
+    let listed = listed.await.expect("it lists");
+    let ends = listed.iter().map(|object| {
+        let names: Vec<&str> = object.location.as_ref().rsplit('/').take(2).collect();
+        format!("{}/{}", names[1], names[0])
+    });
+    ends.collect()
+}
+
+/// Writes one checkpoint after the other and drops the writer at another point each time.
+pub(crate) async fn leaves_no_rubbish(root: &Store) {
+    let (job, store) = (root.child("interrupted"), checkpoints(&root.child("interrupted")));
+    let content: Bytes = (0..LARGE).map(|at| (at % 241) as u8).collect();
+    write(&store, 1).await;
+    let (mut newest, mut given_up) = (1, 0);
+    for (turn, polls) in (2..).zip(POINTS) {
+        match interrupted(write_large(&store, turn, &content), polls).await {
+            Some(()) => newest = turn,
+            None => given_up += 1,
+        }
+        let found = store.newest().await.expect("it lists").expect("there is one");
+        assert!(found.manifest().turn.0 >= newest, "what was complete stays");
+        // A manifest may be there although its writer never heard of it.
+        newest = found.manifest().turn.0;
+        for name in found.manifest().parts.keys() {
+            found.part(name).await.expect("what a manifest names is sound");
+        }
+    }
+    assert!(given_up >= 3, "{given_up} writers were given up before they were done");
+    store.retain(1, None, &BTreeSet::new()).await.expect("it clears up");
+    store.collect_garbage(&BTreeSet::new()).await.expect("it clears up");
+    let last = |name: &str| format!("{newest:08}/{name}");
+    let names = ["encoder-a.safetensors", "head.safetensors", "manifest.json"];
+    assert_eq!(objects(&job).await, names.map(last).into());
+}

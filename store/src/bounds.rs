@@ -1,7 +1,7 @@
-//! How long a server may take: a slow line takes its time, and a server that says nothing is given up.
+//! Timeouts for servers: a slow line is waited for, a silent server is not.
 //!
-//! A bound on a whole request would be one on how slow a line may be: what is large would never arrive, however often it is
-//! sent. So a request may take the longer to be answered the more it sends, and each piece of an answer has a time of its own.
+//! A timeout for a whole request would limit how slow a line may be: a large object would never arrive, however often it is sent.
+//! So the timeout of a request grows with what it sends, and each chunk of an answer has its own timeout.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,32 +18,32 @@ use object_store::client::{
 use object_store::{ClientConfigKey, ClientOptions};
 use tokio::time::{Sleep, sleep, timeout};
 
-/// How long a server may take.
+/// Timeouts for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Without a word: from when a request is sent to its answer, and between any two pieces of an answer.
+    /// From when a request is sent to its answer, and between any two chunks of an answer.
     pub silence: Duration,
-    /// Bytes per second that a request is sent with at the least; it is answered so much later than `silence` allows.
+    /// The lowest rate at which a request is sent, in bytes per second: `silence` is extended by its size over this rate.
     pub slowest: u32,
 }
 
 impl Default for Bounds {
-    /// Half a minute, and 32 KiB/s: four pieces of an upload at once need a line of 128 KiB/s then.
+    /// 30 s, and 32 KiB/s: four concurrent upload chunks then need a line of 128 KiB/s.
     fn default() -> Self {
         Self { silence: Duration::from_secs(30), slowest: 32 << 10 }
     }
 }
 
 impl Bounds {
-    /// Until an answer to a request with a body of so many bytes begins.
+    /// The timeout until the answer begins to a request with a body of `sent` bytes.
     fn until_answered(&self, sent: usize) -> Duration {
         self.silence + Duration::from_secs_f64(sent as f64 / f64::from(self.slowest.max(1)))
     }
 }
 
-/// A server said nothing for so long.
+/// A server sent nothing for this long.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the server said nothing for {} s", _0.as_secs())]
+#[error("the server sent nothing for {} s", _0.as_secs())]
 struct Silent(Duration);
 
 impl From<Silent> for HttpError {
@@ -58,14 +58,14 @@ impl HttpConnector for Bounds {
         let options = if asked_for == ClientOptions::default().get_config_value(&ClientConfigKey::Timeout) {
             options.clone().with_timeout_disabled()
         } else {
-            // Somebody has set one, in the environment.
+            // The environment sets one.
             options.clone()
         };
         Ok(HttpClient::new(Bounded { client: ReqwestConnector::default().connect(&options)?, bounds: *self }))
     }
 }
 
-/// A client that gives up on a server that says nothing.
+/// A client that gives up on a silent server.
 #[derive(Debug)]
 struct Bounded {
     client: HttpClient,
@@ -82,11 +82,11 @@ impl HttpService for Bounded {
     }
 }
 
-/// The body of an answer, each piece of which has its time.
+/// The body of an answer, each chunk of which has its own timeout.
 struct BoundedBody {
     body: HttpResponseBody,
     most: Duration,
-    /// Since somebody waits for the next piece.
+    /// The timeout of the next chunk, once the caller waits for it.
     waits: Option<Pin<Box<Sleep>>>,
 }
 
@@ -105,9 +105,9 @@ impl Body for BoundedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let most = self.most;
-        if let Poll::Ready(piece) = Pin::new(&mut self.body).poll_frame(context) {
+        if let Poll::Ready(chunk) = Pin::new(&mut self.body).poll_frame(context) {
             self.waits = None;
-            return Poll::Ready(piece);
+            return Poll::Ready(chunk);
         }
         ready!(self.waits.get_or_insert_with(|| Box::pin(sleep(most))).as_mut().poll(context));
         Poll::Ready(Some(Err(Silent(most).into())))
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_the_longer_the_more_it_sends() {
+    fn the_timeout_of_a_request_grows_with_its_size() {
         let bounds = Bounds { silence: Duration::from_secs(3), slowest: 1000 };
         assert_eq!(bounds.until_answered(0), Duration::from_secs(3));
         assert_eq!(bounds.until_answered(2500), Duration::from_millis(5500));

@@ -1,9 +1,8 @@
-//! Why a request to a store failed, in words.
+//! Error messages for failed requests.
 
 use antiphon_process::innermost;
 
-/// Why a request to a store failed and what to do, in a few words: `Connection refused (os error 111); check that …` rather
-/// than the wrappings of it.
+/// Why a request to a store failed and what to do, in one line: `Connection refused (os error 111); check that …`.
 #[must_use]
 pub fn reason(error: &object_store::Error) -> String {
     use object_store::Error;
@@ -15,13 +14,16 @@ pub fn reason(error: &object_store::Error) -> String {
             "the credentials were not accepted; set the credentials of this store in the environment".to_owned()
         }
         other => match innermost(other).strip_prefix("Server returned non-2xx status code: ") {
-            // A server in trouble: nothing here is to be set right.
+            // An error of the server: the user cannot fix it.
             Some(answer) if answer.starts_with('5') => format!("the server answered {answer}"),
             Some(answer) => {
                 format!("the server answered {answer}; check the bucket and the credentials in the environment")
             }
             None => {
-                format!("{}; check that the address is right and the store can be reached from here", innermost(other))
+                format!(
+                    "{}; check that the address is right and the store can be reached from this machine",
+                    innermost(other)
+                )
             }
         },
     }

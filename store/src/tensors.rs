@@ -1,7 +1,7 @@
-//! One part of a checkpoint: named f32 tensors in a safetensors file, with a JSON note in its header.
+//! Files of a checkpoint that hold tensors: named f32 tensors in a safetensors file, with a JSON note in its header.
 //!
-//! The same content always gives the same bytes, which the run's digest rests on: tensors are in the order of their names, and
-//! the header has one metadata key only, `antiphon`, because safetensors writes several in no fixed order.
+//! The same content always gives the same bytes, which the run's digest needs: tensors are in the order of their names, and the
+//! header has one metadata key only, `antiphon`, because safetensors writes several in no fixed order.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -26,21 +26,21 @@ pub struct Array {
 /// Named tensors.
 pub type Arrays = BTreeMap<String, Array>;
 
-/// A file that is not a part, or not this one.
+/// A file that does not hold the expected tensors.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorsError {
     /// Not a safetensors file, or a truncated one.
     #[error("`{name}` is not a whole safetensors file: {reason}")]
     Format {
-        /// The part.
+        /// The file.
         name: String,
-        /// What the reader says.
+        /// The reader's error.
         reason: String,
     },
     /// Another element type.
     #[error("tensor `{tensor}` of `{name}` is {found}, not F32")]
     Type {
-        /// The part.
+        /// The file.
         name: String,
         /// The tensor.
         tensor: String,
@@ -48,16 +48,16 @@ pub enum TensorsError {
         found: String,
     },
     /// The note is missing or of another shape.
-    #[error("`{name}` was not written by antiphon, or by another version: {reason}")]
+    #[error("`{name}` was not written by this version of antiphon: {reason}")]
     Note {
-        /// The part.
+        /// The file.
         name: String,
         /// What is wrong with it.
         reason: String,
     },
 }
 
-/// The bytes of a part.
+/// The bytes of a file.
 ///
 /// # Errors
 /// The note does not serialise, or a tensor's shape is not its data's.
@@ -69,7 +69,7 @@ pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Byt
     bytes.map(Bytes::from).map_err(|error| format_error(name, &error))
 }
 
-/// The tensors and the note of a part.
+/// The tensors and the note of a file.
 ///
 /// # Errors
 /// The file is not whole, holds anything but f32, or has no such note.
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_comes_back_and_its_bytes_are_a_function_of_its_content() {
+    fn a_file_is_read_as_written_and_its_bytes_follow_from_its_content() {
         let note = vec!["a".to_owned(), "b".to_owned()];
         let bytes = encode("p", &arrays(), &note).expect("it encodes");
         let (tensors, read): (Arrays, Vec<String>) = decode("p", &bytes).expect("it decodes");
@@ -140,17 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_part_is_refused_by_name() {
+    fn a_broken_file_is_rejected_by_name() {
         let bytes = encode("p", &arrays(), &7).expect("it encodes");
         for length in [0, 4, 9, bytes.len() / 2, bytes.len() - 1] {
-            let error = decode::<u32>("p", &bytes[..length]).expect_err("it is cut");
+            let error = decode::<u32>("p", &bytes[..length]).expect_err("it is truncated");
             assert!(matches!(error, TensorsError::Format { .. }), "{error}");
         }
         assert!(matches!(decode::<String>("p", &bytes), Err(TensorsError::Note { .. })));
     }
 
     #[test]
-    fn a_shape_that_is_not_the_datas_is_refused() {
+    fn a_shape_that_does_not_match_its_data_is_rejected() {
         let wrong = [("w".to_owned(), Array { shape: vec![2, 2], data: vec![0.0; 3] })].into();
         assert!(encode("p", &wrong, &0).is_err());
     }

@@ -1,12 +1,12 @@
-//! Uploads of large objects, and what finds those that nobody finishes.
+//! Multipart uploads of large objects, and how abandoned ones are found.
 //!
-//! A store that is a server keeps the pieces of an upload that was neither completed nor aborted, and no list of objects shows
-//! them. So that a process may be killed at any time, a *marker* is written beside the object before its first piece is sent: a
-//! small object that holds the upload's id. It goes when the upload is complete or aborted. Whoever clears up after a process
-//! that is gone reads it, aborts the upload, and removes it then.
+//! A server keeps the chunks of an upload that was neither completed nor aborted, and no list of objects shows them. So that a
+//! process may be killed at any time, a *marker* is written beside the object before its first chunk is sent: a small object with
+//! the id of the upload. It is removed when the upload is completed or aborted. Garbage collection reads the marker of a process
+//! that was killed, aborts the upload, and then removes the marker.
 //!
-//! A process that is killed after an upload was created, and before its marker is there, leaves one that nobody finds. It holds
-//! no piece, so it takes no room.
+//! A process that is killed after it created an upload, and before it wrote the marker, leaves an upload that is not found. It has
+//! no chunks, so it takes no storage.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,29 +27,29 @@ use crate::multipart::Uploads;
 use crate::retry::{RetryPolicy, UploadForgotten};
 use crate::storage::Store;
 
-/// What the name of a marker begins with. No part of a checkpoint can be called so, because it begins with a dot.
+/// How the name of a marker begins. No file of a checkpoint has such a name, because it begins with a dot.
 const MARKER: &str = ".upload-";
-/// Bytes of a marker at the most: ids of uploads are below a few hundred.
+/// The largest marker in bytes: ids of uploads have at most a few hundred.
 pub(crate) const LARGEST_MARKER: u64 = 16 << 10;
-/// How long one piece is sent again, before the upload begins anew.
-const WITH_A_PIECE: Duration = Duration::from_secs(60);
+/// For how long one chunk is retried before the whole upload is.
+const CHUNK_RETRY: Duration = Duration::from_secs(60);
 
-/// What a marker says.
+/// The content of a marker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// Name of the object, in the marker's own folder: the copy of a folder names no upload of the original's.
+    /// Name of the object in the marker's folder. It is no path, so that the copy of a folder names no upload of the original.
     object: String,
     /// Id of its upload.
     upload: MultipartId,
 }
 
 impl Marker {
-    /// Whether an object that is called so is a marker.
-    pub(crate) fn is_called(name: &str) -> bool {
+    /// Whether an object of this name is a marker.
+    pub(crate) fn is_named(name: &str) -> bool {
         name.starts_with(MARKER)
     }
 
-    /// Every upload's is its own, so that of two writers of an object neither takes the other's away.
+    /// Each upload has its own, so that two writers of an object do not remove each other's.
     fn name(&self) -> String {
         let hash = sha256(format!("{}/{}", self.object, self.upload).as_bytes()).to_string();
         format!("{MARKER}{}", &hash[..32])
@@ -62,13 +62,13 @@ impl Marker {
     /// The marker in `bytes`, or what is wrong with it.
     ///
     /// # Errors
-    /// In words: not JSON, a field missing, an object that is not called like a part.
+    /// Not JSON, a missing field, or a bad file name.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let marker: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if is_name(&marker.object) { Ok(marker) } else { Err(format!("{:?} is not the name of a part", marker.object)) }
+        if is_name(&marker.object) { Ok(marker) } else { Err(format!("{:?} is not a file name", marker.object)) }
     }
 
-    /// Aborts the upload, whose marker is at `path`. One that is complete or aborted already is fine.
+    /// Aborts the upload of the marker at `path`. It succeeds if the upload is completed or aborted already.
     ///
     /// # Errors
     /// The store refuses it.
@@ -83,14 +83,14 @@ impl Marker {
         Path::from_iter(folder).join(self.object.as_str())
     }
 
-    /// Whether the upload takes another piece; it is never complete again then.
+    /// Whether the upload takes another chunk. It cannot be completed afterwards.
     #[cfg(test)]
     pub(crate) async fn is_open(&self, uploads: &Uploads, path: &Path) -> bool {
         uploads.0.put_part(&self.object_beside(path), &self.upload, 7, PutPayload::new()).await.is_ok()
     }
 }
 
-/// What the store does not know needs no abortion.
+/// An upload that the store does not know needs no abort.
 fn known(aborted: Result<()>) -> Result<()> {
     match aborted {
         Err(Error::NotFound { .. }) => Ok(()),
@@ -98,12 +98,12 @@ fn known(aborted: Result<()>) -> Result<()> {
     }
 }
 
-/// An upload that is aborted when it is dropped unfinished.
+/// An upload that is aborted when it is dropped before it is completed.
 pub(crate) struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
-    /// Begins one of the object `name` in `folder`. A piece that fails is sent again, as this policy says, where the
-    /// store knows uploads by their ids: over a slow line those that have arrived are worth something.
+    /// Begins an upload of the object `name` in `folder`. A chunk that fails is retried in stores that know uploads by their ids,
+    /// because over a slow line the chunks that have arrived are worth keeping.
     pub(crate) async fn begin(folder: &Store, name: &str, retry: &RetryPolicy) -> Result<Self> {
         let path = folder.object(name);
         let Some(uploads) = folder.uploads() else {
@@ -118,8 +118,8 @@ impl Upload {
             path,
             id,
             marker: at.clone(),
-            retry: retry.clone().at_most(WITH_A_PIECE),
-            pieces: 0,
+            retry: retry.clone().at_most(CHUNK_RETRY),
+            chunks: 0,
             sent: Arc::default(),
         })));
         if let Err(error) = folder.objects().put(&at, marker.to_json().into()).await {
@@ -129,18 +129,18 @@ impl Upload {
         Ok(upload)
     }
 
-    /// The next piece. They may be sent at the same time, and in any order.
-    pub(crate) fn put_piece(&mut self, piece: PutPayload) -> UploadPart {
+    /// The next chunk. Chunks may be sent concurrently, and in any order.
+    pub(crate) fn put_chunk(&mut self, chunk: PutPayload) -> UploadPart {
         match &mut self.0 {
             Some(upload) => {
-                let sent = upload.put_part(piece);
+                let sent = upload.put_part(chunk);
                 Box::pin(async { remembered(sent.await) })
             }
             None => Box::pin(std::future::ready(Err(forgotten()))),
         }
     }
 
-    /// Puts the pieces together, all of which must be there.
+    /// Joins the chunks, all of which must have arrived.
     pub(crate) async fn complete(&mut self) -> Result<()> {
         let upload = self.0.as_mut().ok_or_else(forgotten)?;
         remembered(upload.complete().await)?;
@@ -150,14 +150,14 @@ impl Upload {
 
     pub(crate) async fn abort(&mut self) {
         if let Some(mut upload) = self.0.take() {
-            // It is given up already; that the store does not hear of it is no news.
+            // The caller reports its own error; garbage collection retries the abort.
             let _ = upload.abort().await;
         }
     }
 }
 
-/// What the store does not know any more: the answer to our own request was lost, or somebody aborted it. What lies there now may
-/// be an older object, so that this one has to be sent again.
+/// An upload that the store no longer knows: the answer to our own request was lost, or another process aborted it. The object that
+/// is there may be an older one, so this one has to be sent again.
 fn remembered<T>(answer: Result<T>) -> Result<T> {
     match answer {
         Err(Error::NotFound { .. }) => Err(forgotten()),
@@ -172,14 +172,14 @@ fn forgotten() -> Error {
 impl Drop for Upload {
     fn drop(&mut self) {
         let unfinished = self.0.take();
-        // Without a runtime nobody is left to tell the store.
+        // Without a runtime no request can be made.
         if let (Some(mut upload), Ok(runtime)) = (unfinished, tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move { upload.abort().await });
         }
     }
 }
 
-/// An upload that a marker tells of.
+/// An upload with a marker.
 #[derive(Debug)]
 struct Marked {
     objects: Arc<dyn ObjectStore>,
@@ -188,30 +188,30 @@ struct Marked {
     id: MultipartId,
     marker: Path,
     retry: RetryPolicy,
-    /// So many were begun.
-    pieces: usize,
-    /// What the store calls those that are there.
+    /// How many were begun.
+    chunks: usize,
+    /// The store's ids of those that have arrived.
     sent: Arc<Mutex<BTreeMap<usize, PartId>>>,
 }
 
 impl Marked {
     async fn remove_marker(&self) {
         if let Err(error) = self.objects.delete(&self.marker).await {
-            // It names an upload that is no more, and goes with the garbage.
-            debug!(marker = %self.marker, %error, "a marker is left");
+            // It names an upload that no longer exists. Garbage collection removes it.
+            debug!(marker = %self.marker, %error, "the marker of an upload is left");
         }
     }
 }
 
 #[async_trait]
 impl MultipartUpload for Marked {
-    fn put_part(&mut self, piece: PutPayload) -> UploadPart {
+    fn put_part(&mut self, chunk: PutPayload) -> UploadPart {
         let (uploads, path, id, sent) =
             (self.uploads.clone(), self.path.clone(), self.id.clone(), Arc::clone(&self.sent));
-        let (number, retry) = (self.pieces, self.retry.clone());
-        self.pieces += 1;
+        let (number, retry) = (self.chunks, self.retry.clone());
+        self.chunks += 1;
         Box::pin(async move {
-            let put = || uploads.0.put_part(&path, &id, number, piece.clone());
+            let put = || uploads.0.put_part(&path, &id, number, chunk.clone());
             let part = retry.run(format!("{path} {number}"), put).await?;
             sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
             Ok(())
@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    const PART: &str = "projector.safetensors";
+    const FILE: &str = "projector.safetensors";
 
     /// The names of all objects in a folder.
     async fn names(folder: &Store) -> Vec<String> {
@@ -260,26 +260,26 @@ mod tests {
     #[tokio::test]
     async fn a_marker_names_an_upload_until_it_is_complete() {
         let folder = Store::open("memory://uploads/complete").expect("it opens");
-        let mut upload = Upload::begin(&folder, PART, &RetryPolicy::none()).await.expect("it begins");
+        let mut upload = Upload::begin(&folder, FILE, &RetryPolicy::none()).await.expect("it begins");
         let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the marker and nothing else");
-        assert!(Marker::is_called(&name) && !is_name(&name), "{name}");
-        assert_eq!(marker(&folder, &name).await.object, PART);
+        assert!(Marker::is_named(&name) && !is_name(&name), "{name}");
+        assert_eq!(marker(&folder, &name).await.object, FILE);
         // In another order than that of the object.
-        let (first, second) = (upload.put_piece("ab".into()), upload.put_piece("cd".into()));
+        let (first, second) = (upload.put_chunk("ab".into()), upload.put_chunk("cd".into()));
         second.await.expect("it is sent");
         first.await.expect("it is sent");
         upload.complete().await.expect("it is complete");
-        assert_eq!(names(&folder).await, [PART]);
-        let found = folder.objects().get(&folder.object(PART)).await.expect("it is there");
+        assert_eq!(names(&folder).await, [FILE]);
+        let found = folder.objects().get(&folder.object(FILE)).await.expect("it is there");
         assert_eq!(found.bytes().await.expect("it is read"), Bytes::from("abcd"));
     }
 
     #[tokio::test]
-    async fn an_upload_that_is_aborted_or_dropped_takes_its_own_marker_with_it() {
+    async fn an_aborted_or_dropped_upload_removes_its_own_marker() {
         let folder = Store::open("memory://uploads/aborted").expect("it opens");
         let (mut one, other) = (
-            Upload::begin(&folder, PART, &RetryPolicy::none()).await.expect("it begins"),
-            Upload::begin(&folder, PART, &RetryPolicy::none()).await,
+            Upload::begin(&folder, FILE, &RetryPolicy::none()).await.expect("it begins"),
+            Upload::begin(&folder, FILE, &RetryPolicy::none()).await,
         );
         let first = names(&folder).await;
         assert_eq!(first.len(), 2, "each has one: {first:?}");
@@ -295,16 +295,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_that_somebody_aborted_is_to_be_done_again() {
+    async fn an_upload_that_another_process_aborted_is_retried() {
         use crate::retry::Transient as _;
         let folder = Store::open("memory://uploads/forgotten").expect("it opens");
-        let mut upload = Upload::begin(&folder, PART, &RetryPolicy::none()).await.expect("it begins");
+        let mut upload = Upload::begin(&folder, FILE, &RetryPolicy::none()).await.expect("it begins");
         let name = names(&folder).await.pop().expect("a marker");
         let uploads = folder.uploads().expect("memory has uploads");
         let (marker, path) = (marker(&folder, &name).await, folder.object(&name));
         marker.abort(uploads, &path).await.expect("it is aborted");
         marker.abort(uploads, &path).await.expect("twice is as good as once");
-        let error = upload.put_piece("ab".into()).await.expect_err("there is none");
+        let error = upload.put_chunk("ab".into()).await.expect_err("there is none");
         assert!(error.is_transient(), "{error}");
         let error = upload.complete().await.expect_err("there is none");
         assert!(error.is_transient(), "{error}");
@@ -313,22 +313,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_piece_that_fails_is_sent_again_by_itself() {
-        let sound = Store::open("memory://uploads/pieces").expect("it opens");
+    async fn a_chunk_that_fails_is_retried_alone() {
+        let sound = Store::open("memory://uploads/chunks").expect("it opens");
         let folder = sound.with_faults("errors=0.2".parse().expect("faults"));
-        let patience = RetryPolicy::new(Duration::from_secs(60), 1);
-        let begun = patience.run("begin", || Upload::begin(&folder, PART, &patience)).await;
+        let retry = RetryPolicy::new(Duration::from_secs(60), 1);
+        let begun = retry.run("begin", || Upload::begin(&folder, FILE, &retry)).await;
         let mut upload = begun.expect("it begins");
-        let pieces: Vec<UploadPart> = (0..30).map(|_| upload.put_piece("ab".into())).collect();
-        futures::future::try_join_all(pieces).await.expect("each arrives");
+        let chunks: Vec<UploadPart> = (0..30).map(|_| upload.put_chunk("ab".into())).collect();
+        futures::future::try_join_all(chunks).await.expect("each arrives");
     }
 
     #[test]
-    fn a_marker_names_parts_of_its_own_folder_only() {
+    fn a_marker_names_files_of_its_folder_only() {
         let marker = |object: &str| Marker { object: object.to_owned(), upload: "7".to_owned() };
-        assert_eq!(Marker::from_json(&marker(PART).to_json()), Ok(marker(PART)));
+        assert_eq!(Marker::from_json(&marker(FILE).to_json()), Ok(marker(FILE)));
         let error = Marker::from_json(&marker("../job.json").to_json()).expect_err("it leads elsewhere");
-        assert_eq!(error, "\"../job.json\" is not the name of a part");
-        assert_ne!(marker(PART).name(), marker("head.safetensors").name());
+        assert_eq!(error, "\"../job.json\" is not a file name");
+        assert_ne!(marker(FILE).name(), marker("head.safetensors").name());
     }
 }

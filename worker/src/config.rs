@@ -10,9 +10,6 @@ use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
 use crate::name;
 
-/// How long a worker keeps trying to reach a coordinator that is not there yet.
-const CONNECT: Duration = Duration::from_secs(30);
-
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkerArgs {
@@ -23,6 +20,10 @@ pub struct WorkerArgs {
     /// Which coordinator to register with
     #[command(flatten)]
     pub connect: ConnectArgs,
+
+    /// Seconds to retry the first connection to the coordinator before giving up
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub connect_timeout: u64,
 
     /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
@@ -103,7 +104,7 @@ impl WorkerArgs {
         Ok(Config {
             worker,
             modality: self.modality,
-            connect_timeout: self.connect.connect_timeout(CONNECT),
+            connect_timeout: Duration::from_secs(self.connect_timeout),
             reconnect_timeout: self.reconnect.reconnect_timeout(),
             coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),

@@ -17,49 +17,50 @@ pub enum CheckpointError {
         doing: &'static str,
         /// The object.
         url: String,
-        /// What the store said.
+        /// The store's error.
         source: object_store::Error,
     },
     /// There is no complete checkpoint.
     #[error("there is no complete checkpoint in `{url}`: no folder in it holds a {MANIFEST}")]
     NoCheckpoint {
-        /// Where was looked.
+        /// The folder that was searched.
         url: String,
     },
     /// The checkpoint is complete already; another coordinator may have written it.
-    #[error("`{url}` exists already: its checkpoint is complete and is not written twice")]
+    #[error("`{url}` exists already: its checkpoint is complete, and is not written again")]
     Exists {
         /// The manifest.
         url: String,
     },
-    /// The checkpoint is complete already, with another part of this name or with none; whoever writes it has been replaced.
+    /// The checkpoint is complete already, with another file of this name or without one. Its writer has been replaced.
     #[error(
-        "`{url}` is not written: its checkpoint is complete already, and this part of it is another's; it came too late"
+        "`{url}` is not written: its checkpoint is complete already, with another file of this name or without one; \
+         its writer was too late"
     )]
     Superseded {
-        /// The part.
+        /// The file.
         url: String,
     },
-    /// The manifest is not one.
-    #[error("`{url}` is not a manifest: {reason}")]
+    /// The manifest cannot be read.
+    #[error("manifest `{url}` cannot be read: {reason}")]
     Manifest {
         /// The manifest.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The manifest does not name this part.
-    #[error("`{url}` has no part `{part}`")]
-    NoPart {
+    /// The manifest does not name this file.
+    #[error("checkpoint `{url}` has no file `{file}`")]
+    NoFile {
         /// The checkpoint.
         url: String,
-        /// The part.
-        part: String,
+        /// The file.
+        file: String,
     },
-    /// A part is not the one that the manifest names.
+    /// A file differs from what the manifest says.
     #[error("`{url}` is damaged: its {what} is {given}, but the manifest says {expected}")]
     Damaged {
-        /// The part.
+        /// The file.
         url: String,
         /// `size` or `SHA-256`.
         what: &'static str,
@@ -71,7 +72,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether an object was asked for that is not there.
+    /// Whether the object does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Request { source: object_store::Error::NotFound { .. }, .. })

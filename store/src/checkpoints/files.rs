@@ -1,71 +1,71 @@
-//! Parts on their way to a checkpoint's folder: the one place that writes them.
+//! Writing the files of a checkpoint: the only code that does.
 //!
-//! Whoever writes a part may have been replaced without knowing it, and its requests may arrive late. So a part is put where there
-//! is none, or in place of the very object that was looked at; and never in a folder that has a manifest, where what the manifest
-//! names is to stay. That is looked for before every try, and again before an upload in pieces is completed, which no store does on
-//! a condition.
+//! A writer may have been replaced without knowing it, and its requests may arrive late. So a file is created, or replaces exactly
+//! the object that the writer has seen; and it is never written to a folder that has a manifest, whose files must not change.
+//! The manifest is checked before every attempt, and again before a multipart upload is completed, which no store does on a
+//! condition.
 
 use bytes::Bytes;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::error::{CheckpointError, child_url, request};
-use super::manifest::{MANIFEST, PartEntry};
+use super::manifest::{FileEntry, MANIFEST};
 use crate::retry::RetryPolicy;
 use crate::storage::Store;
 use crate::transfer;
 use crate::uploads::Upload;
 
-/// Writes a part into the folder of a checkpoint, in place of what an earlier attempt may have left there; it counts once a
+/// Writes a file into the folder of a checkpoint, replacing what an earlier attempt may have left there; it counts once a
 /// manifest names it. Where the same bytes are there already nothing is written. If the future is dropped before it is done, the
-/// part as it was stays as it was.
+/// file is unchanged. `folder` must not retry: this does.
 ///
 /// # Errors
-/// The checkpoint is complete, with another part of this name or none: [`CheckpointError::Superseded`]. The store refuses it, for
+/// The checkpoint is complete, with another file of this name or none: [`CheckpointError::Superseded`]. The store refuses it, for
 /// longer than `retry` allows.
-pub async fn write_part(
+pub async fn write_file(
     folder: &Store,
     name: &str,
     bytes: Bytes,
     retry: &RetryPolicy,
-) -> Result<PartEntry, CheckpointError> {
-    let entry = PartEntry { size: bytes.len() as u64, sha256: transfer::hash(&bytes).await };
-    let part = &Part { folder, name, bytes, entry, retry };
-    if transfer::is_one_piece(&part.bytes) {
-        part.put().await?;
+) -> Result<FileEntry, CheckpointError> {
+    let entry = FileEntry { size: bytes.len() as u64, sha256: transfer::hash(&bytes).await };
+    let file = &File { folder, name, bytes, entry, retry };
+    if transfer::is_one_request(&file.bytes) {
+        file.put().await?;
     } else {
-        part.retried(|| part.upload()).await?;
+        file.retried(|| file.upload()).await?;
     }
     Ok(entry)
 }
 
-/// A part that is being written.
-struct Part<'a> {
+/// A file that is being written.
+struct File<'a> {
     folder: &'a Store,
     name: &'a str,
     bytes: Bytes,
-    entry: PartEntry,
+    entry: FileEntry,
     retry: &'a RetryPolicy,
 }
 
-/// What is there in a part's place.
+/// What has the name of the file already.
 enum Found {
     Nothing,
-    TheSame,
+    Same,
     Another(UpdateVersion),
 }
 
-/// What came of one try to put a part.
-enum Tried {
+/// The result of one attempt to put a file.
+enum Attempt {
     Put,
     /// There is a manifest.
     Complete,
-    /// What is there is not what was to be replaced.
+    /// The object to replace is not there, or is another one.
     Occupied,
-    /// The store cannot tell one object from the next in its place: folders cannot.
-    Blind,
+    /// The store cannot replace one particular object: folders cannot.
+    Unconditional,
 }
 
-impl Part<'_> {
+impl File<'_> {
     async fn retried<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, CheckpointError>
     where
         F: Future<Output = Result<T, CheckpointError>>,
@@ -76,39 +76,39 @@ impl Part<'_> {
     async fn put(&self) -> Result<(), CheckpointError> {
         let mut mode = PutMode::Create;
         loop {
-            mode = match self.retried(|| self.try_to_put(mode.clone())).await? {
-                Tried::Put => return Ok(()),
-                Tried::Complete => return self.settled(&self.retried(|| self.found()).await?),
-                Tried::Occupied => match self.retried(|| self.found()).await? {
-                    Found::TheSame => return Ok(()),
+            mode = match self.retried(|| self.attempt_to_put(mode.clone())).await? {
+                Attempt::Put => return Ok(()),
+                Attempt::Complete => return self.settled(&self.retried(|| self.found()).await?),
+                Attempt::Occupied => match self.retried(|| self.found()).await? {
+                    Found::Same => return Ok(()),
                     Found::Nothing => PutMode::Create,
                     Found::Another(version) => PutMode::Update(version),
                 },
-                Tried::Blind => PutMode::Overwrite,
+                Attempt::Unconditional => PutMode::Overwrite,
             };
         }
     }
 
-    async fn try_to_put(&self, mode: PutMode) -> Result<Tried, CheckpointError> {
-        // Whoever put what is to be replaced may have completed the checkpoint by now.
+    async fn attempt_to_put(&self, mode: PutMode) -> Result<Attempt, CheckpointError> {
+        // The writer of the object to replace may have completed the checkpoint.
         if self.is_complete().await? {
-            return Ok(Tried::Complete);
+            return Ok(Attempt::Complete);
         }
         let (objects, path) = (self.folder.objects(), &self.folder.object(self.name));
         let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
         match objects.put_opts(path, PutPayload::from(self.bytes.clone()), options).await {
-            Ok(_) => Ok(Tried::Put),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Tried::Occupied),
-            Err(Error::NotImplemented { .. }) if matches!(mode, PutMode::Update(_)) => Ok(Tried::Blind),
+            Ok(_) => Ok(Attempt::Put),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Attempt::Occupied),
+            Err(Error::NotImplemented { .. }) if matches!(mode, PutMode::Update(_)) => Ok(Attempt::Unconditional),
             Err(source) => Err(self.failed(source)),
         }
     }
 
-    /// One try.
+    /// One attempt.
     async fn upload(&self) -> Result<(), CheckpointError> {
         let is_complete = self.is_complete().await?;
         let found = self.found().await?;
-        if is_complete || matches!(found, Found::TheSame) {
+        if is_complete || matches!(found, Found::Same) {
             return self.settled(&found);
         }
         let upload = Upload::begin(self.folder, self.name, self.retry).await;
@@ -135,10 +135,10 @@ impl Part<'_> {
         }
     }
 
-    /// What is there stays, because it is the same or because there is a manifest.
+    /// Ends without writing: the file is the same, or there is a manifest.
     fn settled(&self, found: &Found) -> Result<(), CheckpointError> {
         match found {
-            Found::TheSame => Ok(()),
+            Found::Same => Ok(()),
             Found::Nothing | Found::Another(_) => {
                 Err(CheckpointError::Superseded { url: child_url(self.folder, self.name) })
             }
@@ -152,7 +152,7 @@ impl Part<'_> {
             let same = meta.size == self.entry.size
                 && transfer::download(objects.as_ref(), path, meta.size).await?.1 == self.entry.sha256;
             let version = UpdateVersion { e_tag: meta.e_tag, version: meta.version };
-            Ok(if same { Found::TheSame } else { Found::Another(version) })
+            Ok(if same { Found::Same } else { Found::Another(version) })
         };
         match found.await {
             Err(Error::NotFound { .. }) => Ok(Found::Nothing),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const MANIFEST: &str = "manifest.json";
 
 /// The format that this software writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,50 +31,50 @@ pub struct Manifest {
     /// The job's specification, every default written out.
     pub specification: serde_json::Value,
     /// File name to size and hash.
-    pub parts: BTreeMap<String, PartEntry>,
-    /// What checkpoints are compared by, if this very state was evaluated on the validation split; more is better.
+    pub files: BTreeMap<String, FileEntry>,
+    /// The score by which checkpoints are compared, if this state was evaluated on the validation split; higher is better.
     #[serde(default)]
     pub score: Option<f64>,
-    /// Weights of the modalities that are most accurate on the validation split, if they were sought.
+    /// The weights of the modalities that were most accurate on the validation split, if they were tuned.
     #[serde(default)]
     pub fusion_weights: Option<BTreeMap<ModalityName, f64>>,
-    /// Samples of each split that each modality was trained with; None in checkpoints of before this was written down.
+    /// Samples of each split that each modality was trained with.
     #[serde(default)]
     pub samples: Option<BTreeMap<ModalityName, SplitSizes>>,
-    /// How the workers rounded that have computed for the job; empty in checkpoints of before this was written down.
+    /// How the workers that have computed for the job round.
     #[serde(default)]
     pub numerics: Numerics,
-    /// The state of the turn machine; only the software that wrote it looks inside.
+    /// The state of the turn machine, for the version that wrote it.
     pub state: serde_json::Value,
 }
 
-/// A part of a checkpoint.
+/// A file of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartEntry {
+pub struct FileEntry {
     /// Bytes.
     pub size: u64,
     /// Of its bytes.
     pub sha256: Sha256Hash,
 }
 
-/// Read before anything else, so that a newer format is named as such.
+/// Read first, so that another format is reported as such.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
 }
 
 impl Manifest {
-    /// Whether another manifest stands for the same state of the same job, whoever wrote it.
+    /// Whether another manifest describes the same state of the same job. Its term may differ.
     pub(super) fn holds_the_same(&self, other: &Self) -> bool {
-        let what = |manifest: &Self| (manifest.job.clone(), manifest.turn, manifest.parts.clone());
+        let what = |manifest: &Self| (manifest.job.clone(), manifest.turn, manifest.files.clone());
         what(self) == what(other) && self.specification == other.specification
     }
 
     /// The digest of the run as it was at this turn, as `sha256:…`; see [`run_digest`].
     #[must_use]
     pub fn digest(&self) -> String {
-        let parts = self.parts.iter().filter(|(name, _)| in_digest(name));
-        let hashes: Vec<(&str, Sha256Hash)> = parts.map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
+        let files = self.files.iter().filter(|(name, _)| in_digest(name));
+        let hashes: Vec<(&str, Sha256Hash)> = files.map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
         format!("sha256:{}", run_digest(&hashes))
     }
 
@@ -88,18 +88,18 @@ impl Manifest {
     /// The manifest in `bytes`, or what is wrong with it.
     ///
     /// # Errors
-    /// In words: not JSON, a newer format, a field missing or wrong, a part whose name is not a file's.
+    /// Not JSON, another format, a field that is missing or wrong, or a bad file name.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if format != FORMAT {
             return Err(format!(
-                "its format is {format}, but this software reads {FORMAT}; use the version that wrote it"
+                "its format is {format}, but this version reads format {FORMAT}; use the version of antiphon that wrote it"
             ));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        match manifest.parts.keys().find(|name| !is_name(name)) {
+        match manifest.files.keys().find(|name| !is_name(name)) {
             None => Ok(manifest),
-            Some(name) => Err(format!("{name:?} is not the name of a part")),
+            Some(name) => Err(format!("{name:?} is not a file name")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which checkpoints are kept, and what is cleared away.
+//! Which checkpoints are retained, and what is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,12 +17,12 @@ use crate::retry::Transient as _;
 use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
-    /// Keeps the newest `keep` complete checkpoints (one at least), `best`, and those of `in_use`, which somebody is loading
-    /// from, and removes the other complete ones; returns which.
+    /// Retains the newest `keep` complete checkpoints (at least one), `best`, and those of `in_use`, from which workers load, and
+    /// removes the other complete ones. Returns the removed turns.
     ///
     /// # Errors
-    /// The store does not answer. What was removed stays removed; calling it again goes on, and what is left of a
-    /// checkpoint that was being removed is for [`Self::collect_garbage`].
+    /// The store does not answer. What was removed stays removed. Another call continues; files that are left of a checkpoint
+    /// are removed by [`Self::collect_garbage`].
     pub async fn retain(
         &self,
         keep: usize,
@@ -36,26 +36,26 @@ impl CheckpointStore {
         let objects = self.objects().await?;
         for turn in &removed {
             // The manifest first: half a checkpoint must not look like a whole one.
-            let manifest = self.place(*turn).object(MANIFEST);
+            let manifest = self.checkpoint_folder(*turn).object(MANIFEST);
             self.delete(vec![manifest.clone()]).await?;
-            let parts = objects.iter().filter(|(path, of, _)| of == turn && *path != manifest);
-            self.delete(parts.map(|(path, _, _)| path.clone()).collect()).await?;
+            let files = objects.iter().filter(|(path, of, _)| of == turn && *path != manifest);
+            self.delete(files.map(|(path, _, _)| path.clone()).collect()).await?;
         }
         Ok(removed)
     }
 
-    /// Removes what no manifest names: parts of checkpoints that were never completed and are older than the newest
-    /// complete one, strangers inside complete ones, uploads that a killed process began, and in a local folder files that it
-    /// was writing. The checkpoints of `in_progress` are left alone, complete or not. Returns how many objects and files went.
+    /// Removes what no manifest names: files of checkpoints that were never completed and are older than the newest complete one,
+    /// other files inside complete ones, uploads that a killed process began, and in a local folder files that it was writing.
+    /// Checkpoints of `in_progress` are not touched, complete or not. Returns how many objects and files were removed.
     ///
     /// # Errors
-    /// The store does not answer, or a manifest is not one: then nothing is removed.
+    /// The store does not answer, or a manifest cannot be read: then nothing is removed.
     pub async fn collect_garbage(&self, in_progress: &BTreeSet<Turn>) -> Result<usize, CheckpointError> {
         self.collect(in_progress, |turn, newest| newest.is_some_and(|newest| turn <= newest)).await
     }
 
-    /// As [`Self::collect_garbage`], and parts of checkpoints beyond the newest complete one too: for whoever is alone here and
-    /// writes nothing.
+    /// As [`Self::collect_garbage`], and files of checkpoints newer than the newest complete one as well. The caller must be the only
+    /// user of the folder, and must not be writing.
     ///
     /// # Errors
     /// As [`Self::collect_garbage`].
@@ -75,48 +75,47 @@ impl CheckpointStore {
         let mut named = BTreeSet::new();
         for turn in complete.difference(in_progress) {
             let manifest = self.open(*turn).await?.manifest;
-            named.extend(manifest.parts.into_keys().map(|part| (*turn, part)));
+            named.extend(manifest.files.into_keys().map(|file| (*turn, file)));
         }
-        let forsaken = |turn: &Turn| is_old(*turn, newest) && !in_progress.contains(turn);
+        let abandoned = |turn: &Turn| is_old(*turn, newest) && !in_progress.contains(turn);
         let mut garbage: BTreeMap<Turn, Vec<(Path, String)>> = BTreeMap::new();
         for (path, turn, name) in objects {
-            if forsaken(&turn) && name != MANIFEST && !named.contains(&(turn, name.clone())) {
+            if abandoned(&turn) && name != MANIFEST && !named.contains(&(turn, name.clone())) {
                 garbage.entry(turn).or_default().push((path, name));
             }
         }
         let (mut count, mut failed) = (0, None);
         for (turn, mut objects) in garbage {
             if !complete.contains(&turn) {
-                self.keep_what_is_complete_by_now(turn, &mut objects).await?;
+                self.retain_completed_meanwhile(turn, &mut objects).await?;
             }
             match self.delete(objects.into_iter().map(|(path, _)| path).collect()).await {
                 Ok(removed) => count += removed,
                 Err(error) if error.is_transient() => return Err(error),
-                // An upload that may not be aborted is no reason to keep the rest.
+                // An upload that may not be aborted does not keep the rest.
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        let half_written = self.remove_half_written(forsaken).await?;
+        let half_written = self.remove_half_written(abandoned).await?;
         failed.map_or(Ok(count + half_written), Err)
     }
 
-    /// Takes from the objects of a folder those that a manifest names which was not there when they were listed: of another
-    /// coordinator, which reigns now or did before.
-    async fn keep_what_is_complete_by_now(
+    /// Retains objects that a manifest names which was not there when they were listed: another coordinator has written it.
+    async fn retain_completed_meanwhile(
         &self,
         turn: Turn,
         objects: &mut Vec<(Path, String)>,
     ) -> Result<(), CheckpointError> {
         match self.open(turn).await {
-            Ok(Checkpoint { manifest, .. }) => objects.retain(|(_, name)| !manifest.parts.contains_key(name)),
+            Ok(Checkpoint { manifest, .. }) => objects.retain(|(_, name)| !manifest.files.contains_key(name)),
             Err(CheckpointError::NoCheckpoint { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// A local folder's objects are written beside their place and then moved there; those that never were are no objects.
-    async fn remove_half_written(&self, forsaken: impl Fn(&Turn) -> bool) -> Result<usize, CheckpointError> {
+    /// A local folder's objects are written to files beside them, which are then renamed. Those that never were are no objects.
+    async fn remove_half_written(&self, abandoned: impl Fn(&Turn) -> bool) -> Result<usize, CheckpointError> {
         let Some(folder) = self.folder.local_folder() else { return Ok(0) };
         let failed = |source: io::Error| {
             let source = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(source) };
@@ -125,7 +124,7 @@ impl CheckpointStore {
         let found = tokio::task::spawn_blocking(move || half_written(&folder)).await;
         let found = found.map_err(io::Error::other).and_then(|found| found).map_err(failed)?;
         let mut count = 0;
-        for (_, file) in found.into_iter().filter(|(turn, _)| forsaken(turn)) {
+        for (_, file) in found.into_iter().filter(|(turn, _)| abandoned(turn)) {
             match tokio::fs::remove_file(&file).await {
                 Ok(()) => count += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -139,11 +138,11 @@ impl CheckpointStore {
         Ok(count)
     }
 
-    /// Removes objects, and with a marker the upload that it names; returns how many.
+    /// Removes objects, and with a marker the upload that it names. Returns how many.
     async fn delete(&self, paths: Vec<Path>) -> Result<usize, CheckpointError> {
-        // An upload that these credentials may not abort is no reason to keep the rest, other uploads neither.
+        // An upload that these credentials may not abort does not keep the rest, nor other uploads.
         let (markers, others): (Vec<Path>, Vec<Path>) =
-            paths.into_iter().partition(|path| path.filename().is_some_and(Marker::is_called));
+            paths.into_iter().partition(|path| path.filename().is_some_and(Marker::is_named));
         let mut count = others.len();
         for path in &others {
             self.delete_object(path).await?;
@@ -152,7 +151,7 @@ impl CheckpointStore {
         for path in &markers {
             match self.delete_marker(path).await {
                 Ok(removed) => count += usize::from(removed),
-                // The store is away, and would not answer for the next one either.
+                // The store does not answer, and would not for the next one.
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -160,7 +159,7 @@ impl CheckpointStore {
         failed.map_or(Ok(count), Err)
     }
 
-    /// Whether it was there and is one.
+    /// Whether it existed and is a marker.
     async fn delete_marker(&self, path: &Path) -> Result<bool, CheckpointError> {
         let Some(marker) = self.marker(path).await? else { return Ok(false) };
         self.abort(&marker, path).await?;
@@ -176,7 +175,7 @@ impl CheckpointStore {
     }
 
     async fn abort(&self, marker: &Marker, path: &Path) -> Result<(), CheckpointError> {
-        // Where nothing has to be aborted, a folder was copied from where something had.
+        // A store without uploads by id: the folder was copied from one that has them.
         let Some(uploads) = self.folder.uploads() else { return Ok(()) };
         let aborted = self.retry.run(path.as_ref(), || async move {
             marker.abort(uploads, path).await.map_err(|source| self.failed("abort the upload named by", path, source))
@@ -184,7 +183,7 @@ impl CheckpointStore {
         aborted.await
     }
 
-    /// None where it has gone meanwhile, and where it is not one: then it stays where it is, because an upload may be lost with it.
+    /// None if it was removed meanwhile, and if it is not a marker: then it stays, because it may be needed to abort an upload.
     async fn marker(&self, path: &Path) -> Result<Option<Marker>, CheckpointError> {
         let read = async {
             let size = self.folder.objects().head(path).await?.size;
@@ -198,8 +197,7 @@ impl CheckpointStore {
             read => read.map_err(|source| self.failed("read", path, source))?,
         };
         let marker = read.and_then(|bytes| Marker::from_json(&bytes));
-        let told =
-            |reason: &String| warn!(%path, reason, "this is called like the marker of an upload, but it is none");
+        let told = |reason: &String| warn!(%path, reason, "this object has the name of an upload marker but is none; it is left");
         Ok(marker.inspect_err(told).ok())
     }
 
@@ -208,7 +206,7 @@ impl CheckpointStore {
     }
 }
 
-/// The files `<name>#<number>` in the folders of checkpoints: so the local store calls what it has not finished.
+/// The files `<name>#<number>` in the folders of checkpoints: the local store calls an unfinished file so.
 fn half_written(folder: &FilePath) -> io::Result<Vec<(Turn, PathBuf)>> {
     let mut found = Vec::new();
     for checkpoint in entries(folder)? {
@@ -225,7 +223,7 @@ fn is_half_written(file: &FilePath) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// What lies in a folder; nothing where there is none.
+/// The entries of a folder; none if it does not exist.
 fn entries(folder: &FilePath) -> io::Result<Vec<PathBuf>> {
     match std::fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
@@ -255,11 +253,11 @@ mod tests {
     use crate::storage::Store;
     use crate::uploads::Upload;
 
-    const PART: &str = "head.safetensors";
+    const FILE: &str = "head.safetensors";
 
     async fn complete(store: &CheckpointStore, turn: u64) {
         let turn = Turn(turn);
-        let entry = store.write_part(turn, PART, Bytes::from_static(b"head")).await.expect("it is written");
+        let entry = store.write_file(turn, FILE, Bytes::from_static(b"head")).await.expect("it is written");
         let manifest = Manifest {
             format: FORMAT,
             job: JobId::try_from("digits-1").expect("a job id"),
@@ -268,7 +266,7 @@ mod tests {
             epoch: 0,
             specification: serde_json::Value::Null,
             numerics: Default::default(),
-            parts: BTreeMap::from([(PART.to_owned(), entry)]),
+            files: BTreeMap::from([(FILE.to_owned(), entry)]),
             score: None,
             fusion_weights: None,
             samples: None,
@@ -277,22 +275,22 @@ mod tests {
         store.complete(&manifest).await.expect("it is complete");
     }
 
-    /// Begins an upload, of which nobody hears any more.
-    async fn forsake(store: &CheckpointStore, turn: u64) {
+    /// Begins an upload and abandons it, as a killed process does.
+    async fn abandon(store: &CheckpointStore, turn: u64) {
         let begun = RetryPolicy::new(Duration::from_secs(60), 1);
-        let place = store.place(Turn(turn));
-        let upload = begun.run("begin", || Upload::begin(&place, PART, &store.retry)).await;
+        let folder = store.checkpoint_folder(Turn(turn));
+        let upload = begun.run("begin", || Upload::begin(&folder, FILE, &store.retry)).await;
         let mut upload = upload.expect("it begins");
         // Whether it arrives or not.
-        let _ = upload.put_piece(PutPayload::from_static(b"piece")).await;
+        let _ = upload.put_chunk(PutPayload::from_static(b"chunk")).await;
         std::mem::forget(upload);
     }
 
-    /// What each marker names that is there.
+    /// The markers, with their turns.
     async fn markers(store: &CheckpointStore) -> Vec<(Turn, Path, Marker)> {
         let mut found = Vec::new();
         for (path, turn, name) in store.objects().await.expect("it lists") {
-            if Marker::is_called(&name)
+            if Marker::is_named(&name)
                 && let Some(marker) = store.marker(&path).await.expect("it is read")
             {
                 found.push((turn, path, marker));
@@ -302,19 +300,21 @@ mod tests {
         found
     }
 
-    /// The turns whose markers are there.
+    /// The turns that have markers.
     async fn marked(store: &CheckpointStore) -> Vec<u64> {
         markers(store).await.iter().map(|(turn, ..)| turn.0).collect()
     }
 
-    /// Whether the store would put these together.
+    /// Whether the upload can still be completed.
     async fn is_open(store: &CheckpointStore, marker: &(Turn, Path, Marker)) -> bool {
         marker.2.is_open(store.folder.uploads().expect("memory has uploads"), &marker.1).await
     }
 
     #[tokio::test]
-    async fn uploads_of_checkpoints_that_are_forsaken_are_aborted_and_those_in_progress_are_not() {
-        for (root, faults) in [("memory://forsaken", None), ("memory://failing", Some("errors=0.2,lost=0.2,cut=0.1"))] {
+    async fn abandoned_uploads_are_aborted_and_those_in_progress_are_not() {
+        for (root, faults) in
+            [("memory://abandoned", None), ("memory://failing", Some("errors=0.2,lost=0.2,truncated=0.1"))]
+        {
             let job = Store::open(root).expect("it opens");
             let sound = CheckpointStore::new(&job);
             let store = match faults {
@@ -324,7 +324,7 @@ mod tests {
             };
             complete(&store, 5).await;
             for turn in [2, 2, 3, 5, 9] {
-                forsake(&store, turn).await;
+                abandon(&store, turn).await;
             }
             // With faults there may be more of them, whose answers were lost.
             let before = markers(&sound).await;
@@ -350,13 +350,13 @@ mod tests {
         let store = CheckpointStore::new(&Store::open("memory://old/uploads").expect("it opens"));
         complete(&store, 1).await;
         complete(&store, 2).await;
-        forsake(&store, 1).await;
+        abandon(&store, 1).await;
         let marker = markers(&store).await.pop().expect("there is one");
         assert_eq!(store.retain(1, None, &BTreeSet::new()).await.expect("it clears up"), [Turn(1)]);
         assert!(markers(&store).await.is_empty() && !is_open(&store, &marker).await);
     }
 
-    /// Uploads of which those of the first turn may not be aborted.
+    /// Uploads, of which those of the first turn may not be aborted.
     struct Refusing(Uploads);
 
     #[async_trait]
@@ -370,18 +370,18 @@ mod tests {
             path: &Path,
             id: &MultipartId,
             number: usize,
-            piece: PutPayload,
+            chunk: PutPayload,
         ) -> object_store::Result<PartId> {
-            self.0.0.put_part(path, id, number, piece).await
+            self.0.0.put_part(path, id, number, chunk).await
         }
 
         async fn complete_multipart(
             &self,
             path: &Path,
             id: &MultipartId,
-            parts: Vec<PartId>,
+            chunks: Vec<PartId>,
         ) -> object_store::Result<PutResult> {
-            self.0.0.complete_multipart(path, id, parts).await
+            self.0.0.complete_multipart(path, id, chunks).await
         }
 
         async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> object_store::Result<()> {
@@ -393,13 +393,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_that_may_not_be_aborted_keeps_its_marker_and_no_other() {
+    async fn an_upload_that_may_not_be_aborted_keeps_its_own_marker_only() {
         let job = Store::open("memory://refused/uploads").expect("it opens");
         let refusing = Refusing(job.uploads().expect("memory has uploads").clone());
         let store = CheckpointStore::new(&job.with_uploads(Uploads(Arc::new(refusing))));
         complete(&store, 5).await;
         for turn in [1, 2, 1, 3] {
-            forsake(&store, turn).await;
+            abandon(&store, turn).await;
         }
         let error = store.collect_garbage(&BTreeSet::new()).await.expect_err("two are refused");
         assert!(error.to_string().contains("cannot abort the upload named by"), "{error}");
@@ -407,30 +407,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_called_like_a_marker_and_is_none_stays_and_the_rest_goes() {
+    async fn an_object_named_like_a_marker_stays_and_the_rest_goes() {
         let store = CheckpointStore::new(&Store::open("memory://strangers/a").expect("it opens"));
         complete(&store, 5).await;
-        let (objects, place) = (store.folder.objects(), store.place(Turn(5)));
+        let (objects, folder) = (store.folder.objects(), store.checkpoint_folder(Turn(5)));
         let long = "x".repeat(usize::try_from(LARGEST_MARKER).expect("it is small") + 1);
         let strangers = ["{", r#"{"object": "a"}"#, r#"{"object": "../b", "upload": "1"}"#, &format!("\"{long}\"")]
             .map(str::to_owned);
         for (number, text) in strangers.into_iter().enumerate() {
-            objects.put(&place.object(&format!(".upload-{number}")), text.into()).await.expect("it is written");
+            objects.put(&folder.object(&format!(".upload-{number}")), text.into()).await.expect("it is written");
         }
-        forsake(&store, 5).await;
-        objects.put(&place.object("stranger"), PutPayload::new()).await.expect("it is written");
+        abandon(&store, 5).await;
+        objects.put(&folder.object("stranger"), PutPayload::new()).await.expect("it is written");
         assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 2);
-        let listed = objects.list(Some(place.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
+        let listed = objects.list(Some(folder.prefix())).try_collect::<Vec<_>>().await.expect("it lists");
         assert_eq!(listed.len(), 6, "{listed:?}");
     }
 
     #[tokio::test]
-    async fn a_folder_that_was_copied_from_a_bucket_is_rid_of_markers_too() {
+    async fn markers_in_a_folder_copied_from_a_bucket_are_removed() {
         let folder = tempfile::tempdir().expect("a scratch folder");
         let store = CheckpointStore::new(&Store::open(folder.path().to_str().expect("text")).expect("it opens"));
         complete(&store, 5).await;
-        let (place, text) = (store.place(Turn(5)), r#"{"object": "head.safetensors", "upload": "1"}"#);
-        place.objects().put(&place.object(".upload-1"), text.into()).await.expect("it is written");
+        let (folder, text) = (store.checkpoint_folder(Turn(5)), r#"{"object": "head.safetensors", "upload": "1"}"#);
+        folder.objects().put(&folder.object(".upload-1"), text.into()).await.expect("it is written");
         assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 1);
     }
 }

@@ -8,8 +8,8 @@ use object_store::{ObjectStore as _, PutMode, PutOptions, PutPayload};
 
 use super::checkpoint::{Checkpoint, stored_manifest};
 use super::error::{CheckpointError, child_url, request};
-use super::files::write_part;
-use super::manifest::{MANIFEST, Manifest, PartEntry};
+use super::files::write_file;
+use super::manifest::{FileEntry, MANIFEST, Manifest};
 use crate::retry::RetryPolicy;
 use crate::storage::{Store, StoreOptions};
 
@@ -19,25 +19,25 @@ pub const FOLDER: &str = "checkpoints";
 /// All checkpoints of one job.
 #[derive(Debug, Clone)]
 pub struct CheckpointStore {
-    /// Which does each request once.
+    /// It makes each request once.
     plain: Store,
-    /// Which retries.
+    /// The same folder, which retries its requests.
     pub(super) folder: Store,
     pub(super) retry: RetryPolicy,
 }
 
 impl CheckpointStore {
-    /// The checkpoints of the job whose folder this is. No request is retried; see [`Self::with_retry`].
+    /// The checkpoints in a job's folder. Requests are not retried; see [`Self::with_retry`].
     #[must_use]
     pub fn new(job_folder: &Store) -> Self {
-        Self::of(job_folder.child(FOLDER))
+        Self::in_folder(job_folder.child(FOLDER))
     }
 
-    fn of(folder: Store) -> Self {
+    fn in_folder(folder: Store) -> Self {
         Self { plain: folder.clone(), folder, retry: RetryPolicy::none() }
     }
 
-    /// The same checkpoints, and every request to the store, of checkpoints that are opened here too, is retried so.
+    /// The same checkpoints, with retries of every request to the store, also those of checkpoints that are opened here.
     #[must_use]
     pub fn with_retry(self, retry: RetryPolicy) -> Self {
         Self { folder: self.plain.retrying(&retry), retry, ..self }
@@ -52,46 +52,45 @@ impl CheckpointStore {
     /// URL of one checkpoint's folder, complete or not.
     #[must_use]
     pub fn checkpoint_url(&self, turn: Turn) -> String {
-        self.place(turn).url()
+        self.checkpoint_folder(turn).url()
     }
 
-    /// Writes a part of the checkpoint at `turn`; it counts once a manifest names it. See [`write_part`].
+    /// Writes a file of the checkpoint at `turn`; it counts once a manifest names it. See [`write_file`].
     ///
     /// # Errors
-    /// The checkpoint is complete, with another part of this name or none; the store refuses it, for longer than it is retried.
-    pub async fn write_part(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<PartEntry, CheckpointError> {
-        write_part(&place_of(&self.plain, turn), name, bytes, &self.retry).await
+    /// The checkpoint is complete, with another file of this name or none; the store does not take it before retries end.
+    pub async fn write_file(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<FileEntry, CheckpointError> {
+        write_file(&folder_at(&self.plain, turn), name, bytes, &self.retry).await
     }
 
-    /// Completes a checkpoint: looks that every part is there with its size, then writes the manifest if there is none.
-    /// Completing it again with the same manifest is as good as once, and so is finding one of the same parts, which a
-    /// coordinator of another term has written.
+    /// Completes a checkpoint: checks that every file is there with its size, then writes the manifest if there is none. It
+    /// succeeds as well if the same manifest is there, or one of the same files by a coordinator of another term.
     ///
     /// # Errors
-    /// A part is not there or not as long as the manifest says; the checkpoint has another manifest already; the store
-    /// refuses it, for longer than it is retried.
+    /// A file is missing or has another size than the manifest says; the checkpoint has another manifest already; the store does
+    /// not take it before retries end.
     pub async fn complete(&self, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
-        let checkpoint = Checkpoint { place: self.place(manifest.turn), manifest: manifest.clone() };
-        for (name, entry) in &manifest.parts {
+        let checkpoint = Checkpoint { folder: self.checkpoint_folder(manifest.turn), manifest: manifest.clone() };
+        for (name, entry) in &manifest.files {
             checkpoint.check_size(name, entry).await?;
         }
         let Err(error) = self.put_manifest(&checkpoint).await else { return Ok(checkpoint) };
-        // The answer to our own write may have been lost on the way, so what is there decides.
-        match stored_manifest(&checkpoint.place).await {
+        // The answer to our own write may have been lost, so the stored manifest decides.
+        match stored_manifest(&checkpoint.folder).await {
             Ok(None) | Err(_) => Err(error),
             Ok(Some(found)) if found == manifest.to_json() => Ok(checkpoint),
             Ok(Some(found)) if Manifest::from_json(&found).is_ok_and(|found| found.holds_the_same(manifest)) => {
                 self.open(manifest.turn).await
             }
-            Ok(Some(_)) => Err(CheckpointError::Exists { url: child_url(&checkpoint.place, MANIFEST) }),
+            Ok(Some(_)) => Err(CheckpointError::Exists { url: child_url(&checkpoint.folder, MANIFEST) }),
         }
     }
 
     async fn put_manifest(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let (place, text) = (&checkpoint.place, PutPayload::from(checkpoint.manifest.to_json()));
+        let (folder, text) = (&checkpoint.folder, PutPayload::from(checkpoint.manifest.to_json()));
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let put = place.objects().put_opts(&place.object(MANIFEST), text, options).await;
-        put.map(drop).map_err(|source| request("write", place, MANIFEST, source))
+        let put = folder.objects().put_opts(&folder.object(MANIFEST), text, options).await;
+        put.map(drop).map_err(|source| request("write", folder, MANIFEST, source))
     }
 
     /// The turns of the complete checkpoints, ascending.
@@ -122,15 +121,15 @@ impl CheckpointStore {
     /// # Errors
     /// There is none, or its manifest is not one.
     pub async fn open(&self, turn: Turn) -> Result<Checkpoint, CheckpointError> {
-        Checkpoint::at(self.place(turn)).await
+        Checkpoint::at(self.checkpoint_folder(turn)).await
     }
 
-    /// Where the checkpoint at `turn` lies; it retries.
-    pub(super) fn place(&self, turn: Turn) -> Store {
-        place_of(&self.folder, turn)
+    /// The folder of the checkpoint at `turn`, which retries its requests.
+    pub(super) fn checkpoint_folder(&self, turn: Turn) -> Store {
+        folder_at(&self.folder, turn)
     }
 
-    /// Every object below the folder that lies where a checkpoint's would, with its turn and its name.
+    /// Every object in the folder of a checkpoint, with its turn and its name.
     pub(super) async fn objects(&self) -> Result<Vec<(Path, Turn, String)>, CheckpointError> {
         let listed = self.folder.objects().list(Some(self.folder.prefix())).try_collect::<Vec<_>>().await;
         let failed = |source| CheckpointError::Request { doing: "list", url: self.folder.url(), source };
@@ -154,18 +153,18 @@ impl Checkpoint {
         Self::open_with(url, &StoreOptions::default(), &RetryPolicy::none()).await
     }
 
-    /// As [`Checkpoint::open_url`], in a store that is opened with these options, where every request, to read parts too, is
-    /// retried so.
+    /// As [`Checkpoint::open_url`], in a store that is opened with these options, with retries of every request, also those that
+    /// read files.
     ///
     /// # Errors
-    /// There is none, or its manifest is not one, or the store does not answer for as long as it is retried.
+    /// There is none, or its manifest is not one, or the store does not answer before retries end.
     pub async fn open_with(url: &str, options: &StoreOptions, retry: &RetryPolicy) -> Result<Self, CheckpointError> {
-        let place = options.open(url)?;
-        match Self::at(place.retrying(retry)).await {
+        let folder = options.open(url)?;
+        match Self::at(folder.retrying(retry)).await {
             Err(CheckpointError::NoCheckpoint { .. }) => {}
             answer => return answer,
         }
-        for store in [CheckpointStore::new(&place), CheckpointStore::of(place)] {
+        for store in [CheckpointStore::new(&folder), CheckpointStore::in_folder(folder)] {
             if let Some(checkpoint) = store.with_retry(retry.clone()).newest().await? {
                 return Ok(checkpoint);
             }
@@ -174,11 +173,11 @@ impl Checkpoint {
     }
 }
 
-fn place_of(folder: &Store, turn: Turn) -> Store {
+fn folder_at(folder: &Store, turn: Turn) -> Store {
     folder.child(&format!("{:08}", turn.0))
 }
 
-/// The turn that a checkpoint's folder is called after.
+/// The turn in the name of a checkpoint's folder.
 pub(super) fn turn_of(folder: &str) -> Option<Turn> {
     let digits = folder.len() >= 8 && folder.bytes().all(|b| b.is_ascii_digit());
     folder.parse().ok().filter(|_| digits).map(Turn)

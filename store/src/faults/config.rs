@@ -9,28 +9,28 @@ pub const VARIABLE: &str = "ANTIPHON_STORE_FAULTS";
 /// How often a store fails, and how. Shares are of requests, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
-    /// Which requests it happens to.
+    /// Which requests fail.
     pub seed: u64,
-    /// Share that is answered by an error, and nothing was done.
+    /// Share that is answered by an error without being carried out.
     pub errors: f64,
-    /// Share that is carried out, and then answered by an error.
+    /// Share that is carried out and answered by an error.
     pub lost: f64,
     /// Share that is carried out late.
     pub slow: f64,
-    /// How late: evenly from nothing to twice as many milliseconds.
+    /// The mean delay, in milliseconds; delays are spread evenly from zero to twice as much.
     pub slow_ms: u64,
-    /// Share of the objects and lists read whose second half does not arrive.
-    pub cut: f64,
+    /// Share of reads and lists of which only the first half arrives.
+    pub truncated: f64,
 }
 
-/// A text that does not say how a store is to fail.
+/// An entry that is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{entry}` is not a fault; write seed=NUMBER, slow_ms=MILLISECONDS, or errors=SHARE, lost=SHARE, slow=SHARE and cut=SHARE \
+    "`{entry}` is not a fault; write seed=NUMBER, slow_ms=MILLISECONDS, or errors=SHARE, lost=SHARE, slow=SHARE and truncated=SHARE \
      with shares from 0 to 1, as in seed=7,errors=0.1,slow=0.2"
 )]
 pub struct BadFaults {
-    /// What was not understood.
+    /// The entry.
     pub entry: String,
 }
 
@@ -43,7 +43,7 @@ impl FromStr for Faults {
     type Err = BadFaults;
 
     fn from_str(text: &str) -> Result<Self, BadFaults> {
-        let mut faults = Self { seed: 0, errors: 0.0, lost: 0.0, slow: 0.0, slow_ms: 100, cut: 0.0 };
+        let mut faults = Self { seed: 0, errors: 0.0, lost: 0.0, slow: 0.0, slow_ms: 100, truncated: 0.0 };
         for entry in text.split(',') {
             let bad = || BadFaults { entry: entry.to_owned() };
             let (key, value) = entry.trim().split_once('=').ok_or_else(bad)?;
@@ -55,7 +55,7 @@ impl FromStr for Faults {
                 "lost" => faults.lost = share()?,
                 "slow" => faults.slow = share()?,
                 "slow_ms" => faults.slow_ms = number()?,
-                "cut" => faults.cut = share()?,
+                "truncated" => faults.truncated = share()?,
                 _ => return Err(bad()),
             }
         }
@@ -79,8 +79,8 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, errors, lost, slow, slow_ms, cut } = self;
-        write!(f, "seed={seed},errors={errors},lost={lost},slow={slow},slow_ms={slow_ms},cut={cut}")
+        let Self { seed, errors, lost, slow, slow_ms, truncated } = self;
+        write!(f, "seed={seed},errors={errors},lost={lost},slow={slow},slow_ms={slow_ms},truncated={truncated}")
     }
 }
 
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn faults_are_read_and_written() {
-        let text = "seed=7,errors=0.1,lost=0.05,slow=0.2,slow_ms=300,cut=0.05";
-        let expected = Faults { seed: 7, errors: 0.1, lost: 0.05, slow: 0.2, slow_ms: 300, cut: 0.05 };
+        let text = "seed=7,errors=0.1,lost=0.05,slow=0.2,slow_ms=300,truncated=0.05";
+        let expected = Faults { seed: 7, errors: 0.1, lost: 0.05, slow: 0.2, slow_ms: 300, truncated: 0.05 };
         assert_eq!((faults(text), faults(text).to_string().as_str()), (expected, text));
         for bad in ["", "errors", "errors=1.5", "errors=-0", "seed=x", "slow=NaN", "seed=1,,errors=0.1", "losst=0.1"] {
             let error = Faults::from_str(bad).map(|faults| faults.to_string());

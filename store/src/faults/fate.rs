@@ -12,10 +12,10 @@ use tracing::info;
 
 use super::config::Faults;
 
-/// What the log says of every fault, at level `info`.
+/// The log message of every fault, at level `info`.
 pub const MESSAGE: &str = "the store fails on purpose";
 
-/// Requests made so far.
+/// The number of requests so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Requests(&'static AtomicU64);
 
@@ -40,17 +40,17 @@ pub(super) struct Fate {
     late: Option<Duration>,
     refused: bool,
     pub(super) lost: bool,
-    cut: bool,
+    truncated: bool,
 }
 
 impl Fate {
     pub(super) fn of(faults: &Faults, request: u64) -> Self {
         let mut stream = rng::stream(faults.seed, &["store-faults".into(), request.into()]);
         let mut happens = |share| rng::uniform(&mut stream) < share;
-        let (slow, refused, lost, cut) =
-            (happens(faults.slow), happens(faults.errors), happens(faults.lost), happens(faults.cut));
+        let (slow, refused, lost, truncated) =
+            (happens(faults.slow), happens(faults.errors), happens(faults.lost), happens(faults.truncated));
         let late = Duration::from_millis(faults.slow_ms).mul_f64(2.0 * rng::uniform(&mut stream));
-        Self { request, late: slow.then_some(late), refused, lost, cut }
+        Self { request, late: slow.then_some(late), refused, lost, truncated }
     }
 
     pub(super) async fn before(&self) -> Result<()> {
@@ -65,7 +65,7 @@ impl Fate {
         if self.lost { Err(self.error("lost")) } else { Ok(done) }
     }
 
-    /// As the client would call a server that is in trouble.
+    /// The error that a client would report of a failing server.
     fn error(&self, fault: &'static str) -> object_store::Error {
         self.tell(fault);
         let source = io::Error::new(ErrorKind::ConnectionReset, format!("a fault on purpose: {fault}"));
@@ -77,26 +77,26 @@ impl Fate {
     }
 
     pub(super) fn body(self, found: GetResult) -> GetResult {
-        if !self.cut {
+        if !self.truncated {
             return found;
         }
         let GetResult { ref meta, ref range, ref attributes, ref extensions, .. } = found;
         let (meta, range, attributes, extensions) =
             (meta.clone(), range.clone(), attributes.clone(), extensions.clone());
         let mut left = (range.end - range.start) / 2;
-        let half = found.into_stream().try_take_while(move |piece| {
-            let fits = left >= piece.len() as u64;
-            left = left.saturating_sub(piece.len() as u64);
+        let half = found.into_stream().try_take_while(move |chunk| {
+            let fits = left >= chunk.len() as u64;
+            left = left.saturating_sub(chunk.len() as u64);
             futures::future::ready(Ok(fits))
         });
-        let end = stream::once(async move { Err(self.error("cut")) });
+        let end = stream::once(async move { Err(self.error("truncated")) });
         GetResult { payload: GetResultPayload::Stream(half.chain(end).boxed()), meta, range, attributes, extensions }
     }
 
     pub(super) fn listed(self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         let begun = stream::once(async move { self.before().await }).try_filter_map(async |()| Ok(None));
-        let end = async move { if self.cut || self.lost { Some(Err(self.error("cut"))) } else { None } };
-        let whole = if self.cut { list.take(1).boxed() } else { list };
+        let end = async move { if self.truncated || self.lost { Some(Err(self.error("truncated"))) } else { None } };
+        let whole = if self.truncated { list.take(1).boxed() } else { list };
         // A list ends with its first error.
         let all = begun.chain(whole).chain(stream::once(end).filter_map(futures::future::ready));
         all.scan(false, |failed, item| {
@@ -117,12 +117,12 @@ mod tests {
     }
 
     #[test]
-    fn fates_are_a_function_of_seed_and_number_and_as_frequent_as_asked_for() {
-        let faults = faults("seed=3,errors=0.1,lost=0.2,slow=0.3,cut=0.4");
+    fn fates_are_a_function_of_seed_and_number_with_these_shares() {
+        let faults = faults("seed=3,errors=0.1,lost=0.2,slow=0.3,truncated=0.4");
         let fates: Vec<Fate> = (0..10_000).map(|request| Fate::of(&faults, request)).collect();
         assert_eq!(fates, (0..10_000).map(|request| Fate::of(&faults, request)).collect::<Vec<_>>());
         let share = |happens: fn(&Fate) -> bool| fates.iter().filter(|fate| happens(fate)).count() as f64 / 10_000.0;
-        let shares = [share(|f| f.refused), share(|f| f.lost), share(|f| f.late.is_some()), share(|f| f.cut)];
+        let shares = [share(|f| f.refused), share(|f| f.lost), share(|f| f.late.is_some()), share(|f| f.truncated)];
         for (share, expected) in shares.into_iter().zip([0.1, 0.2, 0.3, 0.4]) {
             assert!((share - expected).abs() < 0.02, "{shares:?}");
         }

@@ -22,8 +22,8 @@ pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
     faults: Faults,
     requests: Requests,
-    /// Whether an object carries what its writer can tell it by: without that nobody could know whether it was he who
-    /// put an object that there was none of before, and so no answer to such a put is lost. Folders lose none either.
+    /// Whether an object carries attributes by which its writer can recognise it. In stores without attributes the answer to a
+    /// conditional put is never lost, because its writer could not find out whether the object is its own.
     has_attributes: bool,
 }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_request_does_nothing_and_a_lost_one_everything_but_answer() {
+    async fn a_refused_request_does_nothing_and_a_lost_one_only_no_answer() {
         for (text, done) in [("errors=1", false), ("lost=1", true)] {
             let (inner, faulty, path) = holding(text).await;
             faulty.put(&Path::from("b"), PutPayload::from_static(b"b")).await.expect_err(text);
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_a_body_is_an_error() {
-        let (_, faulty, path) = holding("cut=1").await;
+        let (_, faulty, path) = holding("truncated=1").await;
         faulty.get(&path).await.expect("it begins").bytes().await.expect_err("it does not end");
         faulty.get_range(&path, 3..9).await.expect_err("nor does a range");
         assert!(faulty.list(None).try_collect::<Vec<_>>().await.is_err(), "nor does a list");

@@ -9,8 +9,8 @@ use super::config::Faults;
 use super::fate::{Fate, Requests};
 use crate::multipart::Uploads;
 
-/// An upload each of whose requests may fail, of a store that does not tell of uploads by their ids. An abort always takes effect,
-/// because there is nobody who would try again.
+/// An upload with requests that may fail, in a store without ids of uploads. An abort always takes effect, because it would not
+/// be retried.
 #[derive(Debug)]
 pub(super) struct FaultyUpload {
     pub(super) upload: Box<dyn MultipartUpload>,
@@ -20,9 +20,9 @@ pub(super) struct FaultyUpload {
 
 #[async_trait]
 impl MultipartUpload for FaultyUpload {
-    fn put_part(&mut self, piece: PutPayload) -> UploadPart {
+    fn put_part(&mut self, chunk: PutPayload) -> UploadPart {
         let fate = Fate::of(&self.faults, self.requests.next());
-        let sent = self.upload.put_part(piece);
+        let sent = self.upload.put_part(chunk);
         Box::pin(async move {
             fate.before().await?;
             sent.await?;
@@ -41,7 +41,7 @@ impl MultipartUpload for FaultyUpload {
     }
 }
 
-/// The uploads of a store with faults.
+/// Uploads by their ids with faults.
 pub(crate) struct FaultyUploads {
     inner: Uploads,
     faults: Faults,
@@ -66,12 +66,12 @@ impl MultipartStore for FaultyUploads {
         self.carried_out(self.inner.0.create_multipart(path)).await
     }
 
-    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, piece: PutPayload) -> Result<PartId> {
-        self.carried_out(self.inner.0.put_part(path, id, number, piece)).await
+    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, chunk: PutPayload) -> Result<PartId> {
+        self.carried_out(self.inner.0.put_part(path, id, number, chunk)).await
     }
 
-    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
-        self.carried_out(self.inner.0.complete_multipart(path, id, parts)).await
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, chunks: Vec<PartId>) -> Result<PutResult> {
+        self.carried_out(self.inner.0.complete_multipart(path, id, chunks)).await
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {

@@ -4,8 +4,8 @@
 //! hours of training. An error that waiting does not cure (no access, a wrong address, an object that exists already) is not
 //! retried.
 //!
-//! [`RetryPolicy::run`] retries any operation. [`Retrying`] is a store that retries each of its requests. Operations that have to
-//! look again before each attempt, as the writing of a checkpoint's files does, use the policy itself.
+//! [`RetryPolicy::run`] retries any operation. [`Retrying`] is a store that retries each of its requests. Writing a file of a
+//! checkpoint uses the policy directly, because it looks at the folder before each attempt.
 
 mod policy;
 mod store;

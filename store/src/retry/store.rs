@@ -16,11 +16,11 @@ use super::policy::RetryPolicy;
 use super::transient::Transient;
 use crate::reason::reason;
 
-/// A store each of whose requests is made again after a transient error.
+/// A store that retries each of its requests after a transient error.
 ///
-/// What is read is handed over when all of it is here, so large objects are to be asked for in ranges. A list is, too. A put on a
-/// condition may find that its own first attempt has succeeded, whose answer was lost: its caller has to look. Multipart uploads
-/// are begun again only as a whole, by their caller.
+/// It answers a read or a list when all of it has arrived, so large objects are read in ranges. A conditional put whose answer was
+/// lost fails when it is retried, because its own object is there: its caller compares. Multipart uploads are not retried here,
+/// but as a whole by their caller.
 #[derive(Clone)]
 pub struct Retrying {
     inner: Arc<dyn ObjectStore>,
@@ -29,7 +29,7 @@ pub struct Retrying {
     base: String,
 }
 
-/// What is said of a request that is made again.
+/// A failed request.
 struct Failed {
     doing: &'static str,
     url: String,
@@ -82,7 +82,7 @@ impl Retrying {
     }
 }
 
-/// The same answer with all of its body in it.
+/// The same answer with its whole body.
 async fn with_body(found: GetResult) -> Result<GetResult> {
     let (meta, range) = (found.meta.clone(), found.range.clone());
     let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());

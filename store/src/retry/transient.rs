@@ -12,7 +12,7 @@ pub trait Transient: fmt::Display {
     fn is_transient(&self) -> bool;
 }
 
-/// A multipart upload that the store no longer knows, as after an answer that was lost: done again, it starts anew.
+/// A multipart upload that the store no longer knows, for example after a lost answer. A retry starts a new upload.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the store has forgotten the upload")]
 pub(crate) struct UploadForgotten;
@@ -22,14 +22,14 @@ impl Transient for object_store::Error {
         use object_store::Error;
         match self {
             Error::Generic { source, .. } => waiting_may_help(source.as_ref()),
-            // A task of the store's own was cut off, or panicked.
+            // A task of the store was cancelled, or panicked.
             Error::JoinError { .. } => true,
             _ => false,
         }
     }
 }
 
-/// Looks for the cause: a broken connection, an operating system's error, or a server's answer.
+/// Whether the cause is transient: a broken connection, an error of the operating system, or a server's answer.
 fn waiting_may_help(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -45,14 +45,14 @@ fn waiting_may_help(error: &(dyn std::error::Error + 'static)) -> bool {
     answered(&innermost(error))
 }
 
-/// Whether a server's answer is one of those that pass: a server or gateway in trouble, or asked too much. The type that
-/// holds the status is private to the client, its text is not.
+/// Whether a server's answer is transient: an error of a server or gateway, or too many requests. The type that holds the status is
+/// private to the client, its message is not.
 fn answered(text: &str) -> bool {
     if let Some(answer) = text.strip_prefix("Server returned non-2xx status code: ") {
         let status = answer.split(' ').next().and_then(|digits| digits.parse::<u16>().ok());
         return status.is_some_and(|status| status >= 500 || status == 408 || status == 429);
     }
-    // S3 says so within an answer that began as a success.
+    // S3 reports it inside an answer that began as a success.
     text.starts_with("Server returned error response: ")
 }
 
@@ -87,7 +87,7 @@ mod tests {
     struct Failure(&'static str);
 
     #[test]
-    fn errors_are_told_apart() {
+    fn transient_errors_are_told_from_others() {
         let of =
             |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "S3", source };
         let answer = |text: &str| of(text.to_owned().into());

@@ -9,7 +9,7 @@ pub(super) const SCHEMES: &str =
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The text is no URL.
+    /// Not a URL.
     #[error("`{url}` is not a URL ({source}); use {SCHEMES}")]
     Url {
         /// What was given.
@@ -17,7 +17,7 @@ pub enum StorageError {
         /// What is wrong with it.
         source: url::ParseError,
     },
-    /// A URL of a kind that is not served.
+    /// A scheme that no store has.
     #[error("`{url}`: there is no store for `{scheme}://`; use {SCHEMES}")]
     Scheme {
         /// What was given.
@@ -25,7 +25,7 @@ pub enum StorageError {
         /// Its scheme.
         scheme: String,
     },
-    /// A web server, where something is to be written.
+    /// A web server, which is read-only.
     #[error("`{url}` can be read but not written to; use {SCHEMES}")]
     ReadOnly {
         /// What was given.
@@ -37,7 +37,7 @@ pub enum StorageError {
         /// What was given.
         url: String,
     },
-    /// A path that cannot be an object's.
+    /// A path that no object can have.
     #[error("`{url}` is not a usable path: {source}")]
     Path {
         /// What was given.
@@ -45,8 +45,8 @@ pub enum StorageError {
         /// What is wrong with it.
         source: object_store::path::Error,
     },
-    /// A relative path, and no working folder to begin it.
-    #[error("`{url}` is relative, but the working folder cannot be told: {source}")]
+    /// A relative path in a process without a working folder.
+    #[error("`{url}` is relative, but the working folder is unknown: {source}; use an absolute path")]
     WorkingFolder {
         /// What was given.
         url: String,

@@ -11,7 +11,7 @@ use object_store::{Error, MultipartId, ObjectStore, PutPayload, PutResult, Resul
 
 use crate::multipart::Uploads;
 
-/// The store of that name, which all of the process share that call it so.
+/// The store of that name, which is shared in this process.
 pub(crate) fn store(name: &str) -> (Arc<dyn ObjectStore>, Uploads) {
     static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -19,10 +19,10 @@ pub(crate) fn store(name: &str) -> (Arc<dyn ObjectStore>, Uploads) {
     (Arc::clone(store) as Arc<dyn ObjectStore>, Uploads(Arc::new(UploadsInMemory(Arc::clone(store)))))
 }
 
-/// Uploads to memory, which says like a server that it does not know one.
+/// Uploads to memory, which answers as a server does to an id that it does not know.
 struct UploadsInMemory(Arc<InMemory>);
 
-/// What the store says of an upload that it does not know; the type of its error is private.
+/// How the store's error for an unknown upload begins; its type is private.
 const UNKNOWN: &str = "MultipartUpload not found";
 
 fn like_a_server<T>(answer: Result<T>, path: &Path) -> Result<T> {
@@ -40,12 +40,12 @@ impl MultipartStore for UploadsInMemory {
         self.0.create_multipart(path).await
     }
 
-    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, piece: PutPayload) -> Result<PartId> {
-        like_a_server(self.0.put_part(path, id, number, piece).await, path)
+    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, chunk: PutPayload) -> Result<PartId> {
+        like_a_server(self.0.put_part(path, id, number, chunk).await, path)
     }
 
-    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
-        like_a_server(self.0.complete_multipart(path, id, parts).await, path)
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, chunks: Vec<PartId>) -> Result<PutResult> {
+        like_a_server(self.0.complete_multipart(path, id, chunks).await, path)
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {

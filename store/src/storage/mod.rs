@@ -5,7 +5,7 @@
 //! client of the store ─▶ faults on purpose ─▶ Store ─▶ retries ─▶ checkpoints
 //! ```
 //! Each stage but the first wraps an [`object_store::ObjectStore`] in another one. Faults are added when a store is opened
-//! ([`StoreOptions`]), retries by whoever knows how long it may wait ([`Store::retrying`]).
+//! ([`StoreOptions`]), retries by the caller, who knows how long it may wait ([`Store::retrying`]).
 
 mod error;
 mod memory;

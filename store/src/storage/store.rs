@@ -1,4 +1,4 @@
-//! A place in an object store.
+//! A folder in an object store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::retry::{RetryPolicy, Retrying};
 /// What the URL of a local folder begins with.
 pub(super) const LOCAL: &str = "/";
 
-/// A place in an object store: everything below a prefix. Clones share the store.
+/// A folder of an object store: everything below a prefix. Clones share the store.
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// Where somebody has to abort what nobody completes.
+    /// In stores where an upload that is not completed has to be aborted.
     uploads: Option<Uploads>,
     prefix: Path,
     /// Without the prefix, ending in `/`: `s3://bucket/`, `memory://name/`, `/`.
@@ -29,7 +29,7 @@ impl Store {
         Self { objects, uploads, prefix, base }
     }
 
-    /// The same place, whose requests fail on purpose.
+    /// The same folder, with requests that fail on purpose.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         let has_attributes = self.local_folder().is_none();
@@ -37,14 +37,14 @@ impl Store {
         Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), uploads, ..self }
     }
 
-    /// The same place, whose uploads are known by their ids in another way.
+    /// The same folder, with other uploads by their ids.
     #[cfg(test)]
     pub(crate) fn with_uploads(self, uploads: Uploads) -> Self {
         Self { uploads: Some(uploads), ..self }
     }
 
-    /// The same place, each of whose requests is made again after a transient error, as [`Retrying`] says. Uploads by their ids
-    /// are not.
+    /// The same folder, with requests that are retried after a transient error, as [`Retrying`] says. Uploads by their ids are not
+    /// retried.
     #[must_use]
     pub fn retrying(&self, policy: &RetryPolicy) -> Self {
         let objects = Retrying::new(Arc::clone(&self.objects), policy.clone(), self.base.clone());
@@ -57,25 +57,25 @@ impl Store {
         &self.objects
     }
 
-    /// The store's uploads by their ids, unless what is left of one goes in another way: files of a folder do with the garbage, and
-    /// Azure, which aborts none, throws pieces away when a week old.
+    /// The store's uploads by their ids. None where no upload has to be aborted: in local folders garbage collection removes what is
+    /// left of one, and Azure deletes it after a week.
     pub(crate) fn uploads(&self) -> Option<&Uploads> {
         self.uploads.as_ref()
     }
 
-    /// Where this place begins in it.
+    /// The prefix of this folder in the store.
     #[must_use]
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// The place called `name` below this one.
+    /// The folder called `name` below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         Self { prefix: self.prefix.clone().join(name), ..self.clone() }
     }
 
-    /// The object called `name` in this place.
+    /// The path of the object called `name` in this folder.
     #[must_use]
     pub fn object(&self, name: &str) -> Path {
         self.prefix.clone().join(name)
@@ -86,7 +86,7 @@ impl Store {
         format!("{}{path}", self.base)
     }
 
-    /// The folder of the file system that this place is, if it is one.
+    /// The folder of the file system that this is, if it is one.
     #[must_use]
     pub fn local_folder(&self) -> Option<PathBuf> {
         (self.base == LOCAL).then(|| PathBuf::from(self.url()))
@@ -98,7 +98,7 @@ impl Store {
         self.prefix.filename()
     }
 
-    /// The URL of this place, which [`Store::open`] takes anywhere (a local folder's is its absolute path).
+    /// The URL of this folder, which [`Store::open`] takes (for a local folder, its absolute path).
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of(&self.prefix)

@@ -123,7 +123,7 @@ impl Coordinator {
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
-        let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)
+        let spec = spec::parse_any(&submission.specification, "the submitted job")
             .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
         self.check_head(&spec)?;
         let reservation = match self.reserve(&submission, &spec.name)? {

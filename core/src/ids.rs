@@ -14,6 +14,9 @@ pub struct BadName {
     pub given: String,
 }
 
+/// Bytes that the id of a sample may have.
+pub const SAMPLE_ID_LIMIT: usize = 1024;
+
 const RULE: &str =
     "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen";
 

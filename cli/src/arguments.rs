@@ -1,5 +1,6 @@
 //! The command line as clap parses it.
 
+use antiphon_model::custom::Encoders;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands;

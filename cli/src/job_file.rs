@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use antiphon_core::spec::{FieldReport, JobSpec, Override, SpecErrors, parse_and_explain};
+use antiphon_core::spec::{FieldReport, JobSpec, KnownEncoders, Override, SpecErrors, parse_knowing};
+use antiphon_model::custom::Encoders;
 
 /// Why a job file is not a valid job.
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +34,15 @@ pub(crate) enum JobFileError {
 /// How much of a job file is read at most. The limit of the specification is lower.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Reads a job file, with variables from the environment, and explains its fields.
+/// Reads a job file, with variables from the environment, and explains its fields. The job may name `encoders`.
 ///
 /// # Errors
 /// It cannot be read, or is not a valid job.
-pub(crate) fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
+pub(crate) fn load(
+    job: &Path,
+    set: &[Override],
+    encoders: &Encoders,
+) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
     let (file, bytes) = if job == Path::new("-") {
         ("standard input".to_owned(), read(io::stdin().lock()))
     } else {
@@ -53,7 +58,8 @@ pub(crate) fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldRe
             return Err(JobFileError::NotText { file, valid: error.utf8_error().valid_up_to() });
         }
     };
-    Ok(parse_and_explain(&text, &file, set, &|name| std::env::var(name).ok())?)
+    let encoders = KnownEncoders::Registered(encoders.names());
+    Ok(parse_knowing(&text, &file, set, &|name| std::env::var(name).ok(), encoders)?)
 }
 
 fn read(source: impl Read) -> io::Result<Vec<u8>> {

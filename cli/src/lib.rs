@@ -11,6 +11,8 @@
 //! this process and in others, and disturbs them; [`predictor`] answers out of a checkpoint; `joint` trains all modalities at
 //! once, to compare with. No module imports one to its left.
 
+use antiphon_model::allocator::Allocator;
+
 mod arguments;
 mod client;
 pub mod commands;
@@ -25,8 +27,16 @@ pub mod output;
 pub mod predictor;
 mod program;
 mod progress;
+pub mod reference;
 mod runs;
 
 pub use arguments::{Cli, Command, command};
 pub use context::Context;
-pub use program::{execute, main};
+pub use program::{execute, main, main_with};
+
+pub use antiphon_data::InputShape;
+pub use antiphon_model::custom::{Blueprint, BuildError, Dropout, Encoders, OptionError, Options};
+
+/// The allocator of every program that is made of this crate: training allocates and frees hundreds of megabytes a step.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator::new();

@@ -2,11 +2,6 @@
 
 use std::process::ExitCode;
 
-use antiphon_worker::allocator::Allocator;
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator::new();
-
 fn main() -> ExitCode {
     antiphon::main()
 }

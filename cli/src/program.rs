@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use antiphon_model::custom::Encoders;
 use antiphon_process::in_words;
 use antiphon_store::storage::StoreOptions;
 use clap::Parser as _;
@@ -16,6 +17,12 @@ use crate::output::{self, Format};
 /// Parses the arguments of this process and runs the command. The exit code of the process.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(Encoders::new())
+}
+
+/// As [`main`], of a program that registers encoders of its own besides the built-in ones.
+#[must_use]
+pub fn main_with(encoders: Encoders) -> ExitCode {
     let cli = Cli::parse();
     let format = cli.format;
     let stores = match StoreOptions::from_environment().or_exit(Exit::Usage) {
@@ -27,7 +34,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&error.into(), format),
     };
-    let code = match runtime.block_on(execute(cli.command, &Context { format, stores })) {
+    let code = match runtime.block_on(execute(cli.command, &Context { format, stores, encoders })) {
         Ok(exit) => exit.into(),
         Err(error) => report(&error, format),
     };
@@ -45,17 +52,17 @@ pub async fn execute(command: Command, context: &Context) -> anyhow::Result<Exit
     match command {
         Command::Run(args) => commands::run::run(args, context).await,
         Command::Check(args) => {
-            Ok(commands::check::run(&args, format, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?)
+            Ok(commands::check::run(&args, context, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())?)
         }
-        Command::Eval(args) => commands::eval::run(args, format).await,
-        Command::Predict(args) => commands::predict::run(args, format).await,
+        Command::Eval(args) => commands::eval::run(args, context).await,
+        Command::Predict(args) => commands::predict::run(args, context).await,
         Command::Verify(args) => commands::verify::run(args, context).await,
         Command::Data(args) => commands::data::run(args, format).await,
-        Command::Bench(args) => commands::bench::run(args, format).await,
-        Command::Chaos(args) => commands::chaos::run(args, format).await,
+        Command::Bench(args) => commands::bench::run(args, context).await,
+        Command::Chaos(args) => commands::chaos::run(args, context).await,
         Command::Coordinator(args) => commands::serve::coordinator(&args, context).await,
         Command::Worker(args) => commands::serve::worker(args, context).await,
-        Command::Submit(args) => commands::submit::run(args, format).await,
+        Command::Submit(args) => commands::submit::run(args, context).await,
         Command::Jobs(args) => commands::jobs::run(args, format).await,
         Command::Follow(args) => commands::follow::run(args, format).await,
         Command::Stop(args) => commands::stop::run(args, format).await,
@@ -81,7 +88,7 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
 fn start_logging(cli: &Cli) {
     let default = match cli.command {
         Command::Coordinator(_) | Command::Worker(_) => "info,slatedb=warn",
-        _ => "error,antiphon_worker::device=warn,antiphon_worker::trainer=warn,antiphon_worker::weights=warn",
+        _ => "error,antiphon_model::device=warn,antiphon_worker::trainer=warn,antiphon_model::weights=warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
     // A server keeps running when its log is closed.

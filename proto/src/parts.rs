@@ -66,7 +66,7 @@ impl From<PartSaved> for v1::PartSaved {
 }
 
 fn decode_part(at: usize, part: v1::Part) -> Result<Part, WireError> {
-    if !antiphon_core::parts::is_name(&part.name) {
+    if !antiphon_core::files::is_name(&part.name) {
         let rule = "a file name of letters, digits, `-`, `_` and `.`, at most 128, not beginning with a dot";
         return Err(out_of_range(&format!("part_saved.parts[{at}].name"), format!("{:?}", part.name), rule));
     }

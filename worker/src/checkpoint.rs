@@ -2,7 +2,7 @@
 
 use antiphon_core::ids::ModalityName;
 use antiphon_proto::parts::Part;
-use antiphon_store::checkpoints::{Checkpoint, write_part};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, write_part};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
 use bytes::Bytes;
@@ -12,13 +12,13 @@ use crate::trainer::{encoder_part, state_part};
 /// The encoder's part and the state's, both compared with the manifest.
 ///
 /// # Errors
-/// There is no such checkpoint, a part is missing or damaged, or the store does not give one for as long as `retry` allows.
+/// There is no such checkpoint, a file is missing or damaged, or the store does not give one for as long as `retry` allows.
 pub async fn load(
     url: &str,
     modality: &ModalityName,
     stores: &StoreOptions,
     retry: &RetryPolicy,
-) -> anyhow::Result<(Bytes, Bytes)> {
+) -> Result<(Bytes, Bytes), CheckpointError> {
     let checkpoint = Checkpoint::open_with(url, stores, retry).await?;
     let encoder = checkpoint.part(&encoder_part(modality)).await?;
     let state = checkpoint.part(&state_part(modality)).await?;
@@ -34,7 +34,7 @@ pub async fn save(
     files: Vec<(String, Bytes)>,
     stores: &StoreOptions,
     retry: &RetryPolicy,
-) -> anyhow::Result<Vec<Part>> {
+) -> Result<Vec<Part>, CheckpointError> {
     let folder = stores.open(url)?;
     let mut parts = Vec::with_capacity(files.len());
     for (name, bytes) in files {

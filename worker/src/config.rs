@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_core::ids::{BadName, ModalityName, WorkerId};
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::DeviceChoice;
 use antiphon_store::storage::StoreOptions;
 use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
-use crate::device::DeviceChoice;
 use crate::name;
 
 /// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
@@ -86,14 +87,16 @@ pub struct Config {
     pub data_memory: u64,
     /// Where the encoder computes.
     pub device: DeviceChoice,
+    /// Encoders that this program registers besides the built-in ones.
+    pub encoders: Encoders,
 }
 
 impl WorkerArgs {
     /// Fills in what was left out; the default name is another one each time.
     ///
     /// # Errors
-    /// There is no source of random digits.
-    pub fn complete(self, stores: StoreOptions) -> anyhow::Result<Config> {
+    /// The drawn name is not one.
+    pub fn complete(self, stores: StoreOptions, encoders: Encoders) -> Result<Config, BadName> {
         let worker = match self.name {
             Some(name) => name,
             None => name::fresh(&self.modality)?,
@@ -110,6 +113,7 @@ impl WorkerArgs {
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,
+            encoders,
         })
     }
 }

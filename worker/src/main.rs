@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use antiphon_model::allocator::Allocator;
+use antiphon_model::custom::Encoders;
 use antiphon_process::{Exit, failed};
 use antiphon_store::storage::StoreOptions;
 use antiphon_worker::WorkerArgs;
-use antiphon_worker::allocator::Allocator;
 use clap::Parser;
 
 #[global_allocator]
@@ -33,9 +34,9 @@ async fn main() -> ExitCode {
         Ok(shutdown) => shutdown,
         Err(error) => return failed(&error, Exit::Failed),
     };
-    let config = match worker.complete(stores) {
+    let config = match worker.complete(stores, Encoders::default()) {
         Ok(config) => config,
-        Err(error) => return failed(error.as_ref(), Exit::Usage),
+        Err(error) => return failed(&error, Exit::Usage),
     };
     match antiphon_worker::run(config, shutdown).await {
         Ok(()) => Exit::Success.into(),

@@ -4,9 +4,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use antiphon_core::spec::{FieldReport, JobSpec, Place, SpecError, SpecErrors, explain_text};
+use antiphon_model::custom::Encoders;
 use serde_json::{Value, json};
 
 use super::shared_args::JobArgs;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::job_file::JobFileError;
 use crate::output::Format;
@@ -34,8 +36,9 @@ pub struct CheckArgs {
 ///
 /// # Errors
 /// `out` or `err` is closed.
-pub fn run(args: &CheckArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    match args.job.explain() {
+pub fn run(args: &CheckArgs, context: &Context, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let format = context.format;
+    match args.job.explain(&context.encoders) {
         Ok((spec, fields)) => {
             match format {
                 Format::Json => writeln!(out, "{}", accepted(&spec, args.explain.then_some(&fields)))?,
@@ -87,8 +90,8 @@ fn explained(field: &FieldReport) -> Value {
 
 fn position(place: &Place) -> Value {
     match place {
-        Place::File { line, column } => json!({"line": line, "column": column}),
-        Place::Override { text, .. } => json!({"set": text}),
+        Location::File { line, column } => json!({"line": line, "column": column}),
+        Location::Override { text, .. } => json!({"set": text}),
     }
 }
 
@@ -155,7 +158,10 @@ mod tests {
         let (exit, _, err) = check(b"name: \xff", Format::Text, &[], false);
         let message = "/job.yaml: not UTF-8 from byte 6 on; save the job file as UTF-8\n";
         assert_eq!((exit, err.as_str()), (Exit::Usage, message));
-        assert!(matches!(job_file::load(Path::new("/no/such/job.yaml"), &[]), Err(JobFileError::Unreadable { .. })));
+        assert!(matches!(
+            job_file::load(Path::new("/no/such/job.yaml"), &[], &Encoders::new()),
+            Err(JobFileError::Unreadable { .. })
+        ));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::follow::evaluation_table;
 use crate::output::{self, Format};
@@ -53,13 +54,17 @@ struct Evaluation<'a> {
 ///
 /// # Errors
 /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read.
-pub async fn run(args: EvalArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     let progress = Progress::new();
     let shown = progress.clone();
-    let done = until_interrupted(open(args.source, Labels::Required, &progress), move |predictor, cancelled| {
-        let report = evaluate(&predictor, &shown, cancelled)?;
-        Ok(report.map(|report| (predictor, report)))
-    });
+    let done = until_interrupted(
+        open(args.source, Labels::Required, &context.encoders, &progress),
+        move |predictor, cancelled| {
+            let report = evaluate(&predictor, &shown, cancelled)?;
+            Ok(report.map(|report| (predictor, report)))
+        },
+    );
     let done = done.await;
     progress.clear();
     let Some((predictor, report)) = done? else { return Ok(Exit::Interrupted) };

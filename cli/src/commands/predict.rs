@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
 use crate::predictor::{self, Labels, OutputFile, Prediction, Predictor, Source, exit_of, write_line};
@@ -49,7 +50,8 @@ pub struct PredictArgs {
 /// # Errors
 /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read, a file that cannot be
 /// written.
-pub async fn run(args: PredictArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: PredictArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     if let Some(file) = &args.output {
         OutputFile::check(file, args.force).or_exit(Exit::Usage)?;
     }
@@ -57,7 +59,7 @@ pub async fn run(args: PredictArgs, format: Format) -> anyhow::Result<Exit> {
     let shown = progress.clone();
     let labels = if args.no_labels { Labels::Ignored } else { Labels::Optional };
     let open = async {
-        let predictor = predictor::open(args.source, labels, &progress).await?;
+        let predictor = predictor::open(args.source, labels, &context.encoders, &progress).await?;
         // Checked before the first prediction.
         predictor.rule().or_exit(Exit::Usage)?;
         Ok(predictor)

@@ -78,7 +78,7 @@ pub struct RunArgs {
 /// # Errors
 /// An invalid job file or checkpoint, or a coordinator or worker that fails.
 pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
-    let mut spec = args.job.load()?;
+    let mut spec = args.job.load(&context.encoders)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
@@ -108,6 +108,7 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
             .store_retry_timeout
             .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
         device: args.device,
+        encoders: context.encoders.clone(),
     })
     .await?;
     let client = Client::to_own_process(&cluster.url())?;

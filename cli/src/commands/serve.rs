@@ -28,7 +28,7 @@ pub async fn coordinator(args: &CoordinatorArgs, context: &Context) -> anyhow::R
 /// # Errors
 /// The coordinator cannot be reached, or ends the connection.
 pub async fn worker(args: WorkerArgs, context: &Context) -> anyhow::Result<Exit> {
-    let config = args.complete(context.stores).or_exit(Exit::Usage)?;
+    let config = args.complete(context.stores, context.encoders.clone()).or_exit(Exit::Usage)?;
     let Err(error) = antiphon_worker::run(config, lifeline::shutdown()?).await else { return Ok(Exit::Success) };
     tracing::error!(%error, "the worker ends");
     let exit = error.exit();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use antiphon_core::spec::{FieldReport, JobSpec, Override, ScheduleMode, parse};
 
+use antiphon_model::custom::Encoders;
+
 use crate::exit::{Exit, OrExit as _};
 use crate::job_file::{self, JobFileError};
 
@@ -23,16 +25,16 @@ impl JobArgs {
     ///
     /// # Errors
     /// The file cannot be read, or is not a valid job.
-    pub(crate) fn explain(&self) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
-        job_file::load(&self.job, &self.set)
+    pub(crate) fn explain(&self, encoders: &Encoders) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
+        job_file::load(&self.job, &self.set, encoders)
     }
 
     /// The job.
     ///
     /// # Errors
     /// As [`Self::explain`], with the exit code for a usage error.
-    pub(crate) fn load(&self) -> anyhow::Result<JobSpec> {
-        Ok(self.explain().or_exit(Exit::Usage)?.0)
+    pub(crate) fn load(&self, encoders: &Encoders) -> anyhow::Result<JobSpec> {
+        Ok(self.explain(encoders).or_exit(Exit::Usage)?.0)
     }
 }
 
@@ -52,9 +54,9 @@ impl BenchJobArgs {
     ///
     /// # Errors
     /// The file cannot be read, or is not a valid job.
-    pub(crate) fn load(&self, built_in: &str) -> anyhow::Result<JobSpec> {
+    pub(crate) fn load(&self, built_in: &str, encoders: &Encoders) -> anyhow::Result<JobSpec> {
         let loaded = match &self.job {
-            Some(job) => job_file::load(job, &self.set).map(|(spec, _)| spec),
+            Some(job) => job_file::load(job, &self.set, encoders).map(|(spec, _)| spec),
             None => parse(built_in, "the built-in job", &self.set, &|_| None).map_err(Into::into),
         };
         loaded.or_exit(Exit::Usage)

@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 
 use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client, Submission};
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{Limit, RECONNECT_TIMEOUT, Remarks, Watching};
 use crate::output::{self, Format};
@@ -61,9 +62,10 @@ pub struct SubmitArgs {
 ///
 /// # Errors
 /// An invalid job file, no coordinator, or a timeout.
-pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: SubmitArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     let limit = args.timeout.and_then(Limit::from_now);
-    let mut spec = args.job.load()?;
+    let mut spec = args.job.load(&context.encoders)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }

@@ -7,7 +7,7 @@ use antiphon_core::join::{Join, Row, Sample};
 use antiphon_core::linalg::argmax;
 use antiphon_core::metrics::{EvaluationReport, Evaluator};
 use antiphon_core::spec::{FusionSpec, JobSpec};
-use antiphon_worker::data::PrefetchOptions;
+use antiphon_data::PrefetchOptions;
 use antiphon_worker::trainer::{Model, Pass};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;

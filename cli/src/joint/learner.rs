@@ -8,11 +8,12 @@ use antiphon_core::learning_rate::factor;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::Progress;
-use antiphon_worker::data::{BatchInput, DataError, Dataset, OpenOptions};
-use antiphon_worker::device::Device;
-use antiphon_worker::encoder::{self, DropoutKey, Forward, Frozen, Mode};
-use antiphon_worker::optimizer::Optimizer;
-use antiphon_worker::trainer::Model;
+use antiphon_data::{BatchInput, DataError, Dataset, OpenOptions};
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::Device;
+use antiphon_model::encoder::{self, DropoutKey, Forward, Frozen, Mode};
+use antiphon_model::optimizer::Optimizer;
+use antiphon_worker::trainer::{Machine, Model};
 use anyhow::Context as _;
 
 /// The data of one modality; several trainings may share them.
@@ -76,8 +77,9 @@ pub(super) struct Learner {
 }
 
 impl Learner {
-    pub(super) async fn new(job: &JobSpec, data: &Opened) -> anyhow::Result<Self> {
-        let model = Model::fit(job, &data.spec, &data.train, &Device::Cpu).await?;
+    pub(super) async fn new(job: &JobSpec, data: &Opened, encoders: &Encoders) -> anyhow::Result<Self> {
+        let machine = Machine { device: Device::Cpu, encoders: encoders.clone() };
+        let model = Model::fit(job, &data.spec, &data.train, &machine).await?;
         let optimizer = Optimizer::new(&data.spec.optimizer, model.encoder.parameters())?;
         Ok(Self { data: data.clone(), seed: job.seed, model, optimizer, steps: 0, open: None })
     }

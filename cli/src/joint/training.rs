@@ -6,7 +6,8 @@ use antiphon_core::learning_rate::factor;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{HeadSpec, JobSpec, LearningRateSchedule, Length, ProjectionSpec};
 use antiphon_core::turn::{Progress, epoch};
-use antiphon_worker::data::Sampler;
+use antiphon_data::Sampler;
+use antiphon_model::custom::Encoders;
 use anyhow::{Context as _, anyhow};
 
 use super::learner::{Learner, Member, Opened};
@@ -31,14 +32,19 @@ impl Training {
     ///
     /// # Errors
     /// Samples that cannot be decoded, encoders that do not fit them, modalities that disagree on a label.
-    pub(crate) async fn new(job: &JobSpec, modalities: &[Opened], epochs: f64) -> anyhow::Result<Self> {
+    pub(crate) async fn new(
+        job: &JobSpec,
+        modalities: &[Opened],
+        epochs: f64,
+        encoders: &Encoders,
+    ) -> anyhow::Result<Self> {
         let name = match modalities {
             [only] => only.spec.name.clone(),
             _ => ModalityName::try_from("joint")?,
         };
         let mut learners = Vec::with_capacity(modalities.len());
         for modality in modalities {
-            learners.push(Learner::new(job, modality).await?);
+            learners.push(Learner::new(job, modality, encoders).await?);
         }
         let pairs = Pairs::of(modalities)?;
         let width = job.head.width as usize * learners.len();

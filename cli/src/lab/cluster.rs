@@ -8,8 +8,9 @@ use antiphon_coordinator::edge::server;
 use antiphon_coordinator::registry::Coordinator;
 use antiphon_core::ids::{ModalityName, WorkerId};
 use antiphon_core::spec::JobSpec;
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::DeviceChoice;
 use antiphon_store::storage::StoreOptions;
-use antiphon_worker::device::DeviceChoice;
 use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -39,6 +40,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) store_retry_timeout: Duration,
     /// Device of the encoders; `auto` spreads the workers over all cards.
     pub(crate) device: DeviceChoice,
+    /// Encoders that the program registers besides the built-in ones.
+    pub(crate) encoders: Encoders,
 }
 
 impl ClusterConfig {
@@ -55,6 +58,7 @@ impl ClusterConfig {
             stores: StoreOptions::default(),
             store_retry_timeout: STORE_RETRY_TIMEOUT,
             device: DeviceChoice::Cpu,
+            encoders: Encoders::new(),
         }
     }
 }
@@ -107,6 +111,7 @@ impl Cluster {
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),
+                encoders: config.encoders.clone(),
             };
             let stop = workers.clone();
             tasks.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });

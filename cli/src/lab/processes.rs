@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use antiphon_core::ids::ModalityName;
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::device::DeviceChoice;
 use anyhow::Context as _;
 
 use super::child_process::{ANY_PORT, Log, Setting};

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::spec::{FusionSpec, Override};
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::device::DeviceChoice;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::error::PredictorError;

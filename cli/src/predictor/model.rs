@@ -8,11 +8,14 @@ use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::parts::HEAD;
-use antiphon_core::spec::{DataSpec, FusionSpec, JobSpec, ModalitySpec, Override, Precision, ValidationSource, parse};
+use antiphon_core::spec::{
+    DataSpec, FusionSpec, JobSpec, KnownEncoders, ModalitySpec, Override, Precision, ValidationSource, parse_knowing,
+};
+use antiphon_data::{DataError, Dataset, OpenOptions, PrefetchOptions};
+use antiphon_model::custom::Encoders;
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::tensors::{self, Array, Arrays};
-use antiphon_worker::data::{DataError, Dataset, OpenOptions, PrefetchOptions};
-use antiphon_worker::trainer::{Model, encoder_part};
+use antiphon_worker::trainer::{Machine, Model, encoder_part};
 use anyhow::{Context as _, anyhow, bail};
 use serde::de::IgnoredAny;
 
@@ -62,24 +65,26 @@ impl Predictor {
     ///
     /// # Errors
     /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read.
-    pub async fn open(source: &Source, labels: Labels) -> anyhow::Result<Self> {
+    pub async fn open(source: &Source, labels: Labels, encoders: &Encoders) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open_url(&source.checkpoint).await?;
         let file = format!("{}/manifest.json", checkpoint.url());
         let text = checkpoint.manifest().specification.to_string();
-        let mut spec = parse(&text, &file, &spread(&source.set, &checkpoint.manifest().specification), &|_| None)?;
+        let set = spread(&source.set, &checkpoint.manifest().specification);
+        // What the program does not have is told when it is built.
+        let (mut spec, _) = parse_knowing(&text, &file, &set, &|_| None, KnownEncoders::Any)?;
         let names: Vec<ModalityName> = spec.modalities.iter().map(|modality| modality.name.clone()).collect();
         source.check(&names)?;
         let fusion = fusion(source, &spec, checkpoint.manifest())?;
-        let device = source.device.open()?;
+        let machine = Machine { device: source.device.open()?, encoders: encoders.clone() };
         for modality in &mut spec.modalities {
             override_data(modality, &source.data);
             // Files hold f32 whatever the precision of training was, and the processor computes in f32 only.
-            if device.is_cpu() {
+            if machine.device.is_cpu() {
                 modality.precision = Precision::F32;
             }
         }
         let head = load_head(&checkpoint, &spec).await?;
-        let options = OpenOptions { memory: source.data_memory << 20, ..OpenOptions::default() };
+        let options = OpenOptions { memory: source.data_memory << 20, ..OpenOptions::new(antiphon_worker::stores()) };
         let mut modalities = Vec::new();
         for modality in &spec.modalities {
             let name = modality.name.clone();
@@ -87,7 +92,7 @@ impl Predictor {
             let ready = if dropped || !Dataset::is_declared(modality, source.split) {
                 None
             } else {
-                let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?, &device)?;
+                let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?, &machine)?;
                 // The checkpoint determines how a value is read, for example which frames of a clip.
                 let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
                 let data = open_data(&modality, &spec, source.split, labels, &options).await?;
@@ -245,8 +250,14 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<He
 }
 
 /// As [`Predictor::open`], on a separate task, so that Ctrl-C need not wait for it.
-pub(crate) async fn open(source: Source, labels: Labels, progress: &Progress) -> anyhow::Result<Predictor> {
-    let opening = tokio::spawn(async move { Predictor::open(&source, labels).await });
+pub(crate) async fn open(
+    source: Source,
+    labels: Labels,
+    encoders: &Encoders,
+    progress: &Progress,
+) -> anyhow::Result<Predictor> {
+    let encoders = encoders.clone();
+    let opening = tokio::spawn(async move { Predictor::open(&source, labels, &encoders).await });
     progress.during("opening", opening).await.context("opening ended in a panic")?.or_exit(Exit::Usage)
 }
 

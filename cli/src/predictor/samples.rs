@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use antiphon_core::ids::{EvaluationId, ModalityName};
 use antiphon_core::join::{Join, JoinError, Row};
-use antiphon_worker::data::UNLABELLED;
+use antiphon_data::UNLABELLED;
 use antiphon_worker::trainer::{Chunk, Pass};
 
 use super::error::PredictorError;

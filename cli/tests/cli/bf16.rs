@@ -1,4 +1,4 @@
-//! Encoders in bf16 on their whole way. Where the program computes on a card (`ANTIPHON_DEVICE=cuda`, as `worker/tests/cuda/run cli`
+//! Encoders in bf16 on their whole way. Where the program computes on a card (`ANTIPHON_DEVICE=cuda`, as `model/tests/cuda/run cli`
 //! sets it) runs, resumed and predicted with; elsewhere that they are refused before anything is read.
 
 use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};

@@ -117,7 +117,7 @@ fn a_worker_hands_its_turn_back_when_its_grace_is_over() {
     follower.until_turn(40);
     coordinator.stop();
     leaves.signal("-TERM");
-    until_said(log, "the step at hand is not finished in time; its turn is handed back");
+    until_said(log, "the worker does not finish its step in time");
     assert_eq!(leaves.ended(), Some(0), "it has nothing to complain of");
     coordinator.signal("-CONT");
     assert_eq!(follower.until("worker_lost")["modality"], "text");

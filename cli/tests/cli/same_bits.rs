@@ -11,11 +11,11 @@ use antiphon_core::ids::{MicroShard, Split};
 use antiphon_core::learning_rate::{alpha, factor};
 use antiphon_core::spec::{Alpha, JobSpec, Length, ModalitySpec, ProjectionSpec};
 use antiphon_core::turn::Progress;
+use antiphon_data::{BatchInput, Dataset, OpenOptions, Preprocessor, Sampler};
+use antiphon_model::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
+use antiphon_model::optimizer::Optimizer;
+use antiphon_model::weights::Rates;
 use antiphon_store::tensors::{self, Arrays};
-use antiphon_worker::data::{BatchInput, Dataset, OpenOptions, Preprocessor, Sampler};
-use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
-use antiphon_worker::optimizer::Optimizer;
-use antiphon_worker::weights::Rates;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ struct Learner {
 
 impl Learner {
     async fn new(job: &JobSpec, modality: &ModalitySpec) -> Self {
-        let options = OpenOptions::default();
+        let options = OpenOptions::new(antiphon_data::stores::LocalStores::shared());
         let open = Dataset::open(modality, &job.labels, Split::Train, job.seed, &options);
         let data = open.await.expect("a training split");
         let preprocessor = Preprocessor::fit(modality, &data).await.expect("samples that decode");

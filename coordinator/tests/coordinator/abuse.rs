@@ -252,7 +252,7 @@ async fn abuse_between_two_turns_changes_nothing_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_answers_rejections_by_giving_up_is_not_rejected_again() {
+async fn a_worker_that_fails_after_a_rejection_is_not_rejected_again() {
     let server = Server::start("ping-pong").await;
     let mut worker = FakeWorker::named(&server, "w", "a").await;
     for round in 0..10 {

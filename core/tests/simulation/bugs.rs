@@ -30,13 +30,13 @@ pub(crate) enum Bug {
     LosesWordOfAPart,
     /// The shell takes messages of older terms for its own.
     TakesOldTerms,
-    /// The store lets a coordinator write whose reign is over.
+    /// The store lets a fenced coordinator write.
     StoreTakesOldTerms,
-    /// The shell has a worker take a step again twice.
+    /// The shell has a worker replay a step twice.
     ReplaysOneTooMany,
-    /// The shell leaves out a step that is to be taken again.
+    /// The shell leaves out a step of a replay.
     ReplaysOneTooFew,
-    /// The shell has steps taken again under the head as it is now.
+    /// The shell replays steps under the newest head.
     ReplaysUnderTheNewestHead,
     /// The shell takes every request to stop for one to stop at once.
     StopsAtOnce,
@@ -93,7 +93,7 @@ fn features_of_an_encoder_that_has_yet_to_learn_are_found() {
 }
 
 #[test]
-fn a_part_of_an_encoder_that_has_yet_to_learn_is_found() {
+fn files_of_an_encoder_that_has_not_learned_are_found() {
     // Steps are as they should be: only what is saved is not.
     assert_found(Bug::SavesBeforeLearning, 10, &["checkpoint "]);
 }
@@ -104,12 +104,12 @@ fn a_contribution_that_is_lost_after_it_was_taken_is_found() {
 }
 
 #[test]
-fn word_of_learning_that_is_lost_after_it_was_acknowledged_is_found() {
+fn a_lost_learned_message_is_found() {
     assert_found(Bug::LosesWordOfLearning, 10, &["nothing is to come any more", "a copy or a lie", "while `"]);
 }
 
 #[test]
-fn word_of_a_part_that_is_lost_after_it_was_acknowledged_is_found() {
+fn a_lost_files_saved_message_is_found() {
     assert_found(Bug::LosesWordOfAPart, 10, &["nothing is to come any more", "a copy or a lie"]);
 }
 
@@ -124,21 +124,21 @@ fn a_manifest_of_an_older_term_that_is_written_is_found() {
 }
 
 #[test]
-fn a_step_that_is_taken_again_twice_is_found() {
+fn a_step_that_is_replayed_twice_is_found() {
     assert_found(Bug::ReplaysOneTooMany, 20, &["was granted"]);
 }
 
 #[test]
-fn a_step_that_is_not_taken_again_is_found() {
+fn a_step_that_is_not_replayed_is_found() {
     assert_found(Bug::ReplaysOneTooFew, 8, &["was granted", "part `"]);
 }
 
 #[test]
-fn a_job_that_stops_without_the_checkpoint_it_was_to_leave_is_found() {
+fn a_job_that_stops_without_its_checkpoint_is_found() {
     assert_found_in(2_000, Bug::StopsAtOnce, 4, &["was to leave a checkpoint"]);
 }
 
 #[test]
-fn a_step_that_is_taken_again_under_another_head_is_found() {
+fn a_step_that_is_replayed_under_another_head_is_found() {
     assert_found(Bug::ReplaysUnderTheNewestHead, 10, &["of encoder"]);
 }

@@ -4,10 +4,10 @@ use antiphon_core::head::{Contribution, StepContext};
 use antiphon_core::ids::{HeadVersion, MicroShard, ModalityName, Turn, TurnRef, WorkerId};
 use antiphon_core::learning_rate;
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::{ContributionHeader, Effect, HeadRoom, Input, Progress};
+use antiphon_core::turn::{ContributionHeader, Effect, Input, Progress, ReplayBufferLevel};
 
 use crate::bugs::Bug;
-use crate::coordinator::{Coordinator, Cut, Refusal, Sent};
+use crate::coordinator::{Coordinator, PendingHead, Refusal, Sent};
 use crate::report::{Digest, StepRecord, counts, head_state};
 use crate::store::Manifest;
 use crate::worker::ToWorker;
@@ -21,35 +21,36 @@ impl Coordinator {
             }
             Effect::Started => {}
             Effect::ReportWait => {
-                self.seen.insert("a wait was told of");
+                self.seen.insert("a wait was reported");
             }
             Effect::Ready { modality, replayed, .. } => {
                 if self.learning.as_ref() == Some(&modality) {
                     self.learning = None;
                 }
                 if replayed > 0 {
-                    self.seen.insert("steps were taken again");
+                    self.seen.insert("steps were replayed");
                 }
             }
-            Effect::Offer { worker, why, .. } => {
+            Effect::ReleaseSlot { worker, why, .. } => {
                 self.seen.insert(match () {
-                    () if why.contains("nothing done") => "a stuck worker lapsed",
-                    () if why.contains("has failed") => "the place of a worker that had failed was offered",
-                    () => "a silent worker lapsed",
+                    () if why.contains("no progress") => "a lease expired without progress",
+                    () if why.contains("backs off") => "the slot of a worker that backs off was released",
+                    () => "a lease expired without heartbeats",
                 });
-                self.pool.offer(&worker);
+                self.pool.release_slot(&worker);
             }
-            Effect::Keep { worker } => {
-                self.seen.insert("a place was kept");
+            Effect::ReclaimSlot { worker } => {
+                self.seen.insert("a slot was reclaimed");
                 if let Some(modality) = self.machine.modality_of(&worker) {
-                    self.pool.keep(modality, &worker);
+                    self.pool.reclaim_slot(modality, &worker);
                 }
             }
             Effect::Evict { worker, .. } => self.pool.evict(&worker),
             Effect::Grant { worker, turn, progress, .. } => self.grant(worker, turn, progress)?,
             Effect::Replay { worker, turn, progress, .. } => self.replay(worker, turn, progress)?,
             Effect::Apply { turn, modality, progress, alpha } => self.apply(now, &turn, &modality, progress, alpha)?,
-            Effect::EndTurn { modality, .. } => self.end_turn(&modality)?,
+            Effect::EndTurn { modality, may_wait: true, .. } => self.waiting_fold = Some(modality),
+            Effect::EndTurn { modality, may_wait: false, .. } => self.end_turn(&modality)?,
             Effect::ResetProjector => self.head.reset_projector(),
             Effect::Evaluate { evaluation, split } => {
                 self.no_step_is_open("an evaluation")?;
@@ -58,10 +59,10 @@ impl Coordinator {
             Effect::AbandonEvaluation { evaluation } => self.abandon_evaluation(evaluation),
             Effect::Snapshot { turn } => {
                 self.no_step_is_open("a checkpoint")?;
-                let head = self.head.to_parts().map_err(|error| error.to_string())?;
-                self.cut = Some(Cut { turn, head, state: head_state(&self.head)? });
+                let head = self.head.to_files().map_err(|error| error.to_string())?;
+                self.cut = Some(PendingHead { turn, head, state: head_state(&self.head)? });
             }
-            Effect::SavePart { worker, turn } => self.send(worker, ToWorker::SavePart { term: self.term, turn }),
+            Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SaveFiles { term: self.term, turn }),
             Effect::WriteManifest { turn } => self.write_manifest(turn)?,
             Effect::ForgetHeads { versions } => self.forget(&versions)?,
             Effect::Finish(outcome) => {
@@ -75,7 +76,7 @@ impl Coordinator {
 
     fn grant(&mut self, worker: WorkerId, turn: TurnRef, progress: Progress) -> Result<(), String> {
         match &self.granted {
-            // Whoever had it has lost it.
+            // The worker that had it has lost it.
             Some(open) if (open.turn, open.step) == (turn.turn, turn.step) && open.attempt < turn.attempt => {
                 self.seen.insert("a turn was granted again");
             }
@@ -95,11 +96,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Has a worker's encoder take a step again, under the head that was granted for it.
+    /// Has a worker's encoder replay a step, under the head that was granted for it.
     fn replay(&mut self, worker: WorkerId, turn: TurnRef, progress: Progress) -> Result<(), String> {
         let version = turn.head_version;
         let kept = self.heads.get(&version);
-        let head = kept.ok_or_else(|| format!("head {version} is to be granted again, and was forgotten"))?;
+        let head = kept.ok_or_else(|| format!("head {version} is needed for a replay, and was forgotten"))?;
         let head = if self.bug == Some(Bug::ReplaysUnderTheNewestHead) { self.head.head() } else { head }.clone();
         if self.bug == Some(Bug::ReplaysOneTooFew) && turn.turn.0 % 2 == 1 {
             self.next_input(Input::Learned { worker, turn });
@@ -131,7 +132,7 @@ impl Coordinator {
         let modality = self.machine.modality_of(&worker).cloned();
         let holds = self.machine.granted().is_some();
         if holds && modality.is_none() && self.granted.as_ref() == Some(&turn) {
-            self.seen.insert("a result came from a worker that had lost its place");
+            self.seen.insert("a result came from a worker that had lost its slot");
         }
         let header = ContributionHeader { worker, turn, micro_shard, samples, loss };
         self.incoming = Some(contribution);
@@ -160,7 +161,7 @@ impl Coordinator {
         if self.is_sequential() {
             self.learning = Some(modality.clone());
         }
-        let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
+        let contribution = self.incoming.take().ok_or("a step was to be applied without a contribution")?;
         self.heads.insert(turn.head_version, self.head.head().clone());
         self.watch_room()?;
         let optimizer = &self.job.head.optimizer;
@@ -189,7 +190,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn end_turn(&mut self, modality: &ModalityName) -> Result<(), String> {
+    pub(super) fn end_turn(&mut self, modality: &ModalityName) -> Result<(), String> {
         if self.head.open_turn() != Some(modality) {
             return Err(format!("the turn of `{modality}` ended while {:?} had one", self.head.open_turn()));
         }
@@ -198,18 +199,18 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn part_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
+    pub(super) fn files_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
         if self.bug == Some(Bug::LosesWordOfAPart) && turn.0 % 3 == 2 {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no place in this job".to_owned()))?;
+        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no slot in this job".to_owned()))?;
         let name = format!("encoder-{modality}");
         let cut = self.cut.as_mut().filter(|cut| cut.turn == turn && !cut.state.contains_key(&name));
         let cut = cut.ok_or_else(|| Refusal::Shell(format!("`{name}` of checkpoint {turn} is not waited for")))?;
         // Before the machine judges, because the last part has the manifest written at once.
         cut.state.insert(name.clone(), part);
-        let taken = self.give(now, Input::PartSaved { worker, turn });
+        let taken = self.give(now, Input::FilesSaved { worker, turn });
         if let (Err(Refusal::Rejected(_)), Some(cut)) = (&taken, &mut self.cut) {
             cut.state.remove(&name);
         }
@@ -218,8 +219,12 @@ impl Coordinator {
 
     fn write_manifest(&mut self, turn: Turn) -> Result<(), String> {
         let never = || format!("checkpoint {turn} was never begun");
-        let Cut { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
-        let cut = self.machine.cut().filter(|cut| cut.turn() == turn && cut.is_whole()).ok_or_else(never)?;
+        let PendingHead { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
+        let cut = self
+            .machine
+            .pending_checkpoint()
+            .filter(|cut| cut.turn() == turn && cut.has_all_files())
+            .ok_or_else(never)?;
         let (position, score) = (cut.position.clone(), cut.score);
         let manifest = Manifest { term: self.term, position, score, head, state };
         self.sent.push((self.spent, Sent::Manifest(Box::new(manifest))));
@@ -235,7 +240,7 @@ impl Coordinator {
         self.watch_room()
     }
 
-    /// Tells the machine when the room for heads that may be granted again has changed.
+    /// Tells the machine when the level of the replay buffer has changed.
     fn watch_room(&mut self) -> Result<(), String> {
         let turn = self.job.schedule.turn_batches as usize;
         let (kept, at_most) = (self.heads.len(), self.heads_at_most);
@@ -243,20 +248,20 @@ impl Coordinator {
             return Err(format!("{kept} heads are kept, and there is room for {at_most} and a turn of {turn}"));
         }
         let room = if kept + turn > at_most {
-            HeadRoom::Full
+            ReplayBufferLevel::Full
         } else if kept > at_most / 2 {
-            HeadRoom::Low
+            ReplayBufferLevel::High
         } else {
-            HeadRoom::Ample
+            ReplayBufferLevel::Normal
         };
         if room != self.room {
             self.room = room;
             match room {
-                HeadRoom::Full => self.seen.insert("no room for heads"),
-                HeadRoom::Low => self.seen.insert("little room for heads"),
-                HeadRoom::Ample => false,
+                ReplayBufferLevel::Full => self.seen.insert("the replay buffer was full"),
+                ReplayBufferLevel::High => self.seen.insert("the replay buffer was nearly full"),
+                ReplayBufferLevel::Normal => false,
             };
-            self.next_input(Input::Room(room));
+            self.next_input(Input::ReplayBuffer(room));
         }
         Ok(())
     }

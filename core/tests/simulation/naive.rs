@@ -1,5 +1,6 @@
 //! The same job without a turn machine: a plain loop over epochs, turns and steps on one thread, written from the
-//! specification of the algorithm. It shares the learners and the head's mathematics with the simulation, and nothing else.
+//! specification of the algorithm. It shares the learners and the head's mathematics with the simulation, and nothing
+//! else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ use crate::learner::Learner;
 use crate::report::{CheckpointRecord, Digest, EvaluationRecord, Report, State, StepRecord, head_state, score};
 use crate::scenario::Scenario;
 
-/// What must come of a job, whatever happens on the way: as a report, and at every place where a fault may have it looked at.
+/// What must come of a job, whatever happens on the way: as a report, and at every place where a fault may have it
+/// looked at.
 pub(crate) struct Naive {
     pub(crate) report: Report,
     /// All parts, after so many turns.

@@ -1,5 +1,6 @@
 //! How often the server fails, and how.
 
+use std::fmt;
 use std::time::Duration;
 
 use antiphon_core::rng;
@@ -53,7 +54,7 @@ impl Pace {
     }
 
     /// Bytes that are sent at once: fifty times a second, unless that is less than one.
-    pub(crate) fn piece(self) -> usize {
+    pub(crate) fn chunk(self) -> usize {
         (self.bytes_per_second as usize / 50).max(1)
     }
 }
@@ -91,3 +92,15 @@ impl Faults {
         Fate { refused, lost, reset_before: reset && first, reset_after: reset && !first, cut, late, pace }
     }
 }
+
+/// A connection that is broken on purpose.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broken on purpose")
+    }
+}
+
+impl std::error::Error for Broken {}

@@ -5,7 +5,7 @@ use std::fmt;
 use hyper::Method;
 use tokio::sync::oneshot;
 
-use crate::answer::Broken;
+use crate::faults::Broken;
 use crate::request::Asked;
 
 /// What a request asks for.
@@ -80,7 +80,7 @@ pub enum When {
 #[derive(Debug)]
 pub struct Held {
     arrived: Option<oneshot::Receiver<Request>>,
-    go_on: oneshot::Sender<()>,
+    released: oneshot::Sender<()>,
 }
 
 impl Held {
@@ -92,10 +92,10 @@ impl Held {
         self.arrived.take().expect("it is waited for once").await.expect("the server is there")
     }
 
-    /// Lets it go on.
+    /// Lets the server continue with it.
     pub fn release(self) {
         // A client that is gone meanwhile does not wait for it.
-        let _ = self.go_on.send(());
+        let _ = self.released.send(());
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Hold {
     when: When,
     wanted: Box<dyn Fn(&Request) -> bool + Send>,
     arrived: oneshot::Sender<Request>,
-    go_on: oneshot::Receiver<()>,
+    released: oneshot::Receiver<()>,
 }
 
 impl fmt::Debug for Hold {
@@ -115,9 +115,9 @@ impl fmt::Debug for Hold {
 
 impl Hold {
     pub(crate) fn new(when: When, wanted: impl Fn(&Request) -> bool + Send + 'static) -> (Self, Held) {
-        let ((tell, arrived), (release, go_on)) = (oneshot::channel(), oneshot::channel());
-        let hold = Self { when, wanted: Box::new(wanted), arrived: tell, go_on };
-        (hold, Held { arrived: Some(arrived), go_on: release })
+        let ((tell, arrived), (release, released)) = (oneshot::channel(), oneshot::channel());
+        let hold = Self { when, wanted: Box::new(wanted), arrived: tell, released };
+        (hold, Held { arrived: Some(arrived), released: release })
     }
 
     pub(crate) fn wants(&self, request: &Request) -> bool {
@@ -132,8 +132,8 @@ impl Hold {
     /// Holds the request if this is where.
     pub(crate) async fn here(hold: &mut Option<Self>, when: When, request: &Request) -> Result<(), Broken> {
         let Some(hold) = hold.take_if(|hold| hold.when == when) else { return Ok(()) };
-        // If it was dropped just now, nobody lets it go on either.
+        // If it was dropped just now, it is not released either.
         let _ = hold.arrived.send(request.clone());
-        hold.go_on.await.map_err(|_| Broken)
+        hold.released.await.map_err(|_| Broken)
     }
 }

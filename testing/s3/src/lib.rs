@@ -25,14 +25,13 @@ use tokio::task::JoinSet;
 pub use faults::Faults;
 pub use hold::{Held, Operation, Request, When};
 pub use objects::OpenUpload;
+pub use request::ACCESS_KEY;
 
-use answer::{Answer, Broken};
+use answer::Answer;
+use faults::Broken;
 use hold::Hold;
 use objects::Objects;
 use request::Asked;
-
-/// The one set of credentials that is let in.
-pub const ACCESS_KEY: &str = "conformance";
 
 /// A server on a free loopback port. It ends when it is dropped.
 #[derive(Debug)]
@@ -174,7 +173,7 @@ async fn answer(
     let request = Request::of(&asked);
     let mut hold = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody waits for any more.
+        // Those whose `Held` was dropped.
         state.holds.retain(|hold| !hold.is_over());
         let wanted = state.holds.iter().position(|hold| hold.wants(&request));
         wanted.map(|at| state.holds.remove(at))

@@ -1,8 +1,9 @@
 use antiphon_core::spec::parse;
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::DeviceChoice;
 use antiphon_proto::v1::worker_message::Message;
 
 use super::*;
-use crate::device::DeviceChoice;
 
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 10, test: 10}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {epochs: 1, batch: 5}\n";
@@ -21,12 +22,13 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         decode_threads: 1,
         data_memory: 1 << 20,
         device: DeviceChoice::Cpu,
+        encoders: Encoders::default(),
     };
     let (sender, mut receiver) = mpsc::channel(64);
     let (queue, ended) = spawn(Engine::new(config, Device::Cpu, Arc::default()));
     queue.send(Order::Connected(sender)).await.expect("the engine lives");
     for command in commands {
-        queue.send(command.into()).await.expect("the engine lives");
+        queue.send(order(command)).await.expect("the engine lives");
     }
     drop(queue);
     ended.await.expect("the engine does not panic");
@@ -35,6 +37,17 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         answers.extend(answer.message);
     }
     answers
+}
+
+/// As the session passes it on.
+fn order(command: Command) -> Order {
+    match command {
+        Command::Assign(assign) => {
+            let under = Under { job: assign.job.clone(), term: assign.term };
+            Order::Assign(under, Assigned::decode(assign).map(Box::new))
+        }
+        command => Order::Command(Received { command, followed: Followed::nothing() }),
+    }
 }
 
 fn assign(modality: &str) -> Command {

@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
+use antiphon_data::{Preprocessor, PreprocessorSettings, PreprocessorState};
+use antiphon_model::encoder;
+use antiphon_model::optimizer::Optimizer;
+use antiphon_model::weights::Rates;
 use antiphon_store::tensors::{self, Array, Arrays};
-use anyhow::{Context, ensure};
 use bytes::Bytes;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Model, Trainer};
-use crate::data::{Preprocessor, PreprocessorSettings, PreprocessorState};
-use crate::encoder;
-use crate::optimizer::Optimizer;
-use crate::weights::Rates;
+use super::error::Within as _;
+use super::{Machine, Model, TrainError, Trainer};
 
 const MEAN: &str = "input.mean";
 const DEVIATION: &str = "input.deviation";
@@ -26,13 +26,13 @@ const DEVIATION: &str = "input.deviation";
 /// The file of a modality's encoder.
 #[must_use]
 pub fn encoder_part(modality: &ModalityName) -> String {
-    antiphon_core::parts::encoder(modality)
+    antiphon_core::files::encoder(modality)
 }
 
 /// The file of what training needs besides.
 #[must_use]
 pub fn state_part(modality: &ModalityName) -> String {
-    antiphon_core::parts::encoder_state(modality)
+    antiphon_core::files::encoder_state(modality)
 }
 
 /// The note of an encoder's part.
@@ -60,7 +60,7 @@ impl Model {
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn to_part(&self, modality: &ModalityName) -> anyhow::Result<Bytes> {
+    pub fn to_part(&self, modality: &ModalityName) -> Result<Bytes, TrainError> {
         let mut arrays = arrays(&encoder::state(self.encoder.as_ref())?)?;
         let input = self.preprocessor.state();
         if !input.mean.is_empty() {
@@ -78,10 +78,15 @@ impl Model {
     ///
     /// # Errors
     /// A part that is broken, or of another modality or encoder than the job's.
-    pub fn from_part(job: &JobSpec, modality: &ModalitySpec, bytes: &[u8], device: &Device) -> anyhow::Result<Self> {
+    pub fn from_part(
+        job: &JobSpec,
+        modality: &ModalitySpec,
+        bytes: &[u8],
+        machine: &Machine,
+    ) -> Result<Self, TrainError> {
         let name = encoder_part(&modality.name);
         let (mut arrays, note): (Arrays, EncoderNote) = tensors::decode(&name, bytes)?;
-        ensure!(note.modality == modality.name, "`{name}` is of modality `{}`", note.modality);
+        check_modality(&modality.name, &name, note.modality)?;
         let mut vector = |name: &str| arrays.remove(name).map(|array| array.data).unwrap_or_default();
         let state = PreprocessorState {
             settings: note.input,
@@ -89,10 +94,9 @@ impl Model {
             deviation: vector(DEVIATION),
             tokenizer: note.tokenizer.map(Bytes::from),
         };
-        let preprocessor =
-            Preprocessor::from_state(state).with_context(|| format!("the input settings of `{name}`"))?;
-        let mut model = Self::build(job, modality, preprocessor, device)?;
-        encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).with_context(|| format!("`{name}`"))?;
+        let preprocessor = Preprocessor::from_state(state).within(|| format!("the input settings of `{name}`"))?;
+        let mut model = Self::build(job, modality, preprocessor, machine)?;
+        encoder::restore(model.encoder.as_mut(), &tensors_of(&arrays)?).within(|| format!("`{name}`"))?;
         Ok(model)
     }
 }
@@ -102,7 +106,7 @@ impl Model {
 ///
 /// # Errors
 /// A part that is broken or of another modality, encoder or optimizer.
-pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> anyhow::Result<u64> {
+pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> Result<u64, TrainError> {
     let parameters = model.encoder.parameters();
     let rates = Rates::new(&modality.transfer, parameters)?;
     let mut optimizer = Optimizer::with_rates(&modality.optimizer, parameters, &rates)?;
@@ -110,12 +114,16 @@ pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> anyh
 }
 
 /// Takes over the moments in the bytes of [`state_part`]. Steps that the encoder has taken.
-fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> anyhow::Result<u64> {
+fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> Result<u64, TrainError> {
     let name = state_part(modality);
     let (moments, note): (Arrays, StateNote) = tensors::decode(&name, bytes)?;
-    ensure!(note.modality == *modality, "`{name}` is of modality `{}`", note.modality);
-    optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).with_context(|| format!("`{name}`"))?;
+    check_modality(modality, &name, note.modality)?;
+    optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).within(|| format!("`{name}`"))?;
     Ok(note.steps_done)
+}
+
+fn check_modality(expected: &ModalityName, file: &str, noted: ModalityName) -> Result<(), TrainError> {
+    if noted == *expected { Ok(()) } else { Err(TrainError::OtherModality { file: file.to_owned(), modality: noted }) }
 }
 
 impl Trainer {
@@ -123,7 +131,7 @@ impl Trainer {
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn parts(&self) -> anyhow::Result<Vec<(String, Bytes)>> {
+    pub fn parts(&self) -> Result<Vec<(String, Bytes)>, TrainError> {
         let modality = &self.spec.name;
         let state = state_part(modality);
         let note = StateNote {
@@ -139,8 +147,8 @@ impl Trainer {
     ///
     /// # Errors
     /// Parts that are broken or of another modality, encoder or optimizer.
-    pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> anyhow::Result<()> {
-        self.model = Model::from_part(job, &self.spec, encoder, &self.options.device)?;
+    pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> Result<(), TrainError> {
+        self.model = Model::from_part(job, &self.spec, encoder, &self.options.machine)?;
         let steps_done = restore_optimizer(&mut self.optimizer, &self.spec.name, state)?;
         self.rewind_to(steps_done);
         Ok(())

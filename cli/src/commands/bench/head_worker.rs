@@ -8,7 +8,7 @@ use std::time::Duration;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{MicroShard, ModalityName, Term, Turn};
 use antiphon_core::linalg::Matrix;
-use antiphon_core::{parts, rng};
+use antiphon_core::{files, rng};
 use antiphon_proto::assignment::{Grant, HeadShape};
 use antiphon_proto::chunks::{Assembled, Assembler, pieces};
 use antiphon_proto::parts::PartSaved;
@@ -139,7 +139,7 @@ impl HeadWorker {
     /// Writes a part without an encoder in it.
     async fn save(&self, save: &v1::SavePart) -> anyhow::Result<Message> {
         let modality = ModalityName::try_from(self.modality.as_str())?;
-        let files = [parts::encoder(&modality), parts::encoder_state(&modality)];
+        let files = [files::encoder(&modality), files::encoder_state(&modality)];
         let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
         let parts = checkpoint::save(&save.checkpoint, files, &StoreOptions::default(), &RetryPolicy::none()).await?;
         let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));

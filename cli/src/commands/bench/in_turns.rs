@@ -4,6 +4,7 @@ use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::ids::Split;
 use antiphon_core::metrics::EvaluationReport;
 use antiphon_core::spec::{Every, JobSpec};
+use antiphon_model::custom::Encoders;
 use antiphon_process::Interrupts;
 use anyhow::{Context as _, bail};
 
@@ -18,7 +19,7 @@ use crate::progress::Progress;
 pub(super) async fn run(
     spec: &JobSpec,
     split: Split,
-    data_memory: u64,
+    (data_memory, encoders): (u64, &Encoders),
     progress: &Progress,
 ) -> anyhow::Result<Option<EvaluationReport>> {
     let mut spec = spec.clone();
@@ -27,6 +28,7 @@ pub(super) async fn run(
     let mut interrupts = Interrupts::listen()?;
     let starting = LocalJob::start(spec.clone(), None, |config| {
         (config.data_memory, config.head_memory) = (data_memory, u64::MAX);
+        config.encoders = encoders.clone();
     });
     let mut job = starting.await?;
     let report = tokio::select! {

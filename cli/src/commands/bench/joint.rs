@@ -5,13 +5,15 @@ use std::fmt::Write as _;
 use antiphon_core::ids::{JobName, ModalityName, Split};
 use antiphon_core::metrics::{EvaluationReport, ModalityScores, RuleName};
 use antiphon_core::spec::JobSpec;
-use antiphon_worker::data::OpenOptions;
+use antiphon_data::OpenOptions;
+use antiphon_model::custom::Encoders;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::in_turns;
 use crate::commands::shared_args::JobArgs;
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::joint::{self, Measured, Member, Opened, Training};
 use crate::output::{self, Format};
@@ -79,10 +81,11 @@ struct Comparison {
 ///
 /// # Errors
 /// An invalid job file, data that cannot be read, a training that fails.
-pub(super) async fn run(args: JointArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = args.job.load()?;
+pub(super) async fn run(args: JointArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = args.job.load(&context.encoders)?;
     let progress = Progress::new();
-    let done = compare(spec, &args, &progress).await;
+    let done = compare(spec, &args, &context.encoders, &progress).await;
     progress.clear();
     let Some(comparison) = done? else { return Ok(Exit::Interrupted) };
     match format {
@@ -93,13 +96,18 @@ pub(super) async fn run(args: JointArgs, format: Format) -> anyhow::Result<Exit>
 }
 
 /// None if it was interrupted.
-async fn compare(spec: JobSpec, args: &JointArgs, progress: &Progress) -> anyhow::Result<Option<Comparison>> {
+async fn compare(
+    spec: JobSpec,
+    args: &JointArgs,
+    encoders: &Encoders,
+    progress: &Progress,
+) -> anyhow::Result<Option<Comparison>> {
     if spec.modalities.len() < 2 {
         let error = anyhow!("a job of one modality has nothing to train jointly: name two or more");
         return Err(error).or_exit(Exit::Usage);
     }
     let memory = args.data_memory << 20;
-    let opening = tokio::spawn(Trainings::open(spec.clone(), memory, !args.skip_alone));
+    let opening = tokio::spawn(Trainings::open(spec.clone(), memory, !args.skip_alone, encoders.clone()));
     let opening = async {
         let opened = progress.during("opening", opening).await.context("opening ended in a panic")?;
         opened.or_exit(Exit::Usage)
@@ -109,7 +117,7 @@ async fn compare(spec: JobSpec, args: &JointArgs, progress: &Progress) -> anyhow
     let Some(Trained { split, epochs, joint, alone }) = until_interrupted(opening, work).await? else {
         return Ok(None);
     };
-    let Some(in_turns) = in_turns::run(&spec, split, memory, progress).await? else { return Ok(None) };
+    let Some(in_turns) = in_turns::run(&spec, split, (memory, encoders), progress).await? else { return Ok(None) };
     Ok(Some(Comparison {
         event: "bench",
         bench: "joint",
@@ -143,8 +151,8 @@ struct Trained {
 }
 
 impl Trainings {
-    async fn open(job: JobSpec, memory: u64, with_alone: bool) -> anyhow::Result<Self> {
-        let options = OpenOptions { memory, ..OpenOptions::default() };
+    async fn open(job: JobSpec, memory: u64, with_alone: bool, encoders: Encoders) -> anyhow::Result<Self> {
+        let options = OpenOptions { memory, ..OpenOptions::new(antiphon_worker::stores()) };
         let mut modalities = Vec::with_capacity(job.modalities.len());
         for modality in &job.modalities {
             modalities.push(Opened::new(&job, modality, &options).await?);
@@ -159,10 +167,10 @@ impl Trainings {
         };
         let split = split.ok_or_else(none)?;
         let epochs = joint::epochs(&job, &modalities);
-        let joint = Training::new(&job, &modalities, epochs).await?;
+        let joint = Training::new(&job, &modalities, epochs, &encoders).await?;
         let mut alone = Vec::new();
         for modality in modalities.iter().filter(|_| with_alone) {
-            alone.push(Training::new(&job, std::slice::from_ref(modality), epochs).await?);
+            alone.push(Training::new(&job, std::slice::from_ref(modality), epochs, &encoders).await?);
         }
         Ok(Self { job, split, epochs, joint, alone })
     }

@@ -13,6 +13,7 @@ mod turn;
 
 use clap::Subcommand;
 
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Format;
 
@@ -54,13 +55,14 @@ pub enum BenchCommand {
 ///
 /// # Errors
 /// A bad job file, data that cannot be read, a training that fails.
-pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     match args.command {
-        BenchCommand::Joint(args) => joint::run(args, format).await,
+        BenchCommand::Joint(args) => joint::run(args, context).await,
         BenchCommand::Encoder(args) => encoder::run(args, format).await,
         BenchCommand::Turn(args) => turn::run(args, format).await,
-        BenchCommand::Pipeline(args) => pipeline::run(args, format).await,
+        BenchCommand::Pipeline(args) => pipeline::run(args, context).await,
         BenchCommand::Scale(args) => scale::run(args, format).await,
-        BenchCommand::Recovery(args) => recovery::run(args, format).await,
+        BenchCommand::Recovery(args) => recovery::run(args, context).await,
     }
 }

@@ -2,18 +2,25 @@
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::JobSpec;
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::DeviceChoice;
 use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
 use super::report::{Line, Report};
+use crate::lab::cluster::ClusterConfig;
 use crate::lab::local_job::{LocalJob, reason};
 use crate::progress::Progress;
 
 /// Runs the job in this process, in a temporary folder. Its digest.
-pub(super) async fn digest(spec: &JobSpec, device: DeviceChoice, report: &mut Report) -> anyhow::Result<String> {
+pub(super) async fn digest(
+    spec: &JobSpec,
+    (device, encoders): (DeviceChoice, &Encoders),
+    report: &mut Report,
+) -> anyhow::Result<String> {
     let begun = Instant::now();
-    let mut job = LocalJob::start(spec.clone(), None, |config| config.device = device).await?;
+    let configure = |config: &mut ClusterConfig| (config.device, config.encoders) = (device, encoders.clone());
+    let mut job = LocalJob::start(spec.clone(), None, configure).await?;
     let progress = Progress::new();
     let digest = until_finished(&mut job, &progress).await;
     progress.clear();

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use antiphon_core::ids::{JobId, ModalityName};
 use antiphon_core::spec::JobSpec;
+use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
-use antiphon_worker::device::DeviceChoice;
 use anyhow::Context as _;
 
 use super::shared_args::JobArgs;
 use crate::client;
+use crate::context::Context;
 use crate::duration;
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::fault::Target;
@@ -109,8 +110,9 @@ fn digest(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// An invalid job file, a job that fails without faults, processes that cannot be started.
-pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = args.job.load()?;
+pub async fn run(args: ChaosArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = args.job.load(&context.encoders)?;
     args.device.open().or_exit(Exit::Usage)?;
     let mut interrupts = Interrupts::listen()?;
     let mut report = Report::new(format);
@@ -121,7 +123,7 @@ pub async fn run(args: ChaosArgs, format: Format) -> anyhow::Result<Exit> {
                 output::complain("baseline run without faults, to learn the digest; --expect DIGEST skips it")?;
             }
             tokio::select! {
-                digest = baseline::digest(&spec, args.device, &mut report) => digest?,
+                digest = baseline::digest(&spec, (args.device, &context.encoders), &mut report) => digest?,
                 () = interrupts.next() => return Ok(Exit::Interrupted),
             }
         }

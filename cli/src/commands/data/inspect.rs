@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use antiphon_process::Interrupts;
-use antiphon_worker::data::inspect::{
+use antiphon_data::inspect::{
     ClassReport, FileReport, IdReport, InspectOptions, Inspection, LabelReport, NamedValue, SampleReport, TableReport,
     ValueReport, inspect,
 };
+use antiphon_process::Interrupts;
 use serde::Serialize;
 
 use super::picture;
@@ -68,7 +68,7 @@ pub(super) async fn run(args: InspectArgs, format: Format) -> anyhow::Result<Exi
         shown.at(rows);
     };
     let found = tokio::select! {
-        found = inspect(&args.files, &options, &mut count) => Some(found),
+        found = inspect(&args.files, &antiphon_worker::stores(), &options, &mut count) => Some(found),
         () = interrupts.next() => None,
     };
     progress.clear();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{SynthKind, SynthSamples};
-use antiphon_worker::data::synth::write::{WriteError, WriteOptions, WrittenFile, write};
-use antiphon_worker::data::synth::{CLASSES, Generator};
+use antiphon_data::synth::write::{WriteError, WriteOptions, WrittenFile, write};
+use antiphon_data::synth::{CLASSES, Generator};
 use serde::Serialize;
 
 use super::units::{counted, size};

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
+use antiphon_core::head::{self, HeadFiles, NamedTensor, HeadFilesError, SharedHead};
 use antiphon_core::ids::ModalityName;
-use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::Device;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, MANIFEST};
 use antiphon_store::retry::Transient as _;
 use antiphon_store::storage;
 use antiphon_store::tensors::{self, Array, Arrays};
-use antiphon_worker::device::Device;
-use antiphon_worker::trainer::{Model, check_state};
+use antiphon_worker::trainer::{Machine, Model, check_state};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -40,9 +41,10 @@ impl Damage {
 }
 
 /// One verdict for the manifest, for each file that it names, and for each that it should name, in the order of their names.
-pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
+pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<Verdict> {
     let manifest = checkpoint.manifest();
     let mut damage = Damage::default();
+    let machine = Machine { device: Device::Cpu, encoders: encoders.clone() };
     let mut expected: Vec<String> = manifest.parts.keys().cloned().collect();
     match job_of(checkpoint) {
         Ok((job, position)) => {
@@ -53,7 +55,7 @@ pub(super) async fn check(checkpoint: &Checkpoint) -> Vec<Verdict> {
             expected = files_of(&job);
             check_head(checkpoint, &job, &position, &mut damage).await;
             for modality in &job.modalities {
-                check_modality(checkpoint, &job, modality, &position, &mut damage).await;
+                check_modality(checkpoint, &job, (modality, &machine), &position, &mut damage).await;
             }
             for name in manifest.parts.keys().filter(|name| !expected.contains(name)) {
                 damage.insert(name.clone(), "the job has no such file".to_owned());
@@ -100,7 +102,7 @@ fn files_of(job: &JobSpec) -> Vec<String> {
     let of_modality = job
         .modalities
         .iter()
-        .flat_map(|modality| [parts::encoder(&modality.name), parts::encoder_state(&modality.name)]);
+        .flat_map(|modality| [files::encoder(&modality.name), files::encoder_state(&modality.name)]);
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
@@ -182,9 +184,9 @@ fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
 /// The file of the head that an error is about.
 fn file_of(error: &PartsError) -> &'static str {
     let tensor = match error {
-        PartsError::Missing { name } | PartsError::Shape { name, .. } | PartsError::NotFinite { name, .. } => name,
-        PartsError::Note { part: "projector", .. } => return PROJECTOR,
-        PartsError::Note { .. } | PartsError::TurnOpen { .. } => return HEAD_STATE,
+        HeadFilesError::Missing { name } | HeadFilesError::Shape { name, .. } | HeadFilesError::NotFinite { name, .. } => name,
+        HeadFilesError::Note { part: "projector", .. } => return PROJECTOR,
+        HeadFilesError::Note { .. } | HeadFilesError::TurnOpen { .. } => return HEAD_STATE,
     };
     match tensor.as_str() {
         "weight" | "bias" => HEAD,
@@ -196,20 +198,20 @@ fn file_of(error: &PartsError) -> &'static str {
 async fn check_modality(
     checkpoint: &Checkpoint,
     job: &JobSpec,
-    modality: &ModalitySpec,
+    (modality, machine): (&ModalitySpec, &Machine),
     position: &Position,
     damage: &mut Damage,
 ) {
-    let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
+    let (encoder, state) = (files::encoder(&modality.name), files::encoder_state(&modality.name));
     let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
-        let model = Model::from_part(job, modality, &bytes, &Device::Cpu);
-        model.map_err(|error| damage.insert(encoder, format!("{error:#}"))).ok()
+        let model = Model::from_part(job, modality, &bytes, machine);
+        model.map_err(|error| damage.insert(encoder, antiphon_process::in_words(&error))).ok()
     });
     let state_bytes = read::<IgnoredAny>(checkpoint, &state, damage).await.map(|(bytes, ..)| bytes);
     let (Some(model), Some(bytes)) = (model, state_bytes) else { return };
     let reason = match check_state(modality, &model, &bytes) {
         Ok(steps) => other_steps(steps, &modality.name, position),
-        Err(error) => Some(format!("{error:#}")),
+        Err(error) => Some(antiphon_process::in_words(&error)),
     };
     if let Some(reason) = reason {
         damage.insert(state, reason);

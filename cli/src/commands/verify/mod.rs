@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use antiphon_core::ids::{JobId, Turn};
+use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
-use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -94,7 +94,7 @@ struct Verified<'a> {
 /// # Errors
 /// There is no such checkpoint, or the replay fails.
 pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
-    let Context { format, stores } = context;
+    let Context { format, stores, encoders } = context;
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
     let tell = progress.clone();
@@ -102,12 +102,12 @@ pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
         .on_retry(move |retry| tell.delayed(retry.to_string()));
     let work = async {
         let checkpoint = open(&args.checkpoint, stores, &policy, &progress).await?;
-        let verdicts = progress.during("checking", files::check(&checkpoint)).await;
+        let verdicts = progress.during("checking", files::check(&checkpoint, encoders)).await;
         if *format == Format::Text {
             print(&checkpoint, &verdicts)?;
         }
         let replayed = match args.replay {
-            true => Some(replayed(&args, &checkpoint, (stores, &policy), &progress).await?),
+            true => Some(replayed(&args, &checkpoint, (context, &policy), &progress).await?),
             false => None,
         };
         Ok::<_, anyhow::Error>((checkpoint, verdicts, replayed))
@@ -152,17 +152,18 @@ pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
 async fn replayed(
     args: &VerifyArgs,
     checkpoint: &Checkpoint,
-    (stores, policy): (&StoreOptions, &RetryPolicy),
+    (context, policy): (&Context, &RetryPolicy),
     progress: &Progress,
 ) -> anyhow::Result<Replayed> {
     let from = match &args.from {
         None => None,
-        Some(url) => Some(open(url, stores, policy, progress).await?),
+        Some(url) => Some(open(url, &context.stores, policy, progress).await?),
     };
     args.device.open().or_exit(Exit::Usage)?;
     let configure = |config: &mut ClusterConfig| {
         (config.data_memory, config.head_memory) = (args.data_memory << 20, args.head_memory << 20);
-        (config.device, config.stores) = (args.device, *stores);
+        (config.device, config.stores) = (args.device, context.stores);
+        config.encoders = context.encoders.clone();
     };
     replay::run(checkpoint.manifest(), from.as_ref(), configure, progress).await
 }

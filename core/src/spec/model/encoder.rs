@@ -1,6 +1,11 @@
 //! Encoders, and what they begin from.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::ids::EncoderName;
 
 /// f_m.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,8 +47,8 @@ pub enum EncoderSpec {
     Vit {
         /// Width, blocks and heads.
         size: VitSize,
-        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that do not fill
-        /// one are left out.
+        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that
+        /// do not fill one are left out.
         patch: u32,
         /// What is made of the tokens.
         pooling: Pooling,
@@ -59,17 +64,56 @@ pub enum EncoderSpec {
         /// Dropout after the embedding and in the layers, 0 ≤ p < 1.
         dropout: f64,
     },
+    /// An encoder that the program registers besides the built-in ones.
+    Custom {
+        /// By which it is registered.
+        name: EncoderName,
+        /// What the job says for it. The encoder itself checks them, so a worker reports what is wrong.
+        options: BTreeMap<String, OptionValue>,
+    },
 }
 
-/// What an encoder computes in. Its parameters, their gradients and its optimizer's memory are in 32 bits either way, and so are its
-/// features.
+/// An option of an encoder that the program registers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    /// True or false.
+    Flag(bool),
+    /// A whole number from 0.
+    Whole(u64),
+    /// A finite number.
+    Number(f64),
+    /// Text.
+    Text(String),
+    /// A list of the others.
+    List(Vec<OptionValue>),
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Whole(number) => write!(f, "{number}"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => write!(f, "`{text}`"),
+            Self::List(values) => {
+                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", values.join(", "))
+            }
+        }
+    }
+}
+
+/// What an encoder computes in. Its parameters, their gradients and its optimizer's memory are in 32 bits either way,
+/// and so are its features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits throughout.
     #[default]
     F32,
-    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On CUDA cards only.
+    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On
+    /// CUDA cards only.
     Bf16,
 }
 

@@ -15,19 +15,19 @@ pub struct ScheduleSpec {
     pub length: Length,
     /// Whose turn it is.
     pub order: TurnOrder,
-    /// What may go on at the same time. Bits do not depend on it.
+    /// Which work may run at the same time. Bits do not depend on it.
     #[serde(default)]
     pub mode: ScheduleMode,
     /// B, samples per step.
     pub batch: u32,
     /// k, steps per turn.
     pub turn_batches: u32,
-    /// Pieces that a batch is cut into, whatever the number of workers. Bits depend on it.
+    /// Micro-shards of a batch, whatever the number of workers. Bits depend on it.
     pub micro_shards: u32,
-    /// Seconds without a sign of life after which a worker's place is offered to others.
+    /// Seconds without a heartbeat after which a worker's lease expires.
     #[serde(default = "ScheduleSpec::default_lease_ttl")]
     pub lease_ttl: f64,
-    /// Seconds without progress after which the place of a worker that has something to do is offered to others.
+    /// Seconds without progress after which the lease of a worker that has work to do expires.
     #[serde(default = "ScheduleSpec::default_turn_deadline")]
     pub turn_deadline: f64,
 }
@@ -42,7 +42,7 @@ pub enum Length {
     Turns(u64),
 }
 
-/// What may go on at the same time. The bits of a run are the same either way.
+/// Which work may run at the same time. The bits of a run are the same either way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleMode {

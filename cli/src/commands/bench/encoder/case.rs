@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use antiphon_core::rng;
 use antiphon_core::spec::{BertSize, EncoderSpec, Pooling, ResnetDepth, VitSize};
-use antiphon_worker::data::{BatchInput, InputShape};
+use antiphon_data::{BatchInput, InputShape};
 
 /// Tokens of BERT's own vocabulary.
 const VOCABULARY: usize = 30_522;

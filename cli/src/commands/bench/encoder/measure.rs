@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec, Precision};
-use antiphon_worker::device::{self, Device};
-use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
-use antiphon_worker::optimizer::Optimizer;
+use antiphon_model::device::{self, Device};
+use antiphon_model::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
+use antiphon_model::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, noise};

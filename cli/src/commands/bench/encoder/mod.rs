@@ -11,7 +11,8 @@ use std::num::NonZeroUsize;
 use std::process::Stdio;
 
 use antiphon_core::spec::Precision;
-use antiphon_worker::device::{self, DeviceChoice};
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::{self, DeviceChoice};
 use anyhow::{Context as _, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
@@ -230,7 +231,7 @@ fn time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_worker::device::Device;
+    use antiphon_model::device::Device;
 
     use super::*;
 

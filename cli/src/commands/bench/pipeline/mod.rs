@@ -2,6 +2,7 @@
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::spec::{Every, JobSpec, Length, ScheduleMode};
+use antiphon_model::custom::Encoders;
 use antiphon_proto::v1::SubmitJobRequest;
 use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow, bail};
@@ -12,6 +13,7 @@ use super::children;
 use super::rows::Rows;
 use crate::client::{Client, Events, Silent};
 use crate::commands::shared_args::BenchJobArgs;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::follow::Accounts;
 use crate::lab::child_process::{ANY_PORT, ChildProcess};
@@ -76,8 +78,9 @@ struct Pair {
 ///
 /// # Errors
 /// An invalid job file, a process that fails, or runs that end in different bits.
-pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = load(&args)?;
+pub(super) async fn run(args: PipelineArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = load(&args, &context.encoders)?;
     let mut rows = Rows::new(format)?;
     let mut cluster = Cluster::start(&spec).await?;
     let mut pairs: Vec<Pair> = Vec::new();
@@ -106,8 +109,8 @@ fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load(args: &PipelineArgs) -> anyhow::Result<JobSpec> {
-    let mut spec = args.job.load(DEFAULT)?;
+fn load(args: &PipelineArgs, encoders: &Encoders) -> anyhow::Result<JobSpec> {
+    let mut spec = args.job.load(DEFAULT, encoders)?;
     // Only turns are measured. One checkpoint at the end is enough to compare the results.
     spec.evaluation.every = Every::End;
     spec.checkpoints.every = Every::End;

@@ -18,6 +18,7 @@ use super::children;
 use super::rows::Rows;
 use crate::client::Client;
 use crate::commands::shared_args::BenchJobArgs;
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::child_process::{ANY_PORT, ChildProcess};
 use crate::lab::statistics::median;
@@ -101,8 +102,9 @@ struct Death {
 ///
 /// # Errors
 /// An invalid job file, a process that fails, or a job that ends before it is measured.
-pub(super) async fn run(args: RecoveryArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = args.job.load(DEFAULT)?;
+pub(super) async fn run(args: RecoveryArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = args.job.load(DEFAULT, &context.encoders)?;
     let victim = victim(&args, &spec).or_exit(Exit::Usage)?;
     let mut rows = Rows::new(format)?;
     let state = tempfile::tempdir().context("cannot make a temporary folder")?;

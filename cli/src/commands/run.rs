@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use antiphon_core::spec::ScheduleMode;
 use antiphon_transport::ReconnectPolicy;
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::device::DeviceChoice;
 
 use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client};

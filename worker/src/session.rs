@@ -55,7 +55,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
                     return Ok(());
                 }
                 Err(error) => tokio::select! {
-                    again = dial.lost(error) => again?,
+                    reconnects = dial.lost(error) => reconnects?,
                     () = shutdown.cancelled() => return Ok(()),
                 },
             }

@@ -107,7 +107,7 @@ impl Cluster {
                 reconnect_timeout: Duration::ZERO,
                 grace: Duration::ZERO,
                 stores: config.stores,
-                store_patience: config.store_retry_timeout,
+                store_retry_timeout: config.store_retry_timeout,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),

@@ -15,7 +15,7 @@ use antiphon_data::{DataError, Dataset, OpenOptions, PrefetchOptions};
 use antiphon_model::custom::Encoders;
 use antiphon_store::checkpoints::{Checkpoint, Manifest};
 use antiphon_store::tensors::{self, Array, Arrays};
-use antiphon_worker::trainer::{Machine, Model, encoder_part};
+use antiphon_worker::trainer::{Machine, Model, encoder_file};
 use anyhow::{Context as _, anyhow, bail};
 use serde::de::IgnoredAny;
 
@@ -92,7 +92,7 @@ impl Predictor {
             let ready = if dropped || !Dataset::is_declared(modality, source.split) {
                 None
             } else {
-                let model = Model::from_part(&spec, modality, &checkpoint.part(&encoder_part(&name)).await?, &machine)?;
+                let model = Model::from_file(&spec, modality, &checkpoint.part(&encoder_file(&name)).await?, &machine)?;
                 // The checkpoint determines how a value is read, for example which frames of a clip.
                 let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
                 let data = open_data(&modality, &spec, source.split, labels, &options).await?;

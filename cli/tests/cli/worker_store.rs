@@ -94,7 +94,8 @@ async fn a_job_stopped_with_now_does_not_wait_for_its_store() {
 async fn a_worker_gives_up_after_its_store_retry_timeout() {
     let folder = folder_with(JOB);
     let (_coordinator, url) = coordinator(folder.path());
-    let _workers = ["a", "b"].map(|name| worker(folder.path(), &url, name, "errors=1", &["--store-patience", "0"]));
+    let _workers =
+        ["a", "b"].map(|name| worker(folder.path(), &url, name, "errors=1", &["--store-retry-timeout", "0"]));
     let mut job = submitted(&url).await;
     let status = until(&mut job, |status| status.state() == JobState::Failed).await;
     assert!(status.reason.contains("cannot write"), "{}", status.reason);

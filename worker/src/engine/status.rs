@@ -1,4 +1,4 @@
-//! What the engine's thread is doing, for whoever sends heartbeats.
+//! What the engine's thread is doing, for heartbeats.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -18,7 +18,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         reconnect_timeout: std::time::Duration::ZERO,
         grace: std::time::Duration::ZERO,
         stores: Default::default(),
-        store_patience: std::time::Duration::ZERO,
+        store_retry_timeout: std::time::Duration::ZERO,
         decode_threads: 1,
         data_memory: 1 << 20,
         device: DeviceChoice::Cpu,
@@ -103,7 +103,7 @@ async fn a_message_that_makes_no_sense_fails_the_job_at_hand() {
 }
 
 #[tokio::test]
-async fn an_assignment_that_cannot_be_taken_is_reported_under_its_own_job() {
+async fn a_bad_assignment_is_reported_under_its_own_job() {
     let answers = answers(vec![assign("c")]).await;
     let [Message::Failed(failed)] = answers.as_slice() else { panic!("{answers:?}") };
     assert_eq!((failed.job.as_str(), failed.term), ("t-1", 3));

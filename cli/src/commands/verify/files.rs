@@ -204,7 +204,7 @@ async fn check_modality(
 ) {
     let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
     let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
-        let model = Model::from_part(job, modality, &bytes, machine);
+        let model = Model::from_file(job, modality, &bytes, machine);
         model.map_err(|error| damage.insert(encoder, antiphon_process::in_words(&error))).ok()
     });
     let state_bytes = read::<IgnoredAny>(checkpoint, &state, damage).await.map(|(bytes, ..)| bytes);

@@ -1,5 +1,5 @@
-//! The program does with its own encoder what `antiphon` does with built-in ones: the same bits twice, on one and two
-//! threads, stopped and resumed, and in processes of its own; checkpoints are verified, evaluated and predicted with.
+//! The program does with a custom encoder what `antiphon` does with built-in ones: the same bits twice, on one and two
+//! threads, stopped and resumed, and in separate processes; checkpoints are verified, evaluated and predicted with.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -96,7 +96,7 @@ fn runs_have_the_same_bits_however_they_are_made() {
     let (_coordinator, url) = coordinator(folder.path());
     let _workers = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
     let submit = [&["submit", "job.yaml", "--coordinator", &url, "--follow"], &SMALL[..]].concat();
-    assert_eq!(&last(program(folder.path(), &submit))["digest"], digest, "in processes of their own");
+    assert_eq!(&last(program(folder.path(), &submit))["digest"], digest, "in separate processes");
 }
 
 #[test]

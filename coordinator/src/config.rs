@@ -6,7 +6,7 @@ use antiphon_store::storage::StoreOptions;
 use antiphon_transport::ListenArgs;
 use clap::Args;
 
-use crate::job::contract::HeadRoomLimits;
+use crate::job::contract::ReplayBufferLimits;
 
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct Config {
     /// Jobs that are over and still known; the oldest ends of more are forgotten.
     pub keep_jobs: usize,
     /// Where each job keeps the heads that may have to be granted again.
-    pub head_room: HeadRoomLimits,
+    pub replay_buffer: ReplayBufferLimits,
     /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
     pub heartbeat: Duration,
     /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
@@ -57,7 +57,7 @@ impl Default for Config {
             stores: StoreOptions::default(),
             store_patience: Duration::MAX,
             keep_jobs: 1000,
-            head_room: HeadRoomLimits::default(),
+            replay_buffer: ReplayBufferLimits::default(),
             heartbeat: Duration::from_secs(5),
             stop_within: Duration::from_secs(60),
             insecure_allow_remote: false,
@@ -134,7 +134,7 @@ impl CoordinatorArgs {
             stores,
             store_patience: patience(self.store_patience),
             keep_jobs: self.keep_jobs as usize,
-            head_room: HeadRoomLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
+            replay_buffer: ReplayBufferLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),
             stop_within: Duration::from_secs(self.stop_within_seconds.into()),
             insecure_allow_remote: self.network.insecure_allow_remote,

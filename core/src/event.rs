@@ -67,7 +67,7 @@ pub enum JobEvent {
         modalities: BTreeMap<ModalityName, ModalityStart>,
     },
     /// A worker shows no life, or gets nothing done, or has failed and is left alone: its place is offered to others.
-    WorkerLapsed {
+    LeaseExpired {
         /// The job.
         job: JobId,
         /// Turns applied.
@@ -164,7 +164,7 @@ pub enum JobEvent {
         seconds: f64,
         /// Of these, those in which training stood still for it: while the head and the largest of the encoders were snapshotted, and
         /// where a turn had to wait until it was written.
-        blocked: f64,
+        stall_seconds: f64,
     },
     /// The job is over. Always the last event.
     Finished(Finished),
@@ -236,6 +236,24 @@ pub struct Finished {
     pub best: Option<BestCheckpoint>,
     /// The test split, by the state that the job ended in.
     pub evaluation: Option<EvaluationReport>,
+}
+
+impl Finished {
+    /// The end of a job of which nothing more is known: it has applied no turn and written no checkpoint.
+    #[must_use]
+    pub fn new(job: JobId, state: FinalState, reason: Option<String>) -> Self {
+        Self {
+            job,
+            state,
+            reason,
+            turn: Turn(0),
+            turns: None,
+            checkpoint: None,
+            digest: None,
+            best: None,
+            evaluation: None,
+        }
+    }
 }
 
 /// The checkpoint that is best by validation.

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod numerics;
 pub mod optimizer;
 pub mod parts;
+pub mod placement;
 pub mod projector;
 pub mod rng;
 pub mod spec;

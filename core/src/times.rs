@@ -133,7 +133,7 @@ pub struct Queued {
     /// Over all of them.
     pub mean: f64,
     /// The longest.
-    pub most: f64,
+    pub max: f64,
 }
 
 /// Shares out the time that passes among activities. It has no clock: what time it is, is told.

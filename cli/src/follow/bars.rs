@@ -102,7 +102,7 @@ impl Bars {
                 ))
             }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
-            JobEvent::WorkerLapsed { modality, worker, reason, .. } => {
+            JobEvent::LeaseExpired { modality, worker, reason, .. } => {
                 self.say(&format!("  {modality} worker {worker}: {reason}; its slot is released"))
             }
             JobEvent::WorkerLost { modality, worker, reason, .. } => {
@@ -127,10 +127,13 @@ impl Bars {
             JobEvent::Started { turn, turns, modalities, .. } => self.started(*turn, *turns, modalities),
             JobEvent::Step(step) => self.step(step),
             JobEvent::Evaluated { report, .. } => self.evaluated(report, spec),
-            JobEvent::Checkpoint { checkpoint, best, blocked, .. } => {
+            JobEvent::Checkpoint { checkpoint, best, stall_seconds, .. } => {
                 let best = if *best { " (best so far)" } else { "" };
-                let stalled =
-                    if *blocked >= 1.0 { format!("; training stalled for {blocked:.1} s") } else { String::new() };
+                let stalled = if *stall_seconds >= 1.0 {
+                    format!("; training stalled for {stall_seconds:.1} s")
+                } else {
+                    String::new()
+                };
                 self.say(&format!("  checkpoint {checkpoint}{best}{stalled}"))
             }
             JobEvent::Times { .. } | JobEvent::Finished(_) => Ok(()),

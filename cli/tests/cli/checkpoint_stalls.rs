@@ -85,7 +85,7 @@ fn worker(folder: &Path, store: &Server, url: &str, modality: &str) -> Process {
 /// How long each checkpoint says that it stalled training, by turn.
 fn stalls(events: &[Value]) -> Vec<(u64, f64)> {
     let checkpoints = events.iter().filter(|event| event["event"] == "checkpoint");
-    let stall = |event: &Value| Some((event["turn"].as_u64()?, event["blocked"].as_f64()?));
+    let stall = |event: &Value| Some((event["turn"].as_u64()?, event["stall_seconds"].as_f64()?));
     checkpoints.map(|event| stall(event).expect("a checkpoint says so")).collect()
 }
 

@@ -144,7 +144,7 @@ fn workers_keep_their_slots_when_the_coordinator_stalls() {
     assert_eq!(code, Some(0));
     follower.until("finished");
     let (_, events) = json_lines(folder.path(), &["follow", "endless", "--coordinator", &url]);
-    let lost = |event: &&Value| event["event"] == "worker_lapsed" || event["event"] == "worker_lost";
+    let lost = |event: &&Value| event["event"] == "lease_expired" || event["event"] == "worker_lost";
     let lost: Vec<&Value> = events.iter().filter(lost).collect();
     assert!(lost.is_empty() && events.len() > 40, "{lost:?}");
 }

@@ -66,8 +66,7 @@ async fn a_job_names_the_worker_whose_store_fails_and_resumes() {
     let suffers = worker(folder.path(), &url, "b", "errors=1", &[]);
     let mut job = submitted(&url).await;
     let status = until(&mut job, |status| status.reason.contains("; tried for ")).await;
-    let waits =
-        "turn 0: finishing; parts of checkpoint 0 are to come from `b` worker `b`; `b` worker `b`: cannot write";
+    let waits = "turn 0: finishing; checkpoint 0 waits for files of `b` worker `b`; `b` worker `b`: cannot write";
     assert!(status.reason.starts_with(waits), "{}", status.reason);
     drop(suffers);
     let _b = worker(folder.path(), &url, "b", "", &[]);

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::status;
 use crate::registry::Coordinator;
 use crate::workers::pool::Registration;
 use crate::workers::session::{OUTBOX, Session, first_message};
@@ -35,7 +36,7 @@ impl TrainingService for Training {
             return Err(Status::unavailable("the coordinator is shutting down and takes no workers"));
         }
         tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "worker");
-        let registration = self.coordinator.pool().register(register.worker, register.modality)?;
+        let registration = self.coordinator.pool().register(register.worker, register.modality).map_err(status)?;
         Ok(Response::new(self.open(registration, inbound)))
     }
 }

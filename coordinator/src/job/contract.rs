@@ -14,6 +14,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use antiphon_core::event::FinalState;
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
 use antiphon_core::spec::JobSpec;
 use antiphon_proto::chunks::Followed;
@@ -25,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use super::resume::Resumed;
+use super::specification::Specification;
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
 use crate::journal::Journal;
@@ -38,7 +40,7 @@ pub struct JobConfig {
     /// The job.
     pub id: JobId,
     /// What to do.
-    pub spec: JobSpec,
+    pub spec: Specification,
     /// The reign under which it runs.
     pub term: Term,
     /// Where its checkpoints go.
@@ -54,9 +56,9 @@ pub struct JobConfig {
     /// To ask, before a manifest is written, whether this coordinator still reigns.
     pub journal: Journal,
     /// With its store.
-    pub patience: RetryPolicy,
+    pub retry: RetryPolicy,
     /// Where heads are kept that may have to be granted again.
-    pub head_room: HeadRoomLimits,
+    pub replay_buffer: ReplayBufferLimits,
 }
 
 /// What a contribution to the head of this job may look like.
@@ -79,14 +81,14 @@ pub fn message_bytes(spec: &JobSpec) -> usize {
 
 /// Where so many heads of one size are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadRoomLimits {
+pub struct ReplayBufferLimits {
     /// Bytes of memory.
     pub memory: u64,
     /// Bytes of a temporary file, in `TMPDIR`.
     pub disk: u64,
 }
 
-impl Default for HeadRoomLimits {
+impl Default for ReplayBufferLimits {
     fn default() -> Self {
         Self { memory: 512 << 20, disk: 16 << 30 }
     }
@@ -209,6 +211,16 @@ impl JobStatus {
             turn: Turn(0),
             turns: None,
             checkpoint: None,
+        }
+    }
+}
+
+impl From<FinalState> for JobState {
+    fn from(state: FinalState) -> Self {
+        match state {
+            FinalState::Succeeded => Self::Succeeded,
+            FinalState::Stopped => Self::Stopped,
+            FinalState::Failed => Self::Failed,
         }
     }
 }

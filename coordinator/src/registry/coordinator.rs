@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::config::{Config, Keep};
+use crate::config::Config;
 use crate::events::{EventLog, EventWatcher};
 use crate::head_threads::HeadThreads;
 use crate::job::contract::{JobConfig, JobHandle, JobInput, JobState, JobStatus};
@@ -320,10 +320,16 @@ impl Coordinator {
     }
 }
 
+impl Submitted {
+    /// `specification` is what the record holds too.
+    pub(super) fn new(record: &JobRecord, specification: Arc<str>) -> Self {
+        Self { name: record.name.clone(), order: record.order, at: record.submitted, specification }
+    }
+}
+
 impl From<&JobRecord> for Submitted {
     fn from(record: &JobRecord) -> Self {
-        let specification = record.specification.as_str().into();
-        Self { name: record.name.clone(), order: record.order, at: record.submitted, specification }
+        Self::new(record, record.specification.as_str().into())
     }
 }
 
@@ -383,16 +389,12 @@ impl JobView {
             JobState::Stopped => FinalState::Stopped,
             JobState::Failed | JobState::Waiting | JobState::Running => FinalState::Failed,
         };
+        let reason = (state == FinalState::Failed).then(|| self.status.reason.clone());
         Finished {
-            job: self.job.clone(),
-            state,
-            reason: (state == FinalState::Failed).then(|| self.status.reason.clone()),
             turn: self.status.turn,
             turns: self.status.turns,
             checkpoint: self.status.checkpoint.clone(),
-            digest: None,
-            best: None,
-            evaluation: None,
+            ..Finished::new(self.job.clone(), state, reason)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What a coordinator finds when it starts: jobs that are over are listed, the others go on from their newest checkpoints.
 //!
 //! Each of them is looked for on a task of its own, beside serving: until that is done the job is there, waits, and says for what.
-//! They begin in order of submission, but for those whose store does not answer within [`PROMPT`]: these keep nobody waiting,
-//! and begin behind the others when it does. Workers go to jobs that have begun.
+//! It keeps its place in the order in which the pool gives workers to jobs, and begins as soon as it is found. Until then the pool
+//! gives no workers to the jobs behind it; if its store does not answer within [`PROMPT`], it gives them workers first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent};
 use antiphon_core::ids::{JobId, Turn};
-use antiphon_core::spec::JobSpec;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::{StorageError, StoreOptions};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,8 +22,9 @@ use super::coordinator::{Coordinator, Entry, Held, Submitted};
 use super::submission::SubmitError;
 use crate::config::{Config, Keep};
 use crate::events::EventLog;
-use crate::job::contract::{INBOX, JobConfig, JobInput, JobState, JobStatus, STOPPED};
+use crate::job::contract::{INBOX, JobConfig, JobInput, JobStatus, STOPPED};
 use crate::job::resume::{self, ResumeError, Resumed};
+use crate::job::specification::Specification;
 use crate::journal::{EndRecord, JobRecord, Journal, JournalError, Recorded};
 
 /// Jobs whose stores are asked at the same time.
@@ -54,10 +54,6 @@ struct Lost {
     inbox: mpsc::Receiver<JobInput>,
     status: watch::Sender<JobStatus>,
     events: EventLog,
-    /// Comes when those before it have begun, or are late; None once it has.
-    before: Option<oneshot::Receiver<()>>,
-    /// Lets those after it begin.
-    after: Option<oneshot::Sender<()>>,
 }
 
 impl Coordinator {
@@ -88,19 +84,13 @@ impl Coordinator {
         let unfinished = jobs.iter().filter(|job| job.end.is_none()).count();
         tracing::info!(term = %self.term(), jobs = jobs.len(), unfinished, "the journal is open");
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
-        let (first, mut before) = oneshot::channel();
-        drop(first);
         for Recorded { record, stop, end } in jobs {
             if let Some(request) = &record.request {
                 self.requests().insert(request.clone(), record.job.clone());
             }
             match end {
                 Some(end) => self.list_over(&record, end),
-                None => {
-                    let (after, next) = oneshot::channel();
-                    let order = (std::mem::replace(&mut before, next), Some(after));
-                    self.look_for(record, stop, order, Arc::clone(&at_once));
-                }
+                None => self.look_for(record, stop, Arc::clone(&at_once)),
             }
         }
         self.prune();
@@ -108,19 +98,13 @@ impl Coordinator {
     }
 
     /// Holds a job, and begins to look for what it goes on from.
-    fn look_for(
-        &self,
-        record: JobRecord,
-        stop: bool,
-        (before, after): (oneshot::Receiver<()>, Option<oneshot::Sender<()>>),
-        at_once: Arc<Semaphore>,
-    ) {
+    fn look_for(&self, record: JobRecord, stop: bool, at_once: Arc<Semaphore>) {
         let (job, term, submitted) = (record.job.clone(), record.term_under(self.term()), Submitted::from(&record));
         let (sender, inbox) = mpsc::channel(INBOX);
         let (status, watched) = watch::channel(recovering("looking for its newest checkpoint"));
         let events = EventLog::of(&self.journal, &job);
-        let before = Some(before);
-        let lost = Lost { record, stop, inbox, status, events: events.clone(), before, after };
+        self.pool.hold_for(job.clone(), record.order);
+        let lost = Lost { record, stop, inbox, status, events: events.clone() };
         // Before its task, which may put the job that has begun in this place.
         let mut jobs = self.jobs();
         let task = tokio::spawn(self.clone().find(lost, at_once));
@@ -153,15 +137,15 @@ impl Coordinator {
     /// Finds what a job goes on from and begins with it, unless it is told not to meanwhile.
     async fn find(self, mut lost: Lost, at_once: Arc<Semaphore>) -> Looked {
         let found = {
-            let Lost { record, stop, status, events, before, after, inbox } = &mut lost;
+            let Lost { record, stop, status, events, inbox } = &mut lost;
             tokio::select! {
                 biased;
                 asked = told_to_end(inbox, *stop) => Err(asked),
-                found = self.in_order((record, status, events), (before, after), &at_once) => Ok(found),
+                found = self.find_checkpoint(record, status, events, &at_once) => Ok(found),
             }
         };
         if !matches!(found, Ok(Ok(_))) {
-            lost.let_others_begin();
+            self.pool.limit_hold(&lost.record.job, Duration::ZERO);
         }
         match found {
             Ok(Ok(config)) => self.go_on(config, lost).await,
@@ -189,7 +173,7 @@ impl Coordinator {
         at_once: &Semaphore,
     ) -> Result<Option<(Checkpoint, Option<BestCheckpoint>)>, String> {
         let Lost { record, status, .. } = lost;
-        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
+        let spec = Specification::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let folder = self.job_folder(&record.job, &spec).map_err(|error| error.to_string())?;
         let search = self.search(record, CheckpointStore::new(&folder), status);
         let _one_of_them = at_once.acquire().await;
@@ -198,27 +182,27 @@ impl Coordinator {
         Ok(newest.map(|newest| {
             let own = search.is_own(newest.manifest().turn, &newest.url());
             let best = resume::best(newest.manifest()).filter(|_| own);
-            let best = best.map(|best| resume::best_of(&search.store, best));
+            let best = best.map(|best| resume::best_checkpoint(&search.store, best));
             (newest, best)
         }))
     }
 
-    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from; not before those
-    /// that were submitted before it, unless their stores do not answer.
-    async fn in_order(
+    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it began from.
+    async fn find_checkpoint(
         &self,
-        (record, status, events): (&JobRecord, &watch::Sender<JobStatus>, &EventLog),
-        (before, after): (&mut Option<oneshot::Receiver<()>>, &mut Option<oneshot::Sender<()>>),
+        record: &JobRecord,
+        status: &watch::Sender<JobStatus>,
+        events: &EventLog,
         at_once: &Semaphore,
     ) -> Result<JobConfig, String> {
-        let spec = JobSpec::from_json(&record.specification).map_err(|errors| errors.to_string())?;
+        let spec = Specification::from_json(&record.specification).map_err(|errors| errors.to_string())?;
         let (term, log) = (record.term_under(self.term()), events.clone());
         let mut config = loop {
             match self.job_config(&record.job, spec.clone(), term, log.clone()) {
                 Ok(config) => break config,
                 // Credentials that this coordinator was not given, or threads that it does not get, end no job.
                 Err(error @ (SubmitError::Storage(StorageError::Settings { .. }) | SubmitError::Threads(_))) => {
-                    drop(after.take());
+                    self.pool.limit_hold(&record.job, Duration::ZERO);
                     tracing::warn!(job = %record.job, %error, "a job cannot go on yet; trying again");
                     status.send_replace(recovering(&error.to_string()));
                     sleep(AGAIN).await;
@@ -230,17 +214,13 @@ impl Coordinator {
         let mut found = pin!(search.patiently(&spec, events));
         let prompt = {
             let _one_of_them = at_once.acquire().await;
+            self.pool.limit_hold(&record.job, PROMPT);
             timeout(PROMPT, &mut found).await
         };
-        if let Some(before) = before {
-            // The error is that whoever was before it has begun.
-            let _begun = before.await;
-        }
-        *before = None;
         let found = match prompt {
             Ok(found) => found?,
             Err(_) => {
-                drop(after.take());
+                self.pool.limit_hold(&record.job, Duration::ZERO);
                 tracing::warn!(job = %record.job, "its newest checkpoint is not loaded yet; others go on meanwhile");
                 found.await?
             }
@@ -260,7 +240,7 @@ impl Coordinator {
         status: &'a watch::Sender<JobStatus>,
     ) -> Search<'a> {
         let (job, told) = (record.job.clone(), status.clone());
-        let patience = self.patience(&record.job).at_most(TRY).on_retry(move |retry| {
+        let patience = self.retry(&record.job).at_most(TRY).on_retry(move |retry| {
             tracing::warn!(%job, "{retry}");
             told.send_modify(|status| status.reason = recovering(&retry.reason).reason);
         });
@@ -287,7 +267,6 @@ impl Coordinator {
         }
         // The error is that another one has taken over already; it goes on with the job.
         let Ok(_) = self.start(config, Submitted::from(&lost.record)) else { return Looked::Over };
-        drop(lost.after.take());
         // Whoever asked it to stop until now asked in vain otherwise.
         lost.inbox.close();
         let mut stop = None;
@@ -309,11 +288,7 @@ impl Coordinator {
         let finished = end.finished;
         let otherwise = if finished.state == FinalState::Stopped { STOPPED.to_owned() } else { String::new() };
         let status = JobStatus {
-            state: match finished.state {
-                FinalState::Succeeded => JobState::Succeeded,
-                FinalState::Stopped => JobState::Stopped,
-                FinalState::Failed => JobState::Failed,
-            },
+            state: finished.state.into(),
             turn: finished.turn,
             turns: finished.turns,
             checkpoint: finished.checkpoint,
@@ -405,7 +380,7 @@ impl Search<'_> {
     }
 
     /// The same with what it holds, for a job of this specification.
-    async fn load(&self, spec: &JobSpec) -> Result<Option<Resumed>, Setback> {
+    async fn load(&self, spec: &Specification) -> Result<Option<Resumed>, Setback> {
         let looked = timeout(TRY, self.look()).await;
         let Some(checkpoint) = looked.map_err(|_| Setback::Waits(self.silence()))?? else { return Ok(None) };
         self.tell(&format!("loading `{}`", checkpoint.url()));
@@ -417,7 +392,7 @@ impl Search<'_> {
     }
 
     /// As [`Self::load`], again and again, for as long as it may help.
-    async fn patiently(&self, spec: &JobSpec, events: &EventLog) -> Result<Option<Resumed>, String> {
+    async fn patiently(&self, spec: &Specification, events: &EventLog) -> Result<Option<Resumed>, String> {
         let job = &self.record.job;
         let mut told: Option<Duration> = None;
         loop {
@@ -448,18 +423,6 @@ impl Search<'_> {
 }
 
 impl Lost {
-    /// It will not begin: those after it wait for those before it.
-    fn let_others_begin(&mut self) {
-        let (before, after) = (self.before.take(), self.after.take());
-        if let Some(before) = before {
-            tokio::spawn(async move {
-                // The error is that whoever was before it has begun.
-                let _begun = before.await;
-                drop(after);
-            });
-        }
-    }
-
     /// It is over before it could begin again.
     fn ends(
         self,
@@ -471,22 +434,17 @@ impl Lost {
         let turn = newest.as_ref().map_or(Turn(0), |newest| newest.manifest().turn);
         let checkpoint = newest.as_ref().map(Checkpoint::url);
         let finished = Finished {
-            job: self.record.job.clone(),
-            state,
-            reason: reason.clone(),
             turn,
-            turns: None,
             checkpoint: checkpoint.clone(),
             digest: newest.map(|newest| newest.manifest().digest()),
             best: best.flatten(),
-            evaluation: None,
+            ..Finished::new(self.record.job.clone(), state, reason.clone())
         };
         if let Err(error) = self.events.append(&JobEvent::Finished(finished)) {
             tracing::error!(job = %self.record.job, %error, "its last event is lost");
         }
-        let state = if state == FinalState::Stopped { JobState::Stopped } else { JobState::Failed };
         let reason = reason.unwrap_or_else(|| STOPPED.to_owned());
-        self.status.send_replace(JobStatus { state, turn, checkpoint, ..JobStatus::waiting(reason) });
+        self.status.send_replace(JobStatus { state: state.into(), turn, checkpoint, ..JobStatus::waiting(reason) });
         Looked::Over
     }
 }

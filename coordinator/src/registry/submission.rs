@@ -20,8 +20,9 @@ use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
 use crate::job::contract::{self, JobConfig};
 use crate::job::resume::{ResumeError, Resumed};
+use crate::job::specification::Specification;
 use crate::journal::{Event, JobRecord, JournalError};
-use crate::workers::pool::JobWorkers;
+use crate::workers::pool::{Assignment, JobWorkers};
 
 /// How long whoever submits a job waits for a store that is in trouble.
 const SUBMIT: Duration = Duration::from_secs(20);
@@ -131,7 +132,7 @@ impl Coordinator {
             Place::Reserved(reservation) => reservation,
         };
         let request = submission.request;
-        let config = self.prepare(&reservation.job, spec, submission.resume.as_deref()).await?;
+        let config = self.prepare(&reservation.job, spec.into(), submission.resume.as_deref()).await?;
         if !self.journal.is_durable() {
             return self.take(config, request).await;
         }
@@ -155,7 +156,7 @@ impl Coordinator {
             after: config.resume.as_ref().map(|resumed| resumed.term()),
             resume: config.resume.as_ref().map(|resumed| resumed.url().to_owned()),
             request,
-            specification: config.spec.to_json(),
+            specification: config.spec.json().to_string(),
         };
         let event = JobEvent::Submitted {
             job: record.job.clone(),
@@ -163,10 +164,11 @@ impl Coordinator {
             resumed_from: record.resume.clone(),
         };
         let json = serde_json::to_string(&event).map_err(|error| SubmitError::Specification(error.to_string()))?;
-        let submitted = Event { number: config.events.last() + 1, json: json.into() };
-        self.journal.add_job(&record, &submitted).await?;
-        config.events.append_written(&submitted);
-        match self.start(config, Submitted::from(&record)) {
+        let first = Event { number: config.events.last() + 1, json: json.into() };
+        self.journal.add_job(&record, &first).await?;
+        config.events.append_written(&first);
+        let submitted = Submitted::new(&record, Arc::clone(config.spec.json()));
+        match self.start(config, submitted) {
             // The next coordinator begins with it.
             Err(SubmitError::Stopping) if self.journal.is_durable() => Ok(record.job),
             started => started,
@@ -225,12 +227,12 @@ impl Coordinator {
         Ok(Place::Reserved(Reservation { coordinator: self.clone(), job, request: request.clone() }))
     }
 
-    async fn prepare(&self, job: &JobId, spec: JobSpec, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
-        let store = CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.patience(job).at_most(SUBMIT));
+    async fn prepare(&self, job: &JobId, spec: Specification, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
+        let store = CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.retry(job).at_most(SUBMIT));
         let resume = match resume {
             None => None,
             Some(url) => {
-                let retry = self.patience(job).at_most(SUBMIT);
+                let retry = self.retry(job).at_most(SUBMIT);
                 Some(Checkpoint::open_with(url, &self.config.stores, &retry).await?)
             }
         };
@@ -255,27 +257,27 @@ impl Coordinator {
     pub(super) fn job_config(
         &self,
         job: &JobId,
-        spec: JobSpec,
+        spec: Specification,
         term: Term,
         events: EventLog,
     ) -> Result<JobConfig, SubmitError> {
         Ok(JobConfig {
             id: job.clone(),
             term,
-            store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.patience(job)),
+            store: CheckpointStore::new(&self.job_folder(job, &spec)?).with_retry(self.retry(job)),
             spec,
             resume: None,
             events,
             workers: Arc::new(JobWorkers::new(self.pool.clone(), job.clone())),
             threads: self.head_threads()?,
-            patience: self.patience(job),
-            head_room: self.config.head_room,
+            retry: self.retry(job),
+            replay_buffer: self.config.replay_buffer,
             journal: self.journal.clone(),
         })
     }
 
     /// RetryPolicy with the store of a job that nobody looks at yet. No two jobs pause for the same time.
-    pub(super) fn patience(&self, job: &JobId) -> RetryPolicy {
+    pub(super) fn retry(&self, job: &JobId) -> RetryPolicy {
         let digest = sha256(job.as_str().as_bytes());
         let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let job = job.clone();
@@ -295,13 +297,14 @@ impl Coordinator {
         let (job, term) = (config.id.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
         let lease = Duration::try_from_secs_f64(config.spec.schedule.lease_ttl).unwrap_or_default();
-        let (events, limits) = (config.events.clone(), (contract::message_bytes(&config.spec), lease));
+        let (events, message_bytes) = (config.events.clone(), contract::message_bytes(&config.spec));
         let mut jobs = self.jobs();
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
         let handle = (self.spawn)(config);
-        self.pool.add_job(job.clone(), &modalities, limits, handle.inbox.clone());
+        let assignment = Assignment { job: job.clone(), inbox: handle.inbox.clone(), message_bytes, lease };
+        self.pool.add_job(submitted.order, &modalities, assignment);
         let abort = Some(handle.task.abort_handle());
         let (inbox, status) = (handle.inbox, handle.status);
         let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None, is_left: false };

@@ -1,8 +1,9 @@
 //! The workers that have registered, and which job has which of them.
 //!
-//! Invariants: a worker id is registered once at a time; a worker has one job at most; a free worker goes to the first job, in
-//! order of submission, that lists its modality and has nobody for it; a released worker is free when it says so itself, because
-//! until then it may still be computing.
+//! Invariants: a worker id is registered once at a time; a worker has one job at most; a worker that was told to let go of its job
+//! is free when it says so itself, because until then it may still be computing.
+//!
+//! Which free worker goes to which job is not decided here: [`placement::plan`] decides, the pool applies its moves.
 //!
 //! The pool sends nothing: each worker's session watches its [`Place`] and tells job and worker, so that everything about one
 //! worker comes in order. The lock is held for a few map operations and never across an await.
@@ -12,7 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::ids::{JobId, ModalityName, WorkerId};
+use antiphon_core::placement::{self, JobSlots, Move, Occupancy, Readiness};
+use antiphon_core::time::{Span, Time};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::job::contract::{JobInput, Workers};
 
@@ -57,16 +61,19 @@ pub struct Assignment {
 }
 
 /// The registered workers. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Pool {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     workers: BTreeMap<WorkerId, Worker>,
-    /// In order of submission.
-    jobs: Vec<JobPlaces>,
+    jobs: Vec<Job>,
+    /// Jobs that have an order, but no slots yet.
+    recovering: Vec<JobSlots>,
+    /// Plans count their time from here.
+    origin: Instant,
 }
 
 #[derive(Debug)]
@@ -76,20 +83,10 @@ struct Worker {
 }
 
 #[derive(Debug)]
-struct JobPlaces {
-    job: JobId,
-    inbox: mpsc::Sender<JobInput>,
-    message_bytes: usize,
-    lease: Duration,
-    places: BTreeMap<ModalityName, Seat>,
-}
-
-/// A modality's place in a job.
-#[derive(Debug, Default)]
-struct Seat {
-    worker: Option<WorkerId>,
-    /// Whoever is free gets it, although somebody has it.
-    offered: bool,
+struct Job {
+    slots: JobSlots,
+    /// What each of its workers gets.
+    assignment: Assignment,
 }
 
 /// A worker's hold on its id; dropping it takes the worker out of the pool.
@@ -123,46 +120,60 @@ impl Pool {
         let (place, mut watched) = watch::channel(Place::Free);
         watched.mark_unchanged();
         state.workers.insert(worker.clone(), Worker { modality: modality.clone(), place });
-        state.fill_places();
+        state.fill_slots();
         drop(state);
         Ok(Registration { pool: self.clone(), worker, modality, place: watched })
     }
 
-    /// Takes a job in, behind those before it, and gives it the workers that are free. `message_bytes` is what the
-    /// tensors of one message of a worker may have together, `lease` how long a worker may be silent.
-    pub fn add_job(
-        &self,
-        job: JobId,
-        modalities: &[ModalityName],
-        (message_bytes, lease): (usize, Duration),
-        inbox: mpsc::Sender<JobInput>,
-    ) {
+    /// Takes a job in that is the `order`-th of all submissions, and gives it the workers that are free. If it was recovering, it
+    /// is not any more.
+    pub fn add_job(&self, order: u64, modalities: &[ModalityName], assignment: Assignment) {
         let mut state = self.lock();
-        let places = modalities.iter().map(|modality| (modality.clone(), Seat::default())).collect();
-        state.jobs.push(JobPlaces { job, inbox, message_bytes, lease, places });
-        state.fill_places();
+        let job = assignment.job.clone();
+        state.recovering.retain(|entry| entry.job != job);
+        let slots = modalities.iter().map(|modality| (modality.clone(), Occupancy::Empty)).collect();
+        let slots = JobSlots { job, order, readiness: Readiness::Ready, gang: false, slots };
+        state.jobs.push(Job { slots, assignment });
+        state.fill_slots();
+    }
+
+    /// Keeps the order of a job whose checkpoint is being looked for: jobs behind it get no workers before it is added or removed, or
+    /// [`Self::limit_hold`] says so.
+    pub fn hold_for(&self, job: JobId, order: u64) {
+        let readiness = Readiness::Recovering { holds_others_until: None };
+        self.lock().recovering.push(JobSlots { job, order, readiness, gang: false, slots: BTreeMap::new() });
+    }
+
+    /// After `limit` at the latest, the jobs behind this recovering job get workers before it.
+    pub fn limit_hold(&self, job: &JobId, limit: Duration) {
+        let mut state = self.lock();
+        let until = state.now() + Span(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
+        let entry = state.recovering.iter_mut().find(|entry| entry.job == *job);
+        if let Some(Readiness::Recovering { holds_others_until }) = entry.map(|entry| &mut entry.readiness) {
+            *holds_others_until = Some(holds_others_until.map_or(until, |before| before.min(until)));
+        }
+        state.fill_slots();
     }
 
     /// Forgets a job that is over; its workers are to let go of it.
     pub fn remove_job(&self, job: &JobId, reason: &str) {
         let mut state = self.lock();
-        let Some(at) = state.jobs.iter().position(|entry| entry.job == *job) else {
-            return;
-        };
-        state.jobs.remove(at);
-        // Also those whose place was given to others, if they have not let go of it.
+        state.recovering.retain(|entry| entry.job != *job);
+        state.jobs.retain(|entry| entry.slots.job != *job);
+        // Also those whose slot was given to others, if they have not let go of it.
         for worker in state.workers_of(job) {
             state.begin_release(&worker, job, reason);
         }
+        state.fill_slots();
     }
 
     /// Offers a worker's place in a job to others: the next that is free gets it.
     fn offer(&self, job: &JobId, worker: &WorkerId) {
         let mut state = self.lock();
-        if let Some(seat) = state.seat_of(job, worker) {
-            seat.offered = true;
+        if let Some(slot) = state.slot_of(job, worker) {
+            *slot = Occupancy::Released(worker.clone());
         }
-        state.fill_places();
+        state.fill_slots();
     }
 
     /// Takes the offer back; if somebody else has got the place meanwhile, it is this worker's again.
@@ -172,22 +183,22 @@ impl Pool {
         if !state.workers_of(job).contains(worker) {
             return;
         }
-        let entry = state.jobs.iter_mut().find(|entry| entry.job == *job);
-        if let Some(seat) = entry.and_then(|entry| entry.places.get_mut(modality)) {
-            *seat = Seat { worker: Some(worker.clone()), offered: false };
+        let entry = state.jobs.iter_mut().find(|entry| entry.slots.job == *job);
+        if let Some(slot) = entry.and_then(|entry| entry.slots.slots.get_mut(modality)) {
+            *slot = Occupancy::Held(worker.clone());
         }
     }
 
     /// Has a worker let go of a job; its place, if it is still its own, goes to the next that is free.
     fn evict(&self, job: &JobId, worker: &WorkerId, reason: &str) {
         let mut state = self.lock();
-        if let Some(seat) = state.seat_of(job, worker) {
-            *seat = Seat::default();
+        if let Some(slot) = state.slot_of(job, worker) {
+            *slot = Occupancy::Empty;
         }
         if state.workers_of(job).contains(worker) {
             state.begin_release(worker, job, reason);
         }
-        state.fill_places();
+        state.fill_slots();
     }
 
     /// How many workers `modality` has.
@@ -203,6 +214,14 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Pool {
+    /// One without workers and jobs.
+    fn default() -> Self {
+        let (workers, jobs, recovering) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { state: Arc::new(Mutex::new(State { workers, jobs, recovering, origin: Instant::now() })) }
     }
 }
 
@@ -234,7 +253,7 @@ impl Registration {
         {
             worker.place.send_replace(Place::Free);
         }
-        state.fill_places();
+        state.fill_slots();
     }
 }
 
@@ -242,8 +261,8 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.workers.remove(&self.worker);
-        state.empty_place_of(&self.worker);
-        state.fill_places();
+        state.empty_slot_of(&self.worker);
+        state.fill_slots();
     }
 }
 
@@ -277,11 +296,11 @@ impl Workers for JobWorkers {
 
     fn is_nobodys(&self, modality: &ModalityName) -> bool {
         let state = self.pool.lock();
-        let job = state.jobs.iter().find(|entry| entry.job == self.job);
-        let seat = job.and_then(|entry| entry.places.get(modality));
+        let job = state.jobs.iter().find(|entry| entry.slots.job == self.job);
+        let slot = job.and_then(|entry| entry.slots.slots.get(modality));
         let might_come =
             |worker: &Worker| worker.modality == *modality && !matches!(&*worker.place.borrow(), Place::Assigned(_));
-        seat.is_none_or(|seat| seat.worker.is_none()) && !state.workers.values().any(might_come)
+        slot.is_none_or(|slot| *slot == Occupancy::Empty) && !state.workers.values().any(might_come)
     }
 
     fn registered(&self, modality: &ModalityName) -> usize {
@@ -290,36 +309,40 @@ impl Workers for JobWorkers {
 }
 
 impl State {
-    fn fill_places(&mut self) {
-        for entry in &mut self.jobs {
-            let open = entry.places.iter_mut().filter(|(_, seat)| seat.worker.is_none() || seat.offered);
-            for (modality, seat) in open {
-                let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
-                let Some((id, worker)) = free else { continue };
-                *seat = Seat { worker: Some(id.clone()), offered: false };
-                let assignment = Assignment {
-                    job: entry.job.clone(),
-                    inbox: entry.inbox.clone(),
-                    message_bytes: entry.message_bytes,
-                    lease: entry.lease,
-                };
-                worker.place.send_replace(Place::Assigned(assignment));
+    /// Applies the moves that are due.
+    fn fill_slots(&mut self) {
+        let jobs = self.jobs.iter().map(|entry| &entry.slots).chain(&self.recovering);
+        let free =
+            self.workers.iter().filter(|(_, worker)| worker.is_free()).map(|(id, worker)| (id, &worker.modality));
+        for step in placement::plan(jobs, free, self.now()) {
+            self.apply(step);
+        }
+    }
+
+    fn apply(&mut self, Move { worker, job, modality }: Move) {
+        let entry = self.jobs.iter_mut().find(|entry| entry.slots.job == job);
+        if let (Some(entry), Some(free)) = (entry, self.workers.get(&worker)) {
+            free.place.send_replace(Place::Assigned(entry.assignment.clone()));
+            entry.slots.slots.insert(modality, Occupancy::Held(worker));
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn empty_slot_of(&mut self, worker: &WorkerId) {
+        for slot in self.jobs.iter_mut().flat_map(|entry| entry.slots.slots.values_mut()) {
+            if slot.worker() == Some(worker) {
+                *slot = Occupancy::Empty;
             }
         }
     }
 
-    fn empty_place_of(&mut self, worker: &WorkerId) {
-        for seat in self.jobs.iter_mut().flat_map(|entry| entry.places.values_mut()) {
-            if seat.worker.as_ref() == Some(worker) {
-                *seat = Seat::default();
-            }
-        }
-    }
-
-    /// A worker's place in a job, if it is still its own.
-    fn seat_of(&mut self, job: &JobId, worker: &WorkerId) -> Option<&mut Seat> {
-        let entry = self.jobs.iter_mut().find(|entry| entry.job == *job)?;
-        entry.places.values_mut().find(|seat| seat.worker.as_ref() == Some(worker))
+    /// A worker's slot in a job, if it is still its own.
+    fn slot_of(&mut self, job: &JobId, worker: &WorkerId) -> Option<&mut Occupancy> {
+        let entry = self.jobs.iter_mut().find(|entry| entry.slots.job == *job)?;
+        entry.slots.slots.values_mut().find(|slot| slot.worker() == Some(worker))
     }
 
     /// Who has this job to work on.
@@ -364,9 +387,16 @@ mod tests {
         }
     }
 
+    /// Adds a job behind those that are there.
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
+        let order = pool.lock().jobs.len() as u64;
+        add_as(pool, order, id, modalities);
+    }
+
+    fn add_as(pool: &Pool, order: u64, id: &str, modalities: &[&str]) {
         let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
-        pool.add_job(job(id), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
+        let (inbox, lease) = (mpsc::channel(1).0, Duration::ZERO);
+        pool.add_job(order, &modalities, Assignment { job: job(id), inbox, message_bytes: 0, lease });
     }
 
     #[test]
@@ -379,6 +409,39 @@ mod tests {
         assert_eq!(job_of(&b).as_deref(), Some("second"));
         assert_eq!(job_of(&c), None);
         assert_eq!(pool.counts(&modality("audio")), Counts { registered: 3, free: 1 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recovering_job_is_served_first_unless_it_is_late() {
+        let pool = Pool::default();
+        pool.hold_for(job("first"), 0);
+        pool.hold_for(job("second"), 1);
+        add_as(&pool, 2, "third", &["audio", "image"]);
+        let (a, b, c) = (worker(&pool, "a", "audio"), worker(&pool, "b", "image"), worker(&pool, "c", "audio"));
+        assert_eq!((job_of(&a), job_of(&b)), (None, None), "the others come first");
+        add_as(&pool, 0, "first", &["audio"]);
+        assert_eq!((job_of(&a).as_deref(), job_of(&b)), (Some("first"), None));
+        pool.limit_hold(&job("second"), Duration::from_secs(2));
+        assert_eq!(job_of(&b), None);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        pool.limit_hold(&job("second"), Duration::ZERO);
+        assert_eq!((job_of(&b).as_deref(), job_of(&c).as_deref()), (Some("third"), Some("third")));
+        add_as(&pool, 1, "second", &["audio"]);
+        add_as(&pool, 3, "fourth", &["audio"]);
+        pool.remove_job(&job("first"), "over");
+        a.released();
+        assert_eq!(job_of(&a).as_deref(), Some("second"), "it has kept its order");
+    }
+
+    #[test]
+    fn a_job_that_will_not_recover_holds_nobody() {
+        let pool = Pool::default();
+        pool.hold_for(job("first"), 0);
+        add_as(&pool, 1, "second", &["audio"]);
+        let a = worker(&pool, "a", "audio");
+        assert_eq!(job_of(&a), None);
+        pool.remove_job(&job("first"), "it failed");
+        assert_eq!(job_of(&a).as_deref(), Some("second"));
     }
 
     #[test]
@@ -426,7 +489,7 @@ mod tests {
         assert_eq!(job_of(&a).as_deref(), Some("j"), "nobody else is there");
         let b = worker(&pool, "b", "audio");
         assert_eq!((job_of(&a).as_deref(), job_of(&b).as_deref()), (Some("j"), Some("j")));
-        of_job.evict(a.worker(), "its place was given to `b`");
+        of_job.evict(a.worker(), "its slot was given to `b`");
         a.released();
         assert_eq!((job_of(&a), job_of(&b).as_deref()), (None, Some("j")));
         of_job.evict(b.worker(), "it failed");

@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use super::pool::{Assignment, Place, Registration};
 use crate::job::contract::JobInput;
-use crate::stall::Nap;
+use crate::stall::StallDetector;
 
 /// Messages that wait for a worker before its job is held back.
 pub const OUTBOX: usize = 8;
@@ -99,12 +99,12 @@ impl Session {
         let mut heard = Instant::now();
         let mut assembler = Assembler::default();
         let turnstile = Arc::new(Semaphore::new(1));
-        let mut nap = Nap::begin();
+        let mut detector = StallDetector::start();
         loop {
-            if nap.was_too_long() {
+            if detector.has_stalled() {
                 heard = Instant::now();
             }
-            nap = Nap::begin();
+            detector = StallDetector::start();
             // Its job may believe in it for longer than this coordinator in one without.
             let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
             // A change of place first: a worker whose job is over is released before its stream is closed.
@@ -129,8 +129,8 @@ impl Session {
                     Err(status) => Err(End::Lost(status)),
                 },
                 () = self.outbound.closed() => Err(End::Deaf),
-                () = nap.or_until(Some(heard + silence)) => {
-                    if nap.was_too_long() {
+                () = detector.wait_until(Some(heard + silence)) => {
+                    if detector.has_stalled() {
                         heard = Instant::now();
                     }
                     if heard.elapsed() < silence { Ok(()) } else { Err(End::Silent(silence)) }
@@ -305,7 +305,7 @@ impl std::fmt::Display for End {
                 None => write!(f, "its connection is lost: {}", status.message()),
             },
             Self::Deaf => f.write_str("it stopped reading"),
-            Self::Silent(silence) => write!(f, "it gave no sign of life for {:.1} s", silence.as_secs_f64()),
+            Self::Silent(silence) => write!(f, "it sent nothing for {:.1} s", silence.as_secs_f64()),
             Self::Closing => f.write_str("the coordinator is shutting down"),
         }
     }

@@ -1,6 +1,7 @@
 //! A worker written by hand: it speaks the protocol, and its encoder is a table of random numbers under a seed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use antiphon_core::head::Head;
 use antiphon_core::ids::MicroShard;
@@ -19,7 +20,9 @@ use antiphon_store::storage::Store;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::WeakSender;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::server::{PATIENCE, Server};
@@ -34,14 +37,49 @@ const TEST: u64 = 7;
 pub(crate) const FINGERPRINT: u64 = 0x1234;
 const HEAD: HeadShape = HeadShape { classes: CLASSES, width: WIDTH };
 
+/// How often a worker sends heartbeats: several times in the shortest lease of these tests.
+const HEARTBEAT: Duration = Duration::from_millis(40);
+
 pub(crate) struct FakeWorker {
     modality: String,
+    /// What its heartbeats say. A task of its own sends them, so that a test may take its time.
+    pulse: Arc<Mutex<Pulse>>,
+    _beating: AbortOnDropHandle<()>,
     outbound: mpsc::Sender<v1::WorkerMessage>,
     inbound: Streaming<v1::CoordinatorMessage>,
     steps: u64,
     fingerprint: u64,
     head: Option<(Arc<Head<f32>>, i32)>,
     next_sample: u64,
+}
+
+/// What a worker's heartbeats say.
+#[derive(Default)]
+struct Pulse {
+    job: String,
+    progress: u64,
+    store_error: String,
+    stopped: bool,
+}
+
+/// Sends heartbeats until the stream ends.
+async fn beat(outbound: WeakSender<v1::WorkerMessage>, pulse: Arc<Mutex<Pulse>>) {
+    let mut interval = tokio::time::interval(HEARTBEAT);
+    loop {
+        interval.tick().await;
+        let heartbeat = {
+            let mut pulse = pulse.lock().expect("no test panics here");
+            pulse.progress += 1;
+            let Pulse { job, progress, store_error, stopped } = &*pulse;
+            let (job, progress, trouble) = (job.clone(), *progress, store_error.clone());
+            (!stopped).then(|| v1::Heartbeat { job, progress, busy: true, trouble, ..Default::default() })
+        };
+        let Some(outbound) = outbound.upgrade() else { return };
+        if let Some(heartbeat) = heartbeat {
+            // If the coordinator does not read, it has other messages to hear of first.
+            let _full = outbound.try_send(Message::Heartbeat(heartbeat).into());
+        }
+    }
 }
 
 /// A stream of worker messages whose answers come back, whatever is sent.
@@ -76,11 +114,40 @@ impl FakeWorker {
     pub(crate) async fn named(server: &Server, worker: &str, modality: &str) -> Self {
         let first = Message::Register(register(worker, modality)).into();
         let (outbound, inbound) = open_stream(server, Some(first)).await.expect("it is registered");
-        let modality = modality.to_owned();
-        let mut new =
-            Self { modality, outbound, inbound, steps: 0, fingerprint: FINGERPRINT, head: None, next_sample: 0 };
+        let pulse = Arc::<Mutex<Pulse>>::default();
+        let beating = tokio::spawn(beat(outbound.downgrade(), Arc::clone(&pulse)));
+        let mut new = Self {
+            modality: modality.to_owned(),
+            pulse,
+            _beating: AbortOnDropHandle::new(beating),
+            outbound,
+            inbound,
+            steps: 0,
+            fingerprint: FINGERPRINT,
+            head: None,
+            next_sample: 0,
+        };
         assert!(matches!(new.hear().await, Told::Registered(_)), "the first answer");
         new
+    }
+
+    /// It sends no heartbeats from now on.
+    pub(crate) fn stop_heartbeats(&self) {
+        self.pulse().stopped = true;
+    }
+
+    /// It sends heartbeats again.
+    pub(crate) fn resume_heartbeats(&self) {
+        self.pulse().stopped = false;
+    }
+
+    /// Its heartbeats tell of this error of the store; of none if it is empty.
+    pub(crate) fn report_store_error(&self, error: &str) {
+        self.pulse().store_error = error.to_owned();
+    }
+
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().expect("no test panics here")
     }
 
     /// The same worker, which rounds otherwise.
@@ -101,7 +168,13 @@ impl FakeWorker {
     pub(crate) async fn next(&mut self) -> Result<Told, Option<Status>> {
         let next = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("something comes or ends");
         match next {
-            Ok(Some(message)) => Ok(message.message.expect("an envelope is not empty")),
+            Ok(Some(message)) => {
+                let told = message.message.expect("an envelope is not empty");
+                if let Told::Assign(assign) = &told {
+                    self.pulse().job.clone_from(&assign.job);
+                }
+                Ok(told)
+            }
             Ok(None) => Err(None),
             Err(status) => Err(Some(status)),
         }

@@ -130,15 +130,15 @@ async fn whoever_waits_says_for_what() {
     let status = server.waits_for(&job, both).await;
     assert_eq!((status.state(), status.turns), (JobState::Waiting, 0));
     let mut a = FakeWorker::start(&server, "a").await;
-    server.waits_for(&job, "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` opens its data").await;
+    server.waits_for(&job, "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` is opening its data").await;
     let assigned = a.hear().await;
     a.answer(assigned).await;
     server.waits_for(&job, "waiting for 1 `b` worker: 0 registered").await;
     let mut b = FakeWorker::start(&server, "b").await;
-    server.waits_for(&job, "`b` worker `w-b` opens its data").await;
+    server.waits_for(&job, "`b` worker `w-b` is opening its data").await;
     let next = server.submit(TINY, "next").await.expect("it is taken");
-    let both = "waiting for 1 `a` worker: 1 registered, none of them free; \
-                waiting for 1 `b` worker: 1 registered, none of them free";
+    let both = "waiting for 1 `a` worker: 1 registered, none free; \
+                waiting for 1 `b` worker: 1 registered, none free";
     server.waits_for(&next, both).await;
     let assigned = b.hear().await;
     b.answer(assigned).await;
@@ -175,7 +175,7 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
         async move { server.submit_from(&specification, job, checkpoint).await }
     };
     let reseeded = resume(TINY.replace("seed: 5", "seed: 6"), "reseeded").await.expect_err("it is another job");
-    let same = "they must be the same to go on from it";
+    let same = "they must be the same to resume from it";
     let expected = format!("checkpoint {checkpoint}: it was written with seed 5, and the job has 6; {same}");
     assert_eq!(told(&reseeded), format!("FAILED_PRECONDITION: {expected}"));
 
@@ -187,7 +187,7 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
     a.send(Message::Prepared(prepared)).await;
     let Told::Rejected(rejected) = a.hear().await else { panic!("it has other data") };
     let expected =
-        "`a` has 7 samples to train on, but the checkpoint was written with 6; go on with the same data".to_owned();
+        "`a` has 7 samples to train on, but the checkpoint was written with 6; resume with the same data".to_owned();
     assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
     let reason = "other data".to_owned();
     a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, again: false })).await;
@@ -208,7 +208,7 @@ async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
     let Told::Assign(assign) = misplaced.hear().await else { panic!("it has a job") };
     let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), again: false };
     misplaced.send(Message::Failed(failed)).await;
-    let paused = "turn 0 is held up: `a` worker `misplaced` has failed, and is tried again after a pause: no such file";
+    let paused = "turn 0 is blocked: `a` worker `misplaced` failed and will be retried: no such file";
     let leaves = async {
         // It is let go of, and its place is empty until it is lent again.
         while let Ok(Told::Release(release)) = misplaced.next().await {
@@ -246,7 +246,7 @@ async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequentia
         let learned = Message::Learned(v1::Learned { turn, times: Some(v1::WorkerTimes::default()) });
         if mode == "sequential" {
             // What the job says that it waits for is the worker that learns; only then it hears that it has.
-            while server.status(&job).await.reason != "turn 0: `a` worker `w-a` learns from it" {
+            while server.status(&job).await.reason != "turn 0: `a` worker `w-a` is learning from it" {
                 tokio::task::yield_now().await;
             }
             a.send(learned).await;

@@ -99,8 +99,9 @@ async fn a_worker_that_falls_silent_is_gone() {
     let config = Config { heartbeat: Duration::from_millis(50), ..config("silent") };
     let server = Server::of(Coordinator::new(config)).await;
     let mut silent = FakeWorker::start(&server, "c").await;
+    silent.stop_heartbeats();
     let Err(Some(status)) = silent.next().await else { panic!("its stream ends with a reason") };
-    assert_eq!(told(&status), "DEADLINE_EXCEEDED: it gave no sign of life for 0.1 s");
+    assert_eq!(told(&status), "DEADLINE_EXCEEDED: it sent nothing for 0.1 s");
     FakeWorker::start(&server, "c").await;
     server.stop().await;
 }

@@ -27,7 +27,7 @@ async fn a_job_says_when_it_is_computed_by_workers_that_round_otherwise_and_reme
     b.answer(granted(second)).await;
     a.work_until_granted().await;
     drop(a);
-    server.waits_for(&job, "turn 2 is held up: waiting for 1 `a` worker: 0 registered").await;
+    server.waits_for(&job, "turn 2 is blocked: waiting for 1 `a` worker: 0 registered").await;
     let mut a = FakeWorker::named(&server, "other-a", "a").await.with_fingerprint(OTHER);
     tokio::join!(a.work(), b.work());
     let finished = server.finished(&job).await;

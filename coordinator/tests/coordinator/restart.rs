@@ -179,10 +179,10 @@ async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
     ended.expect("the job is over");
     assert_eq!(kinds(&told_of), ["submitted", "finished"]);
     let mut a = FakeWorker::start(&second, "a").await;
-    second.waits_for("z", "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` opens its data").await;
+    second.waits_for("z", "waiting for 1 `b` worker: 0 registered; `a` worker `w-a` is opening its data").await;
     let assigned = a.hear().await;
     a.answer(assigned).await;
-    let waits = "waiting for 1 `a` worker: 1 registered, none of them free; waiting for 1 `b` worker: 0 registered";
+    let waits = "waiting for 1 `a` worker: 1 registered, none free; waiting for 1 `b` worker: 0 registered";
     second.waits_for("a", waits).await;
     second.submit(TINY, "next").await.expect("it is taken");
     let third = reigning("order").await;
@@ -335,9 +335,10 @@ async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are
     let second = forgetful("forgets").await;
     assert_eq!(known(&second).await, ["y", "x", "open"], "for good");
     second.submit(TINY, "w").await.expect("it is taken");
-    // The place of the job that nobody else comes for is filled first.
+    // As long as the job is there it gets the first worker, which would work for no other job then.
     let stop = v1::StopJobRequest { job: "open".to_owned(), now: false };
     second.jobs().await.stop_job(stop).await.expect("it stops");
+    events(&second, "open", 0).await.1.expect("the job is over");
     run_with_good_workers(&second).await;
     forgotten(&second, &["open", "w"]).await;
     let beyond = second.submit(TINY, "z").await.expect_err("its folder is not empty");

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{Effect, Outcome, Rejected, ReplayBufferLevel};
 use crate::ids::{EvaluationId, Split};
 use crate::spec::Every;
 use crate::time::Time;
@@ -28,18 +29,20 @@ impl TurnMachine {
             || self.is_due(self.spec.evaluation.every) && self.has(Split::Validation)
             || self.is_due(self.spec.checkpoints.every)
             || self.saves_early()
-            || self.room == HeadRoom::Full
+            || self.replay_buffer == ReplayBufferLevel::Full
     }
 
     /// Whether a checkpoint is to make room for heads. One that is being written makes some already.
     fn saves_early(&self) -> bool {
-        self.room != HeadRoom::Ample && self.cut.is_none() && self.cut_at != Some(self.position.turn)
+        self.replay_buffer != ReplayBufferLevel::Normal
+            && self.pending_checkpoint.is_none()
+            && self.last_checkpoint != Some(self.position.turn)
     }
 
     /// Collects the duties of this boundary and begins the first.
     pub(super) fn enter_boundary(&mut self, now: Time, complete: bool, effects: &mut Vec<Effect>) {
         let mut duties = VecDeque::new();
-        let is_new = self.cut_at != Some(self.position.turn);
+        let is_new = self.last_checkpoint != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
         // Also when stopping: a job that goes on later must not have skipped what would have chosen its best checkpoint.
@@ -56,8 +59,8 @@ impl TurnMachine {
         }
         if complete || stopping {
             duties.push_back(Duty::Finish(if complete { Outcome::Succeeded } else { Outcome::Stopped }));
-        } else if self.room == HeadRoom::Full {
-            duties.push_back(Duty::Room);
+        } else if self.replay_buffer == ReplayBufferLevel::Full {
+            duties.push_back(Duty::FreeBuffer);
         }
         self.phase = Phase::Boundary { duties, score: None };
         self.begin_duty(now, effects);
@@ -97,31 +100,31 @@ impl TurnMachine {
             match duties.front_mut() {
                 Some(Duty::Evaluate { .. }) => return self.begin_evaluation(effects),
                 Some(Duty::Save) => {
-                    if self.cut.is_some() {
+                    if self.pending_checkpoint.is_some() {
                         return;
                     }
                     duties.pop_front();
-                    self.begin_cut(score, effects);
+                    self.begin_checkpoint(score, effects);
                 }
-                Some(Duty::Room) => {
-                    if self.room == HeadRoom::Full {
+                Some(Duty::FreeBuffer) => {
+                    if self.replay_buffer == ReplayBufferLevel::Full {
                         // The last checkpoint may have been cut too early to make room enough.
-                        if self.cut.is_none() && self.cut_at != Some(self.position.turn) {
-                            self.begin_cut(score, effects);
+                        if self.pending_checkpoint.is_none() && self.last_checkpoint != Some(self.position.turn) {
+                            self.begin_checkpoint(score, effects);
                         }
                         return;
                     }
                     duties.pop_front();
                 }
                 Some(Duty::Finish(outcome)) => {
-                    if self.cut.is_none() {
+                    if self.pending_checkpoint.is_none() {
                         let outcome = outcome.clone();
                         self.finish(outcome, effects);
                     }
                     return;
                 }
                 None if self.stop_requested => {
-                    if self.cut_at != Some(self.position.turn) {
+                    if self.last_checkpoint != Some(self.position.turn) {
                         duties.push_back(Duty::Save);
                     }
                     duties.push_back(Duty::Finish(Outcome::Stopped));
@@ -133,7 +136,7 @@ impl TurnMachine {
 
     /// Goes through the split at the front, if every worker is there.
     fn begin_evaluation(&mut self, effects: &mut Vec<Effect>) {
-        if !self.everybody_is_ready() {
+        if !self.all_ready() {
             return;
         }
         let next = self.next_evaluation;
@@ -172,7 +175,7 @@ mod tests {
         let short = |effect: &Effect| match effect {
             Effect::Evaluate { split, .. } => format!("evaluate {split}"),
             Effect::Snapshot { turn } => format!("cut {turn}"),
-            Effect::SavePart { worker, turn } => format!("part {turn} of {worker}"),
+            Effect::SaveFiles { worker, turn } => format!("part {turn} of {worker}"),
             Effect::WriteManifest { turn } => format!("manifest {turn}"),
             Effect::Grant { turn, .. } => format!("grant {}", turn.turn),
             Effect::Finish(outcome) => format!("finish {outcome:?}"),
@@ -192,7 +195,7 @@ mod tests {
     const SAMPLES: SplitSizes = SplitSizes { train: 20, validation: 5, test: 5 };
 
     fn saved(name: &str, turn: u64) -> Input {
-        Input::PartSaved { worker: worker(name), turn: Turn(turn) }
+        Input::FilesSaved { worker: worker(name), turn: Turn(turn) }
     }
 
     #[test]
@@ -214,8 +217,8 @@ mod tests {
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
         assert_eq!(machine.activity(), "turn 1: the head and the manifest of checkpoint 1 are being written");
         refuse(&mut machine, saved("audio", 1));
-        let cut = machine.cut().expect("it is being written");
-        assert_eq!((cut.score, cut.position.best), (Some(0.5), Some((0.5, Turn(1)))));
+        let pending = machine.pending_checkpoint().expect("it is being written");
+        assert_eq!((pending.score, pending.position.best), (Some(0.5), Some((0.5, Turn(1)))));
         let effects = take(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
         assert_eq!(names(&effects), ["ForgetHeads", "finish Succeeded"]);
         assert_eq!(machine.position().best, Some((0.5, Turn(1))), "the test split chooses nothing");
@@ -261,11 +264,11 @@ mod tests {
     fn a_checkpoint_makes_room_for_heads_before_it_is_due() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::End), SAMPLES);
         contribute(&mut machine, 10);
-        assert!(take(&mut machine, Input::Room(HeadRoom::Low)).is_empty());
+        assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::High)).is_empty());
         let effects = contribute(&mut machine, 10);
         assert_eq!(names(&effects), ["Apply", "EndTurn", "cut 2", "part 2 of w-audio", "grant 2"]);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"], "one is on its way");
-        assert!(take(&mut machine, Input::Room(HeadRoom::Full)).is_empty());
+        assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full)).is_empty());
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
         let waiting = machine.waiting(Time(1), |_| 1).expect("there is no room").reason;
         let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
@@ -273,21 +276,21 @@ mod tests {
         let effects = save(&mut machine);
         let Some(Effect::ForgetHeads { versions }) = effects.get(1) else { panic!("{effects:?}") };
         assert_eq!(versions.iter().map(|version| version.0).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(names(&take(&mut machine, Input::Room(HeadRoom::Ample))), ["grant 4"]);
+        assert_eq!(names(&take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Normal))), ["grant 4"]);
     }
 
     #[test]
     fn a_checkpoint_that_does_not_make_room_enough_is_followed_by_another() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(1)), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10))[2..], ["cut 1", "part 1 of w-audio", "grant 1"]);
-        take(&mut machine, Input::Room(HeadRoom::Full));
+        take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full));
         machine.spec.checkpoints.every = Every::End;
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
         // Nobody says that there is room, because there is none.
         let effects = save(&mut machine);
         assert_eq!(names(&effects), ["manifest 1", "ForgetHeads", "cut 2", "part 2 of w-audio"]);
         assert_eq!(names(&save(&mut machine)), ["manifest 2", "ForgetHeads"]);
-        assert_eq!(names(&take(&mut machine, Input::Room(HeadRoom::Low))), ["grant 2"]);
+        assert_eq!(names(&take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::High))), ["grant 2"]);
     }
 
     #[test]
@@ -305,12 +308,12 @@ mod tests {
         contribute(&mut machine, 10);
         let worker = machine.worker(&modality("audio")).expect("it has one").clone();
         assert!(take(&mut machine, Input::StopNow).is_empty(), "a part is to come from who is there");
-        take(&mut machine, Input::PartSaved { worker: worker.clone(), turn: Turn(1) });
+        take(&mut machine, Input::FilesSaved { worker: worker.clone(), turn: Turn(1) });
         take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
         assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs nobody");
         let mut without = machine.clone();
-        assert_eq!(names(&take(&mut without, Input::StopWithout)), ["finish Stopped"]);
-        refuse(&mut without, Input::StopWithout);
+        assert_eq!(names(&take(&mut without, Input::StopWithoutCheckpoint)), ["finish Stopped"]);
+        refuse(&mut without, Input::StopWithoutCheckpoint);
         let written = take(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
         assert_eq!(names(&written), ["ForgetHeads", "finish Stopped"]);
     }

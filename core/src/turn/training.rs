@@ -1,7 +1,11 @@
 //! Training: one step is granted at a time, its contribution taken once, and the next granted at once or, where the schedule is
 //! sequential, when the encoder has learnt.
 
-use super::{ContributionHeader, Effect, LossSum, OpenStep, PastStep, Phase, Progress, Rejected, TurnMachine, epoch};
+use super::epoch;
+use super::history::PastStep;
+use super::machine::{OpenStep, Phase, TurnMachine};
+use super::message::{ContributionHeader, Effect, Progress, Rejected};
+use super::position::LossSum;
 use crate::ids::{Attempt, HeadVersion, MicroShard, ModalityName, Split, Step, Turn, TurnRef, WorkerId};
 use crate::learning_rate::alpha_decay;
 use crate::spec::{Alpha, Length, ProjectionSpec, Reset, ScheduleMode};
@@ -36,8 +40,8 @@ impl TurnMachine {
         let open = self.check_contribution(header)?;
         let given = &header.turn;
         // It may come from a worker that has lost its place meanwhile, and learns from it no more.
-        if let Some(member) = self.members.get_mut(&open.modality).filter(|member| member.worker == header.worker) {
-            member.learning = Some((given.turn, given.step));
+        if let Some(slot) = self.slots.get_mut(&open.modality).filter(|slot| slot.worker == header.worker) {
+            slot.learning = Some((given.turn, given.step));
         }
         let progress = self.progress();
         effects.push(Effect::Apply {
@@ -56,7 +60,7 @@ impl TurnMachine {
         match self.spec.schedule.mode {
             ScheduleMode::Pipelined => {
                 self.after_step(now, open, effects);
-                self.let_go_if_leaving(&modality, effects);
+                self.evict_if_leaving(&modality, effects);
             }
             ScheduleMode::Sequential => self.phase = Phase::Training(OpenStep { applied: true, ..open }),
         }
@@ -76,15 +80,15 @@ impl TurnMachine {
             return Err(Rejected::StaleTerm { given: turn.term.0, current: self.term.0 });
         }
         self.not_finished()?;
-        let modality = self.modality_of_member(worker)?;
+        let modality = self.modality_with_slot(worker)?;
         let step = (turn.turn, turn.step);
         if self.replays(&modality).is_some_and(|past| (past.turn, past.step) == step) {
             self.heard(now, worker, effects);
             self.replayed(now, &modality, effects);
             return Ok(());
         }
-        match self.members.get_mut(&modality) {
-            Some(member) if member.learning == Some(step) => member.learning = None,
+        match self.slots.get_mut(&modality) {
+            Some(slot) if slot.learning == Some(step) => slot.learning = None,
             _ => return Err(Rejected::NotLearning { turn: turn.turn, step: turn.step.0 }),
         }
         if let Phase::Training(open) = &self.phase
@@ -92,7 +96,7 @@ impl TurnMachine {
             && (self.position.turn, open.step) == step
         {
             self.after_step(now, open.clone(), effects);
-            self.let_go_if_leaving(&modality, effects);
+            self.evict_if_leaving(&modality, effects);
         }
         self.heard(now, worker, effects);
         Ok(())
@@ -106,15 +110,15 @@ impl TurnMachine {
             self.grant(now, OpenStep::new(open.modality, next), effects);
             return;
         }
-        let end = Effect::EndTurn { turn, modality: open.modality };
+        let end = |may_wait| Effect::EndTurn { turn, modality: open.modality, may_wait };
         self.position.turn = turn.next();
         self.position.turn_in_epoch += 1;
         if self.spec.schedule.mode == ScheduleMode::Pipelined && self.goes_straight_on() {
             // The next worker needs W and b only: P takes in this turn while that worker computes.
             self.grant_next(now, effects);
-            effects.push(end);
+            effects.push(end(self.granted().is_some()));
         } else {
-            effects.push(end);
+            effects.push(end(false));
             self.after_turn(now, effects);
         }
     }
@@ -126,7 +130,7 @@ impl TurnMachine {
             return Err(Rejected::StaleTerm { given: given.term.0, current: self.term.0 });
         }
         let Phase::Training(open) = &self.phase else {
-            self.modality_of_member(&header.worker)?;
+            self.modality_with_slot(&header.worker)?;
             let already = Rejected::AlreadyApplied { turn: given.turn, step: given.step.0 };
             return Err(if given.turn < self.position.turn { already } else { self.unexpected() });
         };
@@ -137,7 +141,7 @@ impl TurnMachine {
             return Err(Rejected::StaleAttempt { given: given.attempt.0, current: open.attempt.0 });
         }
         if !holds {
-            self.modality_of_member(&header.worker)?;
+            self.modality_with_slot(&header.worker)?;
         }
         if (given.turn, given.step) < current || (given.turn, given.step) == current && open.applied {
             return Err(Rejected::AlreadyApplied { turn: given.turn, step: given.step.0 });
@@ -221,12 +225,12 @@ impl TurnMachine {
     /// Opens a step. Without anybody to take it, it is granted when somebody is there.
     fn grant(&mut self, now: Time, mut open: OpenStep, effects: &mut Vec<Effect>) {
         open.granted = now;
-        if let Some(member) = self.members.get(&open.modality).filter(|member| member.is_able()) {
-            open.holder = Some(member.worker.clone());
+        if let Some(slot) = self.slots.get(&open.modality).filter(|slot| slot.is_able()) {
+            open.holder = Some(slot.worker.clone());
             effects.push(Effect::Grant {
-                worker: member.worker.clone(),
+                worker: slot.worker.clone(),
                 turn: self.reference(self.position.turn, open.step, open.attempt, self.position.head_version),
-                lease: member.lease,
+                lease: slot.lease,
                 progress: self.progress(),
             });
         }
@@ -341,12 +345,21 @@ mod tests {
         let first = contribute(&mut machine, 10);
         assert!(matches!(first[..], [Effect::Apply { .. }, Effect::Grant { .. }]), "{first:?}");
         let second = contribute(&mut machine, 10);
-        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of }] =
+        let [Effect::Apply { .. }, Effect::Grant { worker: to, .. }, Effect::EndTurn { turn, modality: of, may_wait }] =
             &second[..]
         else {
             panic!("{second:?}")
         };
-        assert_eq!((turn.0, of.as_str(), to.as_str()), (0, "audio", "w-image"));
+        assert_eq!((turn.0, of.as_str(), to.as_str(), *may_wait), (0, "audio", "w-image", true));
+    }
+
+    #[test]
+    fn a_fold_waits_only_if_the_next_turn_is_granted() {
+        let mut machine = running(two_steps(), SAMPLES);
+        take(&mut machine, Input::Left { worker: worker("image"), why: "it is gone".to_owned() });
+        contribute(&mut machine, 10);
+        let effects = contribute(&mut machine, 10);
+        assert!(matches!(effects[..], [Effect::Apply { .. }, Effect::EndTurn { may_wait: false, .. }]), "{effects:?}");
     }
 
     #[test]
@@ -422,7 +435,7 @@ mod tests {
             refuse(&mut machine, learned("audio"));
             match (step, &effects[..]) {
                 (0, [Effect::Grant { worker: to, .. }]) => assert_eq!(to.as_str(), "w-audio"),
-                (1, [Effect::EndTurn { turn, .. }, Effect::Grant { worker: to, .. }]) => {
+                (1, [Effect::EndTurn { turn, may_wait: false, .. }, Effect::Grant { worker: to, .. }]) => {
                     assert_eq!((turn.0, to.as_str()), (0, "w-image"));
                 }
                 (_, other) => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use antiphon_core::head::{Contribution, Head, SharedHead};
 use antiphon_core::ids::{EvaluationId, HeadVersion, JobId, ModalityName, Term, Turn, TurnRef, WorkerId};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::{Effect, HeadRoom, Input, Rejected, TurnMachine};
+use antiphon_core::turn::{Effect, Input, Rejected, ReplayBufferLevel, TurnMachine};
 use serde::{Deserialize, Serialize};
 
 use crate::bugs::Bug;
@@ -103,7 +103,7 @@ pub(crate) struct Coordinator {
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
     /// How many of them there is room for.
     pub(super) heads_at_most: usize,
-    pub(super) room: HeadRoom,
+    pub(super) room: ReplayBufferLevel,
     pub(crate) pool: Pool,
     /// Who has the job to work on, also those that were told to let go of it.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
@@ -111,6 +111,8 @@ pub(crate) struct Coordinator {
     pub(super) incoming: Option<Contribution<f32>>,
     /// The step that a worker may take.
     pub(super) granted: Option<TurnRef>,
+    /// Whose turn is over and is to be folded when all effects of the input are carried out.
+    pub(super) waiting_fold: Option<ModalityName>,
     /// Sequential: whose encoder has to learn before the next grant.
     pub(super) learning: Option<ModalityName>,
     pub(super) evaluation: Option<Evaluation>,
@@ -160,11 +162,12 @@ impl Coordinator {
             head,
             heads: BTreeMap::new(),
             heads_at_most: at_most,
-            room: HeadRoom::Ample,
+            room: ReplayBufferLevel::Normal,
             pool: Pool::new(job.modalities.iter().map(|modality| modality.name.clone())),
             members: BTreeMap::new(),
             incoming: None,
             granted: None,
+            waiting_fold: None,
             learning: None,
             evaluation: None,
             abandoned: None,
@@ -217,7 +220,7 @@ impl Coordinator {
         if late {
             self.seen.insert("the coordinator stood still");
         }
-        self.give(now, if late { Input::Awake } else { Input::Tick })?;
+        self.give(now, if late { Input::StallEnded } else { Input::Tick })?;
         match self.machine.next_deadline() {
             Some((at, _)) if at <= now => Err(Refusal::Broken(format!(
                 "\"{why}\" was heeded, and is still due: {:?}",
@@ -310,9 +313,9 @@ impl Coordinator {
                 self.same_term(term)?;
                 self.give(now, Input::Prepared { worker, samples, steps_done })
             }
-            ToCoordinator::Failed { term, reason, again } => {
+            ToCoordinator::Failed { term, reason, transient } => {
                 self.same_term(term)?;
-                self.give(now, Input::WorkerFailed { worker, reason, again })
+                self.give(now, Input::WorkerFailed { worker, reason, transient })
             }
             ToCoordinator::Leaving { term } => {
                 self.same_term(term)?;
@@ -381,7 +384,13 @@ impl Coordinator {
             self.effects.push(effect.clone());
             self.carry_out(now, effect).map_err(Refusal::Broken)?;
         }
-        Ok(())
+        match self.waiting_fold.take() {
+            Some(_) if self.granted.is_none() => {
+                Err(Refusal::Broken("a fold waits for a grant that is not out".to_owned()))
+            }
+            Some(modality) => self.end_turn(&modality).map_err(Refusal::Broken),
+            None => Ok(()),
+        }
     }
 
     /// Sequential: whether a step is over also says whether its encoder has learnt.

@@ -4,7 +4,7 @@ use antiphon_core::head::{Contribution, StepContext};
 use antiphon_core::ids::{HeadVersion, MicroShard, ModalityName, Turn, TurnRef, WorkerId};
 use antiphon_core::learning_rate;
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::{ContributionHeader, Effect, HeadRoom, Input, Progress};
+use antiphon_core::turn::{ContributionHeader, Effect, Input, Progress, ReplayBufferLevel};
 
 use crate::bugs::Bug;
 use crate::coordinator::{Coordinator, Cut, Refusal, Sent};
@@ -31,7 +31,7 @@ impl Coordinator {
                     self.seen.insert("steps were taken again");
                 }
             }
-            Effect::Offer { worker, why, .. } => {
+            Effect::ReleaseSlot { worker, why, .. } => {
                 self.seen.insert(match () {
                     () if why.contains("nothing done") => "a stuck worker lapsed",
                     () if why.contains("has failed") => "the place of a worker that had failed was offered",
@@ -39,7 +39,7 @@ impl Coordinator {
                 });
                 self.pool.offer(&worker);
             }
-            Effect::Keep { worker } => {
+            Effect::ReclaimSlot { worker } => {
                 self.seen.insert("a place was kept");
                 if let Some(modality) = self.machine.modality_of(&worker) {
                     self.pool.keep(modality, &worker);
@@ -49,7 +49,8 @@ impl Coordinator {
             Effect::Grant { worker, turn, progress, .. } => self.grant(worker, turn, progress)?,
             Effect::Replay { worker, turn, progress, .. } => self.replay(worker, turn, progress)?,
             Effect::Apply { turn, modality, progress, alpha } => self.apply(now, &turn, &modality, progress, alpha)?,
-            Effect::EndTurn { modality, .. } => self.end_turn(&modality)?,
+            Effect::EndTurn { modality, may_wait: true, .. } => self.waiting_fold = Some(modality),
+            Effect::EndTurn { modality, may_wait: false, .. } => self.end_turn(&modality)?,
             Effect::ResetProjector => self.head.reset_projector(),
             Effect::Evaluate { evaluation, split } => {
                 self.no_step_is_open("an evaluation")?;
@@ -61,7 +62,7 @@ impl Coordinator {
                 let head = self.head.to_parts().map_err(|error| error.to_string())?;
                 self.cut = Some(Cut { turn, head, state: head_state(&self.head)? });
             }
-            Effect::SavePart { worker, turn } => self.send(worker, ToWorker::SavePart { term: self.term, turn }),
+            Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SavePart { term: self.term, turn }),
             Effect::WriteManifest { turn } => self.write_manifest(turn)?,
             Effect::ForgetHeads { versions } => self.forget(&versions)?,
             Effect::Finish(outcome) => {
@@ -189,7 +190,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn end_turn(&mut self, modality: &ModalityName) -> Result<(), String> {
+    pub(super) fn end_turn(&mut self, modality: &ModalityName) -> Result<(), String> {
         if self.head.open_turn() != Some(modality) {
             return Err(format!("the turn of `{modality}` ended while {:?} had one", self.head.open_turn()));
         }
@@ -203,13 +204,13 @@ impl Coordinator {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no place in this job".to_owned()))?;
+        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no slot in this job".to_owned()))?;
         let name = format!("encoder-{modality}");
         let cut = self.cut.as_mut().filter(|cut| cut.turn == turn && !cut.state.contains_key(&name));
         let cut = cut.ok_or_else(|| Refusal::Shell(format!("`{name}` of checkpoint {turn} is not waited for")))?;
         // Before the machine judges, because the last part has the manifest written at once.
         cut.state.insert(name.clone(), part);
-        let taken = self.give(now, Input::PartSaved { worker, turn });
+        let taken = self.give(now, Input::FilesSaved { worker, turn });
         if let (Err(Refusal::Rejected(_)), Some(cut)) = (&taken, &mut self.cut) {
             cut.state.remove(&name);
         }
@@ -219,7 +220,11 @@ impl Coordinator {
     fn write_manifest(&mut self, turn: Turn) -> Result<(), String> {
         let never = || format!("checkpoint {turn} was never begun");
         let Cut { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
-        let cut = self.machine.cut().filter(|cut| cut.turn() == turn && cut.is_whole()).ok_or_else(never)?;
+        let cut = self
+            .machine
+            .pending_checkpoint()
+            .filter(|cut| cut.turn() == turn && cut.has_all_files())
+            .ok_or_else(never)?;
         let (position, score) = (cut.position.clone(), cut.score);
         let manifest = Manifest { term: self.term, position, score, head, state };
         self.sent.push((self.spent, Sent::Manifest(Box::new(manifest))));
@@ -243,20 +248,20 @@ impl Coordinator {
             return Err(format!("{kept} heads are kept, and there is room for {at_most} and a turn of {turn}"));
         }
         let room = if kept + turn > at_most {
-            HeadRoom::Full
+            ReplayBufferLevel::Full
         } else if kept > at_most / 2 {
-            HeadRoom::Low
+            ReplayBufferLevel::High
         } else {
-            HeadRoom::Ample
+            ReplayBufferLevel::Normal
         };
         if room != self.room {
             self.room = room;
             match room {
-                HeadRoom::Full => self.seen.insert("no room for heads"),
-                HeadRoom::Low => self.seen.insert("little room for heads"),
-                HeadRoom::Ample => false,
+                ReplayBufferLevel::Full => self.seen.insert("no room for heads"),
+                ReplayBufferLevel::High => self.seen.insert("little room for heads"),
+                ReplayBufferLevel::Normal => false,
             };
-            self.next_input(Input::Room(room));
+            self.next_input(Input::ReplayBuffer(room));
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ impl Coordinator {
         logits: Vec<Logits>,
     ) -> Result<(), Refusal> {
         let modality = self.machine.modality_of(worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no place in this job".to_owned()))?;
+        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no slot in this job".to_owned()))?;
         let open = self.evaluation.as_mut().filter(|open| open.id == id && !open.answers.contains_key(&modality));
         let open = open.ok_or_else(|| Refusal::Shell(format!("evaluation {id} does not wait for `{modality}`")))?;
         open.answers.insert(modality, logits);

@@ -322,7 +322,12 @@ impl World<'_> {
         if turn > heard {
             self.seen.insert("a checkpoint was there that the coordinator had not heard of");
         }
-        if self.coordinator.machine.cut().is_some_and(|cut| cut.is_whole() && Some(cut.turn()) != turn) {
+        if self
+            .coordinator
+            .machine
+            .pending_checkpoint()
+            .is_some_and(|cut| cut.has_all_files() && Some(cut.turn()) != turn)
+        {
             self.seen.insert("a coordinator was lost between parts and manifest");
         }
         self.trace.begins(self.now, term, turn);

@@ -103,7 +103,7 @@ impl World<'_> {
                 let is_mine = self.processes[at].engine.tenure == tenure;
                 if fails && is_mine {
                     let reason = "the store does not answer".to_owned();
-                    self.send(at, ToCoordinator::Failed { term, reason, again: true });
+                    self.send(at, ToCoordinator::Failed { term, reason, transient: true });
                 } else if !fails {
                     self.store.put_part(turn, &part)?;
                     if is_mine {

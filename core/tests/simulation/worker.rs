@@ -94,7 +94,7 @@ pub(crate) enum ToCoordinator {
     Failed {
         term: Term,
         reason: String,
-        again: bool,
+        transient: bool,
     },
     Leaving {
         term: Term,
@@ -364,7 +364,7 @@ impl Worker {
             return Err(format!("`{}` was assigned a job while it has one", self.id));
         }
         if std::mem::take(&mut self.store_fails) {
-            return Ok(ToCoordinator::Failed { term, reason: "the store does not answer".to_owned(), again: true });
+            return Ok(ToCoordinator::Failed { term, reason: "the store does not answer".to_owned(), transient: true });
         }
         let learner = match restore {
             None => self.new.clone(),
@@ -372,7 +372,7 @@ impl Worker {
                 Some(part) => part.clone(),
                 None => {
                     let reason = format!("checkpoint {turn} is not there any more");
-                    return Ok(ToCoordinator::Failed { term, reason, again: true });
+                    return Ok(ToCoordinator::Failed { term, reason, transient: true });
                 }
             },
         };

@@ -238,7 +238,7 @@ impl Row {
             all.steps += account.steps;
             all.seconds += account.seconds;
             queued.mean += of_job.mean / accounts.len() as f64;
-            queued.most = queued.most.max(of_job.most);
+            queued.max = queued.max.max(of_job.max);
         }
         let CoordinatorTimes { decode, project, step, fold, encode, .. } = all.seconds;
         Self {
@@ -253,7 +253,7 @@ impl Row {
             maths: (decode + project + step + fold + encode) / (all.steps.max(1) as f64),
             cpu: end.cpu.zip(begin.cpu).map(|(end, begin)| (end - begin) / steps),
             queued_mean: queued.mean,
-            queued_max: queued.most,
+            queued_max: queued.max,
             memory_per_job: begin.memory.zip(idle.memory).map(|(begin, idle)| (begin - idle) / f64::from(jobs)),
             memory_per_turn: end.memory.zip(begin.memory).map(|(end, begin)| (end - begin) / steps),
         }

@@ -127,7 +127,7 @@ labels: 10
 ";
 
     #[tokio::test]
-    async fn patches_fill_images_and_may_leave_out_the_end_of_spectrograms() {
+    async fn patches_fill_images_and_may_leave_out_some_of_spectrograms() {
         let job = parse(JOB, "job", &[], &|_| None).expect("a job");
         let mut answers = Vec::new();
         for modality in &job.modalities {

@@ -100,7 +100,7 @@ fn runs_have_the_same_bits_however_they_are_made() {
 }
 
 #[test]
-fn it_learns_and_its_checkpoint_is_evaluated_predicted_with_and_verified() {
+fn it_learns_and_every_command_reads_its_checkpoint() {
     let folder = folder();
     let arguments =
         ["run", "job.yaml", "--state", "state", "--set=data.samples={train: 400, validation: 0, test: 100}"];
@@ -116,7 +116,7 @@ fn it_learns_and_its_checkpoint_is_evaluated_predicted_with_and_verified() {
 }
 
 #[test]
-fn options_that_the_encoder_does_not_take_fail_the_job_and_say_why() {
+fn bad_options_fail_the_job_and_say_why() {
     let folder = folder();
     for (set, wanted) in [
         ("--set=modalities.audio.encoder.options.chanels=8", "`chanels` is not an option"),

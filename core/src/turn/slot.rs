@@ -71,7 +71,7 @@ impl Slot {
 
     /// Whether it can be granted a step.
     pub(super) fn is_able(&self) -> bool {
-        self.is_ready() && self.lapse.is_none() && !self.leaving
+        self.is_ready() && self.expired.is_none() && !self.leaving
     }
 
     /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being loaded.

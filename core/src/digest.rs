@@ -84,7 +84,7 @@ impl Hasher {
     }
 }
 
-/// The digest of a run, from the names and hashes of the files that hold what it learnt: `head.safetensors`,
+/// The digest of a run, from the names and hashes of the files that hold what it learned: `head.safetensors`,
 /// `projector.safetensors` and the `encoder-*.safetensors`, given in any order.
 ///
 /// It is the SHA-256 of the text that `sha256sum head.safetensors projector.safetensors encoder-*.safetensors` prints

@@ -91,6 +91,11 @@ name!(
     "modality"
 );
 name!(
+    /// The name that a program registers an encoder of its own by.
+    EncoderName,
+    "encoder"
+);
+name!(
     /// One worker process, unique among those that are connected.
     WorkerId,
     "worker id"

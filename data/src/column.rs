@@ -198,18 +198,18 @@ fn clip(items: &ArrayRef, frames: u32) -> Result<Vec<(u32, File)>, SampleError> 
 /// Binary, or a struct of `bytes` and `path`; None for another type.
 fn file_at(array: &ArrayRef, row: usize) -> Result<Option<File>, SampleError> {
     match array.as_struct_opt() {
-        Some(parts) => file_of(parts, row).map(Some),
+        Some(file) => file_of(file, row).map(Some),
         None => Ok(bytes_at(array, row).map(|bytes| File::Bytes(Bytes::copy_from_slice(bytes)))),
     }
 }
 
 /// The bytes of a struct of `bytes` and `path`, or else the file that the path names.
-fn file_of(parts: &StructArray, row: usize) -> Result<File, SampleError> {
-    let part = |name| parts.column_by_name(name).filter(|array| array.is_valid(row));
-    if let Some(bytes) = part("bytes").and_then(|array| bytes_at(array, row)) {
+fn file_of(file: &StructArray, row: usize) -> Result<File, SampleError> {
+    let field = |name| file.column_by_name(name).filter(|array| array.is_valid(row));
+    if let Some(bytes) = field("bytes").and_then(|array| bytes_at(array, row)) {
         return Ok(File::Bytes(Bytes::copy_from_slice(bytes)));
     }
-    match part("path").and_then(|array| text_at(array, row)) {
+    match field("path").and_then(|array| text_at(array, row)) {
         Some(path) => Ok(File::Beside(path.to_owned())),
         None => Err(SampleError::new(
             "both `bytes` and `path` are null",

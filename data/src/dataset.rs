@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use antiphon_core::ids::Split;
 
 use super::clip;
-use super::error::{DataError, Place, SampleError};
+use super::error::{DataError, SampleError, SampleOrigin};
 use super::payload::{Payload, Span};
 use super::row::RawValue;
 use super::stores::Stores;
@@ -156,10 +156,10 @@ impl Dataset {
 
     /// Names sample `i` for a message.
     #[must_use]
-    pub fn place(&self, i: u32) -> Place {
+    pub fn place(&self, i: u32) -> SampleOrigin {
         let file = self.files.partition_point(|(_, first)| *first <= i).saturating_sub(1);
         let file = self.files.get(file).map_or(String::new(), |(name, _)| name.clone());
-        Place { file, row: None, id: Some(self.id(i).to_owned()) }
+        SampleOrigin { file, row: None, id: Some(self.id(i).to_owned()) }
     }
 
     /// Adds the place to what is wrong with sample `i`.

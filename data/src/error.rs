@@ -4,7 +4,7 @@ use antiphon_core::ids::Split;
 
 /// Names a sample for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SampleOrigin {
     /// The file or URL, or the name of the generated data set.
     pub file: String,
     /// Row within the file from 0, where it is known.
@@ -13,7 +13,7 @@ pub struct Place {
     pub id: Option<String>,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for SampleOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.file)?;
         if let Some(row) = self.row {
@@ -26,7 +26,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// What is wrong with one value, and what to do about it. The place is added by whoever knows it.
+/// What is wrong with one value, and what to do about it. The caller adds which sample it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub struct SampleError {
@@ -47,7 +47,7 @@ impl SampleError {
     }
 }
 
-/// Runs a decoder of somebody else's making: where it panics, as some do on damaged files, that is an error like any other.
+/// Runs a decoder of a dependency. A panic, as some decoders have on damaged files, becomes an error.
 pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, SampleError>) -> Result<T, SampleError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
         Err(SampleError::new("it made its decoder fail", "the file is damaged; replace it, or make the value null"))
@@ -125,7 +125,7 @@ pub enum DataError {
     #[error("{place}, column `{column}`: {error}")]
     Sample {
         /// The sample.
-        place: Box<Place>,
+        place: Box<SampleOrigin>,
         /// The column.
         column: String,
         /// What is wrong with the value.
@@ -140,9 +140,9 @@ pub enum DataError {
         /// The split.
         split: Split,
         /// The second sample with this id.
-        place: Box<Place>,
+        place: Box<SampleOrigin>,
         /// The first.
-        first: Box<Place>,
+        first: Box<SampleOrigin>,
     },
     /// A split without samples.
     #[error("the {split} split of column `{column}` is empty: {reason}")]

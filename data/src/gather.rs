@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::clip;
 use super::dataset::{Dataset, Ids, OpenOptions, ValueKind};
-use super::error::{DataError, Place, SampleError};
+use super::error::{DataError, SampleError, SampleOrigin};
 use super::payload::{PayloadWriter, Span};
 use super::row::{RawRow, RawValue};
 use super::stores::Stores;
@@ -75,12 +75,12 @@ impl Gatherer {
 
     /// An error of a row of the file that was begun last.
     pub(super) fn sample_error(&self, row: u64, id: &str, error: SampleError) -> DataError {
-        let place = Place { id: Some(id.to_owned()), ..self.row_place(self.files.len() as u32 - 1, row) };
+        let place = SampleOrigin { id: Some(id.to_owned()), ..self.row_place(self.files.len() as u32 - 1, row) };
         DataError::Sample { place: Box::new(place), column: self.column.clone(), error }
     }
 
-    fn row_place(&self, file: u32, row: u64) -> Place {
-        Place { file: self.files[file as usize].0.clone(), row: Some(row), id: None }
+    fn row_place(&self, file: u32, row: u64) -> SampleOrigin {
+        SampleOrigin { file: self.files[file as usize].0.clone(), row: Some(row), id: None }
     }
 
     fn check_id(&mut self, row: u64, id: &str) -> Result<(), DataError> {
@@ -91,7 +91,7 @@ impl Gatherer {
             None => Ok(()),
             Some(first) => Err(DataError::DuplicateId {
                 split: self.split,
-                place: Box::new(Place { id: Some(id.to_owned()), ..self.row_place(here.0, row) }),
+                place: Box::new(SampleOrigin { id: Some(id.to_owned()), ..self.row_place(here.0, row) }),
                 first: Box::new(self.row_place(first.0, first.1)),
             }),
         }
@@ -112,7 +112,7 @@ impl Gatherer {
         }
     }
 
-    /// No more rows.
+    /// Ends the gathering.
     pub(super) fn finish(self) -> Result<Dataset, DataError> {
         let ids = self.ids;
         let mut in_order: Vec<u32> = (0..self.labels.len() as u32).collect();

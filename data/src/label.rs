@@ -23,7 +23,7 @@ pub(super) enum Labels<'a> {
     Required(&'a LabelSpec),
     /// Files may lack the column. Rows may have null in it, or -1 as is usual in published test sets.
     Optional(&'a LabelSpec),
-    /// Nobody asks for them.
+    /// They are not read.
     Ignored,
 }
 

@@ -41,7 +41,7 @@ pub use audio::noise_spectrogram;
 pub use batch::{Batch, BatchInput, Decoded, Images, InputShape};
 pub use column::ColumnKind;
 pub use dataset::{Dataset, OpenOptions, ValueKind};
-pub use error::{DataError, Place, SampleError};
+pub use error::{DataError, SampleError, SampleOrigin};
 pub use label::UNLABELLED;
 pub use prefetch::{PrefetchOptions, Prefetcher};
 pub use preprocess::{Preprocessor, PreprocessorSettings, PreprocessorState};

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::column::{Cell, Column, ColumnKind, File};
 use super::dataset::{Dataset, OpenOptions};
-use super::error::{DataError, Place, SampleError};
+use super::error::{DataError, SampleError, SampleOrigin};
 use super::gather::Gatherer;
 use super::label::{self, Labels};
 use super::row::{Frame, RawRow, RawValue};
@@ -265,7 +265,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// A row with its value, unless that is in a file of its own.
+    /// A row with its value, unless that is in a separate file.
     fn row(
         &self,
         source: &Source,
@@ -273,9 +273,9 @@ impl Reading<'_> {
         i: usize,
         id: String,
         row: u64,
-    ) -> Result<Unread, DataError> {
+    ) -> Result<Row, DataError> {
         let at = |column: &str, error| {
-            let place = Place { file: source.url().to_owned(), row: Some(row), id: Some(id.clone()) };
+            let place = SampleOrigin { file: source.url().to_owned(), row: Some(row), id: Some(id.clone()) };
             DataError::Sample { place: Box::new(place), column: column.to_owned(), error }
         };
         let label = self.labels.of_row(classes, i).map_err(|error| at(self.labels.column(), error))?;
@@ -288,17 +288,17 @@ impl Reading<'_> {
             Cell::File(file) => (None, Some((source.clone(), Files::One(file)))),
             Cell::Clip(frames) => (None, Some((source.clone(), Files::Clip(frames)))),
         };
-        Ok(Unread { row, sample: RawRow { id, label, value }, files })
+        Ok(Row { row, sample: RawRow { id, label, value }, files })
     }
 
     fn id_error(&self, file: &str, row: u64, error: SampleError) -> DataError {
-        let place = Place { file: file.to_owned(), row: Some(row), id: None };
+        let place = SampleOrigin { file: file.to_owned(), row: Some(row), id: None };
         DataError::Sample { place: Box::new(place), column: self.id.unwrap_or_default().to_owned(), error }
     }
 }
 
 /// A row whose value may have to be read yet.
-struct Unread {
+struct Row {
     /// Within the file.
     row: u64,
     sample: RawRow,
@@ -345,8 +345,8 @@ async fn read(source: &Source, file: File) -> Result<Bytes, SampleError> {
 }
 
 /// A row's number and the row, with what is wrong with the files that it names.
-async fn completed(unread: Result<Unread, DataError>) -> Result<(u64, RawRow, Option<SampleError>), DataError> {
-    let Unread { row, mut sample, files } = unread?;
+async fn completed(row: Result<Row, DataError>) -> Result<(u64, RawRow, Option<SampleError>), DataError> {
+    let Row { row, mut sample, files } = row?;
     let Some((source, files)) = files else { return Ok((row, sample, None)) };
     match files.read(&source).await {
         Ok(value) => {

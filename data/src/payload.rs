@@ -61,7 +61,7 @@ impl PayloadWriter {
         Ok(Span { offset, length: bytes.len() as u32 })
     }
 
-    /// No more samples.
+    /// Ends the writing.
     pub(super) fn finish(mut self) -> Result<Payload, DataError> {
         self.seal()?;
         Ok(match self.file {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_in_comes_out_in_any_order_in_memory_and_from_the_file() {
+    fn values_come_out_in_any_order_from_memory_and_file() {
         for (bound, spooled) in [(u64::MAX, false), (30 << 20, true), (0, true)] {
             let (payload, spans) = gathered(bound);
             assert_eq!(payload.is_spooled(), spooled);

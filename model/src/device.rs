@@ -64,7 +64,7 @@ impl fmt::Display for DeviceChoice {
 
 impl DeviceChoice {
     /// For the worker of this number among those that share a machine and were told the same: where there are several cards, `auto`
-    /// spreads them over those, and none of them goes on in main memory if its card fails.
+    /// spreads them over those, and none of them falls back to main memory if its card fails.
     #[must_use]
     pub fn for_worker(self, number: usize) -> Self {
         match (self, cards()) {
@@ -130,7 +130,7 @@ pub fn give_back(device: &Device) {
     let _ = device;
 }
 
-/// Lets [`peak`] count anew.
+/// Resets [`peak`].
 pub fn forget_peak(device: &Device) {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {

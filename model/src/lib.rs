@@ -1,10 +1,10 @@
-//! Models of one modality: encoders with operators of their own, pretrained weights, optimizers and the devices they run on.
+//! Models of one modality: encoders and their operators, pretrained weights, optimizers and the devices they run on.
 //!
 //! ```text
 //! weights   a file → the parameters that training starts from ─┐
 //! encoder   batches → features H; dH → gradients ──────────────┼─ nn  operators in main memory, and on NVIDIA cards
 //! optimizer gradients → parameters ────────────────────────────┤
-//! custom    encoders of one's own, written with candle-nn
+//! custom    encoders that a program registers, written with candle-nn
 //! head      H under the shared head → D, G, dH ────────────────┘
 //! device    where all of it runs     allocator  its memory     numerics  how this machine rounds
 //! ```

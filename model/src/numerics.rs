@@ -145,7 +145,7 @@ mod tests {
     use crate::nn::check::{bf16_cards, devices};
 
     #[test]
-    fn a_fingerprint_is_the_same_each_time_and_that_of_another_precision_is_another() {
+    fn a_fingerprint_is_repeatable_and_depends_on_the_precision() {
         for device in devices() {
             let whole = fingerprint(Precision::F32, &device).expect("it computes");
             assert_eq!(fingerprint(Precision::F32, &device).expect("it computes"), whole, "{device:?}");

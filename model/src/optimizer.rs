@@ -9,7 +9,7 @@ use antiphon_core::spec::{OptimizerRule, OptimizerSpec};
 use candle_core::{Result as TensorResult, Tensor, Var};
 
 use crate::encoder::{EncoderError, Gradients, check_saved};
-use crate::nn::update::{self, Adam, Part};
+use crate::nn::update::{self, Adam, Change};
 use crate::weights::Rates;
 
 /// An optimizer with its memory of earlier gradients.
@@ -43,15 +43,15 @@ impl Slot {
     }
 
     /// What a step changes, and how.
-    fn part<'a>(
+    fn change<'a>(
         &'a self,
         parameters: &'a [(String, Var)],
         gradients: &Gradients,
         (rate, decay): (f64, f64),
-    ) -> Result<Part<'a>, EncoderError> {
+    ) -> Result<Change<'a>, EncoderError> {
         let Self { position, first, second, .. } = self;
         let (parameter, gradient) = (parameters[*position].1.as_tensor(), self.gradient(gradients)?.contiguous()?);
-        Ok(Part { parameter, first, second: second.as_ref(), gradient, rate, decay })
+        Ok(Change { parameter, first, second: second.as_ref(), gradient, rate, decay })
     }
 }
 
@@ -64,7 +64,7 @@ impl Optimizer {
         Self::with_rates(spec, parameters, &Rates::same(parameters.len()))
     }
 
-    /// As [`Self::new`], with parameters that are not trained and others that have learning rates of their own.
+    /// As [`Self::new`], with parameters that are not trained and others that have separate learning rates.
     ///
     /// # Errors
     /// When candle fails.
@@ -121,19 +121,19 @@ impl Optimizer {
         lr: f64,
     ) -> Result<(), EncoderError> {
         // `rates` makes rate and decay of a learning rate.
-        let parts = |rates: &dyn Fn(f64) -> (f64, f64)| {
+        let changes = |rates: &dyn Fn(f64) -> (f64, f64)| {
             let slots = self.slots.iter();
-            let part = slots.map(|slot| slot.part(parameters, gradients, rates(lr * slot.factor)));
-            part.collect::<Result<Vec<_>, _>>()
+            let change = slots.map(|slot| slot.change(parameters, gradients, rates(lr * slot.factor)));
+            change.collect::<Result<Vec<_>, _>>()
         };
         match self.rule {
             OptimizerRule::Sgd { momentum, weight_decay } => {
-                update::sgd(&parts(&|lr| (lr, weight_decay))?, share, momentum)?;
+                update::sgd(&changes(&|lr| (lr, weight_decay))?, share, momentum)?;
             }
             OptimizerRule::Adamw { beta1, beta2, eps: epsilon, weight_decay } => {
                 let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf((self.steps + 1) as f64));
                 let adam = Adam { share, betas: [beta1, beta2], correction: corrections[1].sqrt(), epsilon };
-                update::adamw(&parts(&|lr| (lr / corrections[0], 1.0 - lr * weight_decay))?, adam)?;
+                update::adamw(&changes(&|lr| (lr / corrections[0], 1.0 - lr * weight_decay))?, adam)?;
             }
         }
         Ok(())

@@ -4,18 +4,18 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::in_words;
+use crate::message::full_message;
 
 /// Why a program ended; the number is its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// All went well.
+    /// Success.
     Success = 0,
     /// The job failed, or the program did.
     Failed = 1,
-    /// The command line, the job file or the data are not right.
+    /// The command line, the job file or the data are wrong.
     Usage = 2,
-    /// The coordinator could not be reached, or a store that was to be read.
+    /// The coordinator or a store could not be reached.
     Unreachable = 3,
     /// A time limit that the user set was reached.
     TimedOut = 4,
@@ -67,10 +67,10 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Says what went wrong on standard error, in one line; the exit code of a program that ends with it.
+/// Prints an error to standard error, in one line, and returns the exit code.
 #[must_use]
 pub fn failed(error: &(dyn Error + 'static), exit: Exit) -> ExitCode {
-    // Nobody may be there to read it; the exit code still speaks.
-    let _ = writeln!(io::stderr().lock(), "error: {}", in_words(error));
+    // Standard error may be closed; the exit code remains.
+    let _ = writeln!(io::stderr().lock(), "error: {}", full_message(error));
     exit.into()
 }

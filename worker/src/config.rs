@@ -1,4 +1,4 @@
-//! What a worker process is told.
+//! Settings of a worker process.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
 use crate::name;
 
-/// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
+/// The arguments of `antiphon worker` and `antiphon-worker`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkerArgs {
     /// Modality whose encoder this worker trains, as named in the job file
@@ -21,10 +21,6 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
 
-    /// Seconds to retry the first connection to the coordinator before giving up
-    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub connect_timeout: u64,
-
     /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
     pub name: Option<WorkerId>,
@@ -33,24 +29,23 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub reconnect: ReconnectArgs,
 
-    /// Seconds that the step at hand may take to finish when this worker is asked to stop (SIGTERM, Ctrl-C)
+    /// Seconds that the current step may take when the worker is asked to stop (SIGTERM, Ctrl-C)
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub grace: u64,
 
-    /// Seconds that the store of checkpoints may be in trouble before this worker gives up its try, and the job after three
-    /// [default: it waits until the store is back]
+    /// Seconds to retry a store of checkpoints that fails, before the worker fails its job [default: no limit]
     #[arg(long, value_name = "SECONDS")]
-    pub store_patience: Option<u32>,
+    pub store_retry_timeout: Option<u32>,
 
     /// Threads that decode samples ahead of training
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub decode_threads: usize,
 
-    /// Mebibytes of undecoded samples kept in memory per split; what is beyond goes to a temporary file
+    /// Memory for encoded samples per split, in MiB; the rest goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Where the encoder computes: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    /// Device of the encoder: auto (the first CUDA card if the program can use it, otherwise cpu), cpu, cuda or cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
 }
@@ -62,25 +57,25 @@ where
     N::try_from(text)
 }
 
-/// A worker's settings, complete.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Unique among live workers.
+    /// Unique among registered workers.
     pub worker: WorkerId,
-    /// Its pool.
+    /// Whose encoder the worker trains.
     pub modality: ModalityName,
     /// `http://host:port`.
     pub coordinator: String,
-    /// How long to go on trying to reach the coordinator.
+    /// How long to retry the first connection to the coordinator.
     pub connect_timeout: Duration,
-    /// How long to go on trying when a connection is lost.
+    /// How long to reconnect after a connection is lost.
     pub reconnect_timeout: Duration,
-    /// How long the step at hand may take to finish when the worker is asked to stop.
+    /// How long the current step may take when the worker is asked to stop.
     pub grace: Duration,
     /// How stores of checkpoints are opened.
     pub stores: StoreOptions,
-    /// How long the store of checkpoints may be in trouble before a part of one is given up; [`Duration::MAX`] is for ever.
-    pub store_patience: Duration,
+    /// How long a failing store of checkpoints is retried; [`Duration::MAX`] sets no limit.
+    pub store_retry_timeout: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
     /// Bytes of undecoded samples kept in memory per split.
@@ -92,7 +87,7 @@ pub struct Config {
 }
 
 impl WorkerArgs {
-    /// Fills in what was left out; the default name is another one each time.
+    /// Fills in the defaults. The default name differs each time.
     ///
     /// # Errors
     /// The drawn name is not one.
@@ -109,7 +104,9 @@ impl WorkerArgs {
             coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
             stores,
-            store_patience: self.store_patience.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+            store_retry_timeout: self
+                .store_retry_timeout
+                .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,

@@ -18,7 +18,7 @@ pub enum WorkerError {
     /// The coordinator's address is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nobody answers.
+    /// No coordinator answers.
     #[error("no coordinator at {url} after {seconds} s: {reason}; is it running (`antiphon coordinator`)?")]
     Unreachable {
         /// Where.

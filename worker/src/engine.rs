@@ -4,7 +4,7 @@
 //! The order of work is what lets all modalities compute at once: a contribution is sent before the encoder's backward
 //! pass, and the next forward pass runs before the next grant is there.
 //!
-//! It outlives connections. A job that is assigned again after one was lost finds its data open; its encoder is loaded anew,
+//! It outlives connections. A job that is assigned again after one was lost finds its data open; its encoder is loaded again,
 //! because what it has learnt since the last checkpoint may not be what the head has taken.
 
 mod status;
@@ -19,11 +19,11 @@ use antiphon_data::{OpenOptions, PrefetchOptions};
 use antiphon_model::device::{self, Device};
 use antiphon_model::weights::Cache;
 use antiphon_model::{allocator, numerics};
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_proto::assignment::{Grant, HeadShape};
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
@@ -46,7 +46,7 @@ use status::Trouble;
 
 pub(crate) use status::Status;
 
-/// The state of the worker's thread.
+/// The state of the engine's thread.
 pub(crate) struct Engine {
     config: Config,
     device: Device,
@@ -58,7 +58,7 @@ pub(crate) struct Engine {
     parked: Option<Assignment>,
 }
 
-/// The job at hand.
+/// The assigned job.
 struct Assignment {
     job: JobId,
     term: Term,
@@ -205,14 +205,14 @@ impl Engine {
 
     /// Drops the job and reports the failure. Without a job there is nothing to report it under.
     fn fail(&mut self, under: Option<Under>, error: &Failure) {
-        let (reason, again) = (stream::reason(&in_words(error)), error.is_transient());
+        let (reason, again) = (stream::reason(&full_message(error)), error.is_transient());
         self.drop_assignment();
         let Some(Under { job, term }) = under else {
             warn!(reason, "the worker cannot use a message, which belongs to no job");
             return;
         };
         warn!(job, reason, transient = again, "the worker fails its job");
-        self.answer(Answer::Failed(v1::Failed { job, term, reason, again }));
+        self.answer(Answer::Failed(v1::Failed { job, term, reason, transient }));
     }
 
     fn carry_out(&mut self, runtime: &tokio::runtime::Handle, order: Received) -> Result<Vec<Answer>, Failure> {
@@ -221,10 +221,10 @@ impl Engine {
             Command::Grant(grant) => self.grant(&grant, followed),
             Command::Evaluate(evaluate) => self.evaluate(&evaluate, followed),
             Command::NextLogits(next) => self.next_logits(&next),
-            Command::SavePart(save) => self.save(runtime, save),
+            Command::SaveFiles(save) => self.save(runtime, save),
             Command::Release(release) => Ok(vec![self.release(release)]),
             Command::Rejected(rejected) => self.rejected(&rejected),
-            // The session turns an `assign` into an order of its own.
+            // The session turns an `assign` into an `Order::Assign`.
             Command::Assign(_) | Command::Registered(_) | Command::Chunk(_) => Ok(Vec::new()),
         }
     }
@@ -280,7 +280,7 @@ impl Engine {
             Some(url) => self.restore(runtime, &mut trainer, &spec, url)?,
             None => {
                 if !is_new {
-                    runtime.block_on(trainer.begin_anew(&spec))?;
+                    runtime.block_on(trainer.restart(&spec))?;
                 }
                 runtime.block_on(trainer.begin_from_weights(&Cache::from_environment(stores())))?;
             }
@@ -327,8 +327,8 @@ impl Engine {
         spec: &JobSpec,
         url: String,
     ) -> Result<(), Failure> {
-        let (patience, trouble) = self.patience();
-        let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &self.config.stores, &patience));
+        let (retry, trouble) = self.retry_policy();
+        let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &self.config.stores, &retry));
         trouble.clear();
         let (encoder, state) = loaded?;
         trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source })
@@ -385,49 +385,49 @@ impl Engine {
         Ok(vec![Answer::Logits(chunk.encode())])
     }
 
-    /// Takes the parts as they are now, and lets the upload run beside what comes next.
-    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> Result<Vec<Answer>, Failure> {
+    /// Takes a snapshot of the files. The upload runs beside the next steps.
+    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
-        let (patience, trouble) = self.patience();
+        let (retry, trouble) = self.retry_policy();
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
-        let files = at.trainer.parts()?;
+        let files = at.trainer.files()?;
         let snapshot = begun.elapsed();
         let (job, term) = (at.job.clone(), at.term);
         let stores = self.config.stores;
         let upload = runtime.spawn(async move {
             let written = tokio::select! {
-                written = checkpoint::save(&save.checkpoint, files, &stores, &patience) => written,
-                // Whoever takes this worker's place writes these parts too; two must not.
+                written = checkpoint::save(&save.checkpoint, files, &stores, &retry) => written,
+                // The worker that takes over the slot writes these files too; two must not.
                 () = answers.closed() => return,
             };
             // Before the answer, after which no heartbeat tells of it.
             trouble.clear();
             let answer = match written {
-                Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
+                Ok(parts) => Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into()),
                 Err(error) => {
                     let error = Failure::from(error);
-                    let (reason, again) = (stream::reason(&in_words(&error)), error.is_transient());
-                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })
+                    let (reason, again) = (stream::reason(&full_message(&error)), error.is_transient());
+                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
                 }
             };
-            // Without a connection nobody waits for it.
+            // Without a connection the coordinator does not wait for it.
             let _disconnected = answers.send(answer.into()).await;
         });
         at.upload = Some(AbortOnDropHandle::new(upload));
         Ok(Vec::new())
     }
 
-    /// RetryPolicy with a store, whose setbacks heartbeats tell of. The pauses need not differ between workers: the names of their
-    /// parts do.
-    fn patience(&self) -> (RetryPolicy, Trouble) {
+    /// Retries of store requests, which heartbeats report. The pauses need not differ between workers, because the names of their
+    /// files do.
+    fn retry_policy(&self) -> (RetryPolicy, Trouble) {
         let trouble = self.status.begin_trouble();
         let told = trouble.clone();
-        let patience = RetryPolicy::new(self.config.store_patience, 0).on_retry(move |retry| {
-            warn!("{retry}");
+        let policy = RetryPolicy::new(self.config.store_retry_timeout, 0).on_retry(move |retry| {
+            warn!(store_error = %retry, "the worker retries a store of checkpoints");
             told.note(&retry.to_string());
         });
-        (patience, trouble)
+        (policy, trouble)
     }
 
     /// The job at hand, if it is the one that a message is about.
@@ -471,7 +471,7 @@ impl Assignment {
     }
 }
 
-/// Makes a panic an error: the process goes on, without the job whose state it may have left half changed.
+/// Makes a panic an error. The process continues without the job, whose state may be inconsistent.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message =

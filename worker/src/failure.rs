@@ -1,4 +1,4 @@
-//! Why a worker cannot go on with its job, and whether another try may succeed.
+//! Why a worker fails its job, and whether another try may succeed.
 
 use antiphon_core::spec::SpecErrors;
 use antiphon_model::numerics::FingerprintError;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_devices_and_late_messages_are_transient_and_data_are_not() {
+    fn store_and_device_errors_are_transient_and_data_are_not() {
         let missing = || object_store::Error::NotFound { path: "x".to_owned(), source: "404".into() };
         let request = |source| CheckpointError::Request { doing: "read", url: "u".to_owned(), source };
         let unreachable =

@@ -28,7 +28,7 @@ async fn main() -> ExitCode {
         Err(error) => return failed(&error, Exit::Usage),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // Nobody may be left to read the log: work goes on without.
+    // A worker keeps running when its log is closed.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
     let shutdown = match antiphon_process::cancelled_by_signal() {
         Ok(shutdown) => shutdown,

@@ -129,8 +129,11 @@ impl Bars {
             JobEvent::Evaluated { report, .. } => self.evaluated(report, spec),
             JobEvent::Checkpoint { checkpoint, best, stall_seconds, .. } => {
                 let best = if *best { " (best so far)" } else { "" };
-                let stalled =
-                    if *stall_seconds >= 1.0 { format!("; training stalled for {stall_seconds:.1} s") } else { String::new() };
+                let stalled = if *stall_seconds >= 1.0 {
+                    format!("; training stalled for {stall_seconds:.1} s")
+                } else {
+                    String::new()
+                };
                 self.say(&format!("  checkpoint {checkpoint}{best}{stalled}"))
             }
             JobEvent::Times { .. } | JobEvent::Finished(_) => Ok(()),

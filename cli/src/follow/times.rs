@@ -25,7 +25,7 @@ impl Accounts {
             let shares = account.seconds.entries().into_iter().map(|(_, seconds)| percent(seconds / total));
             row(&mut text, modality.as_str(), shares.chain([milliseconds(total, account.steps)]));
         }
-        let coordinator = self.coordinator.seconds.parts();
+        let coordinator = self.coordinator.seconds.entries();
         row(&mut text, "", coordinator.iter().map(|(name, _)| (*name).to_owned()).chain(["per step".to_owned()]));
         let steps = self.coordinator.steps;
         let each = coordinator.iter().map(|(_, seconds)| milliseconds(*seconds, steps));

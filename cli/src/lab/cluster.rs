@@ -86,7 +86,7 @@ impl Cluster {
             head_memory: config.head_memory,
             head_threads: config.head_threads,
             stores: config.stores,
-            store_patience: config.store_retry_timeout,
+            store_retry_timeout: config.store_retry_timeout,
             ..Config::default()
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());
@@ -107,7 +107,7 @@ impl Cluster {
                 reconnect_timeout: Duration::ZERO,
                 grace: Duration::ZERO,
                 stores: config.stores,
-                store_patience: config.store_retry_timeout,
+                store_retry_timeout: config.store_retry_timeout,
                 decode_threads: config.decode_threads,
                 data_memory: config.data_memory,
                 device: config.device.for_worker(number),

@@ -66,8 +66,7 @@ async fn a_job_names_the_worker_whose_store_fails_and_resumes() {
     let suffers = worker(folder.path(), &url, "b", "errors=1", &[]);
     let mut job = submitted(&url).await;
     let status = until(&mut job, |status| status.reason.contains("; tried for ")).await;
-    let waits =
-        "turn 0: finishing; checkpoint 0 waits for files of `b` worker `b`; `b` worker `b`: cannot write";
+    let waits = "turn 0: finishing; checkpoint 0 waits for files of `b` worker `b`; `b` worker `b`: cannot write";
     assert!(status.reason.starts_with(waits), "{}", status.reason);
     drop(suffers);
     let _b = worker(folder.path(), &url, "b", "", &[]);
@@ -94,7 +93,8 @@ async fn a_job_stopped_with_now_does_not_wait_for_its_store() {
 async fn a_worker_gives_up_after_its_store_retry_timeout() {
     let folder = folder_with(JOB);
     let (_coordinator, url) = coordinator(folder.path());
-    let _workers = ["a", "b"].map(|name| worker(folder.path(), &url, name, "errors=1", &["--store-patience", "0"]));
+    let _workers =
+        ["a", "b"].map(|name| worker(folder.path(), &url, name, "errors=1", &["--store-retry-timeout", "0"]));
     let mut job = submitted(&url).await;
     let status = until(&mut job, |status| status.state() == JobState::Failed).await;
     assert!(status.reason.contains("cannot write"), "{}", status.reason);

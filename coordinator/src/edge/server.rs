@@ -71,7 +71,7 @@ pub async fn listen(
 /// The listener is open to other machines without leave, its state cannot be opened or is taken over, or serving fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     listen::check(&listener, config.insecure_allow_remote)?;
-    tracing::info!(state = config.state, "opening the journal");
+    tracing::info!(state = config.state, "the coordinator opens its journal");
     let coordinator = tokio::select! {
         coordinator = Coordinator::open(config) => coordinator?,
         // A store that does not answer must not delay a shutdown.
@@ -116,7 +116,7 @@ pub async fn serve_coordinator(
         tokio::select! {
             result = &mut serving => Ok(result?),
             () = async { closing.cancelled().await; tokio::time::sleep(DRAIN).await } => {
-                tracing::warn!("connections did not drain in time");
+                tracing::warn!("connections did not end in time; closing them");
                 Ok(())
             }
         }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use antiphon_proto::chunks::pieces;
+use antiphon_proto::chunks::chunked;
 use antiphon_proto::v1::{self, coordinator_message, training_service_server::TrainingService};
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -60,7 +60,7 @@ impl Training {
         // A large head is split as it is sent, so that at most a chunk of it is in memory twice.
         let messages = stream::unfold(Some((queued, end)), next_message);
         Box::pin(messages.flat_map(|message| match message {
-            Ok(message) => stream::iter(pieces(message).map(Ok)).left_stream(),
+            Ok(message) => stream::iter(chunked(message).map(Ok)).left_stream(),
             Err(status) => stream::iter([Err(status)]).right_stream(),
         }))
     }

@@ -370,7 +370,7 @@ impl EventWatcher {
             }
             let persisted = self.persisted.as_ref().filter(|_| seen + 1 < first);
             let page = match persisted {
-                Some(persisted) => persisted.journal.events(&persisted.job, (seen, first), BATCH).await?,
+                Some(persisted) => persisted.journal.events(&persisted.job, seen + 1..first, BATCH).await?,
                 None => Vec::new(),
             };
             if page.is_empty() {

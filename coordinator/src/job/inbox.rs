@@ -4,7 +4,7 @@ use antiphon_core::ids::{ModalityName, Term, WorkerId};
 use antiphon_core::turn::{ContributionHeader, Input, SplitSizes};
 use antiphon_proto::assignment::Prepared;
 use antiphon_proto::chunks::Followed;
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::stream::Subject;
 use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{self, worker_message::Message};
@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Job;
 use super::contract::{JobInput, contribution_limits};
+use super::evaluation::ReceivedLogits;
 use super::head::Received;
 use super::membership::Encoder;
 use super::refusal::Refusal;
@@ -89,7 +90,7 @@ impl Job {
             Message::Contribution(contribution) => self.contribution(worker, &contribution, followed),
             Message::Logits(chunk) => self.logits(worker, chunk, followed),
             Message::Learned(learned) => self.learned(worker, learned),
-            Message::PartSaved(saved) => self.files_saved(worker, saved),
+            Message::FilesSaved(saved) => self.files_saved(worker, saved),
             Message::Failed(failed) => self.worker_failed(worker, failed),
             Message::Leaving(leaving) => self.leaving(worker, &leaving),
             // The session answers these itself.
@@ -141,7 +142,13 @@ impl Job {
 
     fn logits(&mut self, worker: &WorkerId, message: v1::LogitsChunk, followed: Followed) -> Result<(), Refusal> {
         let classes = self.head.classes();
-        let actions = self.evaluations.take(worker, (message, followed), classes, &self.turns, &mut self.times)?;
+        let actions = self.evaluations.take(
+            worker,
+            ReceivedLogits { message, followed },
+            classes,
+            &self.turns,
+            &mut self.times,
+        )?;
         for input in self.act(actions) {
             self.give(input);
         }
@@ -157,8 +164,8 @@ impl Job {
         Ok(())
     }
 
-    fn files_saved(&mut self, worker: &WorkerId, message: v1::PartSaved) -> Result<(), Refusal> {
-        let saved = PartSaved::try_from(message).map_err(Refusal::malformed)?;
+    fn files_saved(&mut self, worker: &WorkerId, message: v1::FilesSaved) -> Result<(), Refusal> {
+        let saved = FilesSaved::try_from(message).map_err(Refusal::malformed)?;
         self.check_term(saved.term)?;
         // Before the machine judges, because the last files have the manifest written at once.
         self.checkpoints.add_files(worker, &saved, &self.turns)?;
@@ -171,7 +178,7 @@ impl Job {
 
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
         self.check_term(Term(failed.term))?;
-        let v1::Failed { reason, again: transient, .. } = failed;
+        let v1::Failed { reason, transient, .. } = failed;
         Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, transient })?)
     }
 

@@ -131,7 +131,7 @@ impl Membership {
 
     /// Offers a worker's slot to the other workers of its modality.
     pub(super) fn release_slot(&self, worker: &WorkerId, modality: ModalityName, why: String, turns: &Turns) {
-        warn!(%worker, %modality, why, "the slot of a worker is released");
+        warn!(%worker, %modality, turn = turns.turn().0, why, "the slot of a worker is released");
         let (job, turn) = (self.context.id.clone(), turns.turn());
         let expired = worker.clone();
         self.context.emit(&JobEvent::LeaseExpired { job, turn, modality, worker: expired, reason: why });
@@ -164,7 +164,7 @@ impl Membership {
 
     /// A worker's encoder is where the head is.
     pub(super) fn ready(&mut self, worker: WorkerId, modality: ModalityName, replayed: u64, turns: &Turns) {
-        info!(%worker, %modality, replayed, "a worker is ready");
+        info!(%worker, %modality, turn = turns.turn().0, replayed, "a worker is ready");
         let joined = self.members.get(&worker).map(|member| member.joined);
         let Some(since) = self.lost.remove(&modality).or(joined).filter(|_| turns.started) else { return };
         let (job, turn) = (self.context.id.clone(), turns.turn());
@@ -173,7 +173,7 @@ impl Membership {
     }
 
     fn lose(&mut self, modality: &ModalityName, worker: &WorkerId, reason: String, turns: &Turns) {
-        warn!(%worker, %modality, reason, "the job has lost a worker");
+        warn!(%worker, %modality, turn = turns.turn().0, reason, "the job has lost a worker");
         if !turns.started {
             return;
         }

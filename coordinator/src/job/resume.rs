@@ -148,7 +148,7 @@ fn read_position(manifest: &Manifest, spec: &JobSpec) -> Result<Position, Unfit>
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, ResumeError> {
     let unfit = |source: Unfit| ResumeError::Unfit { url: checkpoint.url(), source };
     let load = async |name: &str| {
-        let bytes = checkpoint.part(name).await.map_err(|error| match error.is_missing() {
+        let bytes = checkpoint.file(name).await.map_err(|error| match error.is_missing() {
             true => unfit(Unfit::Missing(error)),
             false => error.into(),
         })?;

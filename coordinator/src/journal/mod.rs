@@ -13,6 +13,7 @@ mod record;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +90,8 @@ impl Journal {
         let place = state.child(FOLDER);
         // The database retries without end; this says within a minute what is wrong with an address or with credentials.
         let failed = |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
-        let retry = RetryPolicy::new(TIMEOUT, 0).on_retry(|retry| tracing::warn!("{retry}"));
+        let retry = RetryPolicy::new(TIMEOUT, 0)
+            .on_retry(|retry| tracing::warn!(%retry, "opening the journal failed and is retried"));
         let list = || place.objects().list_with_delimiter(Some(place.prefix()));
         retry.run(place.url(), list).await.map_err(|error| failed(storage::reason(&error)))?;
         let settings = Settings {
@@ -205,22 +207,16 @@ impl Journal {
         durable.write_durably(batch).await
     }
 
-    /// The first events of a job, `at_most` so many, with numbers above `after` and below `before`.
+    /// The first events of a job with these numbers, `at_most` so many.
     ///
     /// # Errors
     /// The store fails, or the journal was written by another version.
-    pub async fn events(
-        &self,
-        job: &JobId,
-        (after, before): (u64, u64),
-        at_most: usize,
-    ) -> Result<Vec<Event>, JournalError> {
+    pub async fn events(&self, job: &JobId, numbers: Range<u64>, at_most: usize) -> Result<Vec<Event>, JournalError> {
         let Some(durable) = &self.durable else { return Ok(Vec::new()) };
-        let first = after.saturating_add(1);
-        if first >= before {
+        if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        let range = event_key(job, first)..event_key(job, before);
+        let range = event_key(job, numbers.start)..event_key(job, numbers.end);
         let read = async {
             let mut rows = durable.db.scan(range).await?;
             let mut events = Vec::new();
@@ -249,7 +245,7 @@ impl Journal {
     pub async fn newest_checkpoint(&self, job: &JobId) -> Result<Option<Turn>, JournalError> {
         let (mut newest, mut read) = (None, 0);
         loop {
-            let events = self.events(job, (read, u64::MAX), AT_ONCE).await?;
+            let events = self.events(job, read + 1..u64::MAX, AT_ONCE).await?;
             let Some(last) = events.last() else { return Ok(newest) };
             read = last.number;
             for event in &events {
@@ -270,7 +266,7 @@ impl Journal {
         let mut removed = 0;
         loop {
             // Not from the beginning each time: the database scans removed rows until it has compacted them.
-            let events = self.events(job, (removed, u64::MAX), AT_ONCE).await?;
+            let events = self.events(job, removed + 1..u64::MAX, AT_ONCE).await?;
             removed = events.last().map_or(removed, |last| last.number);
             let mut batch = WriteBatch::new();
             events.iter().for_each(|event| batch.delete(event_key(job, event.number)));

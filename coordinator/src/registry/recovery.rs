@@ -226,8 +226,8 @@ impl Coordinator {
     ) -> Search<'a> {
         let (job, told) = (record.job.clone(), status.clone());
         let retry = self.retry(&record.job).at_most(ATTEMPT).on_retry(move |retry| {
-            tracing::warn!(%job, "{retry}");
-            told.send_modify(|status| status.reason = recovering(&retry.reason).reason);
+            tracing::warn!(%job, %retry, "a request to the store failed and is retried");
+            told.send_modify(|status| status.reason = recovering(&retry.message).reason);
         });
         let (store, stores, begun) = (store.with_retry(retry.clone()), self.config.stores, Instant::now());
         let search = Search { journal: &self.journal, record, store, stores, retry, begun, status };

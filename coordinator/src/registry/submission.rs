@@ -288,7 +288,8 @@ impl Coordinator {
         let digest = sha256(job.as_str().as_bytes());
         let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let job = job.clone();
-        RetryPolicy::new(self.config.store_retry_timeout, seed).on_retry(move |retry| tracing::warn!(%job, "{retry}"))
+        RetryPolicy::new(self.config.store_retry_timeout, seed)
+            .on_retry(move |retry| tracing::warn!(%job, %retry, "a request to the store failed and is retried"))
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
@@ -364,10 +365,10 @@ fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
 
 fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
     let manifest = checkpoint.manifest();
-    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&files::encoder(&modality.name))) {
+    if spec.modalities.iter().all(|modality| manifest.files.contains_key(&files::encoder(&modality.name))) {
         return Ok(());
     }
-    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| files::modality_of(name)).collect();
+    let theirs: Vec<&str> = manifest.files.keys().filter_map(|name| files::modality_of(name)).collect();
     let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
     Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
 }

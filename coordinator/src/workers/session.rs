@@ -134,13 +134,13 @@ impl Session {
                         heard = Instant::now();
                         let limit = current.as_ref().map_or(0, |current| current.assignment.message_bytes);
                         match assembler.take(message, limit) {
-                            Ok(Assembled::Part) => Ok(()),
+                            Ok(Assembled::Incomplete) => Ok(()),
                             Ok(Assembled::Whole(message, followed)) => {
                                 let subject = subject(&message, current);
                                 let incoming = Incoming { message, followed, subject };
                                 self.on_message(incoming, &turnstile, current).await
                             }
-                            Ok(Assembled::Refused(message, error)) => self.on_refused(message, &error, current).await,
+                            Ok(Assembled::Rejected(message, error)) => self.on_refused(message, &error, current).await,
                             Err(error) => Err(End::Disconnected(error.into())),
                         }
                     }
@@ -242,7 +242,7 @@ impl Session {
             && job.as_ref() == Some(&assignment.job)
         {
             let worker = self.registration.worker().clone();
-            let v1::Heartbeat { progress, busy, trouble: store_error, .. } = beat;
+            let v1::Heartbeat { progress, busy, store_error, .. } = beat;
             let store_error = Some(store_error).filter(|error| !error.is_empty());
             let input = JobInput::Heartbeat { worker, progress, busy, store_error };
             let _full_or_over = assignment.inbox.try_send(input);

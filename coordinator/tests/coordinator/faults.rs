@@ -63,7 +63,7 @@ async fn a_worker_that_dies_during_a_checkpoint_is_replaced() {
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let until_asked = async {
-        work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         drop(b);
     };
     let until_held_up = async {
@@ -233,7 +233,7 @@ async fn a_failure_with_too_long_a_reason_ends_the_connection() {
     b.answer(assigned).await;
     a.work_until_granted().await;
     let reason = "x".repeat(REASON_LIMIT + 1);
-    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true })).await;
+    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, transient: true })).await;
     let ended = a.next().await.expect_err("its stream ends").expect("it is told why");
     let why = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
     assert_eq!(told(&ended), format!("INVALID_ARGUMENT: {why}"));
@@ -257,7 +257,7 @@ async fn a_transient_failure_is_retried_twice() {
         for _ in 0..failures {
             let Told::Assign(assign) = a.hear().await else { panic!("it is assigned") };
             let reason = "the store answers 503".to_owned();
-            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, again: true })).await;
+            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, transient: true })).await;
             let Told::Release(release) = a.hear().await else { panic!("it lets go") };
             a.send(Message::Released(v1::Released { job: release.job })).await;
         }
@@ -308,7 +308,7 @@ async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
         loop {
             tokio::select! {
                 told = b.hear() => match told {
-                    Told::SavePart(save) => {
+                    Told::SaveFiles(save) => {
                         b.report_store_error(store_error);
                         asked.push(save);
                     }
@@ -327,10 +327,10 @@ async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
         }
         b.report_store_error("");
         for save in asked {
-            b.answer(Told::SavePart(save)).await;
+            b.answer(Told::SaveFiles(save)).await;
         }
         // The next file is asked for once this one is there, and then there is no error.
-        let asked = work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        let asked = work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         let reason = server.status(&job).await.reason;
         assert!(!reason.contains(store_error), "{reason}");
         b.answer(asked).await;

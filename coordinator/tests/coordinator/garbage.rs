@@ -127,7 +127,7 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let mut answers = Vec::new();
     let reason = "x".repeat(REASON_LIMIT + 1);
-    let failed = Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true });
+    let failed = Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, transient: true });
     for (name, bytes) in [
         ("oversize", Bytes::from(vec![0; (1 << 20) + 1])),
         ("failed-at-length", Bytes::from(v1::WorkerMessage::from(failed).encode_to_vec())),
@@ -165,7 +165,7 @@ fn messages(job: &str) -> Vec<Message> {
         Some(v1::Tensor { dtype: v1::DataType::F32.into(), shape, data })
     };
     let samples = Some(v1::SplitSizes { train: 6, validation: 5, test: 7 });
-    let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+    let file = |name: &str| v1::CheckpointFile { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
     vec![
         Message::Prepared(v1::Prepared { job: job(), term: 1, samples, parameters: vec![], ..v1::Prepared::default() }),
         Message::Contribution(v1::Contribution {
@@ -188,15 +188,15 @@ fn messages(job: &str) -> Vec<Message> {
             last: true,
             ..v1::LogitsChunk::default()
         }),
-        Message::PartSaved(v1::PartSaved {
+        Message::FilesSaved(v1::FilesSaved {
             job: job(),
             term: 1,
             turn: 4,
-            parts: vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")],
+            files: vec![file("encoder-a.safetensors"), file("encoder-a.state.safetensors")],
             snapshot: 0,
         }),
         Message::Heartbeat(v1::Heartbeat { job: job(), progress: 1, busy: true, ..v1::Heartbeat::default() }),
-        Message::Failed(v1::Failed { job: job(), term: 1, reason: "it says so".to_owned(), again: true }),
+        Message::Failed(v1::Failed { job: job(), term: 1, reason: "it says so".to_owned(), transient: true }),
         Message::Leaving(v1::Leaving { job: job(), term: 1 }),
         Message::Released(v1::Released { job: job() }),
         Message::Chunk(v1::TensorChunk { data: Bytes::from_static(&[0; 64]) }),

@@ -20,14 +20,14 @@ pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
 }
 
 /// The bytes of the parts that a run's digest is made of.
-pub(crate) async fn parts(url: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) async fn files(url: &str) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
-    let mut parts = Vec::new();
+    let mut files = Vec::new();
     for name in ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"] {
-        let bytes = checkpoint.part(name).await.expect("the part is sound");
-        parts.push((name.to_owned(), bytes.to_vec()));
+        let bytes = checkpoint.file(name).await.expect("the part is sound");
+        files.push((name.to_owned(), bytes.to_vec()));
     }
-    parts
+    files
 }
 
 pub(crate) fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -62,7 +62,7 @@ async fn a_job_runs_from_submission_to_its_digest() {
     let finished = server.finished(&job).await;
     assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("succeeded", Some(8)));
     assert_eq!(finished["evaluation"]["samples"], 7);
-    let written = parts(text(&finished["checkpoint"])).await;
+    let written = files(text(&finished["checkpoint"])).await;
     let hashes: Vec<_> = written.iter().map(|(name, bytes)| (name, sha256(bytes))).collect();
     assert_eq!(text(&finished["digest"]), format!("sha256:{}", run_digest(&hashes)));
     let status = server.status(&job).await;
@@ -190,7 +190,7 @@ async fn a_job_resumes_only_with_what_it_began_with() {
         "`a` has 7 samples to train on, but the checkpoint was written with 6; resume with the same data".to_owned();
     assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
     let reason = "other data".to_owned();
-    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, again: false })).await;
+    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, transient: false })).await;
     assert_eq!(text(&server.finished(&longer).await["reason"]), "`a` worker `w-a`: other data");
     server.stop().await;
 }
@@ -206,7 +206,7 @@ async fn a_worker_that_cannot_open_its_data_ends_no_running_job() {
     drop(a);
     let mut misplaced = FakeWorker::named(&server, "misplaced", "a").await;
     let Told::Assign(assign) = misplaced.hear().await else { panic!("it has a job") };
-    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), again: false };
+    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), transient: false };
     misplaced.send(Message::Failed(failed)).await;
     let paused = "turn 0 is blocked: `a` worker `misplaced` failed and will be retried: no such file";
     let leaves = async {

@@ -66,7 +66,7 @@ async fn shutting_down_stops_jobs_at_a_turn_with_a_checkpoint() {
     assert_eq!(why, "job `long` is over");
     let last = last_event(watched).await;
     assert_eq!((text(&last["event"]), text(&last["state"])), ("finished", "stopped"));
-    assert_eq!(super::jobs::parts(text(&last["checkpoint"])).await.len(), 4);
+    assert_eq!(super::jobs::files(text(&last["checkpoint"])).await.len(), 4);
     for mut worker in [a, b, idle] {
         let Err(Some(status)) = worker.next().await else { panic!("its stream ends with a reason") };
         assert_eq!(told(&status), "UNAVAILABLE: the coordinator is shutting down");

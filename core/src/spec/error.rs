@@ -33,7 +33,7 @@ pub struct SpecError {
     pub location: Location,
     /// The full path of the key, as in `modalities.audio.encoder.kind`; empty when no key could be made out.
     pub key: String,
-    /// The value that was refused, shortened; none where there is no value to show.
+    /// The value that was rejected, shortened; none where there is no value to show.
     pub value: Option<String>,
     /// The rule and what to do, a sentence that follows the value.
     pub rule: String,

@@ -16,7 +16,7 @@ pub struct FieldReport {
     pub given: Option<Location>,
     /// What the number counts; empty for what has no unit.
     pub unit: &'static str,
-    /// What values the field takes, in words.
+    /// The values that the field takes.
     pub range: String,
     /// What it is for.
     pub meaning: &'static str,

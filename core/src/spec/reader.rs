@@ -56,7 +56,7 @@ impl KnownEncoders {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused;
 
-/// A mapping that is being read. Answers are None for what was refused; the error is noted by then.
+/// A mapping that is being read. A value that was rejected is None, and its error is already noted.
 pub(super) struct Section<'r> {
     pub(super) log: &'r mut Log,
     node: Node,

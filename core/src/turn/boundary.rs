@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"], "one is on its way");
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full)).is_empty());
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
-        let waiting = machine.waiting(Time(1), |_| 1).expect("there is no room").reason;
+        let waiting = machine.waiting(Time(1), |_| 1).expect("the buffer is full").reason;
         let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
         assert_eq!(waiting, format!("turn 4: the replay buffer is full until a checkpoint is written; {part}"));
         let effects = save(&mut machine);

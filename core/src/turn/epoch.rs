@@ -13,7 +13,7 @@ use crate::spec::{ScheduleSpec, TurnOrder};
 pub struct EpochPlan {
     /// The turns of one cycle, in order; a modality with weight w is named w times.
     pub cycle: Vec<ModalityName>,
-    /// How often the cycle is gone through.
+    /// The number of cycles.
     pub cycles: u64,
 }
 

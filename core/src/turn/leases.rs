@@ -182,7 +182,7 @@ mod tests {
         let mut machine = running(two(), SAMPLES);
         for second in 1..=70 {
             let progress = if second <= 30 { second } else { 30 };
-            // That it has nothing to do is no excuse: it has the head.
+            // It holds the head, so it has work to do whatever it reports.
             take_at(&mut machine, at(second), beat("audio", progress, second % 2 == 0));
             take_at(&mut machine, at(second), beat("image", 1, false));
             assert!(take_at(&mut machine, at(second), Input::Tick).is_empty(), "second {second}");

@@ -98,7 +98,7 @@ impl TurnMachine {
             }
             Input::FilesSaved { worker, turn } => self.files_saved(now, &worker, turn, effects)?,
             Input::CheckpointWritten { turn } => self.checkpoint_written(now, turn, effects)?,
-            Input::ReplayBuffer(room) => self.set_replay_buffer(now, room, effects)?,
+            Input::ReplayBuffer(level) => self.set_replay_buffer(now, level, effects)?,
             Input::ShellFailed { reason } => {
                 self.not_finished()?;
                 self.finish(Outcome::Failed { reason }, effects);

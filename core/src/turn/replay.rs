@@ -108,7 +108,7 @@ mod tests {
         assert!(grants(&contribute(&mut machine, 10)).is_empty());
         take(&mut machine, join("second", "image"));
         let effects = take(&mut machine, prepared("second", 0));
-        // It was not granted to anybody before.
+        // It was not granted before.
         assert_eq!(grants(&effects), [granted("w-second", 1, 0)]);
     }
 

@@ -150,7 +150,7 @@ pub(super) fn contribute(machine: &mut TurnMachine, samples: u32) -> Vec<Effect>
     take(machine, Input::Contribution(header))
 }
 
-/// The checkpoint that is being written is told to be complete, part by part.
+/// Completes the pending checkpoint, file by file.
 pub(super) fn save(machine: &mut TurnMachine) -> Vec<Effect> {
     let pending = machine.pending_checkpoint().expect("a checkpoint is being written").clone();
     let mut effects = Vec::new();

@@ -167,11 +167,11 @@ impl TurnMachine {
     pub(super) fn set_replay_buffer(
         &mut self,
         now: Time,
-        room: ReplayBufferLevel,
+        level: ReplayBufferLevel,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        self.replay_buffer = room;
+        self.replay_buffer = level;
         if let Phase::Boundary { duties, .. } = &self.phase
             && let Some(Duty::FreeBuffer) = duties.front()
         {

@@ -101,9 +101,9 @@ pub(crate) struct Coordinator {
     pub(crate) head: SharedHead<f32>,
     /// Of every step since the checkpoints that a replacement may begin from: the head that was granted.
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
-    /// How many of them there is room for.
+    /// The bound of the replay buffer, in heads.
     pub(super) heads_at_most: usize,
-    pub(super) room: ReplayBufferLevel,
+    pub(super) buffer_level: ReplayBufferLevel,
     pub(crate) pool: Pool,
     /// Who has the job to work on, also those that were told to let go of it.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
@@ -163,7 +163,7 @@ impl Coordinator {
             head,
             heads: BTreeMap::new(),
             heads_at_most: at_most,
-            room: ReplayBufferLevel::Normal,
+            buffer_level: ReplayBufferLevel::Normal,
             pool: Pool::new(job.modalities.iter().map(|modality| modality.name.clone())),
             members: BTreeMap::new(),
             incoming: None,
@@ -327,7 +327,7 @@ impl Coordinator {
     }
 
     fn learned(&mut self, now: Time, worker: WorkerId, turn: TurnRef) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfLearning) && turn.turn.0 % 4 == 3 {
+        if self.bug == Some(Bug::LosesLearned) && turn.turn.0 % 4 == 3 {
             return Ok(());
         }
         let modality = self.members.get(&worker).cloned();
@@ -394,7 +394,7 @@ impl Coordinator {
         }
     }
 
-    /// Sequential: whether a step is over also says whether its encoder has learnt.
+    /// Sequential: whether a step is over also depends on whether its encoder has learned.
     pub(super) fn is_sequential(&self) -> bool {
         self.job.schedule.mode == ScheduleMode::Sequential
     }

@@ -137,7 +137,7 @@ impl Coordinator {
         let header = ContributionHeader { worker, turn, micro_shard, samples, loss };
         self.incoming = Some(contribution);
         let taken = self.give(now, Input::Contribution(header));
-        if let (Err(_), Some(Bug::AppliesWhatWasRefused), Some(modality)) = (&taken, self.bug, modality)
+        if let (Err(_), Some(Bug::AppliesRejected), Some(modality)) = (&taken, self.bug, modality)
             && let Some(contribution) = &self.incoming
         {
             let context = StepContext { lr_factor: 1.0, alpha: 1.0 };
@@ -163,7 +163,7 @@ impl Coordinator {
         }
         let contribution = self.incoming.take().ok_or("a step was to be applied without a contribution")?;
         self.heads.insert(turn.head_version, self.head.head().clone());
-        self.watch_room()?;
+        self.watch_buffer()?;
         let optimizer = &self.job.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);
         let times = match self.bug {
@@ -200,7 +200,7 @@ impl Coordinator {
     }
 
     pub(super) fn files_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfAPart) && turn.0 % 3 == 2 {
+        if self.bug == Some(Bug::LosesFilesSaved) && turn.0 % 3 == 2 {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();
@@ -237,31 +237,31 @@ impl Coordinator {
                 return Err(format!("head {version} was forgotten twice, or before it was kept"));
             }
         }
-        self.watch_room()
+        self.watch_buffer()
     }
 
     /// Tells the machine when the level of the replay buffer has changed.
-    fn watch_room(&mut self) -> Result<(), String> {
+    fn watch_buffer(&mut self) -> Result<(), String> {
         let turn = self.job.schedule.turn_batches as usize;
         let (kept, at_most) = (self.heads.len(), self.heads_at_most);
         if kept > at_most + turn {
             return Err(format!("{kept} heads are kept, and there is room for {at_most} and a turn of {turn}"));
         }
-        let room = if kept + turn > at_most {
+        let level = if kept + turn > at_most {
             ReplayBufferLevel::Full
         } else if kept > at_most / 2 {
             ReplayBufferLevel::High
         } else {
             ReplayBufferLevel::Normal
         };
-        if room != self.room {
-            self.room = room;
-            match room {
+        if level != self.buffer_level {
+            self.buffer_level = level;
+            match level {
                 ReplayBufferLevel::Full => self.seen.insert("the replay buffer was full"),
                 ReplayBufferLevel::High => self.seen.insert("the replay buffer was nearly full"),
                 ReplayBufferLevel::Normal => false,
             };
-            self.next_input(Input::ReplayBuffer(room));
+            self.next_input(Input::ReplayBuffer(level));
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ impl StepRecord {
     }
 }
 
-/// A split that was gone through.
+/// An evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EvaluationRecord {
     /// Turns applied.
@@ -127,7 +127,7 @@ impl Report {
             .retain(|it| turn.is_some_and(|turn| it.turn < turn || it.turn == turn && it.split == Split::Validation));
     }
 
-    /// Where this report first files from what it should be, in words.
+    /// The first difference between this report and the expected one.
     pub(crate) fn differs_from(&self, expected: &Report) -> Option<String> {
         first_difference("step", &self.steps, &expected.steps)
             .or_else(|| first_difference("evaluation", &self.evaluations, &expected.evaluations))

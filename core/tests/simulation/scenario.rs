@@ -35,7 +35,7 @@ pub(crate) struct Scenario {
     pub(crate) copies: u64,
     /// Of a hundred contributions so many are followed or overtaken by one that is wrong.
     pub(crate) lies: u64,
-    /// Heads that there is room for, of those that may be granted again.
+    /// The bound of the replay buffer, in heads.
     pub(crate) heads: usize,
     /// Workers of each modality that wait for a place from the beginning.
     pub(crate) spares: u64,

@@ -58,7 +58,7 @@ const KINDS: &[&str] = &[
     "refused: StaleTurn",
     "refused: Unexpected",
     "seen: a connection is lost",
-    "seen: a job stopped with all that it had learnt",
+    "seen: a job stopped with all that it had learned",
     "seen: a job was asked twice to stop",
     "seen: a message of an older term came late",
     "seen: a slot was reclaimed",

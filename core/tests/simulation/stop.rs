@@ -53,7 +53,7 @@ impl World<'_> {
         if lost && !at_once {
             return Err(format!("the job was to leave a checkpoint of turn {turn}, and the newest is {newest:?}"));
         }
-        self.seen.insert(if lost { "a job stopped at once" } else { "a job stopped with all that it had learnt" });
+        self.seen.insert(if lost { "a job stopped at once" } else { "a job stopped with all that it had learned" });
         self.coordinator.report.outcome = None;
         self.coordinator_goes(false);
         Ok(())

@@ -203,7 +203,7 @@ impl<'a> World<'a> {
         Err(format!("nothing is to come any more, and {}", self.stands()))
     }
 
-    /// The job is over: what it has learnt is in its last checkpoint.
+    /// The job is over: what it has learned is in its last checkpoint.
     fn end(&mut self) -> Result<(), String> {
         let report = &mut self.coordinator.report;
         report.checkpoints.clone_from(&self.store.log);

@@ -122,7 +122,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_tone_sounds_in_its_own_band_whatever_the_rate_of_the_recording() {
+    fn a_tone_is_in_its_band_at_any_sample_rate() {
         let listener = Listener::new(8000, 0.5, 40, 256, 128);
         let band = |rate, hertz| {
             let heard = listener.hear(&wav(rate, &tone(rate, hertz, 0.5))).expect("a good recording");

@@ -25,7 +25,7 @@ use tally::Tally;
 pub use sample::{NamedValue, Picture, SampleReport, ValueReport};
 pub use tally::{ClassReport, DuplicateReport, IdReport, LabelReport};
 
-/// Columns that are looked for where none is named.
+/// Columns that are read where none is named.
 const LABEL: &str = "label";
 const ID: &str = "id";
 

@@ -97,7 +97,7 @@ async fn what_is_wrong_with_rows_is_counted_and_shown() {
 }
 
 #[tokio::test]
-async fn files_of_other_columns_are_tables_of_their_own() {
+async fn files_of_other_columns_are_separate_tables() {
     let folder = tempfile::tempdir().expect("a folder");
     let (one, two, three) =
         (folder.path().join("1.parquet"), folder.path().join("2.parquet"), folder.path().join("3.parquet"));

@@ -14,13 +14,13 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::super::error::DataError;
 use super::super::stores::Stores;
 
-/// How long one request may take, its retries included. None asks for more than [`PIECE`], so that it bounds silence rather
+/// How long one request may take, its retries included. None asks for more than [`BLOCK`], so that it bounds silence rather
 /// than the size of what is read.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of one request at most.
-const PIECE: u64 = 4 << 20;
-/// Pieces of one range that are asked for at once.
-const PIECES_AT_ONCE: usize = 2;
+const BLOCK: u64 = 4 << 20;
+/// Blocks of one range that are asked for at once.
+const BLOCKS_AT_ONCE: usize = 2;
 /// Ranges no further apart than this are fetched as one.
 const GAP: u64 = 1 << 20;
 
@@ -52,7 +52,7 @@ impl Source {
     /// # Errors
     /// When the store does not answer within its bounds, or the file has changed.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, DataError> {
-        self.read_pieces(&self.url, &self.path, range).await
+        self.read_blocks(&self.url, &self.path, range).await
     }
 
     /// Several ranges of bytes, in order; ranges near each other are fetched together.
@@ -80,21 +80,21 @@ impl Source {
         }
         let url = format!("{}/{name}", self.url.rsplit_once('/').map_or("", |(folder, _)| folder));
         let found = bounded(&self.stores, &url, self.store.head(&path)).await?;
-        self.read_pieces(&url, &path, 0..found.size).await
+        self.read_blocks(&url, &path, 0..found.size).await
     }
 
-    /// Reads a range in pieces, so that a long one on a slow line takes its time.
-    async fn read_pieces(&self, url: &str, path: &Path, range: Range<u64>) -> Result<Bytes, DataError> {
-        let pieces = range.clone().step_by(PIECE as usize).map(|start| start..range.end.min(start + PIECE));
-        let mut pieces = stream::iter(pieces)
-            .map(|piece| bounded(&self.stores, url, self.store.get_range(path, piece)))
-            .buffered(PIECES_AT_ONCE);
-        if range.end.saturating_sub(range.start) <= PIECE {
-            return pieces.next().await.unwrap_or_else(|| Ok(Bytes::new()));
+    /// Reads a range in blocks, so that a long one on a slow line takes its time.
+    async fn read_blocks(&self, url: &str, path: &Path, range: Range<u64>) -> Result<Bytes, DataError> {
+        let blocks = range.clone().step_by(BLOCK as usize).map(|start| start..range.end.min(start + BLOCK));
+        let mut blocks = stream::iter(blocks)
+            .map(|block| bounded(&self.stores, url, self.store.get_range(path, block)))
+            .buffered(BLOCKS_AT_ONCE);
+        if range.end.saturating_sub(range.start) <= BLOCK {
+            return blocks.next().await.unwrap_or_else(|| Ok(Bytes::new()));
         }
         let mut whole = BytesMut::new();
-        while let Some(piece) = pieces.next().await {
-            whole.extend_from_slice(&piece?);
+        while let Some(block) = blocks.next().await {
+            whole.extend_from_slice(&block?);
         }
         Ok(whole.freeze())
     }
@@ -106,9 +106,9 @@ trait Folder {
 
 impl Folder for Path {
     fn prefix(&self) -> Path {
-        let mut parts: Vec<_> = self.parts().collect();
-        parts.pop();
-        parts.into_iter().collect()
+        let mut segments: Vec<_> = self.parts().collect();
+        segments.pop();
+        segments.into_iter().collect()
     }
 }
 
@@ -118,12 +118,12 @@ pub(super) async fn bounded<T>(
     url: &str,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, DataError> {
-    match tokio::time::timeout(PATIENCE, request).await {
+    match tokio::time::timeout(TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(unreachable_error(stores, url, &error)),
         Err(_) => Err(DataError::Unreachable {
             url: url.to_owned(),
-            reason: format!("no answer within {} s", PATIENCE.as_secs()),
+            reason: format!("no answer within {} s", TIMEOUT.as_secs()),
             remedy: "check the network and the endpoint",
             passing: true,
         }),

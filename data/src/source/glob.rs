@@ -5,7 +5,7 @@ use object_store::path::Path;
 
 use super::super::error::{DataError, listed};
 use super::super::stores::Stores;
-use super::file::{PATIENCE, Source, bounded, unreachable_error};
+use super::file::{Source, TIMEOUT, bounded, unreachable_error};
 use super::store::Location;
 
 /// The files that `name` stands for; at least one.
@@ -46,7 +46,7 @@ fn joined(segments: &[String], name: &str) -> Result<Path, DataError> {
 /// The file of a name without wildcards.
 async fn head(location: &Location, name: &str) -> Result<Option<Source>, DataError> {
     let path = joined(&location.segments, name)?;
-    match tokio::time::timeout(PATIENCE, location.store.head(&path)).await {
+    match tokio::time::timeout(TIMEOUT, location.store.head(&path)).await {
         Ok(Ok(meta)) => Ok(Some(source(location, path, meta.size))),
         Ok(Err(object_store::Error::NotFound { .. })) if location.lists => Ok(None),
         Ok(Err(error)) => Err(unreachable_error(&location.stores, name, &error)),

@@ -77,8 +77,8 @@ impl Dice {
     /// Nearly normal with mean 0 and deviation 1: the sum of three uniform draws, which lies in [-3, 3].
     pub(super) fn bell(&mut self) -> f64 {
         let bits = (rng::uniform(&mut self.0) * (1_u64 << 51) as f64) as u64;
-        let piece = |shift: u32| ((bits >> shift) & 0x1_ffff) as f64;
-        (piece(0) + piece(17) + piece(34)) / f64::from(1 << 16) - 3.0
+        let uniform = |shift: u32| ((bits >> shift) & 0x1_ffff) as f64;
+        (uniform(0) + uniform(17) + uniform(34)) / f64::from(1 << 16) - 3.0
     }
 }
 

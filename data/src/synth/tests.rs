@@ -80,7 +80,7 @@ fn ten_rows_in_a_row_hold_every_class_once() {
 }
 
 #[test]
-fn values_are_missing_as_often_as_asked_and_never_all_of_a_sample() {
+fn values_are_missing_as_asked_and_never_all_of_a_sample() {
     const ROWS: u64 = 3000;
     for kind in KINDS {
         let columns = generator(kind, 0, 0.0).columns();
@@ -175,7 +175,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-const GO_ON: fn(u64) -> ControlFlow<()> = |_| ControlFlow::Continue(());
+const CONTINUE: fn(u64) -> ControlFlow<()> = |_| ControlFlow::Continue(());
 
 /// The same modality, read from the files in `folder`.
 fn from_files(modality: &ModalitySpec, folder: &Path) -> ModalitySpec {
@@ -195,8 +195,8 @@ async fn files_hold_the_generated_rows_in_their_order() {
     for (kind, rows_per_shard) in [(SynthKind::SpokenDigits, Some(25)), (SynthKind::Features, None)] {
         let (job, folder) = (job(kind), tempfile::tempdir().expect("a folder"));
         let options = WriteOptions { rows_per_shard, overwrite: false };
-        let files = write(&generator(kind, 1, 0.2), folder.path(), options, GO_ON).expect("a writable folder");
-        let files = files.expect("nobody broke off");
+        let files = write(&generator(kind, 1, 0.2), folder.path(), options, CONTINUE).expect("a writable folder");
+        let files = files.expect("the write is not interrupted");
         assert_eq!(files.iter().map(|file| file.rows).sum::<u64>(), 110);
         for modality in &job.modalities {
             let other = from_files(modality, folder.path());
@@ -224,7 +224,7 @@ fn files_are_there_together_or_not_at_all() {
     assert!(stopped.expect("a writable folder").is_none());
     assert_eq!(names(&folder), Vec::<String>::new());
 
-    write(&generator, &folder, with(Some(30), false), GO_ON).expect("a writable folder");
+    write(&generator, &folder, with(Some(30), false), CONTINUE).expect("a writable folder");
     let shards = [
         "test-00000-of-00001.parquet",
         "train-00000-of-00002.parquet",
@@ -232,12 +232,12 @@ fn files_are_there_together_or_not_at_all() {
         "validation-00000-of-00001.parquet",
     ];
     assert_eq!(names(&folder), shards);
-    let refused = write(&generator, &folder, with(None, false), GO_ON).expect_err("there is a data set");
+    let refused = write(&generator, &folder, with(None, false), CONTINUE).expect_err("there is a data set");
     assert!(matches!(&refused, WriteError::Exists { path } if path.ends_with(shards[0])), "{refused}");
     assert_eq!(names(&folder), shards);
 
     std::fs::write(folder.join("training-notes.parquet"), "mine").expect("a writable folder");
-    write(&generator, &folder, with(None, true), GO_ON).expect("it may be replaced");
+    write(&generator, &folder, with(None, true), CONTINUE).expect("it may be replaced");
     let replaced = ["test.parquet", "train.parquet", "training-notes.parquet", "validation.parquet"];
     assert_eq!(names(&folder), replaced, "other files stay");
 }

@@ -217,7 +217,7 @@ async fn broken_files() {
 }
 
 #[tokio::test]
-async fn places() {
+async fn locations() {
     let mut case = Case::of("x", features(), three_vectors());
     case.source(format!("{}/*/train-?.parquet", case.folder.path().display()));
     case.golden("no-file-matches").await;
@@ -233,12 +233,12 @@ async fn places() {
 }
 
 #[tokio::test]
-async fn a_url_that_nobody_answers() {
+async fn a_url_without_a_server() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     drop(listener);
     let mut case = Case::new("x", features());
     case.source(format!("http://127.0.0.1:{port}/train.parquet"));
-    let message = case.run().await.expect_err("nobody listens there").to_string();
+    let message = case.run().await.expect_err("no server listens there").to_string();
     check("url-unreachable", &message.replace(&port.to_string(), "<port>"));
 }

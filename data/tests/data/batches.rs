@@ -71,7 +71,7 @@ fn taken(batches: Prefetcher, count: usize) -> Vec<Batch> {
 }
 
 #[tokio::test]
-async fn batches_do_not_depend_on_threads_depth_memory_or_where_one_begins() {
+async fn batches_do_not_depend_on_threads_memory_or_first_step() {
     let folder = folder();
     for column in COLUMNS {
         let modality = of(folder.path(), column);
@@ -100,7 +100,7 @@ async fn values_beyond_the_bound_are_in_a_file_and_the_same() {
 }
 
 #[tokio::test]
-async fn a_clip_is_the_images_that_are_taken_of_it_one_after_the_other() {
+async fn a_clip_is_the_images_taken_of_it_in_order() {
     let folder = folder();
     let read = async |input: InputSpec| {
         let modality = ModalitySpec { input, ..of(folder.path(), "clip") };
@@ -135,7 +135,7 @@ async fn a_clip_is_the_images_that_are_taken_of_it_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn an_evaluation_has_every_sample_once_in_order_of_its_id_whatever_the_chunk() {
+async fn an_evaluation_has_every_sample_once_in_order_of_id() {
     let folder = folder();
     let modality = of(folder.path(), "features");
     let dataset = open(&modality, Split::Train, u64::MAX).await;
@@ -214,7 +214,7 @@ async fn a_checkpoint_gives_back_the_same_preprocessing() {
 }
 
 #[tokio::test]
-async fn dropping_a_prefetcher_stops_it_and_an_error_comes_out_at_its_place() {
+async fn a_dropped_prefetcher_stops_and_errors_keep_their_order() {
     let folder = folder();
     let modality = of(folder.path(), "image");
     let dataset = open(&modality, Split::Train, u64::MAX).await;

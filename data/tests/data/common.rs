@@ -97,8 +97,8 @@ pub(crate) fn files(rows: &[Option<&[u8]>]) -> ArrayRef {
 
 /// Lists of that struct, as Hugging Face's `Sequence(Image())`.
 pub(crate) fn clips(rows: &[Option<Vec<Option<&[u8]>>>]) -> ArrayRef {
-    let parts: Vec<Box<dyn ArrayBuilder>> = vec![Box::new(BinaryBuilder::new()), Box::new(StringBuilder::new())];
-    let mut builder = ListBuilder::new(StructBuilder::new(file_fields(), parts));
+    let fields: Vec<Box<dyn ArrayBuilder>> = vec![Box::new(BinaryBuilder::new()), Box::new(StringBuilder::new())];
+    let mut builder = ListBuilder::new(StructBuilder::new(file_fields(), fields));
     for row in rows {
         for frame in row.iter().flatten() {
             let frames = builder.values();

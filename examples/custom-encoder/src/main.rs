@@ -1,4 +1,4 @@
-//! A program with an encoder of its own. It has every command of `antiphon`, and works as a worker in a cluster:
+//! A program that registers a custom encoder. It has every command of `antiphon`, and works as a worker in a cluster:
 //!
 //! ```text
 //! cargo run --release -p custom-encoder -- run examples/custom-encoder/spoken-digits.yaml

@@ -21,42 +21,45 @@ use crate::nn::parameters::Parameters;
 /// Samples of the batch of zeros by which the width of a network's features is found.
 const PROBE: usize = 2;
 
+/// What an encoder is built for.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    /// What it computes in.
+    pub precision: Precision,
+    /// What a sample looks like.
+    pub shape: &'a InputShape,
+    /// s, the width of the features.
+    pub width: usize,
+    /// The job's seed.
+    pub seed: u64,
+    /// Whose encoder it is.
+    pub modality: &'a ModalityName,
+    /// Where it computes.
+    pub device: &'a Device,
+}
+
 impl Encoders {
     /// As [`encoder::build`], with the registered encoders besides the built-in ones.
     ///
     /// # Errors
     /// As there; an encoder that is not registered, or whose function refuses or gives no features.
-    pub fn build(
-        &self,
-        precision: Precision,
-        spec: &EncoderSpec,
-        shape: &InputShape,
-        width: usize,
-        seed: u64,
-        modality: &ModalityName,
-        device: &Device,
-    ) -> Result<Box<dyn Encoder>, EncoderError> {
+    pub fn build(&self, spec: &EncoderSpec, setting: &Setting<'_>) -> Result<Box<dyn Encoder>, EncoderError> {
+        let Setting { precision, shape, width, seed, modality, device } = *setting;
         let EncoderSpec::Custom { name, options } = spec else {
             return encoder::build(precision, spec, shape, width, seed, modality, device);
         };
         if precision != Precision::F32 {
             return Err(EncoderError::CustomPrecision { name: name.clone() });
         }
-        let plan = Plan { name, options, shape, width, seed, modality, device };
-        Ok(Box::new(plan.build(self)?))
+        Ok(Box::new(Plan { name, options, setting: *setting }.build(self)?))
     }
 }
 
-/// What a custom encoder is built from.
+/// A custom encoder to be built.
 struct Plan<'a> {
     name: &'a EncoderName,
     options: &'a BTreeMap<String, OptionValue>,
-    shape: &'a InputShape,
-    /// s.
-    width: usize,
-    seed: u64,
-    modality: &'a ModalityName,
-    device: &'a Device,
+    setting: Setting<'a>,
 }
 
 impl Plan<'_> {
@@ -66,28 +69,29 @@ impl Plan<'_> {
         };
         let failed = |error: BuildError| EncoderError::Network { name: self.name.clone(), reason: error.to_string() };
         let numbers = Numbers::from(Precision::F32);
-        let variables = Variables::new(Parameters::new(self.seed, self.modality, numbers, self.device));
+        let variables =
+            Variables::new(Parameters::new(self.setting.seed, self.setting.modality, numbers, self.setting.device));
         let step = CurrentStep::default();
         let blueprint = Blueprint {
-            modality: self.modality,
-            input: self.shape,
-            width: self.width,
+            modality: self.setting.modality,
+            input: self.setting.shape,
+            width: self.setting.width,
             options: Options::new(self.options),
             step: step.clone(),
         };
-        let builder = VarBuilder::from_backend(Box::new(Backend(&variables)), DType::F32, self.device.clone());
+        let builder = VarBuilder::from_backend(Box::new(Backend(&variables)), DType::F32, self.setting.device.clone());
         let network = build(&blueprint, builder).map_err(failed)?;
         blueprint.options.check_all_read().map_err(|error| failed(error.into()))?;
         let own_width = self.own_width(&network).map_err(failed)?;
-        let adapter = (own_width != self.width).then(|| self.adapter(&variables, own_width)).transpose()?;
+        let adapter = (own_width != self.setting.width).then(|| self.adapter(&variables, own_width)).transpose()?;
         Ok(Custom {
             name: self.name.clone(),
             network,
             adapter,
             parameters: variables.into_made(),
-            shape: self.shape.clone(),
-            width: self.width,
-            device: self.device.clone(),
+            shape: self.setting.shape.clone(),
+            width: self.setting.width,
+            device: self.setting.device.clone(),
             step,
             repeats: AtomicBool::new(false),
         })
@@ -95,13 +99,15 @@ impl Plan<'_> {
 
     /// The width of the features that the network gives, found by a batch of zeros.
     fn own_width(&self, network: &Network) -> Result<usize, BuildError> {
-        let rows = PROBE * self.shape.frames();
-        let zeros = match *self.shape {
-            InputShape::Features { width } => Tensor::zeros((rows, width), DType::F32, self.device)?,
+        let rows = PROBE * self.setting.shape.frames();
+        let zeros = match *self.setting.shape {
+            InputShape::Features { width } => Tensor::zeros((rows, width), DType::F32, self.setting.device)?,
             InputShape::Grid { channels, height, width } | InputShape::Clip { channels, height, width, .. } => {
-                Tensor::zeros((rows, channels, height, width), DType::F32, self.device)?
+                Tensor::zeros((rows, channels, height, width), DType::F32, self.setting.device)?
             }
-            InputShape::Tokens { max_tokens, .. } => Tensor::zeros((rows, max_tokens), DType::U32, self.device)?,
+            InputShape::Tokens { max_tokens, .. } => {
+                Tensor::zeros((rows, max_tokens), DType::U32, self.setting.device)?
+            }
         };
         let features = network.forward_t(&zeros, false)?;
         match *features.dims() {
@@ -117,9 +123,9 @@ impl Plan<'_> {
     /// The linear map that ends every encoder whose own width is not s.
     fn adapter(&self, variables: &Variables<'_>, own_width: usize) -> TensorResult<Linear> {
         let mut made = variables.lock();
-        let bound = adapter_gain(self.width) * (3.0 / own_width as f64).sqrt();
-        let weight = made.uniform("adapter.weight".to_owned(), (self.width, own_width), bound)?;
-        let bias = made.constant("adapter.bias".to_owned(), self.width, 0.0)?;
+        let bound = adapter_gain(self.setting.width) * (3.0 / own_width as f64).sqrt();
+        let weight = made.uniform("adapter.weight".to_owned(), (self.setting.width, own_width), bound)?;
+        let bias = made.constant("adapter.bias".to_owned(), self.setting.width, 0.0)?;
         Ok(Linear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone())))
     }
 }

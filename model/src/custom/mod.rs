@@ -1,4 +1,4 @@
-//! Encoders of one's own: a network built with candle-nn, trained, saved and restored as the built-in encoders are.
+//! Custom encoders: networks written with candle-nn, trained, saved and restored as the built-in encoders are.
 //!
 //! ```text
 //! Encoders ─ kind ─▶ build(Blueprint, VarBuilder) ─▶ network ─┐
@@ -28,6 +28,7 @@ mod variables;
 
 pub use blueprint::Blueprint;
 pub use dropout::Dropout;
+pub use encoder::Setting;
 pub use error::BuildError;
 pub use options::{OptionError, Options};
 pub use registry::Encoders;

@@ -17,7 +17,7 @@ pub(super) type Network = Box<dyn ModuleT + Send + Sync>;
 
 pub(super) type Build = dyn Fn(&Blueprint<'_>, VarBuilder<'_>) -> Result<Network, BuildError> + Send + Sync;
 
-/// Encoders of one's own by name. Clones share them.
+/// Custom encoders by name. Clones share them.
 #[derive(Clone, Default)]
 pub struct Encoders(BTreeMap<EncoderName, Arc<Build>>);
 

@@ -7,7 +7,7 @@ use antiphon_data::{BatchInput, Decoded, InputShape};
 use candle_core::{Device, Module, ModuleT, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Init, LayerNorm, Linear, VarBuilder};
 
-use super::{Blueprint, BuildError, Dropout, Encoders};
+use super::{Blueprint, BuildError, Dropout, Encoders, Setting};
 use crate::encoder::{DropoutKey, Encoder, EncoderError, Frozen, Gradients, Mode, backward};
 use crate::nn::check::flat;
 use crate::optimizer::Optimizer;
@@ -54,8 +54,18 @@ fn spec(name: &str, options: &[(&str, OptionValue)]) -> EncoderSpec {
     EncoderSpec::Custom { name: EncoderName::try_from(name).expect("a name"), options }
 }
 
+fn build(
+    encoders: &Encoders,
+    spec: &EncoderSpec,
+    shape: &InputShape,
+    seed: u64,
+) -> std::result::Result<Box<dyn Encoder>, EncoderError> {
+    let (precision, modality) = (Precision::F32, &modality());
+    encoders.build(spec, &Setting { precision, shape, width: WIDTH, seed, modality, device: &Device::Cpu })
+}
+
 fn built_of(encoders: &Encoders, spec: &EncoderSpec) -> std::result::Result<Box<dyn Encoder>, EncoderError> {
-    encoders.build(Precision::F32, spec, &SHAPE, WIDTH, 7, &modality(), &Device::Cpu)
+    build(encoders, spec, &SHAPE, 7)
 }
 
 fn built(options: &[(&str, OptionValue)]) -> Box<dyn Encoder> {
@@ -90,9 +100,7 @@ fn parameters_are_named_in_order_and_seeded_by_name() {
     let names: Vec<&str> = encoder.parameters().iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["adapter.bias", "adapter.weight", "convolution.bias", "convolution.weight"]);
     assert_eq!(values(encoder.as_ref()), values(again.as_ref()));
-    let other = encoders()
-        .build(Precision::F32, &spec("tcn", &[]), &SHAPE, WIDTH, 8, &modality(), &Device::Cpu)
-        .expect("it is built");
+    let other = build(&encoders(), &spec("tcn", &[]), &SHAPE, 8).expect("it is built");
     assert_ne!(values(encoder.as_ref()), values(other.as_ref()));
 }
 
@@ -196,8 +204,8 @@ fn what_is_frozen_gets_no_gradient() {
 
 #[test]
 fn a_gradient_that_candle_cuts_is_an_error() {
-    struct Cut(LayerNorm, Linear);
-    impl Module for Cut {
+    struct Severed(LayerNorm, Linear);
+    impl Module for Severed {
         fn forward(&self, batch: &Tensor) -> Result<Tensor> {
             self.1.forward(&self.0.forward(&batch.flatten_from(1)?)?)
         }
@@ -205,7 +213,7 @@ fn a_gradient_that_candle_cuts_is_an_error() {
     let encoders = Encoders::new().register("cut", |blueprint, variables| {
         let size = blueprint.input.size();
         let norm = candle_nn::layer_norm(size, 1e-5, variables.pp("norm"))?;
-        Ok(Cut(norm, candle_nn::linear(size, blueprint.width, variables.pp("out"))?))
+        Ok(Severed(norm, candle_nn::linear(size, blueprint.width, variables.pp("out"))?))
     });
     let encoder = built_of(&encoders, &spec("cut", &[])).expect("it is built");
     let error = gradients(encoder.as_ref(), &training(0)).expect_err("it is cut");
@@ -258,7 +266,7 @@ fn what_cannot_be_built_says_why() {
         assert!(message.contains(wanted), "{message}");
     }
     let features = InputShape::Features { width: 4 };
-    let built = encoders().build(Precision::F32, &spec("tcn", &[]), &features, WIDTH, 7, &modality(), &Device::Cpu);
+    let built = build(&encoders(), &spec("tcn", &[]), &features, 7);
     assert_eq!(built.err().expect("refused").to_string(), "encoder `tcn` cannot be built: it reads spectrograms");
     let statistics = Encoders::new().register("statistics", |_, variables| {
         candle_nn::batch_norm(3, 1e-5, variables.pp("norm"))?;

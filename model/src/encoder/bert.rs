@@ -26,7 +26,7 @@ const DEVIATION: f64 = 0.02;
 /// Added to the variances of layer norms.
 const EPSILON: f64 = 1e-12;
 
-/// Kinds of sentences; texts here are of the first.
+/// Kinds of sentences; sequences here are of the first.
 const SENTENCES: usize = 2;
 
 /// What a BERT looks like.
@@ -77,7 +77,7 @@ pub(super) struct Bert {
     shape: InputShape,
     plan: Plan,
     words: Var,
-    places: Var,
+    position_table: Var,
     sentences: Var,
     norm: LayerNorm,
     layers: Vec<Layer>,
@@ -106,14 +106,26 @@ impl Bert {
         let mut table = |name: &str, rows| made.normal(format!("embeddings.{name}.weight"), (rows, own), DEVIATION);
         // Padding that stands after all other tokens is never read, and pretrained tables have no row for it.
         let words = table("word_embeddings", vocabulary - usize::from(padding as usize + 1 == vocabulary))?;
-        let places = table("position_embeddings", positions)?;
+        let position_table = table("position_embeddings", positions)?;
         let sentences = table("token_type_embeddings", SENTENCES)?;
         let norm = LayerNorm::with_epsilon(&mut made, "embeddings.LayerNorm", own, EPSILON)?;
         let layer = |i| Layer::new(&mut made, &format!("encoder.layer.{i}"), own);
         let layers = (0..plan.size.layers).map(layer).collect::<Result<_>>()?;
         let adapter = Adapter::new(&mut made, own, width)?;
         let (shape, activations, parameters) = (shape.clone(), made.activations(), made.into_made());
-        Ok(Self { shape, plan, words, places, sentences, norm, layers, adapter, width, activations, parameters })
+        Ok(Self {
+            shape,
+            plan,
+            words,
+            position_table,
+            sentences,
+            norm,
+            layers,
+            adapter,
+            width,
+            activations,
+            parameters,
+        })
     }
 }
 
@@ -127,18 +139,18 @@ impl Encoder for Bert {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> std::result::Result<Forward, EncoderError> {
-        let texts = packed(input, &self.shape)?;
+        let sequences = packed(input, &self.shape)?;
         let mut pass = Pass::new(mode, self.activations);
-        let tables = [&self.words, &self.places, &self.sentences].map(|variable| pass.parameter(variable));
-        let mut x = pass.enter(&embedding(&tables[0], &tables[1], Some(&tables[2]), &texts)?)?;
+        let tables = [&self.words, &self.position_table, &self.sentences].map(|variable| pass.parameter(variable));
+        let mut x = pass.enter(&embedding(&tables[0], &tables[1], Some(&tables[2]), &sequences)?)?;
         x = self.norm.forward(&mut pass, &x)?;
         x = pass.dropout(&x, self.plan.dropout)?;
         for layer in &self.layers {
-            x = layer.forward(&mut pass, &x, &self.plan, &texts.starts)?;
+            x = layer.forward(&mut pass, &x, &self.plan, &sequences.starts)?;
         }
-        let pooled = texts.starts.windows(2).map(|text| match self.plan.pooling {
-            Pooling::Cls => text[0]..text[0] + 1,
-            Pooling::Mean => text[0]..text[1],
+        let pooled = sequences.starts.windows(2).map(|sequence| match self.plan.pooling {
+            Pooling::Cls => sequence[0]..sequence[0] + 1,
+            Pooling::Mean => sequence[0]..sequence[1],
         });
         x = segment_mean(&x, pooled.collect())?;
         let features = self.adapter.forward(&mut pass, &x)?;

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::error::EncoderError;
 use crate::nn::batch_norm::ChannelStatistics;
 use crate::nn::layer::{Frozen, Mode, Pass, Variables};
-use crate::nn::value::{Place, Value, backward as backward_on_tape};
+use crate::nn::value::{Node, Value, backward as backward_on_tape};
 
 /// f_m with its parameters θ_m.
 pub trait Encoder: Send {
@@ -83,8 +83,8 @@ struct Trace {
 
 #[derive(Debug)]
 enum Way {
-    /// Along our own tape. The place of the features on it; None if all that they depend on is frozen.
-    Tape { place: Option<Place>, variables: Variables },
+    /// Along our own tape. The features on it; None if everything that they depend on is frozen.
+    Tape { node: Option<Node>, variables: Variables },
     /// Through candle's graph, to which these features belong.
     Candle(Tensor),
 }
@@ -94,7 +94,7 @@ impl Forward {
         let features = pass.leave(features)?;
         let frozen = pass.frozen().cloned();
         let (variables, statistics) = pass.finish();
-        let way = Way::Tape { place: features.place().cloned(), variables };
+        let way = Way::Tape { node: features.node().cloned(), variables };
         let trace = frozen.map(|frozen| Trace { way, frozen });
         Ok(Self { features: features.tensor().clone(), pending: Pending(statistics), trace })
     }
@@ -113,7 +113,7 @@ impl Forward {
     #[cfg(test)]
     pub(super) fn steps(&self) -> usize {
         match self.trace.as_ref().map(|trace| &trace.way) {
-            Some(Way::Tape { place: Some(place), .. }) => place.steps(),
+            Some(Way::Tape { node: Some(node), .. }) => node.steps(),
             _ => 0,
         }
     }
@@ -182,10 +182,8 @@ pub fn backward_tensor(
     let features = &forward.features;
     let upstream = upstream.to_dtype(features.dtype())?.to_device(features.device())?.contiguous()?;
     let gradients = match way {
-        Way::Tape { place: Some(place), variables } => {
-            backward_on_tape(place, upstream, &variables.numbers(parameters))?
-        }
-        Way::Tape { place: None, .. } => vec![None; parameters.len()],
+        Way::Tape { node: Some(node), variables } => backward_on_tape(node, upstream, &variables.numbers(parameters))?,
+        Way::Tape { node: None, .. } => vec![None; parameters.len()],
         Way::Candle(features) => backward_in_candle(features, &upstream, parameters, frozen)?,
     };
     let checked = gradients.into_iter().zip(parameters).map(|(gradient, (name, variable))| match gradient {
@@ -241,7 +239,7 @@ pub fn restore(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) ->
     encoder.load_buffers(tensors)
 }
 
-/// The saved tensor, if it may take the place of `own`.
+/// The saved tensor, if it may replace `own`.
 pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor>) -> Result<&'a Tensor, EncoderError> {
     let wrong = |problem| EncoderError::WrongTensor { name: name.to_owned(), problem };
     let saved = saved.ok_or_else(|| wrong("it is missing".to_owned()))?;

@@ -97,7 +97,7 @@ fn cosine<'a>(a: impl Iterator<Item = &'a Tensor>, b: impl Iterator<Item = &'a T
 }
 
 #[test]
-fn features_and_gradients_in_bf16_point_where_those_of_main_memory_do() {
+fn bf16_features_and_gradients_point_where_f32_ones_do() {
     for (card, case) in bf16_cards().flat_map(|card| wide_cases().into_iter().map(move |case| (card.clone(), case))) {
         let input = batch(&case.shape, 0..8);
         let pass = |precision, device: &Device| {
@@ -121,7 +121,7 @@ fn features_and_gradients_in_bf16_point_where_those_of_main_memory_do() {
 }
 
 #[test]
-fn steps_in_bf16_are_the_same_every_time_and_their_state_is_in_f32() {
+fn bf16_steps_are_repeatable_and_their_state_is_in_f32() {
     let adamw = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01 };
     for (card, case) in bf16_cards().flat_map(|card| cases().into_iter().map(move |case| (card.clone(), case))) {
         let [got, again] = [(); 2].map(|()| trained(&case, Precision::Bf16, &card, &adamw));

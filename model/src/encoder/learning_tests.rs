@@ -109,8 +109,8 @@ fn cnn_learns_where_a_spot_is() {
     let spec = EncoderSpec::Cnn { channels: vec![8, 16], dropout: 0.1 };
     learns(&spec, &shape, &sgd(), 60, |label, stream| {
         let mut pixels: Vec<f32> = (0..144).map(|_| rng::normal(stream) as f32 * 0.3).collect();
-        let mut place = |side: u32| 1 + 5 * side as usize + rng::below(stream, 4) as usize;
-        let (row, column) = (place(label / 2), place(label % 2));
+        let mut node = |side: u32| 1 + 5 * side as usize + rng::below(stream, 4) as usize;
+        let (row, column) = (node(label / 2), node(label % 2));
         for (y, x) in [(row, column), (row + 1, column), (row, column + 1), (row + 1, column + 1)] {
             pixels[y.min(11) * 12 + x.min(11)] += 2.0;
         }

@@ -3,13 +3,13 @@
 //! ```text
 //! mlp         features → (linear, ReLU, dropout)… ─────────────────────────────┐
 //! cnn         grid → (convolution, batch norm, ReLU, pooling)… → cells → norm ─┤
-//! resnet18…   grid → stem → residual blocks → mean over the places ────────────┼→ adapter → features (B, s)
+//! resnet18…   grid → stem → residual blocks → mean over the positions ────────────┼→ adapter → features (B, s)
 //! vit         grid → patches → transformer blocks → class token or mean ───────┤
 //! text, bert  tokens → embedding → transformer blocks → pooling ───────────────┘
 //! ```
 //!
-//! Of a clip of F frames each goes through all of that as a sample of its own, so that a batch norm sees B·F images; what comes
-//! out before the adapter is averaged over the frames (`frame_mean`).
+//! Each frame of a clip is a sample by itself up to the adapter, so that a batch norm sees B·F images. What comes out before the
+//! adapter is averaged over the frames (`frame_mean`).
 //!
 //! Invariants:
 //! 1. A forward pass changes nothing: what training has to remember of it (running statistics) comes out as [`Pending`] and

@@ -138,7 +138,7 @@ impl Builder<'_, '_> {
     }
 }
 
-/// Stem, four stages of blocks, mean over all places, adapter where s is another width.
+/// Stem, four stages of blocks, mean over all positions, adapter where s is another width.
 pub(super) struct Resnet {
     shape: InputShape,
     stem: Convolution,

@@ -153,7 +153,7 @@ fn no_gradient_is_zero_throughout() {
 }
 
 #[test]
-fn of_what_is_frozen_no_gradient_is_computed_and_that_of_the_rest_has_the_same_bits() {
+fn frozen_parameters_get_no_gradient_and_the_rest_the_same_bits() {
     let in_bf16 = bf16_cards().map(|card| (card, Precision::Bf16));
     let everywhere: Vec<_> = devices().into_iter().map(|device| (device, Precision::F32)).chain(in_bf16).collect();
     for (at, case) in everywhere.iter().flat_map(|at| cases().into_iter().map(move |case| (at, case))) {
@@ -328,7 +328,7 @@ fn the_first_parameters_depend_on_seed_and_modality() {
 }
 
 #[test]
-fn a_restored_encoder_goes_on_with_the_same_bits() {
+fn a_restored_encoder_continues_with_the_same_bits() {
     for case in cases() {
         let mut encoder = built(&case, Precision::F32);
         let input = |n: usize| batch(&case.shape, 10 * n..10 * n + 10);
@@ -446,7 +446,7 @@ fn a_feature_gradient_of_another_shape_is_refused() {
     assert_eq!(gradients.tensors().len(), encoder.parameters().len());
 }
 
-/// Set for the child process of the test below: print the digest and do no more.
+/// Set for the child process of the test below: print the digest and exit.
 const CHILD: &str = "ANTIPHON_TEST_PRINT_BITS";
 
 /// Bits of features and parameters after three steps of every kind of encoder, on batches large enough to be shared out.

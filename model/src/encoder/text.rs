@@ -74,7 +74,7 @@ impl Block {
 pub(super) struct Text {
     shape: InputShape,
     table: Var,
-    places: Var,
+    position_table: Var,
     blocks: Vec<Block>,
     norm: LayerNorm,
     heads: usize,
@@ -102,18 +102,18 @@ impl Text {
         let (own, layers) = (own as usize, layers as usize);
         let deviation = 0.02;
         let table = made.normal("embedding.weight".to_owned(), (vocabulary, own), deviation)?;
-        let places = made.normal("position.weight".to_owned(), (max_tokens, own), deviation)?;
+        let position_table = made.normal("position.weight".to_owned(), (max_tokens, own), deviation)?;
         let block = |i| Block::new(&mut made, &format!("blocks.{i}"), own, layers);
         let blocks = (0..layers).map(block).collect::<candle_core::Result<_>>()?;
         let norm = LayerNorm::new(&mut made, "norm", own)?;
         let adapter = Adapter::new(&mut made, own, width)?;
         let (shape, heads) = (shape.clone(), heads as usize);
         let (activations, parameters) = (made.activations(), made.into_made());
-        Ok(Self { shape, table, places, blocks, norm, heads, dropout, adapter, width, activations, parameters })
+        Ok(Self { shape, table, position_table, blocks, norm, heads, dropout, adapter, width, activations, parameters })
     }
 }
 
-/// The texts of a batch, if an encoder of this shape can read them.
+/// The sequences of a batch, if an encoder of this shape can read them.
 pub(super) fn packed(input: &BatchInput, shape: &InputShape) -> Result<Arc<Packed>, EncoderError> {
     let (ids, lengths, longest) = match input {
         BatchInput::Tokens { ids, lengths, longest } => (ids, lengths, *longest),
@@ -121,14 +121,14 @@ pub(super) fn packed(input: &BatchInput, shape: &InputShape) -> Result<Arc<Packe
     };
     let fits = |length: &u32| (1..=longest).contains(&(*length as usize));
     if longest > shape.size() || ids.len() != lengths.len() * longest || !lengths.iter().all(fits) {
-        let got = format!("{} ids for {} texts of up to {longest} tokens", ids.len(), lengths.len());
+        let got = format!("{} ids for {} sequences of up to {longest} tokens", ids.len(), lengths.len());
         return Err(wrong_batch(shape, got));
     }
-    let InputShape::Tokens { vocabulary, .. } = *shape else { return Err(wrong_batch(shape, "texts".to_owned())) };
-    let texts = Packed::new(ids, lengths, longest);
-    match texts.tokens.iter().find(|token| **token as usize >= vocabulary) {
-        Some(token) => Err(wrong_batch(shape, format!("texts with token {token}"))),
-        None => Ok(Arc::new(texts)),
+    let InputShape::Tokens { vocabulary, .. } = *shape else { return Err(wrong_batch(shape, "sequences".to_owned())) };
+    let sequences = Packed::new(ids, lengths, longest);
+    match sequences.tokens.iter().find(|token| **token as usize >= vocabulary) {
+        Some(token) => Err(wrong_batch(shape, format!("sequences with token {token}"))),
+        None => Ok(Arc::new(sequences)),
     }
 }
 
@@ -142,14 +142,14 @@ impl Encoder for Text {
     }
 
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
-        let texts = packed(input, &self.shape)?;
+        let sequences = packed(input, &self.shape)?;
         let mut pass = Pass::new(mode, self.activations);
-        let tables = [&self.table, &self.places].map(|variable| pass.parameter(variable));
-        let mut x = pass.enter(&embedding(&tables[0], &tables[1], None, &texts)?)?;
+        let tables = [&self.table, &self.position_table].map(|variable| pass.parameter(variable));
+        let mut x = pass.enter(&embedding(&tables[0], &tables[1], None, &sequences)?)?;
         for block in &self.blocks {
-            x = block.forward(&mut pass, &x, self.heads, self.dropout, &texts.starts)?;
+            x = block.forward(&mut pass, &x, self.heads, self.dropout, &sequences.starts)?;
         }
-        let all = texts.starts.windows(2).map(|text| text[0]..text[1]);
+        let all = sequences.starts.windows(2).map(|sequence| sequence[0]..sequence[1]);
         x = segment_mean(&self.norm.forward(&mut pass, &x)?, all.collect())?;
         let features = self.adapter.forward(&mut pass, &x)?;
         Forward::new(&features, pass)

@@ -76,14 +76,14 @@ impl Block {
     }
 }
 
-/// Patches, a class token, places, blocks, norm, pooling, adapter where s is another width.
+/// Patches, a class token, positions, blocks, norm, pooling, adapter where s is another width.
 pub(super) struct Vit {
     shape: InputShape,
     plan: Plan,
     patch_weight: Var,
     patch_bias: Var,
     class_token: Var,
-    places: Var,
+    position_table: Var,
     blocks: Vec<Block>,
     norm: LayerNorm,
     adapter: Adapter,
@@ -111,7 +111,7 @@ impl Vit {
         let patches = (height / patch) * (wide / patch);
         let inputs = channels * patch * patch;
         let class_token = made.normal("cls_token".to_owned(), (1, 1, own), DEVIATION)?;
-        let places = made.normal("pos_embed".to_owned(), (1, 1 + patches, own), DEVIATION)?;
+        let position_table = made.normal("pos_embed".to_owned(), (1, 1 + patches, own), DEVIATION)?;
         let kernel = (own, channels, patch, patch);
         let patch_weight = made.normal("patch_embed.proj.weight".to_owned(), kernel, 1.0 / (inputs as f64).sqrt())?;
         let patch_bias = made.constant("patch_embed.proj.bias".to_owned(), own, 0.0)?;
@@ -126,7 +126,7 @@ impl Vit {
             patch_weight,
             patch_bias,
             class_token,
-            places,
+            position_table,
             blocks,
             norm,
             adapter,
@@ -152,7 +152,7 @@ impl Encoder for Vit {
         let x = convolution(&x, &pass.parameter(&self.patch_weight), self.plan.patch, 0)?;
         let (samples, down, across, own) = x.tensor().dims4()?;
         let x = x.reshape((samples, down * across, own))?;
-        let rest = [&self.patch_bias, &self.class_token, &self.places].map(|variable| pass.parameter(variable));
+        let rest = [&self.patch_bias, &self.class_token, &self.position_table].map(|variable| pass.parameter(variable));
         let mut x = with_class_token(&x, &rest[0], &rest[1], &rest[2])?;
         x = pass.dropout(&x, self.plan.dropout)?;
         let tokens = 1 + down * across;

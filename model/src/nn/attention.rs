@@ -1,4 +1,4 @@
-//! Self-attention within each text (Vaswani et al. 2017).
+//! Self-attention within each sequence (Vaswani et al. 2017).
 
 use std::sync::Arc;
 
@@ -7,24 +7,24 @@ use candle_core::{Result, Tensor};
 use super::buffer::unwritten;
 use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
-use super::parallel::{each_piece, split_at_rows};
+use super::parallel::{each_block, split_at_rows};
 use super::product::{View, multiply};
 use super::value::Value;
 use super::vector::vectorised;
 
 const NAME: &str = "attention";
 
-/// For each text and each of `heads`: `softmax(Q Kᵀ / √d) V`, `d = W / heads`. `input` is (N, 3W), in each row queries, keys and
-/// values, head after head; the result is (N, W). `starts` has the first row of each text, then N; a text is attended to by itself only.
+/// For each sequence and each of `heads`: `softmax(Q Kᵀ / √d) V`, `d = W / heads`. `input` is (N, 3W), in each row queries, keys and
+/// values, head after head; the result is (N, W). `starts` has the first row of each sequence, then N; a sequence is attended to by itself only.
 ///
 /// # Errors
-/// When the rows are not those of the texts or the heads do not divide the width.
+/// When the rows are not those of the sequences or the heads do not divide the width.
 pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (rows, triple) = x.dims2()?;
-    let texts = starts.first() == Some(&0) && starts.last() == Some(&rows) && starts.is_sorted();
-    if !texts || heads == 0 || triple % (3 * heads) != 0 {
-        candle_core::bail!("{NAME}: ({rows}, {triple}) for texts from {starts:?} on and {heads} heads");
+    let sequences = starts.first() == Some(&0) && starts.last() == Some(&rows) && starts.is_sorted();
+    if !sequences || heads == 0 || triple % (3 * heads) != 0 {
+        candle_core::bail!("{NAME}: ({rows}, {triple}) for sequences from {starts:?} on and {heads} heads");
     }
     on_cuda!(x, attention::attention(input, heads, starts));
     let operator = Attention { starts: Arc::clone(starts), heads, width: triple / 3 };
@@ -38,13 +38,13 @@ struct Attention {
     width: usize,
 }
 
-/// Queries, keys or values of one head of one text: columns from `column` on in rows of `stride`.
+/// Queries, keys or values of one head of one sequence: columns from `column` on in rows of `stride`.
 fn part<T: Number>(rows: &[T], length: usize, column: usize, depth: usize, stride: usize) -> View<'_, T> {
     View::strided(&rows[column..], length, depth, stride)
 }
 
 /// Writes a (length, depth) matrix to the columns from `column` on in rows of `stride`.
-fn place<T: Number>(matrix: &[T], into: &mut [T], column: usize, depth: usize, stride: usize) {
+fn position<T: Number>(matrix: &[T], into: &mut [T], column: usize, depth: usize, stride: usize) {
     for (row, into) in matrix.chunks_exact(depth).zip(into.chunks_exact_mut(stride)) {
         into[column..column + depth].copy_from_slice(row);
     }
@@ -85,7 +85,7 @@ impl Attention {
             let probabilities = self.probabilities(rows, length, head);
             let values = part(rows, length, 2 * self.width + head * depth, depth, 3 * self.width);
             multiply(&mut mixed, false, View::new(&probabilities, length, length), values);
-            place(&mixed, out, head * depth, depth, self.width);
+            position(&mixed, out, head * depth, depth, self.width);
         }
     }
 
@@ -100,7 +100,7 @@ impl Attention {
             let from_out = part(gradient, length, first, depth, width);
             let probabilities = self.probabilities(rows, length, first / depth);
             multiply(&mut product, false, View::new(&probabilities, length, length).transposed(), from_out);
-            place(&product, out, 2 * width + first, depth, stride);
+            position(&product, out, 2 * width + first, depth, stride);
             multiply(&mut scores, false, from_out, values.transposed());
             vectorised(
                 #[inline(always)]
@@ -112,9 +112,9 @@ impl Attention {
             );
             let scores = View::new(&scores, length, length);
             multiply(&mut product, false, scores, keys);
-            place(&product, out, first, depth, stride);
+            position(&product, out, first, depth, stride);
             multiply(&mut product, false, scores.transposed(), queries);
-            place(&product, out, width + first, depth, stride);
+            position(&product, out, width + first, depth, stride);
         }
     }
 
@@ -122,8 +122,8 @@ impl Attention {
         let reading = Reading::of(x);
         let input = reading.values::<T>(NAME)?;
         let mut out = unwritten(input.len() / 3);
-        each_piece(split_at_rows(&mut out, self.width, &self.starts), |text, out| {
-            let rows = &input[self.starts[text] * 3 * self.width..][..3 * out.len()];
+        each_block(split_at_rows(&mut out, self.width, &self.starts), |sequence, out| {
+            let rows = &input[self.starts[sequence] * 3 * self.width..][..3 * out.len()];
             self.text_forward(rows, out);
         });
         tensor(out, (x.dim(0)?, self.width), x)
@@ -133,8 +133,8 @@ impl Attention {
         let (x_read, g_read) = (Reading::of(input), Reading::of(gradient));
         let (input_values, gradient) = (x_read.values::<T>(NAME)?, g_read.values::<T>(NAME)?);
         let mut out = unwritten(input_values.len());
-        each_piece(split_at_rows(&mut out, 3 * self.width, &self.starts), |text, out| {
-            let start = self.starts[text] * self.width;
+        each_block(split_at_rows(&mut out, 3 * self.width, &self.starts), |sequence, out| {
+            let start = self.starts[sequence] * self.width;
             let rows = &input_values[3 * start..][..out.len()];
             self.text_backward(rows, &gradient[start..][..out.len() / 3], out);
         });
@@ -185,20 +185,20 @@ mod tests {
     use super::super::check::{assert_close, check_gradients, noise};
     use super::*;
 
-    fn texts() -> Arc<[usize]> {
+    fn sequences() -> Arc<[usize]> {
         Arc::new([0, 3, 4, 8])
     }
 
-    /// The same from candle's own operators, text by text and head by head.
-    fn composed(input: &Tensor, heads: usize, texts: &[usize]) -> Result<Tensor> {
+    /// The same from candle's own operators, sequence by sequence and head by head.
+    fn composed(input: &Tensor, heads: usize, sequences: &[usize]) -> Result<Tensor> {
         let width = input.dim(1)? / 3;
         let depth = width / heads;
         let mut rows = Vec::new();
-        for text in texts.windows(2) {
-            let text = input.narrow(0, text[0], text[1] - text[0])?;
+        for sequence in sequences.windows(2) {
+            let sequence = input.narrow(0, sequence[0], sequence[1] - sequence[0])?;
             let mut columns = Vec::new();
             for head in 0..heads {
-                let part = |n: usize| text.narrow(1, n * width + head * depth, depth)?.contiguous();
+                let part = |n: usize| sequence.narrow(1, n * width + head * depth, depth)?.contiguous();
                 let scores = (part(0)?.matmul(&part(1)?.t()?.contiguous()?)? / (depth as f64).sqrt())?.exp()?;
                 columns.push(scores.broadcast_div(&scores.sum_keepdim(1)?)?.matmul(&part(2)?)?);
             }
@@ -211,14 +211,14 @@ mod tests {
     fn it_is_the_composition_of_its_parts() {
         let input = noise((8, 12), 1);
         for heads in [1, 2, 4] {
-            let expected = composed(&input, heads, &texts()).expect("composed");
-            let ours = attention(&Value::constant(input.clone()), heads, &texts()).expect("ours");
+            let expected = composed(&input, heads, &sequences()).expect("composed");
+            let ours = attention(&Value::constant(input.clone()), heads, &sequences()).expect("ours");
             assert_close(ours.tensor(), &expected, 1e-13);
         }
     }
 
     #[test]
     fn its_gradient_is_that_of_finite_differences() {
-        check_gradients(&[noise((8, 12), 1)], |v| attention(&v[0], 2, &texts()));
+        check_gradients(&[noise((8, 12), 1)], |v| attention(&v[0], 2, &sequences()));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antiphon_core::spec::Precision;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
-use super::value::{Place, Tape, Value, backward};
+use super::value::{Node, Tape, Value, backward};
 use crate::device::DeviceChoice;
 use crate::encoder::check_numbers;
 
@@ -57,7 +57,7 @@ pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
 /// gradients of some inputs, the others being constants, with those. On every device.
 ///
 /// # Panics
-/// When an input gets no gradient or a wrong one, or one is computed that nobody wants.
+/// When an input gets no gradient or a wrong one, or one is computed that is not wanted.
 pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     devices().iter().for_each(|device| check_gradients_on(device, inputs, &function));
 }
@@ -98,10 +98,10 @@ fn gradients_of(
     let values: Vec<Value> = inputs.iter().enumerate().map(value).collect();
     let out = function(&values).expect("a result");
     let weights = noise(out.tensor().shape(), 99);
-    let numbers: Vec<_> = values.iter().map(|v| v.place().map(Place::number)).collect();
-    let place = out.place().expect("the result depends on the inputs");
+    let numbers: Vec<_> = values.iter().map(|v| v.node().map(Node::number)).collect();
+    let node = out.node().expect("the result depends on the inputs");
     let upstream = weights.to_device(out.tensor().device()).expect("moved");
-    (backward(place, upstream, &numbers).expect("a backward pass"), weights)
+    (backward(node, upstream, &numbers).expect("a backward pass"), weights)
 }
 
 /// Compares a gradient with central differences of `score` at some elements of a variable.

@@ -17,7 +17,7 @@ use super::walk::{Axis, Walk};
 
 const NAME: &str = "convolution";
 
-/// Outputs of a kernel whose weights are put in their places together.
+/// Outputs of a kernel whose weights are put in their positions together.
 const OUTPUTS_AT_A_TIME: usize = 16;
 
 /// `y[b, i, j, o] = Σ_{u, v, c} x[b, i·stride + u − padding, j·stride + v − padding, c] · w[o, c, u, v]`, zero outside x.
@@ -31,7 +31,7 @@ pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding:
     let geometry = Geometry::of(x.dims4()?, w.dims4()?, stride, padding)?;
     on_cuda!(x, convolution::convolution(input, kernel, stride, padding));
     let output = by_number!(x.dtype(), NAME, geometry.forward(&x, &w))?;
-    // The first convolution of an encoder reads data, whose gradient nobody wants, as nobody wants that of a frozen kernel.
+    // The first convolution of an encoder reads data, whose gradient is not wanted; nor is that of a frozen kernel.
     let (x, w) = (kernel.wanted().then_some(x), input.wanted().then_some(w));
     Ok(Value::of(output, [input, kernel], move |g| {
         let for_input = w.map(|w| by_number!(g.dtype(), NAME, geometry.input_gradient(&w, g))).transpose()?;
@@ -79,9 +79,9 @@ impl Geometry {
         self.vertical.length * self.horizontal.length * self.channels
     }
 
-    /// Places of one sample of the output.
-    fn places(&self) -> usize {
-        self.vertical.places() * self.horizontal.places()
+    /// Positions of one sample of the output.
+    fn positions(&self) -> usize {
+        self.vertical.positions() * self.horizontal.positions()
     }
 
     fn forward<T: Number>(&self, input: &Tensor, kernel: &Tensor) -> Result<Tensor> {
@@ -98,21 +98,21 @@ impl Geometry {
             }
         });
         let walk = Walk::new(self.vertical.forward(), self.horizontal.forward(), self.channels);
-        let mut out = unwritten(self.samples * self.places() * self.outputs);
+        let mut out = unwritten(self.samples * self.positions() * self.outputs);
         let group = walk.samples_per_task(self.samples);
-        each_chunk(&mut out, group * self.places() * self.outputs, Vec::new, |scratch, number, out| {
-            let samples = out.len() / (self.places() * self.outputs);
+        each_chunk(&mut out, group * self.positions() * self.outputs, Vec::new, |scratch, number, out| {
+            let samples = out.len() / (self.positions() * self.outputs);
             let x = &x[number * group * self.sample()..][..samples * self.sample()];
             walk.product(x, &panels, scratch, out);
         });
-        tensor(out, (self.samples, self.vertical.places(), self.horizontal.places(), self.outputs), input)
+        tensor(out, (self.samples, self.vertical.positions(), self.horizontal.positions(), self.outputs), input)
     }
 
     fn input_gradient<T: Number>(&self, kernel: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let (w, g) = (Reading::of(kernel), Reading::of(gradient));
         let (w, g) = (w.values::<T>(NAME)?, g.values::<T>(NAME)?);
         let length = self.samples * self.sample();
-        // With a stride beyond the kernel there are places that no tap reaches.
+        // With a stride beyond the kernel there are positions that no tap reaches.
         let all_met = [self.vertical, self.horizontal].iter().all(|axis| axis.stride <= axis.taps);
         let mut out = if all_met { unwritten(length) } else { vec![T::ZERO; length] };
         for (down, across) in self.vertical.phases().flat_map(|down| self.horizontal.phases().map(move |a| (down, a))) {
@@ -133,17 +133,18 @@ impl Geometry {
             let group = walk.samples_per_task(self.samples);
             each_chunk(&mut out, group * self.sample(), <(Vec<T>, Vec<T>)>::default, |(scratch, part), number, out| {
                 let samples = out.len() / self.sample();
-                let g = &g[number * group * self.places() * self.outputs..][..samples * self.places() * self.outputs];
+                let g =
+                    &g[number * group * self.positions() * self.outputs..][..samples * self.positions() * self.outputs];
                 if self.vertical.stride == 1 {
                     return walk.product(g, &panels, scratch, out);
                 }
-                part.resize(samples * walk.places() * self.channels, T::ZERO);
+                part.resize(samples * walk.positions() * self.channels, T::ZERO);
                 walk.product(g, &panels, scratch, part);
                 let pixels = part.chunks_exact(self.channels).enumerate();
                 for (n, pixel) in pixels {
-                    let (sample, place) = (n / walk.places(), n % walk.places());
-                    let y = down.place(place / across.places());
-                    let x = across.place(place % across.places());
+                    let (sample, position) = (n / walk.positions(), n % walk.positions());
+                    let y = down.position(position / across.positions());
+                    let x = across.position(position % across.positions());
                     let at = (sample * self.vertical.length + y) * self.horizontal.length + x;
                     out[at * self.channels..][..self.channels].copy_from_slice(pixel);
                 }
@@ -169,8 +170,8 @@ impl Geometry {
                 let first = number * OUTPUTS_AT_A_TIME;
                 for (row, sums) in sums.chunks_exact(self.outputs).enumerate() {
                     let (tap, channel) = (row / self.channels, row % self.channels);
-                    let places = out[channel * area + tap..].iter_mut().step_by(patch);
-                    for (out, sum) in places.zip(&sums[first..]) {
+                    let positions = out[channel * area + tap..].iter_mut().step_by(patch);
+                    for (out, sum) in positions.zip(&sums[first..]) {
                         *out = *sum;
                     }
                 }

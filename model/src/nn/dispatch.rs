@@ -1,4 +1,4 @@
-//! Where an operator goes on from once its inputs are checked: here in main memory, or on the card that they are on.
+//! Where an operator computes once its inputs are checked: in main memory, or on the card that holds them.
 
 /// Returns what the operator of this path in `cuda` gives for these arguments, if the tensor is on a card.
 #[cfg(feature = "cuda")]

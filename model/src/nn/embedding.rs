@@ -1,4 +1,4 @@
-//! Tokens and their places to vectors.
+//! Tokens and their positions to vectors.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use super::value::Value;
 
 const NAME: &str = "embedding";
 
-/// Texts of a batch, one after the other, without padding.
+/// Sequences of a batch, one after the other, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Packed {
     /// N ids, N being the sum of the lengths.
     pub(crate) tokens: Vec<u32>,
-    /// B + 1 ascending positions in `tokens`: text i is `starts[i] .. starts[i + 1]`.
+    /// B + 1 ascending positions in `tokens`: sequence i is `starts[i] .. starts[i + 1]`.
     pub(crate) starts: Arc<[usize]>,
 }
 
 impl Packed {
-    /// The texts of a (B, `longest`) matrix of ids.
+    /// The sequences of a (B, `longest`) matrix of ids.
     pub(crate) fn new(ids: &[u32], lengths: &[u32], longest: usize) -> Self {
         let (mut tokens, mut starts) = (Vec::with_capacity(ids.len()), vec![0]);
         for (row, length) in lengths.iter().enumerate() {
@@ -30,35 +30,40 @@ impl Packed {
         Self { tokens, starts: starts.into() }
     }
 
-    /// Of each token, its place within its text.
-    fn places(&self) -> impl Iterator<Item = usize> {
+    /// Of each token, its place within its sequence.
+    fn positions(&self) -> impl Iterator<Item = usize> {
         self.starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0])
     }
 }
 
-/// `y[n] = table[token n] + places[place of n within its text] + kinds[0]`: `table` is (V, W), `places` (L, W), `kinds` (K, W) if there are any,
+/// `y[n] = table[token n] + positions[place of n within its sequence] + kinds[0]`: `table` is (V, W), `positions` (L, W), `kinds` (K, W) if there are any,
 /// the result (N, W).
 ///
 /// # Errors
-/// When a token is not in the table or a text is longer than there are places.
-pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, texts: &Arc<Packed>) -> Result<Value> {
-    let ((vocabulary, width), (longest, place_width)) = (table.tensor().dims2()?, places.tensor().dims2()?);
-    let token = texts.tokens.iter().max().map_or(0, |t| *t as usize);
-    let length = texts.places().max().map_or(0, |p| p + 1);
-    if token >= vocabulary || length > longest || width != place_width {
+/// When a token is not in the table or a sequence is longer than there are positions.
+pub(crate) fn embedding(
+    table: &Value,
+    positions: &Value,
+    kinds: Option<&Value>,
+    sequences: &Arc<Packed>,
+) -> Result<Value> {
+    let ((vocabulary, width), (longest, position_width)) = (table.tensor().dims2()?, positions.tensor().dims2()?);
+    let token = sequences.tokens.iter().max().map_or(0, |t| *t as usize);
+    let length = sequences.positions().max().map_or(0, |p| p + 1);
+    if token >= vocabulary || length > longest || width != position_width {
         candle_core::bail!(
-            "{NAME}: token {token} and {length} places in tables of {vocabulary} × {width} and {longest} × {place_width}"
+            "{NAME}: token {token} and {length} positions in tables of {vocabulary} × {width} and {longest} × {position_width}"
         );
     }
     if kinds.is_some_and(|kinds| !matches!(*kinds.tensor().dims(), [some, own] if some > 0 && own == width)) {
         candle_core::bail!("{NAME}: kinds {:?} for rows of {width}", kinds.map(|kinds| kinds.tensor().dims().to_vec()));
     }
-    on_cuda!(table.tensor(), rows::embedding(table, places, kinds, texts));
-    let operator = Embedding { texts: Arc::clone(texts), width, vocabulary, longest };
-    let (t, p) = (table.tensor().contiguous()?, places.tensor().contiguous()?);
+    on_cuda!(table.tensor(), rows::embedding(table, positions, kinds, sequences));
+    let operator = Embedding { sequences: Arc::clone(sequences), width, vocabulary, longest };
+    let (t, p) = (table.tensor().contiguous()?, positions.tensor().contiguous()?);
     let y = by_number!(t.dtype(), NAME, operator.forward(&t, &p))?;
-    let wanted = [table, places].map(Value::wanted);
-    let placed = Value::of(y, [table, places], move |g| by_number!(g.dtype(), NAME, operator.gradients(g, wanted)));
+    let wanted = [table, positions].map(Value::wanted);
+    let placed = Value::of(y, [table, positions], move |g| by_number!(g.dtype(), NAME, operator.gradients(g, wanted)));
     let Some(kinds) = kinds else { return Ok(placed) };
     let y = placed.tensor().broadcast_add(&kinds.tensor().narrow(0, 0, 1)?)?;
     let rows = kinds.tensor().dim(0)?;
@@ -70,30 +75,30 @@ pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, te
 }
 
 struct Embedding {
-    texts: Arc<Packed>,
+    sequences: Arc<Packed>,
     width: usize,
     vocabulary: usize,
     longest: usize,
 }
 
 impl Embedding {
-    fn forward<T: Number>(&self, table: &Tensor, places: &Tensor) -> Result<Tensor> {
-        let (t, p) = (Reading::of(table), Reading::of(places));
-        let (rows, places) = (t.values::<T>(NAME)?, p.values::<T>(NAME)?);
-        let mut out = Vec::with_capacity(self.texts.tokens.len() * self.width);
-        for (token, place) in self.texts.tokens.iter().zip(self.texts.places()) {
+    fn forward<T: Number>(&self, table: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let (t, p) = (Reading::of(table), Reading::of(positions));
+        let (rows, positions) = (t.values::<T>(NAME)?, p.values::<T>(NAME)?);
+        let mut out = Vec::with_capacity(self.sequences.tokens.len() * self.width);
+        for (token, position) in self.sequences.tokens.iter().zip(self.sequences.positions()) {
             let row = &rows[*token as usize * self.width..][..self.width];
-            out.extend(row.iter().zip(&places[place * self.width..]).map(|(t, p)| *t + *p));
+            out.extend(row.iter().zip(&positions[position * self.width..]).map(|(t, p)| *t + *p));
         }
-        tensor(out, (self.texts.tokens.len(), self.width), table)
+        tensor(out, (self.sequences.tokens.len(), self.width), table)
     }
 
-    /// Of the table and the places, as far as they are wanted.
+    /// Of the table and the positions, as far as they are wanted.
     fn gradients<T: Number>(&self, gradient: &Tensor, wanted: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
-        let tokens = || self.texts.tokens.iter().map(|token| *token as usize);
+        let tokens = || self.sequences.tokens.iter().map(|token| *token as usize);
         let table = wanted[0].then(|| self.summed::<T>(gradient, self.vocabulary, tokens()));
-        let places = wanted[1].then(|| self.summed::<T>(gradient, self.longest, self.texts.places()));
-        Ok([table.transpose()?, places.transpose()?])
+        let positions = wanted[1].then(|| self.summed::<T>(gradient, self.longest, self.sequences.positions()));
+        Ok([table.transpose()?, positions.transpose()?])
     }
 
     /// (`rows`, W), into each row of which the gradients of the tokens that read it are summed.
@@ -112,21 +117,22 @@ mod tests {
     use super::super::check::{check_gradients, flat, noise};
     use super::*;
 
-    fn texts() -> Arc<Packed> {
+    fn sequences() -> Arc<Packed> {
         Arc::new(Packed::new(&[3, 1, 9, 0, 3, 3], &[2, 3], 3))
     }
 
     #[test]
     fn padding_is_left_behind() {
-        assert_eq!(*texts(), Packed { tokens: vec![3, 1, 0, 3, 3], starts: Arc::new([0, 2, 5]) });
+        assert_eq!(*sequences(), Packed { tokens: vec![3, 1, 0, 3, 3], starts: Arc::new([0, 2, 5]) });
     }
 
     #[test]
     fn each_row_is_its_token_and_its_place() {
-        let (table, places) = (noise((4, 2), 1), noise((3, 2), 2));
-        let (t, p) = (flat(&table), flat(&places));
-        let y =
-            flat(embedding(&Value::constant(table), &Value::constant(places), None, &texts()).expect("ours").tensor());
+        let (table, positions) = (noise((4, 2), 1), noise((3, 2), 2));
+        let (t, p) = (flat(&table), flat(&positions));
+        let y = flat(
+            embedding(&Value::constant(table), &Value::constant(positions), None, &sequences()).expect("ours").tensor(),
+        );
         let expected =
             [(3, 0), (1, 1), (0, 0), (3, 1), (3, 2)].map(|(n, l)| [t[2 * n] + p[2 * l], t[2 * n + 1] + p[2 * l + 1]]);
         assert_eq!(y, expected.concat());
@@ -134,15 +140,15 @@ mod tests {
 
     #[test]
     fn its_gradients_are_those_of_finite_differences() {
-        check_gradients(&[noise((4, 2), 1), noise((3, 2), 2)], |v| embedding(&v[0], &v[1], None, &texts()));
+        check_gradients(&[noise((4, 2), 1), noise((3, 2), 2)], |v| embedding(&v[0], &v[1], None, &sequences()));
         let inputs = [noise((4, 2), 1), noise((3, 2), 2), noise((2, 2), 3)];
-        check_gradients(&inputs, |v| embedding(&v[0], &v[1], Some(&v[2]), &texts()));
+        check_gradients(&inputs, |v| embedding(&v[0], &v[1], Some(&v[2]), &sequences()));
     }
 
     #[test]
     fn an_unknown_token_is_refused() {
-        let [table, places] = [noise((3, 2), 1), noise((3, 2), 2)].map(Value::constant);
-        let error = embedding(&table, &places, None, &texts()).expect_err("there is no token 3");
-        assert!(error.to_string().contains("token 3 and 3 places in tables of 3 × 2 and 3 × 2"), "{error}");
+        let [table, positions] = [noise((3, 2), 1), noise((3, 2), 2)].map(Value::constant);
+        let error = embedding(&table, &positions, None, &sequences()).expect_err("there is no token 3");
+        assert!(error.to_string().contains("token 3 and 3 positions in tables of 3 × 2 and 3 × 2"), "{error}");
     }
 }

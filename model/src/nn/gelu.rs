@@ -60,8 +60,8 @@ fn mapped<T: Number>(x: &[T], g: &[T], function: impl Fn(T, T) -> T + Sync + Sen
         &mut out,
         AT_ONCE,
         || (),
-        |(), piece, out| {
-            let first = piece * AT_ONCE;
+        |(), block, out| {
+            let first = block * AT_ONCE;
             vectorised(
                 #[inline(always)]
                 || {

@@ -14,7 +14,7 @@ use super::dropout::dropout;
 use super::layer_norm::{EPSILON, layer_norm};
 use super::linear::linear;
 use super::parameters::Parameters;
-use super::value::{Place, Tape, Value};
+use super::value::{Node, Tape, Value};
 
 /// Names the dropout masks of one step: the same key, the same masks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct DropoutKey {
     pub modality: ModalityName,
     /// Steps of this modality since the job began.
     pub step: u64,
-    /// Which piece of the batch.
+    /// Which block of the batch.
     pub shard: MicroShard,
 }
 
@@ -86,7 +86,7 @@ impl Variables {
 
     /// The number on the tape of each of these parameters; None if the pass did not meet it.
     pub(crate) fn numbers(&self, parameters: &[(String, Var)]) -> Vec<Option<usize>> {
-        parameters.iter().map(|(_, variable)| self.value(variable)?.place().map(Place::number)).collect()
+        parameters.iter().map(|(_, variable)| self.value(variable)?.node().map(Node::number)).collect()
     }
 }
 
@@ -222,7 +222,7 @@ pub(crate) struct BatchNorm {
     name: String,
     scale: Var,
     shift: Var,
-    /// In f32, as a checkpoint keeps it, so that a run goes on from one with the same bits.
+    /// In f32, as a checkpoint keeps it, so that a run resumes from it with the same bits.
     running_mean: Vec<f32>,
     running_variance: Vec<f32>,
 }
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_number_per_channel_is_normalised_by_the_running_statistics_and_leaves_them_alone() {
+    fn one_number_per_channel_uses_the_running_statistics() {
         let modality = ModalityName::try_from("m").expect("a name");
         let mut made = Parameters::new(1, &modality, Precision::F32.into(), &Device::Cpu);
         let mut norm = BatchNorm::new(&mut made, "norm", 2, 1.0).expect("made");

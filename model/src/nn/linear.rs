@@ -6,7 +6,7 @@ use super::activation::{Activation, at_least, through};
 use super::buffer::unwritten;
 use super::dispatch::on_cuda;
 use super::number::{Number, Reading, by_number, tensor};
-use super::parallel::{each_chunk, piece_for_threads, sum_of_rows};
+use super::parallel::{block_for_threads, each_chunk, sum_of_rows};
 use super::product::{Panels, View, multiply_panels, transposed_product};
 use super::value::Value;
 use super::vector::vectorised;
@@ -50,18 +50,18 @@ struct Linear {
     activation: Activation,
 }
 
-/// `out (N, O) = x (N, I) · panels`, then `finish` on each piece of rows.
+/// `out (N, O) = x (N, I) · panels`, then `finish` on each block of rows.
 fn product<T: Number>(x: &[T], rows: usize, panels: &Panels<T>, finish: impl Fn(&mut [T]) + Sync + Send) -> Vec<T> {
     let (inputs, outputs) = (x.len() / rows.max(1), panels.columns());
     let mut out = unwritten(rows * outputs);
-    let at_once = piece_for_threads(rows, 4, 8).clamp(16, 256);
+    let at_once = block_for_threads(rows, 4, 8).clamp(16, 256);
     each_chunk(
         &mut out,
         at_once * outputs,
         || (),
-        |(), piece, out| {
+        |(), block, out| {
             let rows = out.len() / outputs;
-            let x = View::new(&x[piece * at_once * inputs..][..rows * inputs], rows, inputs);
+            let x = View::new(&x[block * at_once * inputs..][..rows * inputs], rows, inputs);
             multiply_panels(out, false, x, panels);
             finish(out);
         },

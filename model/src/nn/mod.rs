@@ -1,4 +1,4 @@
-//! Building blocks of encoders: operators with a backward of their own, and layers that hold parameters.
+//! Building blocks of encoders: operators with their backward passes, and layers that hold parameters.
 //!
 //! ```text
 //! convolution ─ batch_norm ─ pooling                       images and spectrograms, (B, H, W, C)
@@ -10,18 +10,18 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Bits never depend on the number of threads: sums have a fixed order, and what is cut into pieces for threads has no sum
+//! 1. Bits never depend on the number of threads: sums have a fixed order, and what is cut into blocks for threads has no sum
 //!    that reaches over them.
 //! 2. In evaluation a sample's bits never depend on its batch.
 //! 3. Every operator's backward agrees with finite differences in f64.
 //!
-//! Operators run in main memory, or on an NVIDIA card (`cuda`, with invariants of its own) if the tensors are there; nothing here
+//! Operators run in main memory, or on an NVIDIA card (`cuda`, with its own invariants) if the tensors are there; nothing here
 //! knows of modalities, heads or turns.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
-#[allow(unsafe_code, reason = "memory is handed out that nobody has written yet")]
+#[allow(unsafe_code, reason = "memory is handed out before it is written")]
 mod buffer;
 pub(crate) mod cast;
 pub(crate) mod convolution;

@@ -76,7 +76,7 @@ fn exponential(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-LIMIT, LIMIT);
     let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    // ln 2 in two parts, the first with few digits, so that n · ln 2 is exact.
+    // ln 2 as a sum of two, the first with few digits, so that n · ln 2 is exact.
     let f = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let mut sum = 1.987_569_1e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {

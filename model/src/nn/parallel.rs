@@ -1,4 +1,4 @@
-//! Work shared out over threads in pieces whose size never depends on how many threads there are, so that neither do
+//! Work shared out over threads in blocks whose size never depends on how many threads there are, so that neither do
 //! the bits.
 
 use rayon::prelude::*;
@@ -28,8 +28,8 @@ pub(crate) fn each_chunk<T: Number, S>(
     }
 }
 
-/// `whole` cut into about `per_thread` pieces for each thread, each a multiple of `unit`: for work whose bits do not depend on it.
-pub(crate) fn piece_for_threads(whole: usize, per_thread: usize, unit: usize) -> usize {
+/// `whole` cut into about `per_thread` blocks for each thread, each a multiple of `unit`: for work whose bits do not depend on it.
+pub(crate) fn block_for_threads(whole: usize, per_thread: usize, unit: usize) -> usize {
     whole.div_ceil(per_thread * rayon::current_num_threads()).next_multiple_of(unit)
 }
 
@@ -44,9 +44,9 @@ pub(crate) fn each_pair<T: Send, U: Send>(
     pairs.enumerate().for_each(|(i, (first, second))| work(i, first, second));
 }
 
-/// Gives each of `pieces` to `work`, with its number.
-pub(crate) fn each_piece<P: Send>(pieces: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
-    pieces.into_par_iter().enumerate().for_each(|(i, piece)| work(i, piece));
+/// Gives each of `blocks` to `work`, with its number.
+pub(crate) fn each_block<P: Send>(blocks: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
+    blocks.into_par_iter().enumerate().for_each(|(i, block)| work(i, block));
 }
 
 /// [`each_chunk`], and `Σ` of the `width` sums that `work` leaves for each chunk, added in the order of the chunks.
@@ -70,7 +70,7 @@ pub(crate) fn sum_of_groups<T: Number>(
     length: usize,
     work: impl Fn(usize, &mut [T]) + Sync + Send,
 ) -> Vec<T> {
-    let parts: Vec<Vec<T>> = (0..groups)
+    let partials: Vec<Vec<T>> = (0..groups)
         .into_par_iter()
         .map(|group| {
             let mut part = vec![T::ZERO; length];
@@ -78,7 +78,7 @@ pub(crate) fn sum_of_groups<T: Number>(
             part
         })
         .collect();
-    total(parts, length)
+    total(partials, length)
 }
 
 /// Rows whose sums are taken before they are added up. Bits depend on it.
@@ -102,25 +102,25 @@ pub(crate) fn sum_of_rows<T: Number>(values: &[T], width: usize) -> Vec<f64> {
     })
 }
 
-fn total<T: Number>(parts: Vec<Vec<T>>, length: usize) -> Vec<T> {
-    let mut parts = parts.into_iter();
-    let mut total = parts.next().unwrap_or_else(|| vec![T::ZERO; length]);
-    for part in parts {
+fn total<T: Number>(partials: Vec<Vec<T>>, length: usize) -> Vec<T> {
+    let mut partials = partials.into_iter();
+    let mut total = partials.next().unwrap_or_else(|| vec![T::ZERO; length]);
+    for part in partials {
         total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
     }
     total
 }
 
-/// Cuts `values` into consecutive pieces of `width · (ends[i + 1] − ends[i])` values.
+/// Cuts `values` into consecutive blocks of `width · (ends[i + 1] − ends[i])` values.
 ///
 /// # Panics
 /// When `ends` is not ascending or asks for more than there is.
 pub(crate) fn split_at_rows<'a, T>(mut values: &'a mut [T], width: usize, ends: &[usize]) -> Vec<&'a mut [T]> {
-    let mut pieces = Vec::with_capacity(ends.len().saturating_sub(1));
+    let mut blocks = Vec::with_capacity(ends.len().saturating_sub(1));
     for pair in ends.windows(2) {
-        let (piece, rest) = values.split_at_mut(width * (pair[1] - pair[0]));
-        pieces.push(piece);
+        let (block, rest) = values.split_at_mut(width * (pair[1] - pair[0]));
+        blocks.push(block);
         values = rest;
     }
-    pieces
+    blocks
 }

@@ -1,4 +1,4 @@
-//! Parameters at their first values: each from a stream of its own, so that adding one changes no other.
+//! Parameters at their first values: each from its own stream, so that adding one changes no other.
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::rng::{self, Stream};

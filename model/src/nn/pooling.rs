@@ -28,12 +28,12 @@ impl Window {
         Self { size, stride: size, padding: 0 }
     }
 
-    fn places(self, length: usize) -> usize {
+    fn positions(self, length: usize) -> usize {
         (length + 2 * self.padding - self.size) / self.stride + 1
     }
 
-    fn inside(self, place: usize, length: usize) -> Range<usize> {
-        let start = place * self.stride;
+    fn inside(self, position: usize, length: usize) -> Range<usize> {
+        let start = position * self.stride;
         start.saturating_sub(self.padding)..(start + self.size - self.padding).min(length)
     }
 }
@@ -63,15 +63,15 @@ fn max_forward<T: Number>(input: &Tensor, window: Window) -> Result<(Tensor, Vec
     let (samples, height, width, channels) = input.dims4()?;
     let reading = Reading::of(input);
     let x = reading.values::<T>(NAME)?;
-    let (tall, wide) = (window.places(height), window.places(width));
+    let (tall, wide) = (window.positions(height), window.positions(width));
     let length = tall * wide * channels;
     let mut out = unwritten(samples * length);
     let mut chosen = vec![0u8; out.len()];
     let row = |at: usize, out: &mut [T], chosen: &mut [u8]| {
         let (sample, i) = (at / tall, at % tall);
         let down = window.inside(i, height);
-        let places = out.chunks_exact_mut(channels).zip(chosen.chunks_exact_mut(channels)).enumerate();
-        for (j, (best, chosen)) in places {
+        let positions = out.chunks_exact_mut(channels).zip(chosen.chunks_exact_mut(channels)).enumerate();
+        for (j, (best, chosen)) in positions {
             let across = window.inside(j, width);
             for y in down.clone() {
                 for column in across.clone() {
@@ -107,18 +107,18 @@ fn max_backward<T: Number>(
     let (samples, height, width, channels) = shape;
     let reading = Reading::of(gradient);
     let g = reading.values::<T>(NAME)?;
-    let wide = window.places(width);
-    let length = window.places(height) * wide * channels;
+    let wide = window.positions(width);
+    let length = window.positions(height) * wide * channels;
     let mut out = vec![T::ZERO; samples * height * width * channels];
     each_chunk(
         &mut out,
         height * width * channels,
         || (),
         |(), sample, out| {
-            let places = g[sample * length..][..length].chunks_exact(channels);
+            let positions = g[sample * length..][..length].chunks_exact(channels);
             let chosen = chosen[sample * length..][..length].chunks_exact(channels);
-            for (place, (g, chosen)) in places.zip(chosen).enumerate() {
-                let (i, j) = (place / wide, place % wide);
+            for (position, (g, chosen)) in positions.zip(chosen).enumerate() {
+                let (i, j) = (position / wide, position % wide);
                 for (channel, (g, tap)) in g.iter().zip(chosen).enumerate() {
                     let (u, v) = (usize::from(*tap) / window.size, usize::from(*tap) % window.size);
                     let (y, x) = (i * window.stride + u - window.padding, j * window.stride + v - window.padding);
@@ -134,12 +134,12 @@ fn max_backward<T: Number>(
 /// PyTorch calls it adaptive average pooling.
 ///
 /// # Errors
-/// When the grid has no cells or more than the input has places.
+/// When the grid has no cells or more than the input has positions.
 pub(crate) fn grid_mean(input: &Value, (rows, columns): (usize, usize)) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (samples, height, width, channels) = x.dims4()?;
     if rows == 0 || columns == 0 || rows > height || columns > width {
-        candle_core::bail!("{NAME}: {rows} × {columns} cells of {height} × {width} places");
+        candle_core::bail!("{NAME}: {rows} × {columns} cells of {height} × {width} positions");
     }
     on_cuda!(x, pooling::grid_mean(input, (rows, columns)));
     let operator = GridMean { samples, height, width, channels, rows, columns };
@@ -157,13 +157,13 @@ struct GridMean {
     columns: usize,
 }
 
-/// Places `⌊i·length/cells⌋ .. ⌈(i+1)·length/cells⌉`.
+/// Positions `⌊i·length/cells⌋ .. ⌈(i+1)·length/cells⌉`.
 fn cell(i: usize, length: usize, cells: usize) -> Range<usize> {
     i * length / cells..((i + 1) * length).div_ceil(cells)
 }
 
 impl GridMean {
-    /// Calls `visit(cell, place, share of the place)`.
+    /// Calls `visit(cell, position, share of the position)`.
     fn pairs(&self, mut visit: impl FnMut(usize, usize, f64)) {
         for (i, j) in (0..self.rows).flat_map(|i| (0..self.columns).map(move |j| (i, j))) {
             let (down, across) = (cell(i, self.height, self.rows), cell(j, self.width, self.columns));
@@ -175,16 +175,16 @@ impl GridMean {
     }
 
     fn forward<T: Number>(&self, input: &Tensor) -> Result<Tensor> {
-        self.spread(input, self.height * self.width, self.rows * self.columns, |cell, place| (place, cell))
+        self.spread(input, self.height * self.width, self.rows * self.columns, |cell, position| (position, cell))
             .and_then(|out: Vec<T>| tensor(out, (self.samples, self.rows, self.columns, self.channels), input))
     }
 
     fn gradient<T: Number>(&self, gradient: &Tensor) -> Result<Tensor> {
-        self.spread(gradient, self.rows * self.columns, self.height * self.width, |cell, place| (cell, place))
+        self.spread(gradient, self.rows * self.columns, self.height * self.width, |cell, position| (cell, position))
             .and_then(|out: Vec<T>| tensor(out, (self.samples, self.height, self.width, self.channels), gradient))
     }
 
-    /// Adds each place's share from one grid to another.
+    /// Adds each position's share from one grid to another.
     fn spread<T: Number>(
         &self,
         from: &Tensor,
@@ -202,8 +202,8 @@ impl GridMean {
             || (),
             |(), sample, out| {
                 let all = &all[sample * source * channels..][..source * channels];
-                self.pairs(|cell, place, share| {
-                    let (from, to) = ends(cell, place);
+                self.pairs(|cell, position, share| {
+                    let (from, to) = ends(cell, position);
                     let share = T::from_f64(share);
                     let to = &mut out[to * channels..][..channels];
                     to.iter_mut().zip(&all[from * channels..]).for_each(|(to, from)| *to += *from * share);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_the_largest_and_its_gradient_finds_it() {
+    fn not_a_number_is_the_largest_and_its_gradient_finds_it() {
         let x = noise((1, 4, 4, 1), 1);
         for (numbers, found) in [(vec![f64::NAN; 16], 4), (vec![f64::NEG_INFINITY; 16], 0)] {
             let x = Tensor::from_vec(numbers, x.shape(), x.device()).expect("as many");
@@ -254,8 +254,8 @@ mod tests {
             let y = max_pool(&input, STEM).expect("it fits");
             assert_eq!(flat(y.tensor()).into_iter().filter(|y| y.is_nan()).count(), found);
             let upstream = y.tensor().ones_like().expect("ones");
-            let numbers = [input.place().map(crate::nn::value::Place::number)];
-            let gradients = crate::nn::value::backward(y.place().expect("a place"), upstream, &numbers);
+            let numbers = [input.node().map(crate::nn::value::Node::number)];
+            let gradients = crate::nn::value::backward(y.node().expect("a node"), upstream, &numbers);
             let total: f64 = flat(gradients.expect("a way back")[0].as_ref().expect("x's")).iter().sum();
             assert_eq!(total, 4.0);
         }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cell_is_the_mean_and_as_many_cells_as_places_change_nothing() {
+    fn one_cell_is_the_mean_and_full_cells_change_nothing() {
         let x = noise((2, 5, 4, 3), 1);
         let ours = |cells| grid_mean(&Value::constant(x.clone()), cells).expect("ours").tensor().clone();
         assert_close(&ours((1, 1)), &x.mean_keepdim((1, 2)).expect("candle's"), 1e-14);

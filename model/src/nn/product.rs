@@ -5,7 +5,7 @@
 
 use super::buffer::unwritten;
 use super::number::Number;
-use super::parallel::{each_chunk, piece_for_threads};
+use super::parallel::{block_for_threads, each_chunk};
 use super::tile::{self, Into, PANEL, Runs};
 
 /// A matrix laid over a slice.
@@ -163,7 +163,7 @@ pub(crate) fn transposed_product<T: Number>(
     panels: impl Fn(std::ops::Range<usize>) -> Panels<T>,
 ) -> Vec<T> {
     let mut out = if depth == 0 { vec![T::ZERO; rows * columns] } else { unwritten(rows * columns) };
-    let at_once = piece_for_threads(rows, 1, 8);
+    let at_once = block_for_threads(rows, 1, 8);
     for first in (0..depth).step_by(ROWS_PER_SUM) {
         let length = ROWS_PER_SUM.min(depth - first);
         let starts: Vec<usize> = (0..length).map(|row| row * rows).collect();

@@ -70,21 +70,21 @@ mod tests {
     use super::super::check::{assert_close, check_gradients, noise};
     use super::*;
 
-    fn texts() -> Vec<Range<usize>> {
+    fn sequences() -> Vec<Range<usize>> {
         vec![0..1, 1..6]
     }
 
     #[test]
-    fn each_text_has_the_mean_of_its_own_rows() {
+    fn each_sequence_has_the_mean_of_its_rows() {
         let x = noise((6, 3), 1);
         let rest = x.narrow(0, 1, 5).and_then(|r| r.mean_keepdim(0)).expect("a mean");
         let expected = Tensor::cat(&[&x.narrow(0, 0, 1).expect("a row"), &rest], 0).expect("two rows");
-        assert_close(segment_mean(&Value::constant(x), texts()).expect("ours").tensor(), &expected, 1e-14);
+        assert_close(segment_mean(&Value::constant(x), sequences()).expect("ours").tensor(), &expected, 1e-14);
     }
 
     #[test]
     fn its_gradient_is_that_of_finite_differences() {
-        check_gradients(&[noise((6, 3), 1)], |v| segment_mean(&v[0], texts()));
+        check_gradients(&[noise((6, 3), 1)], |v| segment_mean(&v[0], sequences()));
         check_gradients(&[noise((6, 3), 1)], |v| segment_mean(&v[0], vec![0..1, 3..5, 5..5]));
     }
 }

@@ -8,39 +8,41 @@ use super::value::Value;
 
 const NAME: &str = "sequence";
 
-/// For each sample `class + places[0]`, then `patch + bias + places[1 + n]` for each of its patches: `patches` is (B, N, W), `bias` (W), `class`
-/// (1, 1, W), `places` (1, 1 + N, W), the result (B · (1 + N), W).
+/// For each sample `class + positions[0]`, then `patch + bias + positions[1 + n]` for each of its patches: `patches` is (B, N, W), `bias` (W), `class`
+/// (1, 1, W), `positions` (1, 1 + N, W), the result (B · (1 + N), W).
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, places: &Value) -> Result<Value> {
+pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, positions: &Value) -> Result<Value> {
     let x = patches.tensor().contiguous()?;
     let (_, count, width) = x.dims3()?;
     let fits = |value: &Value, shape: &[usize]| value.tensor().dims() == shape;
-    if !fits(bias, &[width]) || !fits(class, &[1, 1, width]) || !fits(places, &[1, 1 + count, width]) {
-        candle_core::bail!("{NAME}: {:?} with places {:?}", x.dims(), places.tensor().dims());
+    if !fits(bias, &[width]) || !fits(class, &[1, 1, width]) || !fits(positions, &[1, 1 + count, width]) {
+        candle_core::bail!("{NAME}: {:?} with positions {:?}", x.dims(), positions.tensor().dims());
     }
-    on_cuda!(x, rows::with_class_token(patches, bias, class, places));
-    let rest = [bias, class, places].map(|value| value.tensor().clone());
+    on_cuda!(x, rows::with_class_token(patches, bias, class, positions));
+    let rest = [bias, class, positions].map(|value| value.tensor().clone());
     let y = by_number!(x.dtype(), NAME, forward(&x, &rest))?;
     let shape = x.dims3()?;
-    let wanted = [patches, bias, class, places].map(Value::wanted);
-    Ok(Value::of(y, [patches, bias, class, places], move |g| by_number!(g.dtype(), NAME, gradients(g, shape, wanted))))
+    let wanted = [patches, bias, class, positions].map(Value::wanted);
+    Ok(Value::of(y, [patches, bias, class, positions], move |g| {
+        by_number!(g.dtype(), NAME, gradients(g, shape, wanted))
+    }))
 }
 
 fn forward<T: Number>(patches: &Tensor, rest: &[Tensor; 3]) -> Result<Tensor> {
     let (samples, count, width) = patches.dims3()?;
     let (x, rest) = (Reading::of(patches), [0, 1, 2].map(|n: usize| Reading::of(&rest[n])));
     let x = x.values::<T>(NAME)?;
-    let [bias, class, places] = [0, 1, 2].map(|n: usize| rest[n].values::<T>(NAME));
-    let (bias, class, places) = (bias?, class?, places?);
+    let [bias, class, positions] = [0, 1, 2].map(|n: usize| rest[n].values::<T>(NAME));
+    let (bias, class, positions) = (bias?, class?, positions?);
     let mut out = Vec::with_capacity(samples * (1 + count) * width);
     for sample in x.chunks_exact(count * width) {
-        let mut places = places.chunks_exact(width);
-        let first = places.next().into_iter().flatten();
+        let mut positions = positions.chunks_exact(width);
+        let first = positions.next().into_iter().flatten();
         out.extend(class.iter().zip(first).map(|(c, p)| *c + *p));
-        for (patch, place) in sample.chunks_exact(width).zip(places) {
-            out.extend(patch.iter().zip(bias).zip(place).map(|((x, b), p)| *x + *b + *p));
+        for (patch, position) in sample.chunks_exact(width).zip(positions) {
+            out.extend(patch.iter().zip(bias).zip(position).map(|((x, b), p)| *x + *b + *p));
         }
     }
     tensor(out, (samples * (1 + count), width), patches)
@@ -62,19 +64,19 @@ fn gradients<T: Number>(
     if !wanted[1..].contains(&true) {
         return Ok([patches, None, None, None]);
     }
-    let mut places = vec![0.0f64; (1 + count) * width];
+    let mut positions = vec![0.0f64; (1 + count) * width];
     for sample in g {
-        places.iter_mut().zip(sample).for_each(|(sum, g)| *sum += g.to_f64());
+        positions.iter_mut().zip(sample).for_each(|(sum, g)| *sum += g.to_f64());
     }
     let mut bias = vec![0.0f64; width];
-    for place in places[width..].chunks_exact(width) {
-        bias.iter_mut().zip(place).for_each(|(sum, g)| *sum += g);
+    for place in positions[width..].chunks_exact(width) {
+        bias.iter_mut().zip(position).for_each(|(sum, g)| *sum += g);
     }
     let narrow = |sums: &[f64]| sums.iter().map(|sum| T::from_f64(*sum)).collect::<Vec<T>>();
     let bias = wanted[1].then(|| tensor(narrow(&bias), width, gradient));
-    let class = wanted[2].then(|| tensor(narrow(&places[..width]), (1, 1, width), gradient));
-    let places = wanted[3].then(|| tensor(narrow(&places), (1, 1 + count, width), gradient));
-    Ok([patches, bias.transpose()?, class.transpose()?, places.transpose()?])
+    let class = wanted[2].then(|| tensor(narrow(&positions[..width]), (1, 1, width), gradient));
+    let positions = wanted[3].then(|| tensor(narrow(&positions), (1, 1 + count, width), gradient));
+    Ok([patches, bias.transpose()?, class.transpose()?, positions.transpose()?])
 }
 
 #[cfg(test)]
@@ -84,11 +86,11 @@ mod tests {
 
     #[test]
     fn the_class_token_comes_first() {
-        let [x, bias, class, places] = [noise((2, 3, 4), 1), noise(4, 2), noise((1, 1, 4), 3), noise((1, 4, 4), 4)];
+        let [x, bias, class, positions] = [noise((2, 3, 4), 1), noise(4, 2), noise((1, 1, 4), 3), noise((1, 4, 4), 4)];
         let rows = x.broadcast_add(&bias).expect("a sum");
         let all = Tensor::cat(&[&Tensor::cat(&[&class, &class], 0).expect("twice"), &rows], 1).expect("tokens");
-        let expected = all.broadcast_add(&places).and_then(|all| all.reshape((8, 4))).expect("rows");
-        let values = [x, bias, class, places].map(Value::constant);
+        let expected = all.broadcast_add(&positions).and_then(|all| all.reshape((8, 4))).expect("rows");
+        let values = [x, bias, class, positions].map(Value::constant);
         let y = with_class_token(&values[0], &values[1], &values[2], &values[3]).expect("ours");
         assert_close(y.tensor(), &expected, 1e-14);
     }

@@ -137,11 +137,11 @@ unsafe fn product<V: Lanes, const MOST: usize>(
 ) {
     let rows = left.rows();
     let wide = 2 * V::COUNT;
-    let pieces = rows.div_ceil(MOST);
+    let blocks = rows.div_ceil(MOST);
     let mut row = 0;
-    for piece in 0..pieces {
+    for block in 0..blocks {
         // Of about the same height, so that none is left with a row or two.
-        let height = (rows - row).div_ceil(pieces - piece);
+        let height = (rows - row).div_ceil(blocks - block);
         unsafe {
             let part = left.part(row, height);
             for column in (0..to.columns).step_by(wide) {
@@ -165,8 +165,8 @@ unsafe fn copy_edge<T: Number>(edge: &[T], (rows, columns, wide): (usize, usize,
     for (r, row) in edge.chunks_exact(wide).take(rows).enumerate() {
         for (c, value) in row[..columns].iter().enumerate() {
             unsafe {
-                let place = to.values.add(r * to.stride + c);
-                *place = if to.accumulate { *place + *value } else { *value };
+                let position = to.values.add(r * to.stride + c);
+                *position = if to.accumulate { *position + *value } else { *value };
             }
         }
     }
@@ -227,9 +227,9 @@ unsafe fn tile<V: Lanes, const M: usize>(
         }
         for (m, sums) in sums.into_iter().enumerate() {
             for (n, sum) in sums.into_iter().enumerate() {
-                let place = to.values.add(m * to.stride + n * V::COUNT);
-                let sum = if to.accumulate { V::load(place).add(sum) } else { sum };
-                sum.store(place);
+                let position = to.values.add(m * to.stride + n * V::COUNT);
+                let sum = if to.accumulate { V::load(position).add(sum) } else { sum };
+                sum.store(position);
             }
         }
     }

@@ -13,11 +13,11 @@ use super::vector::vectorised;
 const NAME: &str = "optimizer";
 
 /// Numbers that a thread takes at a time. The bits of [`sum_of_squares`] depend on it.
-const PIECE: usize = 1 << 14;
+const BLOCK: usize = 1 << 14;
 
 /// A parameter, what is remembered of it, and its gradient: contiguous, of one shape, type and device.
 #[derive(Debug)]
-pub(crate) struct Part<'a> {
+pub(crate) struct Change<'a> {
     pub(crate) parameter: &'a Tensor,
     /// SGD: v. AdamW: m.
     pub(crate) first: &'a Tensor,
@@ -30,26 +30,26 @@ pub(crate) struct Part<'a> {
     pub(crate) decay: f64,
 }
 
-impl Part<'_> {
+impl Change<'_> {
     fn check(&self) -> Result<()> {
         let both = [Some(self.first), self.second].into_iter().flatten();
         same_size(&both.chain([self.parameter, &self.gradient]).collect::<Vec<_>>())
     }
 }
 
-/// Of each part: `v ← μ v + (share · g + λ p); p ← p − lr v`
+/// Of each change: `v ← μ v + (share · g + λ p); p ← p − lr v`
 ///
 /// # Errors
-/// When the tensors of a part are of different sizes.
-pub(crate) fn sgd(parts: &[Part<'_>], share: f64, momentum: f64) -> Result<()> {
+/// When the tensors of a change are of different sizes.
+pub(crate) fn sgd(changes: &[Change<'_>], share: f64, momentum: f64) -> Result<()> {
     fn run<T: Number>([p, v, g]: [&Tensor; 3], numbers: [f64; 4]) -> Result<()> {
         let [share, momentum, decay, lr] = numbers.map(T::from_f64);
         let g = Reading::of(g);
         let g = g.values::<T>(NAME)?;
         in_place(p, |p: &mut [T]| {
             in_place(v, |v: &mut [T]| {
-                let pieces = p.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE));
-                pieces.for_each(|((p, v), g)| {
+                let blocks = p.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)).zip(g.par_chunks(BLOCK));
+                blocks.for_each(|((p, v), g)| {
                     vectorised(
                         #[inline(always)]
                         || {
@@ -63,17 +63,17 @@ pub(crate) fn sgd(parts: &[Part<'_>], share: f64, momentum: f64) -> Result<()> {
             })
         })?
     }
-    parts.iter().try_for_each(Part::check)?;
-    let Some(one) = parts.first() else { return Ok(()) };
-    on_cuda!(one.parameter, optimizer::sgd(parts, share, momentum));
-    for Part { parameter, first, gradient, rate, decay, .. } in parts {
+    changes.iter().try_for_each(Change::check)?;
+    let Some(one) = changes.first() else { return Ok(()) };
+    on_cuda!(one.parameter, optimizer::sgd(changes, share, momentum));
+    for Change { parameter, first, gradient, rate, decay, .. } in changes {
         let numbers = [share, momentum, *decay, *rate];
         by_number!(parameter.dtype(), NAME, run([parameter, first, gradient], numbers))?;
     }
     Ok(())
 }
 
-/// What a step of AdamW is made of, beside what is a part's own.
+/// What a step of AdamW is made of, beside what is a change's own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Adam {
     pub(crate) share: f64,
@@ -83,11 +83,11 @@ pub(crate) struct Adam {
     pub(crate) epsilon: f64,
 }
 
-/// Of each part: `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
+/// Of each change: `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
 ///
 /// # Errors
-/// As [`sgd`], and when a part has no second moment.
-pub(crate) fn adamw(parts: &[Part<'_>], adam: Adam) -> Result<()> {
+/// As [`sgd`], and when a change has no second moment.
+pub(crate) fn adamw(changes: &[Change<'_>], adam: Adam) -> Result<()> {
     fn run<T: Number>([p, m, v, g]: [&Tensor; 4], adam: Adam, rates: [f64; 2]) -> Result<()> {
         let Adam { share, betas: [beta1, beta2], .. } = adam;
         let [share, old1, new1, old2, new2] = [share, beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(T::from_f64);
@@ -97,8 +97,8 @@ pub(crate) fn adamw(parts: &[Part<'_>], adam: Adam) -> Result<()> {
         in_place(p, |p: &mut [T]| {
             in_place(m, |m: &mut [T]| {
                 in_place(v, |v: &mut [T]| {
-                    let parameters = p.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE));
-                    let moments = m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE));
+                    let parameters = p.par_chunks_mut(BLOCK).zip(g.par_chunks(BLOCK));
+                    let moments = m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK));
                     parameters.zip(moments).for_each(|((p, g), (m, v))| {
                         vectorised(
                             #[inline(always)]
@@ -117,10 +117,10 @@ pub(crate) fn adamw(parts: &[Part<'_>], adam: Adam) -> Result<()> {
             })?
         })?
     }
-    parts.iter().try_for_each(Part::check)?;
-    let Some(one) = parts.first() else { return Ok(()) };
-    on_cuda!(one.parameter, optimizer::adamw(parts, adam));
-    for Part { parameter, first, second, gradient, rate, decay } in parts {
+    changes.iter().try_for_each(Change::check)?;
+    let Some(one) = changes.first() else { return Ok(()) };
+    on_cuda!(one.parameter, optimizer::adamw(changes, adam));
+    for Change { parameter, first, second, gradient, rate, decay } in changes {
         let Some(second) = second else { candle_core::bail!("{NAME}: AdamW without a second moment") };
         by_number!(parameter.dtype(), NAME, run([parameter, first, second, gradient], adam, [*decay, *rate]))?;
     }
@@ -154,13 +154,13 @@ pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
 
 fn sum_of_squares<T: Number>(tensor: &Tensor) -> Result<f64> {
     let reading = Reading::of(tensor);
-    let of_piece = |piece: &[T]| {
+    let of_block = |block: &[T]| {
         vectorised(
             #[inline(always)]
             || {
                 // Eight lanes that are added up at the end: an order that a processor may take eight at a time.
                 let mut lanes = [0.0; 8];
-                for eight in piece.chunks(8) {
+                for eight in block.chunks(8) {
                     for (lane, value) in lanes.iter_mut().zip(eight) {
                         *lane += value.to_f64() * value.to_f64();
                     }
@@ -169,8 +169,8 @@ fn sum_of_squares<T: Number>(tensor: &Tensor) -> Result<f64> {
             },
         )
     };
-    let pieces: Vec<f64> = reading.values::<T>(NAME)?.par_chunks(PIECE).map(of_piece).collect();
-    Ok(pieces.into_iter().sum())
+    let blocks: Vec<f64> = reading.values::<T>(NAME)?.par_chunks(BLOCK).map(of_block).collect();
+    Ok(blocks.into_iter().sum())
 }
 
 fn same_size(tensors: &[&Tensor]) -> Result<()> {

@@ -17,12 +17,12 @@ use super::dispatch::on_cuda;
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
     tensor: Tensor,
-    place: Option<Place>,
+    node: Option<Node>,
 }
 
 /// A value's number on a tape.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Node {
     tape: Arc<Tape>,
     number: usize,
 }
@@ -60,14 +60,14 @@ impl Tape {
     pub(crate) fn variable(self: &Arc<Self>, tensor: Tensor) -> Value {
         let mut recording = self.recording();
         recording.values += 1;
-        Value { tensor, place: Some(Place { tape: Arc::clone(self), number: recording.values - 1 }) }
+        Value { tensor, node: Some(Node { tape: Arc::clone(self), number: recording.values - 1 }) }
     }
 }
 
 impl Value {
-    /// A value whose gradient nobody wants, such as data.
+    /// A value whose gradient is not wanted, such as data.
     pub(crate) fn constant(tensor: Tensor) -> Self {
-        Self { tensor, place: None }
+        Self { tensor, node: None }
     }
 
     pub(crate) fn tensor(&self) -> &Tensor {
@@ -76,27 +76,26 @@ impl Value {
 
     /// Whether its gradient is wanted.
     pub(crate) fn wanted(&self) -> bool {
-        self.place.is_some()
+        self.node.is_some()
     }
 
-    pub(crate) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    pub(crate) fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
     }
 
     /// The result of an operator on `inputs`. `backward` gets the gradient of `output`, contiguous, and gives those of the inputs that
-    /// are [wanted](Self::wanted), and None for the others: for what nobody wants there is nothing to compute.
+    /// are [wanted](Self::wanted), and None for the others: a gradient that is not wanted is not computed.
     pub(crate) fn of<const N: usize>(
         output: Tensor,
         inputs: [&Self; N],
         backward: impl FnOnce(&Tensor) -> Result<[Option<Tensor>; N]> + Send + 'static,
     ) -> Self {
-        let Some(tape) = inputs.iter().find_map(|input| input.place.as_ref()).map(|place| Arc::clone(&place.tape))
-        else {
+        let Some(tape) = inputs.iter().find_map(|input| input.node.as_ref()).map(|node| Arc::clone(&node.tape)) else {
             return Self::constant(output);
         };
         let value = tape.variable(output);
-        let inputs = inputs.iter().map(|input| input.place.as_ref().map(|place| place.number)).collect();
-        let output = value.place.as_ref().map_or(0, |place| place.number);
+        let inputs = inputs.iter().map(|input| input.node.as_ref().map(|node| node.number)).collect();
+        let output = value.node.as_ref().map_or(0, |node| node.number);
         let backward = Box::new(|gradient: &Tensor| backward(gradient).map(Vec::from));
         tape.recording().steps.push(Step { inputs, output, backward });
         value
@@ -133,18 +132,18 @@ fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// When an operator fails.
-pub(crate) fn backward(result: &Place, gradient: Tensor, variables: &[Option<usize>]) -> Result<Vec<Option<Tensor>>> {
+pub(crate) fn backward(result: &Node, gradient: Tensor, variables: &[Option<usize>]) -> Result<Vec<Option<Tensor>>> {
     let Recording { values, steps } = std::mem::take(&mut *result.tape.recording());
     let mut gradients: Vec<Option<Tensor>> = vec![None; values.max(result.number + 1)];
     gradients[result.number] = Some(gradient);
     for Step { inputs, output, backward } in steps.into_iter().rev() {
-        // A variable is nobody's output; any other value is needed by no step before the one that made it.
+        // No step has a variable as output; any other value is needed by no step before the one that made it.
         let Some(gradient) = gradients[output].take() else { continue };
-        let parts = backward(&gradient.contiguous()?)?;
+        let partials = backward(&gradient.contiguous()?)?;
         drop(gradient);
-        for (input, part) in inputs.into_iter().zip(parts) {
+        for (input, part) in inputs.into_iter().zip(partials) {
             #[cfg(test)]
-            assert!(input.is_some() || part.is_none(), "a gradient that nobody wants was computed");
+            assert!(input.is_some() || part.is_none(), "a gradient that is not wanted was computed");
             if let (Some(input), Some(part)) = (input, part) {
                 gradients[input] = Some(match gradients[input].take() {
                     Some(already) => sum(&already, &part)?,
@@ -156,7 +155,7 @@ pub(crate) fn backward(result: &Place, gradient: Tensor, variables: &[Option<usi
     Ok(variables.iter().map(|number| number.and_then(|number| gradients.get_mut(number)?.take())).collect())
 }
 
-impl Place {
+impl Node {
     pub(crate) fn number(&self) -> usize {
         self.number
     }
@@ -189,12 +188,12 @@ mod tests {
         let tape = Arc::new(Tape::default());
         let (x, unused) = (tape.variable(numbers(&[3.0, -1.0])), tape.variable(numbers(&[1.0])));
         let y = square(&x).add(&square(&x)).and_then(|y| y.add(&x)).expect("a sum");
-        let place = y.place().expect("a place");
-        let variables = [&x, &unused].map(|v| v.place().map(Place::number));
-        let gradients = backward(place, numbers(&[1.0, 10.0]), &variables).expect("gradients");
+        let node = y.node().expect("a node");
+        let variables = [&x, &unused].map(|v| v.node().map(Node::number));
+        let gradients = backward(node, numbers(&[1.0, 10.0]), &variables).expect("gradients");
         assert_eq!(gradients[0].as_ref().expect("x's").to_vec1::<f32>().expect("numbers"), [13.0, -30.0]);
         assert!(gradients[1].is_none());
-        assert!(backward(place, numbers(&[1.0, 10.0]), &variables).expect("no steps left")[0].is_none());
+        assert!(backward(node, numbers(&[1.0, 10.0]), &variables).expect("no steps left")[0].is_none());
     }
 
     #[test]
@@ -220,8 +219,8 @@ mod tests {
             drop(late);
             Ok([Some(g.clone())])
         });
-        let variables = [x.place().map(Place::number)];
-        backward(z.place().expect("a place"), numbers(&[1.0]), &variables).expect("gradients");
+        let variables = [x.node().map(Node::number)];
+        backward(z.node().expect("a node"), numbers(&[1.0]), &variables).expect("gradients");
         assert_eq!(Arc::strong_count(&held), 1);
     }
 }

@@ -1,10 +1,10 @@
-//! How a kernel goes over a grid (H, W, C): which places it meets, and the products it takes there.
+//! How a kernel goes over a grid (H, W, C): which positions it meets, and the products it takes there.
 
 use std::ops::Range;
 
 use super::buffer::unwritten;
 use super::number::Number;
-use super::parallel::{each_chunk, each_piece, piece_for_threads};
+use super::parallel::{block_for_threads, each_block, each_chunk};
 use super::product::{Panels, ROWS_PER_SUM, View};
 use super::tile::{self, Into, Runs};
 
@@ -21,26 +21,26 @@ pub(crate) struct Axis {
 
 impl Axis {
     /// Of the output.
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn positions(&self) -> usize {
         (self.length + 2 * self.padding - self.taps) / self.stride + 1
     }
 
     /// From input to output.
     pub(crate) fn forward(&self) -> Line {
         let &Self { length, taps, stride, padding } = self;
-        Line { length, before: signed(padding), taps, stride, places: self.places() }
+        Line { length, before: signed(padding), taps, stride, positions: self.positions() }
     }
 
-    /// The places of the input fall into as many kinds as the stride is long: those of a kind meet the same taps of the kernel.
+    /// The positions of the input fall into as many kinds as the stride is long: those of a kind meet the same taps of the kernel.
     /// Kinds that meet none are left out.
     pub(crate) fn phases(&self) -> impl Iterator<Item = Phase> + Clone {
         let axis = *self;
         let phase = (0..self.stride.min(self.taps)).map(move |remainder| Phase { axis, remainder });
-        phase.filter(|phase| phase.places() > 0)
+        phase.filter(|phase| phase.positions() > 0)
     }
 }
 
-/// The places y of the input with `y + padding ≡ remainder` modulo the stride. They meet the taps with that remainder, the last
+/// The positions y of the input with `y + padding ≡ remainder` modulo the stride. They meet the taps with that remainder, the last
 /// one first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Phase {
@@ -63,20 +63,20 @@ impl Phase {
         (self.remainder + stride * padding - padding) % stride
     }
 
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn positions(&self) -> usize {
         self.axis.length.saturating_sub(self.first()).div_ceil(self.axis.stride)
     }
 
-    /// The n-th place.
-    pub(crate) fn place(&self, n: usize) -> usize {
+    /// The n-th position.
+    pub(crate) fn position(&self, n: usize) -> usize {
         self.first() + n * self.axis.stride
     }
 
-    /// From the gradient of the output to that of the places of this kind.
+    /// From the gradient of the output to that of the positions of this kind.
     pub(crate) fn backward(&self) -> Line {
         let Axis { stride, padding, .. } = self.axis;
         let before = signed(self.taps()) - 1 - signed((self.first() + padding) / stride);
-        Line { length: self.axis.places(), before, taps: self.taps(), stride: 1, places: self.places() }
+        Line { length: self.axis.positions(), before, taps: self.taps(), stride: 1, positions: self.positions() }
     }
 }
 
@@ -84,7 +84,7 @@ fn signed(n: usize) -> isize {
     isize::try_from(n).expect("no length is longer than isize::MAX")
 }
 
-/// A walk along one dimension: the n-th of `places` meets `taps` places of the source, from `n · stride − before` on; those outside
+/// A walk along one dimension: the n-th of `positions` meets `taps` positions of the source, from `n · stride − before` on; those outside
 /// `0 .. length` are zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Line {
@@ -92,13 +92,13 @@ pub(crate) struct Line {
     before: isize,
     taps: usize,
     stride: usize,
-    places: usize,
+    positions: usize,
 }
 
 impl Line {
-    /// Places of the source that are met, or would be.
+    /// Positions of the source that are met, or would be.
     fn window(&self) -> usize {
-        (self.places - 1) * self.stride + self.taps
+        (self.positions - 1) * self.stride + self.taps
     }
 
     fn stays_inside(&self) -> bool {
@@ -126,13 +126,13 @@ impl Walk {
     }
 
     /// Of one sample.
-    pub(crate) fn places(&self) -> usize {
-        self.down.places * self.across.places
+    pub(crate) fn positions(&self) -> usize {
+        self.down.positions * self.across.positions
     }
 
     /// How many of `samples` a task takes.
     pub(crate) fn samples_per_task(&self, samples: usize) -> usize {
-        ROWS_PER_TASK.div_ceil(self.places()).clamp(1, samples.max(1))
+        ROWS_PER_TASK.div_ceil(self.positions()).clamp(1, samples.max(1))
     }
 
     /// Numbers of one sample of the source.
@@ -140,7 +140,7 @@ impl Walk {
         self.down.length * self.across.length * self.channels
     }
 
-    /// `out[place] = Σ over the patch at the place · panels`, sample by sample. `scratch` holds padded samples.
+    /// `out[position] = Σ over the patch at the position · panels`, sample by sample. `scratch` holds padded samples.
     pub(crate) fn product<T: Number>(&self, samples: &[T], panels: &Panels<T>, scratch: &mut Vec<T>, out: &mut [T]) {
         let count = samples.len() / self.sample();
         let whole = self.down.stays_inside() && self.across.stays_inside();
@@ -156,9 +156,10 @@ impl Walk {
             (&scratch[..count * window], height, width)
         };
         let row = width * self.channels;
-        let starts: Vec<usize> = (0..count * self.places()).map(|place| self.start(place, height, row)).collect();
+        let starts: Vec<usize> =
+            (0..count * self.positions()).map(|position| self.start(position, height, row)).collect();
         let runs = Runs { count: self.down.taps, length: self.across.taps * self.channels, step: row };
-        let rows = (NEAR / (row * self.down.stride * size_of::<T>())).clamp(1, 8) * self.across.places.max(16);
+        let rows = (NEAR / (row * self.down.stride * size_of::<T>())).clamp(1, 8) * self.across.positions.max(16);
         for (number, starts) in starts.chunks(rows).enumerate() {
             for (first, columns, panel) in panels.iter() {
                 let values = &mut out[number * rows * panels.columns() + first..];
@@ -186,8 +187,8 @@ impl Walk {
         }
     }
 
-    /// `out[u, (v, c), o] = Σ over samples and places · source[place, tap (u, v), c] · gradient[place, o]`, for `gradient` (samples,
-    /// places, `outputs`): the gradient of a kernel. The sums of [`ROWS_PER_SUM`] places are added up in their order.
+    /// `out[u, (v, c), o] = Σ over samples and positions · source[position, tap (u, v), c] · gradient[position, o]`, for `gradient` (samples,
+    /// positions, `outputs`): the gradient of a kernel. The sums of [`ROWS_PER_SUM`] positions are added up in their order.
     pub(crate) fn kernel_sums<T: Number>(&self, samples: &[T], gradient: &[T], outputs: usize) -> Vec<T> {
         let whole = self.down.stays_inside() && self.across.stays_inside();
         let padded = if whole { Vec::new() } else { self.windows(samples) };
@@ -197,20 +198,20 @@ impl Walk {
             (padded.as_slice(), self.down.window(), self.across.window())
         };
         let (row, run) = (width * self.channels, self.across.taps * self.channels);
-        let places = samples.len() / self.sample() * self.places();
+        let positions = samples.len() / self.sample() * self.positions();
         let mut out = vec![T::ZERO; self.down.taps * run * outputs];
-        let at_once = piece_for_threads(self.down.taps * run, 1, 8).min(run);
-        for first in (0..places).step_by(ROWS_PER_SUM) {
-            let block = first..places.min(first + ROWS_PER_SUM);
-            let starts: Vec<usize> = block.clone().map(|place| self.start(place, height, row)).collect();
-            let panels = Panels::of(View::new(&gradient[block.start * outputs..], block.len(), outputs));
-            // Pieces that stay within a row of the kernel.
+        let at_once = block_for_threads(self.down.taps * run, 1, 8).min(run);
+        for first in (0..positions).step_by(ROWS_PER_SUM) {
+            let summed = first..positions.min(first + ROWS_PER_SUM);
+            let starts: Vec<usize> = summed.clone().map(|position| self.start(position, height, row)).collect();
+            let panels = Panels::of(View::new(&gradient[summed.start * outputs..], summed.len(), outputs));
+            // Blocks that stay within a row of the kernel.
             let taps = out.chunks_mut(run * outputs).enumerate();
-            let pieces = taps.flat_map(|(tap, out)| {
-                let parts = out.chunks_mut(at_once * outputs).enumerate();
-                parts.map(move |(part, out)| (tap * row + part * at_once, out))
+            let blocks = taps.flat_map(|(tap, out)| {
+                let partials = out.chunks_mut(at_once * outputs).enumerate();
+                partials.map(move |(part, out)| (tap * row + part * at_once, out))
             });
-            each_piece(pieces.collect(), |_, (from, out): (usize, &mut [T])| {
+            each_block(blocks.collect(), |_, (from, out): (usize, &mut [T])| {
                 let rows = out.len() / outputs;
                 for (column, columns, panel) in panels.iter() {
                     let into = Into { values: &mut out[column..], stride: outputs, columns, accumulate: first > 0 };
@@ -221,10 +222,10 @@ impl Walk {
         out
     }
 
-    /// Where in padded samples of rows of `row` numbers the walk stands at a place of all samples'.
-    fn start(&self, place: usize, height: usize, row: usize) -> usize {
-        let (sample, place) = (place / self.places(), place % self.places());
-        let (i, j) = (place / self.across.places, place % self.across.places);
+    /// Where in padded samples of rows of `row` numbers the walk stands at a position of all samples'.
+    fn start(&self, position: usize, height: usize, row: usize) -> usize {
+        let (sample, position) = (position / self.positions(), position % self.positions());
+        let (i, j) = (position / self.across.positions, position % self.across.positions);
         (sample * height + i * self.down.stride) * row + j * self.across.stride * self.channels
     }
 
@@ -242,7 +243,7 @@ impl Walk {
     }
 }
 
-/// Of `count` places from `−before` on, those within `0 .. length`.
+/// Of `count` positions from `−before` on, those within `0 .. length`.
 fn inside(count: usize, before: isize, length: usize) -> Range<usize> {
     let within = |n: isize| usize::try_from(n).unwrap_or(0).min(count);
     let start = within(before);

@@ -52,7 +52,7 @@ fn it_steps_as_the_optimizer_of_the_head_does() {
 }
 
 #[test]
-fn a_gradient_however_large_moves_no_parameter_far_once_it_is_clipped() {
+fn a_large_gradient_moves_no_parameter_far_once_clipped() {
     let single = |tensor: &Tensor| tensor.to_dtype(DType::F32).expect("f32");
     let parameters = vec![("weight".to_owned(), Var::from_tensor(&single(&noise((3, 4), 1))).expect("a variable"))];
     let before = flat(&parameters[0].1);
@@ -100,7 +100,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 }
 
 #[test]
-fn a_restored_optimizer_goes_on_with_the_same_bits() {
+fn a_restored_optimizer_continues_with_the_same_bits() {
     for rule in [sgd(), adamw()] {
         let go = |optimizer: &mut Optimizer, parameters: &[(String, Var)], steps: std::ops::Range<u64>| {
             for step in steps {
@@ -139,7 +139,7 @@ fn a_saved_state_of_another_kind_is_refused() {
 }
 
 #[test]
-fn what_has_no_rate_stays_and_what_has_one_of_its_own_steps_by_it() {
+fn what_has_no_rate_stays_and_each_rate_is_applied() {
     for rule in [sgd(), adamw()] {
         let transfer = |freeze: &[&str], adapter_lr| TransferSpec {
             freeze: freeze.iter().map(|pattern| (*pattern).to_owned()).collect(),
@@ -173,7 +173,7 @@ fn what_has_no_rate_stays_and_what_has_one_of_its_own_steps_by_it() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_is_no_matter_where_nothing_is_trained() {
+fn a_frozen_parameter_may_have_any_gradient() {
     let parameters = parameters();
     let transfer = TransferSpec { freeze: vec!["weight".to_owned()], ..TransferSpec::default() };
     let rates = Rates::new(&transfer, &parameters).expect("names that there are");

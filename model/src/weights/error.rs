@@ -10,7 +10,7 @@ use crate::encoder::EncoderError;
 pub enum WeightsError {
     /// The place cannot be read.
     #[error("weights cannot be fetched: {0}")]
-    Place(#[from] DataError),
+    Unreachable(#[from] DataError),
     /// Fetched files cannot be kept.
     #[error(
         "fetched weights cannot be kept in `{folder}`: {reason}; make it writable, or set ANTIPHON_CACHE to a folder that is"
@@ -91,7 +91,7 @@ impl WeightsError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Place(error) => error.is_transient(),
+            Self::Unreachable(error) => error.is_transient(),
             Self::Encoder(error) => error.is_transient(),
             Self::Tensor(_) => true,
             _ => false,

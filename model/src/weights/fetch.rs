@@ -24,7 +24,7 @@ use super::WeightsError;
 use super::file::io_reason;
 
 /// Bytes that are asked for at once.
-const PIECE: u64 = 16 << 20;
+const BLOCK: u64 = 16 << 20;
 /// A fetch that takes longer says how far it is, this often.
 const SAY: Duration = Duration::from_secs(2);
 
@@ -68,7 +68,9 @@ impl Cache {
         {
             match check(&kept, &weights.from, Some(noted.trim())) {
                 Ok(()) => return Ok(kept),
-                Err(error) => warn!(%error, kept = %kept.display(), "what was kept is damaged and is fetched anew"),
+                Err(error) => {
+                    warn!(%error, kept = %kept.display(), "the cached weights are damaged and are fetched again")
+                }
             }
         }
         let [source] =
@@ -95,8 +97,8 @@ impl Cache {
         std::fs::create_dir_all(folder).map_err(failed)?;
         let mut file = NamedTempFile::new_in(folder).map_err(failed)?;
         let (mut hasher, mut said) = (Sha256::new(), Instant::now());
-        for start in (0..source.size()).step_by(PIECE as usize) {
-            let bytes = source.read(start..source.size().min(start + PIECE)).await?;
+        for start in (0..source.size()).step_by(BLOCK as usize) {
+            let bytes = source.read(start..source.size().min(start + BLOCK)).await?;
             hasher.update(&bytes);
             file.write_all(&bytes).map_err(failed)?;
             if said.elapsed() >= SAY {

@@ -62,7 +62,7 @@ fn other(start: &[u8]) -> String {
     let what = match start {
         [] => "it is empty; fetch it again",
         [0x80, ..] => {
-            "it is a plain Python pickle, which would have to be executed; load it in Python and save it anew, by torch.save or with safetensors"
+            "it is a plain Python pickle, which would have to be executed; load it in Python and save it again with torch.save or safetensors"
         }
         _ if start.starts_with(b"version https://git-lfs") => {
             "it is a pointer of Git LFS and not the file itself; fetch it with `git lfs pull`"

@@ -2,7 +2,7 @@
 //!
 //! A family has dialects: its own names first, then those of others. A file speaks the dialect in which most of its names,
 //! after some prefix (`module.`, `backbone.`, `bert.` and whatever else wraps them), become names of the encoder. Names
-//! that belong to another part of the model that the file is of, a classifier or a decoder, are passed over.
+//! that belong to another component of the model that the file is of, a classifier or a decoder, are passed over.
 
 mod assemble;
 mod bert;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use antiphon_core::spec::EncoderSpec;
 use candle_core::Tensor;
 
-use self::assemble::{Part, assemble};
+use self::assemble::{Component, assemble};
 use self::dialect::{Dialect, OWN};
 use super::file::Tensors;
 use super::freeze::ADAPTER;
@@ -90,7 +90,7 @@ pub struct Translated {
 pub fn translate(family: Family, own: &Own, file: Tensors) -> Translated {
     let names: Vec<String> = file.floats.keys().chain(file.others.keys()).cloned().collect();
     let (dialect, prefix) = spoken(family, own, &names);
-    let mut parts: BTreeMap<String, Vec<(Part, Tensor)>> = BTreeMap::new();
+    let mut components: BTreeMap<String, Vec<(Component, Tensor)>> = BTreeMap::new();
     let mut types: BTreeMap<String, String> = BTreeMap::new();
     let mut report = Report::default();
     let Tensors { mut floats, mut others } = file;
@@ -98,7 +98,9 @@ pub fn translate(family: Family, own: &Own, file: Tensors) -> Translated {
         let plain = name.replace('/', ".");
         let read = plain.strip_prefix(&prefix).and_then(|rest| read(dialect, rest, own));
         match (read, floats.remove(&name), others.remove(&name)) {
-            (Some((target, part)), Some(tensor), _) => parts.entry(target).or_default().push((part, tensor)),
+            (Some((target, component)), Some(tensor), _) => {
+                components.entry(target).or_default().push((component, tensor))
+            }
             (Some((target, _)), _, Some(kind)) => drop(types.insert(target, kind)),
             _ if passes_over(family, dialect, own, &prefix, &plain) => {}
             _ => report.unexpected.push(name),
@@ -106,9 +108,9 @@ pub fn translate(family: Family, own: &Own, file: Tensors) -> Translated {
     }
     report.unexpected.sort();
     let mut tensors = BTreeMap::new();
-    for (name, parts) in parts {
+    for (name, components) in components {
         let wanted = own.shape(&name).unwrap_or_default();
-        if let Some(tensor) = assemble(parts, wanted) {
+        if let Some(tensor) = assemble(components, wanted) {
             tensors.insert(name, tensor);
         }
     }
@@ -116,7 +118,7 @@ pub fn translate(family: Family, own: &Own, file: Tensors) -> Translated {
 }
 
 /// What a name stands for, if the encoder has that.
-fn read(dialect: &Dialect, name: &str, own: &Own) -> Option<(String, Part)> {
+fn read(dialect: &Dialect, name: &str, own: &Own) -> Option<(String, Component)> {
     (dialect.read)(name, own).filter(|(target, _)| own.shape(target).is_some())
 }
 
@@ -144,7 +146,7 @@ fn spoken(family: Family, own: &Own, names: &[String]) -> (&'static Dialect, Str
     (best.1, best.2)
 }
 
-/// Whether a name is passed over, with any part of the prefix taken away: a classifier stands beside the encoder.
+/// Whether a name is passed over, with any component of the prefix taken away: a classifier stands beside the encoder.
 fn passes_over(family: Family, dialect: &Dialect, own: &Own, prefix: &str, name: &str) -> bool {
     let ends = std::iter::once(0).chain(prefix.match_indices('.').map(|(dot, _)| dot + 1));
     ends.filter_map(|end| name.strip_prefix(&prefix[..end]))

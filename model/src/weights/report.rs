@@ -70,7 +70,7 @@ const REMEDIES: [(&str, &str); 4] = [
         "patch_embed.proj.weight",
         "give `input: {channels: …}` and `encoder: {patch: …}` as the weights were trained with",
     ),
-    ("pos_embed", "give an input of the size that the weights were trained with: places are not interpolated"),
+    ("pos_embed", "give an input of the size that the weights were trained with: positions are not interpolated"),
     ("word_embeddings.weight", "give `input: {tokenizer: …}`, the tokenizer that the weights were trained with"),
 ];
 

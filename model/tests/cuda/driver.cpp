@@ -38,7 +38,7 @@ unsigned in_order(unsigned number, unsigned count) { return backwards() ? count 
 constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t STACK = 1 << 16;
 
-// Threads of a block as coroutines: `own` is where the scheduler goes on, `threads` where each thread does.
+// Threads of a block as coroutines: `own` is where the scheduler resumes, `threads` where each thread does.
 void *own, *threads[MOST_THREADS];
 char *stacks;
 bool ended[MOST_THREADS];
@@ -47,7 +47,7 @@ void **current_parameters;
 
 } // namespace
 
-// Keeps what a function must keep and the stack's address in *from, and goes on where `to` was kept.
+// Keeps what a function must keep and the stack's address in *from, and resumes where `to` was kept.
 extern "C" void switch_stacks(void **from, void *to);
 asm(R"(
 .text

@@ -64,7 +64,7 @@ template <class Visit> void each(const Tensor &x, const Kernel &w, const Convolu
                         }
 }
 
-// Of bf16, summed in f32: nobody asks for other numbers.
+// Of bf16, summed in f32: no caller asks for other numbers.
 bool supported(const Convolution *by) { return by->math == TENSOR; }
 
 size_t size(const Tensor *t) { return (size_t)t->n * t->c * t->h * t->w; }
@@ -97,7 +97,7 @@ PRODUCT(cublasDgemm_v2, double)
 PRODUCTS(cublasSgemmStridedBatched, float)
 PRODUCTS(cublasDgemmStridedBatched, double)
 
-// Of bf16, summed in f32, to either: other types nobody asks for.
+// Of bf16, summed in f32, to either: no caller asks for other types.
 constexpr int R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, FULL_SUMS = 16;
 static int math_mode;
 int cublasSetMathMode(void *, int mode) { return math_mode = mode, 0; }

@@ -44,7 +44,7 @@ async fn a_request_is_held_before_or_after_it_is_carried_out() {
         let paths = vec!["bucket/a".to_owned()];
         assert_eq!(request, Request { client: "one".to_owned(), operation: Operation::Put, paths });
         assert_eq!(server.object("bucket/a").is_some(), done, "{when:?}");
-        assert_eq!(ask(&server, "one", "PUT /bucket/b", "x").await, 200, "no more than one is held");
+        assert_eq!(ask(&server, "one", "PUT /bucket/b", "x").await, 200, "only one is held");
         held.release();
         assert_eq!(put.await.expect("no task panicked"), 200);
         assert_eq!(server.keys(), ["bucket/a", "bucket/b", "bucket/other"]);
@@ -95,5 +95,5 @@ async fn requests_are_told_apart() {
         held.release();
         asked.await.expect("no task panicked");
     }
-    assert_eq!(server.open_uploads(), [OpenUpload { path: "bucket/b".to_owned(), parts: 1 }]);
+    assert_eq!(server.open_uploads(), [OpenUpload { path: "bucket/b".to_owned(), chunks: 1 }]);
 }

@@ -1,4 +1,4 @@
-//! What the engine's thread is doing, for whoever sends heartbeats.
+//! What the engine's thread is doing, for heartbeats.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +28,7 @@ impl Status {
             steps_done: self.steps_done.load(Ordering::Relaxed),
             progress: self.progress.load(Ordering::Relaxed),
             busy: self.busy.load(Ordering::Relaxed),
-            trouble: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).told(),
+            store_error: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).told(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Status {
 impl Trouble {
     /// Something is wrong, in words: as much of it as a heartbeat may carry.
     pub(super) fn note(&self, text: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::trouble(text);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::store_error(text);
     }
 
     /// The store works, or is not needed any more.
@@ -81,17 +81,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_is_told_of_as_far_as_it_goes_and_of_the_last_thing_that_was_begun() {
+    fn heartbeats_report_the_last_store_error_shortened() {
         let status = Status::default();
         let given_up = status.begin_trouble();
         given_up.note("a\nb");
-        assert_eq!(status.heartbeat().trouble, "a b");
+        assert_eq!(status.heartbeat().store_error, "a b");
         let trouble = status.begin_trouble();
         given_up.note("somebody else's");
-        assert_eq!(status.heartbeat().trouble, "");
+        assert_eq!(status.heartbeat().store_error, "");
         trouble.note(&"é".repeat(600));
-        assert_eq!(status.heartbeat().trouble, "é".repeat(512));
+        assert_eq!(status.heartbeat().store_error, "é".repeat(512));
         trouble.clear();
-        assert_eq!(status.heartbeat().trouble, "");
+        assert_eq!(status.heartbeat().store_error, "");
     }
 }

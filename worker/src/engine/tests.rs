@@ -18,7 +18,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         reconnect_timeout: std::time::Duration::ZERO,
         grace: std::time::Duration::ZERO,
         stores: Default::default(),
-        store_patience: std::time::Duration::ZERO,
+        store_retry_timeout: std::time::Duration::ZERO,
         decode_threads: 1,
         data_memory: 1 << 20,
         device: DeviceChoice::Cpu,
@@ -90,7 +90,7 @@ async fn a_refusal_of_the_job_at_hand_fails_it_once() {
 async fn what_is_about_another_job_changes_nothing() {
     let release = Command::Release(v1::Release { job: "t-0".to_owned(), ..Default::default() });
     let grant = Command::Grant(v1::Grant { turn: Some(turn("t-0")), ..Default::default() });
-    let save = Command::SavePart(v1::SavePart { job: "t-0".to_owned(), term: 3, ..Default::default() });
+    let save = Command::SaveFiles(v1::SaveFiles { job: "t-0".to_owned(), term: 3, ..Default::default() });
     let named = Command::Rejected(v1::Rejected { job: "t-0".to_owned(), ..Default::default() });
     let answers = answers(vec![assign("a"), rejected(Some(turn("t-0"))), named, release, grant, save]).await;
     assert!(matches!(answers.as_slice(), [Message::Prepared(_), Message::Released(_)]), "{answers:?}");
@@ -103,7 +103,7 @@ async fn a_message_that_makes_no_sense_fails_the_job_at_hand() {
 }
 
 #[tokio::test]
-async fn an_assignment_that_cannot_be_taken_is_reported_under_its_own_job() {
+async fn a_bad_assignment_is_reported_under_its_own_job() {
     let answers = answers(vec![assign("c")]).await;
     let [Message::Failed(failed)] = answers.as_slice() else { panic!("{answers:?}") };
     assert_eq!((failed.job.as_str(), failed.term), ("t-1", 3));

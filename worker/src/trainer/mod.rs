@@ -6,8 +6,8 @@
 
 mod error;
 mod evaluation;
+mod files;
 mod model;
-mod parts;
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use antiphon_model::weights::{Cache, Rates};
 
 pub use error::TrainError;
 pub use evaluation::{Chunk, Pass};
+pub use files::{check_state, encoder_file, state_file};
 pub use model::{Machine, Model};
-pub use parts::{check_state, encoder_part, state_part};
 
 use self::error::Within as _;
 use crate::watch::Watch;
@@ -122,15 +122,15 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::open`].
-    pub async fn begin_anew(&mut self, job: &JobSpec) -> Result<(), TrainError> {
+    pub async fn restart(&mut self, job: &JobSpec) -> Result<(), TrainError> {
         self.model = Model::fit(job, &self.spec, &self.data.train, &self.options.machine).await?;
         self.optimizer = Optimizer::with_rates(&self.spec.optimizer, self.model.encoder.parameters(), &self.rates)?;
         self.rewind_to(0);
         Ok(())
     }
 
-    /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for one that goes on from a
-    /// checkpoint, which has its values.
+    /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for an
+    /// encoder that is restored from a checkpoint, which has its values.
     ///
     /// # Errors
     /// Weights that cannot be fetched or do not fit.
@@ -201,7 +201,7 @@ impl Trainer {
         self.spec.precision
     }
 
-    /// Z, L, D and G under the head that was granted. What it comes to goes to the head; [`Trainer::learn`] is next.
+    /// Z, L, D and G under the head that was granted. The contribution goes to the coordinator; [`Trainer::learn`] is next.
     ///
     /// # Errors
     /// As [`Trainer::compute_ahead`]; features or logits that are not finite.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{EncoderSpec, InputSpec, JobSpec, ModalitySpec};
 use antiphon_data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
-use antiphon_model::custom::Encoders;
+use antiphon_model::custom::{Encoders, Setting};
 use antiphon_model::device::Device;
 use antiphon_model::encoder::{Encoder, EncoderError};
 use tracing::warn;
@@ -60,10 +59,15 @@ impl Model {
         preprocessor: Preprocessor,
         machine: &Machine,
     ) -> Result<Self, TrainError> {
-        let name: &ModalityName = &modality.name;
-        let (precision, width) = (modality.precision, job.head.width as usize);
-        let (spec, shape) = (&modality.encoder, preprocessor.shape());
-        let encoder = machine.encoders.build(precision, spec, shape, width, job.seed, name, &machine.device)?;
+        let setting = Setting {
+            precision: modality.precision,
+            shape: preprocessor.shape(),
+            width: job.head.width as usize,
+            seed: job.seed,
+            modality: &modality.name,
+            device: &machine.device,
+        };
+        let encoder = machine.encoders.build(&modality.encoder, &setting)?;
         Ok(Self { encoder, preprocessor: Arc::new(preprocessor) })
     }
 
@@ -123,7 +127,7 @@ labels: 10
 ";
 
     #[tokio::test]
-    async fn patches_fill_images_and_what_they_leave_out_of_spectrograms_is_told() {
+    async fn patches_fill_images_and_may_leave_out_some_of_spectrograms() {
         let job = parse(JOB, "job", &[], &|_| None).expect("a job");
         let mut answers = Vec::new();
         for modality in &job.modalities {

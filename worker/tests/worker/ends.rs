@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 #[test]
-fn whoever_asks_twice_is_not_kept_waiting() {
+fn a_second_signal_ends_it_at_once() {
     // A coordinator that never answers.
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));

@@ -1,4 +1,4 @@
-//! Training that begins from weights: only what is not frozen changes, and a checkpoint needs the file no more.
+//! Training that begins from weights: only what is not frozen changes, and a checkpoint no longer needs the file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use antiphon_data::{OpenOptions, PrefetchOptions};
 use antiphon_model::custom::Encoders;
 use antiphon_model::device::Device;
 use antiphon_model::weights::Cache;
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::trainer::{Machine, Options, TrainError, Trainer};
 use antiphon_worker::trainer::{Options, Trainer};
@@ -63,21 +63,21 @@ type Values = BTreeMap<String, Vec<f32>>;
 
 /// What a checkpoint keeps of the encoder and of its optimizer.
 fn kept(trainer: &Trainer) -> [Values; 2] {
-    let mut parts = trainer.parts().expect("parts").into_iter();
+    let mut files = trainer.files().expect("files").into_iter();
     [(); 2].map(|()| {
-        let (name, bytes) = parts.next().expect("two");
+        let (name, bytes) = files.next().expect("two");
         let (arrays, _): (Arrays, serde_json::Value) = tensors::decode(&name, &bytes).expect("a part");
         arrays.into_iter().map(|(name, array)| (name, array.data)).collect()
     })
 }
 
 #[tokio::test]
-async fn an_encoder_goes_on_from_the_checkpoint_of_another_job() {
+async fn an_encoder_starts_from_the_checkpoint_of_another_job() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut first = trainer(&job("")).await.expect("a job");
     step(&mut first, 3);
     let path = folder.path().join("encoder-a.safetensors");
-    std::fs::write(&path, &first.parts().expect("parts")[0].1).expect("the folder is writable");
+    std::fs::write(&path, &first.files().expect("files")[0].1).expect("the folder is writable");
     let [learnt, _] = kept(&first);
 
     let cache = Cache::at(folder.path().join("cache"), antiphon_worker::stores());
@@ -120,14 +120,14 @@ async fn an_encoder_goes_on_from_the_checkpoint_of_another_job() {
 }
 
 #[tokio::test]
-async fn a_job_that_goes_on_does_not_read_the_weights_again() {
+async fn a_resumed_job_does_not_read_the_weights_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let job = job(&format!("encoder.weights={} encoder.freeze=layers.0.weight", folder.path().join("gone").display()));
     let mut first = trainer(&job).await.expect("nothing is read yet");
     step(&mut first, 2);
-    let parts = first.parts().expect("parts");
+    let files = first.files().expect("files");
     let mut second = trainer(&job).await.expect("nothing is read yet");
-    second.restore(&job, &parts[0].1, &parts[1].1).expect("its own parts");
+    second.restore(&job, &files[0].1, &files[1].1).expect("its own parts");
     step(&mut first, 2);
     step(&mut second, 2);
     assert_eq!(kept(&first), kept(&second));
@@ -136,11 +136,11 @@ async fn a_job_that_goes_on_does_not_read_the_weights_again() {
         .await
         .expect_err("there is no file");
     let folder = folder.path().display().to_string();
-    check("trainer", &in_words(&error).replace(&folder, "FOLDER"));
+    check("trainer", &full_message(&error).replace(&folder, "FOLDER"));
 }
 
 #[tokio::test]
 async fn a_pattern_that_names_nothing_is_refused() {
     let error = trainer(&job("encoder.freeze=layer.0.*")).await.err().expect("there is no such parameter");
-    check("freeze", &in_words(&error));
+    check("freeze", &full_message(&error));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::head::{HeadFiles, HeadSnapshot, NamedTensor};
 use antiphon_core::ids::Turn;
-use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, Manifest, PartEntry};
+use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FileEntry, Manifest};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::tensors::{self, Array, Arrays, TensorsError};
 use bytes::Bytes;
@@ -44,11 +44,11 @@ pub(super) async fn write_head(
     store: CheckpointStore,
     turn: Turn,
     snapshot: HeadSnapshot<f32>,
-) -> Result<Vec<(String, PartEntry)>, SaveError> {
+) -> Result<Vec<(String, FileEntry)>, SaveError> {
     let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_files())).await??;
     let mut entries = Vec::new();
     for (name, bytes) in files {
-        let entry = store.write_part(turn, &name, bytes).await?;
+        let entry = store.write_file(turn, &name, bytes).await?;
         entries.push((name, entry));
     }
     Ok(entries)
@@ -70,17 +70,17 @@ fn encode_head(HeadFiles { head, state, projector }: HeadFiles<f32>) -> Result<V
 pub(super) async fn write_manifest(
     Target { store, journal, errors }: &Target,
     mut manifest: Manifest,
-    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, SaveError>>,
+    head: AbortOnDropHandle<Result<Vec<(String, FileEntry)>, SaveError>>,
     keep: Keep,
 ) -> Result<Saved, SaveError> {
-    manifest.parts.extend(head.await??);
+    manifest.files.extend(head.await??);
     // A coordinator that was fenced while it was stalled must not complete a checkpoint of its successor's, nor clean up after it.
     wait_for_leadership(journal, errors).await?;
     let checkpoint = store.complete(&manifest).await?;
     wait_for_leadership(journal, errors).await?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
     if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
-        warn!(%error, "old checkpoints were not removed");
+        warn!(%error, "old checkpoints of the job were not removed");
     }
     report_removed(store.collect_garbage(&BTreeSet::new()).await);
     Ok(Saved::new(&manifest, checkpoint.url()))

@@ -109,12 +109,8 @@ impl JobHead {
         limits: &ContributionLimits,
         followed: Followed,
     ) -> Result<Received, Refusal> {
-        let (turn, micro_shard, contribution) = self.threads.run(&self.weights, || {
-            let (turn, shard, contribution) =
-                contribution::decode(message, limits, followed).map_err(Refusal::malformed)?;
-            let contribution = contribution.into_checked(limits.classes, limits.width).map_err(Refusal::malformed)?;
-            Ok::<_, Refusal>((turn, shard, contribution))
-        })?;
+        let decoded = self.threads.run(&self.weights, || contribution::decode(message, limits, followed));
+        let (turn, micro_shard, contribution) = decoded.map_err(Refusal::malformed)?;
         let received = Received { turn, micro_shard, samples: contribution.samples, loss: contribution.loss };
         self.incoming = Some(contribution);
         Ok(received)

@@ -1,4 +1,4 @@
-//! The fields of what is learnt, and how.
+//! The fields of labels, head, optimizers and schedule.
 
 use super::super::field::{BELOW_ONE, Field, Kind, UP_TO_ONE, above, at_least};
 use super::{PLENTY, SIZE};

@@ -19,9 +19,9 @@ pub use schedule::*;
 /// A whole job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
-    /// What people call it.
+    /// Its name, for people.
     pub name: JobName,
-    /// Root of every random stream.
+    /// The seed of every random stream.
     pub seed: u64,
     /// In the order of the job file, which is the order of a cyclic cycle. At least one.
     pub modalities: Vec<ModalitySpec>,
@@ -29,13 +29,13 @@ pub struct JobSpec {
     pub labels: LabelSpec,
     /// The shared head.
     pub head: HeadSpec,
-    /// How long and in which order.
+    /// How long it trains, and in which order.
     pub schedule: ScheduleSpec,
-    /// The rule that the headline figures are given by. Evaluations report every rule.
+    /// The rule that selects the best checkpoint. Evaluations report every rule.
     pub fusion: FusionSpec,
-    /// Where and when state is kept.
+    /// Where and how often checkpoints are written.
     pub checkpoints: CheckpointSpec,
-    /// When the validation split is gone through.
+    /// How often the validation split is evaluated.
     pub evaluation: EvaluationSpec,
 }
 
@@ -49,12 +49,12 @@ pub struct ModalitySpec {
     pub data: DataSpec,
     /// How a raw value becomes numbers.
     pub input: InputSpec,
-    /// f_m.
+    /// The network f_m.
     pub encoder: EncoderSpec,
-    /// What the encoder begins from, and which of it is trained.
+    /// What the encoder starts from, and which parameters are trained.
     #[serde(default)]
     pub transfer: TransferSpec,
-    /// What the encoder computes in.
+    /// The number format in which the encoder computes.
     #[serde(default)]
     pub precision: Precision,
     /// The optimizer of the encoder (and adapter).
@@ -67,9 +67,9 @@ pub struct ModalitySpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerRange {
-    /// Training waits until so many are there. At least 1.
+    /// Training waits until this many are ready. At least 1.
     pub min: u32,
-    /// No more than these are used. At least `min`.
+    /// The largest number that is used. At least `min`.
     pub max: u32,
 }
 
@@ -92,15 +92,15 @@ pub enum DataSpec {
     },
     /// The generated data set.
     Synth {
-        /// Which one.
+        /// Its kind.
         kind: SynthKind,
-        /// Which of its columns (`audio`, `image`, `text`).
+        /// The column of this modality (`audio`, `image`, `text`).
         column: String,
         /// Samples per split.
         samples: SynthSamples,
         /// Share of samples that lack this modality, 0 ≤ m < 1.
         missing: f64,
-        /// Seed of the generator, apart from the job's, so that seeds of training share one data set.
+        /// Seed of the generator, independent of the job's, so that jobs with different seeds share one data set.
         seed: u64,
     },
 }
@@ -162,7 +162,7 @@ pub enum InputSpec {
     Audio {
         /// Hz; every recording is resampled to it.
         sample_rate: u32,
-        /// Cut or padded with silence to so many seconds.
+        /// The length in seconds to which recordings are cut or padded with silence.
         seconds: f64,
         /// Mel bands.
         mels: u32,
@@ -173,9 +173,9 @@ pub enum InputSpec {
     },
     /// UTF-8 text to token ids.
     Text {
-        /// How text is cut.
+        /// How text is split into tokens.
         tokenizer: TokenizerSpec,
-        /// Tokens; longer texts are cut.
+        /// Tokens; longer texts are truncated.
         max_tokens: u32,
     },
     /// A fixed-size list of numbers.
@@ -193,7 +193,7 @@ fn is_one(frames: &u32) -> bool {
     *frames == 1
 }
 
-/// How text is cut.
+/// How text is split into tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerSpec {
@@ -238,9 +238,9 @@ impl Classes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadSpec {
-    /// s, the width that every encoder ends in.
+    /// s, the length of the encoders' features.
     pub width: u32,
-    /// What corrects the head's gradient.
+    /// The projection of the head's steps.
     pub projection: ProjectionSpec,
     /// The head's optimizer.
     pub optimizer: OptimizerSpec,
@@ -256,7 +256,7 @@ pub enum ProjectionSpec {
     Rls {
         /// The regulariser α.
         alpha: Alpha,
-        /// When P goes back to I.
+        /// When P is reset to I.
         reset: Reset,
         /// What P multiplies.
         apply_to: ApplyTo,
@@ -265,7 +265,7 @@ pub enum ProjectionSpec {
     Window {
         /// The regulariser α.
         alpha: f64,
-        /// K, turns remembered.
+        /// K, the number of past turns that count.
         turns: u32,
         /// What P multiplies.
         apply_to: ApplyTo,
@@ -282,7 +282,7 @@ pub enum Alpha {
     Decay,
 }
 
-/// When P goes back to I.
+/// When P is reset to I.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reset {
@@ -305,14 +305,14 @@ pub enum ApplyTo {
 /// An optimizer with its schedule and clipping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSpec {
-    /// The rule.
+    /// The algorithm.
     #[serde(flatten)]
     pub rule: OptimizerRule,
     /// Learning rate, above 0.
     pub lr: f64,
     /// How the learning rate changes over the job.
     pub schedule: LearningRateSchedule,
-    /// Largest norm of the whole gradient; None does not clip.
+    /// The norm to which larger gradients are scaled down; None does not clip.
     pub clip: Option<f64>,
 }
 
@@ -381,7 +381,7 @@ pub enum FusionSpec {
     Tuned,
 }
 
-/// Where and when state is kept.
+/// Where and how often checkpoints are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSpec {
@@ -389,11 +389,11 @@ pub struct CheckpointSpec {
     pub to: Option<String>,
     /// How often.
     pub every: Every,
-    /// How many of the newest are kept, beside the best. At least 1.
+    /// The number of newest checkpoints that are retained, beside the best. At least 1.
     pub keep: u32,
 }
 
-/// When the validation split is gone through.
+/// How often the validation split is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSpec {

@@ -1,4 +1,4 @@
-//! How long a job is, whose turn it is, and how long it waits for a worker.
+//! How long a job is, which modality has the next turn, and how long it waits for a worker.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::ModalitySpec;
 use crate::ids::ModalityName;
 
-/// How long and in which order.
+/// How long a job trains, and in which order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleSpec {
     /// When training ends.
     pub length: Length,
-    /// Whose turn it is.
+    /// Which modality has the next turn.
     pub order: TurnOrder,
     /// Which work may run at the same time. Bits do not depend on it.
     #[serde(default)]
@@ -36,9 +36,9 @@ pub struct ScheduleSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Length {
-    /// After so many epochs of the job.
+    /// After this many epochs of the job.
     Epochs(u64),
-    /// After so many turns. 0 writes the initial state and ends.
+    /// After this many turns. 0 writes the initial state and ends.
     Turns(u64),
 }
 
@@ -84,14 +84,14 @@ impl ScheduleMode {
     }
 }
 
-/// Whose turn it is.
+/// Which modality has the next turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TurnOrder {
     /// In the order of the job.
     Cyclic,
-    /// Highest training loss of the epoch before first; the first epoch is cyclic.
+    /// By training loss in the previous epoch, the highest first; the first epoch is cyclic.
     WeakFirst,
-    /// So many turns per cycle for each modality; those not named have one.
+    /// The turns of each modality in a cycle; a modality that is not named has one.
     Weighted(BTreeMap<ModalityName, u32>),
 }

@@ -128,7 +128,7 @@ fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     (x * x + y * y).sqrt()
 }
 
-/// Fades, blots, scratches and grain: little of it, or so much that often nobody could tell the digit.
+/// Fades, blots, scratches and grain: little of it, or so much that the digit often cannot be told.
 fn spoil(canvas: &mut Canvas, spoilt: bool, dice: &mut Dice) {
     let (contrast, grain, blots, scratches) = if spoilt {
         (dice.between(0.25, 0.6), dice.between(0.25, 0.42), 2 + dice.below(3), 1 + dice.below(3))

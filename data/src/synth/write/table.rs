@@ -87,8 +87,8 @@ fn files(rows: &[RawRow], extension: &str) -> Result<ArrayRef, ArrowError> {
     let path: StringArray =
         rows.iter().map(|row| row.value.is_some().then(|| format!("{}.{extension}", row.id))).collect();
     let nulls = rows.iter().map(|row| row.value.is_some()).collect::<Vec<bool>>();
-    let parts: Vec<ArrayRef> = vec![Arc::new(bytes), Arc::new(path)];
-    Ok(Arc::new(StructArray::try_new(file_fields(), parts, Some(nulls.into()))?))
+    let fields: Vec<ArrayRef> = vec![Arc::new(bytes), Arc::new(path)];
+    Ok(Arc::new(StructArray::try_new(file_fields(), fields, Some(nulls.into()))?))
 }
 
 fn vectors(rows: &[RawRow], width: u32) -> ArrayRef {

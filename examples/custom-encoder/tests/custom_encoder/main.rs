@@ -1,5 +1,5 @@
-//! The program does with its own encoder what `antiphon` does with built-in ones: the same bits twice, on one and two
-//! threads, stopped and resumed, and in processes of its own; checkpoints are verified, evaluated and predicted with.
+//! The program does with a custom encoder what `antiphon` does with built-in ones: the same bits twice, on one and two
+//! threads, stopped and resumed, and in separate processes; checkpoints are verified, evaluated and predicted with.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -96,11 +96,11 @@ fn runs_have_the_same_bits_however_they_are_made() {
     let (_coordinator, url) = coordinator(folder.path());
     let _workers = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
     let submit = [&["submit", "job.yaml", "--coordinator", &url, "--follow"], &SMALL[..]].concat();
-    assert_eq!(&last(program(folder.path(), &submit))["digest"], digest, "in processes of their own");
+    assert_eq!(&last(program(folder.path(), &submit))["digest"], digest, "in separate processes");
 }
 
 #[test]
-fn it_learns_and_its_checkpoint_is_evaluated_predicted_with_and_verified() {
+fn it_learns_and_every_command_reads_its_checkpoint() {
     let folder = folder();
     let arguments =
         ["run", "job.yaml", "--state", "state", "--set=data.samples={train: 400, validation: 0, test: 100}"];
@@ -116,7 +116,7 @@ fn it_learns_and_its_checkpoint_is_evaluated_predicted_with_and_verified() {
 }
 
 #[test]
-fn options_that_the_encoder_does_not_take_fail_the_job_and_say_why() {
+fn bad_options_fail_the_job_and_say_why() {
     let folder = folder();
     for (set, wanted) in [
         ("--set=modalities.audio.encoder.options.chanels=8", "`chanels` is not an option"),

@@ -1,4 +1,4 @@
-//! Self-attention within each text: texts of one length are multiplied together, head by head.
+//! Self-attention within each sequence: sequences of one length are multiplied together, head by head.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::launch::{Card, arguments};
 use super::product::{Matrix, Size, multiply_each};
 use crate::nn::value::Value;
 
-/// Scores that are held at a time, unless those of a single text are more.
+/// Scores that are held at a time, unless those of a single sequence are more.
 const SCORES: usize = 1 << 26;
 
-/// Numbers in bf16 from one place where a matrix or a row of it may begin to the next.
+/// Numbers in bf16 from one position where a matrix or a row of it may begin to the next.
 const ALIGNED: usize = 8;
 
 /// See [`crate::nn::attention::attention`].
@@ -24,25 +24,25 @@ pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> R
         // No queries, keys and values begin where products of many matrices want them.
         return elementwise::narrow(&attention(&elementwise::widen(input)?, heads, starts)?);
     }
-    let operator = Attention { card: Card::of(&x)?, heads, width, pieces: pieces(starts, heads) };
+    let operator = Attention { card: Card::of(&x)?, heads, width, blocks: blocks(starts, heads) };
     let y = operator.forward(&x)?;
     Ok(Value::of(y, [input], move |g| Ok([Some(operator.gradient(&x, g)?)])))
 }
 
-/// Texts of one length that are computed together: their first rows.
-struct Piece {
+/// Sequences of one length that are computed together: their first rows.
+struct Block {
     length: usize,
     starts: Vec<usize>,
 }
 
-fn pieces(starts: &[usize], heads: usize) -> Vec<Piece> {
+fn blocks(starts: &[usize], heads: usize) -> Vec<Block> {
     let mut by_length = BTreeMap::<usize, Vec<usize>>::new();
     for pair in starts.windows(2).filter(|pair| pair[1] > pair[0]) {
         by_length.entry(pair[1] - pair[0]).or_default().push(pair[0]);
     }
     let cut = |(length, starts): (usize, Vec<usize>)| {
         let at_once = (SCORES / (heads * length * length)).max(1);
-        starts.chunks(at_once).map(|starts| Piece { length, starts: starts.to_vec() }).collect::<Vec<_>>()
+        starts.chunks(at_once).map(|starts| Block { length, starts: starts.to_vec() }).collect::<Vec<_>>()
     };
     by_length.into_iter().flat_map(cut).collect()
 }
@@ -51,15 +51,15 @@ struct Attention {
     card: Card,
     heads: usize,
     width: usize,
-    pieces: Vec<Piece>,
+    blocks: Vec<Block>,
 }
 
-/// The texts and heads of a piece, whose matrices lie one after the other.
+/// The sequences and heads of a block, whose matrices lie one after the other.
 struct Heads<'a> {
     of: &'a Attention,
     length: usize,
-    texts: usize,
-    /// The first row of each text, on the card.
+    sequences: usize,
+    /// The first row of each sequence, on the card.
     starts: Tensor,
 }
 
@@ -68,15 +68,15 @@ impl Attention {
         self.width / self.heads
     }
 
-    fn heads<'a>(&'a self, piece: &Piece) -> Result<Heads<'a>> {
-        let starts = self.card.upload(piece.starts.iter().map(|start| *start as u32).collect())?;
-        Ok(Heads { of: self, length: piece.length, texts: piece.starts.len(), starts })
+    fn heads<'a>(&'a self, block: &Block) -> Result<Heads<'a>> {
+        let starts = self.card.upload(block.starts.iter().map(|start| *start as u32).collect())?;
+        Ok(Heads { of: self, length: block.length, sequences: block.starts.len(), starts })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let out = self.card.empty((x.dim(0)?, self.width))?;
-        for piece in &self.pieces {
-            let at = self.heads(piece)?;
+        for block in &self.blocks {
+            let at = self.heads(block)?;
             let [queries, keys, values] = at.three(&at.apart(x, 3)?)?;
             let (scores, mixed) = (at.scores()?, at.empty(1)?);
             at.scores_of(&queries, &keys, &scores[0])?;
@@ -90,8 +90,8 @@ impl Attention {
     /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`, `dQ = dS K`, `dK = dSᵀ Q`.
     fn gradient(&self, x: &Tensor, g: &Tensor) -> Result<Tensor> {
         let out = self.card.empty(x.shape())?;
-        for piece in &self.pieces {
-            let at = self.heads(piece)?;
+        for block in &self.blocks {
+            let at = self.heads(block)?;
             let ([queries, keys, values], from_out) = (at.three(&at.apart(x, 3)?)?, at.apart(g, 1)?);
             let (probabilities, scores, gradients) = (at.scores()?, at.scores()?, at.empty(3)?);
             let [for_queries, for_keys, for_values] = at.three(&gradients)?;
@@ -109,9 +109,9 @@ impl Attention {
 }
 
 impl Heads<'_> {
-    /// Of texts and heads.
+    /// Of sequences and heads.
     fn count(&self) -> usize {
-        self.texts * self.of.heads
+        self.sequences * self.of.heads
     }
 
     /// From the start of a row of scores to that of the next.
@@ -123,7 +123,7 @@ impl Heads<'_> {
         1.0 / (self.of.depth() as f64).sqrt()
     }
 
-    /// Room for so many kinds of matrices of each text and head, (kinds, texts · heads, length, depth).
+    /// Room for so many kinds of matrices of each sequence and head, (kinds, sequences · heads, length, depth).
     fn empty(&self, kinds: usize) -> Result<Tensor> {
         self.of.card.empty((kinds, self.count(), self.length, self.of.depth()))
     }
@@ -134,7 +134,7 @@ impl Heads<'_> {
 
     fn between(&self, kernel: &'static str, rows: &Tensor, matrices: &Tensor, kinds: usize) -> Result<()> {
         let (card, depth) = (&self.of.card, self.of.depth());
-        let own = arguments![rows, &self.starts, self.texts, self.of.heads, self.length, depth, kinds, matrices];
+        let own = arguments![rows, &self.starts, self.sequences, self.of.heads, self.length, depth, kinds, matrices];
         let n = matrices.elem_count();
         card.packs(kernel, depth, n, &[&own[..], &arguments![n]].concat())
     }

@@ -40,7 +40,7 @@ pub(crate) fn statistics(input: &Tensor) -> Result<ChannelStatistics> {
     Ok(ChannelStatistics { mean: Vec::new(), variance: Vec::new(), count: rows, device })
 }
 
-/// Brings down those that are on the card, in one piece.
+/// Brings down those that are on the card, in one transfer.
 pub(crate) fn in_memory(mut all: Vec<ChannelStatistics>) -> Result<Vec<ChannelStatistics>> {
     let on_card: Vec<Tensor> = all.iter().filter_map(|one| one.device.as_ref()).map(|one| one.0.clone()).collect();
     let Some(first) = on_card.first() else { return Ok(all) };

@@ -44,8 +44,8 @@ impl Convolution {
         self.area() * self.channels
     }
 
-    /// Places of one sample of the output.
-    fn places(&self) -> usize {
+    /// Positions of one sample of the output.
+    fn positions(&self) -> usize {
         self.down * self.across
     }
 
@@ -54,9 +54,9 @@ impl Convolution {
         self.area() == 1 && self.stride == 1 && self.padding == 0
     }
 
-    /// First sample and number of samples of each piece.
-    fn pieces(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let at_once = (PATCHES / (self.places() * self.patch()).max(1)).max(1);
+    /// First sample and number of samples of each block.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let at_once = (PATCHES / (self.positions() * self.patch()).max(1)).max(1);
         let samples = self.samples;
         (0..samples).step_by(at_once).map(move |first| (first, at_once.min(samples - first)))
     }
@@ -74,7 +74,7 @@ impl Convolution {
         if self.direct() {
             return Ok(x.clone());
         }
-        let out = self.card.empty((x.dim(0)? * self.places(), self.patch()))?;
+        let out = self.card.empty((x.dim(0)? * self.positions(), self.patch()))?;
         self.lay(x, &out, "patches", out.elem_count() / self.tall)?;
         Ok(out)
     }
@@ -93,10 +93,10 @@ impl Convolution {
             return Ok(y);
         }
         let w = Matrix::of(card, weights, patch)?.transposed();
-        for (first, count) in self.pieces() {
+        for (first, count) in self.blocks() {
             let patches = self.patches(&x.narrow(0, first, count)?)?;
             let into = Matrix::of(card, &y.narrow(0, first, count)?, outputs)?;
-            let size = (count * self.places(), outputs, patch);
+            let size = (count * self.positions(), outputs, patch);
             multiply(card, size, Matrix::of(card, &patches, patch)?, w, into, false)?;
         }
         Ok(y)
@@ -110,9 +110,9 @@ impl Convolution {
             return Ok(out);
         }
         let w = Matrix::of(card, weights, patch)?;
-        for (first, count) in self.pieces() {
+        for (first, count) in self.blocks() {
             let (g, into) = (g.narrow(0, first, count)?, out.narrow(0, first, count)?);
-            let size = (count * self.places(), patch, outputs);
+            let size = (count * self.positions(), patch, outputs);
             let patches = if self.direct() { into.clone() } else { card.empty((size.0, patch))? };
             let g = Matrix::of(card, &g, outputs)?;
             multiply(card, size, g, w, Matrix::of(card, &patches, patch)?, false)?;
@@ -131,10 +131,10 @@ impl Convolution {
         let (card, outputs, patch) = (&self.card, self.outputs, self.patch());
         let out = card.zeros_of(card.computed(), (outputs, patch))?;
         let into = Matrix::of(card, &out, patch)?;
-        for (first, count) in self.pieces() {
+        for (first, count) in self.blocks() {
             let patches = self.patches(&x.narrow(0, first, count)?)?;
             let g = Matrix::of(card, &g.narrow(0, first, count)?, outputs)?.transposed();
-            let size = (outputs, patch, count * self.places());
+            let size = (outputs, patch, count * self.positions());
             multiply(card, size, g, Matrix::of(card, &patches, patch)?, into, first > 0)?;
         }
         self.channels_first(&out)

@@ -24,8 +24,8 @@ impl Convolution {
     /// Of an input (N, H, W, C) and a kernel (O, C, U, V).
     pub(super) fn of(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Self> {
         let ((samples, height, width, channels), (outputs, _, tall, wide)) = (x.dims4()?, w.dims4()?);
-        let places = |length: usize, taps: usize| (length + 2 * padding - taps) / stride + 1;
-        let (down, across, card) = (places(height, tall), places(width, wide), Card::of(x)?);
+        let positions = |length: usize, taps: usize| (length + 2 * padding - taps) / stride + 1;
+        let (down, across, card) = (positions(height, tall), positions(width, wide), Card::of(x)?);
         Ok(Self { card, samples, height, width, channels, outputs, tall, wide, stride, padding, down, across })
     }
 }

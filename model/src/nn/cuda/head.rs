@@ -1,6 +1,6 @@
 //! The worker's half of the head's step for features that are on a card, in f32.
 //!
-//! Up go W and b, and the labels, B numbers; down comes, in one piece, what the contribution is made of: G, or D and H where those are
+//! Up go W and b, and the labels, B numbers; down comes, in one transfer, what the contribution is made of: G, or D and H where those are
 //! smaller, then the sums of D, h̄ and two numbers for each sample. D and W stay until dH is wanted, so nothing goes up for that.
 
 use antiphon_core::head::{Contribution, Head, HeadError, HeadGradient};
@@ -27,8 +27,8 @@ pub(crate) enum Failure {
     Card(#[from] Error),
 }
 
-/// Where the parts of a contribution are in what comes down.
-struct Parts {
+/// Where the numbers of a contribution are in the transfer.
+struct Layout {
     samples: usize,
     classes: usize,
     width: usize,
@@ -36,7 +36,7 @@ struct Parts {
     dense: bool,
 }
 
-impl Parts {
+impl Layout {
     /// Numbers of G, or of D and H.
     fn gradient(&self) -> usize {
         if self.dense { self.classes * self.width } else { self.samples * (self.classes + self.width) }
@@ -58,9 +58,9 @@ pub(crate) fn contribution(
 ) -> std::result::Result<(Contribution<f32>, Errors), Failure> {
     let (samples, width) = features.dims2()?;
     head.check_shapes((samples, width), labels)?;
-    let parts = Parts { samples, classes: head.classes(), width, dense: head.sends_gradient(samples) };
-    let (numbers, errors) = enqueue(&parts, head, features, labels)?;
-    let error = match parts.contribution(numbers.to_vec1::<f32>()?) {
+    let layout = Layout { samples, classes: head.classes(), width, dense: head.sends_gradient(samples) };
+    let (numbers, errors) = enqueue(&layout, head, features, labels)?;
+    let error = match layout.contribution(numbers.to_vec1::<f32>()?) {
         Ok(contribution) => return Ok((contribution, errors)),
         Err(error) => error,
     };
@@ -74,14 +74,14 @@ pub(crate) fn contribution(
     .into())
 }
 
-/// Everything that a contribution is made of, on the card, in one piece.
-fn enqueue(parts: &Parts, head: &Head<f32>, features: &Tensor, labels: &[u32]) -> Result<(Tensor, Errors)> {
-    let &Parts { samples, classes, width, dense } = parts;
+/// Everything that a contribution is made of, on the card, in one transfer.
+fn enqueue(layout: &Layout, head: &Head<f32>, features: &Tensor, labels: &[u32]) -> Result<(Tensor, Errors)> {
+    let &Layout { samples, classes, width, dense } = layout;
     let (h, card) = (features.contiguous()?, Card::of(features)?);
     let weight = card.upload_as(head.weight().as_slice(), (classes, width))?;
     let (bias, labels) = (card.upload_as(head.bias(), classes)?, card.upload_as(labels, samples)?);
-    let out = card.empty(parts.all())?;
-    let (gradient, rest) = (out.narrow(0, 0, parts.gradient())?, parts.gradient());
+    let out = card.empty(layout.all())?;
+    let (gradient, rest) = (out.narrow(0, 0, layout.gradient())?, layout.gradient());
     let (bias_gradient, means) = (out.narrow(0, rest, classes)?, out.narrow(0, rest + classes, width)?);
     let scores = out.narrow(0, rest + classes + width, 2 * samples)?;
 
@@ -108,8 +108,8 @@ fn enqueue(parts: &Parts, head: &Head<f32>, features: &Tensor, labels: &[u32]) -
     Ok((out, Errors { card, errors, weight }))
 }
 
-impl Parts {
-    /// From the numbers of all parts, in their order.
+impl Layout {
+    /// From all numbers, in their order.
     fn contribution(&self, mut numbers: Vec<f32>) -> std::result::Result<Contribution<f32>, HeadError> {
         let &Self { samples, classes, width, dense } = self;
         let rest = numbers.split_off(self.gradient());

@@ -3,7 +3,7 @@
 //! Safety: a kernel reads and writes what the addresses among its arguments lead to, as far as its counts say. Only the files
 //! beside this one launch kernels; each makes what a kernel writes of the shape that it tells the kernel, after the operator's
 //! shapes were checked. Memory is given back in the order of the stream, so none is taken away from a kernel that was launched.
-//! Tensors are written in place only where nobody else can read them: results before they are handed out, and the parameters
+//! Tensors are written in place only where no other code can read them: results before they are handed out, and the parameters
 //! and moments of an optimizer, which its owner alone holds while it steps.
 
 use std::cell::RefCell;
@@ -32,7 +32,7 @@ thread_local! {
     static FUNCTIONS: RefCell<HashMap<(DeviceId, DType, &'static str), CudaFunction>> = RefCell::default();
 }
 
-/// The card of this number, with a stream of its own.
+/// The card of this number, with its own stream.
 ///
 /// # Errors
 /// When there is no such card, or its driver is too old.

@@ -1,6 +1,6 @@
 //! The pool of a card's memory.
 //!
-//! Safety: a pool is asked for of a device that is there, is that device's own, which nobody destroys, and its attributes that are
+//! Safety: a pool is asked for of a device that is there, is that device's own, which is never destroyed, and its attributes that are
 //! used here are of 64 bits.
 
 use candle_core::cuda_backend::cudarc::driver::result;

@@ -41,7 +41,7 @@ pub(crate) mod pooling;
 #[allow(unsafe_code, reason = "cuBLAS reads and writes through addresses")]
 mod product;
 pub(crate) mod rows;
-#[allow(unsafe_code, reason = "memory is handed out that nobody has written yet")]
+#[allow(unsafe_code, reason = "memory is handed out before it is written")]
 pub(crate) mod staging;
 
 pub(crate) use launch::{count, multiplies_bf16, open};

@@ -7,7 +7,7 @@ constexpr int PER_BLOCK = 4096;
 
 // A parameter, what is remembered of it (the first or only moment, the second), its gradient, and the number of its first block. SGD:
 // rate is lr, decay λ. AdamW: rate is lr / (1 − β₁ᵗ), decay 1 − lr λ.
-struct Part {
+struct Change {
     C *p, *first, *second;
     const C *g;
     long long count;
@@ -15,33 +15,33 @@ struct Part {
     long long block;
 };
 
-// The part of this block: the last that begins no later.
-__device__ inline const Part &own_part(const Part *parts, int count) {
+// The change of this block: the last that begins no later.
+__device__ inline const Change &own_part(const Change *changes, int count) {
     int low = 0, high = count - 1;
     while (low < high) {
         int middle = (low + high + 1) / 2;
-        if (parts[middle].block <= (long long)blockIdx.x) low = middle;
+        if (changes[middle].block <= (long long)blockIdx.x) low = middle;
         else high = middle - 1;
     }
-    return parts[low];
+    return changes[low];
 }
 
 // Where the numbers of this block begin and end.
-__device__ inline long long own_start(const Part &part) { return ((long long)blockIdx.x - part.block) * PER_BLOCK; }
-__device__ inline long long own_end(const Part &part) {
-    long long end = own_start(part) + PER_BLOCK;
-    return end < part.count ? end : part.count;
+__device__ inline long long own_start(const Change &change) { return ((long long)blockIdx.x - change.block) * PER_BLOCK; }
+__device__ inline long long own_end(const Change &change) {
+    long long end = own_start(change) + PER_BLOCK;
+    return end < change.count ? end : change.count;
 }
 
 // v ← μ v + (share · g + λ p); p ← p − lr v
-KERNEL(sgd)(const Part *parts, int count, double share, double momentum) {
-    const Part &part = own_part(parts, count);
-    C *__restrict__ p = part.p, *__restrict__ v = part.first;
-    const C *__restrict__ g = part.g;
-    C lr = (C)part.rate, decay = (C)part.decay;
-    long long end = own_end(part);
+KERNEL(sgd)(const Change *changes, int count, double share, double momentum) {
+    const Change &change = own_part(changes, count);
+    C *__restrict__ p = change.p, *__restrict__ v = change.first;
+    const C *__restrict__ g = change.g;
+    C lr = (C)change.rate, decay = (C)change.decay;
+    long long end = own_end(change);
 #pragma unroll 4
-    for (long long i = own_start(part) + threadIdx.x; i < end; i += BLOCK) {
+    for (long long i = own_start(change) + threadIdx.x; i < end; i += BLOCK) {
         C velocity = (C)momentum * v[i] + ((C)share * g[i] + decay * p[i]);
         v[i] = velocity;
         p[i] -= lr * velocity;
@@ -49,15 +49,15 @@ KERNEL(sgd)(const Part *parts, int count, double share, double momentum) {
 }
 
 // m ← β₁ m + (1 − β₁) share · g; v ← β₂ v + (1 − β₂) (share · g)²; p ← decay · p − rate · m / (√v / correction + ε)
-KERNEL(adamw)(const Part *parts, int count, double share, double beta1, double new1, double beta2, double new2,
+KERNEL(adamw)(const Change *changes, int count, double share, double beta1, double new1, double beta2, double new2,
               double correction, double epsilon) {
-    const Part &part = own_part(parts, count);
-    C *__restrict__ p = part.p, *__restrict__ m = part.first, *__restrict__ v = part.second;
-    const C *__restrict__ g = part.g;
-    C rate = (C)part.rate, decay = (C)part.decay;
-    long long end = own_end(part);
+    const Change &change = own_part(changes, count);
+    C *__restrict__ p = change.p, *__restrict__ m = change.first, *__restrict__ v = change.second;
+    const C *__restrict__ g = change.g;
+    C rate = (C)change.rate, decay = (C)change.decay;
+    long long end = own_end(change);
 #pragma unroll 4
-    for (long long i = own_start(part) + threadIdx.x; i < end; i += BLOCK) {
+    for (long long i = own_start(change) + threadIdx.x; i < end; i += BLOCK) {
         C clipped = (C)share * g[i];
         C mean = (C)beta1 * m[i] + (C)new1 * clipped, square = (C)beta2 * v[i] + (C)new2 * clipped * clipped;
         m[i] = mean;
@@ -67,23 +67,23 @@ KERNEL(adamw)(const Part *parts, int count, double share, double beta1, double n
 }
 
 // partial[block] = Σ g² over the numbers of the block, in double precision.
-TOGETHER(squares)(const Part *parts, int count, double *partial) {
-    const Part &part = own_part(parts, count);
-    const C *g = part.g;
-    long long end = own_end(part);
+TOGETHER(squares)(const Change *changes, int count, double *partial) {
+    const Change &change = own_part(changes, count);
+    const C *g = change.g;
+    long long end = own_end(change);
     double sum = 0;
 #pragma unroll 4
-    for (long long i = own_start(part) + threadIdx.x; i < end; i += BLOCK) sum += (double)g[i] * (double)g[i];
+    for (long long i = own_start(change) + threadIdx.x; i < end; i += BLOCK) sum += (double)g[i] * (double)g[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// out[part] = Σ of the partial sums of its blocks; a block for each part.
-TOGETHER(squares_total)(const Part *parts, const double *partial, double *out) {
-    const Part &part = parts[blockIdx.x];
-    long long count = (part.count + PER_BLOCK - 1) / PER_BLOCK;
+// out[change] = Σ of the partial sums of its blocks; a block for each change.
+TOGETHER(squares_total)(const Change *changes, const double *partial, double *out) {
+    const Change &change = changes[blockIdx.x];
+    long long count = (change.count + PER_BLOCK - 1) / PER_BLOCK;
     double sum = 0;
-    for (long long i = threadIdx.x; i < count; i += BLOCK) sum += partial[part.block + i];
+    for (long long i = threadIdx.x; i < count; i += BLOCK) sum += partial[change.block + i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }

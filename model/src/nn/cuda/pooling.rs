@@ -11,8 +11,8 @@ pub(crate) fn max_pool(input: &Value, window: Window) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (samples, height, width, channels) = x.dims4()?;
     let Window { size, stride, padding } = window;
-    let places = |length: usize| (length + 2 * padding - size) / stride + 1;
-    let (down, across) = (places(height), places(width));
+    let positions = |length: usize| (length + 2 * padding - size) / stride + 1;
+    let (down, across) = (positions(height), positions(width));
     let (card, shape) = (Card::of(&x)?, (samples, down, across, channels));
     let (y, chosen) = (card.empty(shape)?, card.empty_of(DType::U8, shape)?);
     let n = y.elem_count();

@@ -141,7 +141,7 @@ impl Call {
     }
 }
 
-/// Where a long sum is shared out its parts are added up in f32 too, whatever the result is in. Products of f32 and f64 are not
+/// Where a long sum is shared out its partials are added up in f32 too, whatever the result is in. Products of f32 and f64 are not
 /// concerned.
 fn full_sums(handle: sys::cublasHandle_t) -> Result<()> {
     let mode = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;

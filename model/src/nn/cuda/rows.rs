@@ -90,32 +90,38 @@ pub(crate) fn segment_mean(input: &Value, segments: &[Range<usize>]) -> Result<V
 }
 
 /// See [`crate::nn::embedding::embedding`].
-pub(crate) fn embedding(table: &Value, places: &Value, kinds: Option<&Value>, texts: &Arc<Packed>) -> Result<Value> {
-    let (rows, at_places) = (table.tensor().contiguous()?, places.tensor().contiguous()?);
-    let ((vocabulary, width), longest, n) = (rows.dims2()?, at_places.dim(0)?, texts.tokens.len() * rows.dim(1)?);
+pub(crate) fn embedding(
+    table: &Value,
+    positions: &Value,
+    kinds: Option<&Value>,
+    sequences: &Arc<Packed>,
+) -> Result<Value> {
+    let (rows, at_positions) = (table.tensor().contiguous()?, positions.tensor().contiguous()?);
+    let ((vocabulary, width), longest, n) =
+        (rows.dims2()?, at_positions.dim(0)?, sequences.tokens.len() * rows.dim(1)?);
     let card = Card::of(&rows)?;
     let kind = kinds.map(|kinds| kinds.tensor().contiguous()).transpose()?;
-    let positions: Vec<u32> = texts.starts.windows(2).flat_map(|pair| 0..(pair[1] - pair[0]) as u32).collect();
-    let (tokens, at) = (card.upload(texts.tokens.clone())?, card.upload(positions.clone())?);
-    let y = card.empty((texts.tokens.len(), width))?;
-    card.each("embedding", n, &arguments![&rows, &at_places, kind.as_ref(), &tokens, &at, width, &y, n])?;
-    let texts = Arc::clone(texts);
+    let within: Vec<u32> = sequences.starts.windows(2).flat_map(|pair| 0..(pair[1] - pair[0]) as u32).collect();
+    let (tokens, at) = (card.upload(sequences.tokens.clone())?, card.upload(within.clone())?);
+    let y = card.empty((sequences.tokens.len(), width))?;
+    card.each("embedding", n, &arguments![&rows, &at_positions, kind.as_ref(), &tokens, &at, width, &y, n])?;
+    let sequences = Arc::clone(sequences);
     let kind_rows = kinds.filter(|kinds| kinds.wanted()).map(|kinds| kinds.tensor().dim(0)).transpose()?;
-    let wanted = [table, places].map(Value::wanted);
+    let wanted = [table, positions].map(Value::wanted);
     let gradients = move |g: &Tensor| -> Result<[Option<Tensor>; 3]> {
         let summed = |targets: &[u32], shape| Sums::by_target(&card, targets)?.of(&card, g, shape);
-        let for_table = wanted[0].then(|| summed(&texts.tokens, (vocabulary, width))).transpose()?;
-        let for_places = wanted[1].then(|| summed(&positions, (longest, width))).transpose()?;
+        let for_table = wanted[0].then(|| summed(&sequences.tokens, (vocabulary, width))).transpose()?;
+        let for_positions = wanted[1].then(|| summed(&within, (longest, width))).transpose()?;
         let for_kinds = kind_rows.map(|rows| first_row(&card, &row_sums(&card, g, (g.dim(0)?, width))?, rows));
-        Ok([for_table, for_places, for_kinds.transpose()?])
+        Ok([for_table, for_positions, for_kinds.transpose()?])
     };
     let Some(kinds) = kinds else {
-        return Ok(Value::of(y, [table, places], move |g| {
-            let [table, places, _] = gradients(g)?;
-            Ok([table, places])
+        return Ok(Value::of(y, [table, positions], move |g| {
+            let [table, positions, _] = gradients(g)?;
+            Ok([table, positions])
         }));
     };
-    Ok(Value::of(y, [table, places, kinds], gradients))
+    Ok(Value::of(y, [table, positions, kinds], gradients))
 }
 
 /// A matrix of `rows` rows with this first one and zeros below.
@@ -127,41 +133,41 @@ fn first_row(card: &Card, row: &Tensor, rows: usize) -> Result<Tensor> {
 }
 
 /// See [`crate::nn::sequence::with_class_token`].
-pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, places: &Value) -> Result<Value> {
+pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, positions: &Value) -> Result<Value> {
     let x = patches.tensor().contiguous()?;
     let (samples, count, width) = x.dims3()?;
     let card = Card::of(&x)?;
-    let rest = [bias, class, places].map(|value| value.tensor().contiguous());
+    let rest = [bias, class, positions].map(|value| value.tensor().contiguous());
     let [b, c, p] = rest;
     let (b, c, p) = (b?, c?, p?);
     let y = card.empty((samples * (1 + count), width))?;
     let n = y.elem_count();
     card.each("with_class_token", n, &arguments![&x, &b, &c, &p, count, width, &y, n])?;
-    let wanted = [patches, bias, class, places].map(Value::wanted);
-    Ok(Value::of(y, [patches, bias, class, places], move |g| {
+    let wanted = [patches, bias, class, positions].map(Value::wanted);
+    Ok(Value::of(y, [patches, bias, class, positions], move |g| {
         class_token_gradients(&card, g, (samples, count, width), wanted)
     }))
 }
 
-/// Of patches, bias, class token and places, as far as they are wanted.
+/// Of patches, bias, class token and positions, as far as they are wanted.
 fn class_token_gradients(
     card: &Card,
     g: &Tensor,
     (samples, count, width): (usize, usize, usize),
-    [patches, bias, class, places]: [bool; 4],
+    [patches, bias, class, positions]: [bool; 4],
 ) -> Result<[Option<Tensor>; 4]> {
-    let (mut for_patches, mut for_bias, mut for_class, mut for_places) = (None, None, None, None);
+    let (mut for_patches, mut for_bias, mut for_class, mut for_positions) = (None, None, None, None);
     if patches || bias {
         let (rows, n) = (card.empty((samples, count, width))?, samples * count * width);
         card.each("without_class_token", n, &arguments![g, count, width, &rows, n])?;
         for_bias = bias.then(|| row_sums(card, &rows, (samples * count, width))).transpose()?;
         for_patches = patches.then_some(rows);
     }
-    if class || places {
+    if class || positions {
         let sums = row_sums(card, g, (samples, (1 + count) * width))?.reshape((1, 1 + count, width))?;
         // The class token is in every sum that its place is in.
         for_class = class.then(|| sums.narrow(1, 0, 1)).transpose()?;
-        for_places = places.then_some(sums);
+        for_positions = positions.then_some(sums);
     }
-    Ok([for_patches, for_bias, for_class, for_places])
+    Ok([for_patches, for_bias, for_class, for_positions])
 }

@@ -1,6 +1,6 @@
-//! Batches on their way up, by way of memory that the card reads while the processor goes on.
+//! Batches on their way up, by way of memory that the card reads while the processor works.
 //!
-//! Safety: memory that was taken is written before it is read. What the card reads is written anew, or given up, only once it has been
+//! Safety: memory that was taken is written before it is read. What the card reads is overwritten, or released, only once it has been
 //! read.
 
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use candle_core::{CudaStorage, DType, Device, Error, Result, Shape, Storage, Ten
 use rayon::prelude::*;
 
 /// Numbers that a thread copies at a time.
-const PIECE: usize = 1 << 17;
+const BLOCK: usize = 1 << 17;
 
 /// Room for one batch.
 struct Staging {
@@ -43,7 +43,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // A card that fails reads no more.
+        // A card that fails no longer reads.
         let _ = self.wait();
     }
 }
@@ -70,7 +70,7 @@ pub(crate) fn upload(numbers: &[f32], shape: impl Into<Shape>, device: &Device) 
             *staging = Staging::new(&stream, count)?;
         }
         let into = staging.memory.as_mut_slice().map_err(Error::wrap)?;
-        into.par_chunks_mut(PIECE).zip(numbers.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+        into.par_chunks_mut(BLOCK).zip(numbers.par_chunks(BLOCK)).for_each(|(to, from)| to.copy_from_slice(from));
         stream.memcpy_htod(&staging.memory, &mut there).map_err(Error::wrap)?;
         staging.read = Some(stream.record_event(None).map_err(Error::wrap)?);
         Ok(())

@@ -22,7 +22,7 @@ use crate::nn::linear::linear;
 use crate::nn::pooling::{Window, grid_mean, max_pool};
 use crate::nn::segment_mean::segment_mean;
 use crate::nn::sequence::with_class_token;
-use crate::nn::value::{Place, Tape, Value, backward};
+use crate::nn::value::{Node, Tape, Value, backward};
 
 /// The result, then the gradient of each input from the same gradient of the result, all in main memory; inputs are of these types.
 fn outcome(
@@ -36,9 +36,9 @@ fn outcome(
         inputs.iter().zip(dtypes).map(|(input, dtype)| tape.variable(moved(input, *dtype))).collect();
     let out = function(&values).expect("a result");
     assert_eq!(out.tensor().dtype(), dtypes[0]);
-    let numbers: Vec<_> = values.iter().map(|value| value.place().map(Place::number)).collect();
+    let numbers: Vec<_> = values.iter().map(|value| value.node().map(Node::number)).collect();
     let upstream = moved(&rounded(&noise(out.tensor().shape(), 98)), dtypes[0]);
-    let gradients = backward(out.place().expect("a place"), upstream, &numbers).expect("a backward pass");
+    let gradients = backward(out.node().expect("a node"), upstream, &numbers).expect("a backward pass");
     let gradients: Vec<Tensor> = gradients.into_iter().map(|gradient| gradient.expect("a gradient")).collect();
     assert!(
         gradients.iter().map(Tensor::dtype).eq(dtypes.iter().copied()),
@@ -155,7 +155,7 @@ fn convolutions() {
     of((1, 5, 4, 1), (1, 1, 2, 3), 1, 2);
 }
 
-/// Without cuDNN the parts of a place's gradient are rounded before they are added up. With it the kernel's gradient is rounded.
+/// Without cuDNN the terms of a position's gradient are rounded before they are added up. With it the kernel's gradient is rounded.
 fn check_convolution_bf16(all: &[Tensor; 2], stride: usize, padding: usize) {
     let taps = all[1].dims()[2..].iter().product::<usize>() as u32;
     let function = |v: &[Value]| convolution(&v[0], &v[1], stride, padding);
@@ -179,9 +179,9 @@ fn a_convolution_over_data_has_no_gradient_of_it() {
         let tape = Arc::new(Tape::default());
         let kernel = tape.variable(w);
         let y = convolution(&Value::constant(x), &kernel, 1, 1).expect("it fits");
-        let numbers = [kernel.place().map(Place::number)];
+        let numbers = [kernel.node().map(Node::number)];
         let upstream = noise(y.tensor().shape(), 3).to_device(&card).expect("moved");
-        let gradients = backward(y.place().expect("a place"), upstream, &numbers).expect("gradients");
+        let gradients = backward(y.node().expect("a node"), upstream, &numbers).expect("gradients");
         assert_eq!(gradients[0].as_ref().expect("the kernel's").dims(), [2, 3, 3, 3]);
     }
 }
@@ -281,10 +281,10 @@ fn numbers_one_by_one() {
 #[test]
 fn embeddings() {
     let tokens: Vec<u32> = (0..60).map(|i| i * i % 7).collect();
-    let texts = Arc::new(Packed::new(&tokens, &[20, 1, 13], 20));
+    let sequences = Arc::new(Packed::new(&tokens, &[20, 1, 13], 20));
     let all = [noise((9, 35), 1), noise((25, 35), 2), noise((2, 35), 3)];
-    check(&all[..2], |v| embedding(&v[0], &v[1], None, &texts));
-    check(&all, |v| embedding(&v[0], &v[1], Some(&v[2]), &texts));
+    check(&all[..2], |v| embedding(&v[0], &v[1], None, &sequences));
+    check(&all, |v| embedding(&v[0], &v[1], Some(&v[2]), &sequences));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn what_was_widened_is_the_same_and_gradients_go_back_likewise() {
         let wide = cast::widen(&x).expect("a card widens");
         assert_eq!((wide.tensor().dtype(), flat(wide.tensor())), (DType::F32, flat(&narrow)));
         let y = cast::narrow(&wide).expect("a card narrows");
-        let gradients = backward(y.place().expect("a place"), narrow.clone(), &[x.place().map(Place::number)]);
+        let gradients = backward(y.node().expect("a node"), narrow.clone(), &[x.node().map(Node::number)]);
         let gradient = gradients.expect("a backward pass")[0].take().expect("a gradient");
         assert_eq!((gradient.dtype(), flat(&gradient)), (DType::BF16, flat(&narrow)));
     }

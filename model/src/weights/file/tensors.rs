@@ -13,7 +13,7 @@ pub struct Tensors {
     pub others: BTreeMap<String, String>,
 }
 
-/// How many a shape has. None where the product overflows, be it behind a dimension of 0.
+/// How many a shape has. None where the product overflows, even behind a dimension of 0.
 pub(super) fn elements(shape: &[usize]) -> Option<usize> {
     let product = shape.iter().try_fold(1_usize, |product, dimension| product.checked_mul((*dimension).max(1)))?;
     Some(if shape.contains(&0) { 0 } else { product })

@@ -93,12 +93,12 @@ fn tensors(pickle: &Pickle, entries: &[(Id, Id)]) -> BTreeMap<String, View> {
 }
 
 fn keys(pickle: &Pickle, entries: &[(Id, Id)]) -> String {
-    let texts = entries.iter().filter_map(|(key, _)| match pickle.node(*key) {
+    let names = entries.iter().filter_map(|(key, _)| match pickle.node(*key) {
         Node::Text(text) => Some(format!("`{}`", text.chars().take(40).collect::<String>())),
         _ => None,
     });
-    let texts: Vec<String> = texts.take(8).collect();
-    if texts.is_empty() { "no text keys".to_owned() } else { format!("the keys {}", texts.join(", ")) }
+    let names: Vec<String> = names.take(8).collect();
+    if names.is_empty() { "no text keys".to_owned() } else { format!("the keys {}", names.join(", ")) }
 }
 
 /// Reads storage by storage, so that one that many tensors share is read once.

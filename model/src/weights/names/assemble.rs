@@ -1,10 +1,10 @@
-//! Putting one tensor of an encoder together from the parts that a file has of it.
+//! Putting one tensor of an encoder together from the components that a file has of it.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 /// What a tensor of a file is to one of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(super) enum Component {
     /// The same.
     Whole,
     /// One of three that stand on top of one another: query, key, value.
@@ -23,21 +23,25 @@ pub(super) enum Part {
     WavesOffset,
 }
 
-/// The tensor, of shape `wanted` if the parts allow it; none where parts are lacking. Parts that do not go together give the
+/// The tensor, of shape `wanted` if the components allow it; none where components are lacking. Components that do not go together give the
 /// first of them, whose shape then shows what is wrong.
-pub(super) fn assemble(mut parts: Vec<(Part, Tensor)>, wanted: &[usize]) -> Option<Tensor> {
-    parts.sort_by_key(|(part, _)| *part);
-    let kinds: Vec<Part> = parts.iter().map(|(part, _)| *part).collect();
-    let first = &parts.first()?.1;
+pub(super) fn assemble(mut components: Vec<(Component, Tensor)>, wanted: &[usize]) -> Option<Tensor> {
+    components.sort_by_key(|(component, _)| *component);
+    let kinds: Vec<Component> = components.iter().map(|(component, _)| *component).collect();
+    let first = &components.first()?.1;
     let made = match kinds.as_slice() {
-        [Part::Whole, ..] => Ok(first.clone()),
-        [Part::Third(0), Part::Third(1), Part::Third(2)] => Tensor::cat(&[first, &parts[1].1, &parts[2].1], 0),
-        [Part::Transposed] => transposed(first),
-        [Part::Patches] => kernel(first, wanted),
-        [Part::PatchesTransposed] => transposed(first).and_then(|patches| kernel(&patches, wanted)),
-        [Part::Positions] => with_class(first),
-        [Part::Positions, Part::PositionOffset] => first.broadcast_add(&parts[1].1).and_then(|sum| with_class(&sum)),
-        [Part::WavesOffset] => waves(wanted)?.and_then(|waves| with_class(&waves.broadcast_add(first)?)),
+        [Component::Whole, ..] => Ok(first.clone()),
+        [Component::Third(0), Component::Third(1), Component::Third(2)] => {
+            Tensor::cat(&[first, &components[1].1, &components[2].1], 0)
+        }
+        [Component::Transposed] => transposed(first),
+        [Component::Patches] => kernel(first, wanted),
+        [Component::PatchesTransposed] => transposed(first).and_then(|patches| kernel(&patches, wanted)),
+        [Component::Positions] => with_class(first),
+        [Component::Positions, Component::PositionOffset] => {
+            first.broadcast_add(&components[1].1).and_then(|sum| with_class(&sum))
+        }
+        [Component::WavesOffset] => waves(wanted)?.and_then(|waves| with_class(&waves.broadcast_add(first)?)),
         _ => return None,
     };
     Some(made.unwrap_or_else(|_| first.clone()))

@@ -4,35 +4,35 @@
 //! The blocks of a branch are `blocks_a` or `blocks_v`, then `blocks_u` with that branch's own norms. What marks a branch is
 //! added to its positions. There is no class token: that of the encoder is not in the file.
 
-use super::assemble::Part;
+use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered};
 
 pub(super) const CAV_MAE: Dialect = Dialect { read, passes_over };
 
-/// Blocks of a branch of its own, in the one published shape of twelve; the rest are common.
+/// Blocks of a separate branch, in the one published shape of twelve; the rest are common.
 const BLOCKS: usize = 11;
 
 fn branch(own: &Own) -> char {
     if own.shape("patch_embed.proj.weight").is_some_and(|shape| shape.get(1) == Some(&1)) { 'a' } else { 'v' }
 }
 
-fn read(name: &str, own: &Own) -> Option<(String, Part)> {
+fn read(name: &str, own: &Own) -> Option<(String, Component)> {
     let branch = branch(own);
     let (first, rest) = name.split_once('.').unwrap_or((name, ""));
     let (first, of) = first.rsplit_once('_')?;
     match (first, of) {
-        ("patch_embed", of) if of.starts_with(branch) => Some((format!("patch_embed.{rest}"), Part::Whole)),
-        ("pos_embed", of) if of.starts_with(branch) => Some(("pos_embed".to_owned(), Part::Positions)),
-        ("modality", of) if of.starts_with(branch) => Some(("pos_embed".to_owned(), Part::PositionOffset)),
-        ("norm", of) if of.starts_with(branch) => Some((format!("norm.{rest}"), Part::Whole)),
+        ("patch_embed", of) if of.starts_with(branch) => Some((format!("patch_embed.{rest}"), Component::Whole)),
+        ("pos_embed", of) if of.starts_with(branch) => Some(("pos_embed".to_owned(), Component::Positions)),
+        ("modality", of) if of.starts_with(branch) => Some(("pos_embed".to_owned(), Component::PositionOffset)),
+        ("norm", of) if of.starts_with(branch) => Some((format!("norm.{rest}"), Component::Whole)),
         ("blocks", of) if of.starts_with(branch) => {
             let (block, rest) = numbered(rest)?;
             let of_other_use = ["norm1_", "norm2_"].iter().any(|norm| rest.starts_with(norm));
-            (!of_other_use).then(|| (format!("blocks.{block}.{rest}"), Part::Whole))
+            (!of_other_use).then(|| (format!("blocks.{block}.{rest}"), Component::Whole))
         }
         ("blocks", "u") => {
             let (block, rest) = numbered(rest)?;
-            common(rest, branch).map(|rest| (format!("blocks.{}.{rest}", BLOCKS + block), Part::Whole))
+            common(rest, branch).map(|rest| (format!("blocks.{}.{rest}", BLOCKS + block), Component::Whole))
         }
         _ => None,
     }
@@ -51,5 +51,5 @@ fn common(rest: &str, branch: char) -> Option<String> {
 fn passes_over(name: &str, own: &Own) -> bool {
     const PARTS: [&str; 8] =
         ["patch_embed_", "pos_embed_", "modality_", "blocks_", "norm_", "norm.", "decoder_", "mlp_head"];
-    PARTS.iter().any(|part| name.starts_with(part)) && read(name, own).is_none()
+    PARTS.iter().any(|component| name.starts_with(component)) && read(name, own).is_none()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::assemble::Part;
+use super::assemble::Component;
 
 /// Names of an encoder's tensors with their shapes.
 #[derive(Debug, Clone)]
@@ -25,14 +25,16 @@ impl Own {
 
 /// One way to name the tensors of a family.
 pub(super) struct Dialect {
-    /// What a name stands for; none for what is no part of the encoder.
-    pub(super) read: fn(&str, &Own) -> Option<(String, Part)>,
-    /// What is no part of the encoder and need not be.
+    /// What a name stands for; none for what is no component of the encoder.
+    pub(super) read: fn(&str, &Own) -> Option<(String, Component)>,
+    /// What is no component of the encoder and need not be.
     pub(super) passes_over: fn(&str, &Own) -> bool,
 }
 
-pub(super) const OWN: Dialect =
-    Dialect { read: |name, own| own.shape(name).map(|_| (name.to_owned(), Part::Whole)), passes_over: |_, _| false };
+pub(super) const OWN: Dialect = Dialect {
+    read: |name, own| own.shape(name).map(|_| (name.to_owned(), Component::Whole)),
+    passes_over: |_, _| false,
+};
 
 /// The number that a name begins with, and what follows the dot behind it.
 pub(super) fn numbered(name: &str) -> Option<(usize, &str)> {
@@ -43,7 +45,7 @@ pub(super) fn numbered(name: &str) -> Option<(usize, &str)> {
     Some((number.parse::<u32>().ok()? as usize, rest))
 }
 
-/// The first of the names in a table that `name` is, or begins with and goes on after a dot, as the table's second.
+/// The first of the names in a table that `name` is, or begins with before a dot, as the table's second.
 pub(super) fn replaced(name: &str, table: &[(&str, &str)]) -> Option<String> {
     table.iter().find_map(|(foreign, own)| {
         let rest = name.strip_prefix(foreign)?;

@@ -2,7 +2,7 @@
 //! transformer, whose positions are sines and cosines and whose patches are embedded with their channels last. Files with
 //! its names as PyTorch has them after conversion are read, and those with Flax's own, joined by dots or slashes.
 
-use super::assemble::Part;
+use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered, replaced};
 
 /// `encoder.blocks.0.attention.qkv_linear.weight`.
@@ -11,7 +11,7 @@ pub(super) const PYTORCH: Dialect = Dialect { read: pytorch, passes_over };
 /// `encoder.Block_0.Attention_0.Dense_0.kernel`.
 pub(super) const FLAX: Dialect = Dialect { read: flax, passes_over };
 
-fn pytorch(name: &str, _: &Own) -> Option<(String, Part)> {
+fn pytorch(name: &str, _: &Own) -> Option<(String, Component)> {
     const WITHIN: [(&str, &str); 6] = [
         ("layer_norm1", "norm1"),
         ("attention.qkv_linear", "attn.qkv"),
@@ -26,14 +26,14 @@ fn pytorch(name: &str, _: &Own) -> Option<(String, Part)> {
     let own = match name.strip_prefix("encoder.blocks.").and_then(numbered) {
         Some((block, rest)) => format!("blocks.{block}.{}", replaced(rest, &WITHIN)?),
         None if name == "image_embedding.weight" => {
-            return Some(("patch_embed.proj.weight".to_owned(), Part::Patches));
+            return Some(("patch_embed.proj.weight".to_owned(), Component::Patches));
         }
         None => replaced(name, &[("encoder.layer_norm", "norm"), ("image_embedding", "patch_embed.proj")])?,
     };
-    Some((own, Part::Whole))
+    Some((own, Component::Whole))
 }
 
-fn flax(name: &str, _: &Own) -> Option<(String, Part)> {
+fn flax(name: &str, _: &Own) -> Option<(String, Component)> {
     const WITHIN: [(&str, &str); 6] = [
         ("LayerNorm_0", "norm1"),
         ("Attention_0.Dense_0", "attn.qkv"),
@@ -51,19 +51,19 @@ fn flax(name: &str, _: &Own) -> Option<(String, Part)> {
     };
     let (layer, last) = own.rsplit_once('.')?;
     match last {
-        "kernel" if layer == "patch_embed.proj" => Some((format!("{layer}.weight"), Part::PatchesTransposed)),
-        "kernel" => Some((format!("{layer}.weight"), Part::Transposed)),
-        "scale" => Some((format!("{layer}.weight"), Part::Whole)),
-        "bias" => Some((own, Part::Whole)),
+        "kernel" if layer == "patch_embed.proj" => Some((format!("{layer}.weight"), Component::PatchesTransposed)),
+        "kernel" => Some((format!("{layer}.weight"), Component::Transposed)),
+        "scale" => Some((format!("{layer}.weight"), Component::Whole)),
+        "bias" => Some((own, Component::Whole)),
         _ => None,
     }
 }
 
 /// What has the same name in both.
-fn tokens(name: &str) -> Option<(String, Part)> {
+fn tokens(name: &str) -> Option<(String, Component)> {
     match name {
-        "cls_token" => Some((name.to_owned(), Part::Whole)),
-        "encoder_image_type_embedding" => Some(("pos_embed".to_owned(), Part::WavesOffset)),
+        "cls_token" => Some((name.to_owned(), Component::Whole)),
+        "encoder_image_type_embedding" => Some(("pos_embed".to_owned(), Component::WavesOffset)),
         _ => None,
     }
 }
@@ -72,5 +72,5 @@ fn tokens(name: &str) -> Option<(String, Part)> {
 fn passes_over(name: &str, _: &Own) -> bool {
     const PARTS: [&str; 5] =
         ["text_embedding", "encoder_text_type_embedding", "image_mask_embedding", "text_mask_embedding", "decoder"];
-    PARTS.iter().any(|part| name.starts_with(part))
+    PARTS.iter().any(|component| name.starts_with(component))
 }

@@ -1,6 +1,6 @@
 //! Residual networks. The encoder's names are torchvision's, which timm and most others share.
 
-use super::assemble::Part;
+use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered};
 
 /// `embedder.embedder.…`, `encoder.stages.0.layers.0.layer.0.convolution.weight`, `…shortcut.normalization.bias`.
@@ -8,10 +8,11 @@ pub(super) const HUGGING_FACE: Dialect = Dialect { read: hugging_face, passes_ov
 
 /// The classifier, and the count of batches that running statistics keep beside them.
 pub(super) fn passed_over(name: &str) -> bool {
-    name.ends_with("num_batches_tracked") || ["fc.", "classifier.", "head."].iter().any(|part| name.starts_with(part))
+    name.ends_with("num_batches_tracked")
+        || ["fc.", "classifier.", "head."].iter().any(|component| name.starts_with(component))
 }
 
-fn hugging_face(name: &str, _: &Own) -> Option<(String, Part)> {
+fn hugging_face(name: &str, _: &Own) -> Option<(String, Component)> {
     let own = if let Some(rest) = name.strip_prefix("embedder.embedder.") {
         stage(rest, "conv1", "bn1")?
     } else {
@@ -26,7 +27,7 @@ fn hugging_face(name: &str, _: &Own) -> Option<(String, Part)> {
         };
         format!("layer{}.{block}.{inner}", stage_at + 1)
     };
-    Some((own, Part::Whole))
+    Some((own, Component::Whole))
 }
 
 /// A convolution or the normalisation behind it.

@@ -1,6 +1,6 @@
 //! Vision transformers. The encoder's names are timm's, which MAE, DeiT and DINO share.
 
-use super::assemble::Part;
+use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered, replaced};
 
 /// `class_token`, `encoder.layers.encoder_layer_0.self_attention.in_proj_weight`.
@@ -14,11 +14,11 @@ pub(super) const HUGGING_FACE: Dialect = Dialect { read: hugging_face, passes_ov
 pub(super) fn passed_over(name: &str) -> bool {
     const PARTS: [&str; 8] =
         ["head.", "heads.", "head_dist.", "classifier.", "pooler.", "decoder", "mask_token", "embeddings.mask_token"];
-    PARTS.iter().any(|part| name.starts_with(part))
+    PARTS.iter().any(|component| name.starts_with(component))
 }
 
 /// Names that torchvision and Hugging Face give to what stands before the blocks and behind them.
-fn torchvision(name: &str, _: &Own) -> Option<(String, Part)> {
+fn torchvision(name: &str, _: &Own) -> Option<(String, Component)> {
     const AROUND: [(&str, &str); 4] = [
         ("class_token", "cls_token"),
         ("conv_proj", "patch_embed.proj"),
@@ -40,10 +40,10 @@ fn torchvision(name: &str, _: &Own) -> Option<(String, Part)> {
         Some((block, rest)) => format!("blocks.{block}.{}", replaced(rest, &WITHIN)?),
         None => replaced(name, &AROUND)?,
     };
-    Some((own, Part::Whole))
+    Some((own, Component::Whole))
 }
 
-fn hugging_face(name: &str, _: &Own) -> Option<(String, Part)> {
+fn hugging_face(name: &str, _: &Own) -> Option<(String, Component)> {
     const AROUND: [(&str, &str); 4] = [
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.position_embeddings", "pos_embed"),
@@ -67,18 +67,18 @@ fn hugging_face(name: &str, _: &Own) -> Option<(String, Part)> {
     ];
     let layer = name.strip_prefix("encoder.layer.").or_else(|| name.strip_prefix("layers."));
     let Some((block, rest)) = layer.and_then(numbered) else {
-        return replaced(name, &AROUND).map(|own| (own, Part::Whole));
+        return replaced(name, &AROUND).map(|own| (own, Component::Whole));
     };
-    let (own, part) = match third(rest, &PROJECTIONS, "attn.qkv") {
+    let (own, component) = match third(rest, &PROJECTIONS, "attn.qkv") {
         Some(found) => found,
-        None => (replaced(rest, &WITHIN)?, Part::Whole),
+        None => (replaced(rest, &WITHIN)?, Component::Whole),
     };
-    Some((format!("blocks.{block}.{own}"), part))
+    Some((format!("blocks.{block}.{own}"), component))
 }
 
 /// Query, key or value, each under one of several names.
-pub(super) fn third<const N: usize>(name: &str, thirds: &[[&str; N]; 3], own: &str) -> Option<(String, Part)> {
+pub(super) fn third<const N: usize>(name: &str, thirds: &[[&str; N]; 3], own: &str) -> Option<(String, Component)> {
     thirds.iter().enumerate().find_map(|(at, foreign)| {
-        foreign.iter().find_map(|foreign| replaced(name, &[(foreign, own)])).map(|own| (own, Part::Third(at)))
+        foreign.iter().find_map(|foreign| replaced(name, &[(foreign, own)])).map(|own| (own, Component::Third(at)))
     })
 }

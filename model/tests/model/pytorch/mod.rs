@@ -39,8 +39,8 @@ impl Origins {
         let translated = |number: &dyn Fn(usize, usize) -> usize| -> Named {
             let tensor = |(which, (name, shape)): (usize, (&String, &Vec<usize>))| {
                 let count: usize = shape.iter().product();
-                assert!(count < 1 << 24, "{name} has more places than f32 can tell apart");
-                let values: Vec<f32> = (0..count).map(|place| number(which, place) as f32).collect();
+                assert!(count < 1 << 24, "{name} has more elements than f32 can tell apart");
+                let values: Vec<f32> = (0..count).map(|element| number(which, element) as f32).collect();
                 (name.clone(), Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("as many"))
             };
             let floats = shapes.iter().enumerate().map(tensor).collect();
@@ -48,10 +48,10 @@ impl Origins {
             translate(Family::of(&case.encoder), &Own::of(encoder).expect("names"), file).tensors
         };
         let which = translated(&|which, _| which);
-        let place = translated(&|_, place| place);
+        let element = translated(&|_, element| element);
         let pairs = which.iter().map(|(name, which)| {
-            let places = flat(&place[name]);
-            (name.clone(), flat(which).iter().zip(places).map(|(w, p)| (*w as usize, p as usize)).collect())
+            let elements = flat(&element[name]);
+            (name.clone(), flat(which).iter().zip(elements).map(|(w, p)| (*w as usize, p as usize)).collect())
         });
         Self(pairs.collect())
     }
@@ -81,12 +81,12 @@ impl Worst {
         }
     }
 
-    /// Own tensors with the numbers that are known of them; tensors of the file that no encoder has are nobody's.
+    /// Own tensors with the numbers that are known of them; tensors of the file that no encoder has are left out.
     fn meet_all(&mut self, own: &[(String, Tensor)], origins: &Origins, shapes: &[&String], known: &Samples) {
         for (name, tensor) in own {
             let values = flat(tensor);
             let pairs = values.iter().zip(&origins.0[name]).filter_map(|(value, &(which, place))| {
-                let theirs = known.get(shapes[which])?.get(&place)?;
+                let theirs = known.get(shapes[which])?.get(&element)?;
                 Some((*value, *theirs))
             });
             self.meet(name, pairs);

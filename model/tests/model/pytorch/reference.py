@@ -7,7 +7,7 @@ every parameter for a given gradient of the features, and the running statistics
     pip install torch torchvision timm transformers safetensors numpy
     python3 model/tests/model/pytorch/reference.py             every encoder with the library's own random weights, as a file that the
                                                           library saves, whole; then `cargo test` compares them
-    python3 model/tests/model/pytorch/reference.py --golden    writes golden/*.json anew: weights by a formula that both sides know,
+    python3 model/tests/model/pytorch/reference.py --golden    rewrites golden/*.json: weights by a formula that both sides know,
                                                           and a few numbers of each gradient
 """
 
@@ -247,7 +247,7 @@ def write_whole(case, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--golden", action="store_true", help="write golden/*.json anew instead of comparing")
+    parser.add_argument("--golden", action="store_true", help="rewrite golden/*.json instead of comparing")
     parser.add_argument("case", nargs="*", help="only these: " + ", ".join(case.name for case in WHOLE))
     arguments = parser.parse_args()
     if arguments.golden:

@@ -192,7 +192,7 @@ fn vision_transformers_of_hugging_face() {
 }
 
 #[test]
-fn a_distillation_token_is_not_expected_and_makes_the_positions_longer() {
+fn a_distillation_token_is_ignored_and_adds_a_position() {
     // Two tokens that are no patches and six patches.
     let Translated { report, .. } = translated(Family::Vit, &vit(2, 1, 7, 16), tensors(&library("ast, transformers")));
     check("ast", &report.to_string());
@@ -297,7 +297,7 @@ fn m3ae() -> Vec<(String, String, Vec<usize>)> {
 }
 
 #[test]
-fn m3ae_is_a_vision_transformer_over_patches_with_channels_last_at_positions_made_of_waves() {
+fn m3ae_has_channels_last_patches_and_positions_of_waves() {
     let own = vit(2, 3, 5, 2);
     let file = m3ae();
     let torch: Named = file.iter().map(|(name, _, shape)| (name.clone(), tensor(name, shape))).collect();

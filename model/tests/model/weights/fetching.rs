@@ -118,7 +118,7 @@ async fn a_file_is_fetched_once_and_read_from_the_folder_then() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_in_the_folder_is_fetched_anew() {
+async fn a_damaged_file_in_the_cache_is_fetched_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cache = Cache::at(folder.path().to_owned(), stores());
     let bytes = content(3);
@@ -185,7 +185,7 @@ async fn workers_that_fetch_at_once_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
-async fn places_that_cannot_be_read_or_written_say_so() {
+async fn locations_that_cannot_be_read_or_written_say_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let occupied = folder.path().join("file");
     std::fs::write(&occupied, b"").expect("the folder is writable");
@@ -201,5 +201,5 @@ async fn places_that_cannot_be_read_or_written_say_so() {
         let error = Cache::at(cache.to_owned(), stores()).fetch(&weights).await.expect_err(what);
         messages.push(format!("{what}: {error}").replace(&folder.path().display().to_string(), "FOLDER"));
     }
-    check("places", &messages.join("\n"));
+    check("locations", &messages.join("\n"));
 }

@@ -101,14 +101,14 @@ async fn long_lists_are_cut() {
 }
 
 #[tokio::test]
-async fn a_file_of_which_nothing_fits_is_refused_whatever_the_job_says() {
+async fn a_file_of_which_nothing_fits_is_always_refused() {
     let other: Named = [("a".to_owned(), tensor("a", &[2]))].into();
     let (_, report) = load_file(&other, false).await;
     check("nothing-fits", &report.expect_err("nothing fits"));
 }
 
 #[tokio::test]
-async fn numbers_that_are_not_finite_are_refused_and_nothing_is_changed() {
+async fn not_finite_numbers_are_refused_and_nothing_is_changed() {
     let mut bad = file(|_| {});
     let nan = Tensor::new(&[1.0_f32, f32::NAN, 0.0, 0.0], &Device::Cpu).expect("a tensor");
     bad.insert("bn1.running_var".to_owned(), nan);

@@ -33,7 +33,7 @@ pub(crate) fn shapes(list: &[(&str, &[usize])]) -> Shapes {
 /// Numbers that begin with one of the name's own.
 pub(crate) fn tensor(name: &str, shape: &[usize]) -> Tensor {
     let hash = sha256(name.as_bytes()).0;
-    // Twenty bits of its own and four that change from number to number: exact in f32.
+    // Twenty bits that only it has and four that change from number to number: exact in f32.
     let first = u32::from_le_bytes([hash[0], hash[1], hash[2], 0]) & !15;
     let count: usize = shape.iter().product();
     let numbers: Vec<f32> = (0..count as u32).map(|i| (first + i % 13) as f32 / (1 << 18) as f32).collect();

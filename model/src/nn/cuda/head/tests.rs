@@ -23,7 +23,7 @@ fn on(card: &Device, features: &Numbers<f32>) -> Tensor {
 }
 
 /// All numbers of a contribution, then dH.
-fn parts(contribution: Contribution<f32>, feature_gradient: Vec<f32>) -> Vec<Vec<f32>> {
+fn tensors(contribution: Contribution<f32>, feature_gradient: Vec<f32>) -> Vec<Vec<f32>> {
     let Contribution { gradient, bias_gradient, mean_features, loss, correct, samples } = contribution;
     let mut all =
         vec![bias_gradient, mean_features, vec![loss as f32, correct as f32, samples as f32], feature_gradient];
@@ -48,7 +48,7 @@ fn assert_near(got: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
 }
 
 #[test]
-fn contributions_and_feature_gradients_are_those_of_main_memory_and_the_same_every_time() {
+fn head_steps_match_main_memory_and_are_repeatable() {
     for card in cards() {
         // (B, C, s): G is sent of some, D and H of the others; one has more classes than a block has threads.
         for (samples, classes, width) in [(1, 1, 1), (7, 3, 5), (64, 10, 300), (40, 700, 90), (2, 30, 40), (300, 4, 6)]
@@ -57,10 +57,10 @@ fn contributions_and_feature_gradients_are_those_of_main_memory_and_the_same_eve
             let (head, features) = (head(classes, width), numbers(samples, width, 3));
             let labels: Vec<u32> = (0..samples).map(|row| (row * 7 % classes) as u32).collect();
             let (contribution, errors) = head.contribution(features.clone(), &labels).expect("a good batch");
-            let expected = parts(contribution, head.feature_gradient(&errors).into_vec());
+            let expected = tensors(contribution, head.feature_gradient(&errors).into_vec());
             let [got, again] = [(); 2].map(|()| {
                 let (got, errors) = contribution_of(&head, &on(&card, &features), &labels);
-                parts(got, errors.feature_gradient().and_then(|g| g.flatten_all()?.to_vec1()).expect("dH"))
+                tensors(got, errors.feature_gradient().and_then(|g| g.flatten_all()?.to_vec1()).expect("dH"))
             });
             assert_near(&got, &expected, &what);
             assert_eq!(got, again, "{what}: other bits the second time");

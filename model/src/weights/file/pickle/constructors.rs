@@ -28,7 +28,7 @@ impl Machine<'_> {
     /// A constructor with its arguments, if it is one of PyTorch's that make tensors and dictionaries.
     pub(super) fn call(&mut self) -> Result<(), String> {
         let (mut arguments, mut class) = (self.pop()?, self.pop()?);
-        // A tensor of a class of its own wraps another constructor; twice is once more than PyTorch does.
+        // A tensor of a user-defined class wraps another constructor; twice is once more than PyTorch does.
         for _ in 0..2 {
             let (Node::Class(name), Node::Items(items)) = (&self.nodes[class], &self.nodes[arguments]) else { break };
             match (name.as_str(), items.as_slice()) {

@@ -1,22 +1,22 @@
-//! Errors in words.
+//! Error messages.
 
 use std::error::Error;
 
-/// An error and its causes in one line, up to where the innermost cause has been said: many errors tell what they came of themselves.
+/// An error and its causes in one line, until the line contains the innermost cause: many errors name their causes themselves.
 #[must_use]
-pub fn in_words(error: &(dyn Error + 'static)) -> String {
+pub fn full_message(error: &(dyn Error + 'static)) -> String {
     let innermost = innermost(error);
-    let mut said = error.to_string();
+    let mut line = error.to_string();
     for cause in std::iter::successors(error.source(), |&error| error.source()) {
-        if said.contains(&innermost) {
+        if line.contains(&innermost) {
             break;
         }
-        said = format!("{said}: {cause}");
+        line = format!("{line}: {cause}");
     }
-    said
+    line
 }
 
-/// What an error came of in the end: of a broken connection the system's own words, and not those of the layers above.
+/// The message of the innermost cause: of a broken connection the message of the operating system, not of the layers above.
 #[must_use]
 pub fn innermost(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source()).last().map(ToString::to_string).unwrap_or_default()
@@ -43,16 +43,16 @@ mod tests {
         }
     }
 
-    fn words(chain: &[&'static str]) -> String {
+    fn message(chain: &[&'static str]) -> String {
         let told = chain.iter().rev().fold(None, |cause, text| Some(Box::new(Told(text, cause))));
-        in_words(&*told.expect("one error at least"))
+        full_message(&*told.expect("one error at least"))
     }
 
     #[test]
-    fn every_cause_is_said_and_none_twice() {
-        assert_eq!(words(&["alone"]), "alone");
-        assert_eq!(words(&["cannot train", "no batch", "disk full"]), "cannot train: no batch: disk full");
+    fn every_cause_is_named_once() {
+        assert_eq!(message(&["alone"]), "alone");
+        assert_eq!(message(&["cannot train", "no batch", "disk full"]), "cannot train: no batch: disk full");
         let itself = ["step 3", "cannot read `x`: refused; look there", "client: refused", "refused"];
-        assert_eq!(words(&itself), "step 3: cannot read `x`: refused; look there");
+        assert_eq!(message(&itself), "step 3: cannot read `x`: refused; look there");
     }
 }

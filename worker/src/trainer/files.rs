@@ -1,4 +1,4 @@
-//! A modality's parts of a checkpoint.
+//! A modality's files of a checkpoint.
 //!
 //! `encoder-<modality>.safetensors` is what predictions need: parameters and running statistics under their own names, the
 //! preprocessor's tensors under `input.`, and the preprocessor's settings in the note. `encoder-<modality>.state.safetensors` is
@@ -25,17 +25,17 @@ const DEVIATION: &str = "input.deviation";
 
 /// The file of a modality's encoder.
 #[must_use]
-pub fn encoder_part(modality: &ModalityName) -> String {
+pub fn encoder_file(modality: &ModalityName) -> String {
     antiphon_core::files::encoder(modality)
 }
 
 /// The file of what training needs besides.
 #[must_use]
-pub fn state_part(modality: &ModalityName) -> String {
+pub fn state_file(modality: &ModalityName) -> String {
     antiphon_core::files::encoder_state(modality)
 }
 
-/// The note of an encoder's part.
+/// The note of an encoder's file.
 #[derive(Debug, Serialize, Deserialize)]
 struct EncoderNote {
     modality: ModalityName,
@@ -46,7 +46,7 @@ struct EncoderNote {
     tokenizer: Option<String>,
 }
 
-/// The note of the part beside it.
+/// The note of its state.
 #[derive(Debug, Serialize, Deserialize)]
 struct StateNote {
     modality: ModalityName,
@@ -56,11 +56,11 @@ struct StateNote {
 }
 
 impl Model {
-    /// The bytes of [`encoder_part`].
+    /// The bytes of [`encoder_file`].
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn to_part(&self, modality: &ModalityName) -> Result<Bytes, TrainError> {
+    pub fn to_file(&self, modality: &ModalityName) -> Result<Bytes, TrainError> {
         let mut arrays = arrays(&encoder::state(self.encoder.as_ref())?)?;
         let input = self.preprocessor.state();
         if !input.mean.is_empty() {
@@ -71,20 +71,20 @@ impl Model {
         let tokenizer = input.tokenizer.map(|bytes| String::from_utf8(bytes.to_vec())).transpose()?;
         let width = self.encoder.width() as u32;
         let note = EncoderNote { modality: modality.clone(), width, input: input.settings, tokenizer };
-        Ok(tensors::encode(&encoder_part(modality), &arrays, &note)?)
+        Ok(tensors::encode(&encoder_file(modality), &arrays, &note)?)
     }
 
-    /// A model out of the bytes of [`encoder_part`].
+    /// A model out of the bytes of [`encoder_file`].
     ///
     /// # Errors
-    /// A part that is broken, or of another modality or encoder than the job's.
-    pub fn from_part(
+    /// A file that is broken, or of another modality or encoder than the job's.
+    pub fn from_file(
         job: &JobSpec,
         modality: &ModalitySpec,
         bytes: &[u8],
         machine: &Machine,
     ) -> Result<Self, TrainError> {
-        let name = encoder_part(&modality.name);
+        let name = encoder_file(&modality.name);
         let (mut arrays, note): (Arrays, EncoderNote) = tensors::decode(&name, bytes)?;
         check_modality(&modality.name, &name, note.modality)?;
         let mut vector = |name: &str| arrays.remove(name).map(|array| array.data).unwrap_or_default();
@@ -101,11 +101,11 @@ impl Model {
     }
 }
 
-/// Whether the bytes of [`state_part`] fit this modality and its model, as [`Trainer::restore`] asks of them. Steps that the
+/// Whether the bytes of [`state_file`] fit this modality and its model, as [`Trainer::restore`] asks of them. Steps that the
 /// encoder has taken.
 ///
 /// # Errors
-/// A part that is broken or of another modality, encoder or optimizer.
+/// A file that is broken or of another modality, encoder or optimizer.
 pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> Result<u64, TrainError> {
     let parameters = model.encoder.parameters();
     let rates = Rates::new(&modality.transfer, parameters)?;
@@ -113,9 +113,9 @@ pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> Resu
     restore_optimizer(&mut optimizer, &modality.name, bytes)
 }
 
-/// Takes over the moments in the bytes of [`state_part`]. Steps that the encoder has taken.
+/// Takes over the moments in the bytes of [`state_file`]. Steps that the encoder has taken.
 fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> Result<u64, TrainError> {
-    let name = state_part(modality);
+    let name = state_file(modality);
     let (moments, note): (Arrays, StateNote) = tensors::decode(&name, bytes)?;
     check_modality(modality, &name, note.modality)?;
     optimizer.restore(&tensors_of(&moments)?, note.optimizer_steps).within(|| format!("`{name}`"))?;
@@ -127,28 +127,28 @@ fn check_modality(expected: &ModalityName, file: &str, noted: ModalityName) -> R
 }
 
 impl Trainer {
-    /// Names and bytes of this modality's parts.
+    /// Names and bytes of this modality's files.
     ///
     /// # Errors
     /// A failure of the device.
-    pub fn parts(&self) -> Result<Vec<(String, Bytes)>, TrainError> {
+    pub fn files(&self) -> Result<Vec<(String, Bytes)>, TrainError> {
         let modality = &self.spec.name;
-        let state = state_part(modality);
+        let state = state_file(modality);
         let note = StateNote {
             modality: modality.clone(),
             steps_done: self.steps_done,
             optimizer_steps: self.optimizer.steps(),
         };
         let moments = tensors::encode(&state, &arrays(&self.optimizer.state()?)?, &note)?;
-        Ok(vec![(encoder_part(modality), self.model.to_part(modality)?), (state, moments)])
+        Ok(vec![(encoder_file(modality), self.model.to_file(modality)?), (state, moments)])
     }
 
-    /// Goes on from the bytes of the two parts. What was computed ahead is forgotten.
+    /// Resumes from the bytes of the two files. What was computed ahead is dropped.
     ///
     /// # Errors
-    /// Parts that are broken or of another modality, encoder or optimizer.
+    /// Files that are broken or of another modality, encoder or optimizer.
     pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> Result<(), TrainError> {
-        self.model = Model::from_part(job, &self.spec, encoder, &self.options.machine)?;
+        self.model = Model::from_file(job, &self.spec, encoder, &self.options.machine)?;
         let steps_done = restore_optimizer(&mut self.optimizer, &self.spec.name, state)?;
         self.rewind_to(steps_done);
         Ok(())

@@ -1,15 +1,15 @@
-//! The files of a checkpoint: what they may be called, and which is which.
+//! The files of a checkpoint: their names, and what each holds.
 
 use crate::ids::ModalityName;
 
 /// W and b of the shared head.
 pub const HEAD: &str = "head.safetensors";
-/// What the head's optimizer remembers.
+/// The state of the head's optimizer.
 pub const HEAD_STATE: &str = "head.state.safetensors";
-/// P, and what it remembers.
+/// P and its window.
 pub const PROJECTOR: &str = "projector.safetensors";
 
-/// Bytes that a name may have.
+/// The longest name, in bytes.
 const LONGEST: usize = 128;
 
 /// The file of a modality's encoder: what predictions need.
@@ -18,7 +18,7 @@ pub fn encoder(modality: &ModalityName) -> String {
     format!("encoder-{modality}.safetensors")
 }
 
-/// The file of what training that encoder needs besides.
+/// The file of what training needs beside the encoder: its optimizer's state.
 #[must_use]
 pub fn encoder_state(modality: &ModalityName) -> String {
     format!("encoder-{modality}.state.safetensors")
@@ -31,14 +31,14 @@ pub fn modality_of(file: &str) -> Option<&str> {
     (!modality.ends_with(".state")).then_some(modality)
 }
 
-/// Whether a run's digest counts this file: it holds what was learnt, and not what training on needs besides.
+/// Whether this file is part of a run's digest: it holds what was learned, not what only further training needs.
 #[must_use]
 pub fn in_digest(file: &str) -> bool {
     file == HEAD || file == PROJECTOR || modality_of(file).is_some()
 }
 
-/// Whether a file of a checkpoint can be called so: 1 to 128 letters, digits, `-`, `_` and `.`, not beginning with a dot.
-/// Such a name does not lead out of the checkpoint's folder.
+/// Whether this is a valid name for a file of a checkpoint: 1 to 128 letters, digits, `-`, `_` and `.`, not beginning
+/// with a dot. Such a name does not lead out of the checkpoint's folder.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');

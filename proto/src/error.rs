@@ -1,11 +1,15 @@
 //! What can be wrong with a message, and its gRPC status.
 
+use antiphon_core::head::ContributionError;
 use antiphon_core::ids::BadName;
 
 /// Why a message was rejected when it was received. Every kind names the path of the field as the `.proto` files spell
 /// it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WireError {
+    /// A contribution that the head cannot take.
+    #[error(transparent)]
+    Contribution(#[from] ContributionError),
     /// A required field or oneof is missing.
     #[error("`{field}` is missing")]
     Missing {

@@ -105,6 +105,34 @@ pub fn decode_f32(
     limit: usize,
     followed: &mut Followed,
 ) -> Result<(Vec<usize>, Vec<f32>), WireError> {
+    read(field, tensor, Rules { expected, limit, scan: Scan::Now }, followed)
+}
+
+/// Who looks for numbers that are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// The function that decodes.
+    Now,
+    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they came.
+    Caller,
+}
+
+/// What a tensor must be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) expected: &'a [Dimension],
+    /// Bytes.
+    pub(crate) limit: usize,
+    pub(crate) scan: Scan,
+}
+
+/// As [`decode_f32`].
+pub(crate) fn read(
+    field: &str,
+    tensor: &v1::Tensor,
+    Rules { expected, limit, scan }: Rules<'_>,
+    followed: &mut Followed,
+) -> Result<(Vec<usize>, Vec<f32>), WireError> {
     check_data_type(field, tensor.dtype)?;
     let shape = checked_shape(field, &tensor.shape, expected, limit)?;
     let needed = shape.iter().product::<usize>() * F32_BYTES;
@@ -115,7 +143,7 @@ pub fn decode_f32(
         None if came_whole => {
             let mut numbers = Vec::with_capacity(needed / F32_BYTES);
             read_f32(&tensor.data, &mut numbers);
-            let finite = finite_prefix(&numbers);
+            let finite = if scan == Scan::Now { finite_prefix(&numbers) } else { numbers.len() };
             let bad = (finite < numbers.len()).then_some(finite);
             (numbers, bad)
         }
@@ -146,8 +174,18 @@ pub fn decode_matrix(
     limit: usize,
     followed: &mut Followed,
 ) -> Result<Matrix<f32>, WireError> {
+    read_matrix(field, tensor, Rules { expected: &[rows, columns], limit, scan: Scan::Now }, followed)
+}
+
+/// As [`decode_matrix`], by two rules of dimensions.
+pub(crate) fn read_matrix(
+    field: &str,
+    tensor: Option<&v1::Tensor>,
+    rules: Rules<'_>,
+    followed: &mut Followed,
+) -> Result<Matrix<f32>, WireError> {
     let tensor = crate::error::required(field, tensor)?;
-    let (shape, numbers) = decode_f32(field, tensor, &[rows, columns], limit, followed)?;
+    let (shape, numbers) = read(field, tensor, rules, followed)?;
     Matrix::from_vec(shape[0], shape[1], numbers).map_err(|_| WireError::ByteLength {
         field: field.to_owned(),
         shape: shape_text(&tensor.shape),

@@ -1,54 +1,104 @@
-//! What callers are told of errors: one gRPC code for each.
+//! What callers are told of errors: each error has a code, and each code a status of the protocol it goes out by.
+
+use std::fmt;
 
 use antiphon_store::retry::Transient as _;
-use tonic::Status;
+use tonic::{Code, Status};
 
+use crate::events::WatchError;
 use crate::job::resume::ResumeError;
 use crate::registry::coordinator::{StopError, UnknownJob};
 use crate::registry::submission::SubmitError;
 use crate::workers::pool::RegisterError;
 
-impl From<RegisterError> for Status {
-    fn from(error: RegisterError) -> Self {
-        match error {
-            RegisterError::Duplicate { .. } => Self::already_exists(error.to_string()),
+/// What kind of an error it is, whatever the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServiceErrorCode {
+    /// What the request names is not there.
+    NotFound,
+    /// What the request would make is there already.
+    AlreadyExists,
+    /// The request is wrong in itself.
+    InvalidArgument,
+    /// The request is right, but does not fit what is there.
+    FailedPrecondition,
+    /// The coordinator has too little of something.
+    ResourceExhausted,
+    /// The same request may go well later.
+    Unavailable,
+}
+
+impl ServiceErrorCode {
+    /// The code of gRPC.
+    fn grpc(self) -> Code {
+        match self {
+            Self::NotFound => Code::NotFound,
+            Self::AlreadyExists => Code::AlreadyExists,
+            Self::InvalidArgument => Code::InvalidArgument,
+            Self::FailedPrecondition => Code::FailedPrecondition,
+            Self::ResourceExhausted => Code::ResourceExhausted,
+            Self::Unavailable => Code::Unavailable,
         }
     }
 }
 
-impl From<UnknownJob> for Status {
-    fn from(error: UnknownJob) -> Self {
-        Self::not_found(error.to_string())
-    }
+/// An error that a caller is told of.
+pub(super) trait ServiceError: fmt::Display {
+    /// What kind of an error it is.
+    fn code(&self) -> ServiceErrorCode;
 }
 
-impl From<StopError> for Status {
-    fn from(error: StopError) -> Self {
-        match error {
-            StopError::Unknown(error) => error.into(),
-            StopError::Journal(error) => Self::unavailable(error.to_string()),
+/// The answer of a gRPC service to a request that failed.
+pub(super) fn status(error: impl ServiceError) -> Status {
+    Status::new(error.code().grpc(), error.to_string())
+}
+
+impl ServiceError for RegisterError {
+    fn code(&self) -> ServiceErrorCode {
+        match self {
+            Self::Duplicate { .. } => ServiceErrorCode::AlreadyExists,
         }
     }
 }
 
-impl From<SubmitError> for Status {
-    fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
-        match error {
-            SubmitError::Stopping | SubmitError::Underway { .. } | SubmitError::Journal(_) => {
-                Self::unavailable(message)
+impl ServiceError for UnknownJob {
+    fn code(&self) -> ServiceErrorCode {
+        ServiceErrorCode::NotFound
+    }
+}
+
+impl ServiceError for WatchError {
+    fn code(&self) -> ServiceErrorCode {
+        match self {
+            Self::Left | Self::Journal(_) => ServiceErrorCode::Unavailable,
+        }
+    }
+}
+
+impl ServiceError for StopError {
+    fn code(&self) -> ServiceErrorCode {
+        match self {
+            Self::Unknown(error) => error.code(),
+            Self::Journal(_) => ServiceErrorCode::Unavailable,
+        }
+    }
+}
+
+impl ServiceError for SubmitError {
+    fn code(&self) -> ServiceErrorCode {
+        match self {
+            Self::Stopping | Self::Underway { .. } | Self::Journal(_) => ServiceErrorCode::Unavailable,
+            Self::Checkpoint(error) | Self::Resume(ResumeError::Read(error)) if error.is_transient() => {
+                ServiceErrorCode::Unavailable
             }
-            SubmitError::Checkpoint(error) | SubmitError::Resume(ResumeError::Read(error)) if error.is_transient() => {
-                Self::unavailable(message)
-            }
-            SubmitError::Specification(_) | SubmitError::Storage(_) => Self::invalid_argument(message),
-            SubmitError::Threads(_) => Self::resource_exhausted(message),
-            SubmitError::Duplicate { .. } => Self::already_exists(message),
-            SubmitError::HeadTooLarge { .. }
-            | SubmitError::Checkpoint(_)
-            | SubmitError::Resume(_)
-            | SubmitError::Beyond { .. }
-            | SubmitError::OtherModalities { .. } => Self::failed_precondition(message),
+            Self::Specification(_) | Self::Storage(_) | Self::Json(_) => ServiceErrorCode::InvalidArgument,
+            Self::Threads(_) => ServiceErrorCode::ResourceExhausted,
+            Self::Duplicate { .. } => ServiceErrorCode::AlreadyExists,
+            Self::HeadTooLarge { .. }
+            | Self::Checkpoint(_)
+            | Self::Resume(_)
+            | Self::Beyond { .. }
+            | Self::OtherModalities { .. } => ServiceErrorCode::FailedPrecondition,
         }
     }
 }

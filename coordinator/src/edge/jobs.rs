@@ -8,15 +8,16 @@ use antiphon_proto::{WireError, ids};
 use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
+use super::error::status;
 use crate::events::EventWatcher;
 use crate::job::contract::JobState;
-use crate::registry::coordinator::JobView;
+use crate::registry::entry::JobView;
 use crate::registry::{Coordinator, Submission};
 
 /// The service over a coordinator.
 #[derive(Clone)]
 pub struct Jobs {
-    /// Whose jobs.
+    /// The coordinator of the jobs.
     pub coordinator: Coordinator,
 }
 
@@ -29,15 +30,15 @@ impl JobService for Jobs {
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let submission = submission(request.into_inner())?;
-        let job = self.coordinator.submit(submission).await?;
+        let job = self.coordinator.submit(submission).await.map_err(status)?;
         Ok(Response::new(v1::SubmitJobResponse { job: job.to_string() }))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
         let job = job_id(&request.get_ref().job)?;
-        let status = Some(self.coordinator.job(&job)?.into());
-        let specification = self.coordinator.specification(&job)?.to_string();
-        Ok(Response::new(v1::GetJobResponse { status, specification }))
+        let view = self.coordinator.job(&job).map_err(status)?;
+        let specification = self.coordinator.specification(&job).map_err(status)?.to_string();
+        Ok(Response::new(v1::GetJobResponse { status: Some(view.into()), specification }))
     }
 
     async fn list_jobs(
@@ -52,19 +53,19 @@ impl JobService for Jobs {
 
     async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Events>, Status> {
         let v1::WatchJobRequest { job, after } = request.into_inner();
-        let watcher = self.coordinator.watch(&job_id(&job)?, after)?;
+        let watcher = self.coordinator.watch(&job_id(&job)?, after).map_err(status)?;
         Ok(Response::new(Box::pin(stream::unfold(watcher, next_event))))
     }
 
     async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
         let v1::StopJobRequest { job, now } = request.into_inner();
-        let view = self.coordinator.stop(&job_id(&job)?, now).await?;
+        let view = self.coordinator.stop(&job_id(&job)?, now).await.map_err(status)?;
         Ok(Response::new(v1::StopJobResponse { status: Some(view.into()) }))
     }
 }
 
 async fn next_event(mut watcher: EventWatcher) -> Option<(Result<v1::JobEvent, Status>, EventWatcher)> {
-    let event = watcher.next().await.map_err(|error| Status::unavailable(error.to_string())).transpose()?;
+    let event = watcher.next().await.map_err(status).transpose()?;
     Some((event.map(|event| v1::JobEvent { number: event.number, json: event.json.to_string() }), watcher))
 }
 

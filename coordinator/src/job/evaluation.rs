@@ -1,181 +1,237 @@
-//! Going through a split: asks each worker for its next chunk of logits when the join needs it, fuses sample by sample.
+//! Evaluations: each worker is asked for its next chunk of logits when the join needs it, and samples are fused one by one.
+//!
+//! Invariants: at most one chunk of a modality is under way; logits of an abandoned evaluation are taken and dropped. What is to be sent
+//! and what the turn machine is to be told comes back as [`Actions`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use antiphon_core::event::JobEvent;
-use antiphon_core::ids::{EvaluationId, ModalityName, Split, Turn, WorkerId};
+use antiphon_core::head::Head;
+use antiphon_core::ids::{EvaluationId, ModalityName, Split, WorkerId};
 use antiphon_core::join::{Join, Row};
-use antiphon_core::metrics::Evaluator;
-use antiphon_core::turn::{Input, TurnMachine};
+use antiphon_core::metrics::{EvaluationReport, Evaluator};
+use antiphon_core::turn::Input;
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
 use antiphon_proto::v1::{self, coordinator_message::Message};
-use std::collections::BTreeMap;
 use tracing::warn;
 
-use super::Job;
+use super::context::Context;
+use super::error::JobError;
 use super::refusal::Refusal;
+use super::times::JobTimes;
+use super::turns::Turns;
 
-/// An evaluation under way.
+/// The evaluations of one job.
 #[derive(Debug)]
-pub(super) struct Evaluation {
+pub(super) struct Evaluations {
+    context: Arc<Context>,
+    running: Option<Evaluation>,
+    /// The last evaluation that was abandoned.
+    abandoned: Option<EvaluationId>,
+    tuned_weights: Option<BTreeMap<ModalityName, f64>>,
+    test_report: Option<EvaluationReport>,
+}
+
+/// An evaluation that is under way.
+#[derive(Debug)]
+struct Evaluation {
     id: EvaluationId,
     split: Split,
     join: Join,
     evaluator: Evaluator,
-    /// Chunks that each modality was asked for, and whether the last of them is still to come.
-    asked: BTreeMap<ModalityName, (u64, bool)>,
+    asked: BTreeMap<ModalityName, Asked>,
 }
 
-impl Job {
-    pub(super) fn begin_evaluation(&mut self, id: EvaluationId, split: Split) {
-        let classes = self.head.head().classes();
-        let tuned = self.tuned_weights.as_ref();
-        let evaluator = Evaluator::new(split, &self.modalities, classes, &self.spec.fusion, tuned);
-        let mut join = Join::new(&self.modalities);
-        let samples = self.machine.samples().clone();
-        let mut asked = BTreeMap::new();
-        for modality in self.modalities.clone() {
-            if samples.get(&modality).is_some_and(|sizes| sizes.of(split) > 0) {
-                asked.insert(modality.clone(), (0, false));
-                self.send_evaluate(id, split, &modality);
-            } else if let Err(error) = join.push(&modality, Vec::new(), true) {
-                self.give(Input::ShellFailed { reason: error.to_string() });
-            }
-        }
-        self.evaluation = Some(Evaluation { id, split, join, evaluator, asked });
-        self.feed();
+/// What a modality's worker was asked for.
+#[derive(Debug, Default)]
+struct Asked {
+    chunks: u64,
+    /// The last chunk has not come yet.
+    outstanding: bool,
+}
+
+/// A worker's logits, with the elements of their tensor.
+#[derive(Debug)]
+pub(super) struct ReceivedLogits {
+    pub(super) message: v1::LogitsChunk,
+    pub(super) followed: Followed,
+}
+
+/// What is to be done next.
+#[derive(Debug, Default)]
+pub(super) struct Actions {
+    pub(super) messages: Vec<(WorkerId, Message)>,
+    /// For the turn machine, after the messages.
+    pub(super) inputs: Vec<Input>,
+}
+
+impl Evaluations {
+    pub(super) fn new(context: Arc<Context>, tuned_weights: Option<BTreeMap<ModalityName, f64>>) -> Self {
+        Self { context, running: None, abandoned: None, tuned_weights, test_report: None }
     }
 
-    /// A worker is lost: whatever logits of it are still on their way are nobody's.
-    pub(super) fn abandon_evaluation(&mut self, id: EvaluationId) {
-        self.evaluation = None;
+    /// Begins an evaluation of a split under this head.
+    pub(super) fn begin(&mut self, id: EvaluationId, split: Split, head: &Arc<Head<f32>>, turns: &Turns) -> Actions {
+        let (spec, modalities) = (&self.context.spec, &self.context.modalities);
+        let tuned = self.tuned_weights.as_ref();
+        let evaluator = Evaluator::new(split, modalities, head.classes(), &spec.fusion, tuned);
+        let mut join = Join::new(modalities);
+        let mut asked = BTreeMap::new();
+        let mut actions = Actions::default();
+        for modality in modalities {
+            if turns.machine.samples().get(modality).is_some_and(|sizes| sizes.of(split) > 0) {
+                asked.insert(modality.clone(), Asked::default());
+                let Some(worker) = turns.machine.worker(modality).cloned() else { continue };
+                let (job, term) = (self.context.id.clone(), self.context.term);
+                let evaluate = Evaluate { job, term, evaluation: id, split, head: Arc::clone(head) };
+                actions.messages.push((worker, Message::Evaluate(evaluate.encode())));
+            } else if let Err(error) = join.push(modality, Vec::new(), true) {
+                actions.inputs.push(Input::ShellFailed { reason: error.to_string() });
+            }
+        }
+        self.running = Some(Evaluation { id, split, join, evaluator, asked });
+        self.advance(turns, &mut actions);
+        actions
+    }
+
+    /// A worker is lost: logits that are still to come are not needed.
+    pub(super) fn abandon(&mut self, id: EvaluationId) {
+        self.running = None;
         self.abandoned = Some(id);
     }
 
-    fn send_evaluate(&mut self, evaluation: EvaluationId, split: Split, modality: &ModalityName) {
-        let Some(worker) = self.machine.worker(modality).cloned() else { return };
-        let head = self.head.share();
-        let evaluate = Evaluate { job: self.id.clone(), term: self.term, evaluation, split, head };
-        self.send(&worker, Message::Evaluate(evaluate.encode()));
-    }
-
-    pub(super) fn logits(
+    /// Takes a worker's logits.
+    ///
+    /// # Errors
+    /// They are malformed, or were not asked for.
+    pub(super) fn take(
         &mut self,
         worker: &WorkerId,
-        message: v1::LogitsChunk,
-        followed: Followed,
-    ) -> Result<(), Refusal> {
-        // Not one that was told to let go: somebody else goes through the split in its place.
-        let modality = self.machine.modality_of(worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::unexpected("the sender has no place in this job"))?;
-        let classes = self.head.head().classes();
-        let at_most = self.spec.evaluation.chunk as usize;
+        ReceivedLogits { message, followed }: ReceivedLogits,
+        classes: usize,
+        turns: &Turns,
+        times: &mut JobTimes,
+    ) -> Result<Actions, Refusal> {
+        // Not a worker that was told to let go: its replacement goes through the split.
+        let modality = turns.machine.modality_of(worker).cloned().ok_or_else(Refusal::no_slot)?;
+        let at_most = self.context.spec.evaluation.chunk as usize;
         let chunk = LogitsChunk::decode(message, classes, at_most, followed).map_err(Refusal::malformed)?;
-        self.same_term(chunk.term)?;
+        Refusal::check_term(chunk.term, self.context.term)?;
         if self.abandoned.is_some_and(|abandoned| chunk.evaluation <= abandoned) {
-            return Ok(());
+            return Ok(Actions::default());
         }
-        let evaluation = self.evaluation.as_mut().filter(|evaluation| evaluation.id == chunk.evaluation);
-        let evaluation = evaluation.ok_or_else(|| Refusal::unexpected("no such evaluation is under way"))?;
-        let Some((next, outstanding)) = evaluation.asked.get_mut(&modality) else {
+        let running = self.running.as_mut().filter(|running| running.id == chunk.evaluation);
+        let running = running.ok_or_else(|| Refusal::unexpected("no such evaluation is under way"))?;
+        let Some(asked) = running.asked.get_mut(&modality) else {
             return Err(Refusal::unexpected(format!("no logits of `{modality}` were asked for")));
         };
-        if !*outstanding || chunk.sequence.checked_add(1) != Some(*next) {
+        if !asked.outstanding || chunk.sequence.checked_add(1) != Some(asked.chunks) {
             return Err(Refusal::unexpected(format!("chunk {} of `{modality}` was not asked for", chunk.sequence)));
         }
-        *outstanding = false;
-        if let Some(times) = chunk.times {
-            self.times.spent(&modality, times);
+        asked.outstanding = false;
+        if let Some(spent) = chunk.times {
+            times.spent(&modality, spent);
         }
+        let mut actions = Actions::default();
         let last = chunk.last;
-        if let Err(error) = evaluation.join.push(&modality, rows(chunk), last) {
-            // The worker contradicts what it sent before: its data cannot be trusted any more. Another one may have better.
-            let reason = error.to_string();
-            self.give(Input::WorkerFailed { worker: worker.clone(), reason, again: true });
-            return Ok(());
+        match running.join.push(&modality, rows(chunk), last) {
+            Ok(()) => self.advance(turns, &mut actions),
+            // The worker contradicts what it sent before, so its data cannot be trusted. Another worker's may be better.
+            Err(error) => {
+                let (worker, reason) = (worker.clone(), error.to_string());
+                actions.inputs.push(Input::WorkerFailed { worker, reason, transient: true });
+            }
         }
-        self.feed();
-        Ok(())
+        Ok(actions)
     }
 
     /// Counts every sample that is complete, then asks for what is missing, or ends the evaluation.
-    fn feed(&mut self) {
-        let Some(evaluation) = self.evaluation.as_mut() else { return };
-        if let Err(reason) = evaluation.count() {
-            self.evaluation = None;
-            self.give(Input::ShellFailed { reason });
-            return;
-        }
-        if evaluation.join.is_finished() {
-            self.end_evaluation();
-            return;
-        }
-        let hungry: Vec<ModalityName> = evaluation.join.hungry().cloned().collect();
-        for modality in hungry {
-            self.ask(&modality);
+    fn advance(&mut self, turns: &Turns, actions: &mut Actions) {
+        let Some(running) = self.running.as_mut() else { return };
+        if let Err(error) = running.count() {
+            self.running = None;
+            actions.inputs.push(Input::ShellFailed { reason: error.to_string() });
+        } else if running.join.is_finished() {
+            actions.inputs.extend(self.end(turns));
+        } else {
+            actions.messages.extend(running.ask(&self.context, turns));
         }
     }
 
-    fn ask(&mut self, modality: &ModalityName) {
-        let Some(evaluation) = self.evaluation.as_mut() else { return };
-        let Some((next, outstanding)) = evaluation.asked.get_mut(modality) else { return };
-        if *outstanding {
-            return;
-        }
-        let message = v1::NextLogits {
-            job: self.id.to_string(),
-            term: self.term.0,
-            evaluation: evaluation.id.0,
-            sequence: *next,
-            at_most: self.spec.evaluation.chunk,
-        };
-        *next += 1;
-        *outstanding = true;
-        if let Some(worker) = self.machine.worker(modality).cloned() {
-            self.send(&worker, Message::NextLogits(message));
-        }
-    }
-
-    fn end_evaluation(&mut self) {
-        let Some(Evaluation { id, split, evaluator, .. }) = self.evaluation.take() else { return };
+    fn end(&mut self, turns: &Turns) -> Option<Input> {
+        let Evaluation { id, split, evaluator, .. } = self.running.take()?;
         let report = evaluator.finish();
         if let Some(reason) = &report.not_tuned {
-            warn!(job = %self.id, reason);
+            warn!(evaluation = id.0, reason, "the fusion weights are not tuned");
         }
         if split == Split::Validation {
             self.tuned_weights.clone_from(&report.tuned_weights);
         } else {
             self.test_report = Some(report.clone());
         }
-        let score = report.headline(&self.spec.fusion).map_or(0.0, |scores| scores.accuracy);
-        let turn = self.machine.position().turn;
-        self.emit(&JobEvent::Evaluated { job: self.id.clone(), turn, evaluation: id, report });
-        self.give(Input::EvaluationFinished { evaluation: id, score });
+        let score = report.headline(&self.context.spec.fusion).map_or(0.0, |scores| scores.accuracy);
+        let (job, turn) = (self.context.id.clone(), turns.machine.position().turn);
+        self.context.emit(&JobEvent::Evaluated { job, turn, evaluation: id, report });
+        Some(Input::EvaluationFinished { evaluation: id, score })
+    }
+
+    /// What the evaluation that is under way waits for.
+    pub(super) fn activity(&self, turns: &Turns) -> Option<String> {
+        let running = self.running.as_ref()?;
+        let outstanding = running.asked.iter().filter(|(_, asked)| asked.outstanding);
+        let from: Vec<String> = outstanding
+            .filter_map(|(modality, _)| {
+                let worker = turns.machine.worker(modality)?;
+                Some(format!("`{modality}` worker `{worker}`"))
+            })
+            .collect();
+        let (turn, split) = (turns.turn(), running.split);
+        Some(format!("turn {turn}: evaluating {split}; logits are to come from {}", from.join(", ")))
+    }
+
+    /// The fusion weights that the last validation gave.
+    pub(super) fn tuned_weights(&self) -> Option<&BTreeMap<ModalityName, f64>> {
+        self.tuned_weights.as_ref()
+    }
+
+    /// What the test split gave.
+    pub(super) fn test_report(&self) -> Option<&EvaluationReport> {
+        self.test_report.as_ref()
     }
 }
 
 impl Evaluation {
-    /// Whose logits it waits for, in words.
-    pub(super) fn activity(&self, turn: Turn, machine: &TurnMachine) -> String {
-        let outstanding = self.asked.iter().filter(|(_, (_, outstanding))| *outstanding);
-        let from = outstanding.filter_map(|(modality, _)| {
-            let worker = machine.worker(modality)?;
-            Some(format!("`{modality}` worker `{worker}`"))
-        });
-        format!(
-            "turn {turn}: evaluating {}; logits are to come from {}",
-            self.split,
-            from.collect::<Vec<_>>().join(", ")
-        )
-    }
-
-    fn count(&mut self) -> Result<(), String> {
-        while let Some(sample) = self.join.next_sample().map_err(|error| error.to_string())? {
+    fn count(&mut self) -> Result<(), JobError> {
+        while let Some(sample) = self.join.next_sample()? {
             let logits: Vec<Option<&[f32]>> = sample.logits.iter().map(Option::as_deref).collect();
-            self.evaluator
-                .push(sample.label, &logits)
-                .map_err(|error| format!("sample `{}` of {}: {error}", sample.id, self.split))?;
+            let counted = self.evaluator.push(sample.label, &logits);
+            counted.map_err(|source| JobError::Sample { sample: sample.id, split: self.split, source })?;
         }
         Ok(())
+    }
+
+    /// The messages that ask for the chunks that the join needs next.
+    fn ask(&mut self, context: &Context, turns: &Turns) -> Vec<(WorkerId, Message)> {
+        let hungry: Vec<ModalityName> = self.join.hungry().cloned().collect();
+        let mut messages = Vec::new();
+        for modality in hungry {
+            let Some(asked) = self.asked.get_mut(&modality).filter(|asked| !asked.outstanding) else { continue };
+            let next = v1::NextLogits {
+                job: context.id.to_string(),
+                term: context.term.0,
+                evaluation: self.id.0,
+                sequence: asked.chunks,
+                at_most: context.spec.evaluation.chunk,
+            };
+            asked.chunks += 1;
+            asked.outstanding = true;
+            if let Some(worker) = turns.machine.worker(&modality).cloned() {
+                messages.push((worker, Message::NextLogits(next)));
+            }
+        }
+        messages
     }
 }
 

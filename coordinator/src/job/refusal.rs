@@ -1,9 +1,11 @@
-//! Messages of workers that change nothing.
+//! The answer to a worker's message that changes nothing.
 
+use antiphon_core::ids::Term;
 use antiphon_core::turn::Rejected;
 use antiphon_proto::v1::RejectedReason;
 
-/// A message that changed nothing, and the answer to it.
+/// A message that was rejected, and the answer to it.
+#[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) reason: RejectedReason,
     pub(super) message: String,
@@ -19,6 +21,24 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The sender was told to let go of its slot, or never had one.
+    pub(super) fn no_slot() -> Self {
+        Self::unexpected("the sender has no slot in this job")
+    }
+
+    /// Checks that a message is of the job's own term.
+    ///
+    /// # Errors
+    /// It is of another term.
+    pub(super) fn check_term(given: Term, current: Term) -> Result<(), Self> {
+        if given == current {
+            return Ok(());
+        }
+        Err(Rejected::StaleTerm { given: given.0, current: current.0 }.into())
+    }
+}
+
 impl From<Rejected> for Refusal {
     fn from(rejected: Rejected) -> Self {
         let reason = match &rejected {
@@ -28,8 +48,8 @@ impl From<Rejected> for Refusal {
             Rejected::StaleAttempt { .. } => RejectedReason::StaleAttempt,
             Rejected::StaleHead { .. } => RejectedReason::StaleHead,
             Rejected::NotYourTurn { .. } => RejectedReason::NotYourTurn,
-            Rejected::NotAMember { .. }
-            | Rejected::NoPlace { .. }
+            Rejected::NoSlot { .. }
+            | Rejected::SlotTaken { .. }
             | Rejected::NotGranted { .. }
             | Rejected::NotLearning { .. }
             | Rejected::Unexpected { .. } => RejectedReason::Unexpected,

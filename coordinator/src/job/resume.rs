@@ -1,74 +1,98 @@
-//! What a job goes on from: a checkpoint, loaded and checked against the specification.
+//! What a job resumes from: a checkpoint, loaded and checked against the specification.
 
 use std::collections::BTreeMap;
 
 use antiphon_core::event::BestCheckpoint;
-use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
-use antiphon_core::head::{self, HeadParts, NamedTensor, SharedHead};
+use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
 use antiphon_core::ids::{ModalityName, Term, Turn};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::spec::JobSpec;
+use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::spec::{JobSpec, SpecErrors};
 use antiphon_core::turn::{Position, SplitSizes};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, Manifest};
-use antiphon_store::tensors::{self, Array};
+use antiphon_store::tensors::{self, Array, TensorsError};
 
-use super::same_job::same_job;
+use super::same_job::{OtherJob, same_job};
+use super::specification::Specification;
 
-/// A checkpoint that exists.
+/// A complete checkpoint.
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
     pub(super) turn: Turn,
     pub(super) url: String,
     pub(super) digest: String,
-    /// The best one by then, itself or one before it: its validation score and turn.
+    /// The best checkpoint by then, this one or an earlier one: its validation score and turn.
     pub(super) best: Option<(f64, Turn)>,
 }
 
 impl Saved {
-    pub(super) fn of(manifest: &Manifest, url: String) -> Self {
+    pub(super) fn new(manifest: &Manifest, url: String) -> Self {
         Self { turn: manifest.turn, url, digest: manifest.digest(), best: best(manifest) }
     }
 }
 
-/// The best checkpoint that was there when this one was cut, or this one: its validation score and turn.
+/// The best checkpoint that was there when this one was begun, or this one: its validation score and turn.
 pub(crate) fn best(manifest: &Manifest) -> Option<(f64, Turn)> {
-    // A job that goes on from it reads the whole position, and says what is wrong with it.
+    // A job that resumes from it reads the whole position, and says what is wrong with it.
     let position: Position = serde_json::from_value(manifest.state.clone()).ok()?;
     position.best
 }
 
 /// The best checkpoint as people are told of it.
-pub(crate) fn best_of(store: &CheckpointStore, (score, turn): (f64, Turn)) -> BestCheckpoint {
+pub(crate) fn best_checkpoint(store: &CheckpointStore, (score, turn): (f64, Turn)) -> BestCheckpoint {
     BestCheckpoint { turn, checkpoint: store.checkpoint_url(turn), score }
 }
 
-/// What a job goes on from, loaded.
+/// What a job resumes from, loaded.
 #[derive(Debug)]
 pub struct Resumed {
     pub(super) head: SharedHead<f32>,
     pub(super) position: Position,
     pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
-    /// Samples that each modality was trained with; empty if that was not written down.
+    /// Samples that each modality was trained with; empty if the checkpoint does not say.
     pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
     pub(super) numerics: Numerics,
     pub(super) saved: Saved,
     term: Term,
 }
 
-/// Why a job does not go on from a checkpoint.
+/// Why a job does not resume from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] CheckpointError),
     /// It is not for this job, or not whole.
-    #[error("checkpoint {url}: {reason}")]
+    #[error("checkpoint {url}: {source}")]
     Unfit {
         /// The checkpoint.
         url: String,
-        /// In words.
-        reason: String,
+        /// What is wrong with it.
+        source: Unfit,
     },
+}
+
+/// What is wrong with a checkpoint that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Its specification is not one.
+    #[error(transparent)]
+    Specification(#[from] SpecErrors),
+    /// Its specification is another job's.
+    #[error(transparent)]
+    OtherJob(#[from] OtherJob),
+    /// Its position is not one.
+    #[error("its state cannot be read: {0}")]
+    Position(#[from] serde_json::Error),
+    /// A file that its manifest names is missing.
+    #[error(transparent)]
+    Missing(CheckpointError),
+    /// A file is damaged.
+    #[error(transparent)]
+    File(#[from] TensorsError),
+    /// The head that it holds is not this job's.
+    #[error(transparent)]
+    Head(#[from] HeadFilesError),
 }
 
 impl Resumed {
@@ -78,22 +102,19 @@ impl Resumed {
     /// It cannot be read, is damaged, or is one of another kind of job.
     pub(crate) async fn load(
         checkpoint: &Checkpoint,
-        spec: &JobSpec,
+        spec: &Specification,
         store: &CheckpointStore,
     ) -> Result<Self, ResumeError> {
         let url = checkpoint.url();
-        let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
         let manifest = checkpoint.manifest();
-        let before = JobSpec::from_json(&manifest.specification.to_string()).map_err(|e| unfit(e.to_string()))?;
-        same_job(&before, spec).map_err(unfit)?;
-        let mut position: Position =
-            serde_json::from_value(manifest.state.clone()).map_err(|e| unfit(e.to_string()))?;
+        let position = read_position(manifest, spec);
+        let mut position = position.map_err(|source| ResumeError::Unfit { url: url.clone(), source })?;
         if store.checkpoint_url(manifest.turn) != url {
             // The best checkpoint so far is another job's, which may remove it any time.
             position.best = None;
         }
         let head = load_head(checkpoint, spec).await?;
-        let saved = Saved { best: position.best, ..Saved::of(manifest, url.clone()) };
+        let saved = Saved { best: position.best, ..Saved::new(manifest, url) };
         let samples = manifest.samples.clone().unwrap_or_default();
         let (tuned_weights, numerics) = (manifest.fusion_weights.clone(), manifest.numerics.clone());
         Ok(Self { head, position, tuned_weights, samples, numerics, saved, term: manifest.term })
@@ -118,19 +139,24 @@ impl Resumed {
     }
 }
 
+fn read_position(manifest: &Manifest, spec: &JobSpec) -> Result<Position, Unfit> {
+    let before = JobSpec::from_json(&manifest.specification.to_string())?;
+    same_job(&before, spec)?;
+    Ok(serde_json::from_value(manifest.state.clone())?)
+}
+
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, ResumeError> {
-    let url = checkpoint.url();
-    let unfit = |reason: String| ResumeError::Unfit { url: url.clone(), reason };
+    let unfit = |source: Unfit| ResumeError::Unfit { url: checkpoint.url(), source };
     let load = async |name: &str| {
         let bytes = checkpoint.file(name).await.map_err(|error| match error.is_missing() {
-            true => unfit(error.to_string()),
+            true => unfit(Unfit::Missing(error)),
             false => error.into(),
         })?;
-        let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| unfit(error.to_string()))?;
+        let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| unfit(error.into()))?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
-        Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
+        Ok::<_, ResumeError>(head::TensorFile { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
     let parts =
         HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
-    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| unfit(error.to_string()))
+    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| unfit(error.into()))
 }

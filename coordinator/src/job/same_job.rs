@@ -1,70 +1,56 @@
-//! What must not change between a checkpoint and the job that goes on from it: everything that the state in it depends on.
+//! What must not change between a checkpoint and the job that resumes from it: everything that its state depends on.
 
-use antiphon_core::spec::JobSpec;
+use antiphon_core::spec::{CHANGEABLE_ON_RESUME, JobSpec};
 use serde_json::Value;
 
-/// What may change, as the beginning of a path; `*` stands for any key. Lengths, periods and stores, how results are shown,
-/// and how fast it learns from here on.
-const FREE: &[&str] = &[
-    "name",
-    "schedule.epochs",
-    "schedule.turns",
-    "schedule.mode",
-    "schedule.order",
-    "schedule.lease_ttl",
-    "schedule.turn_deadline",
-    "checkpoints",
-    "evaluation",
-    "fusion",
-    "modalities.*.workers",
-    "modalities.*.optimizer.lr",
-    "modalities.*.optimizer.schedule",
-    "modalities.*.optimizer.weight_decay",
-    "head.optimizer.lr",
-    "head.optimizer.schedule",
-    "head.optimizer.weight_decay",
-];
+/// A checkpoint is of another job: a field differs that may not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it was written with {path} {was}, and the job has {is}; they must be the same to resume from it")]
+pub struct OtherJob {
+    /// The field.
+    pub path: String,
+    /// Its value in the checkpoint.
+    pub was: String,
+    /// Its value in the job.
+    pub is: String,
+}
 
-/// Whether a job `now` can go on from a checkpoint of the job `before`.
+/// Checks that a job `now` can resume from a checkpoint of the job `before`.
 ///
 /// # Errors
-/// The first key that differs, with both values.
-pub(super) fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), String> {
+/// The first field that differs, with both values.
+pub(super) fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), OtherJob> {
     let names = |spec: &JobSpec| {
         let names: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
         format!("[{}]", names.join(", "))
     };
     let (was, is) = (names(before), names(now));
     if was != is {
-        return Err(differ("modalities", &was, &is));
+        return Err(OtherJob { path: "modalities".to_owned(), was, is });
     }
-    match difference(&mut Vec::new(), &by_name(before)?, &by_name(now)?) {
+    match difference(&mut Vec::new(), &by_name(before), &by_name(now)) {
         None => Ok(()),
-        Some((path, was, is)) => Err(differ(&path, &was, &is)),
+        Some(difference) => Err(difference),
     }
-}
-
-fn differ(path: &str, was: &str, is: &str) -> String {
-    format!("it was written with {path} {was}, and the job has {is}; they must be the same to go on from it")
 }
 
 /// The specification with its modalities under their names, so that paths name them.
-fn by_name(spec: &JobSpec) -> Result<Value, String> {
-    let mut json: Value = serde_json::from_str(&spec.to_json()).map_err(|error| error.to_string())?;
+fn by_name(spec: &JobSpec) -> Value {
+    let mut json = serde_json::to_value(spec).expect("a specification is plain JSON");
     if let Some(Value::Array(list)) = json.get("modalities") {
         let names = spec.modalities.iter().map(|modality| modality.name.to_string());
         json["modalities"] = Value::Object(names.zip(list.clone()).collect());
     }
-    Ok(json)
+    json
 }
 
 /// The first path, in byte order of the keys, whose values differ and may not.
-fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<(String, String, String)> {
+fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<OtherJob> {
     if before == now || is_free(path) {
         return None;
     }
     let (Value::Object(was), Value::Object(is)) = (before, now) else {
-        return Some((path.join("."), before.to_string(), now.to_string()));
+        return Some(OtherJob { path: path.join("."), was: before.to_string(), is: now.to_string() });
     };
     let mut keys: Vec<&String> = was.keys().chain(is.keys()).collect();
     // What kind of thing it is first: its other fields follow from it.
@@ -80,7 +66,7 @@ fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<(St
 }
 
 fn is_free(path: &[String]) -> bool {
-    FREE.iter().any(|free| {
+    CHANGEABLE_ON_RESUME.iter().any(|free| {
         let free: Vec<&str> = free.split('.').collect();
         free.len() == path.len() && free.iter().zip(path).all(|(free, key)| *free == "*" || free == key)
     })
@@ -165,9 +151,9 @@ schedule: {epochs: 2, batch: 4}
             let changed = JOB.replace(was, is);
             let message = same_job(&spec(JOB), &spec(&changed)).expect_err(is);
             let expected = format!(
-                "it was written with {path} {before}, and the job has {now}; they must be the same to go on from it"
+                "it was written with {path} {before}, and the job has {now}; they must be the same to resume from it"
             );
-            assert_eq!(message, expected);
+            assert_eq!(message.to_string(), expected);
         }
     }
 }

@@ -1,52 +1,40 @@
 //! What people are told of a job: what it does, what it waits for, how it ended.
 
 use antiphon_core::event::{FinalState, Finished, JobEvent};
-use antiphon_core::ids::Turn;
-use antiphon_core::time::Time;
 use antiphon_core::turn::{Outcome, Waiting};
 
+use super::Job;
 use super::contract::{JobState, JobStatus, STOPPED};
-use super::{Asked, Job, Member, resume};
 
 impl Job {
+    /// What the job waits for, if it waits.
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let waiting = self.machine.waiting(self.now(), |modality| self.workers.registered(modality))?;
-        Some(Waiting { reason: self.with_trouble(waiting.reason), ..waiting })
+        let registered = |modality: &_| self.membership.registered(modality);
+        let waiting = self.turns.machine.waiting(self.context.now(), registered)?;
+        Some(Waiting { reason: self.with_store_errors(waiting.reason), ..waiting })
     }
 
-    /// What is going on, and beside it what trouble there is with the store: the workers', and this coordinator's own.
-    pub(super) fn with_trouble(&self, mut activity: String) -> String {
-        if self.asked == Some(Asked::Stop) {
+    /// What the job does or waits for, and after it the store errors of its workers and of this coordinator.
+    fn with_store_errors(&self, mut activity: String) -> String {
+        if self.stop.is_stop() {
             activity.insert_str(0, "asked to stop; ");
         }
-        for (worker, Member { modality, trouble, .. }) in &self.members {
-            if let Some(trouble) = trouble.told() {
-                activity += &format!("; `{modality}` worker `{worker}`: {trouble}");
-            }
-        }
-        self.trouble.told().into_iter().fold(activity, |activity, trouble| format!("{activity}; {trouble}"))
-    }
-
-    /// Turns that the head has taken.
-    pub(super) fn turn(&self) -> Turn {
-        self.reached.unwrap_or(self.machine.position().turn)
+        let errors = self.membership.store_errors().chain(self.checkpoints.store_error());
+        errors.fold(activity, |activity, error| format!("{activity}; {error}"))
     }
 
     /// What is being done, and whose answer it waits for.
-    pub(super) fn activity(&self) -> String {
-        let activity = match &self.evaluation {
-            Some(evaluation) => evaluation.activity(self.turn(), &self.machine),
-            None => self.machine.activity(),
-        };
-        self.with_trouble(activity)
+    fn activity(&self) -> String {
+        let evaluating = self.evaluations.activity(&self.turns);
+        self.with_store_errors(evaluating.unwrap_or_else(|| self.turns.machine.activity()))
     }
 
     /// Publishes the status, if it has changed.
     pub(super) fn report(&self) {
-        let waiting = self.waiting();
-        let (state, reason) = match (self.machine.outcome(), waiting) {
+        let machine = &self.turns.machine;
+        let (state, reason) = match (machine.outcome(), self.waiting()) {
             (Some(Outcome::Succeeded), _) => (JobState::Succeeded, String::new()),
-            (Some(Outcome::Stopped), _) if self.asked == Some(Asked::Suspend) => {
+            (Some(Outcome::Stopped), _) if self.stop.is_suspend() => {
                 (JobState::Waiting, "suspended until a coordinator is there again".to_owned())
             }
             (Some(Outcome::Stopped), _) => (JobState::Stopped, STOPPED.to_owned()),
@@ -54,14 +42,13 @@ impl Job {
             (None, Some(waiting)) => (JobState::Waiting, waiting.reason),
             (None, None) => (JobState::Running, self.activity()),
         };
-        let since = self.machine.granted().map(|at| self.origin + at.since(Time(0)).to_std());
         let status = JobStatus {
             state,
             reason,
-            since,
-            turn: self.turn(),
-            turns: self.turns_planned(),
-            checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
+            since: machine.granted().map(|at| self.context.instant(at)),
+            turn: self.turns.turn(),
+            turns: self.turns.planned(),
+            checkpoint: self.newest_url(),
         };
         self.status.send_if_modified(|old| {
             let changed = *old != status;
@@ -70,30 +57,37 @@ impl Job {
         });
     }
 
+    /// Appends the last events of the job.
     pub(super) fn finish(&mut self) {
         self.emit_times();
-        if let (Some(Outcome::Stopped), Some(Asked::Suspend)) = (self.machine.outcome(), self.asked) {
-            let (turn, checkpoint) = (self.turn(), self.newest.as_ref().map(|saved| saved.url.clone()));
-            return self.emit(&JobEvent::Suspended { job: self.id.clone(), turn, checkpoint });
-        }
-        let (state, reason) = match self.machine.outcome() {
+        let (job, turn, checkpoint) = (self.context.id.clone(), self.turns.turn(), self.newest_url());
+        let (state, reason) = match self.turns.machine.outcome() {
+            Some(Outcome::Stopped) if self.stop.is_suspend() => {
+                return self.context.emit(&JobEvent::Suspended { job, turn, checkpoint });
+            }
             Some(Outcome::Succeeded) => (FinalState::Succeeded, None),
             Some(Outcome::Stopped) | None => (FinalState::Stopped, None),
             Some(Outcome::Failed { reason }) => (FinalState::Failed, Some(reason.clone())),
         };
-        // As the newest that was written knows it: one that was only cut is none.
-        let best = self.newest.as_ref().and_then(|newest| newest.best);
-        let best = best.map(|best| resume::best_of(&self.store, best));
-        self.emit(&JobEvent::Finished(Finished {
-            job: self.id.clone(),
-            state,
-            reason,
-            turn: self.turn(),
-            turns: self.turns_planned(),
-            checkpoint: self.newest.as_ref().map(|saved| saved.url.clone()),
-            digest: self.newest.as_ref().map(|saved| saved.digest.clone()),
-            best,
-            evaluation: self.test_report.clone(),
+        self.context.emit(&JobEvent::Finished(Finished {
+            turn,
+            turns: self.turns.planned(),
+            checkpoint,
+            digest: self.checkpoints.newest().map(|saved| saved.digest.clone()),
+            best: self.checkpoints.best(),
+            evaluation: self.evaluations.test_report().cloned(),
+            ..Finished::new(job, state, reason)
         }));
+    }
+
+    /// Tells where the time went so far.
+    pub(super) fn emit_times(&mut self) {
+        if let Some(times) = self.times.event(self.context.id.clone(), self.turns.turn()) {
+            self.context.emit(&times);
+        }
+    }
+
+    fn newest_url(&self) -> Option<String> {
+        self.checkpoints.newest().map(|saved| saved.url.clone())
     }
 }

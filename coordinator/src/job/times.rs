@@ -1,16 +1,14 @@
-//! Where the time of the job's task goes, and of its workers as they say.
+//! Where the time of the job's task goes, and where its workers say that theirs goes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
-use antiphon_core::ids::ModalityName;
+use antiphon_core::ids::{JobId, ModalityName, Turn};
 use antiphon_core::times::{Account, CoordinatorTimes, Queued, Stopwatch, WorkerTimes};
 use tokio::time::Instant;
 
-use super::Job;
-
-/// Epochs may be short: people are told of times no more often than this, but at the end.
+/// Epochs may be short: people are told of times at most this often, and at the end.
 const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 /// The accounts of one job.
@@ -25,7 +23,7 @@ pub(super) struct JobTimes {
     told: Instant,
 }
 
-/// How long contributions lay before they were taken up, in seconds.
+/// How long contributions were queued, in seconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Waits {
     count: u64,
@@ -35,7 +33,7 @@ struct Waits {
 
 impl Waits {
     fn queued(self) -> Queued {
-        Queued { mean: self.sum / (self.count.max(1) as f64), most: self.most }
+        Queued { mean: self.sum / (self.count.max(1) as f64), max: self.most }
     }
 }
 
@@ -56,18 +54,17 @@ impl JobTimes {
         self.stopwatch.lap(self.origin.elapsed(), activity);
     }
 
-    /// The task has looked for something to do: in vain while a worker had the head, if it `trains`.
+    /// The task has waited for an input: idle if a worker had the head meanwhile, which `trains` says.
     pub(super) fn waited(&mut self, trains: bool) {
-        // What came since the last lap was said to be another thing only once it was over.
         self.lap(|times| if trains { &mut times.idle } else { &mut times.other });
     }
 
-    /// A contribution is taken up that came in at `since`.
-    pub(super) fn take_up(&mut self, since: Instant) {
-        let lay = since.elapsed().as_secs_f64();
+    /// A contribution is processed that was received at `since`.
+    pub(super) fn dequeued(&mut self, since: Instant) {
+        let queued = since.elapsed().as_secs_f64();
         self.waits.count += 1;
-        self.waits.sum += lay;
-        self.waits.most = self.waits.most.max(lay);
+        self.waits.sum += queued;
+        self.waits.most = self.waits.most.max(queued);
     }
 
     /// Whether enough time has passed since people were told last.
@@ -80,7 +77,7 @@ impl JobTimes {
         self.steps += 1;
     }
 
-    /// A worker says where its time went in no step.
+    /// A worker says where its time went outside of its steps.
     pub(super) fn spent(&mut self, modality: &ModalityName, times: WorkerTimes) {
         self.modalities.entry(modality.clone()).or_default().seconds += times;
     }
@@ -89,21 +86,15 @@ impl JobTimes {
     pub(super) fn learned(&mut self, modality: &ModalityName, times: WorkerTimes) {
         self.modalities.entry(modality.clone()).or_default().add_step(times);
     }
-}
 
-impl Job {
-    pub(super) fn emit_times(&mut self) {
-        if self.times.steps == 0 {
-            return;
+    /// Where the time went so far. None as long as the head has taken no step.
+    pub(super) fn event(&mut self, job: JobId, turn: Turn) -> Option<JobEvent> {
+        if self.steps == 0 {
+            return None;
         }
-        self.times.told = Instant::now();
-        let coordinator = Account { steps: self.times.steps, seconds: self.times.stopwatch.sums() };
-        self.emit(&JobEvent::Times {
-            job: self.id.clone(),
-            turn: self.turn(),
-            modalities: self.times.modalities.clone(),
-            coordinator,
-            queued: self.times.waits.queued(),
-        });
+        self.told = Instant::now();
+        let coordinator = Account { steps: self.steps, seconds: self.stopwatch.sums() };
+        let (modalities, queued) = (self.modalities.clone(), self.waits.queued());
+        Some(JobEvent::Times { job, turn, modalities, coordinator, queued })
     }
 }

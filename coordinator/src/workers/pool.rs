@@ -1,10 +1,11 @@
 //! The workers that have registered, and which job has which of them.
 //!
-//! Invariants: a worker id is registered once at a time; a worker has one job at most; a free worker goes to the first job, in
-//! order of submission, that lists its modality and has nobody for it; a released worker is free when it says so itself, because
-//! until then it may still be computing.
+//! Invariants: a worker id is registered once at a time; a worker has one job at most; a worker that was told to let go of its job
+//! is free when it says so itself, because until then it may still be computing.
 //!
-//! The pool sends nothing: each worker's session watches its [`Place`] and tells job and worker, so that everything about one
+//! Which free worker goes to which job is not decided here: [`placement::plan`] decides, the pool applies its moves.
+//!
+//! The pool sends nothing: each worker's session watches its [`WorkerState`] and tells job and worker, so that everything about one
 //! worker comes in order. The lock is held for a few map operations and never across an await.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::ids::{JobId, ModalityName, WorkerId};
+use antiphon_core::placement::{self, JobSlots, Move, Occupancy, Readiness};
+use antiphon_core::time::{Span, Time};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::job::contract::{JobInput, Workers};
 
@@ -27,18 +31,18 @@ pub enum RegisterError {
     },
 }
 
-/// Where a worker stands.
+/// What a registered worker does.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum WorkerState {
     /// Waiting for a job.
     Free,
     /// It has a job.
     Assigned(Assignment),
-    /// It is to let go of its job, and has not said yet that it has.
+    /// It was told to let go of its job, and has not said that it has.
     Releasing {
         /// The job.
         job: JobId,
-        /// Why, in words.
+        /// The reason, for people.
         reason: String,
     },
 }
@@ -52,44 +56,37 @@ pub struct Assignment {
     pub inbox: mpsc::Sender<JobInput>,
     /// Bytes that the tensors of one message of the worker may have together.
     pub message_bytes: usize,
-    /// How long it may be silent before its place is offered to others.
+    /// How long it may be silent before its slot is released.
     pub lease: Duration,
 }
 
 /// The registered workers. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Pool {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     workers: BTreeMap<WorkerId, Worker>,
-    /// In order of submission.
-    jobs: Vec<JobPlaces>,
+    jobs: Vec<Job>,
+    /// Jobs that have an order, but no slots yet.
+    recovering: Vec<JobSlots>,
+    /// Plans count their time from here.
+    origin: Instant,
 }
 
 #[derive(Debug)]
 struct Worker {
     modality: ModalityName,
-    place: watch::Sender<Place>,
+    state: watch::Sender<WorkerState>,
 }
 
 #[derive(Debug)]
-struct JobPlaces {
-    job: JobId,
-    inbox: mpsc::Sender<JobInput>,
-    message_bytes: usize,
-    lease: Duration,
-    places: BTreeMap<ModalityName, Seat>,
-}
-
-/// A modality's place in a job.
-#[derive(Debug, Default)]
-struct Seat {
-    worker: Option<WorkerId>,
-    /// Whoever is free gets it, although somebody has it.
-    offered: bool,
+struct Job {
+    slots: JobSlots,
+    /// What each of its workers gets.
+    assignment: Assignment,
 }
 
 /// A worker's hold on its id; dropping it takes the worker out of the pool.
@@ -98,7 +95,7 @@ pub struct Registration {
     pool: Pool,
     worker: WorkerId,
     modality: ModalityName,
-    place: watch::Receiver<Place>,
+    state: watch::Receiver<WorkerState>,
 }
 
 /// How many workers a modality has.
@@ -120,74 +117,88 @@ impl Pool {
         if state.workers.contains_key(&worker) {
             return Err(RegisterError::Duplicate { worker });
         }
-        let (place, mut watched) = watch::channel(Place::Free);
+        let (sender, mut watched) = watch::channel(WorkerState::Free);
         watched.mark_unchanged();
-        state.workers.insert(worker.clone(), Worker { modality: modality.clone(), place });
-        state.fill_places();
+        state.workers.insert(worker.clone(), Worker { modality: modality.clone(), state: sender });
+        state.fill_slots();
         drop(state);
-        Ok(Registration { pool: self.clone(), worker, modality, place: watched })
+        Ok(Registration { pool: self.clone(), worker, modality, state: watched })
     }
 
-    /// Takes a job in, behind those before it, and gives it the workers that are free. `message_bytes` is what the
-    /// tensors of one message of a worker may have together, `lease` how long a worker may be silent.
-    pub fn add_job(
-        &self,
-        job: JobId,
-        modalities: &[ModalityName],
-        (message_bytes, lease): (usize, Duration),
-        inbox: mpsc::Sender<JobInput>,
-    ) {
+    /// Takes a job in that is the `order`-th of all submissions, and gives it the workers that are free. If it was recovering, it
+    /// is not any more.
+    pub fn add_job(&self, order: u64, modalities: &[ModalityName], assignment: Assignment) {
         let mut state = self.lock();
-        let places = modalities.iter().map(|modality| (modality.clone(), Seat::default())).collect();
-        state.jobs.push(JobPlaces { job, inbox, message_bytes, lease, places });
-        state.fill_places();
+        let job = assignment.job.clone();
+        state.recovering.retain(|entry| entry.job != job);
+        let slots = modalities.iter().map(|modality| (modality.clone(), Occupancy::Empty)).collect();
+        let slots = JobSlots { job, order, readiness: Readiness::Ready, gang: false, slots };
+        state.jobs.push(Job { slots, assignment });
+        state.fill_slots();
     }
 
-    /// Forgets a job that is over; its workers are to let go of it.
+    /// Reserves the order of a recovering job: jobs behind it get no workers before it is added or removed, or
+    /// [`Self::limit_hold`] says so.
+    pub fn hold_for(&self, job: JobId, order: u64) {
+        let readiness = Readiness::Recovering { holds_others_until: None };
+        self.lock().recovering.push(JobSlots { job, order, readiness, gang: false, slots: BTreeMap::new() });
+    }
+
+    /// After `limit` at the latest, the jobs behind this recovering job get workers before it.
+    pub fn limit_hold(&self, job: &JobId, limit: Duration) {
+        let mut state = self.lock();
+        let until = state.now() + Span(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
+        let entry = state.recovering.iter_mut().find(|entry| entry.job == *job);
+        if let Some(Readiness::Recovering { holds_others_until }) = entry.map(|entry| &mut entry.readiness) {
+            *holds_others_until = Some(holds_others_until.map_or(until, |before| before.min(until)));
+        }
+        state.fill_slots();
+    }
+
+    /// Removes a job that is over. Its workers have to let go of it.
     pub fn remove_job(&self, job: &JobId, reason: &str) {
         let mut state = self.lock();
-        let Some(at) = state.jobs.iter().position(|entry| entry.job == *job) else {
-            return;
-        };
-        state.jobs.remove(at);
-        // Also those whose place was given to others, if they have not let go of it.
+        state.recovering.retain(|entry| entry.job != *job);
+        state.jobs.retain(|entry| entry.slots.job != *job);
+        // Also the workers whose slot was given to others, if they have not let go of the job.
         for worker in state.workers_of(job) {
             state.begin_release(&worker, job, reason);
         }
+        state.fill_slots();
     }
 
-    /// Offers a worker's place in a job to others: the next that is free gets it.
-    fn offer(&self, job: &JobId, worker: &WorkerId) {
+    /// Releases a worker's slot in a job: the next free worker gets it.
+    fn release_slot(&self, job: &JobId, worker: &WorkerId) {
         let mut state = self.lock();
-        if let Some(seat) = state.seat_of(job, worker) {
-            seat.offered = true;
+        if let Some(slot) = state.slot_of(job, worker) {
+            *slot = Occupancy::Released(worker.clone());
         }
-        state.fill_places();
+        state.fill_slots();
     }
 
-    /// Takes the offer back; if somebody else has got the place meanwhile, it is this worker's again.
-    fn keep(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
+    /// Gives a released slot back to its worker, even if another worker has got it meanwhile.
+    fn reclaim_slot(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
         let mut state = self.lock();
-        // A worker whose connection ended meanwhile has said its last word to the job, and is not to keep others out.
+        // A worker whose connection has ended meanwhile sends nothing more, and must not keep other workers out.
         if !state.workers_of(job).contains(worker) {
             return;
         }
-        let entry = state.jobs.iter_mut().find(|entry| entry.job == *job);
-        if let Some(seat) = entry.and_then(|entry| entry.places.get_mut(modality)) {
-            *seat = Seat { worker: Some(worker.clone()), offered: false };
+        let entry = state.jobs.iter_mut().find(|entry| entry.slots.job == *job);
+        if let Some(slot) = entry.and_then(|entry| entry.slots.slots.get_mut(modality)) {
+            *slot = Occupancy::Held(worker.clone());
         }
     }
 
-    /// Has a worker let go of a job; its place, if it is still its own, goes to the next that is free.
+    /// Has a worker let go of a job. Its slot, if it still has it, goes to the next free worker.
     fn evict(&self, job: &JobId, worker: &WorkerId, reason: &str) {
         let mut state = self.lock();
-        if let Some(seat) = state.seat_of(job, worker) {
-            *seat = Seat::default();
+        if let Some(slot) = state.slot_of(job, worker) {
+            *slot = Occupancy::Empty;
         }
         if state.workers_of(job).contains(worker) {
             state.begin_release(worker, job, reason);
         }
-        state.fill_places();
+        state.fill_slots();
     }
 
     /// How many workers `modality` has.
@@ -206,8 +217,16 @@ impl Pool {
     }
 }
 
+impl Default for Pool {
+    /// One without workers and jobs.
+    fn default() -> Self {
+        let (workers, jobs, recovering) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { state: Arc::new(Mutex::new(State { workers, jobs, recovering, origin: Instant::now() })) }
+    }
+}
+
 impl Registration {
-    /// Who it is.
+    /// The worker.
     #[must_use]
     pub fn worker(&self) -> &WorkerId {
         &self.worker
@@ -219,22 +238,22 @@ impl Registration {
         &self.modality
     }
 
-    /// The worker's next place, when it has changed. Places that lasted too short to be seen are left out.
-    pub async fn next_place(&mut self) -> Place {
+    /// The worker's next state, when it has changed. States that lasted too short to be seen are left out.
+    pub async fn next_state(&mut self) -> WorkerState {
         // The sender lives in the pool as long as this registration does.
-        let _changed = self.place.changed().await;
-        self.place.borrow_and_update().clone()
+        let _changed = self.state.changed().await;
+        self.state.borrow_and_update().clone()
     }
 
     /// The worker says that it has let go of its job.
     pub fn released(&self) {
         let mut state = self.pool.lock();
         if let Some(worker) = state.workers.get(&self.worker)
-            && matches!(*worker.place.borrow(), Place::Releasing { .. })
+            && matches!(*worker.state.borrow(), WorkerState::Releasing { .. })
         {
-            worker.place.send_replace(Place::Free);
+            worker.state.send_replace(WorkerState::Free);
         }
-        state.fill_places();
+        state.fill_slots();
     }
 }
 
@@ -242,8 +261,8 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.workers.remove(&self.worker);
-        state.empty_place_of(&self.worker);
-        state.fill_places();
+        state.empty_slot_of(&self.worker);
+        state.fill_slots();
     }
 }
 
@@ -263,25 +282,26 @@ impl JobWorkers {
 }
 
 impl Workers for JobWorkers {
-    fn offer(&self, worker: &WorkerId) {
-        self.pool.offer(&self.job, worker);
+    fn release_slot(&self, worker: &WorkerId) {
+        self.pool.release_slot(&self.job, worker);
     }
 
-    fn keep(&self, modality: &ModalityName, worker: &WorkerId) {
-        self.pool.keep(&self.job, modality, worker);
+    fn reclaim_slot(&self, modality: &ModalityName, worker: &WorkerId) {
+        self.pool.reclaim_slot(&self.job, modality, worker);
     }
 
     fn evict(&self, worker: &WorkerId, reason: &str) {
         self.pool.evict(&self.job, worker, reason);
     }
 
-    fn is_nobodys(&self, modality: &ModalityName) -> bool {
+    fn is_unassigned(&self, modality: &ModalityName) -> bool {
         let state = self.pool.lock();
-        let job = state.jobs.iter().find(|entry| entry.job == self.job);
-        let seat = job.and_then(|entry| entry.places.get(modality));
-        let might_come =
-            |worker: &Worker| worker.modality == *modality && !matches!(&*worker.place.borrow(), Place::Assigned(_));
-        seat.is_none_or(|seat| seat.worker.is_none()) && !state.workers.values().any(might_come)
+        let job = state.jobs.iter().find(|entry| entry.slots.job == self.job);
+        let slot = job.and_then(|entry| entry.slots.slots.get(modality));
+        let might_come = |worker: &Worker| {
+            worker.modality == *modality && !matches!(&*worker.state.borrow(), WorkerState::Assigned(_))
+        };
+        slot.is_none_or(|slot| *slot == Occupancy::Empty) && !state.workers.values().any(might_come)
     }
 
     fn registered(&self, modality: &ModalityName) -> usize {
@@ -290,54 +310,58 @@ impl Workers for JobWorkers {
 }
 
 impl State {
-    fn fill_places(&mut self) {
-        for entry in &mut self.jobs {
-            let open = entry.places.iter_mut().filter(|(_, seat)| seat.worker.is_none() || seat.offered);
-            for (modality, seat) in open {
-                let free = self.workers.iter().find(|(_, worker)| worker.is_free() && worker.modality == *modality);
-                let Some((id, worker)) = free else { continue };
-                *seat = Seat { worker: Some(id.clone()), offered: false };
-                let assignment = Assignment {
-                    job: entry.job.clone(),
-                    inbox: entry.inbox.clone(),
-                    message_bytes: entry.message_bytes,
-                    lease: entry.lease,
-                };
-                worker.place.send_replace(Place::Assigned(assignment));
+    /// Applies the moves that are due.
+    fn fill_slots(&mut self) {
+        let jobs = self.jobs.iter().map(|entry| &entry.slots).chain(&self.recovering);
+        let free =
+            self.workers.iter().filter(|(_, worker)| worker.is_free()).map(|(id, worker)| (id, &worker.modality));
+        for step in placement::plan(jobs, free, self.now()) {
+            self.apply(step);
+        }
+    }
+
+    fn apply(&mut self, Move { worker, job, modality }: Move) {
+        let entry = self.jobs.iter_mut().find(|entry| entry.slots.job == job);
+        if let (Some(entry), Some(free)) = (entry, self.workers.get(&worker)) {
+            free.state.send_replace(WorkerState::Assigned(entry.assignment.clone()));
+            entry.slots.slots.insert(modality, Occupancy::Held(worker));
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn empty_slot_of(&mut self, worker: &WorkerId) {
+        for slot in self.jobs.iter_mut().flat_map(|entry| entry.slots.slots.values_mut()) {
+            if slot.worker() == Some(worker) {
+                *slot = Occupancy::Empty;
             }
         }
     }
 
-    fn empty_place_of(&mut self, worker: &WorkerId) {
-        for seat in self.jobs.iter_mut().flat_map(|entry| entry.places.values_mut()) {
-            if seat.worker.as_ref() == Some(worker) {
-                *seat = Seat::default();
-            }
-        }
-    }
-
-    /// A worker's place in a job, if it is still its own.
-    fn seat_of(&mut self, job: &JobId, worker: &WorkerId) -> Option<&mut Seat> {
-        let entry = self.jobs.iter_mut().find(|entry| entry.job == *job)?;
-        entry.places.values_mut().find(|seat| seat.worker.as_ref() == Some(worker))
+    /// A worker's slot in a job, if it is still its own.
+    fn slot_of(&mut self, job: &JobId, worker: &WorkerId) -> Option<&mut Occupancy> {
+        let entry = self.jobs.iter_mut().find(|entry| entry.slots.job == *job)?;
+        entry.slots.slots.values_mut().find(|slot| slot.worker() == Some(worker))
     }
 
     /// Who has this job to work on.
     fn workers_of(&self, job: &JobId) -> Vec<WorkerId> {
-        let has = |worker: &Worker| matches!(&*worker.place.borrow(), Place::Assigned(at) if at.job == *job);
+        let has = |worker: &Worker| matches!(&*worker.state.borrow(), WorkerState::Assigned(at) if at.job == *job);
         self.workers.iter().filter(|(_, worker)| has(worker)).map(|(id, _)| id.clone()).collect()
     }
 
     fn begin_release(&mut self, worker: &WorkerId, job: &JobId, reason: &str) {
         if let Some(worker) = self.workers.get(worker) {
-            worker.place.send_replace(Place::Releasing { job: job.clone(), reason: reason.to_owned() });
+            worker.state.send_replace(WorkerState::Releasing { job: job.clone(), reason: reason.to_owned() });
         }
     }
 }
 
 impl Worker {
     fn is_free(&self) -> bool {
-        matches!(*self.place.borrow(), Place::Free)
+        matches!(*self.state.borrow(), WorkerState::Free)
     }
 }
 
@@ -358,15 +382,22 @@ mod tests {
     }
 
     fn job_of(registration: &Registration) -> Option<String> {
-        match &*registration.place.borrow() {
-            Place::Assigned(assignment) => Some(assignment.job.to_string()),
-            Place::Free | Place::Releasing { .. } => None,
+        match &*registration.state.borrow() {
+            WorkerState::Assigned(assignment) => Some(assignment.job.to_string()),
+            WorkerState::Free | WorkerState::Releasing { .. } => None,
         }
     }
 
+    /// Adds a job behind those that are there.
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
+        let order = pool.lock().jobs.len() as u64;
+        add_as(pool, order, id, modalities);
+    }
+
+    fn add_as(pool: &Pool, order: u64, id: &str, modalities: &[&str]) {
         let modalities: Vec<ModalityName> = modalities.iter().map(|m| modality(m)).collect();
-        pool.add_job(job(id), &modalities, (0, Duration::ZERO), mpsc::channel(1).0);
+        let (inbox, lease) = (mpsc::channel(1).0, Duration::ZERO);
+        pool.add_job(order, &modalities, Assignment { job: job(id), inbox, message_bytes: 0, lease });
     }
 
     #[test]
@@ -381,19 +412,52 @@ mod tests {
         assert_eq!(pool.counts(&modality("audio")), Counts { registered: 3, free: 1 });
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_recovering_job_is_served_first_unless_it_is_late() {
+        let pool = Pool::default();
+        pool.hold_for(job("first"), 0);
+        pool.hold_for(job("second"), 1);
+        add_as(&pool, 2, "third", &["audio", "image"]);
+        let (a, b, c) = (worker(&pool, "a", "audio"), worker(&pool, "b", "image"), worker(&pool, "c", "audio"));
+        assert_eq!((job_of(&a), job_of(&b)), (None, None), "the others come first");
+        add_as(&pool, 0, "first", &["audio"]);
+        assert_eq!((job_of(&a).as_deref(), job_of(&b)), (Some("first"), None));
+        pool.limit_hold(&job("second"), Duration::from_secs(2));
+        assert_eq!(job_of(&b), None);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        pool.limit_hold(&job("second"), Duration::ZERO);
+        assert_eq!((job_of(&b).as_deref(), job_of(&c).as_deref()), (Some("third"), Some("third")));
+        add_as(&pool, 1, "second", &["audio"]);
+        add_as(&pool, 3, "fourth", &["audio"]);
+        pool.remove_job(&job("first"), "over");
+        a.released();
+        assert_eq!(job_of(&a).as_deref(), Some("second"), "it has kept its order");
+    }
+
+    #[test]
+    fn a_job_that_does_not_recover_holds_no_worker() {
+        let pool = Pool::default();
+        pool.hold_for(job("first"), 0);
+        add_as(&pool, 1, "second", &["audio"]);
+        let a = worker(&pool, "a", "audio");
+        assert_eq!(job_of(&a), None);
+        pool.remove_job(&job("first"), "it failed");
+        assert_eq!(job_of(&a).as_deref(), Some("second"));
+    }
+
     #[test]
     fn an_id_is_registered_once_at_a_time() {
         let pool = Pool::default();
         let first = worker(&pool, "w", "audio");
-        let again = pool.register(first.worker().clone(), modality("image"));
-        let message = again.expect_err("the id is taken").to_string();
+        let second = pool.register(first.worker().clone(), modality("image"));
+        let message = second.expect_err("the id is taken").to_string();
         assert_eq!(message, "worker `w` is registered already; stop the other one, or give this one another id");
         drop(first);
         assert_eq!(worker(&pool, "w", "image").modality().as_str(), "image");
     }
 
     #[test]
-    fn a_lost_workers_place_goes_to_a_free_one() {
+    fn the_slot_of_a_lost_worker_goes_to_a_free_one() {
         let pool = Pool::default();
         let (a, b) = (worker(&pool, "a", "audio"), worker(&pool, "b", "audio"));
         add(&pool, "j", &["audio"]);
@@ -409,7 +473,7 @@ mod tests {
         add(&pool, "first", &["audio"]);
         add(&pool, "second", &["audio"]);
         a.released();
-        assert_eq!(job_of(&a).as_deref(), Some("first"), "nobody asked it to let go");
+        assert_eq!(job_of(&a).as_deref(), Some("first"), "it was not asked to let go");
         pool.remove_job(&job("first"), "over");
         assert_eq!(job_of(&a), None, "it has not let go yet");
         a.released();
@@ -417,16 +481,16 @@ mod tests {
     }
 
     #[test]
-    fn a_place_on_offer_goes_to_the_next_that_is_free_and_the_one_who_had_it_lets_go_when_told() {
+    fn a_released_slot_goes_to_the_next_free_worker() {
         let pool = Pool::default();
         let a = worker(&pool, "a", "audio");
         add(&pool, "j", &["audio"]);
         let of_job = JobWorkers::new(pool.clone(), job("j"));
-        of_job.offer(a.worker());
-        assert_eq!(job_of(&a).as_deref(), Some("j"), "nobody else is there");
+        of_job.release_slot(a.worker());
+        assert_eq!(job_of(&a).as_deref(), Some("j"), "no other worker is there");
         let b = worker(&pool, "b", "audio");
         assert_eq!((job_of(&a).as_deref(), job_of(&b).as_deref()), (Some("j"), Some("j")));
-        of_job.evict(a.worker(), "its place was given to `b`");
+        of_job.evict(a.worker(), "its slot was given to `b`");
         a.released();
         assert_eq!((job_of(&a), job_of(&b).as_deref()), (None, Some("j")));
         of_job.evict(b.worker(), "it failed");
@@ -434,52 +498,52 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_nobodys_when_nobody_is_left_who_could_have_it() {
+    fn a_slot_is_unassigned_when_no_worker_could_get_it() {
         let pool = Pool::default();
         let of_job = JobWorkers::new(pool.clone(), job("j"));
         add(&pool, "j", &["audio"]);
         let audio = modality("audio");
-        assert!(of_job.is_nobodys(&audio), "nobody is there");
+        assert!(of_job.is_unassigned(&audio), "no worker is there");
         let a = worker(&pool, "a", "audio");
-        assert!(!of_job.is_nobodys(&audio), "it has the place");
+        assert!(!of_job.is_unassigned(&audio), "it has the slot");
         of_job.evict(a.worker(), "it failed");
-        assert!(!of_job.is_nobodys(&audio), "it comes back when it has let go");
+        assert!(!of_job.is_unassigned(&audio), "it comes back when it has let go");
         a.released();
         add(&pool, "other", &["audio"]);
         drop(a);
-        assert!(of_job.is_nobodys(&audio), "it is gone");
+        assert!(of_job.is_unassigned(&audio), "it is gone");
     }
 
     #[test]
-    fn nobody_keeps_a_place_who_is_gone() {
+    fn a_worker_that_is_gone_reclaims_no_slot() {
         let pool = Pool::default();
         let a = worker(&pool, "a", "audio");
         add(&pool, "j", &["audio"]);
         let of_job = JobWorkers::new(pool.clone(), job("j"));
-        of_job.offer(a.worker());
+        of_job.release_slot(a.worker());
         let id = a.worker().clone();
         drop(a);
-        // The job reads what it said last only now.
-        of_job.keep(&modality("audio"), &id);
+        // The job reads its last message only now.
+        of_job.reclaim_slot(&modality("audio"), &id);
         let b = worker(&pool, "b", "audio");
         assert_eq!(job_of(&b).as_deref(), Some("j"));
     }
 
     #[test]
-    fn a_place_that_is_kept_is_on_offer_no_more() {
+    fn a_reclaimed_slot_goes_to_no_other_worker() {
         let pool = Pool::default();
         let a = worker(&pool, "a", "audio");
         add(&pool, "j", &["audio"]);
         let of_job = JobWorkers::new(pool.clone(), job("j"));
-        of_job.offer(a.worker());
-        of_job.keep(&modality("audio"), a.worker());
+        of_job.release_slot(a.worker());
+        of_job.reclaim_slot(&modality("audio"), a.worker());
         let b = worker(&pool, "b", "audio");
         assert_eq!(job_of(&b), None);
-        of_job.offer(a.worker());
+        of_job.release_slot(a.worker());
         assert_eq!(job_of(&b).as_deref(), Some("j"));
         // The job had heard of `a` before it heard of `b`.
-        of_job.keep(&modality("audio"), a.worker());
-        of_job.evict(b.worker(), "the place is taken");
+        of_job.reclaim_slot(&modality("audio"), a.worker());
+        of_job.evict(b.worker(), "the slot is taken");
         b.released();
         assert_eq!((job_of(&a).as_deref(), job_of(&b)), (Some("j"), None));
     }

@@ -1,6 +1,7 @@
 //! A worker written by hand: it speaks the protocol, and its encoder is a table of random numbers under a seed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use antiphon_core::head::Head;
 use antiphon_core::ids::MicroShard;
@@ -19,10 +20,12 @@ use antiphon_store::storage::Store;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::WeakSender;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::server::{PATIENCE, Server};
+use super::server::{Server, TIMEOUT};
 
 pub(crate) const CLASSES: usize = 3;
 pub(crate) const WIDTH: usize = 4;
@@ -34,14 +37,49 @@ const TEST: u64 = 7;
 pub(crate) const FINGERPRINT: u64 = 0x1234;
 const HEAD: HeadShape = HeadShape { classes: CLASSES, width: WIDTH };
 
+/// How often a worker sends heartbeats: several times in the shortest lease of these tests.
+const HEARTBEAT: Duration = Duration::from_millis(40);
+
 pub(crate) struct FakeWorker {
     modality: String,
+    /// What its heartbeats say. A separate task sends them, so that a test may take its time.
+    pulse: Arc<Mutex<Pulse>>,
+    _beating: AbortOnDropHandle<()>,
     outbound: mpsc::Sender<v1::WorkerMessage>,
     inbound: Streaming<v1::CoordinatorMessage>,
     steps: u64,
     fingerprint: u64,
     head: Option<(Arc<Head<f32>>, i32)>,
     next_sample: u64,
+}
+
+/// What a worker's heartbeats say.
+#[derive(Default)]
+struct Pulse {
+    job: String,
+    progress: u64,
+    store_error: String,
+    stopped: bool,
+}
+
+/// Sends heartbeats until the stream ends.
+async fn beat(outbound: WeakSender<v1::WorkerMessage>, pulse: Arc<Mutex<Pulse>>) {
+    let mut interval = tokio::time::interval(HEARTBEAT);
+    loop {
+        interval.tick().await;
+        let heartbeat = {
+            let mut pulse = pulse.lock().expect("no test panics here");
+            pulse.progress += 1;
+            let Pulse { job, progress, store_error, stopped } = &*pulse;
+            let (job, progress, store_error) = (job.clone(), *progress, store_error.clone());
+            (!stopped).then(|| v1::Heartbeat { job, progress, busy: true, store_error, ..Default::default() })
+        };
+        let Some(outbound) = outbound.upgrade() else { return };
+        if let Some(heartbeat) = heartbeat {
+            // If the coordinator does not read, it has other messages to hear of first.
+            let _full = outbound.try_send(Message::Heartbeat(heartbeat).into());
+        }
+    }
 }
 
 /// A stream of worker messages whose answers come back, whatever is sent.
@@ -76,11 +114,40 @@ impl FakeWorker {
     pub(crate) async fn named(server: &Server, worker: &str, modality: &str) -> Self {
         let first = Message::Register(register(worker, modality)).into();
         let (outbound, inbound) = open_stream(server, Some(first)).await.expect("it is registered");
-        let modality = modality.to_owned();
-        let mut new =
-            Self { modality, outbound, inbound, steps: 0, fingerprint: FINGERPRINT, head: None, next_sample: 0 };
+        let pulse = Arc::<Mutex<Pulse>>::default();
+        let beating = tokio::spawn(beat(outbound.downgrade(), Arc::clone(&pulse)));
+        let mut new = Self {
+            modality: modality.to_owned(),
+            pulse,
+            _beating: AbortOnDropHandle::new(beating),
+            outbound,
+            inbound,
+            steps: 0,
+            fingerprint: FINGERPRINT,
+            head: None,
+            next_sample: 0,
+        };
         assert!(matches!(new.hear().await, Told::Registered(_)), "the first answer");
         new
+    }
+
+    /// It sends no heartbeats from now on.
+    pub(crate) fn stop_heartbeats(&self) {
+        self.pulse().stopped = true;
+    }
+
+    /// It sends heartbeats again.
+    pub(crate) fn resume_heartbeats(&self) {
+        self.pulse().stopped = false;
+    }
+
+    /// Its heartbeats tell of this error of the store; of none if it is empty.
+    pub(crate) fn report_store_error(&self, error: &str) {
+        self.pulse().store_error = error.to_owned();
+    }
+
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().expect("no test panics here")
     }
 
     /// The same worker, which rounds otherwise.
@@ -88,7 +155,7 @@ impl FakeWorker {
         Self { fingerprint, ..self }
     }
 
-    /// Begins its encoder anew.
+    /// Resets its encoder.
     pub(crate) fn forget(&mut self) {
         self.steps = 0;
     }
@@ -99,16 +166,22 @@ impl FakeWorker {
 
     /// The next message, or how the stream ended.
     pub(crate) async fn next(&mut self) -> Result<Told, Option<Status>> {
-        let next = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("something comes or ends");
+        let next = tokio::time::timeout(TIMEOUT, self.inbound.message()).await.expect("something comes or ends");
         match next {
-            Ok(Some(message)) => Ok(message.message.expect("an envelope is not empty")),
+            Ok(Some(message)) => {
+                let told = message.message.expect("an envelope is not empty");
+                if let Told::Assign(assign) = &told {
+                    self.pulse().job.clone_from(&assign.job);
+                }
+                Ok(told)
+            }
             Ok(None) => Err(None),
             Err(status) => Err(Some(status)),
         }
     }
 
     pub(crate) async fn hear(&mut self) -> Told {
-        self.next().await.expect("the stream goes on")
+        self.next().await.expect("the stream is open")
     }
 
     /// Does its work until it is granted a step, which it does not answer.
@@ -162,7 +235,7 @@ impl FakeWorker {
     async fn prepare(&mut self, assign: v1::Assign) {
         assert_eq!(assign.modality, self.modality);
         if let Some(url) = &assign.restore {
-            let checkpoint = Checkpoint::open_url(url).await.expect("it goes on from a checkpoint");
+            let checkpoint = Checkpoint::open_url(url).await.expect("it resumes from a checkpoint");
             let part = checkpoint.file(&format!("encoder-{}.state.safetensors", self.modality)).await;
             let text = String::from_utf8(part.expect("its part is there").to_vec()).expect("the part is text");
             self.steps = text.parse().expect("the part is a number");
@@ -232,21 +305,21 @@ impl FakeWorker {
 
     async fn save(&mut self, save: &v1::SaveFiles) {
         let place = Store::open(&save.checkpoint).expect("the place of the checkpoint opens");
-        let mut parts = Vec::new();
+        let mut files = Vec::new();
         for (name, text) in [
             (format!("encoder-{}.safetensors", self.modality), format!("{} after {}", self.modality, self.steps)),
             (format!("encoder-{}.state.safetensors", self.modality), self.steps.to_string()),
         ] {
-            let part = v1::CheckpointFile {
+            let file = v1::CheckpointFile {
                 name: name.clone(),
                 size: text.len() as u64,
                 sha256: Sha256::digest(text.as_bytes()).to_vec(),
             };
             place.objects().put(&place.object(&name), PutPayload::from(text)).await.expect("the part is written");
-            parts.push(part);
+            files.push(file);
         }
         let (job, term, turn) = (save.job.clone(), save.term, save.turn);
-        self.send(Message::FilesSaved(v1::FilesSaved { job, term, turn, files: parts, snapshot: 0 })).await;
+        self.send(Message::FilesSaved(v1::FilesSaved { job, term, turn, files, snapshot: 0 })).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The job specification: what a job file may say, and what it comes to.
+//! The job specification: what a job file may say, and what it means.
 //!
 //! ```text
 //! text ── document ──▶ tree ── overrides, variables ──▶ tree ── read, by the table in `fields` ──▶ JobSpec
@@ -6,9 +6,10 @@
 //! JobSpec ── canonical ──▶ JSON in the same spelling, every default written out
 //! ```
 //!
-//! Invariants: all that is wrong is reported at once, each error with its place; a [`JobSpec`] that came out of [`parse`]
-//! keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here opens a file or
-//! asks the environment: text and variables are arguments. Whether data exist and fit is found out by workers.
+//! Invariants: all that is wrong is reported at once, each error with its location; a [`JobSpec`] that came out of
+//! [`parse`] keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here
+//! opens a file or asks the environment: text and variables are arguments. Whether data exist and fit is found out by
+//! workers.
 
 mod canonical;
 mod document;
@@ -21,6 +22,7 @@ mod model;
 mod overrides;
 mod read;
 mod reader;
+mod reference;
 mod scalar;
 mod spelling;
 mod suggest;
@@ -28,11 +30,12 @@ mod suggest;
 mod tests;
 mod variables;
 
-pub use error::{Place, SpecError, SpecErrors};
+pub use error::{Location, SpecError, SpecErrors};
 pub use explain::{FieldReport, explain_text};
 pub use json::Json;
 pub use model::*;
 pub use overrides::Override;
+pub use reference::{CHANGEABLE_ON_RESUME, FieldReference, SectionReference, reference};
 
 use document::{Node, Value};
 use field::{Field, Kind};
@@ -54,6 +57,14 @@ pub fn parse(
     parse_and_explain(text, file, overrides, variable).map(|(spec, _)| spec)
 }
 
+/// As [`parse`], of a job whatever encoder it names: for whoever does not build the encoder.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_any(text: &str, file: &str) -> Result<JobSpec, SpecErrors> {
+    parse_knowing(text, file, &[], &|_| None, KnownEncoders::Any).map(|(spec, _)| spec)
+}
+
 /// As [`parse`], with the explanation of every field that the job has, in the order of the table.
 ///
 /// # Errors
@@ -64,7 +75,21 @@ pub fn parse_and_explain(
     overrides: &[Override],
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(JobSpec, Vec<FieldReport>), SpecErrors> {
-    let mut log = Log::default();
+    parse_knowing(text, file, overrides, variable, KnownEncoders::default())
+}
+
+/// As [`parse_and_explain`], of a job that may name these encoders besides the built-in ones.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_knowing(
+    text: &str,
+    file: &str,
+    overrides: &[Override],
+    variable: &dyn Fn(&str) -> Option<String>,
+    encoders: KnownEncoders,
+) -> Result<(JobSpec, Vec<FieldReport>), SpecErrors> {
+    let mut log = Log { encoders, ..Log::default() };
     let spec = match document::load(text) {
         Ok(root) => read_document(&mut log, root, overrides, variable),
         Err(error) => {
@@ -86,7 +111,7 @@ fn read_document(
     overrides: &[Override],
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Option<JobSpec> {
-    let mut root = root.unwrap_or_else(|| Node::new(Place::START, Value::Map(Vec::new())));
+    let mut root = root.unwrap_or_else(|| Node::new(Location::START, Value::Map(Vec::new())));
     read::names_as_keys(&mut root, &mut log.errors);
     for (index, change) in overrides.iter().enumerate() {
         if let Err(error) = change.apply(index, &mut root) {

@@ -1,9 +1,10 @@
 //! What scalars mean: numbers, shares, times, periods, lists of them. Each answers None for what does not fit.
 
+use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
 use super::document::{Node, Value};
-use super::model::Every;
+use super::model::{Every, OptionValue};
 
 /// A whole number within bounds, written in decimal.
 pub(super) fn whole(node: &Node, low: u64, high: u64) -> Option<u64> {
@@ -73,6 +74,28 @@ pub(super) fn period(node: &Node) -> Option<Every> {
     }
 }
 
+/// A mapping of names to numbers, text, true or false, or lists of them.
+pub(super) fn options(node: &Node) -> Option<BTreeMap<String, OptionValue>> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().map(|entry| Some((entry.key.clone(), option(&entry.node)?))).collect()
+}
+
+fn option(node: &Node) -> Option<OptionValue> {
+    match &node.value {
+        Value::List(values) => values.iter().map(option_scalar).collect::<Option<_>>().map(OptionValue::List),
+        _ => option_scalar(node),
+    }
+}
+
+fn option_scalar(node: &Node) -> Option<OptionValue> {
+    if node.is_null() {
+        return None;
+    }
+    let plain = whole(node, 0, u64::MAX).map(OptionValue::Whole).or_else(|| flag(node).map(OptionValue::Flag));
+    let plain = plain.or_else(|| node.bare().and_then(any_number).map(OptionValue::Number));
+    plain.or_else(|| node.text().map(|text| OptionValue::Text(text.to_owned())))
+}
+
 /// `true` or `false`.
 pub(super) fn flag(node: &Node) -> Option<bool> {
     match node.bare()? {
@@ -103,11 +126,11 @@ pub(super) fn texts(node: &Node) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::super::document::Style;
-    use super::super::error::Place;
+    use super::super::error::Location;
     use super::*;
 
     fn plain(text: &str) -> Node {
-        Node::plain(Place::START, text)
+        Node::plain(Location::START, text)
     }
 
     #[test]
@@ -128,7 +151,7 @@ mod tests {
         for text in ["18446744073709551616", "-1", "1.0", "1e3", "0x10", "1_000", "+", "", "++1"] {
             assert_eq!(whole(&plain(text), 0, u64::MAX), None, "{text}");
         }
-        let quoted = Node::new(Place::START, Value::Scalar { text: "5".into(), style: Style::Quoted });
+        let quoted = Node::new(Location::START, Value::Scalar { text: "5".into(), style: Style::Quoted });
         assert_eq!(whole(&quoted, 0, 9), None, "quotes make text");
     }
 

@@ -1,12 +1,12 @@
-//! What a job that computes is doing, in words: whose answer it waits for.
+//! What a job is computing, for people: which worker it waits for.
 
-use super::{Duty, Phase, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
 use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// What is being done, and by whom: `` turn 12: `audio` worker `audio-1` has the head ``. Of an evaluation the machine
-    /// knows only that it is under way; whose logits are to come is the shell's to say.
+    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an
+    /// evaluation the machine knows only the split; the shell knows which worker has to send logits.
     #[must_use]
     pub fn activity(&self) -> String {
         let turn = self.position.turn;
@@ -17,32 +17,32 @@ impl TurnMachine {
                 let (first, step) = (format!("turn {turn}: {holder}"), open.step.0 + 1);
                 match (self.spec.schedule.turn_batches, open.applied) {
                     (1, false) => format!("{first} has the head"),
-                    (1, true) => format!("{first} learns from it"),
+                    (1, true) => format!("{first} is learning from it"),
                     (steps, false) => format!("{first} has the head for step {step} of {steps}"),
-                    (steps, true) => format!("{first} learns from step {step} of {steps}"),
+                    (steps, true) => format!("{first} is learning from step {step} of {steps}"),
                 }
             }
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { split, .. }) => format!("turn {turn}: evaluating {split}"),
-                Some(Duty::Save | Duty::Room | Duty::Finish(_)) | None => {
-                    format!("turn {turn}: {}", self.cut_activity())
+                Some(Duty::Save | Duty::FreeBuffer | Duty::Finish(_)) | None => {
+                    format!("turn {turn}: {}", self.checkpoint_activity())
                 }
             },
         }
     }
 
-    /// What the checkpoint that is being written waits for.
-    pub(super) fn cut_activity(&self) -> String {
-        let Some(cut) = &self.cut else { return "no checkpoint is being written".to_owned() };
-        let turn = cut.turn();
-        if cut.is_whole() {
-            return format!("the head and the manifest of checkpoint {turn} are being written");
+    /// What the pending checkpoint waits for.
+    pub(super) fn checkpoint_activity(&self) -> String {
+        let Some(pending) = &self.pending_checkpoint else { return "no checkpoint is being written".to_owned() };
+        let turn = pending.turn();
+        if pending.has_all_files() {
+            return format!("writing the head and the manifest of checkpoint {turn}");
         }
-        let from: Vec<String> = cut.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
-        format!("parts of checkpoint {turn} are to come from {}", from.join(", "))
+        let from: Vec<String> = pending.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
+        format!("checkpoint {turn} waits for files of {}", from.join(", "))
     }
 
-    /// Whose step is open.
+    /// The modality whose step is open.
     #[must_use]
     pub fn holder(&self) -> Option<&ModalityName> {
         match &self.phase {
@@ -74,7 +74,7 @@ mod tests {
     use crate::spec::Length;
 
     #[test]
-    fn whoever_is_waited_for_is_named() {
+    fn the_worker_that_is_waited_for_is_named() {
         let mut spec = job(&["audio", "image"]);
         spec.schedule.length = Length::Turns(2);
         let mut machine = running(spec, SplitSizes { train: 20, validation: 5, test: 0 });
@@ -87,12 +87,12 @@ mod tests {
         assert_eq!(machine.granted(), None);
         take(&mut machine, Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 });
         let both = "`audio` worker `w-audio`, `image` worker `w-image`";
-        assert_eq!(machine.activity(), format!("turn 2: parts of checkpoint 2 are to come from {both}"));
+        assert_eq!(machine.activity(), format!("turn 2: checkpoint 2 waits for files of {both}"));
         let saved = |name: &str| Input::FilesSaved { worker: worker(name), turn: Turn(2) };
         take(&mut machine, saved("audio"));
-        assert_eq!(machine.activity(), "turn 2: parts of checkpoint 2 are to come from `image` worker `w-image`");
+        assert_eq!(machine.activity(), "turn 2: checkpoint 2 waits for files of `image` worker `w-image`");
         take(&mut machine, saved("image"));
-        assert_eq!(machine.activity(), "turn 2: the head and the manifest of checkpoint 2 are being written");
+        assert_eq!(machine.activity(), "turn 2: writing the head and the manifest of checkpoint 2");
         take(&mut machine, Input::CheckpointWritten { turn: Turn(2) });
         assert_eq!(machine.activity(), "finished");
     }

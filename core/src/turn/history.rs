@@ -1,13 +1,13 @@
-//! What a replacement has to take again: every modality's own steps since the checkpoint that it would begin from.
+//! What a replacement has to replay: every modality's steps since the checkpoint that it would start from.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::message::Progress;
 use crate::ids::{HeadVersion, ModalityName, Step, Turn};
 
-/// A step that the head has taken, as far as an encoder needs to know to take it again.
+/// A step that the head has taken, with what an encoder needs to replay it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PastStep {
     /// The turn it belonged to.
@@ -16,15 +16,15 @@ pub struct PastStep {
     pub step: Step,
     /// The head that was granted for it.
     pub head_version: HeadVersion,
-    /// Where the job stood.
+    /// The progress of the job at that step.
     pub progress: Progress,
 }
 
-/// The steps of every modality since the checkpoints that anybody may begin from.
+/// The steps of every modality since the checkpoints that a replay may start from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct History {
     modalities: BTreeMap<ModalityName, OwnSteps>,
-    /// Steps of each encoder in the newest complete checkpoint, where a replacement begins.
+    /// Steps of each encoder in the newest complete checkpoint, where a replacement starts.
     base: BTreeMap<ModalityName, u64>,
 }
 
@@ -36,14 +36,14 @@ struct OwnSteps {
 }
 
 impl History {
-    /// No steps since this.
+    /// A history that starts here.
     pub(super) fn from(steps_done: &BTreeMap<ModalityName, u64>) -> Self {
         let own =
             |(name, done): (&ModalityName, &u64)| (name.clone(), OwnSteps { first: *done, steps: VecDeque::new() });
         Self { modalities: steps_done.iter().map(own).collect(), base: steps_done.clone() }
     }
 
-    /// Steps that an encoder has behind it when it is loaded from the newest complete checkpoint.
+    /// Steps that an encoder has when it is loaded from the newest complete checkpoint.
     pub(super) fn base(&self, modality: &ModalityName) -> u64 {
         self.base.get(modality).copied().unwrap_or(0)
     }
@@ -60,13 +60,13 @@ impl History {
         own.steps.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// A checkpoint with so many steps of each encoder is complete: replacements begin from it now.
+    /// A checkpoint with these steps of each encoder is complete: replacements start from it now.
     pub(super) fn rebase(&mut self, steps_done: &BTreeMap<ModalityName, u64>) {
         self.base.clone_from(steps_done);
     }
 
-    /// Forgets a modality's steps that nobody takes again: those before the base, and before `needed` where somebody who
-    /// began earlier is on the way. The heads of these steps are not needed any more.
+    /// Forgets a modality's steps that no worker will replay: those before the base and, while a worker still replays,
+    /// before `needed`. Returns the heads of these steps, which are no longer needed.
     pub(super) fn forget(&mut self, modality: &ModalityName, needed: Option<u64>) -> Vec<HeadVersion> {
         let before = needed.map_or(self.base(modality), |needed| needed.min(self.base(modality)));
         let mut forgotten = Vec::new();
@@ -81,17 +81,20 @@ impl History {
         forgotten
     }
 
-    /// That all steps up to `steps_done` follow the ones kept, and that the base is among them.
+    /// Checks that the history reaches up to `steps_done` and back to the base.
     pub(super) fn check(&self, steps_done: &BTreeMap<ModalityName, u64>) -> Result<(), String> {
         for (name, own) in &self.modalities {
             let done = steps_done.get(name).copied().unwrap_or(0);
             if own.first + own.steps.len() as u64 != done {
-                let kept = own.steps.len();
-                return Err(format!("{kept} steps of `{name}` from {} are kept, but {done} are done", own.first));
+                let count = own.steps.len();
+                return Err(format!(
+                    "the history has {count} steps of `{name}` from {}, but {done} are done",
+                    own.first
+                ));
             }
             if own.first > self.base(name) {
                 return Err(format!(
-                    "steps of `{name}` from {} are kept, but one may begin at {}",
+                    "the history has steps of `{name}` from {}, but a replay may start at {}",
                     own.first,
                     self.base(name)
                 ));

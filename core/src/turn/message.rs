@@ -1,126 +1,126 @@
-//! What goes into the turn machine and what comes out of it.
+//! The inputs of the turn machine, its effects, and its reasons to reject an input.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{EvaluationId, HeadVersion, Lease, MicroShard, ModalityName, Split, Turn, TurnRef, WorkerId};
 
-/// Something that happened.
+/// Something that happened, for the machine to act on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
-    /// The pool lent this worker to the job.
+    /// The pool has given a slot to this worker.
     Joined {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// For which modality.
+        /// The modality of the slot.
         modality: ModalityName,
     },
-    /// A worker has its data open and its encoder ready.
+    /// A worker has opened its data and loaded its encoder.
     Prepared {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// Samples that have its modality.
         samples: SplitSizes,
-        /// Steps that its encoder has behind it.
+        /// Steps that its encoder has taken.
         steps_done: u64,
     },
-    /// A worker gave a sign of life.
+    /// A worker is connected.
     Heartbeat {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Grows with everything that it gets done.
+        /// A counter that grows with everything the worker completes.
         progress: u64,
-        /// Whether it has something to do.
+        /// Whether it has work to do.
         busy: bool,
     },
-    /// A worker was asked to stop, and is to be let go.
+    /// A worker was asked to stop, and asks to be evicted.
     Leaving {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
-    /// A worker's connection ended.
+    /// A worker's connection has ended.
     Left {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// In words.
+        /// The reason, for people.
         why: String,
     },
-    /// A worker cannot go on with the job.
+    /// A worker has failed at its work for this job.
     WorkerFailed {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// In words.
+        /// The reason, for people.
         reason: String,
-        /// Whether it may go well if it is tried again: the store did not answer, say.
-        again: bool,
+        /// Whether a retry may succeed, for example because the store did not answer.
+        transient: bool,
     },
-    /// A head contribution came in; its tensors are checked already.
+    /// A head contribution has arrived; its tensors are already checked.
     Contribution(ContributionHeader),
-    /// The encoder has taken its own step from a contribution that was applied, for the first time or again.
+    /// An encoder has taken a step, for the first time or as a replay.
     Learned {
-        /// Whose.
+        /// The encoder's worker.
         worker: WorkerId,
         /// The step.
         turn: TurnRef,
     },
-    /// The shell has gone through the split.
+    /// The shell has evaluated a split.
     EvaluationFinished {
-        /// Which evaluation.
+        /// The evaluation.
         evaluation: EvaluationId,
-        /// What checkpoints are compared by: the accuracy of the job's fusion rule.
+        /// The accuracy of the job's fusion rule, by which checkpoints are compared.
         score: f64,
     },
-    /// A worker has written its part of a checkpoint.
+    /// A worker has written its files of a checkpoint.
     FilesSaved {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Which checkpoint.
+        /// The checkpoint's turn.
         turn: Turn,
     },
     /// The manifest is in the store: the checkpoint exists.
     CheckpointWritten {
-        /// Which checkpoint.
+        /// The checkpoint's turn.
         turn: Turn,
     },
-    /// How much room there is for heads that may have to be granted again.
-    Room(HeadRoom),
-    /// The shell could not do what was asked (store, evaluation).
+    /// The replay buffer is as full as this.
+    ReplayBuffer(ReplayBufferLevel),
+    /// The shell could not do what was asked, for example because of the store.
     ShellFailed {
-        /// In words.
+        /// The reason, for people.
         reason: String,
     },
-    /// A person asks the job to stop at the next turn boundary.
+    /// The user asks the job to stop at the next turn boundary, with a checkpoint.
     Stop,
-    /// The same, and not to wait for workers that are not there.
+    /// As [`Self::Stop`], but without waiting for workers that are missing.
     StopNow,
-    /// The same, and not for a checkpoint either that is being written: its store does not take it.
-    StopWithout,
+    /// As [`Self::StopNow`], but without waiting for the pending checkpoint either: its store does not accept it.
+    StopWithoutCheckpoint,
     /// Time has passed.
     Tick,
-    /// Much time has passed in which nobody could be heard: the coordinator stood still, not the workers.
-    Awake,
+    /// Much time has passed in which the coordinator itself was stalled and received no messages.
+    StallEnded,
 }
 
-/// Room for heads that may have to be granted again, until a checkpoint lets go of them.
+/// How full the replay buffer is. It holds the heads that a replay may need, until a checkpoint makes them unnecessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeadRoom {
-    /// Plenty.
-    Ample,
-    /// A checkpoint is to be cut at the next turn boundary, whether one is due or not.
-    Low,
-    /// And no turn begins before there is more.
+pub enum ReplayBufferLevel {
+    /// There is room for many more heads.
+    Normal,
+    /// A checkpoint begins at the next turn boundary, whether one is due or not.
+    High,
+    /// As [`Self::High`], and no turn begins until a checkpoint has freed the buffer.
     Full,
 }
 
 /// A head contribution without its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContributionHeader {
-    /// Who computed it.
+    /// The worker that computed it.
     pub worker: WorkerId,
-    /// What it answers.
+    /// The step that it answers.
     pub turn: TurnRef,
-    /// Which piece of the batch.
+    /// Its micro-shard of the batch.
     pub micro_shard: MicroShard,
-    /// Samples in it.
+    /// The number of samples.
     pub samples: u32,
     /// Mean cross-entropy, nats.
     pub loss: f64,
@@ -129,11 +129,11 @@ pub struct ContributionHeader {
 /// Samples of each split that have a modality.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitSizes {
-    /// Learnt from.
+    /// Samples of the training split.
     pub train: u64,
-    /// Chosen by.
+    /// Samples of the validation split.
     pub validation: u64,
-    /// Reported on.
+    /// Samples of the test split.
     pub test: u64,
 }
 
@@ -149,139 +149,142 @@ impl SplitSizes {
     }
 }
 
-/// Something that the shell is to do, in the order given.
+/// Something that the shell has to do. Effects are carried out in the order given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Tell the worker which job and modality it has.
+    /// Tell the worker its job and modality.
     Assign {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// Its modality.
         modality: ModalityName,
-        /// Its hold on the place.
+        /// The lease under which it works.
         lease: Lease,
     },
-    /// Every worker is ready; training begins or goes on.
+    /// Every worker is ready; training starts or resumes.
     Started,
-    /// Send a head that was granted before, for a step that the head has taken already: only the encoder is to take it again.
+    /// Send the head that was granted for an earlier step, so that the encoder takes that step again. The head does not
+    /// change.
     Replay {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Which step, with the version of the head.
+        /// The step, with its head version.
         turn: TurnRef,
-        /// The lease it works under.
+        /// The lease under which it works.
         lease: Lease,
-        /// Where the job stood.
+        /// The progress of the job at that step.
         progress: Progress,
     },
-    /// A worker's encoder is where the head is.
+    /// A worker's encoder has all of its modality's steps.
     Ready {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// Its modality.
         modality: ModalityName,
-        /// Steps that it took again.
+        /// Steps that it has replayed.
         replayed: u64,
     },
-    /// A worker has shown no life, or no progress, or has failed and is left alone: offer its place to others, who get it when one
-    /// comes.
-    Offer {
-        /// Who.
+    /// Give the slot to another worker when one is free: its lease has expired, or its worker failed and backs off.
+    ReleaseSlot {
+        /// The worker in the slot.
         worker: WorkerId,
         /// Its modality.
         modality: ModalityName,
-        /// In words.
+        /// The reason, for people.
         why: String,
     },
-    /// Its place is on offer no more.
-    Keep {
-        /// Who.
+    /// The slot is no longer released.
+    ReclaimSlot {
+        /// The worker in the slot.
         worker: WorkerId,
     },
-    /// Have a worker let go of the job.
+    /// Tell a worker that it no longer has the job.
     Evict {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// In words.
+        /// The reason, for people.
         why: String,
     },
     /// Send the head to the worker for one step.
     Grant {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Which step.
+        /// The step.
         turn: TurnRef,
-        /// The lease it works under.
+        /// The lease under which it works.
         lease: Lease,
-        /// Where the job stands.
+        /// The progress of the job.
         progress: Progress,
     },
-    /// Step the shared head with the contribution that was just taken.
+    /// Step the shared head with the contribution that was just accepted.
     Apply {
-        /// Which step.
+        /// The step.
         turn: TurnRef,
-        /// Whose.
+        /// The modality of the contribution.
         modality: ModalityName,
-        /// Where the job stands before the step.
+        /// The progress of the job before the step.
         progress: Progress,
         /// α for the fold of its mean features.
         alpha: f64,
     },
     /// Fold the turn's mean features into the projector.
     EndTurn {
-        /// Which turn.
+        /// The turn that is over.
         turn: Turn,
-        /// Whose.
+        /// Its modality.
         modality: ModalityName,
+        /// Whether the fold may wait until this input's messages are sent: the next step is granted, and its worker
+        /// needs W and b only.
+        may_wait: bool,
     },
-    /// P ← I.
+    /// Reset the projector: P ← I.
     ResetProjector,
-    /// Go through a split with every worker.
+    /// Evaluate a split with every worker.
     Evaluate {
-        /// Which evaluation.
+        /// The number of the evaluation.
         evaluation: EvaluationId,
-        /// Over what.
+        /// The split.
         split: Split,
     },
-    /// Forget the evaluation: a worker is lost. Another one goes through the split from its beginning.
+    /// Forget the evaluation: a worker is lost. Another evaluation of the split follows.
     AbandonEvaluation {
-        /// Which evaluation.
+        /// The number of the evaluation.
         evaluation: EvaluationId,
     },
-    /// Cut a checkpoint: keep the head as it is now, and write it while training goes on.
+    /// Snapshot the head, and write it while training continues.
     Snapshot {
-        /// Turns applied so far: the checkpoint's name.
+        /// Turns applied so far, which names the checkpoint.
         turn: Turn,
     },
-    /// Have a worker write its part of the checkpoint.
+    /// Tell a worker to write its files of the checkpoint.
     SaveFiles {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Which checkpoint.
+        /// The checkpoint's turn.
         turn: Turn,
     },
-    /// All parts are there: write the manifest of the [`super::TurnMachine::cut`].
+    /// All files are there: write the manifest of [`super::TurnMachine::pending_checkpoint`].
     WriteManifest {
-        /// Which checkpoint.
+        /// The checkpoint's turn.
         turn: Turn,
     },
-    /// Nobody will be granted these heads again.
+    /// Remove these heads from the replay buffer.
     ForgetHeads {
-        /// Ascending.
+        /// In ascending order.
         versions: Vec<HeadVersion>,
     },
-    /// Say what is waited for.
+    /// Report what the job waits for.
     ReportWait,
-    /// The job is over; let the workers go.
+    /// The job is over; release its workers.
     Finish(Outcome),
 }
 
-/// Where a job stands, in epochs; learning rates follow it.
+/// The progress of a job in epochs, which learning rates depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Epochs done, as a real number.
+    /// Epochs done; a fraction within an epoch.
     pub epoch: f64,
-    /// Epochs of the whole job, as a real number.
+    /// Epochs of the whole job; a fraction if its length is given in turns.
     pub epochs: f64,
 }
 
@@ -290,112 +293,112 @@ pub struct Progress {
 pub enum Outcome {
     /// It reached its length.
     Succeeded,
-    /// It was asked to stop.
+    /// The user asked it to stop.
     Stopped,
-    /// It cannot go on.
+    /// It could not continue.
     Failed {
-        /// In words.
+        /// The reason, for people.
         reason: String,
     },
 }
 
-/// Why an input changed nothing. Each becomes a typed answer on the wire.
+/// Why an input was rejected. Each reason has its own code on the wire.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
-    /// From another coordinator's reign.
-    #[error("term {given} does not reign; the term is {current}")]
+    /// The message is from another coordinator's term.
+    #[error("term {given} is not the current term, which is {current}")]
     StaleTerm {
-        /// What the message carried.
+        /// The term in the message.
         given: u64,
-        /// What is true.
+        /// The current term.
         current: u64,
     },
-    /// The step was taken already.
+    /// The step is applied already.
     #[error("turn {turn} step {step} is already applied")]
     AlreadyApplied {
-        /// The turn it names.
+        /// The turn in the message.
         turn: Turn,
-        /// The step it names.
+        /// The step in the message.
         step: u32,
     },
-    /// The turn or step is not the one granted.
+    /// The turn or step is not the open one.
     #[error("turn {given} step {given_step} was not granted; turn {current} step {current_step} is open")]
     StaleTurn {
-        /// The turn it names.
+        /// The turn in the message.
         given: Turn,
-        /// The step it names.
+        /// The step in the message.
         given_step: u32,
         /// The open turn.
         current: Turn,
         /// The open step.
         current_step: u32,
     },
-    /// The turn was granted anew since.
-    #[error("attempt {given} is not open; attempt {current} is")]
+    /// The step was granted again since.
+    #[error("attempt {given} is not open; the open one is {current}")]
     StaleAttempt {
-        /// What the message carried.
+        /// The attempt in the message.
         given: u32,
-        /// What is true.
+        /// The open attempt.
         current: u32,
     },
-    /// Computed against another head.
-    #[error("head version {given} was not granted; version {current} was")]
+    /// The contribution was computed with another head.
+    #[error("head version {given} was not granted; the granted one is {current}")]
     StaleHead {
-        /// What the message carried.
+        /// The head version in the message.
         given: u64,
-        /// What is true.
+        /// The head version that was granted.
         current: u64,
     },
-    /// Another worker has the turn.
-    #[error("the turn is `{holder}`'s, not `{worker}`'s")]
+    /// The step is granted to another worker.
+    #[error("the step is granted to `{holder}`, not to `{worker}`")]
     NotYourTurn {
-        /// Who sent it.
+        /// The sender.
         worker: WorkerId,
-        /// Whose it is.
+        /// The worker that was granted the step.
         holder: WorkerId,
     },
-    /// The step is open, but nobody has been granted it.
-    #[error("turn {turn} step {step} is not granted to anybody yet")]
+    /// The step is open, but is not granted to a worker.
+    #[error("turn {turn} step {step} is not granted yet")]
     NotGranted {
-        /// The turn it names.
+        /// The turn in the message.
         turn: Turn,
-        /// The step it names.
+        /// The step in the message.
         step: u32,
     },
-    /// Nobody learns from that step any more, or yet.
-    #[error("no contribution to turn {turn} step {step} is being learnt from")]
+    /// The encoder does not learn from that step, or no longer does.
+    #[error("turn {turn} step {step} is not one that the encoder learns from")]
     NotLearning {
-        /// The turn it names.
+        /// The turn in the message.
         turn: Turn,
-        /// The step it names.
+        /// The step in the message.
         step: u32,
     },
-    /// The sender has no place in this job.
-    #[error("worker `{worker}` has no place in this job")]
-    NotAMember {
-        /// Who sent it.
+    /// The sender has no slot in this job.
+    #[error("worker `{worker}` has no slot in this job")]
+    NoSlot {
+        /// The sender.
         worker: WorkerId,
     },
-    /// Nobody has this modality, or somebody else has its place.
-    #[error("there is no free place for `{modality}` in this job")]
-    NoPlace {
+    /// The job has no such modality, or another worker has its slot.
+    #[error("there is no free slot for `{modality}` in this job")]
+    SlotTaken {
         /// The modality.
         modality: ModalityName,
     },
-    /// The job is not in a phase that takes this.
+    /// The job is in a phase that does not accept this.
     #[error("not expected while the job is {phase}")]
     Unexpected {
-        /// The phase in words.
+        /// The phase.
         phase: &'static str,
     },
     /// The message contradicts itself or the job.
     #[error("{what}: expected {expected}, got {given}")]
     Malformed {
-        /// Which field.
+        /// The field.
         what: &'static str,
-        /// What it should be.
+        /// What the field should be.
         expected: String,
-        /// What it was.
+        /// What the field is.
         given: String,
     },
 }

@@ -1,7 +1,10 @@
 //! A turn machine at hand for tests: jobs without data, workers named after their modality, and steps that check the
 //! invariants as they go.
 
-use super::{ContributionHeader, Duty, Effect, Input, Phase, Position, Rejected, SplitSizes, TurnMachine, epoch};
+use super::epoch;
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{ContributionHeader, Effect, Input, Rejected, SplitSizes};
+use super::position::Position;
 use crate::ids::{JobId, JobName, MicroShard, ModalityName, Split, Term, TurnRef, WorkerId};
 use crate::spec::*;
 use crate::time::Time;
@@ -14,7 +17,7 @@ pub(super) fn worker(name: &str) -> WorkerId {
     WorkerId::try_from(format!("w-{name}")).expect("a good name")
 }
 
-/// A job of these modalities, batch 10, for ever long.
+/// A job of these modalities with batches of 10 and no end.
 pub(super) fn job(modalities: &[&str]) -> JobSpec {
     let optimizer = OptimizerSpec {
         rule: OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 },
@@ -147,15 +150,15 @@ pub(super) fn contribute(machine: &mut TurnMachine, samples: u32) -> Vec<Effect>
     take(machine, Input::Contribution(header))
 }
 
-/// The checkpoint that is being written is told to be complete, part by part.
+/// Completes the pending checkpoint, file by file.
 pub(super) fn save(machine: &mut TurnMachine) -> Vec<Effect> {
-    let cut = machine.cut().expect("a checkpoint is being written").clone();
+    let pending = machine.pending_checkpoint().expect("a checkpoint is being written").clone();
     let mut effects = Vec::new();
-    for modality in cut.missing() {
+    for modality in pending.missing() {
         let worker = machine.worker(modality).expect("it has a worker").clone();
-        effects.extend(take(machine, Input::FilesSaved { worker, turn: cut.turn() }));
+        effects.extend(take(machine, Input::FilesSaved { worker, turn: pending.turn() }));
     }
-    effects.extend(take(machine, Input::CheckpointWritten { turn: cut.turn() }));
+    effects.extend(take(machine, Input::CheckpointWritten { turn: pending.turn() }));
     effects
 }
 
@@ -167,7 +170,7 @@ pub(super) fn drive(machine: &mut TurnMachine, samples: u32) -> Vec<Effect> {
             Duty::Evaluate { evaluation, .. } => {
                 Input::EvaluationFinished { evaluation: evaluation.expect("it is under way"), score: 0.5 }
             }
-            Duty::Save | Duty::Room | Duty::Finish(_) => return save(machine),
+            Duty::Save | Duty::FreeBuffer | Duty::Finish(_) => return save(machine),
         },
         phase @ (Phase::Gathering | Phase::Finished(_)) => panic!("nothing to drive in {phase:?}"),
     };
@@ -185,4 +188,68 @@ pub(super) fn drive_sizes(machine: &mut TurnMachine) -> Vec<Effect> {
         Phase::Gathering | Phase::Boundary { .. } | Phase::Finished(_) => 0,
     };
     drive(machine, samples)
+}
+
+pub(super) const SAMPLES: SplitSizes = SplitSizes { train: 20, validation: 5, test: 0 };
+
+pub(super) fn two() -> JobSpec {
+    let mut spec = job(&["audio", "image"]);
+    spec.schedule.lease_ttl = 15.0;
+    spec.schedule.turn_deadline = 60.0;
+    spec
+}
+
+pub(super) fn at(seconds: u64) -> Time {
+    Time(seconds * 1_000_000)
+}
+
+pub(super) fn join(who: &str, of: &str) -> Input {
+    Input::Joined { worker: worker(who), modality: modality(of) }
+}
+
+pub(super) fn prepared(who: &str, steps_done: u64) -> Input {
+    Input::Prepared { worker: worker(who), samples: SAMPLES, steps_done }
+}
+
+pub(super) fn left(who: &str) -> Input {
+    Input::Left { worker: worker(who), why: "it closed its stream".to_owned() }
+}
+
+pub(super) fn beat(who: &str, progress: u64, busy: bool) -> Input {
+    Input::Heartbeat { worker: worker(who), progress, busy }
+}
+
+pub(super) fn failed(who: &str, transient: bool) -> Input {
+    Input::WorkerFailed { worker: worker(who), reason: "the store does not answer".to_owned(), transient }
+}
+
+/// What is granted: (whether as a replay, worker, turn, attempt, head).
+pub(super) fn grants(effects: &[Effect]) -> Vec<(bool, String, u64, u32, u64)> {
+    let grant = |effect: &Effect| match effect {
+        Effect::Grant { worker, turn, .. } => {
+            Some((false, worker.to_string(), turn.turn.0, turn.attempt.0, turn.head_version.0))
+        }
+        Effect::Replay { worker, turn, .. } => {
+            Some((true, worker.to_string(), turn.turn.0, turn.attempt.0, turn.head_version.0))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(grant).collect()
+}
+
+pub(super) fn granted(whom: &str, turn: u64, attempt: u32) -> (bool, String, u64, u32, u64) {
+    (false, whom.to_owned(), turn, attempt, turn)
+}
+
+pub(super) fn replay(whom: &str, turn: u64) -> (bool, String, u64, u32, u64) {
+    (true, whom.to_owned(), turn, 0, turn)
+}
+
+/// The worker has replayed the step that it was told to.
+pub(super) fn replayed(machine: &mut TurnMachine, who: &str, effects: &[Effect]) -> Vec<Effect> {
+    let turn = effects.iter().find_map(|effect| match effect {
+        Effect::Replay { turn, .. } => Some(turn.clone()),
+        _ => None,
+    });
+    take(machine, Input::Learned { worker: worker(who), turn: turn.expect("a step to replay") })
 }

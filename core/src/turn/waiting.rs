@@ -1,131 +1,111 @@
-//! Waits: what for, since when, and until when.
+//! What a job waits for, since when, and when the machine has to be called next.
 
-use serde::{Deserialize, Serialize};
-
-use super::members::{Lapse, Standing};
-use super::{Duty, Effect, HeadRoom, Outcome, Phase, Rejected, TurnMachine};
+use super::machine::{Duty, Phase, TurnMachine};
+use super::message::{Effect, Outcome, Rejected, ReplayBufferLevel};
+use super::slot::{LeaseExpiry, SlotState};
+use super::wait::Wait;
 use crate::ids::ModalityName;
 use crate::time::{Span, Time};
-
-/// A job that waits says so after this, and again whenever it has waited twice as long.
-const FIRST_REPORT: Span = Span::from_secs(2);
-/// But says so again after this.
-const LATEST_REPORT: Span = Span::from_secs(60);
 
 /// Why a job is not computing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// In words, complete: `waiting for 1 \`audio\` worker: 0 registered`.
+    /// For people: `` waiting for 1 `audio` worker: 0 registered ``.
     pub reason: String,
     /// For how long so far.
     pub waited: Span,
 }
 
-/// A wait that is going on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wait {
-    since: Time,
-    reported: Time,
-}
-
-impl Wait {
-    pub(super) fn begun(now: Time) -> Self {
-        Self { since: now, reported: now }
-    }
-
-    /// When it is told of next.
-    fn report(self) -> Time {
-        self.reported + self.reported.since(self.since).clamp(FIRST_REPORT, LATEST_REPORT)
-    }
-}
-
 impl TurnMachine {
-    /// Why the job is not computing; none while it is. `registered` says how many workers of a modality there are, of whichever
-    /// job: those of a place that is empty are not free.
+    /// Why the job is not computing; none while it is. `registered` gives the number of registered workers of a
+    /// modality; while its slot is empty, none of them is free.
     #[must_use]
     pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
         let wait = self.wait?;
         let turn = self.position.turn;
         let reason = match &self.phase {
             Phase::Gathering => self.unready(&registered),
-            Phase::Training(open) => format!("turn {turn} is held up: {}", self.place(&open.modality, &registered)),
+            Phase::Training(open) => {
+                format!("turn {turn} is blocked: {}", self.slot_reason(&open.modality, &registered))
+            }
             Phase::Boundary { duties, .. } => match duties.front()? {
                 Duty::Evaluate { split, .. } => {
-                    format!("turn {turn}: evaluating {split} is held up: {}", self.unready(&registered))
+                    format!("turn {turn}: the evaluation of {split} is blocked: {}", self.unready(&registered))
                 }
-                Duty::Save => format!("turn {turn}: a checkpoint is due, and {}", self.cut_waits(&registered)),
-                Duty::Room => {
-                    let waits = self.cut_waits(&registered);
-                    format!("turn {turn}: no room for more heads that may be granted again; {waits}")
+                Duty::Save => format!("turn {turn}: a checkpoint is due; {}", self.checkpoint_waits(&registered)),
+                Duty::FreeBuffer => {
+                    let waits = self.checkpoint_waits(&registered);
+                    format!("turn {turn}: the replay buffer is full until a checkpoint is written; {waits}")
                 }
-                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.cut_waits(&registered)),
+                Duty::Finish(_) => format!("turn {turn}: finishing; {}", self.checkpoint_waits(&registered)),
             },
             Phase::Finished(_) => return None,
         };
         Some(Waiting { reason, waited: now.since(wait.since) })
     }
 
-    /// What is wrong with every place whose worker is not ready.
+    /// The reason for every slot whose worker cannot be granted a step.
     fn unready(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
         let names = self.spec.modalities.iter().map(|modality| &modality.name);
-        let unready = names.filter(|name| self.members.get(*name).is_none_or(|member| !member.is_able()));
-        // Those whose place is empty first.
-        let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.members.contains_key(*name));
-        let reasons: Vec<String> = empty.into_iter().chain(taken).map(|name| self.place(name, registered)).collect();
+        let unready = names.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
+        // Empty slots first.
+        let (empty, taken): (Vec<_>, Vec<_>) = unready.partition(|name| !self.slots.contains_key(*name));
+        let reasons: Vec<String> =
+            empty.into_iter().chain(taken).map(|name| self.slot_reason(name, registered)).collect();
         reasons.join("; ")
     }
 
-    /// What the checkpoint that is being written waits for, and what is wrong with whoever it needs a part of.
-    fn cut_waits(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
-        let missing = self.cut.iter().flat_map(|cut| cut.missing());
-        let unready = missing.filter(|name| self.members.get(*name).is_none_or(|member| !member.is_able()));
-        unready.fold(self.cut_activity(), |told, name| format!("{told}; {}", self.place(name, registered)))
+    /// What the pending checkpoint waits for, and why the workers whose files it needs cannot write them.
+    fn checkpoint_waits(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
+        let missing = self.pending_checkpoint.iter().flat_map(|pending| pending.missing());
+        let unready = missing.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
+        unready.fold(self.checkpoint_activity(), |told, name| format!("{told}; {}", self.slot_reason(name, registered)))
     }
 
-    fn place(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
-        let Some(member) = self.members.get(modality) else {
+    fn slot_reason(&self, modality: &ModalityName, registered: &impl Fn(&ModalityName) -> usize) -> String {
+        let Some(slot) = self.slots.get(modality) else {
             return match registered(modality) {
                 0 => format!("waiting for 1 `{modality}` worker: 0 registered"),
-                n => format!("waiting for 1 `{modality}` worker: {n} registered, none of them free"),
+                n => format!("waiting for 1 `{modality}` worker: {n} registered, none free"),
             };
         };
-        let named = self.named(modality, Some(&member.worker));
-        match (&member.standing, member.lapse) {
-            (_, Some(Lapse::Silent)) => format!("{named} gives no sign of life; its place is offered to others"),
-            (_, Some(Lapse::Stuck)) => format!("{named} gets nothing done; its place is offered to others"),
-            (Standing::Paused { .. }, None) => {
+        let named = self.named(modality, Some(&slot.worker));
+        match (&slot.state, slot.expired) {
+            (_, Some(LeaseExpiry::NoHeartbeat)) => format!("{named} sends no heartbeat; its slot is released"),
+            (_, Some(LeaseExpiry::NoProgress)) => format!("{named} makes no progress; its slot is released"),
+            (SlotState::BackingOff { .. }, None) => {
                 let reason = self.failures.get(modality).map_or("", |failed| failed.reason.as_str());
-                format!("{named} has failed, and is tried again after a pause: {reason}")
+                format!("{named} failed and will be retried: {reason}")
             }
-            (Standing::Opening { .. }, None) => format!("{named} opens its data"),
-            (Standing::Replaying { base, done, .. }, None) => {
+            (SlotState::Opening { .. }, None) => format!("{named} is opening its data"),
+            (SlotState::Replaying { base, done, .. }, None) => {
                 let (done, of) = (done - base, self.steps_done(modality) - base);
-                format!("{named} takes its steps since the checkpoint again, {done} of {of} done")
+                format!("{named} is replaying its steps since the last checkpoint, {done} of {of} done")
             }
-            (Standing::Ready, None) => named,
+            (SlotState::Ready, None) => named,
         }
     }
 
-    /// Whether nothing is computed that the job needs next.
+    /// Whether the job needs something next that no worker computes.
     fn waits(&self) -> bool {
         match &self.phase {
             Phase::Gathering => true,
             Phase::Training(open) => {
                 open.holder.as_ref() != self.worker(&open.modality)
-                    || self.members.get(&open.modality).is_none_or(|member| member.lapse.is_some())
+                    || self.slots.get(&open.modality).is_none_or(|slot| slot.expired.is_some())
             }
             Phase::Boundary { duties, .. } => match duties.front() {
                 Some(Duty::Evaluate { evaluation, .. }) => {
-                    evaluation.is_none() || self.members.values().any(|member| member.lapse.is_some())
+                    evaluation.is_none() || self.slots.values().any(|slot| slot.expired.is_some())
                 }
-                Some(Duty::Save | Duty::Room | Duty::Finish(_)) => true,
+                Some(Duty::Save | Duty::FreeBuffer | Duty::Finish(_)) => true,
                 None => false,
             },
             Phase::Finished(_) => false,
         }
     }
 
-    /// Notes when a wait begins, and forgets it when it is over.
+    /// Notes when a wait begins and ends.
     pub(super) fn note_wait(&mut self, now: Time) {
         match (self.waits(), self.wait) {
             (true, None) => self.wait = Some(Wait::begun(now)),
@@ -140,26 +120,26 @@ impl TurnMachine {
         if self.outcome().is_some() {
             return None;
         }
-        let report = self.wait.map(|wait| (wait.report(), "say again what is waited for"));
+        let report = self.wait.map(|wait| (wait.report(), "a wait is reported"));
         let (ttl, turn) = (self.lease_ttl(), self.turn_deadline());
-        let lapses = self.members.iter().filter_map(|(name, member)| {
-            let (at, lapse) = member.deadline(ttl, turn, self.granted_to(name))?;
-            let why = match lapse {
-                Lapse::Silent => "a worker's lease ends",
-                Lapse::Stuck => "a turn's deadline is over",
+        let expiries = self.slots.iter().filter_map(|(name, slot)| {
+            let (at, expiry) = slot.deadline(ttl, turn, self.granted_to(name))?;
+            let why = match expiry {
+                LeaseExpiry::NoHeartbeat => "a lease expires: no heartbeat",
+                LeaseExpiry::NoProgress => "a lease expires: no progress",
             };
             Some((at, why))
         });
-        let pauses = self.members.values().filter_map(|member| Some((member.paused()?, "a worker is tried again")));
-        lapses.chain(pauses).chain(report).min()
+        let backoffs = self.slots.values().filter_map(|slot| Some((slot.backs_off_until()?, "a back-off ends")));
+        expiries.chain(backoffs).chain(report).min()
     }
 
     pub(super) fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.outcome().is_some() {
             return;
         }
-        self.lapse(now, effects);
-        self.end_pauses(now, effects);
+        self.expire_leases(now, effects);
+        self.end_backoffs(now, effects);
         self.note_wait(now);
         if let Some(wait) = &mut self.wait
             && now >= wait.report()
@@ -169,12 +149,12 @@ impl TurnMachine {
         }
     }
 
-    /// A person asks the job to stop: at the next turn boundary, with a checkpoint. Asked so again, it does nothing else. `now`: if it
-    /// waits, it stops as it is, and goes on later from its newest checkpoint; but not while one is on its way that needs nobody
-    /// else.
+    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing.
+    /// With `now` a job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at
+    /// once while a checkpoint is pending that needs no missing worker.
     pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
-        let at_once = now && self.wait.is_some() && !self.cut_is_on_its_way();
+        let at_once = now && self.wait.is_some() && !self.checkpoint_is_on_its_way();
         self.stop_requested = true;
         // While workers gather nothing has been trained since the last checkpoint, so there is nothing to save.
         if self.phase == Phase::Gathering || at_once {
@@ -183,12 +163,17 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// The shell says how much room there is for heads that may have to be granted again.
-    pub(super) fn set_room(&mut self, now: Time, room: HeadRoom, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
+    /// The shell reports how full the replay buffer is.
+    pub(super) fn set_replay_buffer(
+        &mut self,
+        now: Time,
+        level: ReplayBufferLevel,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejected> {
         self.not_finished()?;
-        self.room = room;
+        self.replay_buffer = level;
         if let Phase::Boundary { duties, .. } = &self.phase
-            && let Some(Duty::Room) = duties.front()
+            && let Some(Duty::FreeBuffer) = duties.front()
         {
             self.begin_duty(now, effects);
         }
@@ -217,7 +202,7 @@ mod tests {
     #[test]
     fn a_waiting_job_names_what_it_waits_for() {
         let mut machine = machine(&["audio", "image"]);
-        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("nobody is there");
+        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("no worker is there");
         assert_eq!(
             waiting.reason,
             "waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` worker: 0 registered"
@@ -226,37 +211,37 @@ mod tests {
         take(&mut machine, join("audio"));
         assert_eq!(
             machine.waiting(Time(0), |_| 2).expect("still waiting").reason,
-            "waiting for 1 `image` worker: 2 registered, none of them free; `audio` worker `w-audio` opens its data"
+            "waiting for 1 `image` worker: 2 registered, none free; `audio` worker `w-audio` is opening its data"
         );
     }
 
     #[test]
-    fn a_checkpoint_that_needs_a_worker_who_is_gone_says_so() {
+    fn a_checkpoint_that_needs_a_lost_worker_says_so() {
         let mut machine = running(job(&["audio", "image"]), SplitSizes { train: 20, validation: 0, test: 0 });
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
         take(&mut machine, Input::Left { worker: worker("image"), why: "it is gone".to_owned() });
-        let finishing = "turn 1: finishing; parts of checkpoint 1 are to come from `audio` worker `w-audio`, `image`";
+        let finishing = "turn 1: finishing; checkpoint 1 waits for files of `audio` worker `w-audio`, `image`";
         let waiting = machine.waiting(Time(0), |_| 0).expect("it waits").reason;
         assert_eq!(waiting, format!("{finishing}; waiting for 1 `image` worker: 0 registered"));
     }
 
     #[test]
-    fn a_wait_is_told_of_soon_and_then_less_often() {
+    fn a_wait_is_reported_soon_and_then_less_often() {
         let mut machine = machine(&["audio"]);
         assert!(take_at(&mut machine, Time(1_999_999), Input::Tick).is_empty());
         for seconds in [2, 4, 8, 16, 32, 64, 124, 184] {
             let at = Time(seconds * 1_000_000);
-            assert_eq!(machine.next_deadline(), Some((at, "say again what is waited for")));
+            assert_eq!(machine.next_deadline(), Some((at, "a wait is reported")));
             assert_eq!(take_at(&mut machine, at, Input::Tick), [Effect::ReportWait]);
         }
     }
 
     #[test]
-    fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
+    fn a_stalled_coordinator_reports_a_wait_once() {
         let mut machine = machine(&["audio"]);
-        assert_eq!(take_at(&mut machine, Time(60_000_000), Input::Awake), [Effect::ReportWait]);
-        assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "say again what is waited for")));
+        assert_eq!(take_at(&mut machine, Time(60_000_000), Input::StallEnded), [Effect::ReportWait]);
+        assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "a wait is reported")));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's effects,
-//! with the real machine and the real shared head, but without sockets, tasks and files.
+//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's
+//! effects, with the real machine and the real shared head, but without sockets, tasks and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use antiphon_core::head::{Contribution, Head, SharedHead};
 use antiphon_core::ids::{EvaluationId, HeadVersion, JobId, ModalityName, Term, Turn, TurnRef, WorkerId};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_core::time::{Span, Time};
-use antiphon_core::turn::{Effect, HeadRoom, Input, Rejected, TurnMachine};
+use antiphon_core::turn::{Effect, Input, Rejected, ReplayBufferLevel, TurnMachine};
 use serde::{Deserialize, Serialize};
 
 use crate::bugs::Bug;
@@ -21,8 +21,8 @@ use crate::scenario::Scenario;
 use crate::store::Manifest;
 use crate::worker::{ToCoordinator, ToWorker};
 
-/// From how late on a deadline says that the coordinator stood still.
-const STOOD_STILL: Span = Span::from_secs(1);
+/// A deadline that is this late shows that the coordinator was stalled.
+const STALLED: Span = Span::from_secs(1);
 
 /// What a coordinator looks at.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub(crate) enum Inbound {
     Written {
         turn: Turn,
     },
-    /// Somebody asks the job to stop.
+    /// The user asks the job to stop.
     Stop {
         now: bool,
     },
@@ -85,9 +85,9 @@ pub(crate) enum Sent {
 }
 
 /// A checkpoint in the making.
-pub(super) struct Cut {
+pub(super) struct PendingHead {
     pub(super) turn: Turn,
-    pub(super) head: antiphon_core::head::HeadParts<f32>,
+    pub(super) head: antiphon_core::head::HeadFiles<f32>,
     pub(super) state: State,
 }
 
@@ -101,9 +101,9 @@ pub(crate) struct Coordinator {
     pub(crate) head: SharedHead<f32>,
     /// Of every step since the checkpoints that a replacement may begin from: the head that was granted.
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
-    /// How many of them there is room for.
+    /// The bound of the replay buffer, in heads.
     pub(super) heads_at_most: usize,
-    pub(super) room: HeadRoom,
+    pub(super) buffer_level: ReplayBufferLevel,
     pub(crate) pool: Pool,
     /// Who has the job to work on, also those that were told to let go of it.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
@@ -111,11 +111,13 @@ pub(crate) struct Coordinator {
     pub(super) incoming: Option<Contribution<f32>>,
     /// The step that a worker may take.
     pub(super) granted: Option<TurnRef>,
+    /// Whose turn is over and is to be folded when all effects of the input are carried out.
+    pub(super) waiting_fold: Option<ModalityName>,
     /// Sequential: whose encoder has to learn before the next grant.
     pub(super) learning: Option<ModalityName>,
     pub(super) evaluation: Option<Evaluation>,
     pub(super) abandoned: Option<EvaluationId>,
-    pub(super) cut: Option<Cut>,
+    pub(super) cut: Option<PendingHead>,
     pub(crate) newest: Option<Turn>,
     next: Vec<Input>,
     pub(super) apply: Source,
@@ -129,12 +131,13 @@ pub(crate) struct Coordinator {
     pub(crate) applied: Vec<(Time, ModalityName)>,
     /// All effects since they were last asked for.
     pub(crate) effects: Vec<Effect>,
-    /// What has come about here, for whoever counts that everything does.
+    /// What has happened here, for the test that counts that everything does.
     pub(crate) seen: BTreeSet<&'static str>,
 }
 
 impl Coordinator {
-    /// One that begins its reign, from a checkpoint if there is one. `before` is what the job did before that checkpoint.
+    /// The leader of a new term, from a checkpoint if there is one. `before` is what the job did before that
+    /// checkpoint.
     pub(crate) fn begin(
         scenario: &Scenario,
         naive: &Rc<Naive>,
@@ -146,7 +149,7 @@ impl Coordinator {
         let (job, seed) = (scenario.job.clone(), scenario.schedule_seed);
         let classes = job.labels.classes.count();
         let head = match from {
-            Some(manifest) => SharedHead::from_parts(&job.head, classes, &manifest.head).map_err(|e| e.to_string())?,
+            Some(manifest) => SharedHead::from_files(&job.head, classes, &manifest.head).map_err(|e| e.to_string())?,
             None => SharedHead::new(&job.head, classes, job.seed),
         };
         let source = |delay, what| Source::new(delay, seed ^ term.0 << 32, what, "coordinator".into());
@@ -160,11 +163,12 @@ impl Coordinator {
             head,
             heads: BTreeMap::new(),
             heads_at_most: at_most,
-            room: HeadRoom::Ample,
+            buffer_level: ReplayBufferLevel::Normal,
             pool: Pool::new(job.modalities.iter().map(|modality| modality.name.clone())),
             members: BTreeMap::new(),
             incoming: None,
             granted: None,
+            waiting_fold: None,
             learning: None,
             evaluation: None,
             abandoned: None,
@@ -213,11 +217,11 @@ impl Coordinator {
     /// A deadline of the machine is over, or nothing: spurious calls do nothing.
     fn due(&mut self, now: Time) -> Result<(), Refusal> {
         let Some((deadline, why)) = self.machine.next_deadline().filter(|(at, _)| *at <= now) else { return Ok(()) };
-        let late = now.since(deadline) >= STOOD_STILL;
+        let late = now.since(deadline) >= STALLED;
         if late {
-            self.seen.insert("the coordinator stood still");
+            self.seen.insert("the coordinator stalled");
         }
-        self.give(now, if late { Input::Awake } else { Input::Tick })?;
+        self.give(now, if late { Input::StallEnded } else { Input::Tick })?;
         match self.machine.next_deadline() {
             Some((at, _)) if at <= now => Err(Refusal::Broken(format!(
                 "\"{why}\" was heeded, and is still due: {:?}",
@@ -249,15 +253,15 @@ impl Coordinator {
                     self.members.remove(&worker);
                 }
                 if let Some(occupant) = self.machine.worker(&modality) {
-                    self.seen.insert("a place was kept though it was given away");
-                    self.pool.keep(&modality, occupant);
+                    self.seen.insert("a slot was reclaimed though it was given away");
+                    self.pool.reclaim_slot(&modality, occupant);
                 }
                 self.pool.evict(&worker);
                 Ok(())
             }
             taken => {
-                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a worker is tried again") {
-                    self.seen.insert("a worker that had failed was left alone");
+                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a back-off ends") {
+                    self.seen.insert("a failed worker backed off");
                 }
                 taken
             }
@@ -310,9 +314,9 @@ impl Coordinator {
                 self.same_term(term)?;
                 self.give(now, Input::Prepared { worker, samples, steps_done })
             }
-            ToCoordinator::Failed { term, reason, again } => {
+            ToCoordinator::Failed { term, reason, transient } => {
                 self.same_term(term)?;
-                self.give(now, Input::WorkerFailed { worker, reason, again })
+                self.give(now, Input::WorkerFailed { worker, reason, transient })
             }
             ToCoordinator::Leaving { term } => {
                 self.same_term(term)?;
@@ -323,7 +327,7 @@ impl Coordinator {
     }
 
     fn learned(&mut self, now: Time, worker: WorkerId, turn: TurnRef) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfLearning) && turn.turn.0 % 4 == 3 {
+        if self.bug == Some(Bug::LosesLearned) && turn.turn.0 % 4 == 3 {
             return Ok(());
         }
         let modality = self.members.get(&worker).cloned();
@@ -381,10 +385,16 @@ impl Coordinator {
             self.effects.push(effect.clone());
             self.carry_out(now, effect).map_err(Refusal::Broken)?;
         }
-        Ok(())
+        match self.waiting_fold.take() {
+            Some(_) if self.granted.is_none() => {
+                Err(Refusal::Broken("a fold waits for a grant that is not out".to_owned()))
+            }
+            Some(modality) => self.end_turn(&modality).map_err(Refusal::Broken),
+            None => Ok(()),
+        }
     }
 
-    /// Sequential: whether a step is over also says whether its encoder has learnt.
+    /// Sequential: whether a step is over also depends on whether its encoder has learned.
     pub(super) fn is_sequential(&self) -> bool {
         self.job.schedule.mode == ScheduleMode::Sequential
     }

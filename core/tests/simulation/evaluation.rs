@@ -29,14 +29,14 @@ impl Coordinator {
         }
     }
 
-    /// A worker is lost: whatever logits are still on their way are nobody's.
+    /// A worker is lost: logits that are still on their way are ignored.
     pub(super) fn abandon_evaluation(&mut self, id: EvaluationId) {
         self.evaluation = None;
         self.abandoned = Some(id);
         self.seen.insert("an evaluation was abandoned");
     }
 
-    /// Whether this evaluation's logits are nobody's any more.
+    /// Whether this evaluation's logits are ignored.
     pub(crate) fn has_abandoned(&self, id: EvaluationId) -> bool {
         self.abandoned.is_some_and(|abandoned| id <= abandoned)
     }
@@ -49,7 +49,7 @@ impl Coordinator {
         logits: Vec<Logits>,
     ) -> Result<(), Refusal> {
         let modality = self.machine.modality_of(worker).cloned();
-        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no place in this job".to_owned()))?;
+        let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no slot in this job".to_owned()))?;
         let open = self.evaluation.as_mut().filter(|open| open.id == id && !open.answers.contains_key(&modality));
         let open = open.ok_or_else(|| Refusal::Shell(format!("evaluation {id} does not wait for `{modality}`")))?;
         open.answers.insert(modality, logits);

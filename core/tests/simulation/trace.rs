@@ -79,7 +79,7 @@ impl Trace {
     pub(crate) fn reached(&mut self, now: Time, worker: &WorkerId, message: &ToWorker) {
         let what = match message {
             ToWorker::Assign { term, restore } => format!("assigned in term {term}, from checkpoint {restore:?}"),
-            ToWorker::Grant { turn, replay: true, .. } => format!("granted again {}", Step(turn)),
+            ToWorker::Grant { turn, replay: true, .. } => format!("replay granted {}", Step(turn)),
             ToWorker::Grant { turn, .. } => format!("granted {}", Step(turn)),
             ToWorker::Evaluate { evaluation, split, .. } => format!("evaluation {evaluation} of {split}"),
             ToWorker::SaveFiles { turn, .. } => format!("part of checkpoint {turn}"),

@@ -1,6 +1,7 @@
-//! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution is sent
-//! before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the schedule is
-//! sequential. A part of a checkpoint is taken as it is when the message comes to it, and goes to the store beside what follows.
+//! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution
+//! is sent before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the
+//! schedule is sequential. The files of a checkpoint are snapshotted when the message is read, and go to the store
+//! beside what follows.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,7 +26,7 @@ use crate::store::Store;
 /// What a coordinator says.
 #[derive(Debug, Clone)]
 pub(crate) enum ToWorker {
-    /// Load the encoder from this checkpoint, or begin anew.
+    /// Load the encoder from this checkpoint, or start from the seed.
     Assign {
         term: Term,
         restore: Option<Turn>,
@@ -94,7 +95,7 @@ pub(crate) enum ToCoordinator {
     Failed {
         term: Term,
         reason: String,
-        again: bool,
+        transient: bool,
     },
     Leaving {
         term: Term,
@@ -129,7 +130,7 @@ enum Work {
     Release,
 }
 
-/// What comes of a piece of work.
+/// What comes of one unit of work.
 #[derive(Debug)]
 pub(crate) enum Done {
     Says(ToCoordinator),
@@ -241,7 +242,7 @@ impl Worker {
         }
     }
 
-    /// Its connection is lost: whatever it has to say concerns nobody any more.
+    /// Its connection is lost: whatever it still says is lost too.
     pub(crate) fn disconnect(&mut self) {
         self.inbox.clear();
         self.work.clear();
@@ -255,7 +256,8 @@ impl Worker {
         self.tenure += 1;
     }
 
-    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or idle.
+    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or
+    /// idle.
     pub(crate) fn hear(&mut self, message: ToWorker) -> Option<Span> {
         if let (ToWorker::SaveFiles { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
             (&message, self.bug, &self.assignment)
@@ -364,7 +366,7 @@ impl Worker {
             return Err(format!("`{}` was assigned a job while it has one", self.id));
         }
         if std::mem::take(&mut self.store_fails) {
-            return Ok(ToCoordinator::Failed { term, reason: "the store does not answer".to_owned(), again: true });
+            return Ok(ToCoordinator::Failed { term, reason: "the store does not answer".to_owned(), transient: true });
         }
         let learner = match restore {
             None => self.new.clone(),
@@ -372,7 +374,7 @@ impl Worker {
                 Some(part) => part.clone(),
                 None => {
                     let reason = format!("checkpoint {turn} is not there any more");
-                    return Ok(ToCoordinator::Failed { term, reason, again: true });
+                    return Ok(ToCoordinator::Failed { term, reason, transient: true });
                 }
             },
         };

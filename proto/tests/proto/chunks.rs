@@ -93,7 +93,8 @@ fn chunks_between_heartbeats_are_reassembled_to_the_same_bits() {
         let [(message, followed)] = <[_; 1]>::try_from(whole).expect("one message");
         let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
         let decoded = contribution::decode(&message, &LIMITS, followed);
-        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, contribution(gradient))));
+        let checked = contribution(gradient).into_checked(LIMITS.classes, LIMITS.width).expect("it is sound");
+        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, checked)));
     }
 }
 

@@ -118,7 +118,8 @@ fn what_is_encoded_decodes_to_the_same_bits() {
         (factors(), HeadGradient::Factors { errors: matrix(BATCH, CLASSES), features: matrix(BATCH, WIDTH) }),
     ] {
         let decoded = contribution::decode(&message, &LIMITS, whole()).expect("it is sound");
-        assert_eq!(decoded, (turn(), MicroShard::WHOLE, with(gradient)));
+        let checked = with(gradient).into_checked(CLASSES, WIDTH).expect("it is sound");
+        assert_eq!(decoded, (turn(), MicroShard::WHOLE, checked));
     }
     let grant = Grant { turn: turn(), lease: Lease(9), head: head(), progress: 0.5, epochs: 3.0, replay: true };
     assert_eq!(Grant::decode(&grant.encode(), HEAD, whole()), Ok(grant));

@@ -113,7 +113,8 @@ pub fn decode_f32(
 pub(crate) enum Scan {
     /// The function that decodes.
     Now,
-    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they came.
+    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they
+    /// came.
     Caller,
 }
 

@@ -404,7 +404,9 @@ impl Engine {
             // Before the answer, after which no heartbeat tells of it.
             trouble.clear();
             let answer = match written {
-                Ok(parts) => Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into()),
+                Ok(parts) => {
+                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into())
+                }
                 Err(error) => {
                     let error = Failure::from(error);
                     let (reason, transient) = (stream::reason(&full_message(&error)), error.is_transient());

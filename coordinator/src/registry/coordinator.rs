@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::entry::{Entry, JobView, RegisteredJob};
 use crate::clock;
 use crate::config::Config;
-use crate::events::{EventLog, EventWatcher};
+use crate::events::EventWatcher;
 use crate::head_threads::HeadThreads;
 use crate::job::contract::{JobConfig, JobHandle, JobInput, JobStatus};
 use crate::journal::{Journal, JournalError};

@@ -13,7 +13,6 @@ use antiphon_core::spec::{self, JobSpec, SpecErrors};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::{StorageError, Store};
-
 use rayon::ThreadPoolBuildError;
 
 use super::coordinator::Coordinator;

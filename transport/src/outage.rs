@@ -110,7 +110,8 @@ impl Outage {
         self.error = error;
         let left = self.policy.timeout.checked_sub(now.duration_since(self.since)).filter(|left| !left.is_zero());
         let Some(left) = left else { return false };
-        let pause = self.policy.backoff.pause(self.failures, std::process::id().into(), &["outage".into(), name.into()]);
+        let pause =
+            self.policy.backoff.pause(self.failures, std::process::id().into(), &["outage".into(), name.into()]);
         self.next_try = now + pause.min(left);
         self.failures = self.failures.saturating_add(1);
         true

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 
 use super::error::{CheckpointError, child_url, request};
-use super::manifest::{MANIFEST, FileEntry};
+use super::manifest::{FileEntry, MANIFEST};
 use crate::retry::RetryPolicy;
 use crate::storage::Store;
 use crate::transfer;

@@ -21,5 +21,5 @@ mod store;
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
 pub use files::write_file;
-pub use manifest::{FORMAT, MANIFEST, Manifest, FileEntry};
+pub use manifest::{FORMAT, FileEntry, MANIFEST, Manifest};
 pub use store::{CheckpointStore, FOLDER};

@@ -197,8 +197,7 @@ impl CheckpointStore {
             read => read.map_err(|source| self.failed("read", path, source))?,
         };
         let marker = read.and_then(|bytes| Marker::from_json(&bytes));
-        let told =
-            |reason: &String| warn!(%path, reason, "this object has the name of an upload marker but is none; it is left");
+        let told = |reason: &String| warn!(%path, reason, "this object has the name of an upload marker but is none; it is left");
         Ok(marker.inspect_err(told).ok())
     }
 
@@ -313,7 +312,9 @@ mod tests {
 
     #[tokio::test]
     async fn abandoned_uploads_are_aborted_and_those_in_progress_are_not() {
-        for (root, faults) in [("memory://abandoned", None), ("memory://failing", Some("errors=0.2,lost=0.2,truncated=0.1"))] {
+        for (root, faults) in
+            [("memory://abandoned", None), ("memory://failing", Some("errors=0.2,lost=0.2,truncated=0.1"))]
+        {
             let job = Store::open(root).expect("it opens");
             let sound = CheckpointStore::new(&job);
             let store = match faults {

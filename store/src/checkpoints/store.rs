@@ -9,7 +9,7 @@ use object_store::{ObjectStore as _, PutMode, PutOptions, PutPayload};
 use super::checkpoint::{Checkpoint, stored_manifest};
 use super::error::{CheckpointError, child_url, request};
 use super::files::write_file;
-use super::manifest::{MANIFEST, Manifest, FileEntry};
+use super::manifest::{FileEntry, MANIFEST, Manifest};
 use crate::retry::RetryPolicy;
 use crate::storage::{Store, StoreOptions};
 

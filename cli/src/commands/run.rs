@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use antiphon_core::spec::ScheduleMode;
-use antiphon_transport::ReconnectPolicy;
 use antiphon_model::device::DeviceChoice;
+use antiphon_transport::ReconnectPolicy;
 
 use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client};

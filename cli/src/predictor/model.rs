@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use antiphon_core::files::HEAD;
 use antiphon_core::fusion::FusionRule;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
-use antiphon_core::files::HEAD;
 use antiphon_core::spec::{
     DataSpec, FusionSpec, JobSpec, KnownEncoders, ModalitySpec, Override, Precision, ValidationSource, parse_knowing,
 };

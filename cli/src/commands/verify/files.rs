@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::{self, HeadFiles, NamedTensor, HeadFilesError, SharedHead};
-use antiphon_core::ids::ModalityName;
 use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::head::{self, HeadFiles, HeadFilesError, NamedTensor, SharedHead};
+use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_model::custom::Encoders;
@@ -184,7 +184,9 @@ fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
 /// The file of the head that an error is about.
 fn file_of(error: &HeadFilesError) -> &'static str {
     let tensor = match error {
-        HeadFilesError::Missing { name } | HeadFilesError::Shape { name, .. } | HeadFilesError::NotFinite { name, .. } => name,
+        HeadFilesError::Missing { name }
+        | HeadFilesError::Shape { name, .. }
+        | HeadFilesError::NotFinite { name, .. } => name,
         HeadFilesError::Note { part: "projector", .. } => return PROJECTOR,
         HeadFilesError::Note { .. } | HeadFilesError::TurnOpen { .. } => return HEAD_STATE,
     };

@@ -1,14 +1,14 @@
-//! Lengths of time, as they are typed.
+//! Durations on the command line.
 
 use std::time::Duration;
 
-/// The longest that is taken: a year.
+/// The longest duration: a year.
 const LONGEST: f64 = 365.0 * 86_400.0;
 
 /// `2s`, `500ms`, `1.5 s`, `10 min` or `1h`, as job files write them; a number alone is in seconds.
 ///
 /// # Errors
-/// In words: it is none, or not above zero, or longer than a year.
+/// A message: it is not a duration, not above zero, or longer than a year.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let plain = text.trim();
     let units = [("ms", 1e-3), ("min", 60.0), ("s", 1.0), ("h", 3600.0)];
@@ -18,9 +18,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let seconds = digits.parse::<f64>().ok().filter(|_| is_number).map(|number| number * unit);
     let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST);
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("`{text}` is no length of time; write 2s, 500ms or 10min"))
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("`{text}` is not a duration; write 2s, 500ms or 10min"))
 }
 
 #[cfg(test)]
@@ -28,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time_are_read() {
+    fn durations_are_parsed() {
         let cases =
             [("2s", 2000), ("500ms", 500), ("1.5 s", 1500), ("0.25", 250), ("10min", 600_000), ("1h", 3_600_000)];
         for (text, milliseconds) in cases {

@@ -1,13 +1,15 @@
-//! How `antiphon` ends: the exit codes, and which error means which.
+//! The exit codes of `antiphon`, and the code of each error.
 
 pub use antiphon_process::Exit;
+
+use crate::client::ClientError;
 
 /// An error that knows its exit code; any other error is [`Exit::Failed`].
 #[derive(Debug)]
 pub struct Exiting {
     /// The code.
     pub exit: Exit,
-    /// What is said.
+    /// The error.
     pub error: anyhow::Error,
 }
 
@@ -37,5 +39,16 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 /// The exit code that an error carries.
 #[must_use]
 pub fn of(error: &anyhow::Error) -> Exit {
-    error.downcast_ref::<Exiting>().map_or(Exit::Failed, |exiting| exiting.exit)
+    let given = error.downcast_ref::<Exiting>().map(|exiting| exiting.exit);
+    given.or_else(|| error.downcast_ref::<ClientError>().map(ClientError::exit)).unwrap_or(Exit::Failed)
+}
+
+/// Whether standard output is closed, as it is when a reader such as `head` has seen enough.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let output = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Output(output)) => Some(output),
+        _ => error.downcast_ref::<std::io::Error>(),
+    };
+    output.is_some_and(|output| output.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,4 +1,4 @@
-//! What a person or a program reads: the two formats, and the one place that writes to standard output.
+//! The two output formats, and the only code that writes to standard output.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people
     #[default]
     Text,
-    /// One JSON object per line, for programs.
+    /// One JSON object per line, for programs
     Json,
 }
 

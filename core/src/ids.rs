@@ -14,6 +14,9 @@ pub struct BadName {
     pub given: String,
 }
 
+/// Bytes that the id of a sample may have.
+pub const SAMPLE_ID_LIMIT: usize = 1024;
+
 const RULE: &str =
     "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen";
 
@@ -86,6 +89,11 @@ name!(
     /// A modality of a job: `audio`, `image`, `text`, ...
     ModalityName,
     "modality"
+);
+name!(
+    /// The name that a program registers an encoder of its own by.
+    EncoderName,
+    "encoder"
 );
 name!(
     /// One worker process, unique among those that are connected.

@@ -19,6 +19,7 @@ pub mod numerics;
 pub mod optimizer;
 pub mod placement;
 pub mod projector;
+pub mod reference;
 pub mod rng;
 pub mod spec;
 pub mod time;

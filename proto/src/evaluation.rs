@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::head::Head;
-use antiphon_core::ids::{EvaluationId, JobId, Split, Term};
+use antiphon_core::ids::{EvaluationId, JobId, SAMPLE_ID_LIMIT, Split, Term};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::times::WorkerTimes;
 
@@ -12,9 +12,6 @@ use crate::elements::{F32_BYTES, Followed};
 use crate::error::{WireError, out_of_range};
 use crate::tensor::{Dimension, decode_matrix, encode_head, encode_matrix};
 use crate::{ids, times, v1};
-
-/// The longest id of a sample in bytes.
-pub const ID_LIMIT: usize = 1024;
 
 /// An evaluation begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +83,8 @@ pub struct LogitsChunk {
 }
 
 impl LogitsChunk {
-    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. The caller checks that it follows the previous
-    /// chunk.
+    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. The caller checks that it follows
+    /// the previous chunk.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -153,9 +150,9 @@ fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {
             format!("at most the {at_most} asked for"),
         ));
     }
-    if let Some(at) = given.iter().position(|id| id.len() > ID_LIMIT) {
+    if let Some(at) = given.iter().position(|id| id.len() > SAMPLE_ID_LIMIT) {
         let value = format!("{} bytes long", given[at].len());
-        return Err(out_of_range(&format!("logits.ids[{at}]"), value, format!("at most {ID_LIMIT} bytes")));
+        return Err(out_of_range(&format!("logits.ids[{at}]"), value, format!("at most {SAMPLE_ID_LIMIT} bytes")));
     }
     match given.windows(2).position(|pair| pair[0].as_bytes() >= pair[1].as_bytes()) {
         None => Ok(()),

@@ -11,21 +11,9 @@ const PORT: u16 = 7070;
 /// Which coordinator a command connects to.
 #[derive(Debug, Clone, Args)]
 pub struct ConnectArgs {
-    /// Coordinator to connect to
+    /// URL of the coordinator
     #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub coordinator: String,
-
-    /// Seconds to keep trying to connect before the first connection; 0 tries once [default: 30 for a worker, 10 for a client]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub connect_timeout: Option<u64>,
-}
-
-impl ConnectArgs {
-    /// How long to keep trying to connect, `default` if the arguments do not say.
-    #[must_use]
-    pub fn connect_timeout(&self, default: Duration) -> Duration {
-        self.connect_timeout.map_or(default, Duration::from_secs)
-    }
 }
 
 /// What a command does whose connection is lost.
@@ -52,7 +40,8 @@ pub struct ListenArgs {
     #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT))]
     pub listen: SocketAddr,
 
-    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop jobs
+    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop
+    /// jobs
     #[arg(long)]
     pub insecure_allow_remote: bool,
 }

@@ -103,14 +103,15 @@ impl Outage {
         }
     }
 
-    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times, so that a coordinator
-    /// that comes back is not overrun.
+    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times, so that a
+    /// coordinator that comes back is not overrun.
     #[must_use]
     pub fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
         self.error = error;
         let left = self.policy.timeout.checked_sub(now.duration_since(self.since)).filter(|left| !left.is_zero());
         let Some(left) = left else { return false };
-        let pause = self.policy.backoff.pause(self.failures, std::process::id().into(), &["outage".into(), name.into()]);
+        let pause =
+            self.policy.backoff.pause(self.failures, std::process::id().into(), &["outage".into(), name.into()]);
         self.next_try = now + pause.min(left);
         self.failures = self.failures.saturating_add(1);
         true

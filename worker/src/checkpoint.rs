@@ -1,31 +1,31 @@
-//! A modality's parts on their way to and from a checkpoint's folder.
+//! A modality's files, to and from a checkpoint's folder.
 
 use antiphon_core::ids::ModalityName;
 use antiphon_proto::files::CheckpointFile;
-use antiphon_store::checkpoints::{Checkpoint, write_file};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, write_file};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
 use bytes::Bytes;
 
-use crate::trainer::{encoder_part, state_part};
+use crate::trainer::{encoder_file, state_file};
 
-/// The encoder's part and the state's, both compared with the manifest.
+/// The encoder's file and its state's, both compared with the manifest.
 ///
 /// # Errors
-/// There is no such checkpoint, a part is missing or damaged, or the store does not give one for as long as `retry` allows.
+/// There is no such checkpoint, a file is missing or damaged, or the store does not give one for as long as `retry` allows.
 pub async fn load(
     url: &str,
     modality: &ModalityName,
     stores: &StoreOptions,
     retry: &RetryPolicy,
-) -> anyhow::Result<(Bytes, Bytes)> {
+) -> Result<(Bytes, Bytes), CheckpointError> {
     let checkpoint = Checkpoint::open_with(url, stores, retry).await?;
-    let encoder = checkpoint.file(&encoder_part(modality)).await?;
-    let state = checkpoint.file(&state_part(modality)).await?;
+    let encoder = checkpoint.file(&encoder_file(modality)).await?;
+    let state = checkpoint.file(&state_file(modality)).await?;
     Ok((encoder, state))
 }
 
-/// Writes parts into a checkpoint's folder; they count once the coordinator's manifest names them.
+/// Writes files into a checkpoint's folder. They count once the coordinator's manifest names them.
 ///
 /// # Errors
 /// The store refuses one, for longer than `retry` allows.
@@ -34,12 +34,12 @@ pub async fn save(
     files: Vec<(String, Bytes)>,
     stores: &StoreOptions,
     retry: &RetryPolicy,
-) -> anyhow::Result<Vec<CheckpointFile>> {
+) -> Result<Vec<CheckpointFile>, CheckpointError> {
     let folder = stores.open(url)?;
-    let mut parts = Vec::with_capacity(files.len());
+    let mut saved = Vec::with_capacity(files.len());
     for (name, bytes) in files {
         let entry = write_file(&folder, &name, bytes, retry).await?;
-        parts.push(CheckpointFile { name, size: entry.size, sha256: entry.sha256.0 });
+        saved.push(CheckpointFile { name, size: entry.size, sha256: entry.sha256.0 });
     }
-    Ok(parts)
+    Ok(saved)
 }

@@ -1,18 +1,16 @@
-//! What a worker process is told.
+//! Settings of a worker process.
 
 use std::time::Duration;
 
-use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_core::ids::{BadName, ModalityName, WorkerId};
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::DeviceChoice;
 use antiphon_store::storage::StoreOptions;
 use antiphon_transport::{ConnectArgs, ReconnectArgs};
 
-use crate::device::DeviceChoice;
 use crate::name;
 
-/// How long a worker keeps trying to reach a coordinator that is not there yet.
-const CONNECT: Duration = Duration::from_secs(30);
-
-/// A worker's settings. `antiphon worker` and `antiphon-worker` read them from the same arguments.
+/// The arguments of `antiphon worker` and `antiphon-worker`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkerArgs {
     /// Modality whose encoder this worker trains, as named in the job file
@@ -31,12 +29,11 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub reconnect: ReconnectArgs,
 
-    /// Seconds that the step at hand may take to finish when this worker is asked to stop (SIGTERM, Ctrl-C)
+    /// Seconds that the current step may take when the worker is asked to stop (SIGTERM, Ctrl-C)
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub grace: u64,
 
-    /// Seconds to retry failing requests to the store of checkpoints before this worker's attempt fails, and the job after three
-    /// [default: until the store recovers]
+    /// Seconds to retry a store of checkpoints that fails, before the worker fails its job [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub store_retry_timeout: Option<u32>,
 
@@ -44,11 +41,11 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub decode_threads: usize,
 
-    /// Mebibytes of undecoded samples kept in memory per split; what is beyond goes to a temporary file
+    /// Memory for encoded samples per split, in MiB; the rest goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Where the encoder computes: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    /// Device of the encoder: auto (the first CUDA card if the program can use it, otherwise cpu), cpu, cuda or cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
 }
@@ -60,24 +57,24 @@ where
     N::try_from(text)
 }
 
-/// A worker's settings, complete.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Unique among live workers.
+    /// Unique among registered workers.
     pub worker: WorkerId,
-    /// Its pool.
+    /// Whose encoder the worker trains.
     pub modality: ModalityName,
     /// `http://host:port`.
     pub coordinator: String,
-    /// How long to go on trying to reach the coordinator.
+    /// How long to retry the first connection to the coordinator.
     pub connect_timeout: Duration,
-    /// How long to go on trying when a connection is lost.
+    /// How long to reconnect after a connection is lost.
     pub reconnect_timeout: Duration,
-    /// How long the step at hand may take to finish when the worker is asked to stop.
+    /// How long the current step may take when the worker is asked to stop.
     pub grace: Duration,
     /// How stores of checkpoints are opened.
     pub stores: StoreOptions,
-    /// How long failing requests to the store of checkpoints are retried; [`Duration::MAX`] is without end.
+    /// How long a failing store of checkpoints is retried; [`Duration::MAX`] sets no limit.
     pub store_retry_timeout: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
@@ -85,14 +82,16 @@ pub struct Config {
     pub data_memory: u64,
     /// Where the encoder computes.
     pub device: DeviceChoice,
+    /// Encoders that this program registers besides the built-in ones.
+    pub encoders: Encoders,
 }
 
 impl WorkerArgs {
-    /// Fills in what was left out; the default name is another one each time.
+    /// Fills in the defaults. The default name differs each time.
     ///
     /// # Errors
-    /// There is no source of random digits.
-    pub fn complete(self, stores: StoreOptions) -> anyhow::Result<Config> {
+    /// The drawn name is not one.
+    pub fn complete(self, stores: StoreOptions, encoders: Encoders) -> Result<Config, BadName> {
         let worker = match self.name {
             Some(name) => name,
             None => name::fresh(&self.modality)?,
@@ -100,15 +99,18 @@ impl WorkerArgs {
         Ok(Config {
             worker,
             modality: self.modality,
-            connect_timeout: self.connect.connect_timeout(CONNECT),
+            connect_timeout: Duration::from_secs(self.connect_timeout),
             reconnect_timeout: self.reconnect.reconnect_timeout(),
             coordinator: self.connect.coordinator,
             grace: Duration::from_secs(self.grace),
             stores,
-            store_retry_timeout: self.store_retry_timeout.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
+            store_retry_timeout: self
+                .store_retry_timeout
+                .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
             decode_threads: self.decode_threads.max(1),
             data_memory: self.data_memory << 20,
             device: self.device,
+            encoders,
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Reaching the coordinator, again and again if need be.
 
 use antiphon_core::ids::WorkerId;
+use antiphon_model::device::DeviceError;
+
 use antiphon_process::Exit;
 use antiphon_transport::{AddressError, Dial, KeepAlive, Outage, ReconnectPolicy, status};
 use tokio::time::Instant;
@@ -9,7 +11,6 @@ use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::device::DeviceError;
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +18,7 @@ pub enum WorkerError {
     /// The coordinator's address is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nobody answers.
+    /// No coordinator answers.
     #[error("no coordinator at {url} after {seconds} s: {reason}; is it running (`antiphon coordinator`)?")]
     Unreachable {
         /// Where.

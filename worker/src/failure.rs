@@ -1,77 +1,103 @@
-//! Whether what went wrong may go well if it is tried again.
+//! Why a worker fails its job, and whether another try may succeed.
 
-use std::io::ErrorKind;
-
+use antiphon_core::spec::SpecErrors;
+use antiphon_model::numerics::FingerprintError;
+use antiphon_proto::WireError;
 use antiphon_store::checkpoints::CheckpointError;
 
-use crate::data::DataError;
+use crate::trainer::TrainError;
 
-/// The coordinator took a message of this worker as it is not for what it is.
+/// What ends a worker's part in a job.
 #[derive(Debug, thiserror::Error)]
-#[error("the coordinator refused this worker's message: {message}")]
-pub(crate) struct Refused {
-    pub(crate) message: String,
-    /// It came too late, say; a message that is malformed would be so again.
-    pub(crate) again: bool,
+pub(crate) enum Failure {
+    /// The coordinator rejected a message from this worker.
+    #[error("the coordinator rejected this worker's message: {message}")]
+    Rejected {
+        message: String,
+        /// It came too late, say; a message that is malformed would be so again.
+        transient: bool,
+    },
+    /// A panic, which may be this machine's.
+    #[error("the worker panicked: {0}")]
+    Panicked(String),
+    /// A message that makes no sense.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A job that cannot be read.
+    #[error("the assigned job's specification")]
+    Specification(#[source] SpecErrors),
+    /// A checkpoint that cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A checkpoint that does not fit the job.
+    #[error("checkpoint {url}")]
+    Restore { url: String, source: TrainError },
+    /// The numeric fingerprint cannot be taken.
+    #[error(transparent)]
+    Fingerprint(#[from] FingerprintError),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
 }
 
-/// A panic, which may be this machine's.
-#[derive(Debug, thiserror::Error)]
-#[error("the worker panicked: {0}")]
-pub(crate) struct Panicked(pub(crate) String);
-
-/// Whether another try may go well, by this worker or another: a store did not answer, a message came too late, a device or
-/// a disk failed. What is wrong with data, a specification or the numbers would be wrong again.
-pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        if let Some(refused) = cause.downcast_ref::<Refused>() {
-            return refused.again;
+impl Failure {
+    /// Whether another try may succeed, by this worker or another.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Rejected { transient, .. } => *transient,
+            Self::Panicked(_) => true,
+            Self::Wire(_) | Self::Specification(_) => false,
+            // A checkpoint that was there when this worker was told of it may have been deleted for a newer one.
+            Self::Checkpoint(error) => {
+                matches!(error, CheckpointError::Request { .. } | CheckpointError::NoCheckpoint { .. })
+            }
+            Self::Fingerprint(error) => error.is_transient(),
+            Self::Restore { source, .. } | Self::Train(source) => source.is_transient(),
         }
-        match cause.downcast_ref::<CheckpointError>() {
-            // One that was there when this worker was told of it may have made room for a newer one.
-            Some(CheckpointError::Request { .. } | CheckpointError::NoCheckpoint { .. }) => return true,
-            Some(_) => return false,
-            None => {}
-        }
-        if let Some(DataError::Unreachable { passing, .. }) = cause.downcast_ref::<DataError>() {
-            return *passing;
-        }
-        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
-            return !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidData);
-        }
-        // Another worker has another device, and other memory.
-        cause.is::<Panicked>()
-            || cause.is::<candle_core::Error>()
-            || matches!(
-                cause.downcast_ref::<object_store::Error>(),
-                Some(object_store::Error::Generic { .. } | object_store::Error::JoinError { .. })
-            )
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context as _, anyhow};
+    use std::io::ErrorKind;
+
+    use antiphon_data::DataError;
+    use antiphon_model::encoder::EncoderError;
+    use antiphon_model::weights::WeightsError;
 
     use super::*;
 
     #[test]
-    fn stores_and_late_messages_may_do_better_and_data_not() {
-        let store = || object_store::Error::Generic { store: "S3", source: "503".into() };
+    fn store_and_device_errors_are_transient_and_data_are_not() {
         let missing = || object_store::Error::NotFound { path: "x".to_owned(), source: "404".into() };
         let request = |source| CheckpointError::Request { doing: "read", url: "u".to_owned(), source };
-        let passes = |error: anyhow::Error| may_pass(&error.context("on the way"));
-        assert!(passes(store().into()));
-        assert!(passes(request(missing()).into()));
-        assert!(passes(Refused { message: "late".to_owned(), again: true }.into()));
-        assert!(!passes(Refused { message: "not a number".to_owned(), again: false }.into()));
-        assert!(passes(Panicked("out of memory".to_owned()).into()));
-        assert!(passes(std::io::Error::from(ErrorKind::StorageFull).into()));
-        let data = |passing| DataError::Unreachable { url: "u".to_owned(), reason: String::new(), remedy: "", passing };
-        assert!(passes(data(true).into()));
-        assert!(!passes(data(false).into()));
-        assert!(!passes(missing().into()));
-        assert!(!passes(anyhow!("the column is missing")));
-        assert!(passes(Err::<(), _>(store()).context("part").expect_err("it is one")));
+        let unreachable =
+            |passing| DataError::Unreachable { url: "u".to_owned(), reason: String::new(), remedy: "", passing };
+        let spool = |kind| DataError::Spool { folder: "f".to_owned(), source: std::io::Error::from(kind) };
+        let device = || EncoderError::from(candle_core::Error::Msg("out of memory".to_owned()));
+        let within = |source: TrainError| TrainError::Within { context: "step 3".to_owned(), source: Box::new(source) };
+        let transient: [Failure; 8] = [
+            request(missing()).into(),
+            Failure::Rejected { message: "late".to_owned(), transient: true },
+            Failure::Panicked("out of memory".to_owned()),
+            TrainError::from(spool(ErrorKind::StorageFull)).into(),
+            TrainError::from(unreachable(true)).into(),
+            within(device().into()).into(),
+            TrainError::from(WeightsError::from(unreachable(true))).into(),
+            Failure::Restore { url: "u".to_owned(), source: within(device().into()) },
+        ];
+        for failure in transient {
+            assert!(failure.is_transient(), "{failure}");
+        }
+        let lasting: [Failure; 5] = [
+            Failure::Rejected { message: "not a number".to_owned(), transient: false },
+            TrainError::from(unreachable(false)).into(),
+            TrainError::from(spool(ErrorKind::PermissionDenied)).into(),
+            within(TrainError::SplitEnded).into(),
+            TrainError::from(EncoderError::NoGradient { name: "w".to_owned() }).into(),
+        ];
+        for failure in lasting {
+            assert!(!failure.is_transient(), "{failure}");
+        }
     }
 }

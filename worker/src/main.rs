@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use antiphon_model::allocator::Allocator;
+use antiphon_model::custom::Encoders;
 use antiphon_process::{Exit, failed};
 use antiphon_store::storage::StoreOptions;
 use antiphon_worker::WorkerArgs;
-use antiphon_worker::allocator::Allocator;
 use clap::Parser;
 
 #[global_allocator]
@@ -27,15 +28,15 @@ async fn main() -> ExitCode {
         Err(error) => return failed(&error, Exit::Usage),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // Nobody may be left to read the log: work goes on without.
+    // A worker keeps running when its log is closed.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
     let shutdown = match antiphon_process::cancelled_by_signal() {
         Ok(shutdown) => shutdown,
         Err(error) => return failed(&error, Exit::Failed),
     };
-    let config = match worker.complete(stores) {
+    let config = match worker.complete(stores, Encoders::default()) {
         Ok(config) => config,
-        Err(error) => return failed(error.as_ref(), Exit::Usage),
+        Err(error) => return failed(&error, Exit::Usage),
     };
     match antiphon_worker::run(config, shutdown).await {
         Ok(()) => Exit::Success.into(),

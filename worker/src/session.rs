@@ -1,12 +1,13 @@
-//! The worker's end of the training stream: registers, and passes messages between the socket and the engine. It never
+//! The worker's end of the training stream: it registers, and passes messages between the socket and the engine. It never
 //! computes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use antiphon_core::spec::JobSpec;
-use antiphon_proto::chunks::{Assembled, Assembler, chunked};
-use antiphon_proto::v1::{self, coordinator_message, training_service_client::TrainingServiceClient, worker_message};
+use antiphon_model::device;
+use antiphon_proto::chunks::{Assembled, Assembler, Followed, chunked};
+use antiphon_proto::v1::coordinator_message::Message;
+use antiphon_proto::v1::{self, training_service_client::TrainingServiceClient, worker_message};
 use antiphon_proto::{MESSAGE_LIMIT, stream};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -14,17 +15,17 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
+use crate::assigned::{Assigned, Under};
 use crate::config::Config;
-use crate::device;
 use crate::dial::{Connection, WorkerError};
 use crate::engine::{self, Engine, Order, Received, Status};
 
 /// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
 const IN_FLIGHT: usize = 8;
 
-/// However short a lease is, no more signs of life are given than this.
+/// The shortest interval between heartbeats, however short a lease is.
 const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 
 /// Serves jobs until `shutdown`. A connection that is lost is made again, for as long as the configuration says.
@@ -46,14 +47,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
                 () = shutdown.cancelled() => return Ok(()),
             };
             let mut session = Session { config: &config, device: &name, orders: &orders, status: &status };
-            match session.serve(channel, &mut dial, &shutdown).await {
+            let span = info_span!("session", worker = %config.worker, modality = %config.modality);
+            match session.serve(channel, &mut dial, &shutdown).instrument(span).await {
                 Ok(()) => return Ok(()),
                 Err(error) if shutdown.is_cancelled() => {
-                    debug!(%error, "the connection is gone, and this worker goes too");
+                    debug!(%error, "the connection is lost while this worker stops");
                     return Ok(());
                 }
                 Err(error) => tokio::select! {
-                    again = dial.lost(error) => again?,
+                    reconnects = dial.lost(error) => reconnects?,
                     () = shutdown.cancelled() => return Ok(()),
                 },
             }
@@ -66,13 +68,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
             Err(WorkerError::Engine { reason })
         }
         () = long_after(&shutdown, config.grace) => {
-            warn!("the coordinator does not answer; going without it");
+            warn!(worker = %config.worker, "the coordinator does not answer; the worker stops without it");
             Ok(())
         }
     }
 }
 
-/// A while after the time that a worker has to finish its step: what it waits for then will not come.
+/// Resolves a second after the grace period, when no answer from the coordinator can be expected any longer.
 async fn long_after(shutdown: &CancellationToken, grace: Duration) {
     shutdown.cancelled().await;
     tokio::time::sleep(grace + Duration::from_secs(1)).await;
@@ -115,18 +117,18 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 received = inbound.next() => {
-                    let received = received?.ok_or_else(|| WorkerError::lost("it closed the stream"))?;
-                    match &received.command {
-                        coordinator_message::Message::Assign(_) => {
+                    let order = received?.ok_or_else(|| WorkerError::lost("it closed the stream"))?;
+                    match &order {
+                        Order::Assign(..) => {
                             heartbeat = beats(inbound.lease.map_or(interval, |lease| interval.min(lease / 3)));
                         }
-                        coordinator_message::Message::Release(release) if leave.is_some() => {
-                            info!(job = release.job, reason = release.reason, "released; this worker stops");
+                        Order::Command(Received { command: Message::Release(release), .. }) if leave.is_some() => {
+                            info!(job = release.job, reason = release.reason, "the worker is released and stops");
                             return Ok(());
                         }
                         _ => {}
                     }
-                    self.order(Order::Command(received)).await?;
+                    self.order(order).await?;
                 }
                 _ = heartbeat.tick() => {
                     // A full channel means that messages are flowing, which says as much as a heartbeat.
@@ -134,29 +136,28 @@ impl Session<'_> {
                 }
                 () = shutdown.cancelled(), if leave.is_none() => {
                     let Some((job, term)) = self.status.job() else { return Ok(()) };
-                    info!(%job, seconds = self.config.grace.as_secs(), "asked to stop: finishing the step at hand");
+                    info!(%job, seconds = self.config.grace.as_secs(), "the worker was asked to stop and finishes its step");
                     let leaving = v1::Leaving { job: job.to_string(), term: term.0 };
                     outbound.send(worker_message::Message::Leaving(leaving).into()).await.map_err(closed)?;
                     leave = Some(Instant::now() + self.config.grace);
                 }
                 () = until(leave) => {
-                    warn!("the step at hand is not finished in time; its turn is handed back");
+                    warn!("the worker does not finish its step in time and stops; the coordinator retries the turn");
                     return Ok(());
                 }
             }
         }
     }
 
-    /// The coordinator's first message; how often it wants a sign of life.
+    /// Reads the coordinator's first message: the interval between heartbeats.
     async fn registered(&self, inbound: &mut Inbound, dial: &mut Connection) -> Result<Duration, WorkerError> {
-        match inbound.next().await?.map(|received| received.command) {
-            Some(coordinator_message::Message::Registered(registered)) => {
-                let Config { worker, modality, .. } = self.config;
-                info!(%worker, %modality, term = registered.term, "registered");
+        match inbound.next_message().await? {
+            Some((Message::Registered(registered), _)) => {
+                info!(term = registered.term, device = self.device, "the worker is registered");
                 dial.succeeded();
                 Ok(Duration::from_millis(registered.heartbeat_interval_ms.clamp(100, 60_000)))
             }
-            Some(other) => {
+            Some((other, _)) => {
                 let reason = format!("its first message was not `registered` but {}", name_of(&other));
                 Err(WorkerError::Refused { reason })
             }
@@ -183,13 +184,13 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// What the coordinator says, each message with all of its tensors.
+/// The coordinator's messages, each with all of its tensors.
 struct Inbound {
     stream: tonic::Streaming<v1::CoordinatorMessage>,
     assembler: Assembler<v1::CoordinatorMessage>,
-    /// Bytes of the largest tensor of the job at hand.
+    /// Bytes of the largest tensor of the assigned job.
     limit: usize,
-    /// How long it may be silent before its place is offered to others.
+    /// How long this worker may be silent before the coordinator releases its slot.
     lease: Option<Duration>,
 }
 
@@ -198,8 +199,20 @@ impl Inbound {
         Self { stream, assembler: Assembler::default(), limit: 0, lease: None }
     }
 
-    /// The next message. Dropping the future loses nothing.
-    async fn next(&mut self) -> Result<Option<Received>, WorkerError> {
+    /// The next order for the engine. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Option<Order>, WorkerError> {
+        let Some((command, followed)) = self.next_message().await? else { return Ok(None) };
+        let Message::Assign(assign) = command else { return Ok(Some(Received { command, followed }.into())) };
+        let under = Under { job: assign.job.clone(), term: assign.term };
+        // The engine reports what is wrong with it.
+        let assigned = Assigned::decode(assign).map(Box::new);
+        let spec = assigned.as_ref().ok().map(|assigned| &assigned.spec);
+        self.limit = spec.map_or(0, |spec| engine::head_shape(spec).bytes());
+        self.lease = spec.and_then(|spec| Duration::try_from_secs_f64(spec.schedule.lease_ttl).ok());
+        Ok(Some(Order::Assign(under, assigned)))
+    }
+
+    async fn next_message(&mut self) -> Result<Option<(Message, Followed)>, WorkerError> {
         let broken = |error: antiphon_proto::WireError| WorkerError::lost(error);
         loop {
             let Some(envelope) = self.stream.message().await? else { return Ok(None) };
@@ -207,22 +220,14 @@ impl Inbound {
                 Assembled::Incomplete => {}
                 Assembled::Rejected(_, error) => return Err(broken(error)),
                 Assembled::Whole(envelope, followed) => {
-                    let command = stream::open_coordinator(envelope).map_err(broken)?;
-                    if let coordinator_message::Message::Assign(assign) = &command {
-                        // The engine says what is wrong with a specification.
-                        let spec = JobSpec::from_json(&assign.specification).ok();
-                        self.limit = spec.as_ref().map_or(0, |spec| engine::head_shape(spec).bytes());
-                        self.lease = spec.and_then(|spec| Duration::try_from_secs_f64(spec.schedule.lease_ttl).ok());
-                    }
-                    return Ok(Some(Received { command, followed }));
+                    return Ok(Some((stream::open_coordinator(envelope).map_err(broken)?, followed)));
                 }
             }
         }
     }
 }
 
-fn name_of(message: &coordinator_message::Message) -> &'static str {
-    use coordinator_message::Message;
+fn name_of(message: &Message) -> &'static str {
     match message {
         Message::Registered(_) => "registered",
         Message::Assign(_) => "assign",

@@ -1,97 +1,49 @@
-//! `antiphon check JOB.yaml`: is this a job, and what does it come to?
+//! `antiphon check JOB.yaml`: validates a job file.
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
-use antiphon_core::spec::{
-    FieldReport, JobSpec, Override, Location, SpecError, SpecErrors, explain_text, parse_and_explain,
-};
+use antiphon_core::spec::{FieldReport, JobSpec, Location, SpecError, SpecErrors, explain_text};
+use antiphon_model::custom::Encoders;
 use serde_json::{Value, json};
 
+use super::shared_args::JobArgs;
+use crate::context::Context;
 use crate::exit::Exit;
+use crate::job_file::JobFileError;
 use crate::output::Format;
 
-/// Check a job file without running it.
+/// Validate a job file without running it
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon check job.yaml                           is this a valid job?
+  antiphon check job.yaml --explain                 every field with its value, unit, range and meaning
+  antiphon check job.yaml --set schedule.batch=0    what a change would do
+
+Exit codes: 0 the job is valid, 2 it is not")]
 pub struct CheckArgs {
-    /// The job file, YAML or JSON; `-` is standard input.
-    pub job: PathBuf,
-    /// Set one field, as in `--set schedule.epochs=3`; may be given again.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-    /// Print every field with its value, unit, range and meaning.
+    /// The job file
+    #[command(flatten)]
+    pub job: JobArgs,
+
+    /// Print every field with its value, unit, range and meaning
     #[arg(long)]
     pub explain: bool,
 }
 
-/// What keeps a job file from being a job.
-#[derive(Debug, thiserror::Error)]
-pub enum JobFileError {
-    /// It cannot be read at all.
-    #[error("{file}: {error}")]
-    Unreadable {
-        /// What was to be read.
-        file: String,
-        /// Why it was not.
-        error: io::Error,
-    },
-    /// It is not text.
-    #[error("{file}: not UTF-8 from byte {valid} on; save the job file as UTF-8")]
-    NotText {
-        /// The job file.
-        file: String,
-        /// How many bytes are fine.
-        valid: usize,
-    },
-    /// It is text, but not a job.
-    #[error(transparent)]
-    NotAJob(#[from] SpecErrors),
-}
-
-/// The most that is read of a job file; the specification's own limit is below it.
-const MOST_BYTES: u64 = 4 << 20;
-
-/// Reads a job file, with variables from the environment, and explains its fields.
-///
-/// # Errors
-/// It cannot be read, or is no job.
-pub fn load(job: &Path, set: &[Override]) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
-    let (file, bytes) = if job == Path::new("-") {
-        ("standard input".to_owned(), read(io::stdin().lock()))
-    } else {
-        (job.display().to_string(), fs::File::open(job).and_then(read))
-    };
-    let bytes = match bytes {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(JobFileError::Unreadable { file, error }),
-    };
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            return Err(JobFileError::NotText { file, valid: error.utf8_error().valid_up_to() });
-        }
-    };
-    Ok(parse_and_explain(&text, &file, set, &|name| std::env::var(name).ok())?)
-}
-
-fn read(source: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(MOST_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Checks the job and says what was found: to `out` when it is a job, or in JSON; to `err` otherwise.
+/// Validates the job. The result goes to `out`, and as text for people to `err` if the job is not valid.
 ///
 /// # Errors
 /// `out` or `err` is closed.
-pub fn run(args: &CheckArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    match load(&args.job, &args.set) {
+pub fn run(args: &CheckArgs, context: &Context, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let format = context.format;
+    match args.job.explain(&context.encoders) {
         Ok((spec, fields)) => {
             match format {
                 Format::Json => writeln!(out, "{}", accepted(&spec, args.explain.then_some(&fields)))?,
                 Format::Text if args.explain => {
-                    out.write_all(explain_text(&fields, &file_name(&args.job)).as_bytes())?
+                    out.write_all(explain_text(&fields, &file_name(&args.job.job)).as_bytes())?
                 }
                 Format::Text => writeln!(out, "{}", summary(&spec))?,
             }
@@ -113,7 +65,7 @@ fn file_name(job: &Path) -> String {
 
 fn summary(spec: &JobSpec) -> String {
     let names: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
-    format!("{} is a job: {}, {} classes", spec.name, names.join(", "), spec.labels.classes.count())
+    format!("{} is a valid job: {}, {} classes", spec.name, names.join(", "), spec.labels.classes.count())
 }
 
 fn accepted(spec: &JobSpec, fields: Option<&Vec<FieldReport>>) -> Value {
@@ -128,7 +80,7 @@ fn explained(field: &FieldReport) -> Value {
     json!({
         "key": field.key,
         "value": field.value,
-        "given": field.given.as_ref().map(place),
+        "given": field.given.as_ref().map(position),
         "unit": field.unit,
         "range": field.range,
         "meaning": field.meaning,
@@ -136,7 +88,7 @@ fn explained(field: &FieldReport) -> Value {
     })
 }
 
-fn place(place: &Location) -> Value {
+fn position(place: &Location) -> Value {
     match place {
         Location::File { line, column } => json!({"line": line, "column": column}),
         Location::Override { text, .. } => json!({"set": text}),
@@ -153,7 +105,7 @@ fn refused(error: &JobFileError) -> Value {
 
 fn described(all: &SpecErrors, error: &SpecError) -> Value {
     json!({
-        "at": place(&error.location),
+        "at": position(&error.location),
         "key": error.key,
         "value": error.value,
         "rule": error.rule,
@@ -163,7 +115,12 @@ fn described(all: &SpecErrors, error: &SpecError) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use antiphon_core::spec::Override;
+
     use super::*;
+    use crate::job_file;
 
     fn check(text: &[u8], format: Format, set: &[&str], explain: bool) -> (Exit, String, String) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -171,7 +128,8 @@ mod tests {
         fs::write(&job, text).expect("a job file");
         let set = set.iter().map(|text| Override::from(*text)).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let exit = run(&CheckArgs { job, set, explain }, format, &mut out, &mut err).expect("memory to write to");
+        let exit = run(&CheckArgs { job: JobArgs { job, set }, explain }, format, &mut out, &mut err)
+            .expect("memory to write to");
         let text = |bytes| String::from_utf8(bytes).expect("text").replace(&folder.path().display().to_string(), "");
         (exit, text(out), text(err))
     }
@@ -179,13 +137,13 @@ mod tests {
     const JOB: &[u8] = b"name: digits\ndata: {train: a.parquet}\nmodalities: [audio, image]\nlabels: 10\n";
 
     #[test]
-    fn a_job_is_summed_up() {
-        let expected = (Exit::Success, "digits is a job: audio, image, 10 classes\n".to_owned(), String::new());
+    fn a_valid_job_is_summarised() {
+        let expected = (Exit::Success, "digits is a valid job: audio, image, 10 classes\n".to_owned(), String::new());
         assert_eq!(check(JOB, Format::Text, &[], false), expected);
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn errors_name_their_position() {
         let (exit, out, err) = check(JOB, Format::Text, &["schedule.batch=0"], false);
         assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
         let rule = "`0` is not a whole number from 1 to 1000000";
@@ -196,11 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_and_files_that_are_not_there() {
+    fn files_that_are_missing_or_not_text_are_refused() {
         let (exit, _, err) = check(b"name: \xff", Format::Text, &[], false);
         let message = "/job.yaml: not UTF-8 from byte 6 on; save the job file as UTF-8\n";
         assert_eq!((exit, err.as_str()), (Exit::Usage, message));
-        assert!(matches!(load(Path::new("/no/such/job.yaml"), &[]), Err(JobFileError::Unreadable { .. })));
+        assert!(matches!(
+            job_file::load(Path::new("/no/such/job.yaml"), &[], &Encoders::new()),
+            Err(JobFileError::Unreadable { .. })
+        ));
     }
 
     #[test]

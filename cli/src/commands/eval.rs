@@ -1,4 +1,4 @@
-//! `antiphon eval CHECKPOINT`: how good a checkpoint is on a split.
+//! `antiphon eval CHECKPOINT`: the accuracy of a checkpoint on a split.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,12 +10,14 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::follow::evaluation_table;
 use crate::output::{self, Format};
-use crate::predictor::{Labels, Predictor, Progress, Source, exit_of, open, until_interrupted};
+use crate::predictor::{Labels, Predictor, Source, exit_of, open};
+use crate::progress::{Progress, until_interrupted};
 
-/// Measure a checkpoint on a split: each modality alone, and fused by every rule
+/// Measure the accuracy of a checkpoint
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,13 +26,13 @@ Examples:
   antiphon eval s3://runs/jobs/JOB --data 'new/*.parquet' --fusion tuned --confusion
   antiphon eval antiphon-runs/JOB --format json                  one line: {\"event\":\"evaluation\", …}
 
-The rule marked * is the one of --fusion, or the job's. Samples that have none of the modalities do not count.")]
+The rule marked * is that of --fusion, or of the job. Samples without any of the modalities do not count.")]
 pub struct EvalArgs {
     /// The checkpoint and its data
     #[command(flatten)]
     pub source: Source,
 
-    /// Show the confusion matrix (JSON always has it)
+    /// Print the confusion matrix; JSON output always includes it
     #[arg(long)]
     pub confusion: bool,
 }
@@ -52,13 +54,17 @@ struct Evaluation<'a> {
 ///
 /// # Errors
 /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read.
-pub async fn run(args: EvalArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     let progress = Progress::new();
     let shown = progress.clone();
-    let done = until_interrupted(open(args.source, Labels::Required, &progress), move |predictor, cancelled| {
-        let report = evaluate(&predictor, &shown, cancelled)?;
-        Ok(report.map(|report| (predictor, report)))
-    });
+    let done = until_interrupted(
+        open(args.source, Labels::Required, &context.encoders, &progress),
+        move |predictor, cancelled| {
+            let report = evaluate(&predictor, &shown, cancelled)?;
+            Ok(report.map(|report| (predictor, report)))
+        },
+    );
     let done = done.await;
     progress.clear();
     let Some((predictor, report)) = done? else { return Ok(Exit::Interrupted) };
@@ -76,14 +82,14 @@ pub async fn run(args: EvalArgs, format: Format) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Goes through the split. None if it was cancelled.
+/// Evaluates the split. None if it was cancelled.
 fn evaluate(
     predictor: &Predictor,
     progress: &Progress,
     cancelled: &CancellationToken,
 ) -> anyhow::Result<Option<EvaluationReport>> {
     let (all, dropped) = (predictor.modalities(), predictor.dropped());
-    let kept: Vec<bool> = all.iter().map(|name| !dropped.contains(name)).collect();
+    let included: Vec<bool> = all.iter().map(|name| !dropped.contains(name)).collect();
     let names: Vec<ModalityName> = all.iter().filter(|name| !dropped.contains(name)).cloned().collect();
     let classes = predictor.spec().labels.classes.count();
     let tuned: Option<&BTreeMap<ModalityName, f64>> = predictor.checkpoint().manifest().fusion_weights.as_ref();
@@ -95,7 +101,7 @@ fn evaluate(
             return Ok(None);
         }
         let sample = sample.map_err(exit_of)?;
-        let logits = sample.logits.iter().zip(&kept).filter(|(_, kept)| **kept);
+        let logits = sample.logits.iter().zip(&included).filter(|(_, included)| **included);
         let logits: Vec<Option<&[f32]>> = logits.map(|(logits, _)| logits.as_deref()).collect();
         let label = sample.label.with_context(|| format!("sample `{}` has no label", sample.id))?;
         evaluator.push(label, &logits).with_context(|| format!("sample `{}`", sample.id))?;
@@ -119,15 +125,15 @@ fn print(predictor: &Predictor, report: &EvaluationReport, confusion: bool) -> a
     Ok(())
 }
 
-/// More classes than this, and the matrix becomes a list of the most frequent confusions.
+/// With more classes, the matrix becomes a list of the most frequent confusions.
 const WIDEST: usize = 16;
 /// How many of them.
 const LISTED: usize = 30;
 
-/// The confusion matrix in words: a row per class, a column per answer.
+/// The confusion matrix as text, with a row per class and a column per prediction.
 fn confusion_text(cells: &[ConfusionCell], classes: &Classes) -> String {
     if cells.is_empty() {
-        return "no confusion matrix: there are no samples, or the weights were tuned on this very split\n".to_owned();
+        return "no confusion matrix: the split has no samples, or the weights were tuned on it\n".to_owned();
     }
     if classes.count() > WIDEST { confusion_list(cells, classes) } else { confusion_matrix(cells, classes) }
 }
@@ -144,7 +150,7 @@ fn confusion_matrix(cells: &[ConfusionCell], classes: &Classes) -> String {
         let cells: String = cells.iter().map(|cell| format!("  {cell:>width$}")).collect();
         format!("  {name:<first$}{cells}\n")
     };
-    let mut text = format!("class (rows) and answer (columns)\n{}", row("", names.clone()));
+    let mut text = format!("class (rows) and prediction (columns)\n{}", row("", names.clone()));
     for (label, name) in names.iter().enumerate() {
         text += &row(name, (0..names.len()).map(|answer| count(label as u32, answer as u32).to_string()).collect());
     }
@@ -154,7 +160,7 @@ fn confusion_matrix(cells: &[ConfusionCell], classes: &Classes) -> String {
 fn confusion_list(cells: &[ConfusionCell], classes: &Classes) -> String {
     let mut wrong: Vec<&ConfusionCell> = cells.iter().filter(|cell| cell.label != cell.answer).collect();
     wrong.sort_by_key(|cell| (std::cmp::Reverse(cell.count), cell.label, cell.answer));
-    let mut text = "most frequent confusions: class, answer, samples\n".to_owned();
+    let mut text = "most frequent confusions: class, prediction, samples\n".to_owned();
     for cell in wrong.iter().take(LISTED) {
         let [label, answer] = [cell.label, cell.answer].map(|class| class_name(classes, class));
         // Writing to a String cannot fail.
@@ -185,13 +191,13 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines,
-            ["class (rows) and answer (columns)", "          a   bee", "  a       7  1200", "  bee     0     3"]
+            ["class (rows) and prediction (columns)", "          a   bee", "  a       7  1200", "  bee     0     3"]
         );
     }
 
     #[test]
-    fn many_classes_are_listed_by_what_is_most_often_confused() {
+    fn many_classes_are_listed_by_frequent_confusions() {
         let text = confusion_text(&cells(&[(0, 0, 9), (3, 4, 1), (5, 6, 2)]), &Classes::Count(40));
-        assert_eq!(text, "most frequent confusions: class, answer, samples\n  5 → 6  2\n  3 → 4  1\n");
+        assert_eq!(text, "most frequent confusions: class, prediction, samples\n  5 → 6  2\n  3 → 4  1\n");
     }
 }

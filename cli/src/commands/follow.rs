@@ -1,28 +1,28 @@
-//! `antiphon follow JOB`: shows the events of a job that was submitted before, until it ends.
+//! `antiphon follow JOB`: shows the events of a submitted job until it ends.
+
+use antiphon_transport::ConnectArgs;
 
 use crate::client::Client;
 use crate::exit::Exit;
+use crate::follow::{Limit, RECONNECT_TIMEOUT, Watching};
 use crate::output::Format;
-use crate::watching::{Limit, RECONNECT_TIMEOUT, Watching};
 
-/// Show a job's events until it ends
-///
-/// From its first event on, also those of a job that is over. The exit code is the job's. Ctrl-C stops watching, not the job.
+/// Show the events of a job until it ends
 #[derive(Debug, clap::Args)]
 pub struct FollowArgs {
-    /// The job's id, as `antiphon submit` printed it and `antiphon jobs` lists it
+    /// Id of the job, as `antiphon submit` printed it and `antiphon jobs` lists it
     #[arg(value_name = "JOB")]
     pub job: String,
 
-    /// Coordinator that has it
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
-    /// Seconds to try to reach a coordinator that is away, before exit code 3; 0 gives up at once
+    /// Seconds to retry a coordinator that cannot be reached, before exit code 3; 0 does not retry
     #[arg(long, value_name = "SECONDS", default_value_t = RECONNECT_TIMEOUT)]
     pub reconnect_timeout: u64,
 
-    /// Seconds that the job may take from now, before exit code 4 [default: no limit]
+    /// Seconds to wait for the job to end, before exit code 4 [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
@@ -30,10 +30,11 @@ pub struct FollowArgs {
 /// Follows.
 ///
 /// # Errors
-/// No such job, no coordinator, or a time limit.
+/// No such job, no coordinator, or a timeout.
 pub async fn run(args: FollowArgs, format: Format) -> anyhow::Result<Exit> {
     let limit = args.timeout.and_then(Limit::from_now);
-    let watching = Watching::new(Client::new(&args.coordinator)?, &args.job, format, args.reconnect_timeout, limit);
+    let watching =
+        Watching::new(Client::new(&args.connect.coordinator)?, &args.job, format, args.reconnect_timeout, limit);
     let spec = watching.specification().await?;
     Ok(watching.until_over(&spec, 0).await?.into())
 }

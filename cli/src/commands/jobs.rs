@@ -1,6 +1,7 @@
-//! `antiphon jobs`: what a coordinator has, and how it is doing.
+//! `antiphon jobs`: the jobs of a coordinator, and the status of one.
 
 use antiphon_proto::v1::{JobState, JobStatus};
+use antiphon_transport::ConnectArgs;
 use anyhow::Context as _;
 use chrono::{DateTime, Local};
 use serde::Serialize;
@@ -10,35 +11,33 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::{self, Format};
 
-/// List the jobs of a coordinator, or tell of one
-///
-/// In the order of their submission, those too that are over, as far as the coordinator remembers (`--keep-jobs`).
+/// List the jobs of a coordinator, or show one
 #[derive(Debug, clap::Args)]
 pub struct JobsArgs {
-    /// Tell of this one alone: what it waits for, and its newest checkpoint
+    /// Show only this job: its state, why it waits, and its newest checkpoint
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
 
-    /// Print the specification of JOB alone, with every default: a job file that `antiphon submit` takes again
+    /// Print the specification of JOB with every default, as a job file that `antiphon submit` accepts
     #[arg(long, requires = "job")]
     pub specification: bool,
 
-    /// Coordinator to ask
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 }
 
-/// Lists, or tells.
+/// Lists the jobs, or shows one.
 ///
 /// # Errors
 /// No such job, or no coordinator.
 pub async fn run(args: JobsArgs, format: Format) -> anyhow::Result<Exit> {
-    let mut client = Client::new(&args.coordinator)?;
+    let client = Client::new(&args.connect.coordinator)?;
     match (args.job, format) {
         (Some(job), _) if args.specification => {
             let (_, specification) = client.job(&job).await?;
             let specification: Value = serde_json::from_str(&specification)
-                .context("the coordinator does not tell the job's specification")?;
+                .context("the coordinator sent a specification that is not JSON; is it of another version?")?;
             match format {
                 Format::Json => output::json(&specification)?,
                 Format::Text => output::line(&serde_json::to_string_pretty(&specification)?)?,
@@ -62,7 +61,7 @@ pub async fn run(args: JobsArgs, format: Format) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// A job as it is printed, of the form that `--format json` gives.
+/// The status of a job as `--format json` prints it.
 #[derive(Debug, Serialize)]
 pub(super) struct Listed<'a> {
     event: &'static str,
@@ -72,7 +71,7 @@ pub(super) struct Listed<'a> {
     reason: &'a str,
     term: u64,
     turn: u64,
-    /// None while nobody knows yet.
+    /// None until every worker has opened its data.
     turns: Option<u64>,
     /// By the coordinator's clock.
     submitted: Option<String>,
@@ -113,8 +112,8 @@ impl Listed<'_> {
         }
     }
 
-    /// Whether it takes no more steps.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, "succeeded" | "failed" | "stopped")
     }
 
@@ -126,7 +125,7 @@ impl Listed<'_> {
         }
     }
 
-    /// All that there is to say, a line each.
+    /// One line for each field that has a value.
     fn details(&self) -> String {
         let rows = [
             ("job", Some(self.job.to_owned())),
@@ -142,12 +141,12 @@ impl Listed<'_> {
     }
 }
 
-/// A line per job: its id, state and turn, when it was submitted, and what it waits for or how it ended.
+/// One line per job: its id, state and turn, when it was submitted, and why it waits or how it ended.
 fn table(jobs: &[JobStatus]) -> String {
     let head = ["JOB", "STATE", "TURN", "SUBMITTED", "REASON"].map(str::to_owned);
     let rows = jobs.iter().map(Listed::from).map(|job| {
         let submitted = job.submitted.as_deref().and_then(|at| at.get(..16)).unwrap_or_default().replace('T', " ");
-        // On one line, whatever a store or a system call said.
+        // On one line, even if the message of a store has several.
         let reason = job.reason.split_whitespace().collect::<Vec<_>>().join(" ");
         [job.job.to_owned(), job.state.to_owned(), job.turns(), submitted, reason]
     });
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_a_line_per_job_and_columns_as_wide_as_they_need() {
+    fn a_table_has_a_line_per_job_and_columns_of_fitting_width() {
         let running = JobStatus { turn: 12, turns: 522, ..job("digits-1", JobState::Running, "") };
         let waiting = job("d", JobState::Waiting, "waiting for 1 `audio` worker: 0 registered");
         assert_eq!(
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn details_leave_out_what_there_is_not() {
+    fn details_leave_out_fields_without_a_value() {
         let failed = JobStatus { turn: 7, term: 2, name: "n".to_owned(), ..job("j", JobState::Failed, "no luck") };
         let listed = Listed::from(&failed);
         assert_eq!(listed.outcome(), "failed after 7 turns: no luck");

@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod predict;
 pub mod run;
 pub mod serve;
+mod shared_args;
 pub mod stop;
 pub mod submit;
 pub mod verify;

@@ -1,4 +1,4 @@
-//! `antiphon predict CHECKPOINT`: what a checkpoint says of every sample.
+//! `antiphon predict CHECKPOINT`: the predictions of a checkpoint for every sample.
 
 use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::{
-    self, Labels, OutputFile, Prediction, Predictor, Progress, Source, exit_of, until_interrupted, write_line,
-};
+use crate::predictor::{self, Labels, OutputFile, Prediction, Predictor, Source, exit_of, write_line};
+use crate::progress::{Progress, until_interrupted};
 
-/// Predict with a checkpoint: JSON lines on standard output, or a file of JSON lines or Parquet
+/// Predict with a checkpoint
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,25 +22,25 @@ Examples:
   antiphon predict antiphon-runs/JOB --data audio=a.parquet --data image=b.parquet --output predictions.jsonl
   antiphon predict antiphon-runs/JOB --data new.parquet --drop audio --fusion mean
 
-A line of JSON, in ascending order of id:
+Each sample is one JSON line, in ascending order of id:
   {\"id\":\"a7\",\"label\":3,\"prediction\":3,\"probabilities\":[…],\"modalities\":{\"audio\":{\"lambda\":0.6,\"entropy\":0.2},…}}
-label is null where the data have none; label_class and prediction_class follow where the job names its classes. A modality
-that a sample lacks has lambda 0 and entropy null. Parquet has the same as columns id, label, prediction, probabilities and
-lambda_M, entropy_M of each modality M. Samples that have none of the modalities have no line.")]
+label is null if the data have none. label_class and prediction_class are added if the job names its classes. A modality that a
+sample lacks has lambda 0 and entropy null. Parquet files have the columns id, label, prediction and probabilities, and lambda_M
+and entropy_M for each modality M. Samples without any of the modalities are left out.")]
 pub struct PredictArgs {
     /// The checkpoint and its data
     #[command(flatten)]
     pub source: Source,
 
-    /// File to write: .jsonl for JSON lines, .parquet for Parquet; it appears once it is whole
+    /// File to write: .jsonl for JSON lines, .parquet for Parquet; it appears once it is complete
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Overwrite the file if it is there
+    /// Overwrite the file if it exists
     #[arg(long, requires = "output")]
     pub force: bool,
 
-    /// Do not read labels, even where they are there
+    /// Do not read labels, even if the data have them
     #[arg(long)]
     pub no_labels: bool,
 }
@@ -50,7 +50,8 @@ pub struct PredictArgs {
 /// # Errors
 /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read, a file that cannot be
 /// written.
-pub async fn run(args: PredictArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: PredictArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     if let Some(file) = &args.output {
         OutputFile::check(file, args.force).or_exit(Exit::Usage)?;
     }
@@ -58,8 +59,8 @@ pub async fn run(args: PredictArgs, format: Format) -> anyhow::Result<Exit> {
     let shown = progress.clone();
     let labels = if args.no_labels { Labels::Ignored } else { Labels::Optional };
     let open = async {
-        let predictor = predictor::open(args.source, labels, &progress).await?;
-        // Before any answer is computed.
+        let predictor = predictor::open(args.source, labels, &context.encoders, &progress).await?;
+        // Checked before the first prediction.
         predictor.rule().or_exit(Exit::Usage)?;
         Ok(predictor)
     };
@@ -112,7 +113,7 @@ impl Sink {
     }
 }
 
-/// Goes through the split; how many predictions there are. None if it was cancelled.
+/// Predicts the split. The number of predictions; None if it was cancelled.
 fn predict(
     predictor: &Predictor,
     sink: &mut Sink,

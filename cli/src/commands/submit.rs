@@ -1,59 +1,59 @@
-//! `antiphon submit JOB.yaml`: sends a job to a coordinator, and follows it if asked to.
+//! `antiphon submit JOB.yaml`: sends a job to a coordinator, and follows it with --follow.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use antiphon_core::spec::Override;
+use antiphon_transport::{ConnectArgs, ReconnectPolicy};
 use anyhow::anyhow;
 use tokio::time::timeout_at;
 
-use super::check;
-use super::run::Schedule;
-use crate::client::Client;
+use super::shared_args::{JobArgs, Schedule};
+use crate::client::{self, Client, Submission};
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
+use crate::follow::{Limit, RECONNECT_TIMEOUT, Remarks, Watching};
 use crate::output::{self, Format};
-use crate::submission::{self, Submission};
-use crate::watching::{Limit, RECONNECT_TIMEOUT, Watching};
 
-/// Seconds that a coordinator is waited for by default, until it has the job.
-const UNTIL_TAKEN: u64 = 10;
+/// How long a coordinator that is away is tried by default, in seconds, until it has accepted the job.
+const UNTIL_ACCEPTED: u64 = 10;
 
 /// Send a job to a coordinator
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon submit job.yaml --coordinator http://10.0.0.5:7070
+  antiphon submit job.yaml --follow --timeout 3600
+  antiphon submit job.yaml --id JOB --resume antiphon-runs/JOB")]
 pub struct SubmitArgs {
-    /// The job file, YAML or JSON; `-` is standard input
-    pub job: PathBuf,
+    /// The job file
+    #[command(flatten)]
+    pub job: JobArgs,
 
-    /// Set one field, as in `--set schedule.epochs=3`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Let all encoders compute at once, or one modality after the other to compare with; takes the place of the job's `schedule.mode`
+    /// Whether encoders compute at the same time; overrides `schedule.mode` of the job
     #[arg(long, value_name = "MODE")]
     pub schedule: Option<Schedule>,
 
-    /// Coordinator to send it to
-    #[arg(long, env = "ANTIPHON_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator
+    #[command(flatten)]
+    pub connect: ConnectArgs,
 
-    /// Id of the job; made of its name otherwise
+    /// Id of the job [default: made from its name and the time]
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
 
-    /// Go on from this checkpoint, or from the newest of this job's folder; a path is one of the coordinator's machine
+    /// Resume from this checkpoint, or from the newest in this folder of a job; paths are on the coordinator's machine
     #[arg(long, value_name = "URL")]
     pub resume: Option<String>,
 
-    /// Show the job's events until it ends; its exit code is then the job's. A coordinator that is started again meanwhile is found again
+    /// Show the events of the job until it ends, and exit with its exit code; reconnects to a coordinator that restarts
     #[arg(long)]
     pub follow: bool,
 
-    /// Seconds to try to reach a coordinator that is away, before exit code 3; 0 gives up at once [default: 10 until it has the job, 600
-    /// from then on]
+    /// Seconds to retry a coordinator that cannot be reached, before exit code 3; 0 does not retry [default: 10 until it has the
+    /// job, then 600]
     #[arg(long, value_name = "SECONDS")]
     pub reconnect_timeout: Option<u64>,
 
-    /// Seconds that all of this may take, with --follow the job too, before exit code 4 [default: no limit]
+    /// Seconds until exit code 4; with --follow this includes the job itself [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
@@ -61,23 +61,27 @@ pub struct SubmitArgs {
 /// Submits, and follows.
 ///
 /// # Errors
-/// A bad job file, no coordinator, or a time limit.
-pub async fn run(args: SubmitArgs, format: Format) -> anyhow::Result<Exit> {
+/// An invalid job file, no coordinator, or a timeout.
+pub async fn run(args: SubmitArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     let limit = args.timeout.and_then(Limit::from_now);
-    let (mut spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+    let mut spec = args.job.load(&context.encoders)?;
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    let patience = Duration::from_secs(args.reconnect_timeout.unwrap_or(UNTIL_TAKEN));
-    let client = Client::new(&args.coordinator)?;
-    let request = submission::request(&spec, args.id, args.resume);
-    let mut submission = Submission::new(client.clone(), request, format, patience, args.timeout);
-    let taken = match limit {
-        None => Ok(submission.taken().await),
-        Some(limit) => timeout_at(limit.ends, submission.taken()).await.map_err(|_| limit.seconds),
+    let seconds = args.reconnect_timeout.unwrap_or(UNTIL_ACCEPTED);
+    let client = Client::new(&args.connect.coordinator)?;
+    let timeout = args.timeout.unwrap_or(u64::MAX).min(seconds);
+    let mut remarks = Remarks { format, job: args.id.clone(), timeout };
+    let request = client::request(&spec, args.id, args.resume);
+    let policy = ReconnectPolicy::new(Duration::from_secs(seconds));
+    let mut submission = Submission::new(client.clone(), request, policy);
+    let accepted = match limit {
+        None => Ok(submission.accepted(&mut remarks).await),
+        Some(limit) => timeout_at(limit.ends, submission.accepted(&mut remarks)).await.map_err(|_| limit.seconds),
     };
-    let job = match taken {
-        Ok(taken) => taken?,
+    let job = match accepted {
+        Ok(job) => job?,
         Err(seconds) => {
             let reason = submission.waits_for();
             return Err(anyhow!("the job is not submitted after {seconds} s: {reason}")).or_exit(Exit::TimedOut);

@@ -1,6 +1,7 @@
-//! Progress of a job for people: on a terminal a bar per modality, elsewhere a line per epoch.
+//! Progress of a job for people: one bar per modality on a terminal, one line per epoch elsewhere.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use antiphon_core::event::{JobEvent, ModalityStart, StepEvent};
@@ -11,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// Weight of the newest step in the figures that a bar shows.
+/// Weight of the newest step in the moving averages of a bar.
 const NEWEST: f64 = 0.05;
 
 /// The bars of one job.
@@ -22,7 +23,7 @@ pub(super) struct Bars {
     epoch: u64,
     on_terminal: bool,
     steps_per_turn: u64,
-    /// Why each modality lost its worker last.
+    /// Why each modality last lost its worker.
     lost: BTreeMap<ModalityName, String>,
 }
 
@@ -68,8 +69,8 @@ impl Bars {
     }
 
     /// A line above the bars.
-    pub(super) fn say(&self, text: &str) -> anyhow::Result<()> {
-        if self.on_terminal { Ok(self.all.println(text)?) } else { Ok(output::line(text)?) }
+    pub(super) fn say(&self, text: &str) -> io::Result<()> {
+        if self.on_terminal { self.all.println(text) } else { output::line(text) }
     }
 
     pub(super) fn clear(&mut self) {
@@ -79,7 +80,7 @@ impl Bars {
         }
     }
 
-    pub(super) fn show(&mut self, event: &JobEvent, spec: &JobSpec) -> anyhow::Result<()> {
+    pub(super) fn show(&mut self, event: &JobEvent, spec: &JobSpec) -> io::Result<()> {
         match event {
             JobEvent::Submitted { job, resumed_from, .. } => {
                 self.head.set_message(format!("{job}: waiting for workers"));
@@ -87,17 +88,17 @@ impl Bars {
                 self.say(&format!("job {job}{from}"))
             }
             JobEvent::Recovered { turn, checkpoint, reason, .. } => {
-                // Turns after this one are taken again, and count once.
+                // Turns after this one are replayed, and count once.
                 self.modalities.values_mut().for_each(|modality| modality.epoch = Sum::default());
                 self.head.set_message("waiting for workers");
                 let from = checkpoint.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
-                self.say(&format!("recovered: {reason}; goes on from turn {turn}{from}"))
+                self.say(&format!("recovered: {reason}; resumes from turn {turn}{from}"))
             }
             JobEvent::Suspended { turn, checkpoint, .. } => {
                 self.head.set_message("suspended");
                 let from = checkpoint.as_deref().unwrap_or("the beginning");
                 self.say(&format!(
-                    "suspended after {turn} turns: the coordinator ends, and the next one goes on from {from}"
+                    "suspended after {turn} turns: the coordinator shuts down; its successor resumes from {from}"
                 ))
             }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
@@ -106,21 +107,21 @@ impl Bars {
             }
             JobEvent::WorkerLost { modality, worker, reason, .. } => {
                 let before = self.lost.insert(modality.clone(), reason.clone());
-                let reason = if before.as_ref() == Some(reason) { "the same as before" } else { reason };
+                let reason = if before.as_ref() == Some(reason) { "the same reason as before" } else { reason };
                 self.say(&format!("  {modality} worker {worker} is lost: {reason}"))
             }
             JobEvent::MixedNumerics { modality, worker, fingerprint, before, .. } => {
                 let before: Vec<String> = before.iter().map(ToString::to_string).collect();
                 let before = before.join(", ");
                 self.say(&format!(
-                    "  {modality} worker {worker} rounds otherwise than those before it (numeric fingerprint {fingerprint}, \
-                     not {before}): workers of one kind would come to other bits"
+                    "  {modality} worker {worker} rounds differently from the workers before it (numeric fingerprint \
+                     {fingerprint}, not {before}): the result can differ from that of workers of one kind"
                 ))
             }
             JobEvent::WorkerReady { modality, worker, replayed, seconds, .. } => {
                 let steps = if *replayed == 1 { "step" } else { "steps" };
                 self.say(&format!(
-                    "  {modality} worker {worker} goes on after {seconds:.1} s; it took {replayed} {steps} again"
+                    "  {modality} worker {worker} is ready after {seconds:.1} s and replayed {replayed} {steps}"
                 ))
             }
             JobEvent::Started { turn, turns, modalities, .. } => self.started(*turn, *turns, modalities),
@@ -128,10 +129,12 @@ impl Bars {
             JobEvent::Evaluated { report, .. } => self.evaluated(report, spec),
             JobEvent::Checkpoint { checkpoint, best, stall_seconds, .. } => {
                 let best = if *best { " (best so far)" } else { "" };
-                // What nobody notices is not worth a word.
-                let stood =
-                    if *stall_seconds >= 1.0 { format!("; training stalled for {stall_seconds:.1} s") } else { String::new() };
-                self.say(&format!("  checkpoint {checkpoint}{best}{stood}"))
+                let stalled = if *stall_seconds >= 1.0 {
+                    format!("; training stalled for {stall_seconds:.1} s")
+                } else {
+                    String::new()
+                };
+                self.say(&format!("  checkpoint {checkpoint}{best}{stalled}"))
             }
             JobEvent::Times { .. } | JobEvent::Finished(_) => Ok(()),
         }
@@ -142,7 +145,7 @@ impl Bars {
         turn: Turn,
         turns: u64,
         modalities: &BTreeMap<ModalityName, ModalityStart>,
-    ) -> anyhow::Result<()> {
+    ) -> io::Result<()> {
         self.head.set_style(style("  {msg}  {pos}/{len} turns  {percent}%  {elapsed} elapsed, {eta} to go"));
         self.head.set_length(turns);
         self.head.set_position(turn.0);
@@ -165,7 +168,7 @@ impl Bars {
         Ok(())
     }
 
-    fn step(&mut self, step: &StepEvent) -> anyhow::Result<()> {
+    fn step(&mut self, step: &StepEvent) -> io::Result<()> {
         if step.epoch != self.epoch {
             self.end_epoch()?;
             self.epoch = step.epoch;
@@ -185,22 +188,22 @@ impl Bars {
         Ok(())
     }
 
-    /// The epoch's means, once its last step was seen.
-    fn end_epoch(&mut self) -> anyhow::Result<()> {
-        let mut parts = Vec::new();
+    /// Prints the means of the epoch, once its last step was seen.
+    fn end_epoch(&mut self) -> io::Result<()> {
+        let mut means = Vec::new();
         for (name, modality) in &mut self.modalities {
             if let Some(mean) = std::mem::take(&mut modality.epoch).mean() {
-                parts.push(format!("{name} {mean}"));
+                means.push(format!("{name} {mean}"));
             }
         }
-        if parts.is_empty() {
+        if means.is_empty() {
             return Ok(());
         }
-        let text = format!("epoch {:>3}  {}", self.epoch + 1, parts.join(" | "));
+        let text = format!("epoch {:>3}  {}", self.epoch + 1, means.join(" | "));
         self.say(&text)
     }
 
-    fn evaluated(&mut self, report: &EvaluationReport, spec: &JobSpec) -> anyhow::Result<()> {
+    fn evaluated(&mut self, report: &EvaluationReport, spec: &JobSpec) -> io::Result<()> {
         self.end_epoch()?;
         if report.split != Split::Validation {
             return Ok(());

@@ -1,16 +1,17 @@
-//! The last words on a job: what it came to, and what to type next.
+//! The summary of a job that has ended, and the command that resumes it.
 
 use std::fmt::Write as _;
+use std::io;
 
 use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::metrics::{EvaluationReport, RuleName};
 use antiphon_core::spec::JobSpec;
 
-use super::{OnInterrupt, can_go_on};
+use super::ending::{OnInterrupt, can_resume};
 use crate::output;
 
 /// Prints how a job ended.
-pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInterrupt) -> anyhow::Result<()> {
+pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInterrupt) -> io::Result<()> {
     if let Some(report) = &finished.evaluation {
         output::line(&format!("\n{}", evaluation_table(report, RuleName::from(&spec.fusion))))?;
     }
@@ -25,8 +26,8 @@ pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInt
     }
     match (finished.state, &finished.reason, on_interrupt) {
         (FinalState::Succeeded, _, _) => output::line(&format!("succeeded after {} turns", finished.turn))?,
-        (FinalState::Stopped, _, OnInterrupt::Stop(command)) if can_go_on(finished) => {
-            output::line(&format!("stopped after {} turns; go on with\n  {command}", finished.turn))?;
+        (FinalState::Stopped, _, OnInterrupt::Stop(command)) if can_resume(finished) => {
+            output::line(&format!("stopped after {} turns; resume with\n  {command}", finished.turn))?;
         }
         (FinalState::Stopped, ..) if finished.checkpoint.is_none() => {
             output::line(&format!("stopped after {} turns, without a checkpoint", finished.turn))?;
@@ -35,16 +36,16 @@ pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInt
         (FinalState::Failed, reason, on_interrupt) => {
             output::complain(&format!("failed after {} turns: {}", finished.turn, reason.as_deref().unwrap_or("?")))?;
             if let OnInterrupt::Stop(command) = on_interrupt
-                && can_go_on(finished)
+                && can_resume(finished)
             {
-                output::complain(&format!("go on from its newest checkpoint with\n  {command}"))?;
+                output::complain(&format!("resume from its newest checkpoint with\n  {command}"))?;
             }
         }
     }
     Ok(())
 }
 
-/// One line per modality and per rule of fusion; the job's own rule is marked.
+/// One line per modality and per fusion rule; the rule in `headline` is marked.
 #[must_use]
 pub fn evaluation_table(report: &EvaluationReport, headline: RuleName) -> String {
     let mut text = format!("{} split, {} samples\n", report.split, report.samples);

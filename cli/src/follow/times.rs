@@ -1,4 +1,4 @@
-//! Where the time of a job went, in tables.
+//! Tables of where the time of a job went.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use antiphon_core::ids::ModalityName;
 use antiphon_core::times::{Account, CoordinatorTimes, Times, WorkerTimes};
 use serde::Serialize;
 
-/// The accounts of a job, as they were last told.
+/// The times of a job, as its last event reported them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Accounts {
     pub(crate) modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
@@ -25,10 +25,10 @@ impl Accounts {
             let shares = account.seconds.entries().into_iter().map(|(_, seconds)| percent(seconds / total));
             row(&mut text, modality.as_str(), shares.chain([milliseconds(total, account.steps)]));
         }
-        let parts = self.coordinator.seconds.entries();
-        row(&mut text, "", parts.iter().map(|(name, _)| (*name).to_owned()).chain(["per step".to_owned()]));
+        let coordinator = self.coordinator.seconds.entries();
+        row(&mut text, "", coordinator.iter().map(|(name, _)| (*name).to_owned()).chain(["per step".to_owned()]));
         let steps = self.coordinator.steps;
-        let each = parts.iter().map(|(_, seconds)| milliseconds(*seconds, steps));
+        let each = coordinator.iter().map(|(_, seconds)| milliseconds(*seconds, steps));
         row(&mut text, "head", each.chain([milliseconds(self.coordinator.seconds.total(), steps)]));
         text
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_of_a_workers_own_time_and_the_heads_are_per_step() {
+    fn workers_have_shares_of_their_time_and_the_head_per_step() {
         let worker = WorkerTimes { forward: 1.0, waiting: 2.0, backward: 1.0, ..Default::default() };
         let coordinator = CoordinatorTimes { fold: 0.002, idle: 4.0, ..Default::default() };
         let accounts = Accounts {
@@ -61,10 +61,10 @@ mod tests {
             coordinator: Account { steps: 8, seconds: coordinator },
         };
         let table = accounts.table();
-        let words = |line: usize| table.lines().nth(line).expect("a line").split_whitespace().collect::<Vec<_>>();
-        assert_eq!(words(2).join(" "), "audio 0.0 % 25.0 % 50.0 % 0.0 % 0.0 % 25.0 % 0.0 % 500.000 ms");
+        let cells = |line: usize| table.lines().nth(line).expect("a line").split_whitespace().collect::<Vec<_>>();
+        assert_eq!(cells(2).join(" "), "audio 0.0 % 25.0 % 50.0 % 0.0 % 0.0 % 25.0 % 0.0 % 500.000 ms");
         assert_eq!(
-            words(4).join(" "),
+            cells(4).join(" "),
             "head 0.000 ms 0.000 ms 0.000 ms 0.250 ms 0.000 ms 500.000 ms 0.000 ms 500.250 ms"
         );
     }

@@ -1,38 +1,29 @@
-//! How good trained modalities are on a split: each by the head it is given, fused, and by the sum that they were trained by.
+//! The accuracy of trained modalities on a split: each with its head, fused, and with the sum of logits that joint training uses.
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::Head;
 use antiphon_core::ids::{EvaluationId, ModalityName, Split};
 use antiphon_core::join::{Join, Row, Sample};
 use antiphon_core::linalg::argmax;
 use antiphon_core::metrics::{EvaluationReport, Evaluator};
 use antiphon_core::spec::{FusionSpec, JobSpec};
-use antiphon_worker::data::PrefetchOptions;
+use antiphon_data::PrefetchOptions;
 use antiphon_worker::trainer::{Model, Pass};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Opened;
+use super::learner::Member;
 
-/// A trained modality.
-pub(crate) struct Member<'a> {
-    pub(crate) data: &'a Opened,
-    pub(crate) model: &'a Model,
-    /// (C, s) and (C): what its answers are read by.
-    pub(crate) head: Head<f32>,
-}
-
-/// What was found on a split.
+/// The results on a split.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Each modality by itself, and fused by every rule.
     pub(crate) report: EvaluationReport,
-    /// Share of right answers of Z = Σ_m W_m h_m + b, the logits of a concatenated head: b counts once.
+    /// Accuracy of Z = Σ_m W_m h_m + b, the logits of a concatenated head: b counts once.
     pub(crate) summed: f64,
 }
 
-/// Goes through a split; through the validation split before it, where weights are tuned on that. None if it was cancelled.
+/// Evaluates a split. If weights are tuned, evaluates the validation split first. None if it was cancelled.
 ///
 /// # Errors
 /// A sample that cannot be decoded, modalities that disagree on a label, logits that are not finite.

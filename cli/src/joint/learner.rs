@@ -8,14 +8,13 @@ use antiphon_core::learning_rate::factor;
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{JobSpec, ModalitySpec};
 use antiphon_core::turn::Progress;
-use antiphon_worker::data::{BatchInput, DataError, Dataset, OpenOptions};
-use antiphon_worker::device::Device;
-use antiphon_worker::encoder::{self, DropoutKey, Forward, Frozen, Mode};
-use antiphon_worker::optimizer::Optimizer;
-use antiphon_worker::trainer::Model;
+use antiphon_data::{BatchInput, DataError, Dataset, OpenOptions};
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::Device;
+use antiphon_model::encoder::{self, DropoutKey, Forward, Frozen, Mode};
+use antiphon_model::optimizer::Optimizer;
+use antiphon_worker::trainer::{Machine, Model};
 use anyhow::Context as _;
-
-use super::Member;
 
 /// The data of one modality; several trainings may share them.
 #[derive(Clone)]
@@ -30,7 +29,7 @@ impl Opened {
     /// Reads every split that the job has.
     ///
     /// # Errors
-    /// Whatever is wrong with the data.
+    /// Data that cannot be read.
     pub(crate) async fn new(job: &JobSpec, spec: &ModalitySpec, options: &OpenOptions) -> Result<Self, DataError> {
         let open = async |split| {
             if !Dataset::is_declared(spec, split) {
@@ -47,7 +46,7 @@ impl Opened {
         })
     }
 
-    /// A split with samples in it; none where there are none.
+    /// A split; None if it has no samples.
     pub(crate) fn split(&self, split: Split) -> Option<&Arc<Dataset>> {
         let data = match split {
             Split::Train => Some(&self.train),
@@ -58,20 +57,29 @@ impl Opened {
     }
 }
 
-/// The half of a training that is the modality's own.
+/// A trained modality.
+pub(crate) struct Member<'a> {
+    pub(crate) data: &'a Opened,
+    pub(crate) model: &'a Model,
+    /// (C, s) and (C): the head that reads its features.
+    pub(crate) head: Head<f32>,
+}
+
+/// The part of a training that belongs to one modality.
 pub(super) struct Learner {
     data: Opened,
     seed: u64,
     model: Model,
     optimizer: Optimizer,
     steps: u64,
-    /// The pass whose gradient is still to come.
+    /// The forward pass that waits for its gradient.
     open: Option<Forward>,
 }
 
 impl Learner {
-    pub(super) async fn new(job: &JobSpec, data: &Opened) -> anyhow::Result<Self> {
-        let model = Model::fit(job, &data.spec, &data.train, &Device::Cpu).await?;
+    pub(super) async fn new(job: &JobSpec, data: &Opened, encoders: &Encoders) -> anyhow::Result<Self> {
+        let machine = Machine { device: Device::Cpu, encoders: encoders.clone() };
+        let model = Model::fit(job, &data.spec, &data.train, &machine).await?;
         let optimizer = Optimizer::new(&data.spec.optimizer, model.encoder.parameters())?;
         Ok(Self { data: data.clone(), seed: job.seed, model, optimizer, steps: 0, open: None })
     }

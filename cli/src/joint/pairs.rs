@@ -3,7 +3,7 @@
 use antiphon_core::ids::ModalityName;
 use antiphon_core::join::{Join, JoinError, Row};
 
-use super::Opened;
+use super::learner::Opened;
 
 /// Every sample that has one of the modalities, in byte order of the ids. Memory grows with their number.
 #[derive(Debug)]

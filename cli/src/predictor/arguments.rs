@@ -5,59 +5,59 @@ use std::str::FromStr;
 
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::spec::{FusionSpec, Override};
-use antiphon_worker::device::DeviceChoice;
+use antiphon_model::device::DeviceChoice;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::PredictorError;
+use super::error::PredictorError;
 
-/// Which checkpoint is asked, and about what.
+/// The checkpoint, and the data to use it on
 #[derive(Debug, Clone, clap::Args)]
 pub struct Source {
-    /// The checkpoint: its folder or URL, or the folder of a run for its newest
+    /// Folder or URL of the checkpoint, or of a run for its newest checkpoint
     pub checkpoint: String,
 
-    /// Parquet files in place of the job's: a path or URL, `*` and `?` allowed, for every modality, or for one as in
-    /// `audio=PATTERN`; may be given again
+    /// Parquet files to read instead of the job's: a path or URL with `*` and `?`, for all modalities or, as `audio=PATTERN`, for
+    /// one; can be repeated
     #[arg(long, value_name = "[MODALITY=]PATTERN")]
     pub data: Vec<DataPattern>,
 
-    /// The split: which of the job's data are read, or what those of --data are
+    /// Split of the job's data to read, or the split that --data is
     #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(["test", "validation", "train"]).map(split))]
     pub split: Split,
 
-    /// Do without a modality: its λ is 0, and the others' sum to 1; may be given again
+    /// Leave out a modality: its weight λ is 0, and the weights of the others sum to 1; can be repeated
     #[arg(long, value_name = "MODALITY")]
     pub drop: Vec<String>,
 
-    /// Rule of fusion in place of the job's: `entropy`, `mean`, `tuned`, or weights as in `audio=0.7,image=0.3`
+    /// Fusion rule to use instead of the job's: `entropy`, `mean`, `tuned`, or weights as in `audio=0.7,image=0.3`
     #[arg(long, value_name = "RULE", value_parser = fusion)]
     pub fusion: Option<FusionSpec>,
 
-    /// Set a field of the checkpoint's job, as in `--set labels.column=digit`; may be given again
+    /// Set one field of the checkpoint's job, for example `--set labels.column=digit`; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
 
-    /// Samples per chunk, in place of the job's `evaluation.chunk`; answers do not depend on it
+    /// Samples per chunk, instead of the job's `evaluation.chunk`; results do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub chunk: Option<u32>,
 
-    /// Threads that decode samples ahead, per modality
+    /// Threads per modality that decode samples ahead
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub decode_threads: usize,
 
-    /// Mebibytes of undecoded samples kept in memory per modality; what is beyond goes to a temporary file
+    /// Memory for encoded samples, in MiB per modality; the rest goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Where the encoders compute: auto (the first CUDA card if the program can use one, else cpu), cpu, cuda or cuda:1
+    /// Device of the encoders: auto (the first CUDA card if the program can use one, otherwise cpu), cpu, cuda or cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
 }
 
-/// Files that take the place of the job's.
+/// Files to read instead of the job's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataPattern {
-    /// Of this modality, or of all.
+    /// The modality; None for all.
     pub modality: Option<ModalityName>,
     /// Path or URL, with wildcards.
     pub pattern: String,
@@ -93,15 +93,15 @@ impl Source {
         for name in self.data.iter().filter_map(|data| data.modality.as_ref()) {
             known("--data", name.as_str(), "; put ./ before a path that contains `=`")?;
         }
-        let kept = || there.iter().filter(|name| !self.drop.iter().any(|dropped| dropped == name.as_str()));
-        if kept().next().is_none() {
+        let remaining = || there.iter().filter(|name| !self.drop.iter().any(|dropped| dropped == name.as_str()));
+        if remaining().next().is_none() {
             return Err(PredictorError::NothingLeft { there: there.to_vec() });
         }
         if let Some(FusionSpec::Fixed(weights)) = &self.fusion {
             for name in weights.keys() {
                 known("--fusion", name.as_str(), "")?;
             }
-            if let Some(modality) = kept().find(|name| !weights.contains_key(name)) {
+            if let Some(modality) = remaining().find(|name| !weights.contains_key(name)) {
                 return Err(PredictorError::NoWeight { modality: modality.clone() });
             }
         }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_before_an_equals_sign_is_a_modality_if_it_is_a_name() {
+    fn a_name_before_an_equals_sign_is_a_modality() {
         let read = |text: &str| text.parse::<DataPattern>().map(|data| (data.modality, data.pattern));
         assert_eq!(read("a/*.parquet"), Ok((None, "a/*.parquet".to_owned())));
         assert_eq!(read("audio=a=b.parquet"), Ok((Some(name("audio")), "a=b.parquet".to_owned())));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_fusion_are_read_or_refused_in_words() {
+    fn fusion_rules_are_parsed_or_refused_with_a_reason() {
         assert_eq!(fusion("mean"), Ok(FusionSpec::Mean));
         let weights = [(name("audio"), 0.7), (name("image"), 0.0)].into();
         assert_eq!(fusion("audio=0.7, image=0"), Ok(FusionSpec::Fixed(weights)));

@@ -1,11 +1,11 @@
-//! What can be wrong with a question to a checkpoint.
+//! Why a checkpoint cannot be used with the given arguments.
 
 use antiphon_core::ids::{ModalityName, Split};
 
-/// Why a checkpoint cannot answer.
+/// Why a checkpoint cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PredictorError {
-    /// An option names a modality that the job has not.
+    /// An option names a modality that the job does not have.
     #[error("{option} names `{given}`, but the checkpoint's modalities are {}{hint}", listed(.there))]
     UnknownModality {
         /// The option.
@@ -14,7 +14,7 @@ pub enum PredictorError {
         given: String,
         /// The modalities of the job.
         there: Vec<ModalityName>,
-        /// What else may be meant.
+        /// What to try instead.
         hint: &'static str,
     },
     /// Every modality is dropped.

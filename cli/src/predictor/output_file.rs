@@ -1,4 +1,4 @@
-//! A file of predictions that is there whole or not at all.
+//! A file of predictions that appears when it is complete.
 
 use std::fs::{File, Permissions};
 use std::io::{BufWriter, Write as _};
@@ -10,11 +10,11 @@ use antiphon_core::spec::Classes;
 use anyhow::{Context as _, anyhow, bail};
 use tempfile::NamedTempFile;
 
-use super::Prediction;
 use super::parquet::ParquetLines;
+use super::prediction::Prediction;
 
-/// Predictions on their way into a file. They are written beside it under a temporary name, which [`OutputFile::finish`]
-/// replaces by the right one; dropped before that, they are gone.
+/// A file of predictions in progress. They are written beside it under a temporary name, which [`OutputFile::finish`]
+/// replaces by the final one. Dropping it before that deletes them.
 pub struct OutputFile {
     target: PathBuf,
     overwrite: bool,
@@ -34,10 +34,10 @@ enum Kind {
 }
 
 impl OutputFile {
-    /// Whether a file may be written here; `overwrite` allows that there is one.
+    /// Whether a file can be written here; `overwrite` allows an existing one.
     ///
     /// # Errors
-    /// An extension other than `.jsonl`, `.json`, `.ndjson` and `.parquet`; a file that is there already; no such folder.
+    /// An extension other than `.jsonl`, `.json`, `.ndjson` and `.parquet`; an existing file; no such folder.
     pub fn check(target: &Path, overwrite: bool) -> anyhow::Result<()> {
         kind(target)?;
         if target.is_dir() {
@@ -48,12 +48,12 @@ impl OutputFile {
         }
         let folder = folder(target);
         if !folder.is_dir() {
-            bail!("there is no folder `{}` to write predictions into; make it first", folder.display());
+            bail!("there is no folder `{}` to write predictions to; create it first", folder.display());
         }
         Ok(())
     }
 
-    /// Begins a file of predictions for these modalities and classes.
+    /// Starts a file of predictions for these modalities and classes.
     ///
     /// # Errors
     /// As [`OutputFile::check`], and a folder that cannot be written to.
@@ -139,7 +139,7 @@ fn folder(target: &Path) -> &Path {
 }
 
 fn exists(target: &Path) -> anyhow::Error {
-    anyhow!("`{}` is there already; --force overwrites it", target.display())
+    anyhow!("`{}` exists already; --force overwrites it", target.display())
 }
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_there_whole_or_not_at_all() {
+    fn a_file_appears_complete_or_not_at_all() {
         let folder = tempfile::tempdir().expect("a folder");
         let count = || std::fs::read_dir(folder.path()).expect("it can be read").count();
         for name in ["out.jsonl", "out.parquet"] {
@@ -165,8 +165,8 @@ mod tests {
             assert_eq!(count(), before, "nothing of {name} is left behind");
             begin(false).expect("it is new").finish().expect("it has a name");
             assert_eq!((count(), target.exists()), (before + 1, true));
-            let refused = begin(false).err().expect("it is there").to_string();
-            assert_eq!(refused, format!("`{}` is there already; --force overwrites it", target.display()));
+            let refused = begin(false).err().expect("it exists").to_string();
+            assert_eq!(refused, format!("`{}` exists already; --force overwrites it", target.display()));
             begin(true).expect("it may be overwritten").finish().expect("it has a name");
         }
     }
@@ -178,7 +178,7 @@ mod tests {
         let file = OutputFile::create(&target, false, &[], &Classes::Count(2)).expect("it is new");
         std::fs::write(&target, "other").expect("it can be written");
         assert!(file.finish().is_err());
-        assert_eq!(std::fs::read_to_string(&target).expect("it is there"), "other");
+        assert_eq!(std::fs::read_to_string(&target).expect("it exists"), "other");
     }
 
     #[test]

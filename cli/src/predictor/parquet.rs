@@ -15,7 +15,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::Prediction;
+use super::prediction::Prediction;
 
 /// Rows handed to the writer at once.
 const ROWS: usize = 1024;

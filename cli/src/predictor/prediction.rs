@@ -1,4 +1,4 @@
-//! The answer for one sample, and how it is spelt in JSON.
+//! The prediction for one sample, and its JSON form.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use antiphon_core::linalg::{argmax, softmax};
 use antiphon_core::spec::Classes;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Sample;
+use super::samples::Sample;
 
-/// The answer for one sample.
+/// The prediction for one sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// The sample.
     pub id: String,
-    /// Its class, where it is known.
+    /// Its class, if it is known.
     pub label: Option<u32>,
     /// The name of that class, if the job names classes.
     #[serde(default, deserialize_with = "there", skip_serializing_if = "Named::is_none")]
@@ -31,20 +31,20 @@ pub struct Prediction {
     pub modalities: BTreeMap<ModalityName, Weighed>,
 }
 
-/// None where the job does not name its classes; Some(None) where there is no class to name.
+/// None if the job does not name its classes; Some(None) if there is no class to name.
 pub type Named = Option<Option<String>>;
 
-/// A field that is there, even if it is null.
+/// A field that exists, even if it is null.
 fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Named, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// What a modality contributed to an answer.
+/// What a modality contributed to a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Weighed {
-    /// λ, 0 where the sample lacks the modality or it is dropped.
+    /// λ; 0 if the sample lacks the modality or it is dropped.
     pub lambda: f64,
-    /// e in nats; None where the sample lacks the modality or it is dropped.
+    /// e in nats; None if the sample lacks the modality or it is dropped.
     pub entropy: Option<f64>,
 }
 

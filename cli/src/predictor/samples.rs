@@ -4,23 +4,24 @@ use std::collections::VecDeque;
 
 use antiphon_core::ids::{EvaluationId, ModalityName};
 use antiphon_core::join::{Join, JoinError, Row};
-use antiphon_worker::data::UNLABELLED;
+use antiphon_data::UNLABELLED;
 use antiphon_worker::trainer::{Chunk, Pass};
 
-use super::{Predictor, PredictorError, Ready};
+use super::error::PredictorError;
+use super::model::{Modality, Predictor, Ready};
 
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Its id.
     pub id: String,
-    /// The class, where it is known.
+    /// The class, if it is known.
     pub label: Option<u32>,
-    /// Z (C) of each modality of the job, in its order; None where the sample lacks it or it is dropped.
+    /// Z (C) of each modality of the job, in its order; None if the sample lacks it or it is dropped.
     pub logits: Vec<Option<Vec<f32>>>,
 }
 
-/// Goes through a split. After an error it ends.
+/// Iterates over a split. It ends after an error.
 pub struct Samples<'a> {
     join: Join,
     streams: Vec<Stream<'a>>,
@@ -29,20 +30,28 @@ pub struct Samples<'a> {
     failed: bool,
 }
 
-/// The logits of one modality on their way.
+/// The logits of one modality.
 struct Stream<'a> {
     name: ModalityName,
-    /// Place in the job.
+    /// Index in the job.
     position: usize,
     ready: &'a Ready,
     pass: Pass,
-    /// Of the rows that are in the join. It is not told of labels, which need not be there.
+    /// Of the rows in the join, which does not get labels because they are optional.
     labels: VecDeque<u32>,
 }
 
+impl Predictor {
+    /// Every sample that has one of the modalities, once, by ascending bytes of the ids.
+    #[must_use]
+    pub fn samples(&self) -> Samples<'_> {
+        Samples::new(self)
+    }
+}
+
 impl<'a> Samples<'a> {
-    pub(super) fn new(predictor: &'a Predictor) -> Self {
-        let stream = |(position, modality): (usize, &'a super::Modality)| {
+    fn new(predictor: &'a Predictor) -> Self {
+        let stream = |(position, modality): (usize, &'a Modality)| {
             let ready = modality.ready.as_ref()?;
             let head = predictor.head.clone();
             let data = (!ready.data.is_empty()).then_some(&ready.data);

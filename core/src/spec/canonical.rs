@@ -21,7 +21,7 @@ impl JobSpec {
     /// # Errors
     /// As [`super::parse`]; messages call the text `job`.
     pub fn from_json(text: &str) -> Result<Self, SpecErrors> {
-        super::parse(text, "job", &[], &|_| None)
+        super::parse_any(text, "job")
     }
 
     fn canonical(&self) -> Json {
@@ -167,6 +167,7 @@ fn encoder(ModalitySpec { encoder, transfer, precision, .. }: &ModalitySpec) -> 
 fn network(encoder: &EncoderSpec) -> Vec<(&'static str, Json)> {
     match encoder {
         EncoderSpec::Auto | EncoderSpec::Resnet { .. } => Vec::new(),
+        EncoderSpec::Custom { options, .. } => vec![("options", Json::from(options))],
         EncoderSpec::Mlp { hidden, dropout } => {
             vec![("hidden", hidden.as_slice().into()), ("dropout", (*dropout).into())]
         }

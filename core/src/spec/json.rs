@@ -1,6 +1,10 @@
 //! JSON whose keys stay in the order they were written, whatever serde_json is built with.
 
+use std::collections::BTreeMap;
+
 use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::model::OptionValue;
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +34,24 @@ impl Json {
     /// An object.
     pub(super) fn map<'k>(entries: impl IntoIterator<Item = (&'k str, Self)>) -> Self {
         Self::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+}
+
+impl From<&OptionValue> for Json {
+    fn from(value: &OptionValue) -> Self {
+        match value {
+            OptionValue::Flag(flag) => Self::Flag(*flag),
+            OptionValue::Whole(number) => Self::Whole(*number),
+            OptionValue::Number(number) => Self::Number(*number),
+            OptionValue::Text(text) => Self::text(text),
+            OptionValue::List(values) => Self::List(values.iter().map(Into::into).collect()),
+        }
+    }
+}
+
+impl From<&BTreeMap<String, OptionValue>> for Json {
+    fn from(options: &BTreeMap<String, OptionValue>) -> Self {
+        Self::Map(options.iter().map(|(name, value)| (name.clone(), value.into())).collect())
     }
 }
 

@@ -22,6 +22,7 @@ mod model;
 mod overrides;
 mod read;
 mod reader;
+mod reference;
 mod scalar;
 mod spelling;
 mod suggest;
@@ -34,6 +35,8 @@ pub use explain::{FieldReport, explain_text};
 pub use json::Json;
 pub use model::*;
 pub use overrides::Override;
+pub use reader::KnownEncoders;
+pub use reference::{CHANGEABLE_ON_RESUME, FieldReference, SectionReference, reference};
 
 use document::{Node, Value};
 use field::{Field, Kind};
@@ -55,6 +58,14 @@ pub fn parse(
     parse_and_explain(text, file, overrides, variable).map(|(spec, _)| spec)
 }
 
+/// As [`parse`], of a job whatever encoder it names: for whoever does not build the encoder.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_any(text: &str, file: &str) -> Result<JobSpec, SpecErrors> {
+    parse_knowing(text, file, &[], &|_| None, KnownEncoders::Any).map(|(spec, _)| spec)
+}
+
 /// As [`parse`], with the explanation of every field that the job has, in the order of the table.
 ///
 /// # Errors
@@ -65,7 +76,21 @@ pub fn parse_and_explain(
     overrides: &[Override],
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(JobSpec, Vec<FieldReport>), SpecErrors> {
-    let mut log = Log::default();
+    parse_knowing(text, file, overrides, variable, KnownEncoders::default())
+}
+
+/// As [`parse_and_explain`], of a job that may name these encoders besides the built-in ones.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_knowing(
+    text: &str,
+    file: &str,
+    overrides: &[Override],
+    variable: &dyn Fn(&str) -> Option<String>,
+    encoders: KnownEncoders,
+) -> Result<(JobSpec, Vec<FieldReport>), SpecErrors> {
+    let mut log = Log { encoders, ..Log::default() };
     let spec = match document::load(text) {
         Ok(root) => read_document(&mut log, root, overrides, variable),
         Err(error) => {

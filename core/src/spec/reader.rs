@@ -11,13 +11,50 @@ use super::fields::short_key;
 use super::json::Json;
 use super::scalar;
 use super::suggest::nearest;
+use crate::ids::EncoderName;
 
 /// What a pass over a job found.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) errors: Vec<SpecError>,
     pub(super) fields: Vec<FieldReport>,
+    pub(super) encoders: KnownEncoders,
 }
+
+/// Encoders that a job may name besides the built-in ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownEncoders {
+    /// Those that the program registers; none in a program without any.
+    Registered(Vec<EncoderName>),
+    /// All, for whoever does not build them: another program checked the job, and the worker builds the encoder.
+    Any,
+}
+
+impl Default for KnownEncoders {
+    fn default() -> Self {
+        Self::Registered(Vec::new())
+    }
+}
+
+impl KnownEncoders {
+    fn has(&self, name: &EncoderName) -> bool {
+        match self {
+            Self::Registered(names) => names.contains(name),
+            Self::Any => true,
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Registered(names) => names.iter().map(EncoderName::as_str).collect(),
+            Self::Any => Vec::new(),
+        }
+    }
+}
+
+/// A value was refused, and the error is noted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused;
 
 /// A mapping that is being read. A value that was rejected is None, and its error is already noted.
 pub(super) struct Section<'r> {
@@ -264,6 +301,25 @@ impl<'r> Section<'r> {
 
     pub(super) fn texts(&mut self, field: &'static Field) -> Option<Vec<String>> {
         self.read(field, scalar::texts, |texts| texts_json(texts))
+    }
+
+    /// The name of an encoder that is registered, if the field gives one; what is neither that nor built in is refused.
+    pub(super) fn registered(&mut self, field: &'static Field) -> Option<Result<EncoderName, Refused>> {
+        let Kind::OneOf(built_in) = field.kind else { return None };
+        let text = self.child(field)?.text().filter(|text| !built_in.contains(text))?.to_owned();
+        let encoders = self.log.encoders.clone();
+        if let Some(name) = EncoderName::try_from(text.as_str()).ok().filter(|name| encoders.has(name)) {
+            self.text(field);
+            return Some(Ok(name));
+        }
+        let all: Vec<&str> = built_in.iter().copied().chain(encoders.names()).collect();
+        let mut rule = format!("is not built into this program, which has the encoders {}", listed(&all));
+        match nearest(&text, &all) {
+            Some(word) => rule += &format!("; did you mean `{word}`?"),
+            None => rule += "; for an encoder of your own, use the program that registers it",
+        }
+        self.refuse(field, text, rule);
+        Some(Err(Refused))
     }
 
     /// One of the words that the field takes.

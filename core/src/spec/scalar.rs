@@ -1,9 +1,10 @@
 //! What scalars mean: numbers, shares, times, periods, lists of them. Each answers None for what does not fit.
 
+use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
 use super::document::{Node, Value};
-use super::model::Every;
+use super::model::{Every, OptionValue};
 
 /// A whole number within bounds, written in decimal.
 pub(super) fn whole(node: &Node, low: u64, high: u64) -> Option<u64> {
@@ -71,6 +72,28 @@ pub(super) fn period(node: &Node) -> Option<Every> {
         "turn" | "turns" => Some(Every::Turns(n)),
         _ => None,
     }
+}
+
+/// A mapping of names to numbers, text, true or false, or lists of them.
+pub(super) fn options(node: &Node) -> Option<BTreeMap<String, OptionValue>> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().map(|entry| Some((entry.key.clone(), option(&entry.node)?))).collect()
+}
+
+fn option(node: &Node) -> Option<OptionValue> {
+    match &node.value {
+        Value::List(values) => values.iter().map(option_scalar).collect::<Option<_>>().map(OptionValue::List),
+        _ => option_scalar(node),
+    }
+}
+
+fn option_scalar(node: &Node) -> Option<OptionValue> {
+    if node.is_null() {
+        return None;
+    }
+    let plain = whole(node, 0, u64::MAX).map(OptionValue::Whole).or_else(|| flag(node).map(OptionValue::Flag));
+    let plain = plain.or_else(|| node.bare().and_then(any_number).map(OptionValue::Number));
+    plain.or_else(|| node.text().map(|text| OptionValue::Text(text.to_owned())))
 }
 
 /// `true` or `false`.

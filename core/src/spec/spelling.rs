@@ -25,9 +25,13 @@ impl SynthKind {
 }
 
 impl EncoderSpec {
+    /// The kinds that every program has.
+    pub const BUILT_IN: &'static [&'static str] =
+        &["auto", "mlp", "cnn", "text", "resnet18", "resnet34", "resnet50", "vit", "bert"];
+
     /// As a job file spells it.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &str {
         match self {
             Self::Auto => "auto",
             Self::Mlp { .. } => "mlp",
@@ -38,6 +42,7 @@ impl EncoderSpec {
             Self::Resnet { depth: ResnetDepth::Fifty } => "resnet50",
             Self::Vit { .. } => "vit",
             Self::Bert { .. } => "bert",
+            Self::Custom { name, .. } => name.as_str(),
         }
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt as _;
 
 use super::error::{CheckpointError, child_url, request};
-use super::manifest::{MANIFEST, Manifest, FileEntry};
+use super::manifest::{FileEntry, MANIFEST, Manifest};
 use crate::storage::Store;
 use crate::transfer;
 

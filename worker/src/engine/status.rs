@@ -1,4 +1,4 @@
-//! What the engine's thread is doing, for whoever sends heartbeats.
+//! What the engine's thread is doing, for heartbeats.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_is_told_of_as_far_as_it_goes_and_of_the_last_thing_that_was_begun() {
+    fn heartbeats_report_the_last_store_error_shortened() {
         let status = Status::default();
         let given_up = status.begin_trouble();
         given_up.note("a\nb");

@@ -1,8 +1,9 @@
 use antiphon_core::spec::parse;
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::DeviceChoice;
 use antiphon_proto::v1::worker_message::Message;
 
 use super::*;
-use crate::device::DeviceChoice;
 
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 10, test: 10}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {epochs: 1, batch: 5}\n";
@@ -21,12 +22,13 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         decode_threads: 1,
         data_memory: 1 << 20,
         device: DeviceChoice::Cpu,
+        encoders: Encoders::default(),
     };
     let (sender, mut receiver) = mpsc::channel(64);
     let (queue, ended) = spawn(Engine::new(config, Device::Cpu, Arc::default()));
     queue.send(Order::Connected(sender)).await.expect("the engine lives");
     for command in commands {
-        queue.send(command.into()).await.expect("the engine lives");
+        queue.send(order(command)).await.expect("the engine lives");
     }
     drop(queue);
     ended.await.expect("the engine does not panic");
@@ -35,6 +37,17 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
         answers.extend(answer.message);
     }
     answers
+}
+
+/// As the session passes it on.
+fn order(command: Command) -> Order {
+    match command {
+        Command::Assign(assign) => {
+            let under = Under { job: assign.job.clone(), term: assign.term };
+            Order::Assign(under, Assigned::decode(assign).map(Box::new))
+        }
+        command => Order::Command(Received { command, followed: Followed::nothing() }),
+    }
 }
 
 fn assign(modality: &str) -> Command {
@@ -90,7 +103,7 @@ async fn a_message_that_makes_no_sense_fails_the_job_at_hand() {
 }
 
 #[tokio::test]
-async fn an_assignment_that_cannot_be_taken_is_reported_under_its_own_job() {
+async fn a_bad_assignment_is_reported_under_its_own_job() {
     let answers = answers(vec![assign("c")]).await;
     let [Message::Failed(failed)] = answers.as_slice() else { panic!("{answers:?}") };
     assert_eq!((failed.job.as_str(), failed.term), ("t-1", 3));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{EvaluationId, Split};
 use antiphon_core::linalg::Matrix;
-use anyhow::{Context, bail};
+use antiphon_data::{Dataset, PrefetchOptions, Prefetcher};
+use antiphon_model::encoder::Mode;
 
-use super::{Model, Trainer};
-use crate::data::{Dataset, PrefetchOptions, Prefetcher};
-use crate::encoder::Mode;
+use super::error::Within as _;
+use super::{Model, TrainError, Trainer};
 
 /// Logits of consecutive samples.
 #[derive(Debug)]
@@ -56,27 +56,24 @@ impl Pass {
     ///
     /// # Errors
     /// A sample that cannot be decoded, logits that are not finite, or a failure of the device.
-    pub fn next_chunk(&mut self, model: &Model) -> anyhow::Result<Chunk> {
+    pub fn next_chunk(&mut self, model: &Model) -> Result<Chunk, TrainError> {
         let Some(batches) = self.batches.as_mut().filter(|_| self.left > 0) else {
             return Ok(Chunk { ids: Vec::new(), labels: Vec::new(), logits: None, last: true });
         };
-        let batch = batches.next().context("the split ended before its last sample")??;
+        let batch = batches.next().ok_or(TrainError::SplitEnded)??;
         self.left -= 1;
         let features = model.encoder.forward(&batch.input, &Mode::Evaluate)?.matrix()?;
         let logits = self.head.logits(&features);
-        check_finite(&logits, &batch.ids).with_context(|| format!("evaluation {}", self.evaluation))?;
+        check_finite(&logits, &batch.ids).within(|| format!("evaluation {}", self.evaluation))?;
         Ok(Chunk { ids: batch.ids, labels: batch.labels, logits: Some(logits), last: self.left == 0 })
     }
 }
 
 /// Whether the logits of every sample can be compared; `ids` has one for each row.
-fn check_finite(logits: &Matrix<f32>, ids: &[String]) -> anyhow::Result<()> {
+fn check_finite(logits: &Matrix<f32>, ids: &[String]) -> Result<(), TrainError> {
     match logits.iter_rows().position(|row| row.iter().any(|logit| !logit.is_finite())) {
         None => Ok(()),
-        Some(at) => {
-            let id = ids.get(at).map_or("", String::as_str);
-            bail!("the logits of sample `{id}` are not finite; training has diverged: lower the learning rates")
-        }
+        Some(at) => Err(TrainError::Diverged { id: ids.get(at).cloned().unwrap_or_default() }),
     }
 }
 
@@ -95,9 +92,9 @@ impl Trainer {
     ///
     /// # Errors
     /// No such pass, or as [`Pass::next_chunk`].
-    pub fn next_logits(&mut self, evaluation: EvaluationId) -> anyhow::Result<Chunk> {
+    pub fn next_logits(&mut self, evaluation: EvaluationId) -> Result<Chunk, TrainError> {
         let pass = self.evaluation.as_mut().filter(|pass| pass.evaluation == evaluation);
-        let pass = pass.with_context(|| format!("logits of evaluation {evaluation}, which was not begun"))?;
+        let pass = pass.ok_or(TrainError::NoEvaluation(evaluation))?;
         let chunk = pass.next_chunk(&self.model)?;
         if chunk.last {
             self.evaluation = None;

@@ -4,10 +4,10 @@
 //! needs the head that was granted) and [`Trainer::learn`] (the encoder's part, which needs dH only). The forward pass
 //! changes nothing, so what was computed ahead never shows in a checkpoint or an evaluation.
 
+mod error;
 mod evaluation;
-mod head;
+mod files;
 mod model;
-mod parts;
 
 use std::sync::Arc;
 
@@ -16,21 +16,19 @@ use antiphon_core::ids::{MicroShard, ModalityName, Split};
 use antiphon_core::learning_rate;
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::{Progress, SplitSizes};
-use antiphon_proto::v1;
-use anyhow::{Context, bail};
+use antiphon_data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
+use antiphon_model::encoder::{self, DropoutKey, Forward, Mode};
+use antiphon_model::head::{self, Errors};
+use antiphon_model::optimizer::Optimizer;
+use antiphon_model::weights::{Cache, Rates};
 
+pub use error::TrainError;
 pub use evaluation::{Chunk, Pass};
-pub use model::Model;
-pub use parts::{check_state, encoder_part, state_part};
+pub use files::{check_state, encoder_file, state_file};
+pub use model::{Machine, Model};
 
-use self::head::Errors;
-pub(crate) use self::head::contribution;
-use crate::data::{Dataset, OpenOptions, PrefetchOptions, Prefetcher, Sampler};
-use crate::device::Device;
-use crate::encoder::{self, DropoutKey, Forward, Mode};
-use crate::optimizer::Optimizer;
+use self::error::Within as _;
 use crate::watch::Watch;
-use crate::weights::{Cache, Rates};
 
 /// How a trainer uses the machine.
 #[derive(Debug, Clone)]
@@ -39,8 +37,8 @@ pub struct Options {
     pub prefetch: PrefetchOptions,
     /// Where undecoded samples are held.
     pub data: OpenOptions,
-    /// Where the encoder computes.
-    pub device: Device,
+    /// Where the encoder computes, and which there are.
+    pub machine: Machine,
 }
 
 /// The training of one modality.
@@ -82,24 +80,24 @@ impl Trainer {
     ///
     /// # Errors
     /// Bad data, or an encoder that does not fit them or the device.
-    pub async fn open(job: &JobSpec, modality: &ModalityName, options: Options) -> anyhow::Result<Self> {
+    pub async fn open(job: &JobSpec, modality: &ModalityName, options: Options) -> Result<Self, TrainError> {
         let spec = job.modalities.iter().find(|m| m.name == *modality);
-        let spec = spec.with_context(|| format!("the job has no modality `{modality}`"))?.clone();
+        let spec = spec.ok_or_else(|| TrainError::NoModality(modality.clone()))?.clone();
         // Before anything is fetched.
-        encoder::check_numbers(spec.precision.into(), &options.device)
-            .with_context(|| format!("the encoder of `{modality}`"))?;
+        encoder::check_numbers(spec.precision.into(), &options.machine.device)
+            .within(|| format!("the encoder of `{modality}`"))?;
         let open = async |split| {
             if !Dataset::is_declared(&spec, split) {
                 return Ok(None);
             }
             let dataset = Dataset::open(&spec, &job.labels, split, job.seed, &options.data).await?;
-            Ok::<_, crate::data::DataError>((!dataset.is_empty()).then(|| Arc::new(dataset)))
+            Ok::<_, antiphon_data::DataError>((!dataset.is_empty()).then(|| Arc::new(dataset)))
         };
-        let Some(train) = open(Split::Train).await? else { bail!("the training split of `{modality}` has no samples") };
+        let Some(train) = open(Split::Train).await? else { return Err(TrainError::NoSamples(modality.clone())) };
         let data = Splits { train, validation: open(Split::Validation).await?, test: open(Split::Test).await? };
-        let model = Model::fit(job, &spec, &data.train, &options.device).await?;
+        let model = Model::fit(job, &spec, &data.train, &options.machine).await?;
         let parameters = model.encoder.parameters();
-        let rates = Rates::new(&spec.transfer, parameters).with_context(|| format!("the encoder of `{modality}`"))?;
+        let rates = Rates::new(&spec.transfer, parameters).within(|| format!("the encoder of `{modality}`"))?;
         let optimizer = Optimizer::with_rates(&spec.optimizer, parameters, &rates)?;
         let sampler = Sampler::new(job.seed, modality.clone(), data.train.len(), job.schedule.batch);
         let batches = model.batches(&data.train, sampler, 0, options.prefetch);
@@ -124,25 +122,25 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::open`].
-    pub async fn begin_anew(&mut self, job: &JobSpec) -> anyhow::Result<()> {
-        self.model = Model::fit(job, &self.spec, &self.data.train, &self.options.device).await?;
+    pub async fn restart(&mut self, job: &JobSpec) -> Result<(), TrainError> {
+        self.model = Model::fit(job, &self.spec, &self.data.train, &self.options.machine).await?;
         self.optimizer = Optimizer::with_rates(&self.spec.optimizer, self.model.encoder.parameters(), &self.rates)?;
         self.rewind_to(0);
         Ok(())
     }
 
-    /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for one that goes on from a
-    /// checkpoint, which has its values.
+    /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for an
+    /// encoder that is restored from a checkpoint, which has its values.
     ///
     /// # Errors
     /// Weights that cannot be fetched or do not fit.
-    pub async fn begin_from_weights(&mut self, cache: &Cache) -> anyhow::Result<()> {
+    pub async fn begin_from_weights(&mut self, cache: &Cache) -> Result<(), TrainError> {
         if let Some(weights) = &self.spec.transfer.weights {
             let shape = self.model.preprocessor.shape();
             let kind = encoder::resolve(&self.spec.encoder, shape);
-            crate::weights::begin(self.model.encoder.as_mut(), &kind, weights, cache)
+            antiphon_model::weights::begin(self.model.encoder.as_mut(), &kind, weights, cache)
                 .await
-                .with_context(|| format!("the encoder of `{}`", self.spec.name))?;
+                .within(|| format!("the encoder of `{}`", self.spec.name))?;
             self.ahead = None;
         }
         Ok(())
@@ -166,22 +164,17 @@ impl Trainer {
     }
 
     /// Names and shapes of the encoder's parameters.
-    #[must_use]
-    pub fn parameter_shapes(&self) -> Vec<v1::TensorSummary> {
-        let summary = |(name, var): &(String, candle_core::Var)| v1::TensorSummary {
-            name: name.clone(),
-            shape: var.dims().iter().map(|d| *d as u64).collect(),
-        };
-        self.model.encoder.parameters().iter().map(summary).collect()
+    pub fn parameter_shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.model.encoder.parameters().iter().map(|(name, var)| (name.as_str(), var.dims()))
     }
 
     /// H of the next batch, unless it is there already.
     ///
     /// # Errors
     /// A sample that cannot be decoded, or a failure of the device.
-    pub fn compute_ahead(&mut self) -> anyhow::Result<()> {
+    pub fn compute_ahead(&mut self) -> Result<(), TrainError> {
         if self.ahead.is_none() {
-            let batch = self.batches.next().context("the training split gives no batches")??;
+            let batch = self.batches.next().ok_or(TrainError::SplitEnded)??;
             self.watch.lap(|times| &mut times.data);
             let key = DropoutKey {
                 seed: self.seed,
@@ -198,20 +191,25 @@ impl Trainer {
         Ok(())
     }
 
+    /// The modality.
+    pub(crate) fn modality(&self) -> &ModalityName {
+        &self.spec.name
+    }
+
     /// What the encoder computes in.
     pub(crate) fn precision(&self) -> Precision {
         self.spec.precision
     }
 
-    /// Z, L, D and G under the head that was granted. What it comes to goes to the head; [`Trainer::learn`] is next.
+    /// Z, L, D and G under the head that was granted. The contribution goes to the coordinator; [`Trainer::learn`] is next.
     ///
     /// # Errors
     /// As [`Trainer::compute_ahead`]; features or logits that are not finite.
-    pub fn contribute(&mut self, head: &Head<f32>) -> anyhow::Result<Contribution<f32>> {
+    pub fn contribute(&mut self, head: &Head<f32>) -> Result<Contribution<f32>, TrainError> {
         self.compute_ahead()?;
-        let ahead = self.ahead.as_mut().context("no batch is ahead")?;
+        let ahead = self.ahead.as_mut().ok_or(TrainError::OutOfOrder("batch"))?;
         let (contribution, errors) = head::contribution(head, &ahead.forward, &ahead.labels)
-            .with_context(|| format!("step {} of `{}`", self.steps_done, self.spec.name))?;
+            .within(|| format!("step {} of `{}`", self.steps_done, self.spec.name))?;
         ahead.errors = Some(errors);
         self.watch.lap(|times| &mut times.head);
         Ok(contribution)
@@ -221,11 +219,11 @@ impl Trainer {
     ///
     /// # Errors
     /// A failure of the device, or gradients that are not finite.
-    pub fn learn(&mut self, head: &Head<f32>, at: Progress) -> anyhow::Result<()> {
-        let Ahead { mut forward, errors, .. } = self.ahead.take().context("no step is open")?;
+    pub fn learn(&mut self, head: &Head<f32>, at: Progress) -> Result<(), TrainError> {
+        let Ahead { mut forward, errors, .. } = self.ahead.take().ok_or(TrainError::OutOfOrder("batch"))?;
         // A card has them ready now; after the optimizer they would have to be waited for.
         let statistics = std::mem::take(&mut forward.pending).in_memory()?;
-        let feature_gradient = errors.context("nothing was contributed to the head")?.feature_gradient(head)?;
+        let feature_gradient = errors.ok_or(TrainError::OutOfOrder("contribution"))?.feature_gradient(head)?;
         self.watch.lap(|times| &mut times.head);
         let gradients = encoder::backward_tensor(self.model.encoder.parameters(), &forward, &feature_gradient)?;
         let lr = self.spec.optimizer.lr * learning_rate::factor(&self.spec.optimizer.schedule, at.epoch, at.epochs);

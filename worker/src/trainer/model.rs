@@ -2,14 +2,24 @@
 
 use std::sync::Arc;
 
-use antiphon_core::ids::ModalityName;
 use antiphon_core::spec::{EncoderSpec, InputSpec, JobSpec, ModalitySpec};
-use anyhow::Context as _;
+use antiphon_data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
+use antiphon_model::custom::{Encoders, Setting};
+use antiphon_model::device::Device;
+use antiphon_model::encoder::{Encoder, EncoderError};
 use tracing::warn;
 
-use crate::data::{Dataset, Images, PrefetchOptions, Prefetcher, Preprocessor, Sampler};
-use crate::device::Device;
-use crate::encoder::{self, Encoder, EncoderError};
+use super::TrainError;
+use super::error::Within as _;
+
+/// What models are built with.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Where encoders compute.
+    pub device: Device,
+    /// Encoders that the program registers besides the built-in ones.
+    pub encoders: Encoders,
+}
 
 /// An encoder with its preprocessor.
 pub struct Model {
@@ -29,14 +39,14 @@ impl Model {
         job: &JobSpec,
         modality: &ModalitySpec,
         train: &Arc<Dataset>,
-        device: &Device,
-    ) -> anyhow::Result<Self> {
+        machine: &Machine,
+    ) -> Result<Self, TrainError> {
         let preprocessor = Preprocessor::fit(modality, train).await?;
         let left_out = check_patches(&modality.encoder, &preprocessor);
-        if let Some(left_out) = left_out.with_context(|| format!("the encoder of `{}`", modality.name))? {
+        if let Some(left_out) = left_out.within(|| format!("the encoder of `{}`", modality.name))? {
             warn!(modality = %modality.name, "{left_out}");
         }
-        Self::build(job, modality, preprocessor, device)
+        Self::build(job, modality, preprocessor, machine)
     }
 
     /// A model with this preprocessor, the encoder at its first values.
@@ -47,12 +57,17 @@ impl Model {
         job: &JobSpec,
         modality: &ModalitySpec,
         preprocessor: Preprocessor,
-        device: &Device,
-    ) -> anyhow::Result<Self> {
-        let name: &ModalityName = &modality.name;
-        let (precision, width) = (modality.precision, job.head.width as usize);
-        let encoder =
-            encoder::build(precision, &modality.encoder, preprocessor.shape(), width, job.seed, name, device)?;
+        machine: &Machine,
+    ) -> Result<Self, TrainError> {
+        let setting = Setting {
+            precision: modality.precision,
+            shape: preprocessor.shape(),
+            width: job.head.width as usize,
+            seed: job.seed,
+            modality: &modality.name,
+            device: &machine.device,
+        };
+        let encoder = machine.encoders.build(&modality.encoder, &setting)?;
         Ok(Self { encoder, preprocessor: Arc::new(preprocessor) })
     }
 
@@ -98,7 +113,7 @@ mod tests {
     use antiphon_core::spec::parse;
 
     use super::*;
-    use crate::data::OpenOptions;
+    use antiphon_data::OpenOptions;
 
     const JOB: &str = "
 name: patches
@@ -112,11 +127,11 @@ labels: 10
 ";
 
     #[tokio::test]
-    async fn patches_fill_images_and_what_they_leave_out_of_spectrograms_is_told() {
+    async fn patches_fill_images_and_may_leave_out_some_of_spectrograms() {
         let job = parse(JOB, "job", &[], &|_| None).expect("a job");
         let mut answers = Vec::new();
         for modality in &job.modalities {
-            let options = OpenOptions::default();
+            let options = OpenOptions::new(crate::stores::stores());
             let train = Dataset::open(modality, &job.labels, Split::Train, job.seed, &options).await.expect("data");
             let preprocessor = Preprocessor::fit(modality, &train).await.expect("data that decode");
             answers.push(check_patches(&modality.encoder, &preprocessor).map_err(|error| error.to_string()));

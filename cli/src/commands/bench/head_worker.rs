@@ -1,5 +1,5 @@
-//! A worker without an encoder, to measure the rest: it speaks the protocol, and its features are the same random numbers in every
-//! step. It has a thread to itself, as a worker has a machine.
+//! A worker without an encoder, to measure the rest of the system. Its features are the same random numbers in every step. It has
+//! its own thread, as a worker has its own machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-/// Batches in a pass through the data that it says it has.
+/// Batches per epoch of the data that it claims to have.
 const BATCHES: u64 = 1000;
 
 /// A batch of features and labels for a head.
@@ -49,7 +49,7 @@ impl Batch {
     }
 }
 
-/// What a head worker does.
+/// How a head worker is set up.
 #[derive(Debug, Clone)]
 pub(super) struct HeadWorker {
     pub(super) name: String,
@@ -61,15 +61,15 @@ pub(super) struct HeadWorker {
     pub(super) steps: Arc<AtomicU64>,
 }
 
-/// What a head worker did.
+/// The result of a head worker.
 #[derive(Debug)]
 pub(super) struct Worked {
-    /// For which job.
+    /// The job that it worked for.
     pub(super) job: String,
     pub(super) sent: Vec<Sent>,
 }
 
-/// When a step's contribution was handed over.
+/// When the contribution of a step was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) turn: u64,
@@ -129,7 +129,7 @@ impl HeadWorker {
                     stream.say(self.save(&save).await?).await?;
                 }
                 Some(Told::Release(_)) => break,
-                Some(Told::Rejected(rejected)) => bail!("a message was refused: {}", rejected.message),
+                Some(Told::Rejected(rejected)) => bail!("the coordinator rejected a message: {}", rejected.message),
                 _ => {}
             }
         }
@@ -157,8 +157,8 @@ impl HeadWorker {
         }
     }
 
-    /// Works on a thread of its own.
-    pub(super) fn on_its_own_thread(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<Worked>>> {
+    /// Works on a separate thread.
+    pub(super) fn spawn_thread(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<Worked>>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(self.name.clone());
         Ok(thread.spawn(move || runtime.block_on(self.work()))?)
@@ -171,12 +171,12 @@ impl Stream {
     }
 }
 
-/// The worker's half of a head step up to what it sends, as a worker does it.
+/// What a worker computes of a head step and sends.
 pub(super) fn contribute(head: &Head<f32>, batch: &Batch) -> anyhow::Result<antiphon_core::head::Contribution<f32>> {
     Ok(head.contribution(batch.features.clone(), &batch.labels)?.0)
 }
 
-/// A job of head workers: so many turns of these modalities. Nobody opens the data that it names.
+/// A job for head workers, with this many turns. Its data are never opened.
 pub(super) fn job(of: HeadShape, samples: u32, modalities: &[&str], turns: u64) -> String {
     format!(
         "name: bench\n\

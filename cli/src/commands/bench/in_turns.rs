@@ -1,76 +1,54 @@
-//! A job in turns, as `antiphon run` runs it, for what it comes to.
+//! A job in turns, as `antiphon run` runs it, and its last evaluation.
 
 use antiphon_core::event::{FinalState, JobEvent};
 use antiphon_core::ids::Split;
 use antiphon_core::metrics::EvaluationReport;
-use antiphon_core::spec::{CheckpointSpec, Every, JobSpec};
+use antiphon_core::spec::{Every, JobSpec};
+use antiphon_model::custom::Encoders;
 use antiphon_process::Interrupts;
-use antiphon_proto::v1::SubmitJobRequest;
-use antiphon_store::storage::StoreOptions;
-use antiphon_worker::device::DeviceChoice;
-use anyhow::{Context as _, anyhow, bail};
-use tokio_stream::StreamExt as _;
+use anyhow::{Context as _, bail};
 
-use crate::client::Client;
-use crate::cluster::{Cluster, ClusterConfig, STORE_RETRY_TIMEOUT};
-use crate::exit::{Exit, OrExit as _};
-use crate::predictor::Progress;
+use crate::lab::local_job::{LocalJob, reason};
+use crate::progress::Progress;
 
-/// Runs a job to its end, with a coordinator and its workers in this process, and gives the last report on a split. Its state
-/// is kept in a temporary folder, and it is gone through its validation split once. None if it was interrupted.
+/// Runs a job to its end in this process and returns the last report on a split. Its state is in a temporary folder, and the
+/// validation split is evaluated once. None if Ctrl-C ended it.
 ///
 /// # Errors
-/// The job fails, or a part of the system does.
+/// The job fails, or the coordinator or a worker does.
 pub(super) async fn run(
     spec: &JobSpec,
     split: Split,
-    data_memory: u64,
+    (data_memory, encoders): (u64, &Encoders),
     progress: &Progress,
 ) -> anyhow::Result<Option<EvaluationReport>> {
-    let state = tempfile::tempdir().context("cannot make a temporary folder")?;
     let mut spec = spec.clone();
-    spec.checkpoints = CheckpointSpec { to: None, every: Every::End, keep: 1 };
+    (spec.checkpoints.every, spec.checkpoints.keep) = (Every::End, 1);
     spec.evaluation.every = Every::End;
     let mut interrupts = Interrupts::listen()?;
-    let mut cluster = Cluster::start(ClusterConfig {
-        state: state.path().display().to_string(),
-        modalities: spec.modalities.iter().map(|modality| modality.name.clone()).collect(),
-        decode_threads: 1,
-        data_memory,
-        head_memory: u64::MAX,
-        head_threads: 0,
-        stores: StoreOptions::default(),
-        store_retry_timeout: STORE_RETRY_TIMEOUT,
-        device: DeviceChoice::Cpu,
-    })
-    .await?;
-    let mut client = Client::of_own(&cluster.url())?;
+    let starting = LocalJob::start(spec.clone(), None, |config| {
+        (config.data_memory, config.head_memory) = (data_memory, u64::MAX);
+        config.encoders = encoders.clone();
+    });
+    let mut job = starting.await?;
     let report = tokio::select! {
-        report = follow(&mut client, &spec, split, progress) => report.map(Some)?,
-        () = interrupts.next() => None,
-        failed = cluster.failed() => {
-            return Err(failed.err().unwrap_or_else(|| anyhow!("a part of the run ended before the job did")));
-        }
+        report = last_report(&mut job, &spec, split, progress) => report?,
+        () = interrupts.next() => return Ok(None),
     };
-    if report.is_some() {
-        cluster.stop().await;
-    }
-    Ok(report)
+    job.end().await;
+    Ok(Some(report))
 }
 
-async fn follow(
-    client: &mut Client,
+async fn last_report(
+    job: &mut LocalJob,
     spec: &JobSpec,
     split: Split,
     progress: &Progress,
 ) -> anyhow::Result<EvaluationReport> {
-    let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
-    let job = client.submit(request).await?;
-    let mut events = client.watch(&job, 0).await?;
     let mut last = None;
     let mut rows = 0;
-    while let Some(event) = events.next().await {
-        match event?.event {
+    loop {
+        match job.next().await? {
             JobEvent::Started { turns, .. } => {
                 let per_turn = u64::from(spec.schedule.turn_batches) * u64::from(spec.schedule.batch);
                 progress.begin("training in turns", turns * per_turn);
@@ -83,11 +61,8 @@ async fn follow(
             JobEvent::Finished(finished) if finished.state == FinalState::Succeeded => {
                 return last.with_context(|| format!("the job ended without a report on the {split} split"));
             }
-            JobEvent::Finished(finished) => {
-                bail!("training in turns failed: {}", finished.reason.as_deref().unwrap_or("it was stopped"));
-            }
+            JobEvent::Finished(finished) => bail!("training in turns failed: {}", reason(finished)),
             _ => {}
         }
     }
-    Err(anyhow!("the coordinator ended the events of {job}")).or_exit(Exit::Unreachable)
 }

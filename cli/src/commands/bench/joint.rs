@@ -1,24 +1,26 @@
-//! `antiphon bench joint JOB.yaml`: what becomes of each modality when all are trained jointly, in turns, and alone.
+//! `antiphon bench joint JOB.yaml`: the accuracy of each modality trained jointly, in turns, and alone.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use antiphon_core::ids::{JobName, ModalityName, Split};
 use antiphon_core::metrics::{EvaluationReport, ModalityScores, RuleName};
-use antiphon_core::spec::{JobSpec, Override};
-use antiphon_worker::data::OpenOptions;
+use antiphon_core::spec::JobSpec;
+use antiphon_data::OpenOptions;
+use antiphon_model::custom::Encoders;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::in_turns;
-use crate::commands::check;
+use crate::commands::shared_args::JobArgs;
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::joint::{self, Measured, Member, Opened, Training};
 use crate::output::{self, Format};
-use crate::predictor::{Progress, exit_of, until_interrupted};
+use crate::predictor::exit_of;
+use crate::progress::{Progress, until_interrupted};
 
-/// Would joint training starve a modality? Train jointly, in turns and alone, and compare
+/// Compare joint training, training in turns and training alone
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,39 +28,37 @@ Examples:
   antiphon bench joint job.yaml --set schedule.epochs=20 --set seed=2
   antiphon bench joint job.yaml --skip-alone --format json
 
-Every column has the job's encoders, seed, optimizers, batch size and epochs:
-  jointly    one linear head over all features side by side, one loss; every encoder steps with
-             every batch of samples, paired by id. Read by the modality's slice of the head.
+All columns use the encoders, seed, optimizers, batch size and epochs of the job:
+  jointly    one linear head over the features of all modalities, one loss; every encoder steps
+             with every batch of samples, paired by id. A modality is measured with its slice of
+             the head.
   in turns   what `antiphon run` does with this job
-  alone      each modality with a head to itself: what its encoder can reach
+  alone      each modality with its own head: what its encoder can reach
 A modality that ends far lower jointly than alone was starved: once the others explain the
-samples, its encoder is told little. It is named where it ends 5 points or more below, and by
-more than the size of the split would explain. What the joint head answers from all modalities
-together is in the last row: a starved modality need not make it worse.
+samples, its encoder receives little gradient. A modality is called starved if it ends at least
+5 points lower, and by more than the size of the split would explain. The last row is the joint
+head with all modalities, which a starved modality need not make worse.
 
-Figures are accuracies on the test split, or on the validation split where there is no other.
-Nothing is kept.")]
+Figures are accuracies on the test split, or on the validation split if there is no test split.
+Nothing is written.")]
 pub struct JointArgs {
-    /// The job file, YAML or JSON; `-` is standard input
-    pub job: PathBuf,
+    /// The job file
+    #[command(flatten)]
+    pub job: JobArgs,
 
-    /// Set one field, as in `--set schedule.epochs=3`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Do not train each modality alone: a third less work
+    /// Do not train each modality alone, which saves a third of the work
     #[arg(long)]
     pub skip_alone: bool,
 
-    /// Mebibytes of undecoded samples kept in memory per modality and split; what is beyond goes to a temporary file
+    /// Memory for encoded samples, in MiB per modality and split; the rest goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
 }
 
-/// A modality so far below what it reaches otherwise is called starved, if the split is large enough to tell.
+/// A modality is called starved if it ends so far below what it reaches otherwise, and the split is large enough to tell.
 const STARVED: f64 = 0.05;
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Serialize)]
 struct Comparison {
     event: &'static str,
@@ -66,7 +66,7 @@ struct Comparison {
     job: JobName,
     seed: u64,
     epochs: f64,
-    /// The job's rule of fusion.
+    /// The fusion rule of the job.
     fusion: RuleName,
     joint: EvaluationReport,
     /// Accuracy of the head that joint training trains, over all modalities that a sample has.
@@ -80,11 +80,12 @@ struct Comparison {
 /// Trains in every way and compares.
 ///
 /// # Errors
-/// A bad job file, data that cannot be read, a training that fails.
-pub(super) async fn run(args: JointArgs, format: Format) -> anyhow::Result<Exit> {
-    let (spec, _) = check::load(&args.job, &args.set).or_exit(Exit::Usage)?;
+/// An invalid job file, data that cannot be read, a training that fails.
+pub(super) async fn run(args: JointArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = args.job.load(&context.encoders)?;
     let progress = Progress::new();
-    let done = compare(spec, &args, &progress).await;
+    let done = compare(spec, &args, &context.encoders, &progress).await;
     progress.clear();
     let Some(comparison) = done? else { return Ok(Exit::Interrupted) };
     match format {
@@ -95,13 +96,18 @@ pub(super) async fn run(args: JointArgs, format: Format) -> anyhow::Result<Exit>
 }
 
 /// None if it was interrupted.
-async fn compare(spec: JobSpec, args: &JointArgs, progress: &Progress) -> anyhow::Result<Option<Comparison>> {
+async fn compare(
+    spec: JobSpec,
+    args: &JointArgs,
+    encoders: &Encoders,
+    progress: &Progress,
+) -> anyhow::Result<Option<Comparison>> {
     if spec.modalities.len() < 2 {
         let error = anyhow!("a job of one modality has nothing to train jointly: name two or more");
         return Err(error).or_exit(Exit::Usage);
     }
     let memory = args.data_memory << 20;
-    let opening = tokio::spawn(Trainings::open(spec.clone(), memory, !args.skip_alone));
+    let opening = tokio::spawn(Trainings::open(spec.clone(), memory, !args.skip_alone, encoders.clone()));
     let opening = async {
         let opened = progress.during("opening", opening).await.context("opening ended in a panic")?;
         opened.or_exit(Exit::Usage)
@@ -111,7 +117,7 @@ async fn compare(spec: JobSpec, args: &JointArgs, progress: &Progress) -> anyhow
     let Some(Trained { split, epochs, joint, alone }) = until_interrupted(opening, work).await? else {
         return Ok(None);
     };
-    let Some(in_turns) = in_turns::run(&spec, split, memory, progress).await? else { return Ok(None) };
+    let Some(in_turns) = in_turns::run(&spec, split, (memory, encoders), progress).await? else { return Ok(None) };
     Ok(Some(Comparison {
         event: "bench",
         bench: "joint",
@@ -127,7 +133,7 @@ async fn compare(spec: JobSpec, args: &JointArgs, progress: &Progress) -> anyhow
     }))
 }
 
-/// The trainings of this process, ready to begin.
+/// The trainings that run in this process.
 struct Trainings {
     job: JobSpec,
     split: Split,
@@ -136,7 +142,7 @@ struct Trainings {
     alone: Vec<Training>,
 }
 
-/// What came of them.
+/// Their results.
 struct Trained {
     split: Split,
     epochs: f64,
@@ -145,8 +151,8 @@ struct Trained {
 }
 
 impl Trainings {
-    async fn open(job: JobSpec, memory: u64, with_alone: bool) -> anyhow::Result<Self> {
-        let options = OpenOptions { memory, ..OpenOptions::default() };
+    async fn open(job: JobSpec, memory: u64, with_alone: bool, encoders: Encoders) -> anyhow::Result<Self> {
+        let options = OpenOptions { memory, ..OpenOptions::new(antiphon_worker::stores()) };
         let mut modalities = Vec::with_capacity(job.modalities.len());
         for modality in &job.modalities {
             modalities.push(Opened::new(&job, modality, &options).await?);
@@ -161,10 +167,10 @@ impl Trainings {
         };
         let split = split.ok_or_else(none)?;
         let epochs = joint::epochs(&job, &modalities);
-        let joint = Training::new(&job, &modalities, epochs).await?;
+        let joint = Training::new(&job, &modalities, epochs, &encoders).await?;
         let mut alone = Vec::new();
         for modality in modalities.iter().filter(|_| with_alone) {
-            alone.push(Training::new(&job, std::slice::from_ref(modality), epochs).await?);
+            alone.push(Training::new(&job, std::slice::from_ref(modality), epochs, &encoders).await?);
         }
         Ok(Self { job, split, epochs, joint, alone })
     }
@@ -200,7 +206,7 @@ impl Trainings {
     }
 }
 
-/// The modalities that joint training leaves below what they reach otherwise, by more than chance would.
+/// The modalities that end lower jointly than otherwise, by more than chance explains.
 fn starved(joint: &EvaluationReport, otherwise: &EvaluationReport) -> Vec<ModalityName> {
     let starved = |(name, scores): &(&ModalityName, &ModalityScores)| {
         let (low, high) = (scores.scores.accuracy, accuracy(otherwise, name));
@@ -213,7 +219,7 @@ fn accuracy(report: &EvaluationReport, modality: &ModalityName) -> f64 {
     report.modalities.get(modality).map_or(0.0, |scores| scores.scores.accuracy)
 }
 
-/// The standard deviation of a share that was counted on so many samples.
+/// The standard deviation of a share that was counted on this many samples.
 fn deviation(share: f64, samples: u64) -> f64 {
     (share * (1.0 - share) / samples.max(1) as f64).sqrt()
 }

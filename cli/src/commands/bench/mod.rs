@@ -1,13 +1,11 @@
-//! `antiphon bench`: measurements that a job is decided by.
+//! `antiphon bench`: measurements of training and of the system on this machine.
 
-mod cores;
+mod children;
 mod encoder;
 mod head_worker;
 mod in_turns;
 mod joint;
-mod part;
 mod pipeline;
-mod quantiles;
 mod recovery;
 mod rows;
 mod scale;
@@ -15,6 +13,7 @@ mod turn;
 
 use clap::Subcommand;
 
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Format;
 
@@ -25,28 +24,30 @@ pub use recovery::RecoveryArgs;
 pub use scale::ScaleArgs;
 pub use turn::TurnArgs;
 
-/// Measure what a job is decided by
+/// Measure training steps, turns, jobs and recovery on this machine
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// What is measured
+    /// The bench
     #[command(subcommand)]
     pub command: BenchCommand,
 }
 
-/// What is measured.
+/// The benches.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Would joint training starve a modality? Train jointly, in turns and alone, and compare
+    /// Compare joint training, training in turns and training alone
+    ///
+    /// Shows whether joint training would starve a modality of a job.
     Joint(JointArgs),
-    /// What does a training step of an encoder cost, in time and in memory?
+    /// Measure the time and memory of a training step of an encoder
     Encoder(EncoderArgs),
-    /// What does a turn cost, beside the maths of the head?
+    /// Measure what a turn costs beside the computation of the head
     Turn(TurnArgs),
-    /// What does it bring that all encoders compute at once?
+    /// Measure the speedup of encoders that compute at the same time
     Pipeline(PipelineArgs),
-    /// How many jobs does one coordinator carry?
+    /// Measure how many jobs one coordinator can run
     Scale(ScaleArgs),
-    /// What does the death of a worker cost, and that of the coordinator?
+    /// Measure recovery from the death of a worker and of the coordinator
     Recovery(RecoveryArgs),
 }
 
@@ -54,13 +55,14 @@ pub enum BenchCommand {
 ///
 /// # Errors
 /// A bad job file, data that cannot be read, a training that fails.
-pub async fn run(args: BenchArgs, format: Format) -> anyhow::Result<Exit> {
+pub async fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
     match args.command {
-        BenchCommand::Joint(args) => joint::run(args, format).await,
+        BenchCommand::Joint(args) => joint::run(args, context).await,
         BenchCommand::Encoder(args) => encoder::run(args, format).await,
         BenchCommand::Turn(args) => turn::run(args, format).await,
-        BenchCommand::Pipeline(args) => pipeline::run(args, format).await,
+        BenchCommand::Pipeline(args) => pipeline::run(args, context).await,
         BenchCommand::Scale(args) => scale::run(args, format).await,
-        BenchCommand::Recovery(args) => recovery::run(args, format).await,
+        BenchCommand::Recovery(args) => recovery::run(args, context).await,
     }
 }

@@ -1,12 +1,12 @@
-//! The lines of a measurement, printed as they come: one table for people, one JSON object each for programs.
+//! The rows of a bench, printed one by one: as a table for people, as JSON objects for programs.
 
 use antiphon_process::Interrupts;
 use serde::Serialize;
 
 use crate::output::{self, Format};
-use crate::predictor::Progress;
+use crate::progress::Progress;
 
-/// What is printed so far.
+/// The output of a bench.
 pub(super) struct Rows {
     format: Format,
     progress: Progress,
@@ -19,7 +19,7 @@ impl Rows {
         Ok(Self { format, progress: Progress::new(), interrupts: Interrupts::listen()?, printed: 0 })
     }
 
-    /// Shows that something is being done; None if somebody interrupts.
+    /// Waits for work and shows what it is; None if Ctrl-C ended it.
     pub(super) async fn meanwhile<T>(
         &mut self,
         doing: &'static str,
@@ -33,7 +33,7 @@ impl Rows {
         done.transpose()
     }
 
-    /// Waits for a row and prints it, the first one below its `head`; None if somebody interrupts.
+    /// Waits for a row and prints it, the first one below its `head`; None if Ctrl-C ended it.
     pub(super) async fn next<R: Serialize>(
         &mut self,
         doing: &'static str,

@@ -1,4 +1,4 @@
-//! `antiphon bench scale`: how many jobs one coordinator carries.
+//! `antiphon bench scale`: how many jobs one coordinator can run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,40 +10,42 @@ use antiphon_core::event::JobEvent;
 use antiphon_core::times::{Account, CoordinatorTimes, Queued};
 use antiphon_proto::assignment::HeadShape;
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 
-use super::cores;
+use super::children;
 use super::head_worker::{self, HeadWorker, Sent, Worked};
-use super::part::{ANY_PORT, Part};
-use super::quantiles::Quantiles;
 use super::rows::Rows;
-use crate::client::Client;
+use crate::client::{Client, Events, Silent};
 use crate::exit::Exit;
+use crate::lab::child_process::ANY_PORT;
+use crate::lab::cores;
+use crate::lab::statistics::Quantiles;
 use crate::output::Format;
 
-/// How many jobs does one coordinator carry?
+/// Measure how many jobs one coordinator can run
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   antiphon bench scale                        1, 10 and 100 jobs of three workers each
   antiphon bench scale --jobs 50,200 --turns 50000 --format json
 
-A coordinator runs as a process of its own, on one core. Workers without encoders, three for each
-job, send it contributions as fast as it answers; they share another core, where there is one.
-`maths` is what the coordinator computes for a turn: checks, projection, optimizer, fold; `cpu` all
-that it does for it. `queued` is how long contributions lie before their job takes them up, because
-the core works for other jobs. Memory is what a job adds to the coordinator's, its workers'
-connections included, and what the events of a turn add; both want many jobs and turns to be told
-from noise.")]
+A coordinator runs as a separate process on one core. Three workers without encoders per job send
+it contributions as fast as it answers. They share another core if there is one.
+  maths        what the coordinator computes for a turn: checks, projection, optimizer, fold
+  cpu          all processor time of the coordinator for a turn
+  queued       how long contributions wait for their job because the core works for other jobs
+  memory/job   memory that a job adds to the coordinator, with the connections of its workers
+  memory/turn  memory that the events of a turn add
+Both memory figures need many jobs and turns to stand out from noise.")]
 pub struct ScaleArgs {
-    /// Numbers of jobs that run at the same time
+    /// Numbers of jobs that run at the same time, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,10,100", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub jobs: Vec<u32>,
 
-    /// Turns that are measured, of all jobs together, after a tenth of them that are not
+    /// Turns to measure, of all jobs together, after a tenth as many to warm up
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=1_000_000_000))]
     pub turns: u64,
 }
@@ -51,7 +53,7 @@ pub struct ScaleArgs {
 const MODALITIES: [&str; 3] = ["a", "b", "c"];
 const HEAD: HeadShape = HeadShape { classes: 10, width: 64 };
 const SAMPLES: u32 = 16;
-/// Ticks of the system's clock in which it counts processor time.
+/// Ticks per second in which Linux counts processor time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One line of the table. Times are in seconds, memory is in bytes.
@@ -67,12 +69,12 @@ struct Row {
     turn: Quantiles,
     /// Of the coordinator, per turn.
     maths: f64,
-    /// Of the coordinator, per turn; None where the system does not tell.
+    /// Of the coordinator, per turn; None if the system does not tell.
     cpu: Option<f64>,
     /// Mean over all contributions.
     queued_mean: f64,
-    /// The longest of all.
-    queued_most: f64,
+    /// The longest.
+    queued_max: f64,
     memory_per_job: Option<f64>,
     memory_per_turn: Option<f64>,
 }
@@ -80,7 +82,7 @@ struct Row {
 /// Measures.
 ///
 /// # Errors
-/// A part of the system that fails.
+/// A process that fails.
 pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit> {
     let mut rows = Rows::new(format)?;
     for jobs in args.jobs {
@@ -95,11 +97,11 @@ pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit>
 async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let cores = cores::available().unwrap_or_default();
     let (mut coordinator, url) =
-        Part::coordinator(ANY_PORT, &["--state", "memory://bench"], cores.first().copied()).await?;
-    let process = coordinator.process();
+        children::coordinator(ANY_PORT, &["--state", "memory://bench"], cores.first().copied()).await?;
+    let process = coordinator.id();
     let each = (turns / u64::from(jobs)).max(10);
     let warmup = (each / 10).max(2);
-    let mut client = Client::of_own(&url)?;
+    let client = Client::to_own_process(&url)?;
     let idle = Usage::of(process, 0);
     let workers = Workers::start(jobs, &url, cores.get(1).copied())?;
     for job in 0..jobs {
@@ -110,9 +112,9 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     }
     let all = u64::from(jobs) * (warmup + each);
     let measured = async {
-        let begin = workers.taken(process, u64::from(jobs) * warmup).await;
+        let begin = workers.after(process, u64::from(jobs) * warmup).await;
         // Before the first jobs run out of turns.
-        let end = workers.taken(process, all - all / 10).await;
+        let end = workers.after(process, all - all / 10).await;
         [idle, begin, end]
     };
     let usage = tokio::select! {
@@ -122,7 +124,7 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let worked = workers.ended().await?;
     let mut accounts = Vec::new();
     for job in 0..jobs {
-        accounts.push(account(&mut client, &format!("bench-{job}")).await?);
+        accounts.push(account(&client, &format!("bench-{job}")).await?);
     }
     Ok(Row::of(jobs, turn_times(worked, warmup), &accounts, usage))
 }
@@ -142,18 +144,18 @@ fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
     times
 }
 
-/// What a job's task said of its time, when the job has ended.
-async fn account(client: &mut Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
-    let mut events = client.watch(job, 0).await?;
+/// The times of the coordinator for a job that has ended.
+async fn account(client: &Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
+    let mut events = Events::new(client.clone(), job, 0, ReconnectPolicy::ONCE);
     let mut told = None;
-    while let Some(event) = events.next().await {
-        match event?.event {
+    loop {
+        match events.next(&mut Silent).await?.event {
             JobEvent::Times { coordinator, queued, .. } => told = Some((coordinator, queued)),
             JobEvent::Finished(_) => break,
             _ => {}
         }
     }
-    told.with_context(|| format!("job {job} told of no times"))
+    told.with_context(|| format!("job {job} has no event with times"))
 }
 
 /// The workers of all jobs, on one thread.
@@ -177,11 +179,11 @@ impl Workers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("bench-workers".to_owned());
         let work = move || runtime.block_on(futures::future::try_join_all(all.into_iter().map(HeadWorker::work)));
-        Ok(Self { thread: cores::held_to(core, || thread.spawn(work))?, steps })
+        Ok(Self { thread: cores::bound_to(core, || thread.spawn(work))?, steps })
     }
 
-    /// Waits until so many steps are taken, or nobody is left to take one; what the coordinator has used by then.
-    async fn taken(&self, process: Option<u32>, steps: u64) -> Usage {
+    /// Waits until this many steps are taken, or all workers have ended. What the coordinator has used by then.
+    async fn after(&self, process: Option<u32>, steps: u64) -> Usage {
         while self.steps.load(Ordering::Relaxed) < steps && !self.thread.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -209,7 +211,7 @@ impl Usage {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process?)).ok();
         let cpu = || {
             let stat = read("stat")?;
-            // After the name, which may hold anything: state is the third field, user and system time the 14th and 15th.
+            // After the name, which can contain spaces and parentheses: state is the third field, user and system time the 14th and 15th.
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
             let mut ticks = || fields.next()?.parse::<f64>().ok();
             Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
@@ -251,7 +253,7 @@ impl Row {
             maths: (decode + project + step + fold + encode) / (all.steps.max(1) as f64),
             cpu: end.cpu.zip(begin.cpu).map(|(end, begin)| (end - begin) / steps),
             queued_mean: queued.mean,
-            queued_most: queued.max,
+            queued_max: queued.max,
             memory_per_job: begin.memory.zip(idle.memory).map(|(begin, idle)| (begin - idle) / f64::from(jobs)),
             memory_per_turn: end.memory.zip(begin.memory).map(|(end, begin)| (end - begin) / steps),
         }
@@ -266,7 +268,7 @@ impl Row {
             "turn p50   p99",
             "maths/turn",
             "cpu/turn",
-            "queued mean     most",
+            "queued mean      max",
             "memory/job",
             "memory/turn"
         )
@@ -285,7 +287,7 @@ impl Row {
             time(self.maths),
             self.cpu.map_or_else(|| "unknown".to_owned(), time),
             time(self.queued_mean),
-            time(self.queued_most),
+            time(self.queued_max),
             known(self.memory_per_job, |bytes| format!("{:.0} KiB", bytes / 1024.0)),
             known(self.memory_per_turn, |bytes| format!("{bytes:.0} B")),
         )

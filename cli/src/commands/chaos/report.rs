@@ -1,4 +1,4 @@
-//! What is told of the runs: lines for people or programs, and a file with every fault.
+//! What is printed of the runs: lines for people or programs, and a file with every fault.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,26 +9,26 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::following::Standing;
-use super::plan::{Kind, Victim};
+use super::follower::JobProgress;
+use crate::lab::fault::{Kind, Victim};
 use crate::output::{self, Format};
 
-/// One line. Times are in seconds since the run began.
+/// One line. Times are in seconds since the run started.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Line<'a> {
     /// The job ran without faults.
-    Peace { digest: &'a str, seconds: f64 },
-    /// A run begins.
-    Began { seed: u64, job: &'a str, folder: String },
-    /// A fault.
+    Baseline { digest: &'a str, seconds: f64 },
+    /// A run starts.
+    RunStarted { seed: u64, job: &'a str, folder: String },
+    /// A fault starts.
     Fault { seed: u64, at: f64, turn: u64, turns: u64, kind: Kind, victim: &'a Victim, lasts: f64 },
-    /// A fault is over.
-    Over { seed: u64, at: f64, turn: u64, turns: u64, kind: Kind, victim: &'a Victim },
-    /// A process ended without being killed; it is started again.
-    EndedByItself { seed: u64, at: f64, turn: u64, turns: u64, victim: &'a Victim, status: String },
-    /// A run is over.
-    Ended {
+    /// A fault has ended.
+    FaultEnded { seed: u64, at: f64, turn: u64, turns: u64, kind: Kind, victim: &'a Victim },
+    /// A process exited without being killed. It is restarted.
+    ProcessExited { seed: u64, at: f64, turn: u64, turns: u64, victim: &'a Victim, status: String },
+    /// A run has finished.
+    RunFinished {
         seed: u64,
         outcome: &'static str,
         reason: Option<String>,
@@ -38,7 +38,7 @@ pub(super) enum Line<'a> {
         expected: &'a str,
         seconds: f64,
         faults: &'a BTreeMap<String, u64>,
-        ended_by_itself: u64,
+        process_exits: u64,
     },
 }
 
@@ -46,36 +46,46 @@ impl Line<'_> {
     /// For people.
     fn text(&self) -> String {
         match self {
-            Self::Peace { digest, seconds } => format!("in peace: {digest} after {seconds:.1} s"),
-            Self::Began { seed, job, folder } => format!("seed {seed}: job {job}, in {folder}"),
+            Self::Baseline { digest, seconds } => format!("baseline: {digest} after {seconds:.1} s"),
+            Self::RunStarted { seed, job, folder } => format!("seed {seed}: job {job}, in {folder}"),
             Self::Fault { at, turn, turns, kind, victim, lasts, .. } => {
-                let until = if *kind == Kind::Cut { String::new() } else { format!(" for {lasts:.1} s") };
+                let until = if *kind == Kind::Disconnect { String::new() } else { format!(" for {lasts:.1} s") };
                 format!("{at:8.1} s  turn {turn}/{turns}  {kind} {victim}{until}")
             }
-            Self::Over { at, turn, turns, kind, victim, .. } => {
-                format!("{at:8.1} s  turn {turn}/{turns}  {kind} {victim} is over")
+            Self::FaultEnded { at, turn, turns, kind, victim, .. } => {
+                format!("{at:8.1} s  turn {turn}/{turns}  {kind} {victim} has ended")
             }
-            Self::EndedByItself { at, turn, turns, victim, status, .. } => {
-                format!("{at:8.1} s  turn {turn}/{turns}  the {victim} ended by itself ({status}) and is started again")
+            Self::ProcessExited { at, turn, turns, victim, status, .. } => {
+                format!("{at:8.1} s  turn {turn}/{turns}  the {victim} exited ({status}) and is restarted")
             }
-            Self::Ended { seed, outcome, reason, turn, turns, digest, expected, seconds, faults, ended_by_itself } => {
-                let reason =
-                    reason.as_ref().map(|reason| format!(", at turn {turn}/{turns}: {reason}")).unwrap_or_default();
-                let outcome = outcome.replace('_', " ");
+            Self::RunFinished {
+                seed,
+                outcome,
+                reason,
+                turn,
+                turns,
+                digest,
+                expected,
+                seconds,
+                faults,
+                process_exits,
+            } => {
+                let reason = reason.as_ref().map(|reason| format!(", at turn {turn}/{turns}: {reason}"));
+                let (reason, outcome) = (reason.unwrap_or_default(), outcome.replace('_', " "));
                 let counted: Vec<String> = faults.iter().map(|(fault, count)| format!("{count} {fault}")).collect();
                 let counted = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
                 let digest = digest.unwrap_or("none");
                 format!(
-                    "seed {seed}: {outcome} after {seconds:.1} s{reason}\n  faults: {counted}; {ended_by_itself} ends of \
-                     processes by themselves\n  digest {digest}, in peace {expected}"
+                    "seed {seed}: {outcome} after {seconds:.1} s{reason}\n  faults: {counted}; processes that exited: \
+                     {process_exits}\n  digest {digest}, baseline {expected}"
                 )
             }
         }
     }
 
-    /// Whether people are told of it, too.
+    /// Whether it is printed for people, too.
     fn is_for_people(&self) -> bool {
-        !matches!(self, Self::Over { .. })
+        !matches!(self, Self::FaultEnded { .. })
     }
 }
 
@@ -91,7 +101,7 @@ impl Report {
         Self { format, trace: None }
     }
 
-    /// From now on everything is written to this file, too.
+    /// From now on every line is written to this file, too.
     pub(super) fn trace_to(&mut self, file: &Path) -> anyhow::Result<()> {
         self.trace = Some(File::create(file).with_context(|| format!("cannot write {}", file.display()))?);
         Ok(())
@@ -115,23 +125,61 @@ impl Report {
 pub(super) struct Moment {
     pub(super) seed: u64,
     pub(super) at: Duration,
-    pub(super) standing: Standing,
+    pub(super) progress: JobProgress,
 }
 
 impl Moment {
     pub(super) fn fault<'a>(&self, kind: Kind, victim: &'a Victim, lasts: Duration) -> Line<'a> {
-        let Standing { turn, turns, .. } = self.standing;
+        let JobProgress { turn, turns, .. } = self.progress;
         let (at, lasts) = (self.at.as_secs_f64(), lasts.as_secs_f64());
         Line::Fault { seed: self.seed, at, turn, turns, kind, victim, lasts }
     }
 
-    pub(super) fn over<'a>(&self, kind: Kind, victim: &'a Victim) -> Line<'a> {
-        let Standing { turn, turns, .. } = self.standing;
-        Line::Over { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, kind, victim }
+    pub(super) fn fault_ended<'a>(&self, kind: Kind, victim: &'a Victim) -> Line<'a> {
+        let JobProgress { turn, turns, .. } = self.progress;
+        Line::FaultEnded { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, kind, victim }
     }
 
-    pub(super) fn ended_by_itself<'a>(&self, victim: &'a Victim, status: String) -> Line<'a> {
-        let Standing { turn, turns, .. } = self.standing;
-        Line::EndedByItself { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, victim, status }
+    pub(super) fn process_exited<'a>(&self, victim: &'a Victim, status: String) -> Line<'a> {
+        let JobProgress { turn, turns, .. } = self.progress;
+        Line::ProcessExited { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, victim, status }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::{PRINTED, Seen, check, unseen};
+
+    #[test]
+    fn every_line_is_in_the_reference() {
+        let (seed, at, turn, turns, victim) = (1, 2.5, 3, 60, &Victim::Coordinator);
+        let (kind, digest, faults) = (Kind::Kill, "sha256:00", BTreeMap::from([("kill coordinator".to_owned(), 1)]));
+        let lines = [
+            Line::Baseline { digest, seconds: 9.0 },
+            Line::RunStarted { seed, job: "small", folder: "runs/small".to_owned() },
+            Line::Fault { seed, at, turn, turns, kind, victim, lasts: 1.0 },
+            Line::FaultEnded { seed, at, turn, turns, kind, victim },
+            Line::ProcessExited { seed, at, turn, turns, victim, status: "exit status: 1".to_owned() },
+            Line::RunFinished {
+                seed,
+                outcome: "hung",
+                reason: Some("no step".to_owned()),
+                turn,
+                turns,
+                digest: Some(digest),
+                expected: digest,
+                seconds: 9.0,
+                faults: &faults,
+                process_exits: 1,
+            },
+        ];
+        let mut seen = Seen::new();
+        for line in &lines {
+            let line = serde_json::to_value(line).expect("JSON");
+            check(&line, &mut seen).unwrap_or_else(|reason| panic!("correct cli/src/reference/objects.rs: {reason}"));
+        }
+        let chaos = PRINTED.iter().filter(|printed| printed.by == "chaos").flat_map(|printed| printed.objects);
+        assert_eq!(unseen(chaos, &seen), Seen::new(), "no line has these fields");
     }
 }

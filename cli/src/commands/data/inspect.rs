@@ -1,21 +1,22 @@
-//! `antiphon data inspect FILE…`: what is in data files, before they are trained on.
+//! `antiphon data inspect FILE…`: shows what data files hold before they are used for training.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use antiphon_process::Interrupts;
-use antiphon_worker::data::inspect::{
+use antiphon_data::inspect::{
     ClassReport, FileReport, IdReport, InspectOptions, Inspection, LabelReport, NamedValue, SampleReport, TableReport,
     ValueReport, inspect,
 };
+use antiphon_process::Interrupts;
 use serde::Serialize;
 
-use super::{counted, picture, size};
+use super::picture;
+use super::units::{counted, size};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::Progress;
+use crate::progress::Progress;
 
-/// Look into Parquet files: schema, classes, missing values, ids, a few samples
+/// Show the schema, classes, missing values, ids and samples of Parquet files
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,21 +24,21 @@ Examples:
   antiphon data inspect 's3://data/clips/train-*.parquet' --label class --samples 1
   antiphon data inspect mine.parquet --format json                one line: {\"event\":\"inspected\", …}
 
-Files of the same columns are shown as one table. All rows are read.")]
+Files with the same columns are shown as one table. All rows are read.")]
 pub struct InspectArgs {
     /// Paths or URLs, with `*` and `?` as wildcards
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
 
-    /// The column of classes, if it is not `label`
+    /// Column of the class [default: label]
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
 
-    /// The column of ids, if it is not `id`
+    /// Column of the sample id [default: id]
     #[arg(long, value_name = "COLUMN")]
     pub id: Option<String>,
 
-    /// Rows to show
+    /// Number of samples to show
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub samples: usize,
 }
@@ -50,7 +51,7 @@ struct Inspected<'a> {
     inspection: &'a Inspection,
 }
 
-/// Looks.
+/// Inspects.
 ///
 /// # Errors
 /// Files that cannot be read, or do not have a column that is named.
@@ -67,7 +68,7 @@ pub(super) async fn run(args: InspectArgs, format: Format) -> anyhow::Result<Exi
         shown.at(rows);
     };
     let found = tokio::select! {
-        found = inspect(&args.files, &options, &mut count) => Some(found),
+        found = inspect(&args.files, &antiphon_worker::stores(), &options, &mut count) => Some(found),
         () = interrupts.next() => None,
     };
     progress.clear();

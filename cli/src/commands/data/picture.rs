@@ -1,6 +1,6 @@
 //! Small grey pictures in a terminal.
 
-use antiphon_worker::data::inspect::Picture;
+use antiphon_data::inspect::Picture;
 
 /// From dark to bright.
 const RAMP: &[u8] = b" .:-=+*#%@";

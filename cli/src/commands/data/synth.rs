@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use antiphon_core::ids::Split;
 use antiphon_core::spec::{SynthKind, SynthSamples};
-use antiphon_worker::data::synth::write::{WriteError, WriteOptions, WrittenFile, write};
-use antiphon_worker::data::synth::{CLASSES, Generator};
+use antiphon_data::synth::write::{WriteError, WriteOptions, WrittenFile, write};
+use antiphon_data::synth::{CLASSES, Generator};
 use serde::Serialize;
 
-use super::{counted, size};
+use super::units::{counted, size};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
-use crate::predictor::{Progress, until_interrupted};
+use crate::progress::{Progress, until_interrupted};
 
-/// Generate a data set: train, validation and test as Parquet files
+/// Generate a data set as Parquet files
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,42 +23,42 @@ Examples:
   antiphon data synth features vectors --train 1000000 --rows-per-shard 250000
   antiphon data inspect 'digits/*.parquet'
 
-The rows are those of a job with `data: {source: synth}` and the same kind, samples, missing share and seed.
-Files are in the format of Hugging Face's datasets; memory is bounded, however many rows there are.")]
+The rows are those of a job with `data: {source: synth}` and the same kind, samples, missing share and seed. Files have the format
+of Hugging Face datasets. Memory use does not grow with the number of rows.")]
 pub struct SynthArgs {
-    /// Which data set
+    /// Kind of data set
     #[arg(value_enum)]
     pub kind: Kind,
 
-    /// The folder to write into; made if need be
+    /// Folder to write to; it is created if it does not exist
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 
-    /// Rows to learn from
+    /// Rows of the train split
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROWS))]
     pub train: u64,
 
-    /// Rows to choose by; 0 for none
+    /// Rows of the validation split; 0 for none
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_ROWS))]
     pub validation: u64,
 
-    /// Rows to report on; 0 for none
+    /// Rows of the test split; 0 for none
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_ROWS))]
     pub test: u64,
 
-    /// Share of missing values in each column, as in `10%` or `0.1`; no row lacks all of them
+    /// Share of missing values in each column, as `10%` or `0.1`; every row has at least one value
     #[arg(long, default_value = "0", value_name = "SHARE", value_parser = share)]
     pub missing: f64,
 
-    /// Another seed gives other rows
+    /// Seed of the generator
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     pub seed: u64,
 
-    /// Several files per split, of at most so many rows: train-00000-of-00003.parquet
+    /// Rows per file; splits with more rows become several files, as train-00000-of-00003.parquet
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rows_per_shard: Option<u64>,
 
-    /// Replace a data set that is in the folder
+    /// Replace the data set in the folder
     #[arg(long)]
     pub force: bool,
 }

@@ -1,26 +1,29 @@
-//! `antiphon verify CHECKPOINT`: whether a checkpoint is what its manifest says, and what the job comes to.
+//! `antiphon verify CHECKPOINT`: compares a checkpoint with its manifest, and with the job trained again.
 
-mod parts;
+mod files;
 mod replay;
+mod verdict;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use antiphon_core::digest::Sha256Hash;
 use antiphon_core::ids::{JobId, Turn};
+use antiphon_model::device::DeviceChoice;
 use antiphon_process::Interrupts;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
-use antiphon_worker::device::DeviceChoice;
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::cluster::ClusterConfig;
 use crate::output::{self, Format};
-use crate::predictor::Progress;
+use crate::progress::Progress;
 use replay::Replayed;
+use verdict::{State, Verdict, count};
 
-/// Check a checkpoint's files, and train it again to compare
+/// Check the files of a checkpoint, or train it again to compare
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,73 +32,46 @@ Examples:
   antiphon verify antiphon-runs/JOB --replay                     train it again from the beginning
   antiphon verify antiphon-runs/JOB --replay --from antiphon-runs/JOB/checkpoints/00000300
 
-Every part is compared with the manifest by size and SHA-256, read as tensors, and compared with the job that the manifest
-holds: its modalities, shapes, numbers of steps. Nothing is written.
+Every file is compared with the manifest by size and SHA-256, and decoded. Its tensors are compared with the job in the manifest:
+modalities, shapes and numbers of steps. Nothing is written.
 
---replay runs that job once more, here, in a temporary folder, up to the checkpoint's turn, and compares the SHA-256 of every
-part. It takes the same data at the same paths, and as long as the job took; --from begins at an earlier checkpoint. The same
-bits are promised on the same kind of machine and device only. A job that was resumed with other learning rates is to be
-replayed from where they changed.
+--replay trains the job again on this machine, in a temporary folder, up to the turn of the checkpoint. Then it compares the SHA-256
+of every file. It needs the same data at the same paths, and as much time as the job took. --from starts at an earlier checkpoint.
+Replays give the same bits on the same kind of machine and device only. If a job was resumed with other learning rates, start the
+replay at the checkpoint where they changed.
 
-Store errors are retried for --store-retry-timeout. A file that cannot be read then counts as unreadable, a missing one as damaged.
+Failed requests to the store are retried for --store-retry-timeout. A file that cannot be read then is `unreadable`, not damaged. A file
+that does not exist is damaged.
 
-Exit codes: 0 it is sound (and the replay gave the same), 1 it is damaged or differs, 2 there is no such checkpoint, 3 it could
-not be read, or not all of it, and what could is sound")]
+Exit codes: 0 the checkpoint is sound and the replay gave the same files, 1 it is damaged or differs, 2 there is no such
+checkpoint, 3 files could not be read and the others are sound")]
 pub struct VerifyArgs {
-    /// The checkpoint: its folder or URL, or the folder of a run, whose newest is meant
+    /// Folder or URL of the checkpoint, or of a run for its newest checkpoint
     pub checkpoint: String,
 
-    /// Train the job again up to this checkpoint, and compare every part
+    /// Train the job again up to this checkpoint, and compare every file
     #[arg(long)]
     pub replay: bool,
 
-    /// Begin the replay at this checkpoint rather than at the beginning
+    /// Start the replay at this checkpoint instead of the beginning
     #[arg(long, value_name = "CHECKPOINT", requires = "replay")]
     pub from: Option<String>,
 
-    /// Mebibytes of undecoded samples kept in memory per modality and split, in a replay
+    /// Memory for encoded samples in a replay, in MiB per modality and split; the rest goes to a temporary file
     #[arg(long, default_value_t = 256, value_name = "MIB", requires = "replay")]
     pub data_memory: u64,
 
-    /// Mebibytes that the shared head may take, in a replay
+    /// Memory limit of the shared head in a replay, in MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB", requires = "replay", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
 
-    /// Seconds to retry failing requests to the store before a file counts as unreadable
+    /// Seconds to retry a store that fails, before a file counts as unreadable
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub store_retry_timeout: u32,
 
-    /// Where the encoders compute in a replay: auto, cpu, cuda or cuda:1
+    /// Device of the encoders in a replay: auto, cpu, cuda or cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
-}
-
-/// What was found of one part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Verdict {
-    part: String,
-    /// Bytes, as the manifest says; none where it does not name the part.
-    size: Option<u64>,
-    sha256: Option<Sha256Hash>,
-    sound: bool,
-    state: State,
-    /// What is wrong with it, or why it could not be read.
-    reason: Option<String>,
-}
-
-/// How a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Sound,
-    Damaged,
-    /// The store did not give it, so nobody knows.
-    Unread,
-}
-
-/// How many parts are so.
-fn count(verdicts: &[Verdict], state: State) -> usize {
-    verdicts.iter().filter(|verdict| verdict.state == state).count()
 }
 
 /// What `--format json` prints.
@@ -108,31 +84,31 @@ struct Verified<'a> {
     epoch: u64,
     digest: String,
     sound: bool,
-    parts: &'a [Verdict],
+    files: &'a [Verdict],
     #[serde(skip_serializing_if = "Option::is_none")]
     replay: Option<&'a Replayed>,
 }
 
-/// Verifies, and replays if asked to.
+/// Verifies, and replays with --replay.
 ///
 /// # Errors
-/// There is no such checkpoint, or the replay cannot be made.
-pub async fn run(args: VerifyArgs, format: Format, stores: &StoreOptions) -> anyhow::Result<Exit> {
+/// There is no such checkpoint, or the replay fails.
+pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
+    let Context { format, stores, encoders } = context;
     let progress = Progress::new();
     let mut interrupts = Interrupts::listen()?;
     let tell = progress.clone();
-    let patience = RetryPolicy::new(Duration::from_secs(args.store_retry_timeout.into()), 0)
-        .on_retry(move |retry| tell.held_up(retry.to_string()));
+    let policy = RetryPolicy::new(Duration::from_secs(args.store_retry_timeout.into()), 0)
+        .on_retry(move |retry| tell.delayed(retry.to_string()));
     let work = async {
-        let checkpoint = open(&args.checkpoint, stores, &patience, &progress).await?;
-        let verdicts = progress.during("checking", parts::check(&checkpoint)).await;
-        if format == Format::Text {
+        let checkpoint = open(&args.checkpoint, stores, &policy, &progress).await?;
+        let verdicts = progress.during("checking", files::check(&checkpoint, encoders)).await;
+        if *format == Format::Text {
             print(&checkpoint, &verdicts)?;
         }
-        let replayed = if args.replay {
-            Some(replay::run(&args, &checkpoint, (stores, &patience), &progress).await?)
-        } else {
-            None
+        let replayed = match args.replay {
+            true => Some(replayed(&args, &checkpoint, (context, &policy), &progress).await?),
+            false => None,
         };
         Ok::<_, anyhow::Error>((checkpoint, verdicts, replayed))
     };
@@ -156,7 +132,7 @@ pub async fn run(args: VerifyArgs, format: Format, stores: &StoreOptions) -> any
             epoch: checkpoint.manifest().epoch,
             digest: checkpoint.manifest().digest(),
             sound,
-            parts: &verdicts,
+            files: &verdicts,
             replay: replayed.as_ref(),
         })?,
         Format::Text => {
@@ -172,17 +148,37 @@ pub async fn run(args: VerifyArgs, format: Format, stores: &StoreOptions) -> any
     })
 }
 
-/// The checkpoint, or an error with the exit code that the help promises.
+/// The result of training the job again up to the checkpoint.
+async fn replayed(
+    args: &VerifyArgs,
+    checkpoint: &Checkpoint,
+    (context, policy): (&Context, &RetryPolicy),
+    progress: &Progress,
+) -> anyhow::Result<Replayed> {
+    let from = match &args.from {
+        None => None,
+        Some(url) => Some(open(url, &context.stores, policy, progress).await?),
+    };
+    args.device.open().or_exit(Exit::Usage)?;
+    let configure = |config: &mut ClusterConfig| {
+        (config.data_memory, config.head_memory) = (args.data_memory << 20, args.head_memory << 20);
+        (config.device, config.stores) = (args.device, context.stores);
+        config.encoders = context.encoders.clone();
+    };
+    replay::run(checkpoint.manifest(), from.as_ref(), configure, progress).await
+}
+
+/// The checkpoint, or an error with the exit code that the help text names.
 async fn open(
     url: &str,
     stores: &StoreOptions,
-    patience: &RetryPolicy,
+    policy: &RetryPolicy,
     progress: &Progress,
 ) -> anyhow::Result<Checkpoint> {
-    let opened = progress.during("opening", Checkpoint::open_with(url, stores, patience)).await;
+    let opened = progress.during("opening", Checkpoint::open_with(url, stores, policy)).await;
     let exit = match &opened {
         Err(CheckpointError::Manifest { .. }) => Exit::Failed,
-        // A bucket that is not there holds no checkpoint.
+        // A bucket that does not exist holds no checkpoint.
         Err(CheckpointError::Request { source: object_store::Error::NotFound { .. }, .. }) => Exit::Usage,
         Err(CheckpointError::Request { .. }) => Exit::Unreachable,
         _ => Exit::Usage,
@@ -194,30 +190,31 @@ fn print(checkpoint: &Checkpoint, verdicts: &[Verdict]) -> anyhow::Result<()> {
     let manifest = checkpoint.manifest();
     let mut text = format!("{}\n", checkpoint.url());
     writeln!(text, "  job {}, turn {}, {} epochs complete", manifest.job, manifest.turn, manifest.epoch)?;
-    let longest = verdicts.iter().map(|verdict| verdict.part.len()).max().unwrap_or(0);
-    for Verdict { part, size, sha256, state, reason, .. } in verdicts {
+    let longest = verdicts.iter().map(|verdict| verdict.file.len()).max().unwrap_or(0);
+    for Verdict { file, size, sha256, state, reason, .. } in verdicts {
         let size = size.map_or_else(|| "-".to_owned(), |size| size.to_string());
         let hash = sha256.map_or_else(|| "-".to_owned(), |hash| hash.to_string()[..12].to_owned());
         let verdict = match state {
             State::Sound => "sound",
             State::Damaged => "DAMAGED: ",
-            State::Unread => "could not be read: ",
+            State::Unreadable => "unreadable: ",
         };
         let reason = reason.as_deref().unwrap_or_default();
-        writeln!(text, "    {part:longest$}  {size:>12} bytes  {hash:12}  {verdict}{reason}")?;
+        writeln!(text, "    {file:longest$}  {size:>12} bytes  {hash:12}  {verdict}{reason}")?;
     }
-    let (damaged, unread, all) = (count(verdicts, State::Damaged), count(verdicts, State::Unread), verdicts.len());
+    let (damaged, unreadable) = (count(verdicts, State::Damaged), count(verdicts, State::Unreadable));
+    let all = verdicts.len();
     if damaged > 0 {
-        writeln!(text, "  damaged: {damaged} of {all} parts")?;
+        writeln!(text, "  damaged: {damaged} of {all} files")?;
     }
-    if unread > 0 {
-        writeln!(text, "  could not be read: {unread} of {all} parts")?;
+    if unreadable > 0 {
+        writeln!(text, "  unreadable: {unreadable} of {all} files")?;
     }
-    let is_sound = damaged + unread == 0;
+    let is_sound = damaged + unreadable == 0;
     if is_sound {
-        writeln!(text, "  sound: {all} parts")?;
+        writeln!(text, "  sound: {all} files")?;
     }
-    let whose = if is_sound { "" } else { ", as the manifest has it" };
-    write!(text, "  digest {}{whose}", manifest.digest())?;
+    let source = if is_sound { "" } else { ", as in the manifest" };
+    write!(text, "  digest {}{source}", manifest.digest())?;
     Ok(output::line(&text)?)
 }

@@ -187,14 +187,22 @@ pub(in crate::spec) mod input {
 /// `encoder`.
 pub(in crate::spec) mod encoder {
     use super::*;
+    use crate::spec::model::EncoderSpec;
 
     pub(in crate::spec) static KIND: Field = Field::new(
         "kind",
-        Kind::OneOf(&["auto", "mlp", "cnn", "text", "resnet18", "resnet34", "resnet50", "vit", "bert"]),
+        Kind::OneOf(EncoderSpec::BUILT_IN),
         "cnn",
         "the network; `auto` means `mlp` for features, `cnn` for images and audio, `text` for text",
     )
     .default("auto");
+    pub(in crate::spec) static OPTIONS: Field = Field::new(
+        "options",
+        Kind::Other("a mapping of names to numbers, text, true or false, or lists of them"),
+        "{channels: 32}",
+        "for an encoder that the program registers: what that encoder reads",
+    )
+    .default("{}");
     pub(in crate::spec) static PRECISION: Field = Field::new(
         "precision",
         Kind::OneOf(&["f32", "bf16"]),

@@ -1,6 +1,11 @@
 //! Encoders, and what they start from.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::ids::EncoderName;
 
 /// The network f_m of a modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +64,44 @@ pub enum EncoderSpec {
         /// Dropout after the embedding and in the layers, 0 ≤ p < 1.
         dropout: f64,
     },
+    /// An encoder that the program registers besides the built-in ones.
+    Custom {
+        /// By which it is registered.
+        name: EncoderName,
+        /// What the job says for it. The encoder itself checks them, so a worker reports what is wrong.
+        options: BTreeMap<String, OptionValue>,
+    },
+}
+
+/// An option of an encoder that the program registers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    /// True or false.
+    Flag(bool),
+    /// A whole number from 0.
+    Whole(u64),
+    /// A finite number.
+    Number(f64),
+    /// Text.
+    Text(String),
+    /// A list of the others.
+    List(Vec<OptionValue>),
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Whole(number) => write!(f, "{number}"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => write!(f, "`{text}`"),
+            Self::List(values) => {
+                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", values.join(", "))
+            }
+        }
+    }
 }
 
 /// The number format in which an encoder computes. Its parameters, their gradients and its optimizer's memory are in 32

@@ -1,32 +1,51 @@
 //! The network of a modality.
 
 use super::super::fields::encoder as at;
+use super::super::json::Json;
 use super::super::model::{BertSize, EncoderSpec, Pooling, Precision, ResnetDepth, TransferSpec, VitSize};
-use super::super::reader::Section;
+use super::super::reader::{Refused, Section};
+use super::super::scalar;
 use super::transfer::transfer;
+use crate::ids::EncoderName;
 
 /// The network, what it begins from, and what it computes in.
 pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, TransferSpec, Precision)> {
-    let kind = section.choice(&at::KIND);
-    let encoder = kind.and_then(|kind| match kind {
-        "mlp" => mlp(&mut section),
-        "cnn" => cnn(&mut section),
-        "text" => text(&mut section),
-        "resnet18" => Some(EncoderSpec::Resnet { depth: ResnetDepth::Eighteen }),
-        "resnet34" => Some(EncoderSpec::Resnet { depth: ResnetDepth::ThirtyFour }),
-        "resnet50" => Some(EncoderSpec::Resnet { depth: ResnetDepth::Fifty }),
-        "vit" => vit(&mut section),
-        "bert" => bert(&mut section),
-        _ => Some(EncoderSpec::Auto),
-    });
+    let registered = section.registered(&at::KIND);
+    let kind = if registered.is_none() { section.choice(&at::KIND) } else { None };
+    let known = kind.is_some() || matches!(registered, Some(Ok(_)));
+    let encoder = match registered {
+        Some(Ok(name)) => custom(name, &mut section),
+        Some(Err(Refused)) => None,
+        None => kind.and_then(|kind| built_in(kind, &mut section)),
+    };
     let transfer = transfer(&mut section);
     let precision = section.choice(&at::PRECISION);
     let precision = precision.map(|name| if name == "bf16" { Precision::Bf16 } else { Precision::F32 });
     // Which keys there are depends on the kind.
-    if kind.is_some() {
+    if known {
         section.finish();
     }
     Some((encoder?, transfer?, precision?))
+}
+
+/// The network of a built-in kind.
+fn built_in(kind: &str, section: &mut Section<'_>) -> Option<EncoderSpec> {
+    match kind {
+        "mlp" => mlp(section),
+        "cnn" => cnn(section),
+        "text" => text(section),
+        "resnet18" => Some(EncoderSpec::Resnet { depth: ResnetDepth::Eighteen }),
+        "resnet34" => Some(EncoderSpec::Resnet { depth: ResnetDepth::ThirtyFour }),
+        "resnet50" => Some(EncoderSpec::Resnet { depth: ResnetDepth::Fifty }),
+        "vit" => vit(section),
+        "bert" => bert(section),
+        _ => Some(EncoderSpec::Auto),
+    }
+}
+
+fn custom(name: EncoderName, section: &mut Section<'_>) -> Option<EncoderSpec> {
+    let options = section.read(&at::OPTIONS, scalar::options, |options| Json::from(options))?;
+    Some(EncoderSpec::Custom { name, options })
 }
 
 fn mlp(section: &mut Section<'_>) -> Option<EncoderSpec> {

@@ -7,7 +7,8 @@ use super::super::reader::Section;
 /// Refuses an encoder that cannot.
 pub(super) fn fit(section: &mut Section<'_>, input: &InputSpec, encoder: &EncoderSpec) {
     let rule = match (input, encoder) {
-        (InputSpec::Auto, _) | (_, EncoderSpec::Auto) => None,
+        // The encoder itself says what it reads.
+        (InputSpec::Auto, _) | (_, EncoderSpec::Auto | EncoderSpec::Custom { .. }) => None,
         (InputSpec::Text { max_tokens, .. }, EncoderSpec::Bert { .. }) => too_long(*max_tokens),
         (InputSpec::Text { .. }, EncoderSpec::Text { .. }) => None,
         (InputSpec::Text { .. }, _) => Some("cannot read text; use text or bert".to_owned()),

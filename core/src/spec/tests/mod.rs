@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::ids::{JobName, ModalityName};
+use crate::ids::{EncoderName, JobName, ModalityName};
 
 mod generate;
 
@@ -368,4 +368,51 @@ fn fields_are_listed_once() {
     assert!(text.contains("modalities.audio.optimizer.lr: 0.001  (default)\n    the learning rate\n"), "{text}");
     assert!(text.contains("labels.classes: 10  (job.yaml:5)\n"), "{text}");
     assert!(text.contains("schedule.batch: 64 samples  (default)\n"), "{text}");
+}
+
+const OWN_ENCODER: &str = "
+name: own
+modalities:
+  audio:
+    data: {source: parquet, train: a.parquet}
+    encoder: {kind: tcn, options: {channels: [16, 32], dropout: 0.5, causal: true, norm: group, quoted: '8'}}
+labels: 10
+";
+
+fn knowing(names: &[&str]) -> KnownEncoders {
+    let names = names.iter().map(|name| EncoderName::try_from(*name).expect("a name"));
+    KnownEncoders::Registered(names.collect())
+}
+
+#[test]
+fn an_encoder_that_is_registered_has_options_of_its_own() {
+    let (spec, _) = parse_knowing(OWN_ENCODER, "job.yaml", &[], &|_| None, knowing(&["tcn"])).expect("a job");
+    let EncoderSpec::Custom { name, options } = &spec.modalities[0].encoder else { panic!("{spec:?}") };
+    assert_eq!(name.as_str(), "tcn");
+    let expected = [
+        ("causal", OptionValue::Flag(true)),
+        ("channels", OptionValue::List(vec![OptionValue::Whole(16), OptionValue::Whole(32)])),
+        ("dropout", OptionValue::Number(0.5)),
+        ("norm", OptionValue::Text("group".to_owned())),
+        ("quoted", OptionValue::Text("8".to_owned())),
+    ];
+    assert_eq!(*options, expected.map(|(name, value)| (name.to_owned(), value)).into());
+    // Whoever does not build it takes it as it is.
+    assert_eq!(JobSpec::from_json(&spec.to_json()).expect("the same job"), spec);
+}
+
+#[test]
+fn an_encoder_that_is_not_registered_is_refused() {
+    let refused = |names: &[&str]| {
+        let error =
+            parse_knowing(OWN_ENCODER, "job.yaml", &[], &|_| None, knowing(names)).expect_err("it is not known");
+        error.to_string()
+    };
+    let plain = refused(&[]);
+    assert!(
+        plain.contains("encoder.kind: `tcn` is not built into this program, which has the encoders `auto`"),
+        "{plain}"
+    );
+    assert!(plain.contains("use the program that registers it"), "{plain}");
+    assert!(refused(&["tcn2"]).contains("`bert`, `tcn2`; did you mean `tcn2`?"), "{}", refused(&["tcn2"]));
 }

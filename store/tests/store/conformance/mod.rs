@@ -23,7 +23,8 @@ async fn stores_that_fail_conform() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let local = folder.path().to_str().expect("the scratch folder's path is text");
     for seed in 0..3 {
-        let faults = format!("seed={seed},errors=0.1,lost=0.1,slow=0.1,slow_ms=5,truncated=0.1").parse().expect("faults");
+        let faults =
+            format!("seed={seed},errors=0.1,lost=0.1,slow=0.1,slow_ms=5,truncated=0.1").parse().expect("faults");
         for root in [&format!("memory://failing/{seed}"), &format!("{local}/{seed}")] {
             conforms(root, &StoreOptions { faults: Some(faults), ..StoreOptions::default() }).await;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use antiphon_core::ids::{JobId, Term, Turn};
 use antiphon_core::numerics::Numerics;
 use antiphon_store::checkpoints::{
-    Checkpoint, CheckpointError, CheckpointStore, FORMAT, MANIFEST, Manifest, FileEntry,
+    Checkpoint, CheckpointError, CheckpointStore, FORMAT, FileEntry, MANIFEST, Manifest,
 };
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::{Store, StoreOptions};

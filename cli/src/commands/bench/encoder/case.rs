@@ -1,11 +1,11 @@
-//! What is measured: an encoder with the shape of its input, as the command line names them.
+//! An encoder with the shape of its input, as the command line names them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use antiphon_core::rng;
 use antiphon_core::spec::{BertSize, EncoderSpec, Pooling, ResnetDepth, VitSize};
-use antiphon_worker::data::{BatchInput, InputShape};
+use antiphon_data::{BatchInput, InputShape};
 
 /// Tokens of BERT's own vocabulary.
 const VOCABULARY: usize = 30_522;
@@ -16,7 +16,7 @@ pub struct Case {
     name: String,
     input: Input,
     spec: EncoderSpec,
-    /// s: the encoder's own width, so that no adapter is measured.
+    /// s, the width of the encoder, so that no adapter is measured.
     width: usize,
 }
 
@@ -27,11 +27,11 @@ enum Input {
     Tokens { length: usize },
 }
 
-/// Measured where none is named.
-pub(super) const USUAL: [&str; 6] =
+/// The cases that are measured by default.
+pub(super) const COMMON: [&str; 6] =
     ["resnet18@1x128x128", "resnet18@3x112x112", "vit-small@3x112x112", "bert-small@64", "mlp@512", "cnn@1x64x64"];
 
-/// Name, the input where none is named, encoder, width.
+/// Name, default input, encoder, width.
 fn known() -> Vec<(&'static str, &'static str, EncoderSpec, usize)> {
     let mut known = vec![
         ("mlp", "512", EncoderSpec::Mlp { hidden: vec![512, 512], dropout: 0.0 }, 512),
@@ -119,7 +119,7 @@ impl Case {
         }
     }
 
-    /// A batch of noise. Texts are of full length: nothing is gained by leaving padding out.
+    /// A batch of noise. Texts have full length, without padding.
     pub(super) fn batch(&self, samples: usize) -> BatchInput {
         let dense = |shape: Vec<usize>| {
             let count = shape.iter().product();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_case_is_written_as_it_is_read() {
-        for text in USUAL {
+        for text in COMMON {
             assert_eq!(text.parse::<Case>().expect("a case").to_string(), text);
         }
         assert_eq!("vit-base".parse::<Case>().expect("a case").to_string(), "vit-base@3x112x112");

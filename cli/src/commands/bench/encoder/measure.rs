@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec, Precision};
-use antiphon_worker::device::{self, Device};
-use antiphon_worker::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
-use antiphon_worker::optimizer::Optimizer;
+use antiphon_model::device::{self, Device};
+use antiphon_model::encoder::{self, DropoutKey, Encoder, Frozen, Mode};
+use antiphon_model::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, noise};
 use super::memory;
 use crate::exit::{Exit, OrExit as _};
 
-/// Which optimizer steps.
+/// The optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Rule {
-    /// SGD with momentum and weight decay.
+    /// SGD with momentum and weight decay
     #[default]
     Sgd,
-    /// AdamW.
+    /// AdamW
     Adamw,
 }
 
 impl Rule {
-    /// Steps so small that the numbers stay in their usual range, however many there are.
+    /// A learning rate so small that the parameters hardly change.
     fn spec(self) -> OptimizerSpec {
         let rule = match self {
             Self::Sgd => OptimizerRule::Sgd { momentum: 0.9, weight_decay: 1e-4 },
@@ -35,21 +35,21 @@ impl Rule {
     }
 }
 
-/// What steps of an encoder cost.
+/// The cost of the steps of an encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Measured {
-    /// Numbers that are trained.
+    /// Number of trained parameters.
     pub parameters: u64,
-    /// Seconds of each step after the first, which is not counted.
-    pub steps: Vec<Parts>,
-    /// The most memory that a step had beyond what the process had before there was an encoder, in bytes: of the card if it is on one, else
-    /// main memory; None where the system does not tell.
+    /// Times of each step after the warm-up.
+    pub steps: Vec<StepTimes>,
+    /// Peak memory in bytes beyond that of the process without an encoder: on the card if the encoder is there, otherwise in main
+    /// memory. None if the system does not tell.
     pub peak_bytes: Option<u64>,
 }
 
 /// Seconds of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Parts {
+pub(super) struct StepTimes {
     /// From the batch to H.
     pub forward: f64,
     /// From dH to the gradients of the parameters.
@@ -58,7 +58,7 @@ pub(super) struct Parts {
     pub optimizer: f64,
 }
 
-impl Parts {
+impl StepTimes {
     /// All of it.
     pub(super) fn total(&self) -> f64 {
         self.forward + self.backward + self.optimizer
@@ -90,7 +90,7 @@ pub(super) fn measure(
     let upstream = noise().take(samples * case.width()).map(|x| x * scale).collect();
     let upstream = Matrix::from_vec(samples, case.width(), upstream)?;
 
-    let mut one = |encoder: &mut dyn Encoder, step: usize| -> anyhow::Result<Parts> {
+    let mut one = |encoder: &mut dyn Encoder, step: usize| -> anyhow::Result<StepTimes> {
         let key = DropoutKey { seed: 1, modality: modality.clone(), step: step as u64, shard: MicroShard::WHOLE };
         let mut watch = Watch::new();
         let forward = encoder.forward(&batch, &Mode::Train(key, Frozen::none()))?;
@@ -100,7 +100,7 @@ pub(super) fn measure(
         let seconds_backward = watch.lap(device)?;
         optimizer.step(encoder.parameters(), &gradients, spec.lr)?;
         encoder.commit(forward.pending.in_memory()?);
-        Ok(Parts { forward: seconds_forward, backward: seconds_backward, optimizer: watch.lap(device)? })
+        Ok(StepTimes { forward: seconds_forward, backward: seconds_backward, optimizer: watch.lap(device)? })
     };
     for step in 0..warmup {
         one(encoder.as_mut(), step)?;
@@ -122,7 +122,7 @@ impl Watch {
         Self(Instant::now())
     }
 
-    /// Seconds since the last call, once the device has done all that it was told to.
+    /// Seconds since the last call, once the device has finished its work.
     fn lap(&mut self, device: &Device) -> anyhow::Result<f64> {
         device.synchronize()?;
         let elapsed: Duration = self.0.elapsed();

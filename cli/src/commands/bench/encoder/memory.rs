@@ -1,4 +1,4 @@
-//! How much memory this process has, as Linux counts it. Elsewhere it is not known.
+//! The memory of this process, as Linux counts it. Unknown on other systems.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ pub(super) fn resident() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// The most bytes that were in memory since [`forget_peak`], or since the process began where the system does not forget.
+/// The peak of bytes in memory since [`forget_peak`], or since the process started if the system cannot reset it.
 pub(super) fn peak() -> Option<u64> {
     status("VmHWM:")
 }
 
-/// Lets [`peak`] count anew.
+/// Resets [`peak`].
 pub(super) fn forget_peak() {
-    // Where this is refused, the peak is that of the whole process, which is no less true.
+    // If this fails, the peak is that of the whole process.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 

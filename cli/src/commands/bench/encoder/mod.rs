@@ -1,7 +1,7 @@
-//! `antiphon bench encoder`: what a training step of each encoder costs.
+//! `antiphon bench encoder`: the time and memory of a training step.
 //!
-//! Each case is measured in a process of its own, which this one starts again with `--here`: so the peak of its memory is its own, and
-//! so is its number of threads.
+//! Each case runs in a separate process, which this one starts with `--here`, so that it has its own peak of memory and its own
+//! number of threads.
 
 mod case;
 mod measure;
@@ -11,76 +11,77 @@ use std::num::NonZeroUsize;
 use std::process::Stdio;
 
 use antiphon_core::spec::Precision;
-use antiphon_worker::device::{self, DeviceChoice};
+use antiphon_model::custom::Encoders;
+use antiphon_model::device::{self, DeviceChoice};
 use anyhow::{Context as _, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
-use super::quantiles::median;
 use super::rows::Rows;
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::statistics::median;
 use crate::output::{self, Format};
 
 use case::Case;
-use measure::{Measured, Parts, Rule};
+use measure::{Measured, Rule, StepTimes};
 
-/// What does a training step of an encoder cost, in time and in memory?
+/// Measure the time and memory of a training step of an encoder
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench encoder                                          the usual cases, batches of 64
+  antiphon bench encoder                                          common encoders, batches of 64
   antiphon bench encoder resnet18@1x128x128 vit-small --batch 16,64
   antiphon bench encoder bert-base@128 --optimizer adamw --threads 1 --format json
   antiphon bench encoder resnet50 --device cuda --precision bf16
 
-An encoder is mlp, cnn, text, resnet18, resnet34, resnet50, vit-tiny, vit-small, vit-base, bert-tiny,
-bert-mini, bert-small, bert-medium or bert-base; its input follows after `@`: numbers of a feature
-vector, channels x height x width of an image or spectrogram, or tokens of a text.
+Encoders: mlp, cnn, text, resnet18, resnet34, resnet50, vit-tiny, vit-small, vit-base, bert-tiny,
+bert-mini, bert-small, bert-medium, bert-base. The input follows after `@`: the length of a feature
+vector, channels x height x width of an image or spectrogram, or the tokens of a text.
 
-A step is what a worker does in a turn without data and head: forward from the batch to the
-features H, backward from a given dH, and one step of the optimizer. Medians are printed; JSON has
+A step is what a worker computes in a turn without data and head: forward from the batch to the
+features H, backward from a given dH, and one optimizer step. The table shows medians; JSON has
 every step. Peak memory is what a step needs beyond the program itself: parameters, optimizer,
-gradients and activations; of the card, if they are on one. Each case is measured in a process of its own.")]
+gradients and activations, on the card if the encoder is there. Each case runs in its own process.")]
 pub struct EncoderArgs {
-    /// What is measured, as in `resnet18@1x128x128`; the usual ones if none is named
+    /// Encoders to measure, for example `resnet18@1x128x128` [default: six common ones]
     #[arg(value_name = "ENCODER[@INPUT]")]
     pub cases: Vec<Case>,
 
-    /// Samples per batch; several are measured one after the other
+    /// Samples per batch; several sizes, separated by commas, are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "64", value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Vec<u32>,
 
-    /// Steps that are measured of each, after those that are not
+    /// Steps to measure
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
 
-    /// Steps before those that are measured
+    /// Steps before the measurement
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub warmup: u32,
 
-    /// Which optimizer steps
+    /// Optimizer
     #[arg(long, value_enum, default_value_t)]
     pub optimizer: Rule,
 
-    /// What encoders compute in; bf16 on CUDA cards only
+    /// Precision of the encoder; bf16 needs a CUDA card
     #[arg(long, default_value = "f32", value_parser = precision())]
     pub precision: Precision,
 
-    /// Threads that compute; as many as there are cores by default
+    /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
 
-    /// Where encoders compute: auto, cpu, cuda or cuda:1
+    /// Device of the encoder: auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t, env = "ANTIPHON_DEVICE")]
     pub device: DeviceChoice,
 
-    /// Measure the one case in this very process
+    /// Measure the case in this process
     #[arg(long, hide = true)]
     pub here: bool,
 }
 
-/// As a job file spells it.
+/// Parsed as in a job file.
 fn precision() -> impl TypedValueParser<Value = Precision> {
     const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
     let known = |name: String| ALL.into_iter().find(|precision| precision.name() == name).unwrap_or_default();
@@ -107,15 +108,15 @@ struct Row {
 /// Measures.
 ///
 /// # Errors
-/// An encoder that cannot read the input it was given.
+/// An encoder that does not accept its input.
 pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exit> {
     if args.here {
         let [case] = args.cases.as_slice() else { bail!("one case is measured in a process") };
         output::json(&measured_here(case, args.batch[0] as usize, &args)?)?;
         return Ok(Exit::Success);
     }
-    let usual = || case::USUAL.iter().map(|text| text.parse().expect("the usual cases can be read")).collect();
-    let cases: Vec<Case> = if args.cases.is_empty() { usual() } else { args.cases.clone() };
+    let common = || case::COMMON.iter().map(|text| text.parse().expect("the common cases are valid")).collect();
+    let cases: Vec<Case> = if args.cases.is_empty() { common() } else { args.cases.clone() };
     let mut rows = Rows::new(format)?;
     for (case, batch) in cases.iter().flat_map(|case| args.batch.iter().map(move |batch| (case, *batch as usize))) {
         let mut child = Child::start(case, batch, &args)?;
@@ -130,7 +131,7 @@ fn measured_here(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Resul
     let counts = (args.warmup as usize, args.steps as usize);
     let device = args.device.open().or_exit(Exit::Usage)?;
     let measured = measure::measure(case, batch, counts, args.optimizer, (args.precision, &device))?;
-    let step_seconds = median(&measured.steps.iter().map(Parts::total).collect::<Vec<_>>());
+    let step_seconds = median(&measured.steps.iter().map(StepTimes::total).collect::<Vec<_>>());
     Ok(Row {
         event: "bench".to_owned(),
         bench: "encoder".to_owned(),
@@ -150,7 +151,7 @@ fn threads(args: &EncoderArgs) -> usize {
     args.threads.map_or_else(cores, |threads| threads as usize)
 }
 
-/// The process that measures one case. It ends with this value.
+/// The process that measures one case. It is killed when this value is dropped.
 struct Child(tokio::process::Child);
 
 impl Child {
@@ -175,7 +176,7 @@ impl Child {
         Ok(Self(child.context("cannot start the process that measures")?))
     }
 
-    /// What it prints.
+    /// The row that it prints.
     async fn row(&mut self, case: &Case, batch: usize) -> anyhow::Result<Row> {
         let (mut printed, mut said) = (Vec::new(), String::new());
         let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
@@ -183,12 +184,12 @@ impl Child {
         tokio::try_join!(stdout.read_to_end(&mut printed), stderr.read_to_string(&mut said))?;
         let status = self.0.wait().await?;
         if status.success() {
-            return serde_json::from_slice(&printed).context("the process that measures printed something else");
+            return serde_json::from_slice(&printed).context("the process that measures did not print a row");
         }
         let said = said.trim().trim_start_matches("error: ");
         let why = match status.code() {
             None => format!(
-                "the process that measures was ended ({status}), as it is when memory runs out; take fewer samples"
+                "the process that measures was killed ({status}), which happens when memory runs out; use a smaller batch"
             ),
             Some(_) => said.to_owned(),
         };
@@ -202,7 +203,8 @@ encoder                  batch threads  parameters     step  forward backward op
 
 impl Row {
     fn line(&self) -> String {
-        let part = |part: fn(&Parts) -> f64| time(median(&self.measured.steps.iter().map(part).collect::<Vec<_>>()));
+        let median_of =
+            |seconds: fn(&StepTimes) -> f64| time(median(&self.measured.steps.iter().map(seconds).collect::<Vec<_>>()));
         let peak = self.measured.peak_bytes.map_or("unknown".to_owned(), |bytes| format!("{:.0} MiB", mebi(bytes)));
         format!(
             "{:<24}{:>6}{:>8}{:>12}{:>9}{:>9}{:>9}{:>10}{:>11.1}{peak:>13}",
@@ -211,9 +213,9 @@ impl Row {
             self.threads,
             self.measured.parameters,
             time(self.step_seconds),
-            part(|parts| parts.forward),
-            part(|parts| parts.backward),
-            part(|parts| parts.optimizer),
+            median_of(|times| times.forward),
+            median_of(|times| times.backward),
+            median_of(|times| times.optimizer),
             self.samples_per_second,
         )
     }
@@ -229,19 +231,19 @@ fn time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_worker::device::Device;
+    use antiphon_model::device::Device;
 
     use super::*;
 
     #[test]
-    fn a_step_is_measured_whole() {
+    fn a_step_is_measured() {
         let case: Case = "cnn@1x16x16".parse().expect("a case");
         let measured =
             measure::measure(&case, 4, (1, 2), Rule::Adamw, (Precision::F32, &Device::Cpu)).expect("measured");
         assert_eq!(measured.steps.len(), 2);
         assert!(measured.parameters > 20_000, "{}", measured.parameters);
         assert!(
-            measured.steps.iter().all(|parts| parts.forward > 0.0 && parts.backward > 0.0 && parts.optimizer > 0.0)
+            measured.steps.iter().all(|times| times.forward > 0.0 && times.backward > 0.0 && times.optimizer > 0.0)
         );
         if cfg!(target_os = "linux") {
             assert!(measured.peak_bytes.is_some());

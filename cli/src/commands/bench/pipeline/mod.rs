@@ -1,25 +1,27 @@
-//! `antiphon bench pipeline`: what it brings that all encoders compute at once.
-
-use std::path::PathBuf;
+//! `antiphon bench pipeline`: the speedup of encoders that compute at the same time.
 
 use antiphon_core::event::{FinalState, JobEvent};
-use antiphon_core::spec::{Every, JobSpec, Length, Override, ScheduleMode, parse};
+use antiphon_core::spec::{Every, JobSpec, Length, ScheduleMode};
+use antiphon_model::custom::Encoders;
 use antiphon_proto::v1::SubmitJobRequest;
+use antiphon_transport::ReconnectPolicy;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 
-use super::cores;
-use super::part::{ANY_PORT, Part};
+use super::children;
 use super::rows::Rows;
-use crate::client::Client;
-use crate::commands::check;
-use crate::exit::{Exit, OrExit as _};
+use crate::client::{Client, Events, Silent};
+use crate::commands::shared_args::BenchJobArgs;
+use crate::context::Context;
+use crate::exit::Exit;
 use crate::follow::Accounts;
+use crate::lab::child_process::{ANY_PORT, ChildProcess};
+use crate::lab::cores;
+use crate::lab::statistics::median;
 use crate::output::{self, Format};
 
-/// What does it bring that all encoders compute at once?
+/// Measure the speedup of encoders that compute at the same time
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -27,20 +29,16 @@ Examples:
   antiphon bench pipeline job.yaml --cycles 20 --runs 5
   antiphon bench pipeline job.yaml --set schedule.batch=16 --format json
 
-A coordinator and one worker per modality run as processes of their own, each worker with one thread
-that computes, on a core of its own while there are enough. The job is run by turns as it is,
-all encoders at once, and with `schedule.mode: sequential`, one after the other; both must end in
-the same bits. The time of a cycle is that between the first measured step of the head and the last,
-over the cycles between them.")]
+A coordinator and one worker per modality run as separate processes. Each worker computes on one
+thread, on its own core while there are enough. The job runs alternately with all encoders at the
+same time and with `schedule.mode: sequential`. Both must end in the same bits. The time of a cycle
+is measured from the first measured step of the head to the last, divided by the cycles between.")]
 pub struct PipelineArgs {
-    /// The job file, YAML or JSON; one with two modalities of the same cost if none is given
-    pub job: Option<PathBuf>,
+    /// The job
+    #[command(flatten)]
+    pub job: BenchJobArgs,
 
-    /// Set one field, as in `--set schedule.batch=16`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Cycles that are measured in a run, after two that are not
+    /// Cycles to measure in each run, after two to warm up
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub cycles: u64,
 
@@ -61,27 +59,28 @@ struct Run {
     times: Accounts,
 }
 
-/// A run in each way.
+/// A sequential run and a pipelined one.
 #[derive(Debug, Serialize)]
 struct Pair {
     event: &'static str,
     bench: &'static str,
     job: String,
     workers: usize,
-    /// Cores that workers were held to, one each; 0 where the system does not hold them.
+    /// Cores that workers were bound to, one each; 0 if the system cannot bind them.
     cores: usize,
     sequential: Run,
     pipelined: Run,
-    /// How many times as fast pipelined is.
+    /// Sequential time divided by pipelined time.
     speedup: f64,
 }
 
 /// Measures.
 ///
 /// # Errors
-/// A bad job file, a part of the system that fails, or runs that end in other bits.
-pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = load(&args).or_exit(Exit::Usage)?;
+/// An invalid job file, a process that fails, or runs that end in different bits.
+pub(super) async fn run(args: PipelineArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = load(&args, &context.encoders)?;
     let mut rows = Rows::new(format)?;
     let mut cluster = Cluster::start(&spec).await?;
     let mut pairs: Vec<Pair> = Vec::new();
@@ -100,7 +99,7 @@ pub(super) async fn run(args: PipelineArgs, format: Format) -> anyhow::Result<Ex
 
 fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
     let speedups: Vec<f64> = pairs.iter().map(|pair| pair.speedup).collect();
-    output::line(&format!("{:>42.2}   (median)", super::quantiles::median(&speedups)))?;
+    output::line(&format!("{:>42.2}   (median)", median(&speedups)))?;
     if let Some(last) = pairs.last() {
         for run in [&last.sequential, &last.pipelined] {
             output::line(&format!("\n{}: {}", run.schedule.as_str(), run.times.table().trim_end()))?;
@@ -110,23 +109,20 @@ fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load(args: &PipelineArgs) -> anyhow::Result<JobSpec> {
-    let mut spec = match &args.job {
-        Some(job) => check::load(job, &args.set)?.0,
-        None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None)?,
-    };
-    // Nothing but turns is measured, and their result kept once, to be compared.
+fn load(args: &PipelineArgs, encoders: &Encoders) -> anyhow::Result<JobSpec> {
+    let mut spec = args.job.load(DEFAULT, encoders)?;
+    // Only turns are measured. One checkpoint at the end is enough to compare the results.
     spec.evaluation.every = Every::End;
     spec.checkpoints.every = Every::End;
     spec.checkpoints.to = None;
     Ok(spec)
 }
 
-/// The processes that runs are made with.
+/// The processes that the runs share.
 struct Cluster {
     client: Client,
-    coordinator: Part,
-    workers: Vec<Part>,
+    coordinator: ChildProcess,
+    workers: Vec<ChildProcess>,
     cores: usize,
     runs: u32,
     _state: tempfile::TempDir,
@@ -136,21 +132,21 @@ impl Cluster {
     async fn start(spec: &JobSpec) -> anyhow::Result<Self> {
         let state = tempfile::tempdir().context("cannot make a temporary folder")?;
         let place = state.path().display().to_string();
-        let (coordinator, url) = Part::coordinator(ANY_PORT, &["--state", &place], None).await?;
+        let (coordinator, url) = children::coordinator(ANY_PORT, &["--state", &place], None).await?;
         let cores = cores::available().unwrap_or_default();
         let mut workers = Vec::new();
         for (at, modality) in spec.modalities.iter().enumerate() {
             let core = (!cores.is_empty()).then(|| cores[at % cores.len()]);
             let name = format!("the worker of `{}`", modality.name);
             let arguments = ["worker", "--coordinator", &url, "--modality", modality.name.as_str()];
-            workers.push(Part::start(&name, &arguments, core)?);
+            workers.push(children::start(&name, &arguments, core)?);
         }
-        let client = Client::of_own(&url)?;
+        let client = Client::to_own_process(&url)?;
         let cores = cores.len().min(workers.len());
         Ok(Self { client, coordinator, workers, cores, runs: 0, _state: state })
     }
 
-    /// A run in each way. They take turns at being the first, so that a machine that changes its speed favours neither.
+    /// Both runs. Which is first alternates, so that a machine that changes its speed favours neither.
     async fn pair(&mut self, spec: &JobSpec, cycles: u64) -> anyhow::Result<Pair> {
         let sequential_first = self.runs.is_multiple_of(4);
         let mut pipelined = None;
@@ -164,7 +160,7 @@ impl Cluster {
         };
         if sequential.digest != pipelined.digest {
             bail!(
-                "the runs end in other bits: {} one after the other, {} at once; this is a bug, please report it",
+                "the runs end in different bits: {} sequential, {} pipelined; this is a bug, please report it",
                 sequential.digest,
                 pipelined.digest
             );
@@ -190,35 +186,35 @@ impl Cluster {
         let job = Some(format!("run-{}", self.runs));
         let request = SubmitJobRequest { specification: spec.to_json(), job, ..Default::default() };
         let job = self.client.submit(request).await?;
-        let mut client = self.client.clone();
+        let client = self.client.clone();
         let ended = futures::future::select_all(
             std::iter::once(&mut self.coordinator).chain(&mut self.workers).map(|part| Box::pin(part.ended())),
         );
         tokio::select! {
-            run = follow(&mut client, &job, mode, turns, cycles) => run,
+            run = follow(&client, &job, mode, turns, cycles) => run,
             (error, ..) = ended => Err(error),
         }
     }
 }
 
 /// Watches a run to its end.
-async fn follow(client: &mut Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
-    let mut events = client.watch(job, 0).await?;
+async fn follow(client: &Client, job: &str, mode: ScheduleMode, turns: u64, cycles: u64) -> anyhow::Result<Run> {
+    let mut events = Events::new(client.clone(), job, 0, ReconnectPolicy::ONCE);
     let (mut first, mut last, mut times) = (None, None, None);
     loop {
-        let watched = events.next().await.context("the coordinator ended the events")??;
+        let watched = events.next(&mut Silent).await?;
         match watched.event {
             // The last step of the cycles that are not measured begins the time of those that are.
             JobEvent::Step(step) if step.turn.0 + 1 == WARMUP * turns => first = Some(Instant::now()),
             JobEvent::Step(step) if step.turn.0 + 1 == (WARMUP + cycles) * turns => last = Some(Instant::now()),
             JobEvent::Times { modalities, coordinator, .. } => times = Some(Accounts { modalities, coordinator }),
             JobEvent::Finished(finished) if finished.state == FinalState::Succeeded => {
-                let (first, last) = first.zip(last).context("no step was told of")?;
+                let (first, last) = first.zip(last).context("the events have no steps")?;
                 return Ok(Run {
                     schedule: mode,
                     seconds_per_cycle: last.duration_since(first).as_secs_f64() / cycles as f64,
                     digest: finished.digest.context("a job that succeeded has a digest")?,
-                    times: times.context("no times were told of")?,
+                    times: times.context("the events have no times")?,
                 });
             }
             JobEvent::Finished(finished) => {

@@ -1,71 +1,72 @@
-//! `antiphon bench recovery`: what the death of a worker costs, and that of the coordinator.
+//! `antiphon bench recovery`: recovery from the death of a worker and of the coordinator.
 
 mod watching;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use antiphon_core::event::JobEvent;
 use antiphon_core::ids::ModalityName;
-use antiphon_core::spec::{JobSpec, Override, parse};
+use antiphon_core::spec::JobSpec;
 use antiphon_proto::v1::SubmitJobRequest;
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::part::{ANY_PORT, Part};
-use super::quantiles::median;
+use super::children;
 use super::rows::Rows;
 use crate::client::Client;
-use crate::commands::check;
+use crate::commands::shared_args::BenchJobArgs;
+use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::child_process::{ANY_PORT, ChildProcess};
+use crate::lab::statistics::median;
 use crate::output::{self, Format};
 use watching::{Seen, Watching};
 
-/// What does the death of a part cost?
+/// Measure recovery from the death of a worker and of the coordinator
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench recovery                     digits, a checkpoint every 100 turns
+  antiphon bench recovery                     generated digits, a checkpoint every 100 turns
   antiphon bench recovery job.yaml --modality audio --after 200
   antiphon bench recovery --no-spare --deaths 5 --format json
 
-A coordinator and one worker per modality run a job as processes of their own. So many turns after a checkpoint, a worker is
-killed (SIGKILL) while a spare one waits, or, with --no-spare, while one is being started in its place; and after another
-checkpoint the coordinator, in whose place one is started at once. Of a worker's death, `again` is the number of steps of its
-own modality that are taken again (the head and the other encoders take none again); of a coordinator's, the number of turns
-that all take again. `ready` is the time from the kill until whoever took the place can go on, `caught up` until a turn is
-applied that had not been before, of that modality or of any. `stood still` is the longest time in which no turn was applied,
-of whatever modality; `a turn` is how long one takes when nobody dies.")]
+A coordinator and one worker per modality run a job as separate processes. --after turns after a
+checkpoint, a worker is killed with SIGKILL while a spare worker waits, or, with --no-spare, while
+its replacement starts. After another checkpoint, the coordinator is killed and restarted at once.
+  replayed   steps that the replacement of a worker replays, of its modality only; or turns that
+             all workers replay after the death of a coordinator
+  ready      time from the kill until the replacement can resume
+  caught up  time until the first new turn, of that modality or, for a coordinator, of any
+  stalled    longest time without a turn of any modality
+  a turn     mean time of a turn before the kill")]
 pub struct RecoveryArgs {
-    /// The job file, YAML or JSON; generated digits if none is given
-    pub job: Option<PathBuf>,
+    /// The job
+    #[command(flatten)]
+    pub job: BenchJobArgs,
 
-    /// Set one field, as in `--set schedule.batch=16`; may be given again
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<Override>,
-
-    /// Whose worker is killed [default: the job's first modality]
+    /// Modality whose worker is killed [default: the first of the job]
     #[arg(long, value_name = "NAME")]
     pub modality: Option<String>,
 
-    /// Turns between a checkpoint and a death; fewer than between two checkpoints
+    /// Turns from a checkpoint to a kill; fewer than between two checkpoints
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub after: u64,
 
-    /// Deaths of each
+    /// Kills of a worker, and of the coordinator
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub deaths: u32,
 
-    /// No worker waits to take the place; one is started when it is free
+    /// Run without a spare worker; a replacement starts when the slot is free
     #[arg(long)]
     pub no_spare: bool,
 }
 
 const DEFAULT: &str = include_str!("default.yaml");
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Killed {
@@ -73,26 +74,26 @@ enum Killed {
     Coordinator,
 }
 
-/// What one death cost. Times are in seconds.
+/// The cost of one death. Times are in seconds.
 #[derive(Debug, Serialize)]
 struct Death {
     event: &'static str,
     bench: &'static str,
     job: String,
     killed: Killed,
-    /// Whose worker, if it was one.
+    /// The modality of the worker; None for the coordinator.
     modality: Option<ModalityName>,
-    /// Whether a worker waited for the place.
+    /// Whether a spare worker waited.
     spare: bool,
     /// Turns applied when it was killed.
     turn: u64,
-    /// Of these, since the newest checkpoint.
+    /// Those since the newest checkpoint.
     since_checkpoint: u64,
-    /// Steps of the modality, or turns of all.
-    again: u64,
+    /// Steps of the modality, or turns of all workers.
+    replayed: u64,
     ready: f64,
     caught_up: f64,
-    stood_still: f64,
+    stalled: f64,
     /// The mean time from one turn to the next before the kill.
     a_turn: f64,
 }
@@ -100,13 +101,10 @@ struct Death {
 /// Measures.
 ///
 /// # Errors
-/// A bad job file, a part of the system that fails, or a job that ends before it is measured.
-pub(super) async fn run(args: RecoveryArgs, format: Format) -> anyhow::Result<Exit> {
-    let spec = match &args.job {
-        Some(job) => check::load(job, &args.set).map(|(spec, _)| spec),
-        None => parse(DEFAULT, "the job of the bench", &args.set, &|_| None).map_err(Into::into),
-    };
-    let spec = spec.or_exit(Exit::Usage)?;
+/// An invalid job file, a process that fails, or a job that ends before it is measured.
+pub(super) async fn run(args: RecoveryArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = context.format;
+    let spec = args.job.load(DEFAULT, &context.encoders)?;
     let victim = victim(&args, &spec).or_exit(Exit::Usage)?;
     let mut rows = Rows::new(format)?;
     let state = tempfile::tempdir().context("cannot make a temporary folder")?;
@@ -115,7 +113,7 @@ pub(super) async fn run(args: RecoveryArgs, format: Format) -> anyhow::Result<Ex
         return Ok(Exit::Interrupted);
     };
     let measured = measure(&args, &mut rows, &mut cluster, format).await;
-    // Before its folder is removed: whoever still wrote there would leave some of it.
+    // Before its folder is removed: a process that still wrote there would leave files behind.
     cluster.dismiss().await?;
     measured
 }
@@ -130,10 +128,7 @@ async fn measure(
     for _ in 0..args.deaths {
         for killed in [Killed::Worker, Killed::Coordinator] {
             let measuring = cluster.death(killed, args.after);
-            match rows
-                .next("waiting for a death and what comes of it", measuring, |_| Death::head(), Death::line)
-                .await?
-            {
+            match rows.next("killing and recovering", measuring, |_| Death::head(), Death::line).await? {
                 Some(death) => deaths.push(death),
                 None => return Ok(Exit::Interrupted),
             }
@@ -170,9 +165,9 @@ fn summary(deaths: &[Death]) -> anyhow::Result<()> {
             format!("{:.2} s ({least:.2} to {most:.2})", median(&values))
         };
         let (ready, caught_up) = (told(of(|death| death.ready)), told(of(|death| death.caught_up)));
-        let stood_still = told(of(|death| death.stood_still));
+        let stalled = told(of(|death| death.stalled));
         let name = if killed == Killed::Worker { "a worker's death" } else { "a coordinator's" };
-        output::line(&format!("{name:<18} ready {ready}, caught up {caught_up}, stood still {stood_still}"))?;
+        output::line(&format!("{name:<18} ready {ready}, caught up {caught_up}, stalled {stalled}"))?;
     }
     Ok(())
 }
@@ -182,12 +177,12 @@ struct Cluster<'a> {
     spec: JobSpec,
     address: String,
     state: &'a Path,
-    coordinator: Part,
-    workers: BTreeMap<ModalityName, Part>,
+    coordinator: ChildProcess,
+    workers: BTreeMap<ModalityName, ChildProcess>,
     victim: ModalityName,
-    /// Whether somebody waits for the victim's place when it dies.
+    /// Whether a spare worker waits when the victim dies.
     with_spare: bool,
-    spare: Option<Part>,
+    spare: Option<ChildProcess>,
     watching: Watching,
 }
 
@@ -201,17 +196,17 @@ impl<'a> Cluster<'a> {
         for modality in &spec.modalities {
             workers.insert(modality.name.clone(), worker(&modality.name, &url)?);
         }
-        let mut client = Client::of_own(&url)?;
+        let client = Client::to_own_process(&url)?;
         let request = SubmitJobRequest { specification: spec.to_json(), ..Default::default() };
         let job = client.submit(request).await?;
-        let watching = Watching::new(url, job);
+        let watching = Watching::new(client, &job);
         Ok(Self { spec, address, state, coordinator, workers, victim, with_spare: !no_spare, spare: None, watching })
     }
 
-    /// Waits until so many turns have been applied since a checkpoint, kills, and measures until training is where it was.
+    /// Waits until `after` turns after a checkpoint, kills the process, and measures until the first new turn.
     async fn death(&mut self, killed: Killed, after: u64) -> anyhow::Result<Death> {
         if killed == Killed::Worker && self.with_spare {
-            // Before it trains, whoever comes first has the place.
+            // Before the job trains, the first worker to register would get the slot.
             self.watching.until_step(&mut self.coordinator).await?;
             self.spare = Some(worker(&self.victim, &self.url())?);
         }
@@ -221,12 +216,12 @@ impl<'a> Cluster<'a> {
             Killed::Worker => self.kill_worker().await?,
             Killed::Coordinator => self.kill_coordinator().await?,
         }
-        let mut measured = Measured { killed, victim: &self.victim, turn: before.turn, again: None, ready: None };
-        let (mut last, mut stood_still) = (begun, Duration::ZERO);
+        let mut measured = Measured { killed, victim: &self.victim, turn: before.turn, replayed: None, ready: None };
+        let (mut last, mut stalled) = (begun, Duration::ZERO);
         let caught_up = loop {
             let seen = self.watching.next(&mut self.coordinator).await?;
             if let JobEvent::Step(_) = seen.event {
-                stood_still = stood_still.max(seen.at.duration_since(last));
+                stalled = stalled.max(seen.at.duration_since(last));
                 last = seen.at;
             }
             if measured.is_caught_up_by(&seen)? {
@@ -243,10 +238,10 @@ impl<'a> Cluster<'a> {
             spare: killed == Killed::Worker && self.with_spare,
             turn: before.turn,
             since_checkpoint: before.since_checkpoint,
-            again: measured.again.context("it was not told how much was taken again")?,
-            ready: seconds(measured.ready.context("it was not told who went on")?),
+            replayed: measured.replayed.context("no event says how much was replayed")?,
+            ready: seconds(measured.ready.context("no event says that the job resumed")?),
             caught_up: seconds(caught_up),
-            stood_still: stood_still.as_secs_f64(),
+            stalled: stalled.as_secs_f64(),
             a_turn: before.a_turn,
         })
     }
@@ -255,8 +250,8 @@ impl<'a> Cluster<'a> {
         format!("http://{}", self.address)
     }
 
-    /// The one that waits takes its place, or a new one does. Nobody waits from then on: after the death of a coordinator it
-    /// would be anybody's guess which of two workers has the place.
+    /// The spare worker or a new one replaces it. No spare waits from then on: after the death of a coordinator, either of two
+    /// workers could get the slot.
     async fn kill_worker(&mut self) -> anyhow::Result<()> {
         let next = match self.spare.take() {
             Some(spare) => spare,
@@ -272,7 +267,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// All are gone when this returns.
+    /// Kills all processes; they have exited when this returns.
     async fn dismiss(&mut self) -> anyhow::Result<()> {
         for part in self.workers.values_mut().chain(&mut self.spare).chain([&mut self.coordinator]) {
             part.kill().await?;
@@ -281,35 +276,35 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// Starts a coordinator with one state after the other's death. Its URL.
-async fn coordinator(address: &str, state: &Path) -> anyhow::Result<(Part, String)> {
-    Part::coordinator(address, &["--state", &state.display().to_string()], None).await
+/// Starts a coordinator on this state. Its URL.
+async fn coordinator(address: &str, state: &Path) -> anyhow::Result<(ChildProcess, String)> {
+    children::coordinator(address, &["--state", &state.display().to_string()], None).await
 }
 
-fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<Part> {
+fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<ChildProcess> {
     let arguments = ["worker", "--coordinator", url, "--modality", modality.as_str()];
-    Part::start(&format!("the worker of `{modality}`"), &arguments, None)
+    children::start(&format!("the worker of `{modality}`"), &arguments, None)
 }
 
-/// What is known of a death so far.
+/// What the events have said about a death so far.
 struct Measured<'a> {
     killed: Killed,
     victim: &'a ModalityName,
     /// Turns applied when it happened.
     turn: u64,
-    again: Option<u64>,
+    replayed: Option<u64>,
     ready: Option<Instant>,
 }
 
 impl Measured<'_> {
-    /// Notes what an event tells; whether it is the first turn that had not been applied before.
+    /// Notes what an event says. Whether it is the first turn that had not been applied before.
     fn is_caught_up_by(&mut self, seen: &Seen) -> anyhow::Result<bool> {
         match (self.killed, &seen.event) {
             (Killed::Worker, JobEvent::WorkerReady { modality, replayed, .. }) if modality == self.victim => {
-                (self.again, self.ready) = (Some(*replayed), Some(seen.at));
+                (self.replayed, self.ready) = (Some(*replayed), Some(seen.at));
             }
             (Killed::Coordinator, JobEvent::Recovered { turn, .. }) => {
-                self.again = Some(self.turn.saturating_sub(turn.0))
+                self.replayed = Some(self.turn.saturating_sub(turn.0))
             }
             (Killed::Coordinator, JobEvent::Started { .. }) => self.ready = Some(seen.at),
             (_, JobEvent::Step(step)) if self.ready.is_some() => {
@@ -331,8 +326,8 @@ impl Measured<'_> {
 impl Death {
     fn head() -> String {
         format!(
-            "{:<20}{:>8}{:>18}{:>8}{:>10}{:>12}{:>14}{:>10}",
-            "killed", "turn", "since checkpoint", "again", "ready", "caught up", "stood still", "a turn"
+            "{:<20}{:>8}{:>18}{:>10}{:>10}{:>12}{:>10}{:>10}",
+            "killed", "turn", "since checkpoint", "replayed", "ready", "caught up", "stalled", "a turn"
         )
     }
 
@@ -343,13 +338,13 @@ impl Death {
         };
         let time = |seconds: f64| format!("{seconds:.2} s");
         format!(
-            "{name:<20}{:>8}{:>18}{:>8}{:>10}{:>12}{:>14}{:>10}",
+            "{name:<20}{:>8}{:>18}{:>10}{:>10}{:>12}{:>10}{:>10}",
             self.turn,
             self.since_checkpoint,
-            self.again,
+            self.replayed,
             time(self.ready),
             time(self.caught_up),
-            time(self.stood_still),
+            time(self.stalled),
             format!("{:.1} ms", 1e3 * self.a_turn),
         )
     }

@@ -1,80 +1,65 @@
-//! The events of a job as they come, whatever becomes of the coordinator that tells them.
+//! The events of a job with their times, while its coordinator is killed and restarted.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
+use antiphon_transport::ReconnectPolicy;
 use anyhow::anyhow;
 use tokio::time::Instant;
-use tokio_stream::{Stream, StreamExt as _};
 
-use super::super::part::Part;
-use crate::client::{Client, Watched};
+use crate::client::{Client, Events, Silent};
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::child_process::ChildProcess;
 
-/// The pause before a coordinator that is gone is looked for again: short, because it is part of what is measured.
+/// The pause before a reconnect. It is short because it is part of the measurement.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// An event, and when it came.
+/// An event, and when it arrived.
 pub(super) struct Seen {
     pub(super) at: Instant,
     pub(super) event: JobEvent,
 }
 
 /// How far a job has come.
-pub(super) struct Standing {
+pub(super) struct JobProgress {
     /// Turns applied.
     pub(super) turn: u64,
-    /// Of these, since the newest checkpoint.
+    /// Those since the newest checkpoint.
     pub(super) since_checkpoint: u64,
-    /// The mean time between two turns, in seconds.
+    /// The mean time of a turn, in seconds.
     pub(super) a_turn: f64,
 }
 
 /// Watches one job.
 pub(super) struct Watching {
-    url: String,
-    job: String,
-    /// The number of the last event that came.
-    last: u64,
-    events: Option<Pin<Box<dyn Stream<Item = anyhow::Result<Watched>> + Send>>>,
+    events: Events,
 }
 
 impl Watching {
-    pub(super) fn new(url: String, job: String) -> Self {
-        Self { url, job, last: 0, events: None }
+    pub(super) fn new(client: Client, job: &str) -> Self {
+        Self { events: Events::new(client, job, 0, ReconnectPolicy::FOREVER.every(PAUSE)) }
     }
 
-    /// The next event, as long as this coordinator is there.
-    pub(super) async fn next(&mut self, coordinator: &mut Part) -> anyhow::Result<Seen> {
+    /// The next event. Fails when the coordinator exits.
+    pub(super) async fn next(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<Seen> {
         tokio::select! {
-            seen = self.event() => seen,
+            seen = self.event() => Ok(seen),
             error = coordinator.ended() => Err(error),
         }
     }
 
-    async fn event(&mut self) -> anyhow::Result<Seen> {
+    async fn event(&mut self) -> Seen {
         loop {
-            if let Some(events) = &mut self.events {
-                if let Some(Ok(watched)) = events.next().await {
-                    self.last = watched.number;
-                    return Ok(Seen { at: Instant::now(), event: watched.event });
-                }
-                self.events = None;
-            }
-            match self.open().await {
-                Ok(events) => self.events = Some(Box::pin(events)),
+            match self.events.next(&mut Silent).await {
+                Ok(watched) => return Seen { at: Instant::now(), event: watched.event },
+                // A coordinator that has just started may not know the job yet.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    async fn open(&self) -> anyhow::Result<impl Stream<Item = anyhow::Result<Watched>> + use<>> {
-        Client::of_own(&self.url)?.watch(&self.job, self.last).await
-    }
-
     /// Waits until a turn has been applied.
-    pub(super) async fn until_step(&mut self, coordinator: &mut Part) -> anyhow::Result<()> {
+    pub(super) async fn until_step(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<()> {
         loop {
             match self.next(coordinator).await?.event {
                 JobEvent::Step(_) => return Ok(()),
@@ -88,8 +73,8 @@ impl Watching {
     pub(super) async fn until_after_checkpoint(
         &mut self,
         after: u64,
-        coordinator: &mut Part,
-    ) -> anyhow::Result<Standing> {
+        coordinator: &mut ChildProcess,
+    ) -> anyhow::Result<JobProgress> {
         let mut checkpoint: Option<u64> = None;
         let (mut begun, mut steps) = (None, 0_u32);
         loop {
@@ -99,7 +84,7 @@ impl Watching {
                     if let Some(before) = checkpoint {
                         let turns = turn.0 - before;
                         return Err(anyhow!(
-                            "a checkpoint came {turns} turns after the one before: give a smaller --after, or \
+                            "a checkpoint followed {turns} turns after the one before: give a smaller --after, or \
                              `--set \"checkpoints.every={} turns\"`",
                             2 * (after + 1)
                         ))
@@ -114,7 +99,7 @@ impl Watching {
                         && since_checkpoint >= after
                         && steps > 0
                     {
-                        return Ok(Standing {
+                        return Ok(JobProgress {
                             turn,
                             since_checkpoint,
                             a_turn: lasted.as_secs_f64() / f64::from(steps),
@@ -131,5 +116,5 @@ impl Watching {
 
 fn ended(finished: Finished) -> anyhow::Error {
     let reason = finished.reason.unwrap_or_else(|| "give it more turns".to_owned());
-    anyhow!("the job ended before anybody was killed: {reason}")
+    anyhow!("the job ended before a process was killed: {reason}")
 }

@@ -1,4 +1,4 @@
-//! A bare gRPC stream that carries the same bytes as turns do: a contribution up, a grant down, and nothing is done with them.
+//! A bare gRPC stream that carries the bytes of a turn: a contribution up, a grant down.
 
 use std::pin::Pin;
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::quantiles::Quantiles;
+use crate::lab::statistics::Quantiles;
 
 /// The two messages of a turn.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ impl TrainingService for Server {
 }
 
 impl Echo {
-    /// How long a contribution and its answer are on their way.
+    /// The times from a contribution to its answer.
     pub(super) async fn round_trips(self, warmup: u64, measured: u64) -> anyhow::Result<Quantiles> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -67,7 +67,7 @@ impl Echo {
             .max_encoding_message_size(MESSAGE_LIMIT);
         let serving =
             tokio::spawn(antiphon_transport::server().add_service(service).serve_with_incoming(incoming(listener)));
-        // As a worker: on a thread of its own.
+        // On a separate thread, as a worker.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = std::thread::spawn(move || runtime.block_on(self.go_round(&url, warmup, measured)));
         let times = tokio::task::spawn_blocking(move || client.join()).await?;
@@ -87,7 +87,10 @@ impl Echo {
         let (mut assembler, mut times) = (Assembler::default(), Vec::new());
         for round in 0..warmup + measured {
             let begun = Instant::now();
-            outbound.send(Message::Contribution(self.contribution.clone()).into()).await.context("the echo is gone")?;
+            outbound
+                .send(Message::Contribution(self.contribution.clone()).into())
+                .await
+                .context("the echo has ended")?;
             loop {
                 let envelope = inbound.message().await?.context("the echo ended its stream")?;
                 if let Assembled::Whole(..) = assembler.take(envelope, usize::MAX)? {
@@ -102,7 +105,7 @@ impl Echo {
     }
 }
 
-/// A turn of no job.
+/// The turn that the messages name.
 pub(super) fn turn() -> TurnRef {
     TurnRef {
         job: "bench".try_into().expect("a good id"),

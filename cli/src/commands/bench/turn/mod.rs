@@ -1,13 +1,13 @@
-//! `antiphon bench turn`: what a turn costs beside the head's maths.
+//! `antiphon bench turn`: what a turn costs beside the computation of the head.
 
 mod echo;
 
 use std::sync::Arc;
 
 use antiphon_coordinator::config::Config;
+use antiphon_coordinator::edge::server;
 use antiphon_coordinator::registry::Coordinator;
 use antiphon_coordinator::registry::Submission;
-use antiphon_coordinator::edge::server;
 use antiphon_core::head::{SharedHead, StepContext};
 use antiphon_core::ids::{MicroShard, ModalityName};
 use antiphon_core::spec::{JobSpec, parse};
@@ -20,40 +20,42 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::head_worker::{self, Batch, HeadWorker, Sent};
-use super::quantiles::Quantiles;
 use super::rows::Rows;
 use crate::exit::{Exit, OrExit as _};
+use crate::lab::statistics::Quantiles;
 use crate::output::Format;
 use echo::Echo;
 
 const MODALITIES: [&str; 2] = ["a", "b"];
 
-/// What does a turn cost, beside the maths of the head?
+/// Measure what a turn costs beside the computation of the head
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench turn                              the usual heads
+  antiphon bench turn                              three common heads
   antiphon bench turn 101x768x64 --turns 5000
   antiphon bench turn 20000x4096x64 --turns 20 --format json
 
-A head is classes x width x samples of a batch. Two workers without encoders take turns at it, over
-loopback gRPC; a turn lasts from one contribution to the next. `maths` is what worker and
-coordinator compute in a turn, in a plain loop: logits, loss, gradients, projection, optimizer.
-`fold` is what the projector takes in beside it, while the next worker computes. `echo` is the same
-number of bytes, there and back, over a bare gRPC stream. `added` is the turn less the maths at the
-median, at p99 the slowest turn of a hundred less that same median: transport, checks and
-bookkeeping. Times are in milliseconds, in JSON in seconds. On a machine that is busy with other things the maths and
-the turns may find it in different moods.")]
+A head is given as classes x width x samples per batch. Two workers without encoders take turns at
+it over gRPC on the loopback interface. A turn lasts from one contribution to the next.
+  maths   what worker and coordinator compute in a turn, in a plain loop: logits, loss, gradients,
+          projection, optimizer
+  fold    the update of the projector, which runs while the next worker computes
+  echo    the same number of bytes, there and back, over a bare gRPC stream
+  added   the turn minus the median of maths, at the median and at p99: transport, checks and
+          bookkeeping
+Times are in milliseconds, in JSON in seconds. On a busy machine, maths and turns are not
+comparable.")]
 pub struct TurnArgs {
-    /// Heads, as in `101x768x64`; the usual ones if none is named
+    /// Heads to measure, for example `101x768x64` [default: three common ones]
     #[arg(value_name = "CLASSESxWIDTHxBATCH")]
     pub heads: Vec<Size>,
 
-    /// Turns that are measured of each, after a tenth of them that are not
+    /// Turns to measure for each head, after a tenth as many to warm up
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
     pub turns: u64,
 
-    /// Mebibytes that a head may take, with its projector, optimizer and messages
+    /// Memory limit of a head with its projector, optimizer and messages, in MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
 }
@@ -121,7 +123,7 @@ struct Row {
 /// Measures.
 ///
 /// # Errors
-/// A part of the system that fails.
+/// A coordinator or worker that fails.
 pub(super) async fn run(args: TurnArgs, format: Format) -> anyhow::Result<Exit> {
     let sizes = if args.heads.is_empty() { USUAL.to_vec() } else { args.heads.clone() };
     let mut rows = Rows::new(format)?;
@@ -140,7 +142,7 @@ async fn measure(size: Size, turns: u64, head_memory: u64) -> anyhow::Result<Row
     let spec = parse(&text, "a job with this head", &[], &|_| None).or_exit(Exit::Usage)?;
     let config = Config { state: "memory://bench".to_owned(), head_memory, ..Config::default() };
     let coordinator = Coordinator::new(config);
-    // Before anything of its size is made.
+    // Refuses a head that is too large before one is made.
     let submission = Submission { specification: text, job: None, resume: None, request: None };
     coordinator.submit(submission).await.or_exit(Exit::Usage)?;
     let alone = tokio::task::spawn_blocking(move || maths(&spec, size, warmup, turns));
@@ -170,7 +172,7 @@ async fn measure(size: Size, turns: u64, head_memory: u64) -> anyhow::Result<Row
     })
 }
 
-/// The head's maths in a plain loop, and the messages that it would have been told in.
+/// The head in a plain loop, and the messages of one of its turns.
 struct Alone {
     maths: Quantiles,
     fold: Quantiles,
@@ -232,7 +234,7 @@ async fn turns_over_grpc(size: Size, coordinator: Coordinator, warmup: u64) -> a
             samples: size.samples,
             steps: Arc::default(),
         };
-        threads.push(worker.on_its_own_thread()?);
+        threads.push(worker.spawn_thread()?);
     }
     let mut sent: Vec<Sent> = Vec::new();
     for thread in threads {
@@ -291,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_read_as_it_is_shown() {
+    fn a_size_is_parsed_as_it_is_printed() {
         let size: Size = "101x768x64".parse().expect("a size");
         assert_eq!((size, size.to_string().as_str()), (Size::of(101, 768, 64), "101x768x64"));
         for text in ["", "1x2x3", "3x0x1", "3x4", "3x4x5x6", "axbxc", "3x4x-1"] {
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn turns_of_a_small_head_are_measured_whole() {
+    async fn turns_of_a_small_head_are_measured() {
         let row = measure(Size::of(3, 8, 4), 30, 1 << 20).await.expect("a measurement");
         assert_eq!((row.turns, row.sends), (30, "gradient"));
         assert!(row.bytes_down > 3 * 8 * 4 && row.bytes_up > 3 * 8 * 4, "{row:?}");

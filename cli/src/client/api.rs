@@ -1,0 +1,149 @@
+//! Requests to a coordinator's job service, each made once.
+
+use std::time::Duration;
+
+use antiphon_core::event::JobEvent;
+use antiphon_proto::MESSAGE_LIMIT;
+use antiphon_proto::v1::job_service_client::JobServiceClient;
+use antiphon_proto::v1::{
+    self, GetJobRequest, GetJobResponse, JobStatus, ListJobsRequest, StopJobRequest, SubmitJobRequest, WatchJobRequest,
+};
+use antiphon_transport::{Dial, KeepAlive, status};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::error::ClientError;
+
+/// An event of a job.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    /// Numbers ascend.
+    pub(crate) number: u64,
+    /// What happened.
+    pub(crate) event: JobEvent,
+    /// The same, as one line of JSON.
+    pub(crate) json: String,
+}
+
+/// A client of one coordinator. It connects with the first request, and reconnects after a connection is lost.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    url: String,
+    channel: Channel,
+    jobs: JobServiceClient<Channel>,
+}
+
+impl Client {
+    /// A client of a coordinator anywhere. Keep-alive pings detect one that is stopped or whose machine is gone.
+    ///
+    /// # Errors
+    /// `url` is not an address. The coordinator need not be there yet.
+    pub(crate) fn new(url: &str) -> Result<Self, ClientError> {
+        Ok(Self::dial(&Dial::new(url, KeepAlive::Always)?))
+    }
+
+    /// A client of a coordinator that this process has started. It sends no keep-alive pings, which a busy machine may answer
+    /// late.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn to_own_process(url: &str) -> Result<Self, ClientError> {
+        Ok(Self::dial(&Dial::new(url, KeepAlive::Off)?))
+    }
+
+    fn dial(dial: &Dial) -> Self {
+        let channel = dial.lazy();
+        // Reports carry confusion matrices, which may be large.
+        let jobs = JobServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        Self { url: dial.url().to_owned(), channel, jobs }
+    }
+
+    /// Where the coordinator is, or should be.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The answer to a request, or that there is none within this time.
+    pub(crate) async fn within<T>(
+        &self,
+        time: Duration,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let silent = || Err(ClientError::Unreachable(format!("no answer from the coordinator at {}", self.url)));
+        tokio::time::timeout(time, request).await.unwrap_or_else(|_| silent())
+    }
+
+    /// Whether a coordinator is there and takes jobs.
+    ///
+    /// # Errors
+    /// It does not answer within this time, or is shutting down.
+    pub(crate) async fn reach(&self, within: Duration) -> Result<(), ClientError> {
+        let unreachable = |reason: &str| ClientError::Unreachable(format!("no coordinator at {}: {reason}", self.url));
+        let mut health = HealthClient::new(self.channel.clone());
+        let answer = tokio::time::timeout(within, health.check(HealthCheckRequest::default())).await;
+        match answer.map_err(|_| unreachable("it does not answer"))? {
+            Ok(health) if health.get_ref().status == ServingStatus::Serving as i32 => Ok(()),
+            Ok(_) => Err(unreachable("it is shutting down")),
+            // A proxy that passes on the job service alone.
+            Err(status) if status.code() == Code::Unimplemented && !status::speaks_no_grpc(&status) => Ok(()),
+            Err(status) => Err(unreachable(&status::message(&status))),
+        }
+    }
+
+    /// Submits a job and returns its id once the coordinator has persisted it.
+    pub(crate) async fn submit(&self, request: SubmitJobRequest) -> Result<String, ClientError> {
+        let response = self.jobs.clone().submit_job(request).await;
+        Ok(self.checked(response)?.job)
+    }
+
+    /// How a job is doing, and its specification.
+    pub(crate) async fn job(&self, job: &str) -> Result<(JobStatus, String), ClientError> {
+        let request = GetJobRequest { job: job.to_owned() };
+        let response = self.jobs.clone().get_job(request).await;
+        let GetJobResponse { status, specification } = self.checked(response)?;
+        Ok((status.ok_or_else(no_status)?, specification))
+    }
+
+    /// How every job is doing, in the order of their submission.
+    pub(crate) async fn jobs(&self) -> Result<Vec<JobStatus>, ClientError> {
+        let response = self.jobs.clone().list_jobs(ListJobsRequest {}).await;
+        Ok(self.checked(response)?.jobs)
+    }
+
+    /// Asks a job to stop at its next turn boundary; `now`, without waiting for workers that are not there. How it is doing then.
+    pub(crate) async fn stop(&self, job: &str, now: bool) -> Result<JobStatus, ClientError> {
+        let request = StopJobRequest { job: job.to_owned(), now };
+        let response = self.jobs.clone().stop_job(request).await;
+        self.checked(response)?.status.ok_or_else(no_status)
+    }
+
+    /// The job's events numbered above `after`, and those to come.
+    pub(super) async fn watch(
+        &self,
+        job: &str,
+        after: u64,
+    ) -> Result<impl Stream<Item = Result<Watched, ClientError>> + use<>, ClientError> {
+        let request = WatchJobRequest { job: job.to_owned(), after };
+        let response = self.jobs.clone().watch_job(request).await;
+        let (stream, url) = (self.checked(response)?, self.url.clone());
+        Ok(stream.map(move |event| {
+            let v1::JobEvent { number, json } = event.map_err(|status| ClientError::from_status(&url, &status))?;
+            let event = serde_json::from_str(&json).map_err(|error| {
+                ClientError::Failed(format!("cannot read event {number}, is the coordinator newer? {error}"))
+            })?;
+            Ok(Watched { number, event, json })
+        }))
+    }
+
+    fn checked<T>(&self, response: Result<Response<T>, Status>) -> Result<T, ClientError> {
+        response.map(Response::into_inner).map_err(|status| ClientError::from_status(&self.url, &status))
+    }
+}
+
+fn no_status() -> ClientError {
+    ClientError::Failed("the coordinator sent no status of the job".to_owned())
+}

@@ -1,0 +1,17 @@
+//! What a command is given beside its arguments.
+
+use antiphon_model::custom::Encoders;
+use antiphon_store::storage::StoreOptions;
+
+use crate::output::Format;
+
+/// How a program was started.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// How results are printed.
+    pub format: Format,
+    /// How the stores that a command writes to are opened.
+    pub stores: StoreOptions,
+    /// Encoders that the program registers besides the built-in ones.
+    pub encoders: Encoders,
+}

@@ -1,0 +1,69 @@
+//! Reading job files, from a path or standard input.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use antiphon_core::spec::{FieldReport, JobSpec, KnownEncoders, Override, SpecErrors, parse_knowing};
+use antiphon_model::custom::Encoders;
+
+/// Why a job file is not a valid job.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobFileError {
+    /// It cannot be read.
+    #[error("{file}: {error}")]
+    Unreadable {
+        /// The job file.
+        file: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not UTF-8.
+    #[error("{file}: not UTF-8 from byte {valid} on; save the job file as UTF-8")]
+    NotText {
+        /// The job file.
+        file: String,
+        /// How many bytes are valid.
+        valid: usize,
+    },
+    /// It is not a valid job.
+    #[error(transparent)]
+    NotAJob(#[from] SpecErrors),
+}
+
+/// How much of a job file is read at most. The limit of the specification is lower.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// Reads a job file, with variables from the environment, and explains its fields. The job may name `encoders`.
+///
+/// # Errors
+/// It cannot be read, or is not a valid job.
+pub(crate) fn load(
+    job: &Path,
+    set: &[Override],
+    encoders: &Encoders,
+) -> Result<(JobSpec, Vec<FieldReport>), JobFileError> {
+    let (file, bytes) = if job == Path::new("-") {
+        ("standard input".to_owned(), read(io::stdin().lock()))
+    } else {
+        (job.display().to_string(), fs::File::open(job).and_then(read))
+    };
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(JobFileError::Unreadable { file, error }),
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            return Err(JobFileError::NotText { file, valid: error.utf8_error().valid_up_to() });
+        }
+    };
+    let encoders = KnownEncoders::Registered(encoders.names());
+    Ok(parse_knowing(&text, &file, set, &|name| std::env::var(name).ok(), encoders)?)
+}
+
+fn read(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

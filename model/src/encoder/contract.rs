@@ -1,0 +1,251 @@
+//! What every encoder is: a forward pass that changes nothing, and the way back.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::linalg::Matrix;
+use antiphon_data::BatchInput;
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::error::EncoderError;
+use crate::nn::batch_norm::ChannelStatistics;
+use crate::nn::layer::{Frozen, Mode, Pass, Variables};
+use crate::nn::value::{Node, Value, backward as backward_on_tape};
+
+/// f_m with its parameters θ_m.
+pub trait Encoder: Send {
+    /// s, the width of the features.
+    fn width(&self) -> usize;
+
+    /// What can be trained, named in PyTorch's style, always in the same order.
+    fn parameters(&self) -> &[(String, Var)];
+
+    /// What is kept beside the parameters (running statistics), always in the same order, in f32.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
+        Ok(Vec::new())
+    }
+
+    /// Takes over buffers that [`Encoder::buffers`] gave. Use [`restore`], which checks them.
+    ///
+    /// # Errors
+    /// When candle fails.
+    fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+        Ok(())
+    }
+
+    /// H = f_m(X), a pure function of parameters, buffers, input and mode.
+    ///
+    /// # Errors
+    /// [`EncoderError::WrongBatch`] when `input` is not of the shape the encoder was built for.
+    fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError>;
+
+    /// Takes in the running statistics of a batch whose turn was applied, [`in_memory`](Pending::in_memory).
+    fn commit(&mut self, _pending: Pending) {}
+}
+
+/// Running statistics of one batch, to be committed in the order of the steps. Empty for encoders without buffers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Pending(pub(super) Vec<ChannelStatistics>);
+
+impl Pending {
+    /// With numbers that an encoder can take in: those that were still on a card are brought down.
+    ///
+    /// # Errors
+    /// When the card fails.
+    pub fn in_memory(self) -> Result<Self, EncoderError> {
+        #[cfg(feature = "cuda")]
+        let this = Self(crate::nn::cuda::batch_norm::in_memory(self.0)?);
+        #[cfg(not(feature = "cuda"))]
+        let this = self;
+        Ok(this)
+    }
+}
+
+/// What a forward pass gives.
+#[derive(Debug)]
+pub struct Forward {
+    /// H (B, s).
+    pub features: Tensor,
+    /// See [`Encoder::commit`].
+    pub pending: Pending,
+    /// When training: the way back.
+    trace: Option<Trace>,
+}
+
+/// What a backward pass needs of the forward pass.
+#[derive(Debug)]
+struct Trace {
+    way: Way,
+    frozen: Frozen,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// Along our own tape. The features on it; None if everything that they depend on is frozen.
+    Tape { node: Option<Node>, variables: Variables },
+    /// Through candle's graph, to which these features belong.
+    Candle(Tensor),
+}
+
+impl Forward {
+    pub(super) fn new(features: &Value, pass: Pass<'_>) -> Result<Self, EncoderError> {
+        let features = pass.leave(features)?;
+        let frozen = pass.frozen().cloned();
+        let (variables, statistics) = pass.finish();
+        let way = Way::Tape { node: features.node().cloned(), variables };
+        let trace = frozen.map(|frozen| Trace { way, frozen });
+        Ok(Self { features: features.tensor().clone(), pending: Pending(statistics), trace })
+    }
+
+    /// Features of a network whose backward pass is candle's.
+    pub(crate) fn of_candle(features: Tensor, mode: &Mode) -> Self {
+        let detached = features.detach();
+        let trace = match mode {
+            Mode::Train(_, frozen) => Some(Trace { way: Way::Candle(features), frozen: frozen.clone() }),
+            Mode::Evaluate => None,
+        };
+        Self { features: detached, pending: Pending::default(), trace }
+    }
+
+    /// Steps on the tape that lead back.
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> usize {
+        match self.trace.as_ref().map(|trace| &trace.way) {
+            Some(Way::Tape { node: Some(node), .. }) => node.steps(),
+            _ => 0,
+        }
+    }
+
+    /// H as the head reads it.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn matrix(&self) -> Result<Matrix<f32>, EncoderError> {
+        let (rows, columns) = self.features.dims2()?;
+        let values = self.features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(Matrix::from_vec(rows, columns, values).expect("a tensor has as many values as its shape"))
+    }
+}
+
+/// Gradients of an encoder's parameters, in the order of [`Encoder::parameters`].
+#[derive(Debug, Clone)]
+pub struct Gradients(Vec<Option<Tensor>>);
+
+impl Gradients {
+    /// Gradients that came about in another way, in the order of the parameters.
+    #[cfg(test)]
+    pub(crate) fn new(tensors: Vec<Tensor>) -> Self {
+        Self(tensors.into_iter().map(Some).collect())
+    }
+
+    /// One for each parameter, of its shape; None of those that are frozen.
+    pub fn tensors(&self) -> &[Option<Tensor>] {
+        &self.0
+    }
+}
+
+/// The gradient of θ_m from the gradient dH (B, s) of the features: the way back of a pass, which can be gone once.
+///
+/// # Errors
+/// When the shapes differ, the pass was not for training, or a parameter that is not frozen gets no gradient.
+pub fn backward(
+    encoder: &dyn Encoder,
+    forward: &Forward,
+    feature_gradient: &Matrix<f32>,
+) -> Result<Gradients, EncoderError> {
+    let shape = (feature_gradient.rows(), feature_gradient.cols());
+    let upstream = Tensor::from_slice(feature_gradient.as_slice(), shape, &Device::Cpu)?;
+    backward_tensor(encoder.parameters(), forward, &upstream)
+}
+
+/// As [`backward`], where dH is a tensor on any device.
+///
+/// # Errors
+/// As [`backward`].
+pub fn backward_tensor(
+    parameters: &[(String, Var)],
+    forward: &Forward,
+    upstream: &Tensor,
+) -> Result<Gradients, EncoderError> {
+    let ((rows, columns), (samples, width)) = (upstream.dims2()?, forward.features.dims2()?);
+    if (rows, columns) != (samples, width) {
+        return Err(EncoderError::WrongGradient { rows, columns, samples, width });
+    }
+    let missing = |name: &String| EncoderError::NoGradient { name: name.clone() };
+    let Some(Trace { way, frozen }) = &forward.trace else {
+        return Err(parameters
+            .first()
+            .map_or(EncoderError::NoGradient { name: String::new() }, |(name, _)| missing(name)));
+    };
+    let features = &forward.features;
+    let upstream = upstream.to_dtype(features.dtype())?.to_device(features.device())?.contiguous()?;
+    let gradients = match way {
+        Way::Tape { node: Some(node), variables } => backward_on_tape(node, upstream, &variables.numbers(parameters))?,
+        Way::Tape { node: None, .. } => vec![None; parameters.len()],
+        Way::Candle(features) => backward_in_candle(features, &upstream, parameters, frozen)?,
+    };
+    let checked = gradients.into_iter().zip(parameters).map(|(gradient, (name, variable))| match gradient {
+        None if !frozen.contains(variable) => match way {
+            Way::Tape { .. } => Err(missing(name)),
+            Way::Candle(_) => Err(EncoderError::CutGradient { name: name.clone() }),
+        },
+        gradient => Ok(gradient),
+    });
+    checked.collect::<Result<_, _>>().map(Gradients)
+}
+
+/// candle's own backward pass, from dH. It computes gradients of frozen parameters too, which are dropped here.
+fn backward_in_candle(
+    features: &Tensor,
+    upstream: &Tensor,
+    parameters: &[(String, Var)],
+    frozen: &Frozen,
+) -> Result<Vec<Option<Tensor>>, EncoderError> {
+    let store = (features * upstream)?.sum_all()?.backward()?;
+    let gradient = |(_, variable): &(String, Var)| match frozen.contains(variable) {
+        true => None,
+        false => store.get(variable.as_tensor()).cloned(),
+    };
+    Ok(parameters.iter().map(gradient).collect())
+}
+
+/// Parameters, then buffers: what a checkpoint keeps of an encoder. Copies, which later steps do not touch.
+///
+/// # Errors
+/// When candle fails.
+pub fn state(encoder: &dyn Encoder) -> Result<Vec<(String, Tensor)>, EncoderError> {
+    let mut state = Vec::new();
+    for (name, variable) in encoder.parameters() {
+        state.push((name.clone(), variable.copy()?.detach()));
+    }
+    state.extend(encoder.buffers()?);
+    Ok(state)
+}
+
+/// Sets an encoder to what [`state`] gave. All tensors are checked before the first is taken over; names that the encoder does
+/// not have are left to others.
+///
+/// # Errors
+/// [`EncoderError::WrongTensor`] when one is missing or has another shape or type.
+pub fn restore(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
+    for (name, own) in state(encoder)? {
+        check_saved(&name, &own, tensors.get(&name))?;
+    }
+    for (name, variable) in encoder.parameters() {
+        variable.set(&tensors[name].to_device(variable.device())?.contiguous()?)?;
+    }
+    encoder.load_buffers(tensors)
+}
+
+/// The saved tensor, if it may replace `own`.
+pub(crate) fn check_saved<'a>(name: &str, own: &Tensor, saved: Option<&'a Tensor>) -> Result<&'a Tensor, EncoderError> {
+    let wrong = |problem| EncoderError::WrongTensor { name: name.to_owned(), problem };
+    let saved = saved.ok_or_else(|| wrong("it is missing".to_owned()))?;
+    if saved.dims() != own.dims() || saved.dtype() != own.dtype() {
+        let [saved, own] = [saved, own].map(|t| format!("{:?} {:?}", t.dtype(), t.dims()));
+        return Err(wrong(format!("it is {saved}, not {own}")));
+    }
+    Ok(saved)
+}

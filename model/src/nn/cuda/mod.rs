@@ -1,0 +1,51 @@
+//! The operators on NVIDIA graphics cards: the same mathematics, forward and backward, beside that in main memory.
+//!
+//! ```text
+//! linear ─ convolution (dnn) ─ batch_norm ─ pooling ─ layer_norm ─ attention ─ rows ─ elementwise ─ optimizer
+//!         │                    each enqueues kernels (*.cu) and products, and leaves a step on the tape
+//! columns ─ product ─ launch ─ memory                sums over rows; cuBLAS; kernels and what they read; the card's memory
+//! staging                                            batches on their way up
+//! head                                               the worker's half of a step of the shared head
+//! ```
+//!
+//! Operators check their inputs before they come here (`on_cuda!`). Everything runs in the order it was enqueued, on one stream.
+//!
+//! Invariants:
+//! 1. The same input gives the same bits on the same card: no kernel adds by atomics, every sum has one order, and of the
+//!    algorithms of libraries only deterministic ones are used. Bits differ between kinds of cards and from main memory.
+//! 2. Nothing waits for the card but what brings numbers down: what the head is contributed, the gradient's norm, statistics that are
+//!    committed, features that are evaluated.
+//! 3. Memory beside operands and results is bounded: patches and scores are made some samples at a time.
+//!
+//! The kernels are compiled once for each type of number, by `build.rs`. What flows between operators may be in bf16: everything is
+//! computed and summed in f32 all the same, and parameters, their gradients and statistics are in f32 (`Card::computed`).
+
+pub(crate) mod attention;
+pub(crate) mod batch_norm;
+mod columns;
+pub(crate) mod convolution;
+mod convolution_shape;
+#[cfg(feature = "cudnn")]
+#[allow(unsafe_code, reason = "cuDNN reads and writes through addresses")]
+mod dnn;
+pub(crate) mod elementwise;
+pub(crate) mod head;
+#[allow(unsafe_code, reason = "kernels read and write through addresses; see its safety")]
+mod launch;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+#[allow(unsafe_code, reason = "the driver reads and writes through addresses")]
+mod memory;
+pub(crate) mod optimizer;
+pub(crate) mod pooling;
+#[allow(unsafe_code, reason = "cuBLAS reads and writes through addresses")]
+mod product;
+pub(crate) mod rows;
+#[allow(unsafe_code, reason = "memory is handed out before it is written")]
+pub(crate) mod staging;
+
+pub(crate) use launch::{count, multiplies_bf16, open};
+pub(crate) use memory::{forget_peak, give_back, peak};
+
+#[cfg(test)]
+mod tests;

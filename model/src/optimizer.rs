@@ -1,0 +1,181 @@
+//! Optimizers of encoders: from a gradient to a step, in place, parameter by parameter in a fixed order.
+//!
+//! A step either happens as a whole or, when the gradient is not finite, not at all. Learning rate schedules are the
+//! caller's (`antiphon_core::learning_rate`).
+
+use std::collections::BTreeMap;
+
+use antiphon_core::spec::{OptimizerRule, OptimizerSpec};
+use candle_core::{Result as TensorResult, Tensor, Var};
+
+use crate::encoder::{EncoderError, Gradients, check_saved};
+use crate::nn::update::{self, Adam, Change};
+use crate::weights::Rates;
+
+/// An optimizer with its memory of earlier gradients.
+#[derive(Debug)]
+pub struct Optimizer {
+    rule: OptimizerRule,
+    clip: Option<f64>,
+    steps: u64,
+    slots: Vec<Slot>,
+}
+
+/// What is remembered of one parameter that is trained.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    /// Its place among all parameters.
+    position: usize,
+    /// What the learning rate is multiplied by.
+    factor: f64,
+    /// SGD: the velocity v. AdamW: the running mean of gradients m.
+    first: Tensor,
+    /// AdamW: the running mean of squared gradients.
+    second: Option<Tensor>,
+}
+
+impl Slot {
+    /// Its parameter's gradient, which is there unless the pass took the parameter for frozen.
+    fn gradient<'a>(&self, gradients: &'a Gradients) -> Result<&'a Tensor, EncoderError> {
+        let gradient = gradients.tensors()[self.position].as_ref();
+        gradient.ok_or_else(|| EncoderError::NoGradient { name: self.name.clone() })
+    }
+
+    /// What a step changes, and how.
+    fn change<'a>(
+        &'a self,
+        parameters: &'a [(String, Var)],
+        gradients: &Gradients,
+        (rate, decay): (f64, f64),
+    ) -> Result<Change<'a>, EncoderError> {
+        let Self { position, first, second, .. } = self;
+        let (parameter, gradient) = (parameters[*position].1.as_tensor(), self.gradient(gradients)?.contiguous()?);
+        Ok(Change { parameter, first, second: second.as_ref(), gradient, rate, decay })
+    }
+}
+
+impl Optimizer {
+    /// An optimizer that has seen nothing. `parameters` are those of every later step.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn new(spec: &OptimizerSpec, parameters: &[(String, Var)]) -> Result<Self, EncoderError> {
+        Self::with_rates(spec, parameters, &Rates::same(parameters.len()))
+    }
+
+    /// As [`Self::new`], with parameters that are not trained and others that have separate learning rates.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn with_rates(spec: &OptimizerSpec, parameters: &[(String, Var)], rates: &Rates) -> Result<Self, EncoderError> {
+        let adaptive = matches!(spec.rule, OptimizerRule::Adamw { .. });
+        let slot = |(position, factor): (usize, f64)| -> TensorResult<Slot> {
+            let (name, variable) = &parameters[position];
+            let second = if adaptive { Some(variable.zeros_like()?) } else { None };
+            Ok(Slot { name: name.clone(), position, factor, first: variable.zeros_like()?, second })
+        };
+        let slots = rates.trained().map(slot).collect::<TensorResult<_>>()?;
+        Ok(Self { rule: spec.rule.clone(), clip: spec.clip, steps: 0, slots })
+    }
+
+    /// How many steps it has taken.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// One step with learning rate `lr`; returns the norm of the whole gradient g of what is trained, before clipping.
+    ///
+    /// With clipping at c, `g ← g · min(1, c / |g|)`. SGD: `v ← μ v + (g + λ p); p ← p − lr v`. AdamW (Loshchilov & Hutter 2019):
+    /// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← p − lr λ p − lr m̂ / (√v̂ + ε)`, `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
+    ///
+    /// # Errors
+    /// [`EncoderError::NotFinite`] names the first parameter whose gradient is not finite, [`EncoderError::NoGradient`] one that is
+    /// trained and has none; nothing is changed then.
+    pub fn step(&mut self, parameters: &[(String, Var)], gradients: &Gradients, lr: f64) -> Result<f64, EncoderError> {
+        let norm = self.norm(gradients)?;
+        let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
+        self.update(parameters, gradients, share, lr)?;
+        self.steps += 1;
+        Ok(norm)
+    }
+
+    fn norm(&self, gradients: &Gradients) -> Result<f64, EncoderError> {
+        let trained = self.slots.iter().map(|slot| slot.gradient(gradients)).collect::<Result<Vec<_>, _>>()?;
+        let mut total = 0.0;
+        for (slot, squares) in self.slots.iter().zip(update::sums_of_squares(&trained)?) {
+            if !squares.is_finite() {
+                return Err(EncoderError::NotFinite { name: slot.name.clone() });
+            }
+            total += squares;
+        }
+        Ok(total.sqrt())
+    }
+
+    fn update(
+        &self,
+        parameters: &[(String, Var)],
+        gradients: &Gradients,
+        share: f64,
+        lr: f64,
+    ) -> Result<(), EncoderError> {
+        // `rates` makes rate and decay of a learning rate.
+        let changes = |rates: &dyn Fn(f64) -> (f64, f64)| {
+            let slots = self.slots.iter();
+            let change = slots.map(|slot| slot.change(parameters, gradients, rates(lr * slot.factor)));
+            change.collect::<Result<Vec<_>, _>>()
+        };
+        match self.rule {
+            OptimizerRule::Sgd { momentum, weight_decay } => {
+                update::sgd(&changes(&|lr| (lr, weight_decay))?, share, momentum)?;
+            }
+            OptimizerRule::Adamw { beta1, beta2, eps: epsilon, weight_decay } => {
+                let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf((self.steps + 1) as f64));
+                let adam = Adam { share, betas: [beta1, beta2], correction: corrections[1].sqrt(), epsilon };
+                update::adamw(&changes(&|lr| (lr / corrections[0], 1.0 - lr * weight_decay))?, adam)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint keeps beside [`Self::steps`]: `momentum.<parameter>`, or `mean.<parameter>` and `square.<parameter>`. Copies.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
+        let tensors = self.named().into_iter();
+        Ok(tensors.map(|(name, tensor)| Ok((name, tensor.copy()?))).collect::<TensorResult<_>>()?)
+    }
+
+    /// Sets it to what [`Self::state`] and [`Self::steps`] gave. All tensors are checked before the first is taken over; others'
+    /// names are left alone.
+    ///
+    /// # Errors
+    /// [`EncoderError::WrongTensor`] when one is missing or has another shape or type.
+    pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: u64) -> Result<(), EncoderError> {
+        let named = self.named();
+        let saved = named.iter().map(|(name, own)| check_saved(name, own, tensors.get(name)));
+        let saved = saved.collect::<Result<Vec<_>, _>>()?;
+        for ((_, own), saved) in named.iter().zip(saved) {
+            update::copy(&saved.to_device(own.device())?.contiguous()?, own)?;
+        }
+        self.steps = steps;
+        Ok(())
+    }
+
+    fn named(&self) -> Vec<(String, &Tensor)> {
+        let slots = self.slots.iter();
+        slots
+            .flat_map(|Slot { name, first, second, .. }| match second {
+                None => vec![(format!("momentum.{name}"), first)],
+                Some(second) => vec![(format!("mean.{name}"), first), (format!("square.{name}"), second)],
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod device_tests;
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! Listens and serves until it is told to stop; then stops in order: no new connections, jobs to a turn boundary, workers' streams,
-//! connections.
+//! Listens and serves until it is told to stop; then stops in order: no new connections, jobs to a turn boundary,
+//! workers' streams, connections.
 
 use std::time::Duration;
 

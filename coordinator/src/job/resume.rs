@@ -156,7 +156,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
         Ok::<_, ResumeError>(head::TensorFile { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
-    let parts =
-        HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
-    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| unfit(error.into()))
+    let files =
+        HeadFiles { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
+    SharedHead::from_files(&spec.head, spec.labels.classes.count(), &files).map_err(|error| unfit(error.into()))
 }

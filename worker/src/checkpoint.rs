@@ -2,7 +2,7 @@
 
 use antiphon_core::ids::ModalityName;
 use antiphon_proto::parts::Part;
-use antiphon_store::checkpoints::{Checkpoint, CheckpointError, write_part};
+use antiphon_store::checkpoints::{Checkpoint, CheckpointError, write_file};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
 use bytes::Bytes;
@@ -20,8 +20,8 @@ pub async fn load(
     retry: &RetryPolicy,
 ) -> Result<(Bytes, Bytes), CheckpointError> {
     let checkpoint = Checkpoint::open_with(url, stores, retry).await?;
-    let encoder = checkpoint.part(&encoder_file(modality)).await?;
-    let state = checkpoint.part(&state_file(modality)).await?;
+    let encoder = checkpoint.file(&encoder_file(modality)).await?;
+    let state = checkpoint.file(&state_file(modality)).await?;
     Ok((encoder, state))
 }
 
@@ -38,7 +38,7 @@ pub async fn save(
     let folder = stores.open(url)?;
     let mut saved = Vec::with_capacity(files.len());
     for (name, bytes) in files {
-        let entry = write_part(&folder, &name, bytes, retry).await?;
+        let entry = write_file(&folder, &name, bytes, retry).await?;
         saved.push(Part { name, size: entry.size, sha256: entry.sha256.0 });
     }
     Ok(saved)

@@ -388,13 +388,12 @@ impl Engine {
     /// Takes a snapshot of the files. The upload runs beside the next steps.
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
-        let (retry, trouble) = self.retry_policy();
+        let ((retry, trouble), stores) = (self.retry_policy(), self.config.stores);
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
         let files = at.trainer.files()?;
         let snapshot = begun.elapsed();
         let (job, term) = (at.job.clone(), at.term);
-        let stores = self.config.stores;
         let upload = runtime.spawn(async move {
             let written = tokio::select! {
                 written = checkpoint::save(&save.checkpoint, files, &stores, &retry) => written,

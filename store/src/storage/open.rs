@@ -69,7 +69,7 @@ impl StoreOptions {
         self.client(url)
     }
 
-    fn client(&self, url: &str) -> Result<Self, StorageError> {
+    fn client(&self, url: &str) -> Result<Store, StorageError> {
         if !url.contains("://") {
             return local(url, std::path::Path::new(url));
         }

@@ -18,9 +18,9 @@ format:
 fmt:
     cargo fmt --all
 
-# Length of files.
-sizes:
-    .ci/run sizes
+# Imports, lengths, words, links and commands; `just house words cli/` shows one check, of some paths.
+house *arguments:
+    cargo run --quiet --locked --package antiphon-testing-house -- {{arguments}}
 
 # The numbers that the mathematics is checked against are those their script makes.
 vectors:
@@ -42,7 +42,11 @@ doc:
 test:
     .ci/run test
 
-# Write golden files and generated code anew; look at the difference before committing it.
+# The book, without warnings (installs mdBook where it is missing).
+book:
+    .ci/run book
+
+# Rewrite golden files, generated code and generated pages; look at the difference before committing it.
 bless:
     UPDATE=1 cargo test --workspace --locked
 

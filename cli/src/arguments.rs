@@ -37,12 +37,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a job on this machine
+    ///
+    /// A coordinator and one worker per modality run in this process.
     Run(commands::run::RunArgs),
     /// Validate a job file without running it
     Check(commands::check::CheckArgs),
     /// Measure the accuracy of a checkpoint
+    ///
+    /// Reports each modality alone, and all modalities fused by every rule.
     Eval(commands::eval::EvalArgs),
     /// Predict with a checkpoint
+    ///
+    /// Writes JSON lines to standard output, or JSON lines or Parquet to a file.
     Predict(commands::predict::PredictArgs),
     /// Check the files of a checkpoint, or train it again to compare
     Verify(commands::verify::VerifyArgs),
@@ -53,16 +59,33 @@ pub enum Command {
     /// Kill the processes of a job at random and compare its result
     Chaos(commands::chaos::ChaosArgs),
     /// Run a coordinator
+    ///
+    /// It accepts jobs, owns their shared heads, assigns workers to jobs and writes checkpoints.
     Coordinator(antiphon_coordinator::config::CoordinatorArgs),
     /// Run a worker for one modality
+    ///
+    /// It registers with a coordinator and trains the encoder of its modality, for one job after another.
     Worker(antiphon_worker::WorkerArgs),
     /// Send a job to a coordinator
+    ///
+    /// Prints the id of the job once the coordinator has persisted it. If the connection breaks, the submission is sent again; it
+    /// makes one job only.
     Submit(commands::submit::SubmitArgs),
     /// List the jobs of a coordinator, or show one
+    ///
+    /// Jobs are listed in the order of submission. The coordinator retains the latest jobs that have ended (`antiphon coordinator
+    /// --keep-jobs`).
     Jobs(commands::jobs::JobsArgs),
     /// Show the events of a job until it ends
+    ///
+    /// Begins with the first event of the job, which may have ended already. The exit code is that of the job. Ctrl-C stops the output
+    /// and leaves the job running.
     Follow(commands::follow::FollowArgs),
     /// Ask a job to stop at its next turn boundary
+    ///
+    /// The job writes a checkpoint, from which `antiphon submit JOB.yaml --resume CHECKPOINT` resumes it. A checkpoint needs a worker of
+    /// every modality. If one is missing, the job waits for another; --now does not wait. Asking twice, or asking a job that has ended,
+    /// changes nothing.
     Stop(commands::stop::StopArgs),
 }
 

@@ -15,7 +15,7 @@ pub struct Exiting {
 
 impl std::fmt::Display for Exiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&antiphon_process::in_words(self.error.as_ref()))
+        f.write_str(&antiphon_process::full_message(self.error.as_ref()))
     }
 }
 

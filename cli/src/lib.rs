@@ -27,6 +27,7 @@ pub mod output;
 pub mod predictor;
 mod program;
 mod progress;
+pub mod reference;
 mod runs;
 
 pub use arguments::{Cli, Command, command};

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use antiphon_model::custom::Encoders;
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_store::storage::StoreOptions;
 use clap::Parser as _;
 
@@ -76,8 +76,8 @@ fn report(error: &anyhow::Error, format: Format) -> ExitCode {
     }
     let exit = exit::of(error);
     let told = match format {
-        Format::Json => output::json(&serde_json::json!({"event": "error", "error": in_words(error.as_ref())})),
-        Format::Text => output::complain(&format!("error: {}", in_words(error.as_ref()))),
+        Format::Json => output::json(&serde_json::json!({"event": "error", "error": full_message(error.as_ref())})),
+        Format::Text => output::complain(&format!("error: {}", full_message(error.as_ref()))),
     };
     // If the output is closed, the exit code still says it.
     drop(told);

@@ -15,7 +15,7 @@ pub struct Config {
     pub state: String,
     /// Whether jobs outlive this process.
     pub keep: Keep,
-    /// Bytes that one gRPC message may have, either way. Tensors come in pieces, so that this bounds no head.
+    /// Bytes that one gRPC message may have, either way. Large tensors are sent as several messages, so this does not bound the head.
     pub message_limit: usize,
     /// Bytes that the shared head of one job may take, with its projector and optimizer.
     pub head_memory: u64,
@@ -23,13 +23,13 @@ pub struct Config {
     pub head_threads: usize,
     /// How stores are opened.
     pub stores: StoreOptions,
-    /// How long the store of checkpoints may be in trouble before a job fails; [`Duration::MAX`] is for ever.
-    pub store_patience: Duration,
-    /// Jobs that are over and still known; the oldest ends of more are forgotten.
+    /// For how long a failing store of checkpoints is retried before a job fails; [`Duration::MAX`] is without end.
+    pub store_retry_timeout: Duration,
+    /// How many jobs that are over stay known. Those that ended first are forgotten.
     pub keep_jobs: usize,
-    /// Where each job keeps the heads that may have to be granted again.
+    /// The size of each job's replay buffer.
     pub replay_buffer: ReplayBufferLimits,
-    /// How often a worker is to give a sign of life. After three of these without one it counts as gone.
+    /// How often a worker sends a heartbeat. Without one for three times as long it counts as gone.
     pub heartbeat: Duration,
     /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
     pub stop_within: Duration,
@@ -37,12 +37,12 @@ pub struct Config {
     pub insecure_allow_remote: bool,
 }
 
-/// What of jobs outlives the process, beside their checkpoints.
+/// What outlives the process, beside checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: a job ends with the process, and several processes may share the state's folder.
+    /// Nothing: a job ends with the process, and several processes may share the folder of the state.
     Nothing,
-    /// All of it, in the journal: the next coordinator goes on with the jobs. One process has the state's folder at a time.
+    /// The jobs, in the journal: the next coordinator resumes them. One process has the folder of the state at a time.
     Jobs,
 }
 
@@ -55,7 +55,7 @@ impl Default for Config {
             head_memory: 4096 << 20,
             head_threads: 0,
             stores: StoreOptions::default(),
-            store_patience: Duration::MAX,
+            store_retry_timeout: Duration::MAX,
             keep_jobs: 1000,
             replay_buffer: ReplayBufferLimits::default(),
             heartbeat: Duration::from_secs(5),
@@ -81,9 +81,9 @@ pub struct CoordinatorArgs {
     pub network: ListenArgs,
     /// Folder or URL of the coordinator's state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     ///
-    /// It holds what the coordinator knows of its jobs (specifications, events, how they finished, in the folder `_coordinator`)
-    /// and a folder of checkpoints for each job that names no other place. A coordinator that is started again on it
-    /// finds its jobs and goes on with them from their newest checkpoints; one that still runs elsewhere is made to stop.
+    /// It holds what the coordinator knows of its jobs (specifications, events, how they ended, in the folder `_coordinator`) and
+    /// a folder of checkpoints for each job that names no other place. A coordinator that is restarted on it resumes its jobs
+    /// from their newest checkpoints; a coordinator that still runs on it elsewhere stops.
     #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs")]
     pub state: String,
     /// Mebibytes that the shared head of one job may take, with its projector and optimizer; one of 20,000 classes by 4096
@@ -93,21 +93,21 @@ pub struct CoordinatorArgs {
     /// Threads that the heads of all jobs compute on; 0 is one for each core. Results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
     pub head_threads: u32,
-    /// Mebibytes of memory in which each job keeps the heads that it has granted since its last checkpoint, for a worker that
-    /// takes the place of one that is lost
+    /// Mebibytes of memory for each job's replay buffer: the heads that it has granted since its last checkpoint, which a
+    /// replacement worker replays
     #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub replay_memory: u64,
-    /// Mebibytes of a temporary file (in TMPDIR) for those that do not fit; before it is full a checkpoint is written early
+    /// Mebibytes of a temporary file (in TMPDIR) for heads that do not fit; before it is full a checkpoint is written early
     #[arg(long, default_value_t = 16_384, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub replay_disk: u64,
-    /// Seconds that the store of checkpoints may be in trouble before a job fails [default: it waits until the store is back]
+    /// Seconds for which a failing store of checkpoints is retried before a job fails [default: until the store recovers]
     #[arg(long, value_name = "SECONDS")]
-    pub store_patience: Option<u32>,
-    /// Jobs that are over and still known, the last ones to end; of older ones specification, events and end are removed
+    pub store_retry_timeout: Option<u32>,
+    /// How many jobs that are over stay known, the last ones to end. Specification, events and end of older ones are removed
     /// from the state, and their ids are free. Their checkpoints stay
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_jobs: u32,
-    /// Seconds between a worker's signs of life, 1 to 3600; after three without one it counts as gone
+    /// Seconds between a worker's heartbeats, 1 to 3600; without one for three times as long the worker counts as gone
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_seconds: u32,
     /// Seconds that jobs have at shutdown to reach a turn boundary and write a checkpoint
@@ -115,8 +115,8 @@ pub struct CoordinatorArgs {
     pub stop_within_seconds: u32,
 }
 
-/// How long a store in trouble is waited for: for so many seconds, or until it is back.
-fn patience(seconds: Option<u32>) -> Duration {
+/// For how long a failing store is retried: for so many seconds, or until it recovers.
+fn retry_timeout(seconds: Option<u32>) -> Duration {
     seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into()))
 }
 
@@ -124,7 +124,7 @@ impl CoordinatorArgs {
     /// The settings that these arguments give, and how stores are opened.
     #[must_use]
     pub fn config(&self, stores: StoreOptions) -> Config {
-        // What is held in memory is gone with the process anyway.
+        // A state in memory is gone with the process anyway.
         let keep = if self.state.starts_with("memory://") { Keep::Nothing } else { Keep::Jobs };
         Config {
             state: self.state.clone(),
@@ -132,7 +132,7 @@ impl CoordinatorArgs {
             head_memory: self.head_memory << 20,
             head_threads: self.head_threads as usize,
             stores,
-            store_patience: patience(self.store_patience),
+            store_retry_timeout: retry_timeout(self.store_retry_timeout),
             keep_jobs: self.keep_jobs as usize,
             replay_buffer: ReplayBufferLimits { memory: self.replay_memory << 20, disk: self.replay_disk << 20 },
             heartbeat: Duration::from_secs(self.heartbeat_seconds.into()),

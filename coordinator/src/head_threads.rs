@@ -1,5 +1,5 @@
-//! The threads that the heads of all jobs compute on. They are the coordinator's own: where it shares a process with workers, a
-//! step of the head does not queue behind their encoders.
+//! The threads that the heads of all jobs compute on. They are the coordinator's alone: if workers run in the same process, a step of
+//! the head does not queue behind their encoders.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use antiphon_core::linalg::on_threads_of;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Numbers of W or P from which a step takes so long that the thread's other tasks should not wait for it.
+/// From this size of W or P a step takes so long that the thread's other tasks must not wait for it.
 const LONG: usize = 1 << 20;
 
 /// A pool of threads. Clones share it.
@@ -18,14 +18,14 @@ impl HeadThreads {
     /// A pool of so many threads; 0 is one for each core that this process may use, or `RAYON_NUM_THREADS`.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The system starts no further threads.
     pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
         let pool =
             ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("head-{number}")).build()?;
         Ok(Self(Arc::new(pool)))
     }
 
-    /// Runs work that concerns this head. Others of the thread's tasks move to another one, where it is long.
+    /// Runs work on a head of this size. If it takes long, the other tasks of the calling thread move to another thread.
     pub(crate) fn run<R>(&self, head: &Weights, work: impl FnOnce() -> R) -> R {
         let shared_out = || on_threads_of(&self.0, work);
         let may_block = || Handle::try_current().is_ok_and(|at| at.runtime_flavor() == RuntimeFlavor::MultiThread);
@@ -38,7 +38,7 @@ impl HeadThreads {
 pub(crate) struct Weights(usize);
 
 impl Weights {
-    /// Of a head of C = `classes` and s = `width`.
+    /// The size of a head of C = `classes` and s = `width`.
     pub(crate) fn of(classes: usize, width: usize) -> Self {
         Self(width.saturating_mul(classes.max(width)))
     }

@@ -1,4 +1,4 @@
-//! The coordinator: owns the shared head of every job and hands out turns.
+//! The coordinator: owns the shared head of every job and grants turns.
 //!
 //! Rooms, each of which imports only those below it:
 //!

@@ -1,5 +1,5 @@
-//! What the head's half of a turn costs, beside what the machine must spend on it at the least: one pass over the same memory, or
-//! one bare product of the same size.
+//! What the head's half of a turn costs, beside what the machine must spend on it at the least: one pass over the same
+//! memory, or one bare product of the same size.
 //!
 //!     cargo bench -p antiphon-core                             on the threads of rayon's global pool
 //!     RAYON_NUM_THREADS=1 cargo bench -p antiphon-core         on one
@@ -80,7 +80,7 @@ fn folds(criterion: &mut Criterion) {
         let mut bytes = numbers(width * width, 0.2);
         group.bench_function(BenchmarkId::new("pass", width), |bench| {
             bench.iter(|| {
-                bytes.par_chunks_mut(1 << 15).for_each(|piece| piece.iter_mut().for_each(|x| *x *= 0.999));
+                bytes.par_chunks_mut(1 << 15).for_each(|block| block.iter_mut().for_each(|x| *x *= 0.999));
                 black_box(&mut bytes);
             });
         });
@@ -88,7 +88,8 @@ fn folds(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Dᵀ (H P), the order for few samples, and G P, beside what the `gemm` crate needs for as many multiplications at once.
+/// Dᵀ (H P), the order for few samples, and G P, beside what the `gemm` crate needs for as many multiplications at
+/// once.
 fn projections(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("projection");
     for (width, classes, batch) in SIZES {

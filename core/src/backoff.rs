@@ -1,6 +1,6 @@
 //! How long to wait before what failed is tried again: pauses that grow, and that no two share.
 //!
-//! Owns no clock and keeps no count: whoever waits counts the tries, and decides when to give up.
+//! Owns no clock and no count: the caller counts its tries, and decides when to give up.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after `failures` failures before this one: of its length half at least, and how much of the other half is a
-    /// function of seed, path and number, so that those who fail together do not come back together.
+    /// The pause after `failures` failures before this one: of its length half at least, and how much of the other half
+    /// is a function of seed, path and number, so that those who fail together do not come back together.
     ///
     /// ```
     /// use antiphon_core::backoff::Backoff;
     /// use std::time::Duration;
     /// let backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
-    /// let third = backoff.pause(2, 0, &["somebody".into()]);
+    /// let third = backoff.pause(2, 0, &["worker-1".into()]);
     /// assert!((200..=400).contains(&third.as_millis()));
     /// ```
     #[must_use]
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_a_function_of_seed_path_and_number_and_differ_with_each() {
+    fn pauses_differ_with_seed_path_and_number() {
         let share = |failures: u32, seed, name: &str| {
             BACKOFF.pause(failures, seed, &[name.into()]).div_duration_f64(BACKOFF.first * 2_u32.pow(failures))
         };

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::parts;
+use crate::files;
 
 /// A SHA-256 hash. Shown, read and serialised as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,24 +67,24 @@ pub fn sha256(bytes: &[u8]) -> Sha256Hash {
     Sha256Hash(Sha256::digest(bytes).into())
 }
 
-/// The SHA-256 of bytes that come in pieces.
+/// The SHA-256 of bytes that come in blocks.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next piece.
-    pub fn update(&mut self, piece: &[u8]) {
-        self.0.update(piece);
+    /// Takes the next block.
+    pub fn update(&mut self, block: &[u8]) {
+        self.0.update(block);
     }
 
-    /// The hash of all pieces, one after the other.
+    /// The hash of all blocks, one after the other.
     #[must_use]
     pub fn finish(self) -> Sha256Hash {
         Sha256Hash(self.0.finalize().into())
     }
 }
 
-/// The digest of a run, from the names and hashes of the files that hold what it learnt: `head.safetensors`,
+/// The digest of a run, from the names and hashes of the files that hold what it learned: `head.safetensors`,
 /// `projector.safetensors` and the `encoder-*.safetensors`, given in any order.
 ///
 /// It is the SHA-256 of the text that `sha256sum head.safetensors projector.safetensors encoder-*.safetensors` prints
@@ -93,8 +93,8 @@ impl Hasher {
 #[must_use]
 pub fn run_digest<N: AsRef<str>>(files: &[(N, Sha256Hash)]) -> Sha256Hash {
     let place = |name: &str| match name {
-        parts::HEAD => 0,
-        parts::PROJECTOR => 1,
+        files::HEAD => 0,
+        files::PROJECTOR => 1,
         _ => 2,
     };
     let mut sorted: Vec<(&str, &Sha256Hash)> = files.iter().map(|(name, hash)| (name.as_ref(), hash)).collect();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_have_the_hash_of_the_whole() {
+    fn blocks_have_the_hash_of_the_whole() {
         let text = b"one after the other";
         for cut in 0..=text.len() {
             let mut hasher = Hasher::default();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_of_a_run_does_not_depend_on_the_order_of_its_parts() {
+    fn a_digest_does_not_depend_on_the_order_of_files() {
         let part = |name: &'static str| (name, sha256(name.as_bytes()));
         let one = run_digest(&[
             part("head.safetensors"),

@@ -1,4 +1,4 @@
-//! What happens in a job, as people and programs are told: one JSON object each.
+//! The events of a job, for people and programs: one JSON object each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,30 +14,30 @@ use crate::turn::SplitSizes;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobEvent {
-    /// The coordinator holds the job.
+    /// The coordinator has accepted the job.
     Submitted {
         /// Its id.
         job: JobId,
         /// Its name.
         name: JobName,
-        /// The checkpoint it goes on from.
+        /// The checkpoint that it resumes from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resumed_from: Option<String>,
     },
-    /// Another coordinator goes on with the job. Turns after the one it goes on from are taken again.
+    /// Another coordinator continues the job. Turns after the checkpoint are trained again.
     Recovered {
         /// The job.
         job: JobId,
-        /// The reign under which it goes on.
+        /// The term of the new coordinator.
         term: Term,
-        /// Turns applied in the state that it goes on from.
+        /// Turns applied in the checkpoint that it resumes from.
         turn: Turn,
-        /// The checkpoint it goes on from; none where it begins again.
+        /// The checkpoint that it resumes from; none if it starts from the beginning.
         checkpoint: Option<String>,
-        /// What became of the coordinator before.
+        /// What happened to the previous coordinator.
         reason: String,
     },
-    /// The coordinator ends while the job is not over: the next one goes on with it.
+    /// The coordinator shuts down before the job is over. The next coordinator continues it.
     Suspended {
         /// The job.
         job: JobId,
@@ -46,106 +46,108 @@ pub enum JobEvent {
         /// The newest checkpoint.
         checkpoint: Option<String>,
     },
-    /// The job is not computing, and why.
+    /// The job is not computing.
     Waiting {
         /// The job.
         job: JobId,
-        /// In words.
+        /// What it waits for.
         reason: String,
-        /// For how long so far.
+        /// For how long it has waited so far.
         seconds: f64,
     },
-    /// Every worker is ready.
+    /// Every worker is ready, and training starts.
     Started {
         /// The job.
         job: JobId,
-        /// Turns applied before.
+        /// Turns applied before, if the job was resumed.
         turn: Turn,
         /// Turns planned in all.
         turns: u64,
-        /// What each worker found.
+        /// The data and encoder of each modality.
         modalities: BTreeMap<ModalityName, ModalityStart>,
     },
-    /// A worker shows no life, or gets nothing done, or has failed and is left alone: its place is offered to others.
+    /// A worker sends no heartbeat, makes no progress, or failed and backs off. Its slot is released to other workers.
     LeaseExpired {
         /// The job.
         job: JobId,
         /// Turns applied.
         turn: Turn,
-        /// Whose.
+        /// Its modality.
         modality: ModalityName,
         /// The worker.
         worker: WorkerId,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// A worker has lost its place, or given it up.
+    /// A worker has left its slot.
     WorkerLost {
         /// The job.
         job: JobId,
         /// Turns applied.
         turn: Turn,
-        /// Whose.
+        /// Its modality.
         modality: ModalityName,
         /// The worker.
         worker: WorkerId,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// Whoever took a lost worker's place has come to where the head is.
+    /// A worker has replayed its modality's steps and can take part.
     WorkerReady {
         /// The job.
         job: JobId,
         /// Turns applied.
         turn: Turn,
-        /// Whose.
+        /// Its modality.
         modality: ModalityName,
         /// The worker.
         worker: WorkerId,
-        /// Steps that it took again.
+        /// Steps that it replayed.
         replayed: u64,
-        /// From the loss of the one before to this, or from joining where none was lost.
+        /// Time since its predecessor was lost, or since it joined if there was none.
         seconds: f64,
     },
-    /// A worker computes for the job that rounds otherwise than those before it: the bits of the result are those of this mixture.
+    /// A worker rounds differently from the workers before it, so the bits of the result depend on which worker took
+    /// which step.
     MixedNumerics {
         /// The job.
         job: JobId,
         /// Turns applied.
         turn: Turn,
-        /// Whose.
+        /// Its modality.
         modality: ModalityName,
         /// The worker.
         worker: WorkerId,
-        /// Its own.
+        /// How it rounds.
         fingerprint: NumericFingerprint,
-        /// Of all that have computed for the job before it.
+        /// How the workers before it round.
         before: BTreeSet<NumericFingerprint>,
     },
     /// The head took a step.
     Step(StepEvent),
-    /// Where the time went since the job began here: at the end of an epoch, if ten seconds have passed, and of the job.
+    /// Where the time went since the job started on this coordinator: at the end of an epoch, at most every ten
+    /// seconds, and of the job.
     Times {
         /// The job.
         job: JobId,
         /// Turns applied.
         turn: Turn,
-        /// Of each worker.
+        /// The time of each worker.
         modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
-        /// Of the job's task on the coordinator.
+        /// The time of the job's task on the coordinator.
         coordinator: Account<CoordinatorTimes>,
-        /// How long contributions lay before that task took them up: while it, or its core, did something else.
+        /// How long contributions waited in the queue of that task.
         queued: Queued,
     },
-    /// A split was gone through.
+    /// A split was evaluated.
     Evaluated {
         /// The job.
         job: JobId,
         /// Turns applied.
         turn: Turn,
-        /// Which evaluation.
+        /// The number of the evaluation.
         evaluation: EvaluationId,
-        /// What came of it.
+        /// The result.
         report: EvaluationReport,
     },
     /// A checkpoint exists.
@@ -160,29 +162,29 @@ pub enum JobEvent {
         digest: String,
         /// Whether it is the best by validation so far.
         best: bool,
-        /// From the cut until it existed.
+        /// Time from the snapshot until the checkpoint existed.
         seconds: f64,
-        /// Of these, those in which training stood still for it: while the head and the largest of the encoders were snapshotted, and
-        /// where a turn had to wait until it was written.
+        /// Time of these in which training was stalled: while the head and the largest encoder were snapshotted, and
+        /// while a turn had to wait for the checkpoint.
         stall_seconds: f64,
     },
     /// The job is over. Always the last event.
     Finished(Finished),
 }
 
-/// One worker's start.
+/// A modality at the start of training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModalityStart {
     /// Samples with this modality.
     pub samples: SplitSizes,
-    /// Numbers in its encoder.
+    /// Parameters of its encoder.
     pub parameters: u64,
-    /// How its worker rounds; none in events of before this was told.
+    /// How its worker rounds; none in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<NumericFingerprint>,
-    /// Turns that it has had before.
+    /// Turns that it has had.
     pub turns_done: u64,
-    /// Turns that it has in all, as far as they are known.
+    /// Turns that it has in the whole job, as far as they are known.
     pub turns: u64,
 }
 
@@ -197,17 +199,17 @@ pub struct StepEvent {
     pub step: u32,
     /// Epoch of the job, from 0.
     pub epoch: u64,
-    /// Whose turn it is.
+    /// The modality that has the turn.
     pub modality: ModalityName,
     /// Mean cross-entropy of the batch, nats.
     pub loss: f64,
-    /// Share of the batch that this modality alone gets right.
+    /// Share of the batch that this modality alone classifies correctly.
     pub accuracy: f64,
-    /// |G|, Frobenius.
+    /// |G|, the Frobenius norm of the head's gradient.
     pub gradient_norm: f64,
-    /// |G P| / |G|: near 0 the projector has frozen the head.
+    /// |G P| / |G|. Near 0, the projector leaves nothing of the gradient.
     pub projected_ratio: f64,
-    /// trace(P) of the projector that the step went through: before the turn's own fold.
+    /// trace(P) of the projector of the step, before the fold of its turn.
     pub projector_trace: f64,
     /// Learning rate of the head.
     pub lr: f64,
@@ -225,7 +227,7 @@ pub struct Finished {
     pub reason: Option<String>,
     /// Turns applied.
     pub turn: Turn,
-    /// Turns planned in all; none where no worker was ever ready.
+    /// Turns planned in all; none if training never started.
     #[serde(default)]
     pub turns: Option<u64>,
     /// The newest checkpoint.
@@ -234,7 +236,7 @@ pub struct Finished {
     pub digest: Option<String>,
     /// The checkpoint that is best by validation.
     pub best: Option<BestCheckpoint>,
-    /// The test split, by the state that the job ended in.
+    /// The evaluation of the test split.
     pub evaluation: Option<EvaluationReport>,
 }
 
@@ -267,14 +269,14 @@ pub struct BestCheckpoint {
     pub score: f64,
 }
 
-/// How a job ended, in a word.
+/// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinalState {
     /// It reached its length.
     Succeeded,
-    /// It was asked to stop, or interrupted.
+    /// It was stopped or interrupted.
     Stopped,
-    /// It could not go on.
+    /// It could not continue.
     Failed,
 }

@@ -1,14 +1,14 @@
-//! Names and counters that travel between the parts: newtypes, so that a turn is never mistaken for a version.
+//! Names and counters that crates exchange: newtypes, so that a turn is never mistaken for a version.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A name that is not fit to be one; carries what was given and the rule.
+/// A text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{given}` is not a {what}: {RULE}")]
 pub struct BadName {
-    /// What the name was for: `job name`, `modality`, `job id`.
+    /// What it was to name: `job name`, `modality`, `job id`.
     pub what: &'static str,
     /// The text as it was given.
     pub given: String,
@@ -71,12 +71,12 @@ macro_rules! name {
 }
 
 name!(
-    /// Identifies a job for good; a DNS label, so that it serves as a folder, an object key and a Kubernetes name.
+    /// Identifies a job permanently; a DNS label, so that it can be a folder, an object key and a Kubernetes name.
     JobId,
     "job id"
 );
 name!(
-    /// Made by a client for one submission, and sent with it each time it is sent again.
+    /// Made by a client for one submission, and sent with every retry of it.
     RequestId,
     "request id"
 );
@@ -96,7 +96,7 @@ name!(
     "encoder"
 );
 name!(
-    /// One worker process, unique among those alive.
+    /// One worker process, unique among those that are connected.
     WorkerId,
     "worker id"
 );
@@ -127,7 +127,7 @@ macro_rules! counter {
 }
 
 counter!(
-    /// The reign of one coordinator over its jobs. A newer term fences the older.
+    /// The time in which one coordinator is the leader. A newer term fences the older one.
     Term,
     u64
 );
@@ -152,7 +152,7 @@ counter!(
     u64
 );
 counter!(
-    /// A worker's hold on its place in a job.
+    /// A worker's right to a slot in a job.
     Lease,
     u64
 );
@@ -162,7 +162,7 @@ counter!(
     u64
 );
 
-/// One of the fixed number of pieces that a batch is cut into, whatever the number of workers.
+/// One of the micro-shards of a batch. Their number is fixed, whatever the number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MicroShard {
     /// From 0.
@@ -172,11 +172,11 @@ pub struct MicroShard {
 }
 
 impl MicroShard {
-    /// The whole batch in one piece.
+    /// The whole batch as one micro-shard.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 }
 
-/// Names one step of one attempt at one turn: whatever could come late or twice carries it.
+/// Names one step of one attempt at one turn. Every message that could come late or twice carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TurnRef {
     /// The job.
@@ -187,21 +187,21 @@ pub struct TurnRef {
     pub turn: Turn,
     /// The step within the turn.
     pub step: Step,
-    /// Which granting of the turn this is.
+    /// The number of the grant.
     pub attempt: Attempt,
     /// The head that was granted.
     pub head_version: HeadVersion,
 }
 
-/// A part of the data.
+/// A share of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Learnt from.
+    /// Trained on.
     Train,
-    /// Chosen by.
+    /// Selects the best checkpoint.
     Validation,
-    /// Reported on, never chosen by.
+    /// Reported, and never used to select.
     Test,
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::ModalityName;
 
-/// What one modality says of one sample.
+/// One modality's logits for one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// Pairs the modalities.
@@ -18,7 +18,7 @@ pub struct Row {
     pub logits: Vec<f32>,
 }
 
-/// One sample with what its modalities say.
+/// One sample with the logits of its modalities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Its id.
@@ -29,21 +29,21 @@ pub struct Sample {
     pub logits: Vec<Option<Vec<f32>>>,
 }
 
-/// Streams that cannot be paired.
+/// Why streams cannot be paired.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     /// A stream of a modality that the join was not made for, or that has ended.
     #[error("no logits of `{modality}` are expected")]
     Unexpected {
-        /// Whose.
+        /// The modality.
         modality: ModalityName,
     },
-    /// Ids came twice or out of order.
+    /// Ids are repeated or out of order.
     #[error("`{modality}` sent sample `{id}` after `{before}`: ids must ascend")]
     Order {
-        /// Whose stream.
+        /// The modality of the stream.
         modality: ModalityName,
-        /// The id in the wrong place.
+        /// The id that is out of order.
         id: String,
         /// The one before it.
         before: String,
@@ -92,7 +92,7 @@ impl Join {
     /// Takes the next rows of a modality; `last` ends its stream.
     ///
     /// # Errors
-    /// Rows of a stream that is not expected or not in ascending order of id; nothing is taken then.
+    /// The stream is not expected, or its rows are not in ascending order of id. Rejected rows change nothing.
     pub fn push(&mut self, modality: &ModalityName, rows: Vec<Row>, last: bool) -> Result<(), JoinError> {
         let unexpected = || JoinError::Unexpected { modality: modality.clone() };
         let stream = self.streams.get_mut(modality).filter(|s| !s.ended).ok_or_else(unexpected)?;
@@ -107,7 +107,7 @@ impl Join {
         Ok(())
     }
 
-    /// Modalities whose next rows are needed before the join can go on.
+    /// Modalities whose next rows are needed before the join can continue.
     pub fn hungry(&self) -> impl Iterator<Item = &ModalityName> {
         self.order.iter().filter(|name| self.streams.get(*name).is_some_and(|s| s.rows.is_empty() && !s.ended))
     }
@@ -166,7 +166,7 @@ mod tests {
         Row { id: format!("{id:03}"), label: id % 3, logits: vec![logit] }
     }
 
-    /// Feeds two streams in chunks of the given sizes, whoever is hungry first.
+    /// Feeds two streams in chunks of the given sizes, the one that needs rows first.
     fn join(a: &[u32], b: &[u32], chunk_a: usize, chunk_b: usize) -> Vec<Sample> {
         let (audio, image) = (name("audio"), name("image"));
         let mut join = Join::new(&[audio.clone(), image.clone()]);

@@ -1,5 +1,5 @@
-//! The pure part of Antiphon: the mathematics of the shared head and its projector, fusion, the job specification and
-//! the turn machine.
+//! The pure part of Antiphon: the mathematics of the shared head and its projector, fusion, the job specification, the
+//! turn machine, and which job gets which worker.
 //!
 //! Nothing here knows of a runtime, a network, a device, a clock or ambient randomness: time and seeds are arguments,
 //! state is ordered plain data, and the same calls give the same bits.
@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod digest;
 pub mod event;
+pub mod files;
 pub mod fusion;
 pub mod head;
 pub mod ids;
@@ -16,9 +17,9 @@ pub mod linalg;
 pub mod metrics;
 pub mod numerics;
 pub mod optimizer;
-pub mod parts;
 pub mod placement;
 pub mod projector;
+pub mod reference;
 pub mod rng;
 pub mod spec;
 pub mod time;

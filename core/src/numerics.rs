@@ -1,8 +1,9 @@
-//! Numeric fingerprints: whether two workers come to the same bits.
+//! Numeric fingerprints: whether two workers compute the same bits.
 //!
-//! On one kind of device, with one build of the software, results are the same to the last bit. Processors with other vector
-//! units, other libraries and cards round differently. A worker takes a small training step that is the same everywhere, and
-//! the digest of all numbers that come of it is its fingerprint. A job notes under which fingerprints it has been computed.
+//! On one kind of device, with one build of the software, results are the same to the last bit. Processors with other
+//! vector units, other libraries and cards round differently. A worker takes a small training step that is the same
+//! everywhere, and the digest of all numbers that come of it is its fingerprint. A job notes under which fingerprints
+//! it has been computed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Sha256Hash;
 use crate::ids::ModalityName;
 
-/// Where two differ, so do results. Shown, read and serialised as 16 lower-case hexadecimal digits.
+/// Results of workers with different fingerprints differ. Shown, read and serialised as 16 lower-case hexadecimal
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NumericFingerprint(pub u64);
@@ -67,17 +69,17 @@ impl From<NumericFingerprint> for String {
     }
 }
 
-/// Kinds of workers that a job remembers: what is beyond them tells nobody anything.
+/// The largest number of fingerprints that a job remembers: more would not help a reader.
 const MOST: usize = 16;
 
-/// The fingerprints of the workers that have computed for a job, by modality, as far as there are no more than sixteen.
+/// The fingerprints of the workers that have computed for a job, by modality: the first sixteen of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Numerics(BTreeMap<ModalityName, BTreeSet<NumericFingerprint>>);
 
 impl Numerics {
-    /// Notes that a worker with this fingerprint computes for a modality from now on. Those that were noted before it, if it is
-    /// new to the job and not the first.
+    /// Notes that a worker with this fingerprint computes for a modality from now on. Those that were noted before it,
+    /// if it is new to the job and not the first.
     pub fn note(
         &mut self,
         modality: &ModalityName,

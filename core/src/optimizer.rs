@@ -5,17 +5,17 @@ use serde::Serialize;
 use crate::linalg::{Real, in_halves, vectorised};
 use crate::spec::OptimizerRule;
 
-/// An optimizer with its memory of earlier gradients: one slot per parameter, in the order they were named.
+/// An optimizer with its memory of earlier gradients: one entry per parameter, in the order they were named.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Optimizer<T> {
     rule: OptimizerRule,
     steps: u64,
-    slots: Vec<Slot<T>>,
+    moments: Vec<Moments<T>>,
 }
 
 /// What an optimizer remembers of one parameter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Slot<T> {
+pub struct Moments<T> {
     /// SGD: the velocity v. AdamW: the running mean of gradients m.
     pub first: Vec<T>,
     /// AdamW: the running mean of squared gradients. SGD: empty.
@@ -30,8 +30,8 @@ impl<T: Real> Optimizer<T> {
             OptimizerRule::Sgd { .. } => Vec::new(),
             OptimizerRule::Adamw { .. } => vec![T::ZERO; size],
         };
-        let slots = sizes.iter().map(|size| Slot { first: vec![T::ZERO; *size], second: second(*size) }).collect();
-        Self { rule: rule.clone(), steps: 0, slots }
+        let moments = sizes.iter().map(|size| Moments { first: vec![T::ZERO; *size], second: second(*size) }).collect();
+        Self { rule: rule.clone(), steps: 0, moments }
     }
 
     /// How many steps it has taken.
@@ -42,17 +42,17 @@ impl<T: Real> Optimizer<T> {
 
     /// What it remembers of each parameter.
     #[must_use]
-    pub fn slots(&self) -> &[Slot<T>] {
-        &self.slots
+    pub fn moments(&self) -> &[Moments<T>] {
+        &self.moments
     }
 
     /// Takes over a memory; None, and no change, if it is not of this optimizer's sizes.
     #[must_use]
-    pub fn restored(&self, steps: u64, slots: Vec<Slot<T>>) -> Option<Self> {
-        let sizes = |slots: &[Slot<T>]| -> Vec<(usize, usize)> {
-            slots.iter().map(|slot| (slot.first.len(), slot.second.len())).collect()
+    pub fn restored(&self, steps: u64, moments: Vec<Moments<T>>) -> Option<Self> {
+        let sizes = |moments: &[Moments<T>]| -> Vec<(usize, usize)> {
+            moments.iter().map(|of_tensor| (of_tensor.first.len(), of_tensor.second.len())).collect()
         };
-        (sizes(&slots) == sizes(&self.slots)).then(|| Self { rule: self.rule.clone(), steps, slots })
+        (sizes(&moments) == sizes(&self.moments)).then(|| Self { rule: self.rule.clone(), steps, moments })
     }
 
     /// One step with learning rate `lr`, of each parameter p with its gradient g.
@@ -63,21 +63,27 @@ impl<T: Real> Optimizer<T> {
     /// # Panics
     /// If parameters and gradients are not of the sizes that the optimizer was made for.
     pub fn step(&mut self, lr: f64, parameters: &mut [&mut [T]], gradients: &[&[T]]) {
-        assert!(parameters.len() == self.slots.len() && gradients.len() == self.slots.len(), "one slot per parameter");
+        assert!(
+            parameters.len() == self.moments.len() && gradients.len() == self.moments.len(),
+            "one entry per parameter"
+        );
         let rates = self.next_rates(lr);
         self.steps += 1;
-        for ((slot, p), g) in self.slots.iter_mut().zip(parameters).zip(gradients) {
-            assert!(p.len() == slot.first.len() && g.len() == slot.first.len(), "one element of memory per parameter");
+        for ((of_tensor, p), g) in self.moments.iter_mut().zip(parameters).zip(gradients) {
+            assert!(
+                p.len() == of_tensor.first.len() && g.len() == of_tensor.first.len(),
+                "one element of memory per parameter"
+            );
             vectorised(
                 #[inline(always)]
                 || match &rates {
                     Rates::Sgd(sgd) => {
-                        for ((v, p), g) in slot.first.iter_mut().zip(p.iter_mut()).zip(*g) {
+                        for ((v, p), g) in of_tensor.first.iter_mut().zip(p.iter_mut()).zip(*g) {
                             (*p, *v) = sgd.of(*p, *v, *g);
                         }
                     }
                     Rates::Adamw(adamw) => {
-                        let moments = slot.first.iter_mut().zip(&mut slot.second);
+                        let moments = of_tensor.first.iter_mut().zip(&mut of_tensor.second);
                         for (((m, v), p), g) in moments.zip(p.iter_mut()).zip(*g) {
                             (*p, *m, *v) = adamw.of(*p, *m, *v, *g);
                         }
@@ -114,13 +120,16 @@ impl<T: Real> Optimizer<T> {
     /// An optimizer as large as this one that has seen nothing.
     pub(crate) fn blank(&self) -> Self {
         let zeros = |values: &Vec<T>| vec![T::ZERO; values.len()];
-        let slots = self.slots.iter().map(|slot| Slot { first: zeros(&slot.first), second: zeros(&slot.second) });
-        Self { rule: self.rule.clone(), steps: 0, slots: slots.collect() }
+        let moments = self
+            .moments
+            .iter()
+            .map(|of_tensor| Moments { first: zeros(&of_tensor.first), second: zeros(&of_tensor.second) });
+        Self { rule: self.rule.clone(), steps: 0, moments: moments.collect() }
     }
 
     /// Memory for what the optimizer remembers after the next step, written by [`Rates::step`] for each parameter.
-    pub(crate) fn slots_mut(&mut self) -> &mut [Slot<T>] {
-        &mut self.slots
+    pub(crate) fn moments_mut(&mut self) -> &mut [Moments<T>] {
+        &mut self.moments
     }
 
     /// Counts as many steps as another, and one more.
@@ -326,7 +335,7 @@ impl<T: Real> Tally<T> {
         Self { gradient: sums, update: sums, parameters: spoilt, memory: spoilt }
     }
 
-    /// Loops of their own, which a compiler turns into one operation each.
+    /// Separate loops, which a compiler turns into one operation each.
     #[inline(always)]
     fn add<const N: usize>(&mut self, g: &Lanes<T>, p: &Lanes<T>, new_p: &Lanes<T>, memory: [&mut Lanes<T>; N]) {
         for (sum, g) in self.gradient.iter_mut().zip(g) {
@@ -425,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_goes_on_where_it_was() {
+    fn a_memory_resumes_where_it_was() {
         let gradients = [0.3, -0.2, 0.9, 0.1];
         for rule in [SGD, ADAMW] {
             let whole = walk(&rule, &gradients, 0.1);
@@ -433,13 +442,13 @@ mod tests {
             let mut p = [1.0];
             before.step(0.1, &mut [&mut p], &[&gradients[..1]]);
             let mut after = Optimizer::new(&rule, &[1])
-                .restored(before.steps(), before.slots().to_vec())
+                .restored(before.steps(), before.moments().to_vec())
                 .expect("a memory of the same sizes");
             for (g, expected) in gradients[1..].iter().zip(&whole[1..]) {
                 after.step(0.1, &mut [&mut p], &[&[*g]]);
                 assert_eq!(p[0], *expected);
             }
-            assert!(Optimizer::<f64>::new(&rule, &[2]).restored(1, before.slots().to_vec()).is_none());
+            assert!(Optimizer::<f64>::new(&rule, &[2]).restored(1, before.moments().to_vec()).is_none());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which job gets which worker. Pure: slots and free workers in, moves out; whoever holds the workers applies them.
+//! Which job gets which worker. Pure: slots and free workers in, moves out; the pool applies them.
 //!
 //! ```text
 //!   jobs, in order of submission     free workers, in order of their ids
@@ -9,15 +9,16 @@
 //!
 //! Laws, each with a property test below:
 //!
-//! 1. A worker gets one job at most, and only a slot of its own modality.
+//! 1. A worker gets one job at most, and only a slot of its modality.
 //! 2. Jobs are served in order of submission. Of two jobs with a slot for the same worker, the first gets it.
 //! 3. Only free workers move, and only to slots that are empty or released: a slot that is held stays as it is.
-//! 4. No slot stays empty or released while a worker that could have it stays free, unless its job is recovering, is after one
-//!    that holds up those behind it, or is a gang that cannot be filled.
+//! 4. No slot stays empty or released while a worker that could have it stays free, unless its job is recovering, is
+//!    after one that holds up those behind it, or is a gang that cannot be filled.
 //! 5. A gang is filled whole or not at all. Until it can be filled it reserves nothing: later jobs get the workers.
 //! 6. When the moves of a plan are applied, the next plan is empty.
 //!
-//! What it does not do: take a worker away from a job. A job releases a slot itself, because only the job knows of its leases.
+//! What it does not do: take a worker away from a job. A job releases a slot itself, because only the job knows of its
+//! leases.
 
 use std::collections::BTreeMap;
 
@@ -44,9 +45,9 @@ pub struct JobSlots {
 pub enum Readiness {
     /// It can.
     Ready,
-    /// Its checkpoint is being looked for. It gets no worker, and keeps its number in the order.
+    /// Its checkpoint is being loaded. It gets no worker, and keeps its number in the order.
     Recovering {
-        /// Until then the jobs behind it get no worker either; without a limit where there is none.
+        /// The jobs behind it get no worker before this time, or before it is ready if there is no such time.
         holds_others_until: Option<Time>,
     },
 }
@@ -171,7 +172,7 @@ mod tests {
             }
         }
 
-        /// Whether this job gets no worker now, whoever is free.
+        /// Whether this job gets no worker now, even if some are free.
         fn is_held_back(&self, job: &JobSlots) -> bool {
             let holds = |other: &JobSlots| match other.readiness {
                 Readiness::Ready => false,

@@ -1,6 +1,6 @@
 //! Seeded random numbers: the only source of randomness in the system.
 //!
-//! Every use has a stream of its own, named by a path under the job's seed, so that drawing more in one place never
+//! Every use has its own stream, named by a path under the job's seed, so that drawing more in one place never
 //! changes what another place draws. Does not do: anything that asks the operating system.
 
 use rand_chacha::ChaCha8Rng;

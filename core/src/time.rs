@@ -1,4 +1,4 @@
-//! Time as the core sees it: handed in, never asked for.
+//! Time as an argument: the core never reads a clock.
 
 use std::ops::{Add, Sub};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Time(pub u64);
 
 impl Time {
-    /// How long ago `earlier` was; zero if it is yet to come.
+    /// How long ago `earlier` was; zero if it is in the future.
     #[must_use]
     pub fn since(self, earlier: Time) -> Span {
         Span(self.0.saturating_sub(earlier.0))
@@ -23,13 +23,13 @@ impl Time {
 pub struct Span(pub u64);
 
 impl Span {
-    /// So many seconds.
+    /// A span of whole seconds.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds * 1_000_000)
     }
 
-    /// So many seconds, to the microsecond below; nothing where they are not above 0.
+    /// A span of seconds, rounded down to microseconds; zero if they are not above 0.
     #[must_use]
     pub fn from_secs_f64(seconds: f64) -> Self {
         Self((seconds * 1e6) as u64)

@@ -1,4 +1,4 @@
-//! Where the time of a job goes. Nothing depends on it but what people are told.
+//! Where the time of a job goes. Only reports depend on it.
 
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct WorkerTimes {
     pub waiting: f64,
     /// The worker's half of a head step: logits, loss and gradients.
     pub head: f64,
-    /// Making messages of tensors and tensors of messages, and handing them over.
+    /// Encoding and decoding messages, and passing them on.
     pub exchange: f64,
     /// The encoder's backward pass and its optimizer.
     pub backward: f64,
@@ -29,35 +29,35 @@ pub struct WorkerTimes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CoordinatorTimes {
-    /// Making tensors of contributions, and checking them.
+    /// Decoding and checking contributions.
     pub decode: f64,
-    /// G P.
+    /// Projecting the gradient: G P.
     pub project: f64,
     /// The head's optimizer.
     pub step: f64,
     /// Folding mean features into P.
     pub fold: f64,
-    /// Making grants.
+    /// Encoding grants.
     pub encode: f64,
     /// Waiting for contributions.
     pub idle: f64,
-    /// Evaluation, checkpoints, events, and letting messages go out first.
+    /// Evaluation, checkpoints, events, and waiting until messages are sent.
     pub other: f64,
 }
 
-/// A sum of times and what it is made of.
+/// Times of several activities.
 pub trait Times: Copy + Default + AddAssign {
     /// Names and seconds, in the order in which they are shown.
-    fn parts(&self) -> Vec<(&'static str, f64)>;
+    fn entries(&self) -> Vec<(&'static str, f64)>;
 
-    /// All of it, in seconds.
+    /// Their sum, in seconds.
     fn total(&self) -> f64 {
-        self.parts().iter().map(|(_, seconds)| seconds).sum()
+        self.entries().iter().map(|(_, seconds)| seconds).sum()
     }
 }
 
 impl Times for WorkerTimes {
-    fn parts(&self) -> Vec<(&'static str, f64)> {
+    fn entries(&self) -> Vec<(&'static str, f64)> {
         let Self { data, forward, waiting, head, exchange, backward, other } = *self;
         vec![
             ("data", data),
@@ -72,7 +72,7 @@ impl Times for WorkerTimes {
 }
 
 impl Times for CoordinatorTimes {
-    fn parts(&self) -> Vec<(&'static str, f64)> {
+    fn entries(&self) -> Vec<(&'static str, f64)> {
         let Self { decode, project, step, fold, encode, idle, other } = *self;
         vec![
             ("decode", decode),
@@ -127,16 +127,16 @@ impl<T: Times> Account<T> {
     }
 }
 
-/// How long contributions lay before their job's task took them up, in seconds.
+/// How long contributions waited in the queue of their job's task, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Queued {
-    /// Over all of them.
+    /// The mean.
     pub mean: f64,
     /// The longest.
     pub max: f64,
 }
 
-/// Shares out the time that passes among activities. It has no clock: what time it is, is told.
+/// Divides the time that passes among activities. It has no clock: the caller gives the time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stopwatch<T> {
     last: Duration,
@@ -156,12 +156,12 @@ impl<T: Times> Stopwatch<T> {
         self.last = now;
     }
 
-    /// What has been shared out since this was last asked.
+    /// The times since the last call.
     pub fn take(&mut self) -> T {
         std::mem::take(&mut self.sums)
     }
 
-    /// What has been shared out since it was last taken.
+    /// The times since they were last taken.
     #[must_use]
     pub fn sums(&self) -> T {
         self.sums

@@ -1,4 +1,4 @@
-//! Core stays pure: its whole tree of dependencies is on a list, and a new name on it is a decision that somebody made.
+//! Core stays pure: its whole tree of dependencies is on a list, and a new name on it is a decision.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,8 +7,8 @@ use std::process::Command;
 const DIRECT: &[&str] =
     &["gemm", "pulp", "rand_chacha", "rand_core", "rayon", "saphyr-parser", "serde", "serde_json", "sha2", "thiserror"];
 
-/// What those are built from, on any processor and operating system that we build for. No runtime, no network, no device,
-/// no clock, no generator of the operating system's (`getrandom`, `rand`).
+/// What those are built from, on any processor and operating system that we build for. No runtime, no network, no
+/// device, no clock, no generator of the operating system's (`getrandom`, `rand`).
 const TRANSITIVE: &[&str] = &[
     "antiphon-core",
     // gemm

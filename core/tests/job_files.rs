@@ -1,7 +1,7 @@
 //! What a person reads who got a job file wrong: every `job_files/*.yaml` beside the message that it gives.
 //!
 //! Lines `# set: a.b=c` and `# variable: NAME=value` at the head of a file are overrides and variables.
-//! `UPDATE=1 cargo test -p antiphon-core --test job_files` writes the messages anew.
+//! `UPDATE=1 cargo test -p antiphon-core --test job_files` writes the expected messages.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ fn message(path: &Path) -> String {
 #[test]
 #[expect(
     clippy::disallowed_methods,
-    reason = "whether to write the messages anew is asked of the person who runs the test"
+    reason = "the person who runs the test decides whether the expected messages are written"
 )]
 fn every_message_is_as_it_was_reviewed() {
     let update = std::env::var_os("UPDATE").is_some();
@@ -51,7 +51,7 @@ fn every_message_is_as_it_was_reviewed() {
 }
 
 #[test]
-fn every_error_has_a_place_and_says_what_to_do() {
+fn every_error_has_a_location_and_says_what_to_do() {
     let cases = cases();
     assert!(cases.len() >= 20);
     for path in cases {

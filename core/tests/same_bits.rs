@@ -1,6 +1,6 @@
 //! The head's mathematics has the same bits on any number of threads, and those of plain loops.
 //!
-//! Sizes are multiples of nothing and large enough that every operation is cut into several pieces, and shared out.
+//! Sizes are multiples of nothing and large enough that every operation is cut into several blocks, and shared out.
 
 use antiphon_core::head::{Contribution, Head, HeadGradient, SharedHead, StepContext};
 use antiphon_core::ids::ModalityName;
@@ -80,8 +80,8 @@ fn run(spec: &HeadSpec) -> (Vec<u32>, Vec<u64>) {
         }
         shared.end_turn();
     }
-    let parts = shared.to_parts().expect("no turn is open");
-    let tensors = [parts.head, parts.state, parts.projector].into_iter().flat_map(|part| part.tensors);
+    let files = shared.to_files().expect("no turn is open");
+    let tensors = [files.head, files.state, files.projector].into_iter().flat_map(|file| file.tensors);
     (tensors.flat_map(|tensor| bits(&tensor.data)).collect(), reports)
 }
 
@@ -122,14 +122,14 @@ fn the_workers_half_has_the_same_bits_on_any_number_of_threads() {
         let HeadGradient::Factors { errors, features } = &step.contribution.gradient else {
             panic!("D and H are smaller than G");
         };
-        let parts = [errors.as_slice(), features.as_slice(), &step.contribution.bias_gradient].map(bits);
-        (parts, bits(step.feature_gradient.as_slice()), step.contribution.loss.to_bits())
+        let gradients = [errors.as_slice(), features.as_slice(), &step.contribution.bias_gradient].map(bits);
+        (gradients, bits(step.feature_gradient.as_slice()), step.contribution.loss.to_bits())
     });
     assert_same("logits", || bits(head.logits(&matrix(BATCH, WIDTH, 0.2)).as_slice()));
 }
 
 #[test]
-fn sums_and_products_have_the_same_bits_on_any_number_of_threads() {
+fn sums_and_products_have_the_same_bits_on_all_thread_counts() {
     let (a, b) = (matrix(CLASSES, WIDTH, 0.1), matrix(WIDTH, WIDTH, 0.2));
     assert_same("A B", || bits(a.times(&b).as_slice()));
     assert_same("A Bᵀ", || bits(a.times_transposed(&b).as_slice()));
@@ -139,7 +139,7 @@ fn sums_and_products_have_the_same_bits_on_any_number_of_threads() {
 }
 
 #[test]
-fn what_waits_for_the_gradient_of_the_features_is_what_comes_with_it() {
+fn the_features_gradient_is_the_same_early_and_late() {
     let head = Head::<f32>::initial(1, CLASSES, WIDTH);
     let at_once = head.local_step(matrix(BATCH, WIDTH, 0.2), &labels()).expect("a good batch");
     let (contribution, errors) = head.contribution(matrix(BATCH, WIDTH, 0.2), &labels()).expect("a good batch");
@@ -162,7 +162,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn folds_have_the_bits_of_plain_loops_and_leave_the_projector_symmetric() {
+fn folds_have_the_bits_of_plain_loops_and_stay_symmetric() {
     let steps: Vec<Fold<f32>> =
         (0..3).map(|i| Fold { mean_features: numbers(WIDTH, i as f64), alpha: 0.1 + i as f64 }).collect();
     let mut expected = Matrix::<f32>::identity(WIDTH);
@@ -213,7 +213,7 @@ impl Plain {
 }
 
 #[test]
-fn steps_have_the_bits_of_plain_loops_over_the_projected_gradient() {
+fn steps_have_the_bits_of_plain_loops() {
     for (rule, names) in [(SGD, vec!["weight.momentum"]), (ADAMW, vec!["weight.mean", "weight.square"])] {
         let mut shared = SharedHead::<f32>::new(&spec(rls(ApplyTo::Gradient), rule.clone(), None), CLASSES, 3);
         let weight = shared.head().weight().as_slice().to_vec();
@@ -235,9 +235,9 @@ fn steps_have_the_bits_of_plain_loops_over_the_projected_gradient() {
             shared.end_turn();
             assert_eq!(bits(shared.head().weight().as_slice()), bits(&plain.weight));
         }
-        let parts = shared.to_parts().expect("no turn is open");
+        let files = shared.to_files().expect("no turn is open");
         for (name, expected) in names.into_iter().zip([&plain.first, &plain.second]) {
-            let tensor = parts.state.tensors.iter().find(|tensor| tensor.name == name).expect("the memory of W");
+            let tensor = files.state.tensors.iter().find(|tensor| tensor.name == name).expect("the memory of W");
             assert_eq!(bits(&tensor.data), bits(expected));
         }
     }
@@ -265,7 +265,7 @@ fn a_shared_head_stays_as_it_was_while_later_steps_run() {
 }
 
 #[test]
-fn a_head_that_nobody_holds_is_written_over() {
+fn an_unreferenced_head_is_overwritten() {
     let mut shared = SharedHead::<f32>::new(&spec(rls(ApplyTo::Gradient), SGD, None), CLASSES, 3);
     let mut places = Vec::new();
     for turn in 0..6 {
@@ -277,7 +277,7 @@ fn a_head_that_nobody_holds_is_written_over() {
 }
 
 #[test]
-fn a_window_that_was_made_ready_for_a_turn_has_the_bits_of_one_that_was_not() {
+fn a_prepared_window_has_the_same_bits() {
     let run = |prepare: &dyn Fn(&mut SharedHead<f32>, &str)| {
         let spec = spec(window(3, ApplyTo::Gradient), SGD, None);
         let mut shared = SharedHead::<f32>::new(&spec, CLASSES, 3);

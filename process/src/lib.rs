@@ -1,9 +1,9 @@
-//! What all programs do alike: how they are asked to end, and how they tell what went wrong.
+//! What all programs share: how they are asked to end, their exit codes, and their error messages.
 
 mod exit;
+mod message;
 mod signals;
-mod words;
 
 pub use exit::{Exit, failed};
+pub use message::{full_message, innermost};
 pub use signals::{Interrupts, cancelled_by_signal};
-pub use words::{in_words, innermost};

@@ -1,11 +1,11 @@
-//! Ctrl-C and SIGTERM: the first asks, the second insists.
+//! Ctrl-C and SIGTERM: the first asks the program to end, the second ends it.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::Exit;
 
-/// Requests to end, as they come.
+/// The signals that ask the program to end.
 #[derive(Debug)]
 pub struct Interrupts {
     interrupt: Signal,
@@ -13,7 +13,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on signals are requests, and end nothing by themselves.
+    /// From now on signals do not end the program by themselves.
     ///
     /// # Errors
     /// The system does not let signals be listened to.
@@ -49,9 +49,9 @@ pub fn cancelled_by_signal() -> std::io::Result<CancellationToken> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "whoever asks twice wants nothing to be waited for; what is durable is whole"
+    reason = "the user who asks twice does not want to wait; what is persisted is complete"
 )]
 fn end_at_once() -> ! {
-    tracing::warn!("asked to end a second time: ending at once");
+    tracing::warn!("the program was asked to end a second time and ends now");
     std::process::exit(Exit::Interrupted as i32)
 }

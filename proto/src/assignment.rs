@@ -1,4 +1,4 @@
-//! What binds a worker to a job: registration, assignment, readiness, grants.
+//! Registration, assignment, readiness and grants.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use crate::error::{WireError, out_of_range, required};
 use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_head, not_finite};
 use crate::{ids, v1};
 
-/// A text field that people wrote may be so long.
+/// The longest free text of a registration.
 const TEXT_LIMIT: usize = 256;
 
-/// Samples that a split may have: as many as an index of 32 bits tells apart.
+/// The most samples of a split: as many as an index of 32 bits can count.
 const SAMPLES_LIMIT: u64 = u32::MAX as u64;
 
-/// A worker offers one device to a modality's pool.
+/// A worker joins the pool of a modality with one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
-    /// Unique among live workers.
+    /// Unique among registered workers.
     pub worker: WorkerId,
     /// The pool.
     pub modality: ModalityName,
-    /// Of the worker's software, as it says.
+    /// Of the worker's software.
     pub version: String,
-    /// `cpu`, `cuda:0`, as it says.
+    /// `cpu`, `cuda:0`.
     pub device: String,
 }
 
@@ -57,7 +57,7 @@ pub struct Prepared {
     pub test: u64,
     /// Numbers in the encoder's parameters.
     pub parameters: u64,
-    /// Steps that the encoder has behind it.
+    /// Steps that the encoder has taken.
     pub steps_done: u64,
     /// The worker's.
     pub fingerprint: NumericFingerprint,
@@ -109,7 +109,7 @@ fn count_parameters(tensors: &[v1::TensorSummary]) -> Result<u64, WireError> {
 pub struct Grant {
     /// Which step.
     pub turn: TurnRef,
-    /// The worker's hold on its place.
+    /// The lease of the worker's slot.
     pub lease: Lease,
     /// W and b.
     pub head: Arc<Head<f32>>,
@@ -117,7 +117,7 @@ pub struct Grant {
     pub progress: f64,
     /// Epochs of the whole job, as a real number.
     pub epochs: f64,
-    /// Whether the head has taken this step before, and only the encoder is to take it.
+    /// Whether the head has taken this step already, so that only the encoder takes it.
     pub replay: bool,
 }
 
@@ -125,7 +125,7 @@ impl Grant {
     /// Checks a grant against the shape of the job's head.
     ///
     /// # Errors
-    /// Whatever is wrong first.
+    /// The first thing that is wrong.
     pub fn decode(message: &v1::Grant, of: HeadShape, followed: Followed) -> Result<Self, WireError> {
         let turn = ids::turn_ref("grant.turn", message.turn.as_ref())?;
         let head = decode_head("grant", message.weight.as_ref(), message.bias.as_ref(), of, followed)?;

@@ -1,7 +1,6 @@
-//! Large tensors on a stream: a message goes out with its small tensors in it, and the elements of the others follow in
-//! chunks, which are written where they are computed with as they come in. No gRPC message is ever larger than a chunk and
-//! some names, whatever the size of the head, and beside the elements of a tensor neither end holds more of it than what is on
-//! its way: chunks, as far as the flow control of HTTP/2 lets them.
+//! Large tensors on a stream: a message contains its small tensors, and the elements of the others follow in chunks, which are
+//! written to their final memory as they arrive. No gRPC message is larger than a chunk and some names, whatever the size of the
+//! head, and neither end needs more memory than the elements of a tensor and the chunks that the flow control of HTTP/2 allows.
 
 use std::collections::VecDeque;
 
@@ -12,19 +11,19 @@ use crate::elements::{Elements, F32_BYTES, shape_text};
 use crate::error::WireError;
 use crate::v1::{self, coordinator_message, worker_message};
 
-/// Bytes of a chunk at most. A tensor of no more than this is sent whole.
+/// The largest chunk in bytes. A tensor of at most this size is sent whole.
 pub const CHUNK: usize = 1 << 20;
 
 /// An envelope of the training stream.
 pub trait Envelope: Sized {
-    /// The tensors of the message in it, in the order of their fields, with the paths of these.
+    /// The tensors of its message with the paths of their fields, in the order of the fields.
     fn tensors(&mut self) -> Vec<(&'static str, &mut v1::Tensor)>;
-    /// A chunk in such an envelope.
-    fn of_chunk(chunk: v1::TensorChunk) -> Self;
-    /// The elements of a chunk, where it is one; else the envelope again.
+    /// An envelope of a chunk.
+    fn from_chunk(chunk: v1::TensorChunk) -> Self;
+    /// The elements of its chunk.
     ///
     /// # Errors
-    /// It is not a chunk.
+    /// The envelope, which holds no chunk.
     fn into_chunk(self) -> Result<Bytes, Self>;
     /// Whether it may come between a message and its chunks.
     fn may_interrupt(&self) -> bool;
@@ -53,7 +52,7 @@ impl Envelope for v1::WorkerMessage {
         }
     }
 
-    fn of_chunk(chunk: v1::TensorChunk) -> Self {
+    fn from_chunk(chunk: v1::TensorChunk) -> Self {
         Self { message: Some(worker_message::Message::Chunk(chunk)) }
     }
 
@@ -83,7 +82,7 @@ impl Envelope for v1::CoordinatorMessage {
         }
     }
 
-    fn of_chunk(chunk: v1::TensorChunk) -> Self {
+    fn from_chunk(chunk: v1::TensorChunk) -> Self {
         Self { message: Some(coordinator_message::Message::Chunk(chunk)) }
     }
 
@@ -99,29 +98,29 @@ impl Envelope for v1::CoordinatorMessage {
     }
 }
 
-/// Those of the tensors that are there.
+/// The tensors that are set.
 fn present<'a, const N: usize>(
     tensors: [(&'static str, &'a mut Option<v1::Tensor>); N],
 ) -> Vec<(&'static str, &'a mut v1::Tensor)> {
     tensors.into_iter().filter_map(|(field, tensor)| Some((field, tensor.as_mut()?))).collect()
 }
 
-/// A message as it is sent: itself, then its chunks. They are views of the tensors' bytes, made as they are asked for.
+/// The envelopes in which a message is sent: its own, then its chunks, which share the bytes of the tensors.
 #[derive(Debug)]
-pub struct Pieces<E> {
+pub struct Chunked<E> {
     envelope: Option<E>,
     rest: VecDeque<Bytes>,
 }
 
-/// Cuts a message into what is sent.
+/// Splits a message into the envelopes in which it is sent.
 #[must_use]
-pub fn pieces<E: Envelope>(mut envelope: E) -> Pieces<E> {
+pub fn chunked<E: Envelope>(mut envelope: E) -> Chunked<E> {
     let large = envelope.tensors().into_iter().filter(|(_, tensor)| tensor.data.len() > CHUNK);
     let rest = large.map(|(_, tensor)| std::mem::take(&mut tensor.data)).collect();
-    Pieces { envelope: Some(envelope), rest }
+    Chunked { envelope: Some(envelope), rest }
 }
 
-impl<E: Envelope> Iterator for Pieces<E> {
+impl<E: Envelope> Iterator for Chunked<E> {
     type Item = E;
     fn next(&mut self) -> Option<E> {
         if let Some(envelope) = self.envelope.take() {
@@ -132,16 +131,16 @@ impl<E: Envelope> Iterator for Pieces<E> {
         if tensor.is_empty() {
             self.rest.pop_front();
         }
-        Some(E::of_chunk(v1::TensorChunk { data }))
+        Some(E::from_chunk(v1::TensorChunk { data }))
     }
 }
 
-/// What has come in so far of the messages of a stream.
+/// Reassembles the messages of a stream.
 #[derive(Debug)]
 pub struct Assembler<E> {
     open: Option<Open<E>>,
-    /// A message was refused: what is still to come of it is passed over.
-    passing_over: bool,
+    /// A message was rejected: its remaining chunks are skipped.
+    skipping: bool,
 }
 
 #[derive(Debug)]
@@ -150,49 +149,49 @@ struct Open<E> {
     tensors: VecDeque<Elements>,
 }
 
-/// What an envelope makes of what came before it.
+/// What has been received after an envelope.
 #[derive(Debug)]
 pub enum Assembled<E> {
-    /// A message and the elements that followed it.
+    /// A message, and the elements that followed it.
     Whole(E, Followed),
-    /// More is to come.
-    Part,
-    /// The message is refused; what is still to come of it is passed over.
-    Refused(E, WireError),
+    /// More chunks have to come.
+    Incomplete,
+    /// The message is rejected, and its remaining chunks are skipped.
+    Rejected(E, WireError),
 }
 
 impl<E> Default for Assembler<E> {
     fn default() -> Self {
-        Self { open: None, passing_over: false }
+        Self { open: None, skipping: false }
     }
 }
 
 impl<E: Envelope> Assembler<E> {
-    /// Takes the next envelope of the stream. `limit` is how many bytes the tensors of one message may have together: no memory
-    /// is taken for more.
+    /// Takes the next envelope of the stream. `limit` is the total size of the tensors of one message in bytes: no memory is
+    /// allocated for more.
     ///
     /// # Errors
-    /// A chunk belongs to no message, or is not what is missing of it, or does not come: the stream cannot be read any more.
+    /// A chunk belongs to no message, does not match its tensor, or is missing: the stream cannot be read any further.
     pub fn take(&mut self, envelope: E, limit: usize) -> Result<Assembled<E>, WireError> {
         if envelope.may_interrupt() {
             return Ok(Assembled::Whole(envelope, Followed::nothing()));
         }
         match (envelope.into_chunk(), self.open.take()) {
-            (Ok(_), None) if self.passing_over => Ok(Assembled::Part),
+            (Ok(_), None) if self.skipping => Ok(Assembled::Incomplete),
             (Ok(data), None) => Err(chunk_error(data.len(), 0)),
             (Ok(data), Some(open)) => self.add(open, &data),
             (Err(_), Some(open)) => {
                 let missing: usize = open.tensors.iter().map(Elements::missing).sum();
-                Err(WireError::Missing { field: format!("chunk.data, of which {missing} bytes were to come,") })
+                Err(WireError::Missing { field: format!("chunk.data, of which {missing} bytes are outstanding,") })
             }
             (Err(envelope), None) => Ok(self.begin(envelope, limit)),
         }
     }
 
     fn begin(&mut self, mut envelope: E, limit: usize) -> Assembled<E> {
-        self.passing_over = false;
+        self.skipping = false;
         let mut tensors = VecDeque::new();
-        let (mut refused, mut left) = (None, limit as u64);
+        let (mut rejected, mut left) = (None, limit as u64);
         for (field, tensor) in envelope.tensors() {
             let bytes = match tensor.data.len() {
                 0 => tensor.shape.iter().try_fold(F32_BYTES as u64, |product, d| product.checked_mul(*d)),
@@ -201,7 +200,7 @@ impl<E: Envelope> Assembler<E> {
             };
             let follows = match bytes {
                 Some(bytes) if bytes <= CHUNK as u64 => continue,
-                Some(bytes) if bytes <= left => Elements::of(bytes as usize),
+                Some(bytes) if bytes <= left => Elements::allocate(bytes as usize),
                 _ => None,
             };
             match follows {
@@ -211,19 +210,19 @@ impl<E: Envelope> Assembler<E> {
                 }
                 None => {
                     let (field, shape) = (field.to_owned(), shape_text(&tensor.shape));
-                    refused.get_or_insert(WireError::TooLarge { field, shape, limit });
+                    rejected.get_or_insert(WireError::TooLarge { field, shape, limit });
                 }
             }
         }
-        match refused {
+        match rejected {
             Some(error) => {
-                self.passing_over = true;
-                Assembled::Refused(envelope, error)
+                self.skipping = true;
+                Assembled::Rejected(envelope, error)
             }
             None if tensors.is_empty() => Assembled::Whole(envelope, Followed::nothing()),
             None => {
                 self.open = Some(Open { envelope, tensors });
-                Assembled::Part
+                Assembled::Incomplete
             }
         }
     }
@@ -236,10 +235,10 @@ impl<E: Envelope> Assembler<E> {
         }
         tensor.push(data);
         if open.tensors.iter().all(|tensor| tensor.missing() == 0) {
-            return Ok(Assembled::Whole(open.envelope, Followed::of(open.tensors)));
+            return Ok(Assembled::Whole(open.envelope, Followed::new(open.tensors)));
         }
         self.open = Some(open);
-        Ok(Assembled::Part)
+        Ok(Assembled::Incomplete)
     }
 }
 

@@ -1,14 +1,20 @@
 //! Head contributions: what a worker sends for one step.
 
-use antiphon_core::head::{Contribution, HeadGradient};
+use antiphon_core::head::{CheckedContribution, Contribution, ContributionError, HeadGradient};
 use antiphon_core::ids::{MicroShard, TurnRef};
 
 use crate::elements::{F32_BYTES, Followed};
 use crate::error::{WireError, out_of_range, required};
-use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_f32, encode_matrix, not_finite};
+use crate::tensor::{Dimension, Rules, Scan, encode_f32, encode_matrix, not_finite, read, read_matrix};
 use crate::{ids, v1};
 
-/// What a contribution of a job may look like.
+const DENSE: &str = "contribution.dense";
+const ERRORS: &str = "contribution.factors.errors";
+const FEATURES: &str = "contribution.factors.features";
+const BIAS_GRADIENT: &str = "contribution.bias_gradient";
+const MEAN_FEATURES: &str = "contribution.mean_features";
+
+/// The shapes of a job's contributions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContributionLimits {
     /// C.
@@ -36,16 +42,16 @@ impl ContributionLimits {
     }
 }
 
-/// The step a contribution answers, the piece of the batch it covers, and the contribution: shapes as the job's, all
-/// numbers finite, counts within the batch.
+/// The step of a contribution, its micro-shard, and the contribution, checked in full: shapes as the job's, all numbers finite and not
+/// too large to compute with, counts within the batch. One pass over the numbers finds both.
 ///
 /// # Errors
-/// Whatever is wrong first; the job's state is not touched.
+/// The first thing that is wrong. A number is only looked at if all shapes are right.
 pub fn decode(
     message: &v1::Contribution,
     limits: &ContributionLimits,
     mut followed: Followed,
-) -> Result<(TurnRef, MicroShard, Contribution<f32>), WireError> {
+) -> Result<(TurnRef, MicroShard, CheckedContribution<f32>), WireError> {
     let turn = ids::turn_ref("contribution.turn", message.turn.as_ref())?;
     let shard = ids::micro_shard("contribution.micro_shard", message.micro_shard.as_ref())?;
     let samples = message.samples;
@@ -58,28 +64,43 @@ pub fn decode(
     if !message.loss.is_finite() {
         return Err(not_finite("contribution.loss", 0, message.loss));
     }
-    let limit = limits.tensor_bytes();
+    let (classes, width) = (limits.classes, limits.width);
+    let gradient = gradient(message.gradient.as_ref(), samples as usize, limits, &mut followed)?;
+    let mut vector = |field, tensor, length| {
+        let expected = [Dimension::Exactly(length)];
+        Ok::<_, WireError>(read(field, required(field, tensor)?, rules(&expected, limits), &mut followed)?.1)
+    };
     let contribution = Contribution {
-        gradient: gradient(message.gradient.as_ref(), samples as usize, limits, &mut followed)?,
-        bias_gradient: decode_vector(
-            "contribution.bias_gradient",
-            message.bias_gradient.as_ref(),
-            limits.classes,
-            limit,
-            &mut followed,
-        )?,
-        mean_features: decode_vector(
-            "contribution.mean_features",
-            message.mean_features.as_ref(),
-            limits.width,
-            limit,
-            &mut followed,
-        )?,
+        gradient,
+        bias_gradient: vector(BIAS_GRADIENT, message.bias_gradient.as_ref(), classes)?,
+        mean_features: vector(MEAN_FEATURES, message.mean_features.as_ref(), width)?,
         loss: message.loss,
         correct: message.correct,
         samples,
     };
-    Ok((turn, shard, contribution))
+    let checked = contribution.into_checked(classes, width).map_err(named)?;
+    Ok((turn, shard, checked))
+}
+
+fn rules<'a>(expected: &'a [Dimension], limits: &ContributionLimits) -> Rules<'a> {
+    Rules { expected, limit: limits.tensor_bytes(), scan: Scan::Caller }
+}
+
+/// The error of a check, by the path of the field that it is about.
+fn named(error: ContributionError) -> WireError {
+    match error {
+        ContributionError::NotFinite { tensor, position, value } => {
+            let field = match tensor {
+                "gradient" => DENSE,
+                "errors" => ERRORS,
+                "features" => FEATURES,
+                "bias gradient" => BIAS_GRADIENT,
+                _ => MEAN_FEATURES,
+            };
+            not_finite(field, position, value)
+        }
+        other => other.into(),
+    }
 }
 
 /// The message that [`decode`] takes. No number is copied.
@@ -103,34 +124,17 @@ fn gradient(
     limits: &ContributionLimits,
     followed: &mut Followed,
 ) -> Result<HeadGradient<f32>, WireError> {
-    let exactly = Dimension::Exactly;
-    let limit = limits.tensor_bytes();
+    let mut matrix = |field, tensor, rows, columns| {
+        let expected = [Dimension::Exactly(rows), Dimension::Exactly(columns)];
+        read_matrix(field, tensor, rules(&expected, limits), followed)
+    };
     match required("contribution.gradient", message)? {
-        v1::contribution::Gradient::Dense(dense) => Ok(HeadGradient::Dense(decode_matrix(
-            "contribution.dense",
-            Some(dense),
-            exactly(limits.classes),
-            exactly(limits.width),
-            limit,
-            followed,
-        )?)),
+        v1::contribution::Gradient::Dense(dense) => {
+            Ok(HeadGradient::Dense(matrix(DENSE, Some(dense), limits.classes, limits.width)?))
+        }
         v1::contribution::Gradient::Factors(factors) => Ok(HeadGradient::Factors {
-            errors: decode_matrix(
-                "contribution.factors.errors",
-                factors.errors.as_ref(),
-                exactly(samples),
-                exactly(limits.classes),
-                limit,
-                followed,
-            )?,
-            features: decode_matrix(
-                "contribution.factors.features",
-                factors.features.as_ref(),
-                exactly(samples),
-                exactly(limits.width),
-                limit,
-                followed,
-            )?,
+            errors: matrix(ERRORS, factors.errors.as_ref(), samples, limits.classes)?,
+            features: matrix(FEATURES, factors.features.as_ref(), samples, limits.width)?,
         }),
     }
 }

@@ -1,16 +1,16 @@
-//! The elements of tensors as they lie on the wire, and as they come in: little-endian f32.
+//! The elements of tensors on the wire, and as they arrive: little-endian f32.
 
 use std::collections::VecDeque;
 
 /// Bytes of an element.
 pub(crate) const F32_BYTES: usize = size_of::<f32>();
 
-/// Elements that came in chunks, of the tensors of one message in the order of their fields. The conversions of messages take
-/// them from here where a tensor's own `data` is empty.
+/// Elements that arrived in chunks, for the tensors of one message in the order of their fields. The conversions of messages take
+/// them from here if the `data` of a tensor is empty.
 #[derive(Debug, Default)]
 pub struct Followed(VecDeque<Elements>);
 
-/// The elements of one tensor, as they come.
+/// The elements of one tensor, as they arrive.
 #[derive(Debug)]
 pub(crate) struct Elements {
     pub(crate) numbers: Vec<f32>,
@@ -20,14 +20,14 @@ pub(crate) struct Elements {
 }
 
 impl Followed {
-    /// Nothing followed: every tensor came whole.
+    /// No elements: every tensor came whole.
     #[must_use]
     pub fn nothing() -> Self {
         Self::default()
     }
 
     /// Those of a message, in the order of their fields.
-    pub(crate) fn of(tensors: VecDeque<Elements>) -> Self {
+    pub(crate) fn new(tensors: VecDeque<Elements>) -> Self {
         Self(tensors)
     }
 
@@ -37,8 +37,8 @@ impl Followed {
 }
 
 impl Elements {
-    /// Room for so many bytes, if there is any.
-    pub(crate) fn of(bytes: usize) -> Option<Self> {
+    /// Allocates memory for so many bytes, if there is enough.
+    pub(crate) fn allocate(bytes: usize) -> Option<Self> {
         let needed = bytes / F32_BYTES;
         let mut numbers = Vec::new();
         numbers.try_reserve_exact(needed).ok()?;
@@ -61,8 +61,8 @@ impl Elements {
 
 /// Appends the little-endian numbers of `data`, whose length is a multiple of theirs.
 pub(crate) fn read_f32(data: &[u8], numbers: &mut Vec<f32>) {
-    let (words, _) = data.as_chunks::<F32_BYTES>();
-    numbers.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+    let (elements, _) = data.as_chunks::<F32_BYTES>();
+    numbers.extend(elements.iter().map(|bytes| f32::from_le_bytes(*bytes)));
 }
 
 /// How many of the first numbers are finite.

@@ -1,17 +1,21 @@
-//! What can be wrong with a message, and how that looks as a gRPC status.
+//! What can be wrong with a message, and its gRPC status.
 
+use antiphon_core::head::ContributionError;
 use antiphon_core::ids::BadName;
 
-/// A message that was refused where it came in. Every kind names the field, as a path in the spelling of the `.proto` files.
+/// Why a message was rejected when it was received. Every kind names the path of the field as the `.proto` files spell it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WireError {
-    /// A field, or the choice of a oneof, that must be there is not.
+    /// A contribution that the head cannot take.
+    #[error(transparent)]
+    Contribution(#[from] ContributionError),
+    /// A required field or oneof is missing.
     #[error("`{field}` is missing")]
     Missing {
         /// Path of the field.
         field: String,
     },
-    /// A name that is not one.
+    /// A bad name.
     #[error("`{field}`: {source}")]
     Name {
         /// Path of the field.
@@ -19,7 +23,7 @@ pub enum WireError {
         /// What was given, and the rule.
         source: BadName,
     },
-    /// A number that stands for nothing in the enum, or for "unspecified".
+    /// A number that the enum does not have, or "unspecified".
     #[error("`{field}` is {value}, which is no {kind} of antiphon.v1")]
     UnknownEnum {
         /// Path of the field.
@@ -36,7 +40,7 @@ pub enum WireError {
         field: String,
         /// The element type expected.
         expected: &'static str,
-        /// The element type that came.
+        /// The element type received.
         given: &'static str,
     },
     /// A tensor of another shape than the one expected.
@@ -46,10 +50,10 @@ pub enum WireError {
         field: String,
         /// The shape expected, as text: `(10, at most 64)`.
         expected: String,
-        /// The shape that came, as text.
+        /// The shape received, as text.
         given: String,
     },
-    /// A tensor whose bytes are not exactly those that its shape needs.
+    /// A tensor with more or fewer bytes than its shape needs.
     #[error("`{field}` of shape {shape} needs {expected} bytes, but {given} came")]
     ByteLength {
         /// Path of the tensor.
@@ -58,10 +62,10 @@ pub enum WireError {
         shape: String,
         /// Bytes that the shape needs.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes received.
         given: usize,
     },
-    /// A tensor whose shape asks for more bytes than allowed, or for more than can be counted.
+    /// A tensor whose shape needs more bytes than allowed, or overflows.
     #[error("`{field}` of shape {shape} is larger than the limit of {limit} bytes")]
     TooLarge {
         /// Path of the tensor.
@@ -94,7 +98,7 @@ pub enum WireError {
 }
 
 impl From<WireError> for tonic::Status {
-    /// Oversize is `RESOURCE_EXHAUSTED`, everything else `INVALID_ARGUMENT`: sending it again as it is would not help.
+    /// Oversize is `RESOURCE_EXHAUSTED`, everything else `INVALID_ARGUMENT`: a repeated message would be rejected again.
     fn from(error: WireError) -> Self {
         let message = error.to_string();
         match error {

@@ -1,4 +1,4 @@
-//! Going through a split: the head to use, and logits in chunks.
+//! Evaluating a split: the head to use, and logits in chunks.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct Evaluate {
     pub term: Term,
     /// Which evaluation.
     pub evaluation: EvaluationId,
-    /// Of which data.
+    /// On which data.
     pub split: Split,
     /// W and b.
     pub head: Arc<Head<f32>>,
@@ -32,7 +32,7 @@ impl Evaluate {
     /// Checks the message against the shape of the job's head.
     ///
     /// # Errors
-    /// Whatever is wrong first.
+    /// The first thing that is wrong.
     pub fn decode(message: &v1::Evaluate, of: HeadShape, followed: Followed) -> Result<Self, WireError> {
         let head = decode_head("evaluate", message.weight.as_ref(), message.bias.as_ref(), of, followed)?;
         Ok(Self {
@@ -72,22 +72,22 @@ pub struct LogitsChunk {
     pub sequence: u64,
     /// Strictly ascending in the order of their bytes.
     pub ids: Vec<String>,
-    /// As many, each below C.
+    /// One for each id, below C.
     pub labels: Vec<u32>,
     /// (ids, C); None of a chunk without samples.
     pub logits: Option<Matrix<f32>>,
-    /// The split is through.
+    /// Whether it is the last of the split.
     pub last: bool,
-    /// Where the worker's time went since it last said so; with the last chunk.
+    /// How the worker has spent its time since its last report; with the last chunk.
     pub times: Option<WorkerTimes>,
 }
 
 impl LogitsChunk {
-    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. That it follows the chunk before is
-    /// the caller's to check.
+    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. The caller checks that it follows the previous
+    /// chunk.
     ///
     /// # Errors
-    /// Whatever is wrong first.
+    /// The first thing that is wrong.
     pub fn decode(
         message: v1::LogitsChunk,
         classes: usize,

@@ -5,7 +5,7 @@ use antiphon_core::ids::{Attempt, BadName, HeadVersion, JobId, MicroShard, Split
 use crate::error::{WireError, out_of_range, required};
 use crate::v1;
 
-/// A name out of a text field: [`JobId`], `ModalityName`, `WorkerId`.
+/// A name in a text field: [`JobId`], `ModalityName`, `WorkerId`.
 ///
 /// # Errors
 /// The text breaks the rule for names.
@@ -22,7 +22,7 @@ where
     })
 }
 
-/// The reference to a step that every late or doubled message is told by.
+/// The reference to a step, by which late and repeated messages are recognised.
 ///
 /// # Errors
 /// It is missing, or its job is not a job id.
@@ -51,7 +51,7 @@ impl From<&TurnRef> for v1::TurnRef {
     }
 }
 
-/// A piece of a batch.
+/// A micro-shard of a batch.
 ///
 /// # Errors
 /// It is missing, or its index is not below its count.
@@ -76,7 +76,7 @@ impl From<MicroShard> for v1::MicroShard {
 /// A split of the data.
 ///
 /// # Errors
-/// The number is none of the enum's.
+/// The enum does not have the number.
 pub fn split(field: &str, value: i32) -> Result<Split, WireError> {
     match v1::Split::try_from(value) {
         Ok(v1::Split::Train) => Ok(Split::Train),

@@ -1,4 +1,4 @@
-//! The envelopes of the training stream: which message it is, and whose.
+//! The envelopes of the training stream: which message it is, and of which job.
 
 use antiphon_core::ids::JobId;
 
@@ -6,25 +6,25 @@ use crate::error::{WireError, out_of_range, required};
 use crate::v1::{self, coordinator_message, worker_message};
 use crate::{ids, v1::worker_message::Message};
 
-/// Bytes that a heartbeat's `trouble` may have: it becomes part of a job's status.
-pub const TROUBLE_LIMIT: usize = 1024;
+/// The longest `store_error` of a heartbeat in bytes: it is shown in a job's status.
+pub const STORE_ERROR_LIMIT: usize = 1024;
 
-/// Bytes that the `reason` of `failed` may have: it becomes part of a job's status, its events and its end.
+/// The longest `reason` of `failed` in bytes: it is shown in a job's status and events.
 pub const REASON_LIMIT: usize = 8192;
 
-/// The message in a worker's envelope, with the job that it is about; None for `register` and the heartbeat of a free
-/// worker. Names are checked; tensors and the rest are left to the job, which knows their shapes.
+/// The message in a worker's envelope, with its job; None for `register` and the heartbeat of a free worker. Names are checked;
+/// tensors and the rest are checked by the job, which knows their shapes.
 ///
 /// # Errors
 /// The envelope is empty, or a name in it is not one.
 pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), WireError> {
     let message = required("worker_message.message", envelope.message)?;
     match &message {
-        Message::Heartbeat(v1::Heartbeat { trouble, .. }) => {
-            check_words("heartbeat.trouble", trouble, TROUBLE_LIMIT, char::is_control)?;
+        Message::Heartbeat(v1::Heartbeat { store_error, .. }) => {
+            check_text("heartbeat.store_error", store_error, STORE_ERROR_LIMIT, char::is_control)?;
         }
         Message::Failed(v1::Failed { reason, .. }) => {
-            check_words("failed.reason", reason, REASON_LIMIT, is_control_within_lines)?;
+            check_text("failed.reason", reason, REASON_LIMIT, is_control_within_lines)?;
         }
         _ => {}
     }
@@ -37,55 +37,55 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
             Some(ids::turn_ref("contribution.turn", contribution.turn.as_ref())?.job)
         }
         Message::Logits(logits) => Some(ids::name("logits.job", &logits.job)?),
-        Message::PartSaved(saved) => Some(ids::name("part_saved.job", &saved.job)?),
+        Message::FilesSaved(saved) => Some(ids::name("files_saved.job", &saved.job)?),
         Message::Failed(failed) => Some(ids::name("failed.job", &failed.job)?),
         Message::Released(released) => Some(ids::name("released.job", &released.job)?),
         Message::Learned(learned) => Some(ids::turn_ref("learned.turn", learned.turn.as_ref())?.job),
         Message::Leaving(leaving) => Some(ids::name("leaving.job", &leaving.job)?),
-        // The assembler of the stream takes all that belong to a message.
+        // The assembler of the stream takes the chunks of a message.
         Message::Chunk(_) => return Err(WireError::Missing { field: "the message of `chunk`".to_owned() }),
     };
     Ok((job, message))
 }
 
-/// People are shown it as it is.
-fn check_words(field: &str, words: &str, limit: usize, is_banned: fn(char) -> bool) -> Result<(), WireError> {
-    if words.len() > limit {
+/// Text that is shown to users unchanged.
+fn check_text(field: &str, text: &str, limit: usize, is_banned: fn(char) -> bool) -> Result<(), WireError> {
+    if text.len() > limit {
         let rule = format!("a text of {limit} bytes at most");
-        return Err(out_of_range(field, format!("{} bytes long", words.len()), rule));
+        return Err(out_of_range(field, format!("{} bytes long", text.len()), rule));
     }
-    match words.chars().find(|c| is_banned(*c)) {
+    match text.chars().find(|c| is_banned(*c)) {
         Some(control) => Err(out_of_range(field, format!("a text with {control:?}"), "no control characters")),
         None => Ok(()),
     }
 }
 
-/// What is wrong with data or weights may take several lines.
+/// An error of data or weights may take several lines.
 fn is_control_within_lines(c: char) -> bool {
     c.is_control() && c != '\n'
 }
 
-/// As much of some words as a heartbeat's `trouble` may have, in one line.
+/// A message shortened to the `store_error` of a heartbeat, in one line.
 #[must_use]
-pub fn trouble(words: &str) -> String {
-    fitting(words, TROUBLE_LIMIT, char::is_control)
+pub fn store_error(message: &str) -> String {
+    shortened(message, STORE_ERROR_LIMIT, char::is_control)
 }
 
-/// As much of some words as the `reason` of `failed` may have.
+/// A message shortened to the `reason` of `failed`.
 #[must_use]
-pub fn reason(words: &str) -> String {
-    fitting(words, REASON_LIMIT, is_control_within_lines)
+pub fn reason(message: &str) -> String {
+    shortened(message, REASON_LIMIT, is_control_within_lines)
 }
 
-fn fitting(words: &str, limit: usize, is_banned: fn(char) -> bool) -> String {
-    let mut fitting = String::new();
-    for c in words.chars().map(|c| if is_banned(c) { ' ' } else { c }) {
-        if fitting.len() + c.len_utf8() > limit {
+fn shortened(message: &str, limit: usize, is_banned: fn(char) -> bool) -> String {
+    let mut short = String::new();
+    for c in message.chars().map(|c| if is_banned(c) { ' ' } else { c }) {
+        if short.len() + c.len_utf8() > limit {
             break;
         }
-        fitting.push(c);
+        short.push(c);
     }
-    fitting
+    short
 }
 
 /// The message in a coordinator's envelope.
@@ -96,10 +96,10 @@ pub fn open_coordinator(envelope: v1::CoordinatorMessage) -> Result<coordinator_
     required("coordinator_message.message", envelope.message)
 }
 
-/// What a worker's message is about, for the answer should it be rejected.
+/// The subject of a worker's message, for the answer if it is rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
-    /// The job that it names; None if it names none, or what it names is no job id.
+    /// Its job; None if it names none, or no valid job id.
     pub job: Option<JobId>,
     term: u64,
     turn: Option<v1::TurnRef>,
@@ -107,7 +107,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// What `message` is about.
+    /// The subject of `message`.
     #[must_use]
     pub fn of(message: &Message) -> Self {
         let mut turn = None;
@@ -120,7 +120,7 @@ impl Subject {
                 contribution.turn.as_ref().map_or(("", 0), |turn| (turn.job.as_str(), turn.term))
             }
             Message::Logits(logits) => (logits.job.as_str(), logits.term),
-            Message::PartSaved(saved) => (saved.job.as_str(), saved.term),
+            Message::FilesSaved(saved) => (saved.job.as_str(), saved.term),
             Message::Failed(failed) => (failed.job.as_str(), failed.term),
             Message::Released(released) => (released.job.as_str(), 0),
             Message::Learned(learned) => {
@@ -139,20 +139,20 @@ impl Subject {
         }
     }
 
-    /// What an envelope without a message is about.
+    /// The subject of an envelope without a message.
     #[must_use]
     pub fn nothing() -> Self {
         Self { job: None, term: 0, turn: None, answered: true }
     }
 
-    /// Whether the message can be answered at all.
+    /// Whether the message may be answered.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.answered
     }
 
-    /// The answer to the message: it changed nothing. None to `leaving`, after which nobody listens, nor to `failed`, because a worker may answer a rejection with it, and
-    /// the two would go on without end.
+    /// The answer to a rejected message. None to `leaving`, after which the worker does not read, and to `failed`, because a worker
+    /// may answer a rejection with it, which would not end.
     #[must_use]
     pub fn rejected(self, reason: v1::RejectedReason, message: String) -> Option<v1::Rejected> {
         let job = self.job.map(|job| job.to_string()).unwrap_or_default();

@@ -49,7 +49,7 @@ pub fn encode_matrix(matrix: Matrix<f32>) -> v1::Tensor {
     encode_f32(&[matrix.rows(), matrix.cols()], matrix.into_vec())
 }
 
-/// The tensors of W (C, s) and b (C) of a head that others hold as well. Its numbers are not copied.
+/// The tensors of W (C, s) and b (C) of a shared head. Its numbers are not copied.
 #[must_use]
 pub fn encode_head(head: &Arc<Head<f32>>) -> (v1::Tensor, v1::Tensor) {
     let (classes, width) = (head.classes(), head.width());
@@ -72,7 +72,7 @@ impl AsRef<[f32]> for Bias {
     }
 }
 
-/// Numbers as the bytes that they lie in memory as: on the processors that are built for these are the bytes of the wire.
+/// Numbers as their bytes in memory, which on little-endian processors are the bytes of the wire.
 struct InMemory<T>(T);
 
 impl<T: AsRef<[f32]>> AsRef<[u8]> for InMemory<T> {
@@ -92,16 +92,44 @@ fn encode_shared(shape: &[usize], numbers: impl AsRef<[f32]> + Send + 'static) -
     v1::Tensor { dtype: v1::DataType::F32.into(), shape: shape.iter().map(|d| *d as u64).collect(), data }
 }
 
-/// The numbers of `tensor`, whose shape must be `expected`, which must be of at most `limit` bytes, and all finite. Those that
-/// came after the message are taken from `followed`.
+/// The numbers of `tensor`: its shape must be `expected`, its size at most `limit` bytes, and all numbers finite. Elements that
+/// followed the message are taken from `followed`.
 ///
 /// # Errors
-/// Whatever is wrong first, in this order: element type, shape, size, number of bytes, a number that is not finite.
+/// The first thing that is wrong, in this order: element type, shape, size, number of bytes, a number that is not finite.
 pub fn decode_f32(
     field: &str,
     tensor: &v1::Tensor,
     expected: &[Dimension],
     limit: usize,
+    followed: &mut Followed,
+) -> Result<(Vec<usize>, Vec<f32>), WireError> {
+    read(field, tensor, Rules { expected, limit, scan: Scan::Now }, followed)
+}
+
+/// Who looks for numbers that are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// The function that decodes.
+    Now,
+    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they came.
+    Caller,
+}
+
+/// What a tensor must be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) expected: &'a [Dimension],
+    /// Bytes.
+    pub(crate) limit: usize,
+    pub(crate) scan: Scan,
+}
+
+/// As [`decode_f32`].
+pub(crate) fn read(
+    field: &str,
+    tensor: &v1::Tensor,
+    Rules { expected, limit, scan }: Rules<'_>,
     followed: &mut Followed,
 ) -> Result<(Vec<usize>, Vec<f32>), WireError> {
     check_data_type(field, tensor.dtype)?;
@@ -114,7 +142,7 @@ pub fn decode_f32(
         None if came_whole => {
             let mut numbers = Vec::with_capacity(needed / F32_BYTES);
             read_f32(&tensor.data, &mut numbers);
-            let finite = finite_prefix(&numbers);
+            let finite = if scan == Scan::Now { finite_prefix(&numbers) } else { numbers.len() };
             let bad = (finite < numbers.len()).then_some(finite);
             (numbers, bad)
         }
@@ -136,7 +164,7 @@ pub fn decode_f32(
 /// As [`decode_f32`], for a matrix of `rows` by `columns`.
 ///
 /// # Errors
-/// As [`decode_f32`]; a tensor that is not there is missing.
+/// As [`decode_f32`]; a missing tensor.
 pub fn decode_matrix(
     field: &str,
     tensor: Option<&v1::Tensor>,
@@ -145,8 +173,18 @@ pub fn decode_matrix(
     limit: usize,
     followed: &mut Followed,
 ) -> Result<Matrix<f32>, WireError> {
+    read_matrix(field, tensor, Rules { expected: &[rows, columns], limit, scan: Scan::Now }, followed)
+}
+
+/// As [`decode_matrix`], by two rules of dimensions.
+pub(crate) fn read_matrix(
+    field: &str,
+    tensor: Option<&v1::Tensor>,
+    rules: Rules<'_>,
+    followed: &mut Followed,
+) -> Result<Matrix<f32>, WireError> {
     let tensor = crate::error::required(field, tensor)?;
-    let (shape, numbers) = decode_f32(field, tensor, &[rows, columns], limit, followed)?;
+    let (shape, numbers) = read(field, tensor, rules, followed)?;
     Matrix::from_vec(shape[0], shape[1], numbers).map_err(|_| WireError::ByteLength {
         field: field.to_owned(),
         shape: shape_text(&tensor.shape),
@@ -158,7 +196,7 @@ pub fn decode_matrix(
 /// As [`decode_f32`], for a vector of `length` numbers.
 ///
 /// # Errors
-/// As [`decode_f32`]; a tensor that is not there is missing.
+/// As [`decode_f32`]; a missing tensor.
 pub fn decode_vector(
     field: &str,
     tensor: Option<&v1::Tensor>,
@@ -185,7 +223,7 @@ fn check_data_type(field: &str, dtype: i32) -> Result<(), WireError> {
     }
 }
 
-/// Checks before it multiplies: a shape may name any numbers, and their product need not fit a machine word.
+/// Checks before it multiplies: the dimensions are any numbers, and their product may overflow.
 fn checked_shape(field: &str, given: &[u64], expected: &[Dimension], limit: usize) -> Result<Vec<usize>, WireError> {
     if given.len() != expected.len() || !given.iter().zip(expected).all(|(d, rule)| rule.admits(*d)) {
         return Err(WireError::Shape {

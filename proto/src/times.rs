@@ -13,7 +13,7 @@ const NANOSECONDS: f64 = 1e9;
 pub struct Learned {
     /// From the contribution to this one.
     pub turn: TurnRef,
-    /// Where the worker's time went since it last said so.
+    /// How the worker has spent its time since its last report.
     pub times: WorkerTimes,
 }
 

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_as_written_and_its_bytes_follow_from_its_content() {
+    fn a_file_is_read_as_written_and_its_bytes_are_determined() {
         let note = vec!["a".to_owned(), "b".to_owned()];
         let bytes = encode("p", &arrays(), &note).expect("it encodes");
         let (tensors, read): (Arrays, Vec<String>) = decode("p", &bytes).expect("it decodes");

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use antiphon_core::digest::sha256;
-use antiphon_core::parts::is_name;
+use antiphon_core::files::is_name;
 use async_trait::async_trait;
 use object_store::multipart::PartId;
 use object_store::path::Path;

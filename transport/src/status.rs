@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_the_coordinator_and_of_the_connection_are_told_apart() {
+    fn rejections_are_told_from_broken_connections() {
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
         assert!(is_unreachable(&broken) && is_broken(&broken) && !is_rejected(&broken), "{broken:?}");
         assert_eq!(message(&broken), "reset");

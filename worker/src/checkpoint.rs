@@ -1,7 +1,7 @@
 //! A modality's files, to and from a checkpoint's folder.
 
 use antiphon_core::ids::ModalityName;
-use antiphon_proto::parts::Part;
+use antiphon_proto::files::CheckpointFile;
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, write_file};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
@@ -34,12 +34,12 @@ pub async fn save(
     files: Vec<(String, Bytes)>,
     stores: &StoreOptions,
     retry: &RetryPolicy,
-) -> Result<Vec<Part>, CheckpointError> {
+) -> Result<Vec<CheckpointFile>, CheckpointError> {
     let folder = stores.open(url)?;
     let mut saved = Vec::with_capacity(files.len());
     for (name, bytes) in files {
         let entry = write_file(&folder, &name, bytes, retry).await?;
-        saved.push(Part { name, size: entry.size, sha256: entry.sha256.0 });
+        saved.push(CheckpointFile { name, size: entry.size, sha256: entry.sha256.0 });
     }
     Ok(saved)
 }

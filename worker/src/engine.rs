@@ -19,11 +19,11 @@ use antiphon_data::{OpenOptions, PrefetchOptions};
 use antiphon_model::device::{self, Device};
 use antiphon_model::weights::Cache;
 use antiphon_model::{allocator, numerics};
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_proto::assignment::{Grant, HeadShape};
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
@@ -205,14 +205,14 @@ impl Engine {
 
     /// Drops the job and reports the failure. Without a job there is nothing to report it under.
     fn fail(&mut self, under: Option<Under>, error: &Failure) {
-        let (reason, again) = (stream::reason(&in_words(error)), error.is_transient());
+        let (reason, again) = (stream::reason(&full_message(error)), error.is_transient());
         self.drop_assignment();
         let Some(Under { job, term }) = under else {
             warn!(reason, "the worker cannot use a message, which belongs to no job");
             return;
         };
         warn!(job, reason, transient = again, "the worker fails its job");
-        self.answer(Answer::Failed(v1::Failed { job, term, reason, again }));
+        self.answer(Answer::Failed(v1::Failed { job, term, reason, transient }));
     }
 
     fn carry_out(&mut self, runtime: &tokio::runtime::Handle, order: Received) -> Result<Vec<Answer>, Failure> {
@@ -221,7 +221,7 @@ impl Engine {
             Command::Grant(grant) => self.grant(&grant, followed),
             Command::Evaluate(evaluate) => self.evaluate(&evaluate, followed),
             Command::NextLogits(next) => self.next_logits(&next),
-            Command::SavePart(save) => self.save(runtime, save),
+            Command::SaveFiles(save) => self.save(runtime, save),
             Command::Release(release) => Ok(vec![self.release(release)]),
             Command::Rejected(rejected) => self.rejected(&rejected),
             // The session turns an `assign` into an `Order::Assign`.
@@ -386,7 +386,7 @@ impl Engine {
     }
 
     /// Takes a snapshot of the files. The upload runs beside the next steps.
-    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SavePart) -> Result<Vec<Answer>, Failure> {
+    fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
         let ((retry, trouble), stores) = (self.retry_policy(), self.config.stores);
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
@@ -403,11 +403,13 @@ impl Engine {
             // Before the answer, after which no heartbeat tells of it.
             trouble.clear();
             let answer = match written {
-                Ok(parts) => Answer::PartSaved(PartSaved { job, term, turn: Turn(save.turn), parts, snapshot }.into()),
+                Ok(parts) => {
+                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into())
+                }
                 Err(error) => {
                     let error = Failure::from(error);
-                    let (reason, again) = (stream::reason(&in_words(&error)), error.is_transient());
-                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, again })
+                    let (reason, again) = (stream::reason(&full_message(&error)), error.is_transient());
+                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
                 }
             };
             // Without a connection the coordinator does not wait for it.

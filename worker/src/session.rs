@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_model::device;
-use antiphon_proto::chunks::{Assembled, Assembler, Followed, pieces};
+use antiphon_proto::chunks::{Assembled, Assembler, Followed, chunked};
 use antiphon_proto::v1::coordinator_message::Message;
 use antiphon_proto::v1::{self, training_service_client::TrainingServiceClient, worker_message};
 use antiphon_proto::{MESSAGE_LIMIT, stream};
@@ -108,7 +108,7 @@ impl Session<'_> {
         let mut client = TrainingServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
-        let messages = ReceiverStream::new(messages).flat_map(|message| futures::stream::iter(pieces(message)));
+        let messages = ReceiverStream::new(messages).flat_map(|message| futures::stream::iter(chunked(message)));
         let mut inbound = Inbound::new(client.train(messages).await?.into_inner());
         let interval = self.registered(&mut inbound, dial).await?;
         self.order(Order::Connected(outbound.clone())).await?;
@@ -217,8 +217,8 @@ impl Inbound {
         loop {
             let Some(envelope) = self.stream.message().await? else { return Ok(None) };
             match self.assembler.take(envelope, self.limit).map_err(broken)? {
-                Assembled::Part => {}
-                Assembled::Refused(_, error) => return Err(broken(error)),
+                Assembled::Incomplete => {}
+                Assembled::Rejected(_, error) => return Err(broken(error)),
                 Assembled::Whole(envelope, followed) => {
                     return Ok(Some((stream::open_coordinator(envelope).map_err(broken)?, followed)));
                 }
@@ -234,7 +234,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Grant(_) => "grant",
         Message::Evaluate(_) => "evaluate",
         Message::NextLogits(_) => "next_logits",
-        Message::SavePart(_) => "save_part",
+        Message::SaveFiles(_) => "save_files",
         Message::Rejected(_) => "rejected",
         Message::Release(_) => "release",
         Message::Chunk(_) => "chunk",

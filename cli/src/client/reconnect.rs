@@ -105,3 +105,66 @@ impl Reconnect {
         Ok(notify.notify(Notice::Unreachable { seconds, error })?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+
+    use super::*;
+
+    /// Notices as text.
+    #[derive(Default)]
+    struct Printed(Vec<String>);
+
+    impl Notify for Printed {
+        fn notify(&mut self, notice: Notice<'_>) -> io::Result<()> {
+            self.0.push(match notice {
+                Notice::Unreachable { error, .. } => format!("unreachable: {error}"),
+                Notice::Reconnected { .. } => "reconnected".to_owned(),
+                Notice::Waiting { reason, .. } => format!("waiting: {reason}"),
+            });
+            Ok(())
+        }
+    }
+
+    fn unreachable() -> Result<u32, ClientError> {
+        Err(ClientError::Unreachable("refused".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_retried_until_it_is_answered() {
+        let (mut printed, sent) = (Printed::default(), Cell::new(0));
+        let mut reconnect = Reconnect::new(ReconnectPolicy::FOREVER.every(Duration::from_millis(1)), "test");
+        let request = |_| {
+            sent.set(sent.get() + 1);
+            std::future::ready(if sent.get() < 4 { unreachable() } else { Ok(sent.get()) })
+        };
+        let answer = reconnect.until(request, &mut printed).await;
+        assert!(matches!(answer, Ok(4)), "{answer:?}");
+        reconnect.reconnected(&mut printed).expect("it is printed");
+        assert_eq!(printed.0, ["unreachable: refused", "reconnected"], "one notice in ten seconds");
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_is_not_retried() {
+        let mut printed = Printed::default();
+        let mut reconnect = Reconnect::new(ReconnectPolicy::FOREVER, "test");
+        let refuse = |_| std::future::ready(Err::<(), _>(ClientError::Refused("no such job".to_owned())));
+        let refused = reconnect.until(refuse, &mut printed).await;
+        assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
+        assert!(printed.0.is_empty(), "{:?}", printed.0);
+    }
+
+    #[tokio::test]
+    async fn an_error_after_retries_says_for_how_long() {
+        for (policy, retried) in
+            [(ReconnectPolicy::ONCE, false), (ReconnectPolicy::new(Duration::from_millis(1)), true)]
+        {
+            let mut reconnect = Reconnect::new(policy, "test");
+            let error = reconnect.until(|_| std::future::ready(unreachable()), &mut Printed::default()).await;
+            let error = error.expect_err("it is never answered").to_string();
+            assert_eq!(error.starts_with("refused; gave up after "), retried, "{error}");
+        }
+    }
+}

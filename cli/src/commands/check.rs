@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use antiphon_core::spec::{FieldReport, JobSpec, Place, SpecError, SpecErrors, explain_text};
+use antiphon_core::spec::{FieldReport, JobSpec, Location, SpecError, SpecErrors, explain_text};
 use antiphon_model::custom::Encoders;
 use serde_json::{Value, json};
 
@@ -88,10 +88,10 @@ fn explained(field: &FieldReport) -> Value {
     })
 }
 
-fn position(place: &Place) -> Value {
+fn position(place: &Location) -> Value {
     match place {
-        Place::File { line, column } => json!({"line": line, "column": column}),
-        Place::Override { text, .. } => json!({"set": text}),
+        Location::File { line, column } => json!({"line": line, "column": column}),
+        Location::Override { text, .. } => json!({"set": text}),
     }
 }
 
@@ -105,7 +105,7 @@ fn refused(error: &JobFileError) -> Value {
 
 fn described(all: &SpecErrors, error: &SpecError) -> Value {
     json!({
-        "at": position(&error.place),
+        "at": position(&error.location),
         "key": error.key,
         "value": error.value,
         "rule": error.rule,

@@ -18,8 +18,6 @@ use crate::predictor::{Labels, Predictor, Source, exit_of, open};
 use crate::progress::{Progress, until_interrupted};
 
 /// Measure the accuracy of a checkpoint
-///
-/// Reports each modality alone, and all modalities fused by every rule.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -8,9 +8,6 @@ use crate::follow::{Limit, RECONNECT_TIMEOUT, Watching};
 use crate::output::Format;
 
 /// Show the events of a job until it ends
-///
-/// Begins with the first event of the job, which may have ended already. The exit code is that of the job. Ctrl-C stops the output
-/// and leaves the job running.
 #[derive(Debug, clap::Args)]
 pub struct FollowArgs {
     /// Id of the job, as `antiphon submit` printed it and `antiphon jobs` lists it

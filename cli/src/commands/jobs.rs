@@ -12,9 +12,6 @@ use crate::exit::Exit;
 use crate::output::{self, Format};
 
 /// List the jobs of a coordinator, or show one
-///
-/// Jobs are listed in the order of submission. The coordinator retains the latest jobs that have ended (`antiphon coordinator
-/// --keep-jobs`).
 #[derive(Debug, clap::Args)]
 pub struct JobsArgs {
     /// Show only this job: its state, why it waits, and its newest checkpoint

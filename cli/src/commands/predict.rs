@@ -14,8 +14,6 @@ use crate::predictor::{self, Labels, OutputFile, Prediction, Predictor, Source, 
 use crate::progress::{Progress, until_interrupted};
 
 /// Predict with a checkpoint
-///
-/// Writes JSON lines to standard output, or JSON lines or Parquet to a file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

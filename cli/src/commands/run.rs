@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use antiphon_core::spec::ScheduleMode;
+use antiphon_model::device::DeviceChoice;
+use antiphon_transport::ReconnectPolicy;
+
 use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client};
 use crate::context::Context;
@@ -10,9 +14,6 @@ use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::lab::cluster::{Cluster, ClusterConfig};
 use crate::runs::{folder_of, fresh_id, newest_run, open, resumed_id};
-use antiphon_core::spec::ScheduleMode;
-use antiphon_model::device::DeviceChoice;
-use antiphon_transport::ReconnectPolicy;
 
 const STATE: &str = "./antiphon-runs";
 const DECODE_THREADS: usize = 1;
@@ -20,8 +21,6 @@ const DATA_MEMORY: u64 = 256;
 const HEAD_MEMORY: u64 = 4096;
 
 /// Train a job on this machine
-///
-/// A coordinator and one worker per modality run in this process.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

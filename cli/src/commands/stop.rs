@@ -18,10 +18,6 @@ const POLLS: u32 = 10;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Ask a job to stop at its next turn boundary
-///
-/// The job writes a checkpoint, from which `antiphon submit JOB.yaml --resume CHECKPOINT` resumes it. A checkpoint needs a worker of
-/// every modality. If one is missing, the job waits for another; --now does not wait. Asking twice, or asking a job that has ended,
-/// changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct StopArgs {
     /// Id of the job, as `antiphon submit` printed it and `antiphon jobs` lists it

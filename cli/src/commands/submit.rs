@@ -17,9 +17,6 @@ use crate::output::{self, Format};
 const UNTIL_ACCEPTED: u64 = 10;
 
 /// Send a job to a coordinator
-///
-/// Prints the id of the job once the coordinator has persisted it. If the connection breaks, the submission is sent again; it
-/// makes one job only.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -82,9 +82,9 @@ impl<'a> View<'a> {
     }
 
     /// A message that is not an event.
-    fn say(&self, text: &str) -> anyhow::Result<()> {
+    fn say(&self, text: &str) -> io::Result<()> {
         match &self.form {
-            Form::Json => Ok(output::complain(text)?),
+            Form::Json => output::complain(text),
             Form::Text { bars, .. } => bars.say(text),
         }
     }

@@ -18,14 +18,14 @@ impl Accounts {
     /// The shares of each worker's time, and the milliseconds per step of the coordinator's.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from("where the time went\n");
-        let names = WorkerTimes::default().parts().into_iter().map(|(name, _)| name.to_owned());
+        let names = WorkerTimes::default().entries().into_iter().map(|(name, _)| name.to_owned());
         row(&mut text, "", names.chain(["per step".to_owned()]));
         for (modality, account) in &self.modalities {
             let total = account.seconds.total().max(f64::MIN_POSITIVE);
-            let shares = account.seconds.parts().into_iter().map(|(_, seconds)| percent(seconds / total));
+            let shares = account.seconds.entries().into_iter().map(|(_, seconds)| percent(seconds / total));
             row(&mut text, modality.as_str(), shares.chain([milliseconds(total, account.steps)]));
         }
-        let coordinator = self.coordinator.seconds.parts();
+        let coordinator = self.coordinator.seconds.entries();
         row(&mut text, "", coordinator.iter().map(|(name, _)| (*name).to_owned()).chain(["per step".to_owned()]));
         let steps = self.coordinator.steps;
         let each = coordinator.iter().map(|(_, seconds)| milliseconds(*seconds, steps));

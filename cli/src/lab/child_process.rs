@@ -146,7 +146,7 @@ impl ChildProcess {
             // A grandchild may hold the log open.
             let _ = tokio::time::timeout(LAST_LINES, &mut self.reading).await;
         }
-        anyhow!("{} ended ({how}): {}", self.name, self.log.in_words())
+        anyhow!("{} ended ({how}): {}", self.name, self.log.full_message())
     }
 }
 
@@ -204,7 +204,7 @@ impl Log {
         lines.push(line);
     }
 
-    fn in_words(&self) -> String {
+    fn full_message(&self) -> String {
         match &self.file {
             Some(file) => format!("see {}", file.display()),
             None => self.tail.lock().unwrap_or_else(PoisonError::into_inner).join("\n"),

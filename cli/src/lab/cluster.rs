@@ -86,7 +86,7 @@ impl Cluster {
             head_memory: config.head_memory,
             head_threads: config.head_threads,
             stores: config.stores,
-            store_patience: config.store_retry_timeout,
+            store_retry_timeout: config.store_retry_timeout,
             ..Config::default()
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());

@@ -141,7 +141,7 @@ pub(crate) fn store_faults(seed: u64, victim: &Victim, starts: u64) -> antiphon_
     let name = victim.to_string();
     let stream = &mut rng::stream(seed, &["chaos-store".into(), (&name).into(), starts.into()]);
     let seed = rng::below(stream, 1 << 32);
-    antiphon_store::faults::Faults { seed, errors: 0.1, lost: 0.05, slow: 0.2, slow_ms: 100, cut: 0.05 }
+    antiphon_store::faults::Faults { seed, errors: 0.1, lost: 0.05, slow: 0.2, slow_ms: 100, truncated: 0.05 }
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use antiphon_core::files::HEAD;
 use antiphon_core::fusion::FusionRule;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{ModalityName, Split};
 use antiphon_core::join::JoinError;
 use antiphon_core::linalg::Matrix;
-use antiphon_core::parts::HEAD;
 use antiphon_core::spec::{
     DataSpec, FusionSpec, JobSpec, KnownEncoders, ModalitySpec, Override, Precision, ValidationSource, parse_knowing,
 };
@@ -92,7 +92,7 @@ impl Predictor {
             let ready = if dropped || !Dataset::is_declared(modality, source.split) {
                 None
             } else {
-                let model = Model::from_file(&spec, modality, &checkpoint.part(&encoder_file(&name)).await?, &machine)?;
+                let model = Model::from_file(&spec, modality, &checkpoint.file(&encoder_file(&name)).await?, &machine)?;
                 // The checkpoint determines how a value is read, for example which frames of a clip.
                 let modality = ModalitySpec { input: model.preprocessor.input().clone(), ..modality.clone() };
                 let data = open_data(&modality, &spec, source.split, labels, &options).await?;
@@ -236,7 +236,7 @@ fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> 
 
 /// W and b. They must fit the job, which `--set` can change.
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<Head<f32>> {
-    let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.part(HEAD).await?)?;
+    let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.file(HEAD).await?)?;
     let mut take = |name: &str| arrays.remove(name).with_context(|| format!("`{HEAD}` has no tensor `{name}`"));
     let (weight, bias): (Array, Array) = (take("weight")?, take("bias")?);
     let (classes, width) = (spec.labels.classes.count(), spec.head.width as usize);

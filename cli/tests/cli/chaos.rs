@@ -128,7 +128,7 @@ fn while_the_server_with_the_state_fails_or_breaks_off() {
         refused: 0.05,
         lost: 0.04,
         reset: 0.04,
-        cut: 0.04,
+        truncated: 0.04,
         slow: 0.1,
         slow_by,
         slow_bodies: 0.1,

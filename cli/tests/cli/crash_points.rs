@@ -180,7 +180,7 @@ impl Stage {
         };
         let open = self.server.open_uploads();
         assert_eq!(open.len(), points.iter().filter(is_unmarked).count(), "{open:?}");
-        assert!(open.iter().all(|upload| upload.parts == 0), "{open:?}");
+        assert!(open.iter().all(|upload| upload.chunks == 0), "{open:?}");
     }
 }
 

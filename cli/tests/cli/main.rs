@@ -18,6 +18,8 @@
 //! | `checkpoint_stalls` | how long a checkpoint says that it stalled training |
 //! | `silent_stores`, `worker_store` | stores that do not answer or answer with errors, for the coordinator and for a worker |
 //! | `coordinator_memory` | the memory of a coordinator that is sent too much |
+//! | `reference` | the generated pages of the book |
+//! | `docs` | the code blocks of README and book |
 //! | `support` | a small job, and the program as a process |
 //!
 //! `cargo test -p antiphon --test cli submit::` runs one module. No test changes the environment, the working folder or the
@@ -32,9 +34,11 @@ mod clips;
 mod coordinator_memory;
 mod crash_points;
 mod data;
+mod docs;
 mod jobs;
 mod predictions;
 mod processes;
+mod reference;
 mod restart;
 mod same_bits;
 mod schedules;

@@ -171,7 +171,7 @@ fn assert_equal_to_plain_loop(job: &str, lines: &[Value]) {
     let head = plain.head.head();
     assert_eq!(tensor(checkpoint, "head.safetensors", "weight"), bits(head.weight().as_slice()));
     assert_eq!(tensor(checkpoint, "head.safetensors", "bias"), bits(head.bias()));
-    let files = plain.head.to_parts().expect("no turn is open");
+    let files = plain.head.to_files().expect("no turn is open");
     let projector = files.projector.tensors.iter().find(|t| t.name == "projector").expect("a projector");
     assert_eq!(tensor(checkpoint, "projector.safetensors", "projector"), bits(&projector.data));
     assert_eq!(plain.encoders.len(), spec.modalities.len());

@@ -91,7 +91,7 @@ impl ServiceError for SubmitError {
             Self::Checkpoint(error) | Self::Resume(ResumeError::Read(error)) if error.is_transient() => {
                 ServiceErrorCode::Unavailable
             }
-            Self::Specification(_) | Self::Storage(_) => ServiceErrorCode::InvalidArgument,
+            Self::Specification(_) | Self::Storage(_) | Self::Json(_) => ServiceErrorCode::InvalidArgument,
             Self::Threads(_) => ServiceErrorCode::ResourceExhausted,
             Self::Duplicate { .. } => ServiceErrorCode::AlreadyExists,
             Self::HeadTooLarge { .. }

@@ -11,13 +11,13 @@ use tonic::{Request, Response, Status};
 use super::error::status;
 use crate::events::EventWatcher;
 use crate::job::contract::JobState;
-use crate::registry::coordinator::JobView;
+use crate::registry::entry::JobView;
 use crate::registry::{Coordinator, Submission};
 
 /// The service over a coordinator.
 #[derive(Clone)]
 pub struct Jobs {
-    /// Whose jobs.
+    /// The coordinator of the jobs.
     pub coordinator: Coordinator,
 }
 

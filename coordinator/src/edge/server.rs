@@ -71,16 +71,16 @@ pub async fn listen(
 /// The listener is open to other machines without leave, its state cannot be opened or is taken over, or serving fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     listen::check(&listener, config.insecure_allow_remote)?;
-    tracing::info!(state = config.state, "opening the journal");
+    tracing::info!(state = config.state, "the coordinator opens its journal");
     let coordinator = tokio::select! {
         coordinator = Coordinator::open(config) => coordinator?,
-        // A store that does not answer keeps nobody who does not want to wait for it.
+        // A store that does not answer must not delay a shutdown.
         () = shutdown.cancelled() => return Ok(()),
     };
     serve_coordinator(coordinator, listener, shutdown).await
 }
 
-/// As [`serve`], for a coordinator that the caller goes on to use in its own process.
+/// As [`serve`], for a coordinator that the caller uses in its own process too.
 ///
 /// # Errors
 /// As [`serve`].
@@ -101,7 +101,7 @@ pub async fn serve_coordinator(
             coordinator.stop_all().await;
             return Ok(result?);
         }
-        _error = coordinator.fallen() => {}
+        _error = coordinator.journal_closed() => {}
         () = shutdown.cancelled() => {}
     }
     ending.cancel();
@@ -116,14 +116,14 @@ pub async fn serve_coordinator(
         tokio::select! {
             result = &mut serving => Ok(result?),
             () = async { closing.cancelled().await; tokio::time::sleep(DRAIN).await } => {
-                tracing::warn!("connections did not drain in time");
+                tracing::warn!("connections did not end in time; closing them");
                 Ok(())
             }
         }
     };
     // To the end, both of them: the journal is being closed.
     let (drained, ()) = tokio::join!(drain, stop);
-    match coordinator.has_fallen() {
+    match coordinator.journal_error() {
         Some(error) => Err(error.into()),
         None => drained,
     }

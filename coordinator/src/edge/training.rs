@@ -1,8 +1,8 @@
-//! `antiphon.v1.TrainingService`: workers dial in here.
+//! `antiphon.v1.TrainingService`: workers connect here.
 
 use std::pin::Pin;
 
-use antiphon_proto::chunks::pieces;
+use antiphon_proto::chunks::chunked;
 use antiphon_proto::v1::{self, coordinator_message, training_service_server::TrainingService};
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use crate::workers::session::{OUTBOX, Session, first_message};
 /// The service over a coordinator.
 #[derive(Clone)]
 pub struct Training {
-    /// Whose workers.
+    /// The coordinator of the workers.
     pub coordinator: Coordinator,
     /// Ends every stream.
     pub closing: CancellationToken,
@@ -35,7 +35,7 @@ impl TrainingService for Training {
         if self.coordinator.is_stopping() {
             return Err(Status::unavailable("the coordinator is shutting down and takes no workers"));
         }
-        tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "worker");
+        tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "a worker registers");
         let registration = self.coordinator.pool().register(register.worker, register.modality).map_err(status)?;
         Ok(Response::new(self.open(registration, inbound)))
     }
@@ -57,10 +57,10 @@ impl Training {
         let session =
             Session { registration, inbound, outbound, silence: config.silence(), closing: self.closing.clone() };
         tokio::spawn(session.run(ended));
-        // A large head is cut up as it goes out, so that no more than a chunk of it is ever held twice.
+        // A large head is split as it is sent, so that at most a chunk of it is in memory twice.
         let messages = stream::unfold(Some((queued, end)), next_message);
         Box::pin(messages.flat_map(|message| match message {
-            Ok(message) => stream::iter(pieces(message).map(Ok)).left_stream(),
+            Ok(message) => stream::iter(chunked(message).map(Ok)).left_stream(),
             Err(status) => stream::iter([Err(status)]).right_stream(),
         }))
     }
@@ -68,7 +68,7 @@ impl Training {
 
 type Queue = Option<(mpsc::Receiver<v1::CoordinatorMessage>, oneshot::Receiver<Status>)>;
 
-/// The next message; after the last one, the reason why the session ended, if there is one to tell.
+/// The next message; after the last one, the reason why the session ended, if the worker is to be told.
 async fn next_message(queue: Queue) -> Option<(Result<v1::CoordinatorMessage, Status>, Queue)> {
     let (mut queued, mut end) = queue?;
     let status = tokio::select! {

@@ -1,13 +1,13 @@
 //! The events of one job: numbered, appended by its task, read by any number of watchers.
 //!
-//! Invariants: an event is never changed or taken back; a watcher sees every event after the number it began at, in order,
-//! exactly once, however slow it is (it reads from the log, nothing is queued for it); the last event of a log that is over, and
-//! no other, says how the job finished; watchers of such a log end once they have read it through.
+//! Invariants: an event is never changed or removed; a watcher sees every event after the number it began at, in order, exactly
+//! once, however slow it is (it reads from the log, and nothing is queued for it); the last event of a log that is over, and no other,
+//! says how the job ended; watchers of such a log end once they have read all of it.
 //!
-//! Numbers count from 1. Where a journal keeps the events, those of a later reign begin at the next multiple of 2³², so that they
-//! are above all that anybody has seen, even if the last ones before a crash are lost. Memory then holds only what the journal
-//! has not taken yet and the newest [`TAIL`] of the others: a task hands them over in order, and [`EventLog::room`] holds back
-//! whoever makes them faster than the store takes them. How a job finished is told once it is durable.
+//! Numbers count from 1. If a journal persists the events, those of a later term begin at the next multiple of 2³². So they are above
+//! all numbers that a watcher has seen, even if a crash loses the last events. Memory then has only the events that the journal does
+//! not have yet, and the newest [`TAIL`] of the others. A task persists them in order, and [`EventLog::wait_for_capacity`] holds back a
+//! job that appends them faster than the store takes them. A watcher is told how a job ended once that is durable.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,13 +19,13 @@ use tokio::sync::watch;
 
 use crate::journal::{Event, Journal, JournalError};
 
-/// Events that stay in memory although the journal has them.
+/// How many persisted events stay in memory.
 pub const TAIL: usize = 1024;
-/// Before events are offered again to a journal that did not take them.
+/// The pause before the journal is given events again that it did not take.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Events that may wait for the journal before whoever makes them has to.
+/// How many events may wait for the journal before the job waits.
 const QUEUE: u64 = 4096;
-/// Events that the journal takes, or a watcher reads from it, at once.
+/// How many events the journal takes, or a watcher reads from it, at once.
 const BATCH: usize = 256;
 
 /// A job's log. Clones share it.
@@ -33,11 +33,11 @@ const BATCH: usize = 256;
 pub struct EventLog {
     tail: Arc<Mutex<Tail>>,
     progress: Arc<watch::Sender<Progress>>,
-    kept: Option<Arc<KeptIn>>,
+    persisted: Option<Arc<Persisted>>,
 }
 
 #[derive(Debug)]
-struct KeptIn {
+struct Persisted {
     journal: Journal,
     job: JobId,
 }
@@ -48,32 +48,32 @@ struct Tail {
     /// The number of the first of them.
     first: u64,
     events: VecDeque<Arc<str>>,
-    /// How the job finished, once its last event is here.
+    /// How the job ended, once its last event is here.
     finished: Option<Finished>,
-    /// Nothing is appended any more.
+    /// No event is appended any more.
     closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    /// The number of the last event there is.
+    /// The number of the last event.
     appended: u64,
-    /// The number of the last one that may be told of.
+    /// The number of the last event that watchers may be told of.
     last: u64,
-    /// The number of the last one that the journal has.
+    /// The number of the last event that the journal has.
     written: u64,
     end: Option<End>,
-    /// The journal takes nothing any more.
-    lost: bool,
+    /// The journal is closed for events.
+    failed: bool,
 }
 
-/// Why nothing follows.
+/// Why no event follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// The job is over.
     Finished,
     /// The coordinator ends before the job does.
-    Left,
+    Suspended,
 }
 
 /// An event that was not appended.
@@ -87,20 +87,20 @@ pub enum EventError {
     Json(#[from] serde_json::Error),
 }
 
-/// Why a watcher is told nothing more although the job is not over.
+/// Why a watcher gets no further events although the job is not over.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The coordinator ends.
-    #[error("the coordinator ends, and the job goes on with the next one")]
-    Left,
+    #[error("the coordinator shuts down, and the next one resumes the job")]
+    Suspended,
     /// Older events cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
 
-/// The number before the first event of a reign.
+/// The number before the first event of a term.
 #[must_use]
-pub fn before_reign(term: Term) -> u64 {
+pub fn before_term(term: Term) -> u64 {
     term.0.saturating_sub(1) << 32
 }
 
@@ -112,31 +112,31 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    /// A log whose events `journal` keeps; those of earlier reigns are there. In memory, if it keeps nothing.
+    /// A log whose events `journal` persists, after those of earlier terms. It is in memory if the journal persists nothing.
     #[must_use]
-    pub fn of(journal: &Journal, job: &JobId) -> Self {
+    pub fn open(journal: &Journal, job: &JobId) -> Self {
         if !journal.is_durable() {
             return Self::default();
         }
-        let kept = Arc::new(KeptIn { journal: journal.clone(), job: job.clone() });
-        let log = Self::beginning(before_reign(journal.term()), Some(kept));
-        tokio::spawn(log.clone().hand_over());
+        let persisted = Arc::new(Persisted { journal: journal.clone(), job: job.clone() });
+        let log = Self::beginning(before_term(journal.term()), Some(persisted));
+        tokio::spawn(log.clone().persist());
         log
     }
 
-    /// The log of a job that finished in an earlier reign with the event numbered `last`.
+    /// The log of a job that ended in an earlier term with the event numbered `last`.
     #[must_use]
     pub fn finished(journal: &Journal, job: &JobId, last: u64) -> Self {
-        let log = Self::beginning(last, Some(Arc::new(KeptIn { journal: journal.clone(), job: job.clone() })));
+        let log = Self::beginning(last, Some(Arc::new(Persisted { journal: journal.clone(), job: job.clone() })));
         log.tail().closed = true;
         log.progress.send_modify(|progress| progress.end = Some(End::Finished));
         log
     }
 
-    fn beginning(after: u64, kept: Option<Arc<KeptIn>>) -> Self {
+    fn beginning(after: u64, persisted: Option<Arc<Persisted>>) -> Self {
         let tail = Tail { first: after + 1, events: VecDeque::new(), finished: None, closed: false };
         let progress = Progress { appended: after, last: after, written: after, ..Progress::default() };
-        Self { tail: Arc::new(Mutex::new(tail)), progress: Arc::new(watch::Sender::new(progress)), kept }
+        Self { tail: Arc::new(Mutex::new(tail)), progress: Arc::new(watch::Sender::new(progress)), persisted }
     }
 
     /// Appends an event and returns its number. [`JobEvent::Finished`] closes the log.
@@ -155,11 +155,11 @@ impl EventLog {
             tail.closed = true;
             tail.finished = Some(finished.clone());
         }
-        let (finished, kept) = (tail.closed, self.kept.is_some());
+        let (finished, persisted) = (tail.closed, self.persisted.is_some());
         self.progress.send_modify(|progress| {
             progress.appended = number;
-            // How a job finished is told once the journal has it.
-            if !(finished && kept) {
+            // Watchers are told how a job ended once the journal has it.
+            if !(finished && persisted) {
                 progress.last = number;
                 progress.end = finished.then_some(End::Finished);
             }
@@ -167,8 +167,8 @@ impl EventLog {
         Ok(number)
     }
 
-    /// As [`EventLog::append`] of an event that the journal has already.
-    pub(crate) fn append_written(&self, event: &Event) {
+    /// As [`EventLog::append`], of an event that the journal has already.
+    pub(crate) fn append_persisted(&self, event: &Event) {
         let mut tail = self.tail();
         tail.events.push_back(Arc::clone(&event.json));
         self.progress.send_modify(|progress| {
@@ -176,7 +176,7 @@ impl EventLog {
         });
     }
 
-    /// Closes the log. One that does not say how the job finished is made to, so that every watcher is told.
+    /// Closes the log. If it does not say how the job ended, appends an event that does, so that every watcher is told.
     ///
     /// # Errors
     /// The event does not serialise; the log is closed all the same.
@@ -185,7 +185,7 @@ impl EventLog {
             return Ok(());
         }
         match self.append(&JobEvent::Finished(finished())) {
-            // Somebody else closed it meanwhile.
+            // It was closed meanwhile.
             Ok(_) | Err(EventError::Closed) => Ok(()),
             Err(error) => {
                 self.end(End::Finished);
@@ -194,10 +194,10 @@ impl EventLog {
         }
     }
 
-    /// Closes the log of a job that is not over: the next coordinator goes on with it. Watchers are told so.
-    pub fn leave(&self) {
+    /// Closes the log of a job that is not over: the next coordinator resumes it. Watchers are told so.
+    pub fn suspend(&self) {
         if !self.tail().closed {
-            self.end(End::Left);
+            self.end(End::Suspended);
         }
     }
 
@@ -206,15 +206,15 @@ impl EventLog {
         self.progress.send_modify(|progress| progress.end = Some(end));
     }
 
-    /// Waits until the journal has everything that was appended, or takes nothing any more.
-    pub async fn handed_over(&self) {
-        if self.kept.is_some() {
-            self.until(|progress| progress.lost || progress.written == progress.appended).await;
+    /// Waits until the journal has all events that were appended, or is closed.
+    pub async fn wait_until_persisted(&self) {
+        if self.persisted.is_some() {
+            self.until(|progress| progress.failed || progress.written == progress.appended).await;
         }
     }
 
-    /// Waits until there is room for more events.
-    pub async fn room(&self) {
+    /// Waits until the journal has caught up, if too many events wait for it.
+    pub async fn wait_for_capacity(&self) {
         if self.is_full() {
             self.until(|progress| !progress.is_full()).await;
         }
@@ -226,17 +226,17 @@ impl EventLog {
         let _progress = progress.wait_for(reached).await;
     }
 
-    /// Whether it is told how the job finished: where a journal is kept, only when that has it.
+    /// Whether watchers are told how the job ended: with a durable journal, only once the journal has it.
     #[must_use]
-    pub fn tells_of_the_end(&self) -> bool {
+    pub fn has_published_end(&self) -> bool {
         let progress = self.progress.borrow();
         progress.end == Some(End::Finished) && progress.last == progress.appended
     }
 
-    /// Whether whoever makes events has to wait for the journal.
+    /// Whether the job has to wait for the journal.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.kept.is_some() && self.progress.borrow().is_full()
+        self.persisted.is_some() && self.progress.borrow().is_full()
     }
 
     /// The number of the last event, 0 before the first.
@@ -245,13 +245,13 @@ impl EventLog {
         self.progress.borrow().last
     }
 
-    /// Reads the events numbered above `after`, then those to come.
+    /// Reads the events numbered above `after`, then the events to come.
     #[must_use]
     pub fn watch(&self, after: u64) -> EventWatcher {
         EventWatcher {
             tail: Arc::clone(&self.tail),
             progress: self.progress.subscribe(),
-            kept: self.kept.clone(),
+            persisted: self.persisted.clone(),
             page: VecDeque::new(),
             seen: after,
         }
@@ -261,9 +261,9 @@ impl EventLog {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands events over to the journal until the log is closed and read through, or the journal takes nothing any more.
-    async fn hand_over(self) {
-        let Some(kept) = &self.kept else { return };
+    /// Writes events to the journal until the log is closed and all are written, or the journal is closed.
+    async fn persist(self) {
+        let Some(persisted) = &self.persisted else { return };
         let mut progress = self.progress.subscribe();
         loop {
             let to_do = progress.wait_for(|p| p.appended > p.written || p.end.is_some()).await.map(|p| *p);
@@ -272,17 +272,19 @@ impl EventLog {
                 return;
             }
             let (batch, finished) = self.tail().batch(written, appended);
-            match kept.journal.append(&kept.job, &batch, finished.as_ref()).await {
+            match persisted.journal.append(&persisted.job, &batch, finished.as_ref()).await {
                 Ok(()) => self.written(written + batch.len() as u64, finished.is_some()),
-                Err(error @ (JournalError::Slow { .. } | JournalError::Store { .. })) if !kept.journal.is_closed() => {
-                    tracing::warn!(job = %kept.job, %error, "events wait for the store");
+                Err(error @ (JournalError::Slow { .. } | JournalError::Store { .. }))
+                    if !persisted.journal.is_closed() =>
+                {
+                    tracing::warn!(job = %persisted.job, %error, "the events of a job wait for the store");
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
-                    tracing::error!(job = %kept.job, %error, "events are lost");
+                    tracing::error!(job = %persisted.job, %error, "events of a job are lost");
                     self.progress.send_modify(|progress| {
-                        progress.lost = true;
-                        progress.end.get_or_insert(End::Left);
+                        progress.failed = true;
+                        progress.end.get_or_insert(End::Suspended);
                     });
                     return;
                 }
@@ -307,12 +309,12 @@ impl EventLog {
 }
 
 impl Tail {
-    /// The next events after number `written`, up to `appended`, and how the job finished if they say so.
+    /// The next events after number `written`, up to `appended`, and how the job ended, if they say so.
     fn batch(&self, written: u64, appended: u64) -> (Vec<Event>, Option<Finished>) {
         let until = appended.min(written + BATCH as u64);
         let event = |number: u64| Some(Event { number, json: self.event(number)? });
         let batch = (written + 1..=until).filter_map(event).collect();
-        // It may have been appended since `appended` was read: then it comes with the next batch.
+        // The last event may have been appended since `appended` was read: then it is in the next batch.
         let last = self.first + self.events.len() as u64 - 1;
         (batch, self.finished.clone().filter(|_| until == last))
     }
@@ -325,23 +327,23 @@ impl Tail {
 
 impl Progress {
     fn is_full(&self) -> bool {
-        self.appended - self.written >= QUEUE && !self.lost
+        self.appended - self.written >= QUEUE && !self.failed
     }
 }
 
-/// Reads a log from a place on, at its own pace.
+/// Reads a log from a number on, at its own pace.
 #[derive(Debug)]
 pub struct EventWatcher {
     tail: Arc<Mutex<Tail>>,
     progress: watch::Receiver<Progress>,
-    kept: Option<Arc<KeptIn>>,
-    /// Read from the journal, and not told of yet.
+    persisted: Option<Arc<Persisted>>,
+    /// Events that were read from the journal, and not returned yet.
     page: VecDeque<Event>,
     seen: u64,
 }
 
 impl EventWatcher {
-    /// The next event; None once the job is over and its log read through. Cancelling it loses nothing.
+    /// The next event; None once the job is over and all events were read. Cancelling this loses no event.
     ///
     /// # Errors
     /// The coordinator ends before the job does, or the journal cannot be read.
@@ -353,10 +355,10 @@ impl EventWatcher {
             }
             let seen = self.seen;
             let progress = self.progress.wait_for(|p| p.last > seen || p.end.is_some()).await.ok().map(|p| *p);
-            // A log whose every writer is gone is as good as closed.
+            // A log without a writer is closed.
             let progress = progress.unwrap_or_else(|| *self.progress.borrow());
             if progress.last <= seen {
-                return if progress.end == Some(End::Left) { Err(WatchError::Left) } else { Ok(None) };
+                return if progress.end == Some(End::Suspended) { Err(WatchError::Suspended) } else { Ok(None) };
             }
             let (first, next) = {
                 let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
@@ -366,13 +368,13 @@ impl EventWatcher {
                 self.seen += 1;
                 return Ok(Some(Event { number: self.seen, json }));
             }
-            let kept = self.kept.as_ref().filter(|_| seen + 1 < first);
-            let page = match kept {
-                Some(kept) => kept.journal.events(&kept.job, (seen, first), BATCH).await?,
+            let persisted = self.persisted.as_ref().filter(|_| seen + 1 < first);
+            let page = match persisted {
+                Some(persisted) => persisted.journal.events(&persisted.job, seen + 1..first, BATCH).await?,
                 None => Vec::new(),
             };
             if page.is_empty() {
-                // Numbers between two reigns that nothing has.
+                // No event has the numbers between two terms.
                 self.seen = first - 1;
             }
             self.page = page.into();

@@ -65,7 +65,7 @@ async fn a_watcher_begins_after_the_number_it_names() {
 }
 
 #[test]
-fn the_journal_is_told_that_a_job_is_over_with_the_event_that_says_so_and_not_before() {
+fn the_journal_gets_the_end_of_a_job_with_its_last_event() {
     let log = EventLog::default();
     log.append(&waiting(1.0)).expect("the log is open");
     log.close(|| finished("over")).expect("it closes");
@@ -74,7 +74,7 @@ fn the_journal_is_told_that_a_job_is_over_with_the_event_that_says_so_and_not_be
         let (batch, finished) = tail.batch(written, appended);
         (batch.len(), finished.is_some())
     };
-    // Whoever hands over had looked before the last event came.
+    // The task that persists had looked before the last event came.
     assert_eq!(told(0, 1), (1, false));
     assert_eq!((told(1, 2), told(0, 2)), ((1, true), (2, true)));
 }
@@ -91,10 +91,10 @@ async fn a_job_finishes_once() {
 }
 
 /// A log that a journal in memory keeps, under a name that is the test's own.
-async fn kept(name: &str) -> (Store, Journal, EventLog) {
+async fn persisted(name: &str) -> (Store, Journal, EventLog) {
     let state = Store::open(&format!("memory://events-{name}/state")).expect("memory opens");
     let journal = Journal::open(&state).await.expect("it opens");
-    let log = EventLog::of(&journal, &job());
+    let log = EventLog::open(&journal, &job());
     (state, journal, log)
 }
 
@@ -104,15 +104,15 @@ fn job() -> JobId {
 
 #[tokio::test]
 async fn memory_holds_the_newest_events_and_watchers_see_all() {
-    let (_state, _journal, log) = kept("tail").await;
+    let (_state, _journal, log) = persisted("tail").await;
     let early = tokio::spawn(read_all(log.watch(0)));
     let all = QUEUE + 500;
     for n in 1..=all {
         assert_eq!(log.append(&waiting(n as f64)).expect("the log is open"), n);
-        log.room().await;
+        log.wait_for_capacity().await;
     }
     log.close(|| finished("done")).expect("it closes");
-    log.handed_over().await;
+    log.wait_until_persisted().await;
     assert_eq!(log.tail().events.len(), TAIL);
     let late = read_all(log.watch(0)).await;
     assert!(late.iter().map(|(number, _)| *number).eq(1..=all + 1));
@@ -121,35 +121,35 @@ async fn memory_holds_the_newest_events_and_watchers_see_all() {
 }
 
 #[tokio::test]
-async fn whoever_makes_events_faster_than_the_journal_takes_them_waits() {
-    let (_state, _journal, log) = kept("room").await;
+async fn a_job_waits_for_a_journal_that_is_slower() {
+    let (_state, _journal, log) = persisted("room").await;
     for n in 0..QUEUE {
         assert!(!log.is_full(), "after {n} events");
         log.append(&waiting(n as f64)).expect("the log is open");
     }
     assert!(log.is_full(), "the task that hands them over had no turn yet");
-    log.room().await;
+    log.wait_for_capacity().await;
     assert!(!log.is_full());
 }
 
 #[tokio::test]
-async fn a_later_reign_numbers_on_above_everything_and_misses_nothing() {
-    let (state, journal, log) = kept("reigns").await;
+async fn a_later_term_numbers_above_everything_and_misses_nothing() {
+    let (state, journal, log) = persisted("terms").await;
     for seconds in [1.0, 2.0, 3.0] {
         log.append(&waiting(seconds)).expect("the log is open");
     }
-    log.leave();
+    log.suspend();
     assert!(matches!(log.append(&waiting(4.0)), Err(EventError::Closed)));
-    log.handed_over().await;
+    log.wait_until_persisted().await;
     let mut watcher = log.watch(2);
     assert_eq!(watcher.next().await.expect("it was told").map(|event| event.number), Some(3));
     let left = watcher.next().await.expect_err("the job is not over").to_string();
-    assert_eq!(left, "the coordinator ends, and the job goes on with the next one");
+    assert_eq!(left, "the coordinator shuts down, and the next one resumes the job");
     journal.close().await.expect("it closes");
 
     let journal = Journal::open(&state).await.expect("it opens");
-    let log = EventLog::of(&journal, &job());
-    let first = before_reign(Term(2)) + 1;
+    let log = EventLog::open(&journal, &job());
+    let first = before_term(Term(2)) + 1;
     assert_eq!(first, (1 << 32) + 1);
     let early = tokio::spawn(read_all(log.watch(0)));
     tokio::task::yield_now().await;
@@ -159,7 +159,7 @@ async fn a_later_reign_numbers_on_above_everything_and_misses_nothing() {
     let all = read_all(log.watch(0)).await;
     assert_eq!(numbers(&all), [1, 2, 3, first, first + 1]);
     assert_eq!(early.await.expect("the watcher ends"), all);
-    // Somebody saw more of the reign before than was kept.
+    // A watcher saw more of the term before than was persisted.
     assert_eq!(numbers(&read_all(log.watch(7)).await), [first, first + 1]);
     journal.close().await.expect("it closes");
 
@@ -170,17 +170,17 @@ async fn a_later_reign_numbers_on_above_everything_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn how_a_job_finished_is_told_by_the_one_that_reigns_only() {
-    let (state, journal, log) = kept("told").await;
+async fn only_the_leader_tells_how_a_job_ended() {
+    let (state, journal, log) = persisted("told").await;
     log.append(&waiting(1.0)).expect("the log is open");
-    log.handed_over().await;
-    journal.still_reigns().await.expect("nobody else is there");
+    log.wait_until_persisted().await;
+    journal.confirm_leadership().await.expect("no other coordinator is there");
     let newer = Journal::open(&state).await.expect("it opens");
     log.close(|| finished("too late")).expect("it closes");
-    log.handed_over().await;
+    log.wait_until_persisted().await;
     let mut watcher = log.watch(1);
-    watcher.next().await.expect_err("nobody is told");
+    watcher.next().await.expect_err("no watcher is told");
     assert_eq!(log.last(), 1);
-    let kept = newer.events(&job(), (0, u64::MAX), 9).await.expect("they are read");
-    assert_eq!(kept.len(), 1, "what was durable before is, and no more: {kept:?}");
+    let persisted = newer.events(&job(), 1..u64::MAX, 9).await.expect("they are read");
+    assert_eq!(persisted.len(), 1, "only what was durable before is there: {persisted:?}");
 }

@@ -6,10 +6,11 @@
 //!                                         status  what people are told
 //! job task ── outbound of each worker ──▶ CoordinatorMessage
 //! ```
-//! The shell says in the job's events that it was submitted or recovered, before its task begins.
-//! Everything about one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the places of the
-//! specification's modalities by itself, one worker each, and fills a place again whose worker is gone, or which the job offers. When the task ends, the
-//! shell closes the event log, tells the job's workers to release it, and frees them.
+//!
+//! Before a job's task starts, the shell appends the event that the job was submitted or recovered. Everything about one worker comes
+//! in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the slots of the specification's modalities by itself, one
+//! worker each. It fills a slot again if the worker is gone or the job releases the slot. When the task ends, the shell closes the
+//! event log, tells the job's workers to let go of the job, and frees them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,18 +35,18 @@ use crate::journal::Journal;
 /// Messages that wait for a job before its workers' streams are held back.
 pub const INBOX: usize = 64;
 
-/// All that a job's task begins with.
+/// Everything that a job's task starts with.
 #[derive(Debug)]
 pub struct JobConfig {
     /// The job.
     pub id: JobId,
     /// What to do.
     pub spec: Specification,
-    /// The reign under which it runs.
+    /// The term under which it runs.
     pub term: Term,
     /// Where its checkpoints go.
     pub store: CheckpointStore,
-    /// Where to begin, if not at the beginning.
+    /// The checkpoint that it resumes from.
     pub resume: Option<Box<Resumed>>,
     /// Where events are appended; the shell closes it when the task ends.
     pub events: EventLog,
@@ -53,11 +54,11 @@ pub struct JobConfig {
     pub workers: Arc<dyn Workers>,
     /// What the head computes on.
     pub threads: HeadThreads,
-    /// To ask, before a manifest is written, whether this coordinator still reigns.
+    /// Asked before a manifest is written: whether this coordinator is still the leader.
     pub journal: Journal,
-    /// With its store.
+    /// For requests to its store.
     pub retry: RetryPolicy,
-    /// Where heads are kept that may have to be granted again.
+    /// The size of its replay buffer.
     pub replay_buffer: ReplayBufferLimits,
 }
 
@@ -79,7 +80,7 @@ pub fn message_bytes(spec: &JobSpec) -> usize {
     contribution_limits(spec).message_bytes().max(logits)
 }
 
-/// Where so many heads of one size are kept.
+/// How large the replay buffer of a job may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayBufferLimits {
     /// Bytes of memory.
@@ -94,25 +95,25 @@ impl Default for ReplayBufferLimits {
     }
 }
 
-/// What a job asks of whoever holds its workers.
+/// What a job asks of the pool that its workers come from.
 pub trait Workers: fmt::Debug + Send + Sync {
-    /// Offers a worker's place to others: the next that is free gets it.
-    fn offer(&self, worker: &WorkerId);
+    /// Releases a worker's slot: the next free worker of its modality gets it.
+    fn release_slot(&self, worker: &WorkerId);
 
-    /// The place is this worker's, whoever it was given to meanwhile.
-    fn keep(&self, modality: &ModalityName, worker: &WorkerId);
+    /// Gives a slot back to the worker that it was released from, even if another worker has got it meanwhile.
+    fn reclaim_slot(&self, modality: &ModalityName, worker: &WorkerId);
 
     /// Has a worker let go of this job.
     fn evict(&self, worker: &WorkerId, reason: &str);
 
-    /// Whether nobody has the place of `modality` in this job, or could get it from those who are registered.
-    fn is_nobodys(&self, modality: &ModalityName) -> bool;
+    /// Whether no worker has the slot of `modality` in this job, and no registered worker could get it.
+    fn is_unassigned(&self, modality: &ModalityName) -> bool;
 
-    /// How many workers of `modality` are registered, whosesoever they are: for the reason of a wait.
+    /// How many workers of `modality` are registered, of any job: for the reason of a wait.
     fn registered(&self, modality: &ModalityName) -> usize;
 }
 
-/// What the shell holds of a running job.
+/// The shell's side of a running job.
 #[derive(Debug)]
 pub struct JobHandle {
     /// Bounded; use a capacity of [`INBOX`].
@@ -130,65 +131,65 @@ pub struct JobHandle {
     reason = "nearly all inputs are messages, so a box would only add an allocation to each"
 )]
 pub enum JobInput {
-    /// The pool lent this worker to the job.
+    /// The pool has assigned a worker to the job.
     WorkerJoined {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// For which modality.
+        /// The modality whose slot it gets.
         modality: ModalityName,
-        /// To send to it. Full while the worker does not read.
+        /// Sends to the worker. Full while the worker does not read.
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
     },
-    /// The worker is lost to the job, and will not answer.
+    /// The job has lost a worker, which will not answer.
     WorkerGone {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// In words.
+        /// The reason, for people.
         why: String,
     },
-    /// A worker says something about this job. Names are valid; tensors and numbers are not checked yet.
+    /// A worker's message about this job. Names are valid; tensors and numbers are not checked yet.
     FromWorker {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// What: never `register`, `heartbeat` or `released`, which the shell answers.
+        /// Never `register`, `heartbeat` or `released`, which the session answers.
         message: v1::worker_message::Message,
         /// Elements of its tensors that came after it.
         followed: Followed,
-        /// When it had come in.
+        /// When it was received.
         since: Instant,
-        /// Lets the worker's next message in, once this one is taken.
+        /// Lets the worker's next message in once this one is processed.
         turnstile: OwnedSemaphorePermit,
     },
-    /// A worker gives a sign of life.
+    /// A worker's heartbeat.
     Heartbeat {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Grows with everything that it gets done.
+        /// Grows with everything that the worker does.
         progress: u64,
         /// Whether it has something to do.
         busy: bool,
-        /// What it suffers from a store that it tries again, in words.
-        trouble: Option<String>,
+        /// The last error of a store that the worker retries.
+        store_error: Option<String>,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop {
-        /// It is not to wait for workers that are not there.
+        /// Without waiting for workers that are not there.
         now: bool,
     },
-    /// As [`JobInput::Stop`], but the job is not over: the next coordinator goes on with it. Whoever asked it to stop before is not
+    /// As [`JobInput::Stop`], but the job is not over: the next coordinator resumes it. A request to stop that came before is not
     /// overruled.
     Suspend,
 }
 
-/// Why a job is over that somebody asked to stop.
+/// The reason of a job that was asked to stop.
 pub(crate) const STOPPED: &str = "stopped on request";
 
 /// What people are told of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStatus {
-    /// In a word.
+    /// The state.
     pub state: JobState,
-    /// What or whom it waits for, or why it ended; empty once it has succeeded.
+    /// What the job does or waits for, or why it ended; empty once it has succeeded.
     pub reason: String,
     /// Since when a worker has had the head, if one has it.
     pub since: Option<tokio::time::Instant>,
@@ -225,16 +226,16 @@ impl From<FinalState> for JobState {
     }
 }
 
-/// How a job is doing, in a word.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
-    /// For workers, or for its data to be opened.
+    /// It waits for workers, or for its data to be opened.
     Waiting,
-    /// Turns are taken.
+    /// It takes turns.
     Running,
     /// It reached its length.
     Succeeded,
-    /// It could not go on.
+    /// It could not continue.
     Failed,
     /// It was asked to stop.
     Stopped,

@@ -1,8 +1,8 @@
-//! Why a job cannot go on.
+//! Why a job cannot continue.
 
 use std::io;
 
-use antiphon_core::head::{ContributionError, PartsError};
+use antiphon_core::head::{ContributionError, HeadFilesError};
 use antiphon_core::ids::{ModalityName, Split, Turn};
 use antiphon_core::join;
 use antiphon_core::metrics::EvaluationError;
@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 
 use crate::journal::JournalError;
 
-/// Why a job cannot go on. People read the message as the reason of the job's failure.
+/// Why a job cannot continue. People read the message as the reason of the job's failure.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JobError {
     /// The head of a new job was not made.
@@ -46,7 +46,7 @@ pub(super) enum SaveError {
     NotPending,
     /// The head cannot be snapshotted.
     #[error(transparent)]
-    Snapshot(#[from] PartsError),
+    Snapshot(#[from] HeadFilesError),
     /// A file of the head cannot be encoded.
     #[error(transparent)]
     Encode(#[from] TensorsError),

@@ -52,6 +52,13 @@ struct Asked {
     outstanding: bool,
 }
 
+/// A worker's logits, with the elements of their tensor.
+#[derive(Debug)]
+pub(super) struct ReceivedLogits {
+    pub(super) message: v1::LogitsChunk,
+    pub(super) followed: Followed,
+}
+
 /// What is to be done next.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
@@ -102,7 +109,7 @@ impl Evaluations {
     pub(super) fn take(
         &mut self,
         worker: &WorkerId,
-        (message, followed): (v1::LogitsChunk, Followed),
+        ReceivedLogits { message, followed }: ReceivedLogits,
         classes: usize,
         turns: &Turns,
         times: &mut JobTimes,

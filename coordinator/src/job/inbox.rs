@@ -4,7 +4,7 @@ use antiphon_core::ids::{ModalityName, Term, WorkerId};
 use antiphon_core::turn::{ContributionHeader, Input, SplitSizes};
 use antiphon_proto::assignment::Prepared;
 use antiphon_proto::chunks::Followed;
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::stream::Subject;
 use antiphon_proto::times::Learned;
 use antiphon_proto::v1::{self, worker_message::Message};
@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Job;
 use super::contract::{JobInput, contribution_limits};
+use super::evaluation::ReceivedLogits;
 use super::head::Received;
 use super::membership::Encoder;
 use super::refusal::Refusal;
@@ -29,8 +30,8 @@ impl Job {
                     let _had_no_slot = self.try_give(left);
                 }
             }
-            JobInput::Heartbeat { worker, progress, busy, trouble } => {
-                self.membership.set_store_error(&worker, trouble);
+            JobInput::Heartbeat { worker, progress, busy, store_error } => {
+                self.membership.set_store_error(&worker, store_error);
                 // A worker that has lost its slot may still send some.
                 let _had_no_slot = self.try_give(Input::Heartbeat { worker, progress, busy });
             }
@@ -52,7 +53,7 @@ impl Job {
         }
     }
 
-    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker would wait for ever;
+    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker would never end;
     /// the next coordinator resumes from the newest checkpoint. A person may want the same of a job. A checkpoint that can still be
     /// completed is waited for, unless the store has failed for long.
     pub(super) fn end_without_missing_workers(&mut self) {
@@ -89,7 +90,7 @@ impl Job {
             Message::Contribution(contribution) => self.contribution(worker, &contribution, followed),
             Message::Logits(chunk) => self.logits(worker, chunk, followed),
             Message::Learned(learned) => self.learned(worker, learned),
-            Message::PartSaved(saved) => self.files_saved(worker, saved),
+            Message::FilesSaved(saved) => self.files_saved(worker, saved),
             Message::Failed(failed) => self.worker_failed(worker, failed),
             Message::Leaving(leaving) => self.leaving(worker, &leaving),
             // The session answers these itself.
@@ -141,7 +142,13 @@ impl Job {
 
     fn logits(&mut self, worker: &WorkerId, message: v1::LogitsChunk, followed: Followed) -> Result<(), Refusal> {
         let classes = self.head.classes();
-        let actions = self.evaluations.take(worker, (message, followed), classes, &self.turns, &mut self.times)?;
+        let actions = self.evaluations.take(
+            worker,
+            ReceivedLogits { message, followed },
+            classes,
+            &self.turns,
+            &mut self.times,
+        )?;
         for input in self.act(actions) {
             self.give(input);
         }
@@ -157,8 +164,8 @@ impl Job {
         Ok(())
     }
 
-    fn files_saved(&mut self, worker: &WorkerId, message: v1::PartSaved) -> Result<(), Refusal> {
-        let saved = PartSaved::try_from(message).map_err(Refusal::malformed)?;
+    fn files_saved(&mut self, worker: &WorkerId, message: v1::FilesSaved) -> Result<(), Refusal> {
+        let saved = FilesSaved::try_from(message).map_err(Refusal::malformed)?;
         self.check_term(saved.term)?;
         // Before the machine judges, because the last files have the manifest written at once.
         self.checkpoints.add_files(worker, &saved, &self.turns)?;
@@ -171,7 +178,7 @@ impl Job {
 
     fn worker_failed(&mut self, worker: &WorkerId, failed: v1::Failed) -> Result<(), Refusal> {
         self.check_term(Term(failed.term))?;
-        let v1::Failed { reason, again: transient, .. } = failed;
+        let v1::Failed { reason, transient, .. } = failed;
         Ok(self.try_give(Input::WorkerFailed { worker: worker.clone(), reason, transient })?)
     }
 

@@ -1,6 +1,6 @@
 //! The workers of a job: who has a slot or was told to let go of one, what each of them said of itself, and which slots lost theirs.
 //!
-//! Invariant: whoever the turn machine has in a slot is a member here. Messages to a worker go out here only, and a worker that does
+//! Invariant: a worker that has a slot in the turn machine is a member here. Messages to a worker go out here only, and a worker that does
 //! not read them loses its slot.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub(super) struct Membership {
     context: Arc<Context>,
     pool: Arc<dyn Workers>,
     /// Also workers that were told to let go of the job and have not yet.
-    members: BTreeMap<WorkerId, Member>,
+    members: BTreeMap<WorkerId, JobWorker>,
     /// Since when a modality's slot has been without the worker that it had.
     lost: BTreeMap<ModalityName, Time>,
     /// Samples that the checkpoint to resume from was trained with.
@@ -37,7 +37,7 @@ pub(super) struct Membership {
 
 /// A worker of the job.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct JobWorker {
     modality: ModalityName,
     outbound: mpsc::Sender<v1::CoordinatorMessage>,
     /// Known once the worker is prepared.
@@ -73,15 +73,15 @@ impl Membership {
         worker: WorkerId,
         modality: ModalityName,
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
-    ) -> Option<Member> {
+    ) -> Option<JobWorker> {
         let joined = self.context.now();
         let store_errors = StoreErrors::default();
-        let member = Member { modality, outbound, encoder: None, joined, restores: None, store_errors };
+        let member = JobWorker { modality, outbound, encoder: None, joined, restores: None, store_errors };
         self.members.insert(worker, member)
     }
 
     /// Undoes [`Self::join`] of a worker that has no slot here, and sends the worker away.
-    pub(super) fn turn_away(&mut self, worker: &WorkerId, before: Option<Member>, why: &str, turns: &Turns) {
+    pub(super) fn turn_away(&mut self, worker: &WorkerId, before: Option<JobWorker>, why: &str, turns: &Turns) {
         info!(%worker, why, "a worker has no slot in the job");
         let joined = match before {
             Some(member) => self.members.insert(worker.clone(), member),
@@ -91,7 +91,7 @@ impl Membership {
         if let Some(modality) = joined.map(|member| member.modality)
             && let Some(occupant) = turns.machine.worker(&modality)
         {
-            self.pool.keep(&modality, occupant);
+            self.pool.reclaim_slot(&modality, occupant);
         }
         self.pool.evict(worker, why);
     }
@@ -131,17 +131,17 @@ impl Membership {
 
     /// Offers a worker's slot to the other workers of its modality.
     pub(super) fn release_slot(&self, worker: &WorkerId, modality: ModalityName, why: String, turns: &Turns) {
-        warn!(%worker, %modality, why, "the slot of a worker is released");
+        warn!(%worker, %modality, turn = turns.turn().0, why, "the slot of a worker is released");
         let (job, turn) = (self.context.id.clone(), turns.turn());
-        let lapsed = worker.clone();
-        self.context.emit(&JobEvent::LeaseExpired { job, turn, modality, worker: lapsed, reason: why });
-        self.pool.offer(worker);
+        let expired = worker.clone();
+        self.context.emit(&JobEvent::LeaseExpired { job, turn, modality, worker: expired, reason: why });
+        self.pool.release_slot(worker);
     }
 
     /// Takes back [`Self::release_slot`].
     pub(super) fn reclaim_slot(&self, worker: &WorkerId, turns: &Turns) {
         if let Some(modality) = turns.machine.modality_of(worker) {
-            self.pool.keep(modality, worker);
+            self.pool.reclaim_slot(modality, worker);
         }
     }
 
@@ -152,7 +152,7 @@ impl Membership {
 
     /// What each worker found, for the event that says that the job has started.
     pub(super) fn starts(&self, turns: &Turns) -> BTreeMap<ModalityName, ModalityStart> {
-        let start = |member: &Member| {
+        let start = |member: &JobWorker| {
             let samples = *turns.machine.samples().get(&member.modality)?;
             let (turns_done, turns) = turns.machine.turns_of(&member.modality);
             let Encoder { parameters, fingerprint } = member.encoder?;
@@ -164,7 +164,7 @@ impl Membership {
 
     /// A worker's encoder is where the head is.
     pub(super) fn ready(&mut self, worker: WorkerId, modality: ModalityName, replayed: u64, turns: &Turns) {
-        info!(%worker, %modality, replayed, "a worker is ready");
+        info!(%worker, %modality, turn = turns.turn().0, replayed, "a worker is ready");
         let joined = self.members.get(&worker).map(|member| member.joined);
         let Some(since) = self.lost.remove(&modality).or(joined).filter(|_| turns.started) else { return };
         let (job, turn) = (self.context.id.clone(), turns.turn());
@@ -173,7 +173,7 @@ impl Membership {
     }
 
     fn lose(&mut self, modality: &ModalityName, worker: &WorkerId, reason: String, turns: &Turns) {
-        warn!(%worker, %modality, reason, "the job has lost a worker");
+        warn!(%worker, %modality, turn = turns.turn().0, reason, "the job has lost a worker");
         if !turns.started {
             return;
         }
@@ -248,7 +248,7 @@ impl Membership {
 
     /// The store errors of each worker, as a status tells of them.
     pub(super) fn store_errors(&self) -> impl Iterator<Item = String> {
-        self.members.iter().filter_map(|(worker, Member { modality, store_errors, .. })| {
+        self.members.iter().filter_map(|(worker, JobWorker { modality, store_errors, .. })| {
             store_errors.message().map(|error| format!("`{modality}` worker `{worker}`: {error}"))
         })
     }
@@ -260,7 +260,7 @@ impl Membership {
 
     /// A modality whose slot no registered worker has or could get.
     pub(super) fn unassigned(&self) -> Option<&ModalityName> {
-        self.context.modalities.iter().find(|modality| self.pool.is_nobodys(modality))
+        self.context.modalities.iter().find(|modality| self.pool.is_unassigned(modality))
     }
 
     /// How many workers of `modality` are registered, of whichever job.

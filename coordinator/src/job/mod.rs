@@ -14,7 +14,7 @@
 //!    else.
 //! 2. Effects of one input are carried out in order. What an owner has to tell the machine because of them comes back as inputs, which
 //!    the machine is given after all effects.
-//! 3. Uploads run on tasks of their own and come back as completions.
+//! 3. Uploads run on separate tasks and come back as completions.
 //! 4. Owners know the job's [`context`] and the [`turns`], not each other.
 
 mod checkpoints;
@@ -194,7 +194,7 @@ impl Job {
             }
             self.settle().await;
             self.end_without_missing_workers();
-            self.context.events.room().await;
+            self.context.events.wait_for_capacity().await;
             self.report();
             self.times.lap(|times| &mut times.other);
         }

@@ -92,7 +92,7 @@ pub enum Unfit {
     File(#[from] TensorsError),
     /// The head that it holds is not this job's.
     #[error(transparent)]
-    Head(#[from] PartsError),
+    Head(#[from] HeadFilesError),
 }
 
 impl Resumed {
@@ -148,13 +148,13 @@ fn read_position(manifest: &Manifest, spec: &JobSpec) -> Result<Position, Unfit>
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, ResumeError> {
     let unfit = |source: Unfit| ResumeError::Unfit { url: checkpoint.url(), source };
     let load = async |name: &str| {
-        let bytes = checkpoint.part(name).await.map_err(|error| match error.is_missing() {
+        let bytes = checkpoint.file(name).await.map_err(|error| match error.is_missing() {
             true => unfit(Unfit::Missing(error)),
             false => error.into(),
         })?;
         let (arrays, note) = tensors::decode(name, &bytes).map_err(|error| unfit(error.into()))?;
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
-        Ok::<_, ResumeError>(head::Part { tensors: arrays.into_iter().map(tensor).collect(), note })
+        Ok::<_, ResumeError>(head::TensorFile { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
     let parts =
         HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };

@@ -1,29 +1,7 @@
 //! What must not change between a checkpoint and the job that resumes from it: everything that its state depends on.
 
-use antiphon_core::spec::JobSpec;
+use antiphon_core::spec::{CHANGEABLE_ON_RESUME, JobSpec};
 use serde_json::Value;
-
-/// What may change, as the beginning of a path; `*` stands for any key. Lengths, periods and stores, how results are shown,
-/// and how fast it learns from here on.
-const FREE: &[&str] = &[
-    "name",
-    "schedule.epochs",
-    "schedule.turns",
-    "schedule.mode",
-    "schedule.order",
-    "schedule.lease_ttl",
-    "schedule.turn_deadline",
-    "checkpoints",
-    "evaluation",
-    "fusion",
-    "modalities.*.workers",
-    "modalities.*.optimizer.lr",
-    "modalities.*.optimizer.schedule",
-    "modalities.*.optimizer.weight_decay",
-    "head.optimizer.lr",
-    "head.optimizer.schedule",
-    "head.optimizer.weight_decay",
-];
 
 /// A checkpoint is of another job: a field differs that may not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +66,7 @@ fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<Oth
 }
 
 fn is_free(path: &[String]) -> bool {
-    FREE.iter().any(|free| {
+    CHANGEABLE_ON_RESUME.iter().any(|free| {
         let free: Vec<&str> = free.split('.').collect();
         free.len() == path.len() && free.iter().zip(path).all(|(free, key)| *free == "*" || free == key)
     })

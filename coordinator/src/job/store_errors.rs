@@ -28,7 +28,7 @@ impl StoreErrors {
     pub(super) fn noting(&self, retry: RetryPolicy) -> RetryPolicy {
         let noted = self.clone();
         retry.on_retry(move |retry| {
-            warn!("{retry}");
+            warn!(%retry, "a request to the store failed and is retried");
             noted.note(retry.to_string());
         })
     }

@@ -6,27 +6,27 @@ use antiphon_store::storage::StorageError;
 /// Why a journal does not do what it was asked for.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// A later coordinator has opened it, and this one writes no more.
+    /// A later coordinator has opened it, and this one is fenced.
     #[error("another coordinator (term {by}) has taken over {state}; this one stops")]
-    Deposed {
+    Fenced {
         /// URL of the state.
         state: String,
-        /// The other's reign.
+        /// The later coordinator's term.
         by: Term,
     },
-    /// The store refuses or fails.
+    /// The store rejects the request, or fails.
     #[error("cannot {doing} the coordinator's journal in `{url}`: {reason}")]
     Store {
         /// `open`, `read`, `write to`.
         doing: &'static str,
         /// Where the journal is.
         url: String,
-        /// What the store said.
+        /// The store's reason.
         reason: String,
     },
-    /// The store takes or gives nothing.
+    /// The store does not answer.
     #[error(
-        "cannot {doing} the coordinator's journal in `{url}`: the store has not done it for {seconds} s; check that it can \
+        "cannot {doing} the coordinator's journal in `{url}`: the store has not answered for {seconds} s; check that it can \
          be reached from here"
     )]
     Slow {
@@ -34,10 +34,10 @@ pub enum JournalError {
         doing: &'static str,
         /// Where the journal is.
         url: String,
-        /// How long was waited.
+        /// For how long.
         seconds: u64,
     },
-    /// What is there was not written by this version.
+    /// Another version has written it.
     #[error(
         "`{key}` in the coordinator's journal in `{url}` is not what this version of Antiphon writes ({reason}); start the \
          version that wrote it, or give this coordinator another --state"

@@ -1,11 +1,11 @@
-//! What is kept under which key, in JSON. Every value but an event's says which version of its form it has.
+//! What the journal has under which key, in JSON. Every value except an event's has the version of its format.
 //!
 //! ```text
-//! term                       TermRecord: the newest reign
+//! term                       TermRecord: the newest term
 //! job/<id>                   JobRecord: what was submitted
-//! stop/<id>                  StopRecord: somebody asked it to stop
-//! end/<id>                   EndRecord: how it finished
-//! event/<id>/<number>        the event as it is sent; the number has 16 hexadecimal digits, so that keys are in its order
+//! stop/<id>                  StopRecord: it was asked to stop
+//! end/<id>                   EndRecord: how it ended
+//! event/<id>/<number>        the event as it is sent; the number has 16 hexadecimal digits, so that keys are in the order of numbers
 //! ```
 
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The form that this version reads and writes.
-const VERSION: u64 = 1;
+/// The format that this version reads and writes.
+const VERSION: u64 = 2;
 
-/// Where the newest reign is.
+/// The key of the newest term.
 pub(super) const TERM: &str = "term";
 
-/// The newest reign.
+/// The newest term.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TermRecord {
     pub(super) term: Term,
@@ -35,15 +35,15 @@ pub struct JobRecord {
     pub job: JobId,
     /// Its name.
     pub name: JobName,
-    /// Its place in the order of submission.
+    /// Its number in the order of submission.
     pub order: u64,
     /// Seconds since 1970 at its submission, by the coordinator's clock.
     pub submitted: u64,
-    /// The term of the checkpoint that it began from.
+    /// The term of the checkpoint that it was submitted with.
     pub after: Option<Term>,
     /// URL of that checkpoint.
     pub resume: Option<String>,
-    /// What its client called the submission.
+    /// The client's id of the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
     /// The specification, as [`antiphon_core::spec::JobSpec::to_json`] writes it.
@@ -51,20 +51,21 @@ pub struct JobRecord {
 }
 
 impl JobRecord {
-    /// The job's term under a coordinator of term `reign`: later with every reign, and than the checkpoint's that it began from.
+    /// The job's term under a coordinator of term `leader`: later than under earlier coordinators, and than the term of the
+    /// checkpoint that the job was submitted with.
     #[must_use]
-    pub fn term_under(&self, reign: Term) -> Term {
-        Self::term_after(self.after, reign)
+    pub fn term_under(&self, leader: Term) -> Term {
+        Self::term_after(self.after, leader)
     }
 
-    /// As [`Self::term_under`], of a job that begins from a checkpoint of term `after`, or at the beginning.
+    /// As [`Self::term_under`], of a job that is submitted with a checkpoint of term `after`, or without one.
     #[must_use]
-    pub fn term_after(after: Option<Term>, reign: Term) -> Term {
-        Term(after.unwrap_or_default().0.saturating_add(reign.0))
+    pub fn term_after(after: Option<Term>, leader: Term) -> Term {
+        Term(after.unwrap_or_default().0.saturating_add(leader.0))
     }
 }
 
-/// One event as it is kept and sent.
+/// One event as it is persisted and sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// From 1.
@@ -73,21 +74,20 @@ pub struct Event {
     pub json: Arc<str>,
 }
 
-/// Somebody asked the job to stop.
+/// The job was asked to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StopRecord {}
 
-/// How a job finished.
+/// How a job ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndRecord {
     /// The term of the coordinator under which it did.
-    pub reign: Term,
+    pub term: Term,
     /// The number of its last event.
     pub last_event: u64,
-    /// What that says.
+    /// What the last event says.
     pub finished: Finished,
-    /// Milliseconds since 1970 at its end, by the coordinator's clock; 0 where that was not written down.
-    #[serde(default)]
+    /// Milliseconds since 1970 at its end, by the coordinator's clock.
     pub ended: u64,
 }
 
@@ -96,13 +96,13 @@ pub struct EndRecord {
 pub struct Recorded {
     /// What was submitted.
     pub record: JobRecord,
-    /// Whether somebody asked it to stop.
+    /// Whether it was asked to stop.
     pub stop: bool,
-    /// How it finished, if it has.
+    /// How it ended, if it has.
     pub end: Option<EndRecord>,
 }
 
-/// Keys of jobs, or of what belongs to one.
+/// The key of a record of a job.
 pub(super) fn key(kind: &str, job: &JobId) -> String {
     format!("{kind}/{job}")
 }
@@ -112,13 +112,13 @@ pub(super) fn event_key(job: &JobId, number: u64) -> String {
     format!("event/{job}/{number:016x}")
 }
 
-/// The number of an event, out of its key.
+/// The number of an event, from its key.
 pub(super) fn event_number(key: &[u8]) -> Option<u64> {
     let (_, number) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
     u64::from_str_radix(number, 16).ok()
 }
 
-/// A value in the form of this version.
+/// A value in the format of this version.
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut fields = serde_json::to_value(value).expect("the journal's values are plain JSON");
     fields["version"] = VERSION.into();

@@ -58,15 +58,15 @@ fn no_job_can_have_the_journals_folder() {
 
 #[tokio::test]
 async fn one_that_keeps_nothing_takes_everything() {
-    let journal = Journal::passing();
+    let journal = Journal::ephemeral();
     journal.add_job(&record("a", 0), &events(1..=1)[0]).await.expect("it takes it");
     journal.append(&id("a"), &events(2..=3), Some(&finished("a"))).await.expect("it takes them");
-    journal.still_reigns().await.expect("nobody can depose it");
+    journal.confirm_leadership().await.expect("no coordinator can fence it");
     assert_eq!((journal.term(), journal.jobs().await.expect("it has none")), (Term(1), Vec::new()));
 }
 
 #[tokio::test]
-async fn every_opening_begins_a_later_reign() {
+async fn every_opening_begins_a_later_term() {
     let (_folder, places) = places("terms");
     for state in places {
         for term in 1..=3 {
@@ -74,26 +74,26 @@ async fn every_opening_begins_a_later_reign() {
             assert_eq!(journal.term(), Term(term), "{}", state.url());
             journal.close().await.expect("it closes");
         }
-        // Whoever ends without closing has reigned too.
+        // A coordinator that ends without closing had a term too.
         drop(open(&state).await);
         assert_eq!(open(&state).await.term(), Term(5), "{}", state.url());
     }
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_crash_in_order_of_submission() {
+async fn acknowledged_jobs_survive_a_crash_in_order() {
     let (_folder, places) = places("jobs");
     for state in places {
         let journal = open(&state).await;
         for (order, job) in ["z", "a", "m"].into_iter().enumerate() {
             journal.add_job(&record(job, order as u64), &events(1..=1)[0]).await.expect("it is taken");
         }
-        journal.ask_to_stop(&id("a")).await.expect("it is noted");
+        journal.request_stop(&id("a")).await.expect("it is noted");
         journal.append(&id("m"), &events(2..=4), Some(&finished("m"))).await.expect("it is told");
         // Not closed: the next one finds what is on the store.
         let found = open(&state).await.jobs().await.expect("they can be read");
         let ended = found.iter().find_map(|job| job.end.as_ref()).map(|end| end.ended).expect("one is over");
-        let end = EndRecord { reign: Term(1), last_event: 4, finished: finished("m"), ended };
+        let end = EndRecord { term: Term(1), last_event: 4, finished: finished("m"), ended };
         let expected = [("z", 0, false, None), ("a", 1, true, None), ("m", 2, false, Some(end))];
         let expected: Vec<Recorded> = expected
             .into_iter()
@@ -104,7 +104,7 @@ async fn what_was_acknowledged_is_there_after_a_crash_in_order_of_submission() {
 }
 
 #[tokio::test]
-async fn events_are_read_in_pages_across_reigns_and_never_another_jobs() {
+async fn events_of_one_job_are_read_in_pages_across_terms() {
     let (_folder, places) = places("events");
     let later = 1 << 32;
     for state in places {
@@ -117,7 +117,7 @@ async fn events_are_read_in_pages_across_reigns_and_never_another_jobs() {
         let journal = open(&state).await;
         journal.append(&id("j"), &events(later + 1..=later + 300), None).await.expect("they are taken");
         let read = async |after: u64, before: u64, at_most: usize| {
-            let read = journal.events(&id("j"), (after, before), at_most).await.expect("they are read");
+            let read = journal.events(&id("j"), after.saturating_add(1)..before, at_most).await.expect("they are read");
             read.iter().for_each(|event| assert_eq!(*event, events(event.number..=event.number)[0]));
             read.into_iter().map(|event| event.number).collect::<Vec<u64>>()
         };
@@ -132,26 +132,26 @@ async fn events_are_read_in_pages_across_reigns_and_never_another_jobs() {
 
 #[tokio::test]
 async fn an_older_one_is_refused_whatever_it_does_and_says_by_whom() {
-    let (_folder, places) = places("deposed");
+    let (_folder, places) = places("fenced");
     for state in places {
         let older = open(&state).await;
-        older.still_reigns().await.expect("nobody else is there");
+        older.confirm_leadership().await.expect("no other coordinator is there");
         let newer = open(&state).await;
         let url = state.url();
         let expected = format!("another coordinator (term 2) has taken over {url}; this one stops");
         let refused = [
-            older.still_reigns().await,
+            older.confirm_leadership().await,
             older.add_job(&record("late", 0), &events(1..=1)[0]).await,
-            older.ask_to_stop(&id("late")).await,
+            older.request_stop(&id("late")).await,
             older.append(&id("late"), &events(1..=2), Some(&finished("late"))).await,
         ];
         for answer in refused {
-            assert_eq!(answer.expect_err("another one reigns").to_string(), expected);
+            assert_eq!(answer.expect_err("another one is the leader").to_string(), expected);
         }
-        assert_eq!(older.fallen().await.expect("it was not closed").to_string(), expected);
-        newer.still_reigns().await.expect("it reigns");
+        assert_eq!(older.closed().await.expect("it was not closed").to_string(), expected);
+        newer.confirm_leadership().await.expect("it is the leader");
         assert_eq!(newer.jobs().await.expect("they are read"), [], "{url}");
-        assert_eq!(newer.events(&id("late"), (0, u64::MAX), 9).await.expect("they are read"), [], "{url}");
+        assert_eq!(newer.events(&id("late"), 1..u64::MAX, 9).await.expect("they are read"), [], "{url}");
     }
 }
 
@@ -161,18 +161,18 @@ async fn an_older_one_notices_although_it_does_nothing() {
     for state in places {
         let older = open(&state).await;
         let _newer = open(&state).await;
-        let fallen = timeout(PATIENCE, older.fallen()).await.expect("it looks now and then");
-        assert!(matches!(fallen, Some(JournalError::Deposed { by: Term(2), .. })), "{fallen:?}");
+        let closed = timeout(TIMEOUT, older.closed()).await.expect("it looks now and then");
+        assert!(matches!(closed, Some(JournalError::Fenced { by: Term(2), .. })), "{closed:?}");
     }
 }
 
 #[tokio::test]
-async fn one_that_is_closed_has_not_fallen() {
+async fn a_journal_that_is_closed_reports_no_error() {
     let (_folder, [state, _]) = places("closed");
     let journal = open(&state).await;
     let watched = tokio::spawn({
         let journal = journal.clone();
-        async move { journal.fallen().await.map(|error| error.to_string()) }
+        async move { journal.closed().await.map(|error| error.to_string()) }
     });
     journal.close().await.expect("it closes");
     assert_eq!(watched.await.expect("it does not panic"), None);
@@ -182,13 +182,13 @@ async fn one_that_is_closed_has_not_fallen() {
 async fn what_another_version_wrote_is_named_and_left_alone() {
     let (_folder, [state, _]) = places("foreign");
     let journal = open(&state).await;
-    let kept = journal.kept.as_ref().expect("it is kept");
+    let durable = journal.durable.as_ref().expect("it is durable");
     for (job, value, reason) in [
         ("later", r#"{"version":2}"#, "its version is 2, and this one reads 1"),
         ("broken", "{", "EOF while parsing an object at line 1 column 1"),
         ("other", r#"{"version":1}"#, "missing field `job`"),
     ] {
-        kept.db.put(key("job", &id(job)), value).await.expect("it is written");
+        durable.db.put(key("job", &id(job)), value).await.expect("it is written");
         let error = journal.jobs().await.expect_err("it is not ours").to_string();
         let expected = format!(
             "`job/{job}` in the coordinator's journal in `{}/_coordinator` is not what this version of Antiphon writes \
@@ -196,42 +196,42 @@ async fn what_another_version_wrote_is_named_and_left_alone() {
             state.url()
         );
         assert_eq!(error, expected);
-        kept.db.delete(key("job", &id(job))).await.expect("it is removed");
+        durable.db.delete(key("job", &id(job))).await.expect("it is removed");
     }
 }
 
 #[tokio::test]
-async fn a_job_that_is_removed_leaves_nothing_and_those_whose_ids_begin_like_its_own_are_untouched() {
+async fn a_removed_job_leaves_nothing_and_takes_no_other_with_it() {
     let (_folder, places) = places("removed");
     for state in places {
         let journal = open(&state).await;
         for (order, job) in ["j", "j-1", "j1"].into_iter().enumerate() {
             journal.add_job(&record(job, order as u64), &events(1..=1)[0]).await.expect("it is taken");
-            journal.ask_to_stop(&id(job)).await.expect("it is noted");
+            journal.request_stop(&id(job)).await.expect("it is noted");
             journal.append(&id(job), &events(2..=3000), Some(&finished(job))).await.expect("they are taken");
         }
         journal.remove_job(&id("j")).await.expect("it is removed");
         journal.close().await.expect("it closes");
         let journal = open(&state).await;
-        let count = async |job| journal.events(&id(job), (0, u64::MAX), 5000).await.expect("they are read").len();
+        let count = async |job| journal.events(&id(job), 1..u64::MAX, 5000).await.expect("they are read").len();
         assert_eq!([count("j").await, count("j-1").await, count("j1").await], [0, 3000, 3000], "{}", state.url());
         let found: Vec<String> =
             journal.jobs().await.expect("they can be read").iter().map(|job| job.record.job.to_string()).collect();
         assert_eq!(found, ["j-1", "j1"], "{}", state.url());
         journal.add_job(&record("j", 3), &events(1..=1)[0]).await.expect("its id is free");
-        let again = journal.jobs().await.expect("they can be read").pop().expect("it is there");
-        assert_eq!((again.stop, again.end), (false, None), "it is another job");
+        let found = journal.jobs().await.expect("they can be read").pop().expect("it is there");
+        assert_eq!((found.stop, found.end), (false, None), "it is another job");
     }
 }
 
 #[tokio::test]
-async fn in_a_folder_too_the_database_removes_the_lists_that_it_needs_no_more() {
+async fn in_a_folder_the_database_removes_old_lists() {
     let (_folder, [state, _]) = places("lists");
     let place = state.child(FOLDER);
     let lists = || std::fs::read_dir(place.child("manifest").url()).expect("they are there").count();
-    let collect = async |kept| {
+    let collect = async |durable| {
         let admin = slatedb::admin::AdminBuilder::new(place.prefix().clone(), Arc::clone(place.objects())).build();
-        admin.run_gc_once(garbage(&place, kept)).await.expect("it looks");
+        admin.run_gc_once(garbage(&place, durable)).await.expect("it looks");
     };
     // What guards a server's lists can be written once in a folder, too.
     for round in 0..2 {
@@ -239,7 +239,7 @@ async fn in_a_folder_too_the_database_removes_the_lists_that_it_needs_no_more() 
             open(&state).await.close().await.expect("it closes");
         }
         let before = lists();
-        collect(LISTS_KEPT).await;
+        collect(LISTS_RETAINED).await;
         assert_eq!(lists(), before, "all are new");
         collect(Duration::ZERO).await;
         assert!(lists() < before, "round {round}: {before} are still there");

@@ -1,21 +1,22 @@
-//! The end of a coordinator: its jobs reach a turn boundary and have a checkpoint, if that can be.
+//! The end of a coordinator: its jobs reach a turn boundary and write a checkpoint, if they can.
 
 use std::time::Duration;
 
 use antiphon_core::ids::JobId;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::coordinator::{Coordinator, Entry};
+use super::coordinator::Coordinator;
+use super::entry::Entry;
 use crate::job::contract::JobInput;
 
-/// How long the journal has to take what is left, at the end.
+/// How long the journal has to take the last writes.
 const CLOSE: Duration = Duration::from_secs(15);
-/// How often it is said which jobs are waited for.
-const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// How often the log says which jobs have not stopped.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 impl Coordinator {
-    /// Takes no more jobs and workers, stops every job at a turn boundary, and ends those that are not there in time. Jobs
-    /// that the journal has are not over then; it has everything when this returns.
+    /// Takes no further jobs and workers, stops every job at a turn boundary, and ends those that do not get there in time. Jobs that
+    /// the journal has are not over then; the journal has everything when this returns.
     pub async fn stop_all(&self) {
         self.stopping.cancel();
         let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();
@@ -24,7 +25,7 @@ impl Coordinator {
                 let input = if self.journal.is_durable() { JobInput::Suspend } else { JobInput::Stop { now: true } };
                 self.tell(job, input)
             };
-            // At once: one whose inbox is full does not keep the others from hearing.
+            // At the same time: a job whose inbox is full must not delay the others.
             let _unknown = futures::future::join_all(jobs.iter().map(tell)).await;
             self.all_over().await;
         };
@@ -35,13 +36,13 @@ impl Coordinator {
         };
         tokio::select! {
             () = stopped => {}
-            () = self.say_who_is_waited_for() => {}
+            () = self.report_running_jobs() => {}
         }
-        if self.has_fallen().is_none()
+        if self.journal_error().is_none()
             && let closed = timeout(CLOSE, self.journal.close()).await
             && !matches!(closed, Ok(Ok(())))
         {
-            tracing::warn!("the journal is not closed: what happened last may be lost");
+            tracing::warn!("the journal is not closed: the last events may be lost");
         }
     }
 
@@ -49,24 +50,24 @@ impl Coordinator {
         tracing::warn!(seconds = self.config.stop_within.as_secs(), "jobs did not stop in time; ending them");
         self.abort_all();
         if timeout(self.config.stop_within, self.all_over()).await.is_err() {
-            tracing::warn!("the store does not take the last events of jobs; leaving them");
+            tracing::warn!("the store does not take the last events of jobs; shutting down without them");
         }
     }
 
-    /// Says so again and again, for ever.
-    async fn say_who_is_waited_for(&self) {
-        let mut say = interval_at(Instant::now() + SAY_AGAIN, SAY_AGAIN);
-        say.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Says in the log which jobs have not stopped, until it is dropped.
+    async fn report_running_jobs(&self) {
+        let mut report = interval_at(Instant::now() + REPORT_EVERY, REPORT_EVERY);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            say.tick().await;
+            report.tick().await;
             let jobs = self.jobs();
-            for (job, held) in jobs.iter().filter_map(|(job, entry)| Some((job, entry.held()?))) {
-                match &held.abort {
+            for (job, entry) in jobs.iter().filter_map(|(job, entry)| Some((job, entry.job()?))) {
+                match &entry.abort {
                     Some(task) if !task.is_finished() => {
-                        let reason = held.view(job).status.reason;
+                        let reason = entry.view(job).status.reason;
                         tracing::info!(%job, reason, "shutting down; a job has not stopped yet");
                     }
-                    Some(_) if !held.is_left => {
+                    Some(_) if !entry.is_persisted => {
                         tracing::info!(%job, "shutting down; the last events of a job are being written");
                     }
                     Some(_) | None => {}
@@ -76,7 +77,11 @@ impl Coordinator {
     }
 
     pub(super) fn abort_all(&self) {
-        self.jobs().values().filter_map(Entry::held).filter_map(|held| held.abort.as_ref()).for_each(|job| job.abort());
+        self.jobs()
+            .values()
+            .filter_map(Entry::job)
+            .filter_map(|entry| entry.abort.as_ref())
+            .for_each(|job| job.abort());
     }
 
     async fn all_over(&self) {

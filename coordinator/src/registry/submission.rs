@@ -1,4 +1,4 @@
-//! From a submission to a running job: everything that can be wrong with it is found before it is acknowledged.
+//! From a submission to a running job. Everything that can be wrong with it is found before it is acknowledged.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use antiphon_core::digest::sha256;
 use antiphon_core::event::JobEvent;
+use antiphon_core::files;
 use antiphon_core::head::SharedHead;
 use antiphon_core::ids::{JobId, JobName, ModalityName, RequestId, Term};
-use antiphon_core::parts;
-use antiphon_core::spec::{self, JobSpec};
+use antiphon_core::spec::{self, JobSpec, SpecErrors};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::{StorageError, Store};
 
-use super::coordinator::{Coordinator, Entry, Held, Submitted};
+use rayon::ThreadPoolBuildError;
+
+use super::coordinator::Coordinator;
+use super::entry::{Entry, RegisteredJob, Submitted};
 use crate::clock;
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
@@ -24,39 +27,42 @@ use crate::job::specification::Specification;
 use crate::journal::{Event, JobRecord, JournalError};
 use crate::workers::pool::{Assignment, JobWorkers};
 
-/// How long whoever submits a job waits for a store that is in trouble.
+/// How long a client that submits a job waits for a failing store.
 const SUBMIT: Duration = Duration::from_secs(20);
 
-/// A job that somebody wants run.
+/// A request to run a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
     /// The job file: YAML or JSON.
     pub specification: String,
-    /// The id wanted; one is made of the job's name otherwise.
+    /// The id of the job. Without it one is made of the job's name.
     pub job: Option<JobId>,
-    /// URL of a checkpoint to go on from, or of the folder of a job whose newest one is meant.
+    /// URL of a checkpoint to resume from, or of the folder of a job whose newest checkpoint is meant.
     pub resume: Option<String>,
-    /// What its client calls it: sent again under the same id, it is the same submission, and makes no second job.
+    /// The client's id of the request: the same submission sent twice under one id makes one job.
     pub request: Option<RequestId>,
 }
 
-/// Why a submission was refused. Nothing is left of it.
+/// Why a submission was rejected. It leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The coordinator is shutting down.
     #[error("the coordinator is shutting down and takes no jobs")]
     Stopping,
     /// The specification is not one.
-    #[error("{0}")]
-    Specification(String),
+    #[error(transparent)]
+    Specification(#[from] SpecErrors),
+    /// The job's first event cannot be encoded.
+    #[error("the job's first event is not fit for JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// The id is taken.
     #[error("there is a job `{job}` already; choose another id")]
     Duplicate {
         /// The id.
         job: JobId,
     },
-    /// It has been sent before, and that is not decided yet.
-    #[error("this submission has come before, as job `{job}`, which is not taken yet")]
+    /// It was sent before, and is being checked.
+    #[error("this submission was sent before, as job `{job}`, and is being checked; send it again later")]
     Underway {
         /// The job's id.
         job: JobId,
@@ -77,24 +83,27 @@ pub enum SubmitError {
         /// MiB that there are.
         limit: u64,
     },
-    /// The system gives no more threads.
-    #[error("the threads that heads compute on cannot be started: {0}")]
-    Threads(String),
+    /// The system starts no further threads.
+    #[error(
+        "the threads that heads compute on cannot be started: {0}; start the coordinator with fewer --head-threads"
+    )]
+    Threads(#[from] ThreadPoolBuildError),
     /// The store cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The journal does not take it.
-    #[error("the job was not taken: {0}")]
+    #[error("the job was not accepted: {0}")]
     Journal(#[from] JournalError),
     /// The checkpoints cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoint is not one to go on from.
+    /// The checkpoint is not one to resume from.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    /// The job's folder holds a further state than the one to begin with.
+    /// The job's folder holds a later checkpoint than the one to resume from.
     #[error(
-        "`{folder}` holds a checkpoint at turn {newest}, beyond the one to begin with; go on from that one, or choose another id"
+        "`{folder}` already holds a checkpoint at turn {newest}, which is later than where this job begins; resume from that \
+         checkpoint, or choose another id"
     )]
     Beyond {
         /// The folder of checkpoints.
@@ -115,39 +124,38 @@ pub enum SubmitError {
 }
 
 impl Coordinator {
-    /// Takes a job. When this returns, the coordinator holds it, and where jobs are kept, every coordinator after it. One that was
-    /// taken before, under the same request id, is there already.
+    /// Accepts a job. When this returns, this coordinator has it and, with a durable journal, every later one. A submission that was
+    /// accepted before, under the same request id, returns the same job.
     ///
     /// # Errors
-    /// Whatever is wrong with it.
+    /// The first thing that is wrong with it.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, SubmitError> {
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
-        let spec = spec::parse_any(&submission.specification, "the submitted job")
-            .map_err(|errors| SubmitError::Specification(errors.to_string()))?;
+        let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)?;
         self.check_head(&spec)?;
         let reservation = match self.reserve(&submission, &spec.name)? {
-            Place::Taken(job) => return Ok(job),
-            Place::Reserved(reservation) => reservation,
+            Reserved::Accepted(job) => return Ok(job),
+            Reserved::New(reservation) => reservation,
         };
         let request = submission.request;
         let config = self.prepare(&reservation.job, spec.into(), submission.resume.as_deref()).await?;
         if !self.journal.is_durable() {
-            return self.take(config, request).await;
+            return self.accept(config, request).await;
         }
-        // Whoever asked may hang up now: what was begun to be written down is also held.
+        // The client may hang up from now on: a job that the journal gets must be registered too.
         let coordinator = self.clone();
-        let taken = tokio::spawn(async move {
-            let taken = coordinator.take(config, request).await;
+        let accepted = tokio::spawn(async move {
+            let accepted = coordinator.accept(config, request).await;
             drop(reservation);
-            taken
+            accepted
         });
-        taken.await.unwrap_or(Err(SubmitError::Stopping))
+        accepted.await.unwrap_or(Err(SubmitError::Stopping))
     }
 
-    /// Writes a job down, and begins with it.
-    async fn take(&self, config: JobConfig, request: Option<RequestId>) -> Result<JobId, SubmitError> {
+    /// Writes a job to the journal, and starts it.
+    async fn accept(&self, config: JobConfig, request: Option<RequestId>) -> Result<JobId, SubmitError> {
         let record = JobRecord {
             job: config.id.clone(),
             name: config.spec.name.clone(),
@@ -163,13 +171,13 @@ impl Coordinator {
             name: record.name.clone(),
             resumed_from: record.resume.clone(),
         };
-        let json = serde_json::to_string(&event).map_err(|error| SubmitError::Specification(error.to_string()))?;
+        let json = serde_json::to_string(&event)?;
         let first = Event { number: config.events.last() + 1, json: json.into() };
         self.journal.add_job(&record, &first).await?;
-        config.events.append_written(&first);
+        config.events.append_persisted(&first);
         let submitted = Submitted::new(&record, Arc::clone(config.spec.json()));
         match self.start(config, submitted) {
-            // The next coordinator begins with it.
+            // The next coordinator starts it.
             Err(SubmitError::Stopping) if self.journal.is_durable() => Ok(record.job),
             started => started,
         }
@@ -177,7 +185,7 @@ impl Coordinator {
 
     fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
         let (classes, width) = (spec.labels.classes.count(), spec.head.width);
-        // With the message that each worker may have on its way.
+        // With the message that each worker may be sending.
         let messages = (contract::message_bytes(spec) as u64).saturating_mul(spec.modalities.len() as u64);
         let needed =
             SharedHead::<f32>::memory_bytes(&spec.head, classes, spec.schedule.turn_batches).saturating_add(messages);
@@ -194,22 +202,21 @@ impl Coordinator {
         if let Some(threads) = &*started {
             return Ok(threads.clone());
         }
-        let threads =
-            HeadThreads::new(self.config.head_threads).map_err(|error| SubmitError::Threads(error.to_string()))?;
+        let threads = HeadThreads::new(self.config.head_threads)?;
         Ok(started.insert(threads).clone())
     }
 
-    /// Takes the id, so that nobody else gets it while the submission is being checked; or finds the job that was made of this
-    /// submission before, whose answer was lost.
-    fn reserve(&self, submission: &Submission, name: &JobName) -> Result<Place, SubmitError> {
+    /// Reserves the id, so that no other submission gets it while this one is being checked; or finds the job that was made of this
+    /// submission before, if the answer to it was lost.
+    fn reserve(&self, submission: &Submission, name: &JobName) -> Result<Reserved, SubmitError> {
         let Submission { job: wanted, request, .. } = submission;
         let mut jobs = self.jobs();
         let mut requests = self.requests();
         if let Some(job) = request.as_ref().and_then(|request| requests.get(request)) {
             match jobs.get(job) {
-                Some(Entry::Held(_)) => return Ok(Place::Taken(job.clone())),
+                Some(Entry::Registered(_)) => return Ok(Reserved::Accepted(job.clone())),
                 Some(Entry::Submitting) => return Err(SubmitError::Underway { job: job.clone() }),
-                // It is forgotten, or about to be.
+                // The coordinator has forgotten it, or is about to.
                 Some(Entry::Removing) | None => {}
             }
         }
@@ -224,7 +231,7 @@ impl Coordinator {
         if let Some(request) = request {
             requests.insert(request.clone(), job.clone());
         }
-        Ok(Place::Reserved(Reservation { coordinator: self.clone(), job, request: request.clone() }))
+        Ok(Reserved::New(Reservation { coordinator: self.clone(), job, request: request.clone() }))
     }
 
     async fn prepare(&self, job: &JobId, spec: Specification, resume: Option<&str>) -> Result<JobConfig, SubmitError> {
@@ -250,10 +257,10 @@ impl Coordinator {
             }
         };
         let term = JobRecord::term_after(resume.as_ref().map(|resumed| resumed.term()), self.term());
-        Ok(JobConfig { resume, ..self.job_config(job, spec, term, EventLog::of(&self.journal, job))? })
+        Ok(JobConfig { resume, ..self.job_config(job, spec, term, EventLog::open(&self.journal, job))? })
     }
 
-    /// A job that begins at the beginning.
+    /// A job that begins without a checkpoint.
     pub(super) fn job_config(
         &self,
         job: &JobId,
@@ -276,12 +283,13 @@ impl Coordinator {
         })
     }
 
-    /// RetryPolicy with the store of a job that nobody looks at yet. No two jobs pause for the same time.
+    /// The retry policy of a job's store before the job has a task. No two jobs back off for the same time.
     pub(super) fn retry(&self, job: &JobId) -> RetryPolicy {
         let digest = sha256(job.as_str().as_bytes());
         let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let job = job.clone();
-        RetryPolicy::new(self.config.store_patience, seed).on_retry(move |retry| tracing::warn!(%job, "{retry}"))
+        RetryPolicy::new(self.config.store_retry_timeout, seed)
+            .on_retry(move |retry| tracing::warn!(%job, %retry, "a request to the store failed and is retried"))
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
@@ -292,7 +300,7 @@ impl Coordinator {
         }
     }
 
-    /// Starts a job's task, and holds it.
+    /// Starts a job's task, and registers the job.
     pub(super) fn start(&self, config: JobConfig, submitted: Submitted) -> Result<JobId, SubmitError> {
         let (job, term) = (config.id.clone(), config.term);
         let modalities: Vec<ModalityName> = config.spec.modalities.iter().map(|m| m.name.clone()).collect();
@@ -307,8 +315,7 @@ impl Coordinator {
         self.pool.add_job(submitted.order, &modalities, assignment);
         let abort = Some(handle.task.abort_handle());
         let (inbox, status) = (handle.inbox, handle.status);
-        let held = Held { submitted, term, inbox, status, events, abort, ended: None, over: None, is_left: false };
-        jobs.insert(job.clone(), Entry::Held(held));
+        jobs.insert(job.clone(), RegisteredJob::new(submitted, term, inbox, status, events, abort).into());
         drop(jobs);
         self.running.send_modify(|running| *running += 1);
         tokio::spawn(self.clone().supervise(job.clone(), handle.task));
@@ -316,15 +323,15 @@ impl Coordinator {
     }
 }
 
-/// Where a submission's job is, or will be.
-enum Place {
-    /// It is there already.
-    Taken(JobId),
-    Reserved(Reservation),
+/// The id of a submission's job.
+enum Reserved {
+    /// The job was accepted before.
+    Accepted(JobId),
+    New(Reservation),
 }
 
-/// An id that is taken while its submission is being checked. Dropping this frees it, unless a job was made of it meanwhile:
-/// also when whoever submitted has hung up and nobody waits for the answer.
+/// An id that is reserved while its submission is being checked. Dropping this frees the id, unless a job was made of it meanwhile:
+/// also when the client has hung up and no caller waits for the answer.
 struct Reservation {
     coordinator: Coordinator,
     job: JobId,
@@ -343,7 +350,7 @@ impl Drop for Reservation {
     }
 }
 
-/// The job's name with a number that nobody here has: derived, not drawn, and short enough to remain a name.
+/// The job's name with a suffix that no job here has: derived, not drawn, and short enough to remain a name.
 fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
     let stem: String = name.as_str().chars().take(54).collect();
     let started = clock::since_epoch();
@@ -358,10 +365,10 @@ fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
 
 fn check_modalities(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<(), SubmitError> {
     let manifest = checkpoint.manifest();
-    if spec.modalities.iter().all(|modality| manifest.parts.contains_key(&parts::encoder(&modality.name))) {
+    if spec.modalities.iter().all(|modality| manifest.files.contains_key(&files::encoder(&modality.name))) {
         return Ok(());
     }
-    let theirs: Vec<&str> = manifest.parts.keys().filter_map(|name| parts::modality_of(name)).collect();
+    let theirs: Vec<&str> = manifest.files.keys().filter_map(|name| files::modality_of(name)).collect();
     let ours: Vec<&str> = spec.modalities.iter().map(|modality| modality.name.as_str()).collect();
     Err(SubmitError::OtherModalities { checkpoint: checkpoint.url(), theirs: theirs.join(", "), ours: ours.join(", ") })
 }

@@ -1,6 +1,6 @@
 //! The workers: [`pool`] has which of them are registered and which job has which; [`session`] is one worker's stream.
 //!
-//! Owns every worker's registration and place. Does not know what a job does with its workers, nor who called it.
+//! Owns every worker's registration and state. Does not know what a job does with its workers.
 
 pub mod pool;
 pub mod session;

@@ -5,7 +5,7 @@
 //!
 //! Which free worker goes to which job is not decided here: [`placement::plan`] decides, the pool applies its moves.
 //!
-//! The pool sends nothing: each worker's session watches its [`Place`] and tells job and worker, so that everything about one
+//! The pool sends nothing: each worker's session watches its [`WorkerState`] and tells job and worker, so that everything about one
 //! worker comes in order. The lock is held for a few map operations and never across an await.
 
 use std::collections::BTreeMap;
@@ -31,18 +31,18 @@ pub enum RegisterError {
     },
 }
 
-/// Where a worker stands.
+/// What a registered worker does.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum WorkerState {
     /// Waiting for a job.
     Free,
     /// It has a job.
     Assigned(Assignment),
-    /// It is to let go of its job, and has not said yet that it has.
+    /// It was told to let go of its job, and has not said that it has.
     Releasing {
         /// The job.
         job: JobId,
-        /// Why, in words.
+        /// The reason, for people.
         reason: String,
     },
 }
@@ -56,7 +56,7 @@ pub struct Assignment {
     pub inbox: mpsc::Sender<JobInput>,
     /// Bytes that the tensors of one message of the worker may have together.
     pub message_bytes: usize,
-    /// How long it may be silent before its place is offered to others.
+    /// How long it may be silent before its slot is released.
     pub lease: Duration,
 }
 
@@ -79,7 +79,7 @@ struct State {
 #[derive(Debug)]
 struct Worker {
     modality: ModalityName,
-    place: watch::Sender<Place>,
+    state: watch::Sender<WorkerState>,
 }
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub struct Registration {
     pool: Pool,
     worker: WorkerId,
     modality: ModalityName,
-    place: watch::Receiver<Place>,
+    state: watch::Receiver<WorkerState>,
 }
 
 /// How many workers a modality has.
@@ -117,12 +117,12 @@ impl Pool {
         if state.workers.contains_key(&worker) {
             return Err(RegisterError::Duplicate { worker });
         }
-        let (place, mut watched) = watch::channel(Place::Free);
+        let (sender, mut watched) = watch::channel(WorkerState::Free);
         watched.mark_unchanged();
-        state.workers.insert(worker.clone(), Worker { modality: modality.clone(), place });
+        state.workers.insert(worker.clone(), Worker { modality: modality.clone(), state: sender });
         state.fill_slots();
         drop(state);
-        Ok(Registration { pool: self.clone(), worker, modality, place: watched })
+        Ok(Registration { pool: self.clone(), worker, modality, state: watched })
     }
 
     /// Takes a job in that is the `order`-th of all submissions, and gives it the workers that are free. If it was recovering, it
@@ -137,7 +137,7 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// Keeps the order of a job whose checkpoint is being looked for: jobs behind it get no workers before it is added or removed, or
+    /// Reserves the order of a recovering job: jobs behind it get no workers before it is added or removed, or
     /// [`Self::limit_hold`] says so.
     pub fn hold_for(&self, job: JobId, order: u64) {
         let readiness = Readiness::Recovering { holds_others_until: None };
@@ -155,20 +155,20 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// Forgets a job that is over; its workers are to let go of it.
+    /// Removes a job that is over. Its workers have to let go of it.
     pub fn remove_job(&self, job: &JobId, reason: &str) {
         let mut state = self.lock();
         state.recovering.retain(|entry| entry.job != *job);
         state.jobs.retain(|entry| entry.slots.job != *job);
-        // Also those whose slot was given to others, if they have not let go of it.
+        // Also the workers whose slot was given to others, if they have not let go of the job.
         for worker in state.workers_of(job) {
             state.begin_release(&worker, job, reason);
         }
         state.fill_slots();
     }
 
-    /// Offers a worker's place in a job to others: the next that is free gets it.
-    fn offer(&self, job: &JobId, worker: &WorkerId) {
+    /// Releases a worker's slot in a job: the next free worker gets it.
+    fn release_slot(&self, job: &JobId, worker: &WorkerId) {
         let mut state = self.lock();
         if let Some(slot) = state.slot_of(job, worker) {
             *slot = Occupancy::Released(worker.clone());
@@ -176,10 +176,10 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// Takes the offer back; if somebody else has got the place meanwhile, it is this worker's again.
-    fn keep(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
+    /// Gives a released slot back to its worker, even if another worker has got it meanwhile.
+    fn reclaim_slot(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
         let mut state = self.lock();
-        // A worker whose connection ended meanwhile has said its last word to the job, and is not to keep others out.
+        // A worker whose connection has ended meanwhile sends nothing more, and must not keep other workers out.
         if !state.workers_of(job).contains(worker) {
             return;
         }
@@ -189,7 +189,7 @@ impl Pool {
         }
     }
 
-    /// Has a worker let go of a job; its place, if it is still its own, goes to the next that is free.
+    /// Has a worker let go of a job. Its slot, if it still has it, goes to the next free worker.
     fn evict(&self, job: &JobId, worker: &WorkerId, reason: &str) {
         let mut state = self.lock();
         if let Some(slot) = state.slot_of(job, worker) {
@@ -226,7 +226,7 @@ impl Default for Pool {
 }
 
 impl Registration {
-    /// Who it is.
+    /// The worker.
     #[must_use]
     pub fn worker(&self) -> &WorkerId {
         &self.worker
@@ -238,20 +238,20 @@ impl Registration {
         &self.modality
     }
 
-    /// The worker's next place, when it has changed. Places that lasted too short to be seen are left out.
-    pub async fn next_place(&mut self) -> Place {
+    /// The worker's next state, when it has changed. States that lasted too short to be seen are left out.
+    pub async fn next_state(&mut self) -> WorkerState {
         // The sender lives in the pool as long as this registration does.
-        let _changed = self.place.changed().await;
-        self.place.borrow_and_update().clone()
+        let _changed = self.state.changed().await;
+        self.state.borrow_and_update().clone()
     }
 
     /// The worker says that it has let go of its job.
     pub fn released(&self) {
         let mut state = self.pool.lock();
         if let Some(worker) = state.workers.get(&self.worker)
-            && matches!(*worker.place.borrow(), Place::Releasing { .. })
+            && matches!(*worker.state.borrow(), WorkerState::Releasing { .. })
         {
-            worker.place.send_replace(Place::Free);
+            worker.state.send_replace(WorkerState::Free);
         }
         state.fill_slots();
     }
@@ -282,24 +282,25 @@ impl JobWorkers {
 }
 
 impl Workers for JobWorkers {
-    fn offer(&self, worker: &WorkerId) {
-        self.pool.offer(&self.job, worker);
+    fn release_slot(&self, worker: &WorkerId) {
+        self.pool.release_slot(&self.job, worker);
     }
 
-    fn keep(&self, modality: &ModalityName, worker: &WorkerId) {
-        self.pool.keep(&self.job, modality, worker);
+    fn reclaim_slot(&self, modality: &ModalityName, worker: &WorkerId) {
+        self.pool.reclaim_slot(&self.job, modality, worker);
     }
 
     fn evict(&self, worker: &WorkerId, reason: &str) {
         self.pool.evict(&self.job, worker, reason);
     }
 
-    fn is_nobodys(&self, modality: &ModalityName) -> bool {
+    fn is_unassigned(&self, modality: &ModalityName) -> bool {
         let state = self.pool.lock();
         let job = state.jobs.iter().find(|entry| entry.slots.job == self.job);
         let slot = job.and_then(|entry| entry.slots.slots.get(modality));
-        let might_come =
-            |worker: &Worker| worker.modality == *modality && !matches!(&*worker.place.borrow(), Place::Assigned(_));
+        let might_come = |worker: &Worker| {
+            worker.modality == *modality && !matches!(&*worker.state.borrow(), WorkerState::Assigned(_))
+        };
         slot.is_none_or(|slot| *slot == Occupancy::Empty) && !state.workers.values().any(might_come)
     }
 
@@ -322,7 +323,7 @@ impl State {
     fn apply(&mut self, Move { worker, job, modality }: Move) {
         let entry = self.jobs.iter_mut().find(|entry| entry.slots.job == job);
         if let (Some(entry), Some(free)) = (entry, self.workers.get(&worker)) {
-            free.place.send_replace(Place::Assigned(entry.assignment.clone()));
+            free.state.send_replace(WorkerState::Assigned(entry.assignment.clone()));
             entry.slots.slots.insert(modality, Occupancy::Held(worker));
         }
     }
@@ -347,20 +348,20 @@ impl State {
 
     /// Who has this job to work on.
     fn workers_of(&self, job: &JobId) -> Vec<WorkerId> {
-        let has = |worker: &Worker| matches!(&*worker.place.borrow(), Place::Assigned(at) if at.job == *job);
+        let has = |worker: &Worker| matches!(&*worker.state.borrow(), WorkerState::Assigned(at) if at.job == *job);
         self.workers.iter().filter(|(_, worker)| has(worker)).map(|(id, _)| id.clone()).collect()
     }
 
     fn begin_release(&mut self, worker: &WorkerId, job: &JobId, reason: &str) {
         if let Some(worker) = self.workers.get(worker) {
-            worker.place.send_replace(Place::Releasing { job: job.clone(), reason: reason.to_owned() });
+            worker.state.send_replace(WorkerState::Releasing { job: job.clone(), reason: reason.to_owned() });
         }
     }
 }
 
 impl Worker {
     fn is_free(&self) -> bool {
-        matches!(*self.place.borrow(), Place::Free)
+        matches!(*self.state.borrow(), WorkerState::Free)
     }
 }
 
@@ -381,9 +382,9 @@ mod tests {
     }
 
     fn job_of(registration: &Registration) -> Option<String> {
-        match &*registration.place.borrow() {
-            Place::Assigned(assignment) => Some(assignment.job.to_string()),
-            Place::Free | Place::Releasing { .. } => None,
+        match &*registration.state.borrow() {
+            WorkerState::Assigned(assignment) => Some(assignment.job.to_string()),
+            WorkerState::Free | WorkerState::Releasing { .. } => None,
         }
     }
 
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_will_not_recover_holds_nobody() {
+    fn a_job_that_does_not_recover_holds_no_worker() {
         let pool = Pool::default();
         pool.hold_for(job("first"), 0);
         add_as(&pool, 1, "second", &["audio"]);
@@ -448,15 +449,15 @@ mod tests {
     fn an_id_is_registered_once_at_a_time() {
         let pool = Pool::default();
         let first = worker(&pool, "w", "audio");
-        let again = pool.register(first.worker().clone(), modality("image"));
-        let message = again.expect_err("the id is taken").to_string();
+        let second = pool.register(first.worker().clone(), modality("image"));
+        let message = second.expect_err("the id is taken").to_string();
         assert_eq!(message, "worker `w` is registered already; stop the other one, or give this one another id");
         drop(first);
         assert_eq!(worker(&pool, "w", "image").modality().as_str(), "image");
     }
 
     #[test]
-    fn a_lost_workers_place_goes_to_a_free_one() {
+    fn the_slot_of_a_lost_worker_goes_to_a_free_one() {
         let pool = Pool::default();
         let (a, b) = (worker(&pool, "a", "audio"), worker(&pool, "b", "audio"));
         add(&pool, "j", &["audio"]);
@@ -472,7 +473,7 @@ mod tests {
         add(&pool, "first", &["audio"]);
         add(&pool, "second", &["audio"]);
         a.released();
-        assert_eq!(job_of(&a).as_deref(), Some("first"), "nobody asked it to let go");
+        assert_eq!(job_of(&a).as_deref(), Some("first"), "it was not asked to let go");
         pool.remove_job(&job("first"), "over");
         assert_eq!(job_of(&a), None, "it has not let go yet");
         a.released();
@@ -480,13 +481,13 @@ mod tests {
     }
 
     #[test]
-    fn a_place_on_offer_goes_to_the_next_that_is_free_and_the_one_who_had_it_lets_go_when_told() {
+    fn a_released_slot_goes_to_the_next_free_worker() {
         let pool = Pool::default();
         let a = worker(&pool, "a", "audio");
         add(&pool, "j", &["audio"]);
         let of_job = JobWorkers::new(pool.clone(), job("j"));
-        of_job.offer(a.worker());
-        assert_eq!(job_of(&a).as_deref(), Some("j"), "nobody else is there");
+        of_job.release_slot(a.worker());
+        assert_eq!(job_of(&a).as_deref(), Some("j"), "no other worker is there");
         let b = worker(&pool, "b", "audio");
         assert_eq!((job_of(&a).as_deref(), job_of(&b).as_deref()), (Some("j"), Some("j")));
         of_job.evict(a.worker(), "its slot was given to `b`");
@@ -497,52 +498,52 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_nobodys_when_nobody_is_left_who_could_have_it() {
+    fn a_slot_is_unassigned_when_no_worker_could_get_it() {
         let pool = Pool::default();
         let of_job = JobWorkers::new(pool.clone(), job("j"));
         add(&pool, "j", &["audio"]);
         let audio = modality("audio");
-        assert!(of_job.is_nobodys(&audio), "nobody is there");
+        assert!(of_job.is_unassigned(&audio), "no worker is there");
         let a = worker(&pool, "a", "audio");
-        assert!(!of_job.is_nobodys(&audio), "it has the place");
+        assert!(!of_job.is_unassigned(&audio), "it has the slot");
         of_job.evict(a.worker(), "it failed");
-        assert!(!of_job.is_nobodys(&audio), "it comes back when it has let go");
+        assert!(!of_job.is_unassigned(&audio), "it comes back when it has let go");
         a.released();
         add(&pool, "other", &["audio"]);
         drop(a);
-        assert!(of_job.is_nobodys(&audio), "it is gone");
+        assert!(of_job.is_unassigned(&audio), "it is gone");
     }
 
     #[test]
-    fn nobody_keeps_a_place_who_is_gone() {
+    fn a_worker_that_is_gone_reclaims_no_slot() {
         let pool = Pool::default();
         let a = worker(&pool, "a", "audio");
         add(&pool, "j", &["audio"]);
         let of_job = JobWorkers::new(pool.clone(), job("j"));
-        of_job.offer(a.worker());
+        of_job.release_slot(a.worker());
         let id = a.worker().clone();
         drop(a);
-        // The job reads what it said last only now.
-        of_job.keep(&modality("audio"), &id);
+        // The job reads its last message only now.
+        of_job.reclaim_slot(&modality("audio"), &id);
         let b = worker(&pool, "b", "audio");
         assert_eq!(job_of(&b).as_deref(), Some("j"));
     }
 
     #[test]
-    fn a_place_that_is_kept_is_on_offer_no_more() {
+    fn a_reclaimed_slot_goes_to_no_other_worker() {
         let pool = Pool::default();
         let a = worker(&pool, "a", "audio");
         add(&pool, "j", &["audio"]);
         let of_job = JobWorkers::new(pool.clone(), job("j"));
-        of_job.offer(a.worker());
-        of_job.keep(&modality("audio"), a.worker());
+        of_job.release_slot(a.worker());
+        of_job.reclaim_slot(&modality("audio"), a.worker());
         let b = worker(&pool, "b", "audio");
         assert_eq!(job_of(&b), None);
-        of_job.offer(a.worker());
+        of_job.release_slot(a.worker());
         assert_eq!(job_of(&b).as_deref(), Some("j"));
         // The job had heard of `a` before it heard of `b`.
-        of_job.keep(&modality("audio"), a.worker());
-        of_job.evict(b.worker(), "the place is taken");
+        of_job.reclaim_slot(&modality("audio"), a.worker());
+        of_job.evict(b.worker(), "the slot is taken");
         b.released();
         assert_eq!((job_of(&a).as_deref(), job_of(&b)), (Some("j"), None));
     }

@@ -1,5 +1,8 @@
-//! One worker's stream, from its first message to its last: registers it, tells its job that it joins and leaves, hands its
+//! One worker's stream, from its first message to its last. The session tells the worker's job that it joins and leaves, passes its
 //! messages on, and notices when it falls silent.
+//!
+//! Invariant: everything about one worker reaches its job in order: that it joins, its messages, that it is gone. One message of a
+//! worker is with its job at a time.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -17,15 +20,16 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
-use super::pool::{Assignment, Place, Registration};
+use super::pool::{Assignment, Registration, WorkerState};
 use crate::job::contract::JobInput;
 use crate::stall::StallDetector;
 
-/// Messages that wait for a worker before its job is held back.
+/// Messages that wait for a worker before its job does not send more.
 pub const OUTBOX: usize = 8;
 
-/// How long a connection may take to say who it is.
+/// How long a connection may take until `register` comes.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
 /// The first message of a stream, which must be a registration.
@@ -45,11 +49,11 @@ pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result
 
 /// A registered worker's stream.
 pub struct Session {
-    /// Its place in the pool.
+    /// The worker in the pool.
     pub registration: Registration,
-    /// What it says.
+    /// Messages from the worker.
     pub inbound: Streaming<v1::WorkerMessage>,
-    /// What it is told.
+    /// Messages to the worker.
     pub outbound: mpsc::Sender<v1::CoordinatorMessage>,
     /// Silence after which it counts as gone.
     pub silence: Duration,
@@ -57,11 +61,18 @@ pub struct Session {
     pub closing: CancellationToken,
 }
 
-/// What a worker works at.
+/// A worker's job.
 struct Current {
     assignment: Assignment,
-    /// It was told to let go of it.
+    /// The worker was told to let go of the job.
     releasing: bool,
+}
+
+/// A message that came in, with the elements of its tensors.
+struct Incoming<M> {
+    message: M,
+    followed: Followed,
+    subject: Subject,
 }
 
 /// Why a session is over.
@@ -69,24 +80,30 @@ enum End {
     /// The worker closed its side.
     Closed,
     /// The connection broke, or what came over it is no message.
-    Lost(Status),
-    /// The worker does not read what it is told.
-    Deaf,
-    /// No sign of life.
-    Silent(Duration),
+    Disconnected(Status),
+    /// The worker does not read its messages.
+    Unread,
+    /// Nothing came from the worker for so long.
+    TimedOut(Duration),
     /// The coordinator shuts down.
     Closing,
 }
 
 impl Session {
-    /// Serves the stream to its end; `ended` is told why, unless the worker ended it.
-    pub async fn run(mut self, ended: oneshot::Sender<Status>) {
+    /// Serves the stream to its end; `ended` gets the reason, unless the worker ended it.
+    pub async fn run(self, ended: oneshot::Sender<Status>) {
+        let (worker, modality) = (self.registration.worker(), self.registration.modality());
+        let span = tracing::error_span!("session", %worker, %modality);
+        self.serve_to_the_end(ended).instrument(span).await;
+    }
+
+    async fn serve_to_the_end(mut self, ended: oneshot::Sender<Status>) {
         let mut current: Option<Current> = None;
         let end = self.serve(&mut current).await;
         let worker = self.registration.worker().clone();
-        tracing::info!(%worker, why = %end, "worker is gone");
+        tracing::info!(why = %end, "the session of a worker has ended");
         if let Some(Current { assignment, .. }) = current {
-            // Before the registration is dropped: the place is filled again only after the job knows that it is empty.
+            // Before the registration is dropped: the slot is filled again only after the job knows that it is empty.
             let _job_over = assignment.inbox.send(JobInput::WorkerGone { worker, why: end.to_string() }).await;
         }
         drop(self.registration);
@@ -105,35 +122,37 @@ impl Session {
                 heard = Instant::now();
             }
             detector = StallDetector::start();
-            // Its job may believe in it for longer than this coordinator in one without.
+            // A worker with a job may be silent for the job's lease, if that is longer.
             let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
-            // A change of place first: a worker whose job is over is released before its stream is closed.
+            // A change of state first: a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
                 biased;
-                place = self.registration.next_place() => self.on_place(place, current).await,
+                state = self.registration.next_state() => self.on_state(state, current).await,
                 () = self.closing.cancelled() => Err(End::Closing),
                 message = self.inbound.message() => match message {
                     Ok(Some(message)) => {
                         heard = Instant::now();
                         let limit = current.as_ref().map_or(0, |current| current.assignment.message_bytes);
                         match assembler.take(message, limit) {
-                            Ok(Assembled::Part) => Ok(()),
+                            Ok(Assembled::Incomplete) => Ok(()),
                             Ok(Assembled::Whole(message, followed)) => {
-                                self.on_message((message, followed), &turnstile, current).await
+                                let subject = subject(&message, current);
+                                let incoming = Incoming { message, followed, subject };
+                                self.on_message(incoming, &turnstile, current).await
                             }
-                            Ok(Assembled::Refused(message, error)) => self.on_refused(message, &error, current).await,
-                            Err(error) => Err(End::Lost(error.into())),
+                            Ok(Assembled::Rejected(message, error)) => self.on_refused(message, &error, current).await,
+                            Err(error) => Err(End::Disconnected(error.into())),
                         }
                     }
                     Ok(None) => Err(End::Closed),
-                    Err(status) => Err(End::Lost(status)),
+                    Err(status) => Err(End::Disconnected(status)),
                 },
-                () = self.outbound.closed() => Err(End::Deaf),
+                () = self.outbound.closed() => Err(End::Unread),
                 () = detector.wait_until(Some(heard + silence)) => {
                     if detector.has_stalled() {
                         heard = Instant::now();
                     }
-                    if heard.elapsed() < silence { Ok(()) } else { Err(End::Silent(silence)) }
+                    if heard.elapsed() < silence { Ok(()) } else { Err(End::TimedOut(silence)) }
                 }
             };
             if let Err(end) = step {
@@ -142,10 +161,10 @@ impl Session {
         }
     }
 
-    async fn on_place(&mut self, place: Place, current: &mut Option<Current>) -> Result<(), End> {
-        match place {
-            Place::Free => *current = None,
-            Place::Assigned(assignment) => {
+    async fn on_state(&mut self, state: WorkerState, current: &mut Option<Current>) -> Result<(), End> {
+        match state {
+            WorkerState::Free => *current = None,
+            WorkerState::Assigned(assignment) => {
                 let joined = JobInput::WorkerJoined {
                     worker: self.registration.worker().clone(),
                     modality: self.registration.modality().clone(),
@@ -155,8 +174,8 @@ impl Session {
                 let _job_over = assignment.inbox.send(joined).await;
                 *current = Some(Current { assignment, releasing: false });
             }
-            Place::Releasing { job, reason } => {
-                // What it has sent before it lets go still goes to the job, which knows whether it comes too late.
+            WorkerState::Releasing { job, reason } => {
+                // Messages that it sends before it lets go still go to the job, which knows whether they are too late.
                 if let Some(current) = current {
                     current.releasing = true;
                 }
@@ -183,14 +202,13 @@ impl Session {
 
     async fn on_message(
         &mut self,
-        (envelope, followed): (v1::WorkerMessage, Followed),
+        Incoming { message, followed, subject }: Incoming<v1::WorkerMessage>,
         turnstile: &Arc<Semaphore>,
         current: &mut Option<Current>,
     ) -> Result<(), End> {
-        let subject = subject(&envelope, current);
-        match stream::open(envelope) {
-            // The worker has given its job up, and cannot be told that nobody knows why: its place must not wait for it.
-            Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(End::Lost(error.into())),
+        match stream::open(message) {
+            // The worker has given its job up, and cannot be told that its reason is unreadable: its slot must not wait for it.
+            Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(End::Disconnected(error.into())),
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((job, Message::Heartbeat(beat))) => {
                 self.on_heartbeat(job, beat, current);
@@ -207,7 +225,10 @@ impl Session {
                 self.registration.released();
                 Ok(())
             }
-            Ok((Some(job), message)) => self.hand_on(&job, (message, followed), (subject, turnstile), current).await,
+            Ok((Some(job), message)) => {
+                let incoming = Incoming { message, followed, subject };
+                self.pass_on(&job, incoming, turnstile, current).await
+            }
             Ok((None, _)) => {
                 let what = "`register` comes once, at the beginning of a stream".to_owned();
                 self.reject(subject, v1::RejectedReason::Unexpected, what).await
@@ -215,31 +236,31 @@ impl Session {
         }
     }
 
-    /// Goes to the job that it is about. One that comes while the job has much to look at says no more than what is there.
+    /// Passes a heartbeat on to its job. If the job's inbox is full, the heartbeat says nothing that is not in there.
     fn on_heartbeat(&self, job: Option<JobId>, beat: v1::Heartbeat, current: &Option<Current>) {
         if let Some(Current { assignment, releasing: false }) = current
             && job.as_ref() == Some(&assignment.job)
         {
             let worker = self.registration.worker().clone();
-            let v1::Heartbeat { progress, busy, trouble, .. } = beat;
-            let trouble = Some(trouble).filter(|trouble| !trouble.is_empty());
-            let input = JobInput::Heartbeat { worker, progress, busy, trouble };
+            let v1::Heartbeat { progress, busy, store_error, .. } = beat;
+            let store_error = Some(store_error).filter(|error| !error.is_empty());
+            let input = JobInput::Heartbeat { worker, progress, busy, store_error };
             let _full_or_over = assignment.inbox.try_send(input);
         }
     }
 
-    async fn hand_on(
+    async fn pass_on(
         &mut self,
         job: &JobId,
-        (message, followed): (Message, Followed),
-        (subject, turnstile): (Subject, &Arc<Semaphore>),
+        Incoming { message, followed, subject }: Incoming<Message>,
+        turnstile: &Arc<Semaphore>,
         current: &Option<Current>,
     ) -> Result<(), End> {
         let worker = self.registration.worker().clone();
         match current {
             Some(Current { assignment, releasing }) if assignment.job == *job => {
                 let since = Instant::now();
-                // One message of a worker is with its job at a time: however fast it sends, its job holds no more of it.
+                // One message of a worker is with its job at a time, however fast it sends.
                 let Ok(turnstile) = Arc::clone(turnstile).acquire_owned().await else { return Ok(()) };
                 let input = JobInput::FromWorker { worker: worker.clone(), message, followed, since, turnstile };
                 let sent = assignment.inbox.send(input).await;
@@ -251,31 +272,30 @@ impl Session {
                 Ok(())
             }
             _ => {
-                let what = format!("worker `{worker}` has no place in job `{job}`");
+                let what = format!("worker `{worker}` has no slot in job `{job}`");
                 self.reject(subject, v1::RejectedReason::UnknownJob, what).await
             }
         }
     }
 
     async fn reject(&mut self, subject: Subject, reason: v1::RejectedReason, message: String) -> Result<(), End> {
-        let worker = self.registration.worker();
-        tracing::debug!(%worker, ?reason, why = message, "refused");
+        tracing::debug!(?reason, why = message, "the coordinator rejected a message from a worker");
         match subject.rejected(reason, message) {
             Some(rejected) => self.tell(coordinator_message::Message::Rejected(rejected)).await,
             None => Ok(()),
         }
     }
 
-    /// A worker that does not read for as long as it may be silent is gone.
+    /// Sends to the worker. A worker that does not read for as long as it may be silent is gone.
     async fn tell(&mut self, message: coordinator_message::Message) -> Result<(), End> {
         match timeout(self.silence, self.outbound.send(message.into())).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Deaf),
+            Ok(Err(_)) | Err(_) => Err(End::Unread),
         }
     }
 }
 
-/// What a message is about; of the job at hand, if it names none.
+/// What a message is about; the worker's job, if it names none.
 fn subject(envelope: &v1::WorkerMessage, current: &Option<Current>) -> Subject {
     let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
     if subject.job.is_none() {
@@ -287,10 +307,10 @@ fn subject(envelope: &v1::WorkerMessage, current: &Option<Current>) -> Subject {
 impl End {
     fn status(&self) -> Option<Status> {
         match self {
-            Self::Closed | Self::Deaf => None,
-            // A broken connection carries it no more; after a message that cannot be read it says why.
-            Self::Lost(status) => Some(status.clone()),
-            Self::Silent(_) => Some(Status::deadline_exceeded(self.to_string())),
+            Self::Closed | Self::Unread => None,
+            // A broken connection does not carry it; after a message that cannot be decoded it says why.
+            Self::Disconnected(status) => Some(status.clone()),
+            Self::TimedOut(_) => Some(Status::deadline_exceeded(self.to_string())),
             Self::Closing => Some(Status::unavailable(self.to_string())),
         }
     }
@@ -300,12 +320,12 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("it closed its stream"),
-            Self::Lost(status) => match status.source() {
+            Self::Disconnected(status) => match status.source() {
                 Some(error) => write!(f, "its connection is lost: {}", innermost(error)),
                 None => write!(f, "its connection is lost: {}", status.message()),
             },
-            Self::Deaf => f.write_str("it stopped reading"),
-            Self::Silent(silence) => write!(f, "it sent nothing for {:.1} s", silence.as_secs_f64()),
+            Self::Unread => f.write_str("it stopped reading"),
+            Self::TimedOut(silence) => write!(f, "it sent nothing for {:.1} s", silence.as_secs_f64()),
             Self::Closing => f.write_str("the coordinator is shutting down"),
         }
     }

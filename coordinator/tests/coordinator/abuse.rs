@@ -7,7 +7,7 @@ use antiphon_proto::v1::{self, RejectedReason};
 use bytes::Bytes;
 
 use super::fake_worker::{CLASSES, FakeWorker, WIDTH, granted, turn_of};
-use super::jobs::{parts, text};
+use super::jobs::{files, text};
 use super::server::{Server, TINY, golden};
 
 /// A name, and what is done to a good contribution.
@@ -94,8 +94,8 @@ async fn rejected(worker: &mut FakeWorker, message: Message) -> String {
 
 fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
     let job = || job.to_owned();
-    let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
-    let saved = |parts| Message::PartSaved(v1::PartSaved { job: job(), term: 1, turn: 0, parts, snapshot: 0 });
+    let file = |name: &str| v1::CheckpointFile { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+    let saved = |files| Message::FilesSaved(v1::FilesSaved { job: job(), term: 1, turn: 0, files, snapshot: 0 });
     let turn = |turn| Some(v1::TurnRef { job: job(), term: 1, turn, step: 0, attempt: 0, head_version: 0 });
     let times = Some(v1::WorkerTimes::default());
     let learned = |turn, times| Message::Learned(v1::Learned { turn, times });
@@ -110,7 +110,7 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
             "heartbeat-of-a-bad-job",
             Message::Heartbeat(v1::Heartbeat { job: "A".repeat(500), steps_done: 0, ..Default::default() }),
         ),
-        ("saved-in-another-job", Message::PartSaved(v1::PartSaved { job: "other".to_owned(), ..Default::default() })),
+        ("saved-in-another-job", Message::FilesSaved(v1::FilesSaved { job: "other".to_owned(), ..Default::default() })),
         ("learned-nothing", learned(turn(0), times)),
         ("learned-another-turn", learned(turn(7), times)),
         ("learned-in-another-term", learned(turn(0).map(|turn| v1::TurnRef { term: 9, ..turn }), times)),
@@ -118,11 +118,11 @@ fn other_messages(job: &str) -> Vec<(&'static str, Message)> {
         ("learned-without-times", learned(turn(0), None)),
         ("logits-unasked", Message::Logits(logits.clone())),
         ("logits-without-labels", Message::Logits(v1::LogitsChunk { ids: vec!["x".to_owned()], ..logits })),
-        ("parts-unasked", saved(vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")])),
-        ("parts-of-another", saved(vec![part("encoder-b.safetensors"), part("encoder-b.state.safetensors")])),
-        ("parts-of-the-head", saved(vec![part("head.safetensors")])),
-        ("parts-elsewhere", saved(vec![part("../manifest.json")])),
-        ("parts-none", saved(vec![])),
+        ("files-unasked", saved(vec![file("encoder-a.safetensors"), file("encoder-a.state.safetensors")])),
+        ("files-of-another", saved(vec![file("encoder-b.safetensors"), file("encoder-b.state.safetensors")])),
+        ("files-of-the-head", saved(vec![file("head.safetensors")])),
+        ("files-elsewhere", saved(vec![file("../manifest.json")])),
+        ("files-none", saved(vec![])),
     ]
 }
 
@@ -190,7 +190,7 @@ async fn abuse_is_answered_and_changes_nothing() {
 
     let abused = server.finished(&job).await;
     assert_eq!(text(&abused["state"]), "succeeded", "{abused}");
-    assert_eq!(parts(text(&abused["checkpoint"])).await, parts(text(&clean["checkpoint"])).await);
+    assert_eq!(files(text(&abused["checkpoint"])).await, files(text(&clean["checkpoint"])).await);
     assert_eq!(steps(&server.events("abused", 0).await), steps(&server.events("clean", 0).await));
     server.stop().await;
 }
@@ -225,19 +225,19 @@ async fn abuse_between_two_turns_changes_nothing_either() {
             answers.push((name, rejected(&mut a, logits(sequence)).await));
         }
         a.answer(asked).await;
-        let save = work_until(&mut a, |told| matches!(told, Told::SavePart(_))).await;
-        let Told::SavePart(v1::SavePart { job, term, turn, .. }) = save.clone() else { panic!("it is one") };
+        let save = work_until(&mut a, |told| matches!(told, Told::SaveFiles(_))).await;
+        let Told::SaveFiles(v1::SaveFiles { job, term, turn, .. }) = save.clone() else { panic!("it is one") };
         a.answer(save).await;
-        let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
-        let parts = vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")];
+        let file = |name: &str| v1::CheckpointFile { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+        let files = vec![file("encoder-a.safetensors"), file("encoder-a.state.safetensors")];
         // The other worker's parts are still missing, and the next turn is granted meanwhile.
-        let again = Message::PartSaved(v1::PartSaved { job, term, turn, parts, snapshot: 0 });
+        let again = Message::FilesSaved(v1::FilesSaved { job, term, turn, files, snapshot: 0 });
         let granted = a.work_until_granted().await;
-        answers.push(("parts-doubled", rejected(&mut a, again).await));
+        answers.push(("files-doubled", rejected(&mut a, again).await));
         a.answer(Told::Grant(granted)).await;
     };
     let saving = async {
-        let kind = |told: &Told| matches!(told, Told::SavePart(_));
+        let kind = |told: &Told| matches!(told, Told::SaveFiles(_));
         work_until(&mut b, kind).await
     };
     let (save, ()) = tokio::join!(saving, abuse);
@@ -252,7 +252,7 @@ async fn abuse_between_two_turns_changes_nothing_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_answers_rejections_by_giving_up_is_not_rejected_again() {
+async fn a_worker_that_fails_after_a_rejection_is_not_rejected_again() {
     let server = Server::start("ping-pong").await;
     let mut worker = FakeWorker::named(&server, "w", "a").await;
     for round in 0..10 {
@@ -263,7 +263,12 @@ async fn a_worker_that_answers_rejections_by_giving_up_is_not_rejected_again() {
         assert_eq!((rejected.job, rejected.term), (job.clone(), 1));
         for job in [String::new(), job, "No Job".to_owned()] {
             worker
-                .send(Message::Failed(v1::Failed { job, term: 0, reason: "it was rejected".to_owned(), again: false }))
+                .send(Message::Failed(v1::Failed {
+                    job,
+                    term: 0,
+                    reason: "it was rejected".to_owned(),
+                    transient: false,
+                }))
                 .await;
         }
     }

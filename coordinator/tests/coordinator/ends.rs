@@ -15,7 +15,7 @@ fn taken(address: &str) -> TcpStream {
 }
 
 #[test]
-fn whoever_asks_twice_is_not_kept_waiting() {
+fn a_second_signal_ends_the_program_at_once() {
     let mut program = Command::new(env!("CARGO_BIN_EXE_antiphon-coordinator"));
     program
         .args(["--listen", "127.0.0.1:0", "--state", "memory://signals"])
@@ -44,7 +44,7 @@ fn end(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn what_keeps_it_from_serving_has_its_exit_code_and_one_line() {
+fn a_failed_start_has_an_exit_code_and_one_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = taken.local_addr().expect("it is bound").to_string();
     let (code, said) = end(&["--listen", &address, "--state", "memory://ends"]);

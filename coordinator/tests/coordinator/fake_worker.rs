@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::server::{PATIENCE, Server};
+use super::server::{Server, TIMEOUT};
 
 pub(crate) const CLASSES: usize = 3;
 pub(crate) const WIDTH: usize = 4;
@@ -42,7 +42,7 @@ const HEARTBEAT: Duration = Duration::from_millis(40);
 
 pub(crate) struct FakeWorker {
     modality: String,
-    /// What its heartbeats say. A task of its own sends them, so that a test may take its time.
+    /// What its heartbeats say. A separate task sends them, so that a test may take its time.
     pulse: Arc<Mutex<Pulse>>,
     _beating: AbortOnDropHandle<()>,
     outbound: mpsc::Sender<v1::WorkerMessage>,
@@ -71,8 +71,8 @@ async fn beat(outbound: WeakSender<v1::WorkerMessage>, pulse: Arc<Mutex<Pulse>>)
             let mut pulse = pulse.lock().expect("no test panics here");
             pulse.progress += 1;
             let Pulse { job, progress, store_error, stopped } = &*pulse;
-            let (job, progress, trouble) = (job.clone(), *progress, store_error.clone());
-            (!stopped).then(|| v1::Heartbeat { job, progress, busy: true, trouble, ..Default::default() })
+            let (job, progress, store_error) = (job.clone(), *progress, store_error.clone());
+            (!stopped).then(|| v1::Heartbeat { job, progress, busy: true, store_error, ..Default::default() })
         };
         let Some(outbound) = outbound.upgrade() else { return };
         if let Some(heartbeat) = heartbeat {
@@ -155,7 +155,7 @@ impl FakeWorker {
         Self { fingerprint, ..self }
     }
 
-    /// Begins its encoder anew.
+    /// Resets its encoder.
     pub(crate) fn forget(&mut self) {
         self.steps = 0;
     }
@@ -166,7 +166,7 @@ impl FakeWorker {
 
     /// The next message, or how the stream ended.
     pub(crate) async fn next(&mut self) -> Result<Told, Option<Status>> {
-        let next = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("something comes or ends");
+        let next = tokio::time::timeout(TIMEOUT, self.inbound.message()).await.expect("something comes or ends");
         match next {
             Ok(Some(message)) => {
                 let told = message.message.expect("an envelope is not empty");
@@ -181,7 +181,7 @@ impl FakeWorker {
     }
 
     pub(crate) async fn hear(&mut self) -> Told {
-        self.next().await.expect("the stream goes on")
+        self.next().await.expect("the stream is open")
     }
 
     /// Does its work until it is granted a step, which it does not answer.
@@ -226,7 +226,7 @@ impl FakeWorker {
                 self.next_sample = 0;
             }
             Told::NextLogits(asked) => self.logits(&asked).await,
-            Told::SavePart(save) => self.save(&save).await,
+            Told::SaveFiles(save) => self.save(&save).await,
             Told::Registered(_) | Told::Release(_) | Told::Chunk(_) => panic!("{told:?} is not expected here"),
             Told::Rejected(rejected) => panic!("a good worker was rejected: {}", rejected.message),
         }
@@ -235,8 +235,8 @@ impl FakeWorker {
     async fn prepare(&mut self, assign: v1::Assign) {
         assert_eq!(assign.modality, self.modality);
         if let Some(url) = &assign.restore {
-            let checkpoint = Checkpoint::open_url(url).await.expect("it goes on from a checkpoint");
-            let part = checkpoint.part(&format!("encoder-{}.state.safetensors", self.modality)).await;
+            let checkpoint = Checkpoint::open_url(url).await.expect("it resumes from a checkpoint");
+            let part = checkpoint.file(&format!("encoder-{}.state.safetensors", self.modality)).await;
             let text = String::from_utf8(part.expect("its part is there").to_vec()).expect("the part is text");
             self.steps = text.parse().expect("the part is a number");
         }
@@ -303,23 +303,23 @@ impl FakeWorker {
         .await;
     }
 
-    async fn save(&mut self, save: &v1::SavePart) {
+    async fn save(&mut self, save: &v1::SaveFiles) {
         let place = Store::open(&save.checkpoint).expect("the place of the checkpoint opens");
-        let mut parts = Vec::new();
+        let mut files = Vec::new();
         for (name, text) in [
             (format!("encoder-{}.safetensors", self.modality), format!("{} after {}", self.modality, self.steps)),
             (format!("encoder-{}.state.safetensors", self.modality), self.steps.to_string()),
         ] {
-            let part = v1::Part {
+            let file = v1::CheckpointFile {
                 name: name.clone(),
                 size: text.len() as u64,
                 sha256: Sha256::digest(text.as_bytes()).to_vec(),
             };
             place.objects().put(&place.object(&name), PutPayload::from(text)).await.expect("the part is written");
-            parts.push(part);
+            files.push(file);
         }
         let (job, term, turn) = (save.job.clone(), save.term, save.turn);
-        self.send(Message::PartSaved(v1::PartSaved { job, term, turn, parts, snapshot: 0 })).await;
+        self.send(Message::FilesSaved(v1::FilesSaved { job, term, turn, files, snapshot: 0 })).await;
     }
 }
 

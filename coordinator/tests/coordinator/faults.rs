@@ -1,4 +1,4 @@
-//! Workers that are lost, silent, late or asked to stop, and a job that goes on to the same bits.
+//! Workers that are lost, silent, late or asked to stop, and a job that ends in the same bits.
 
 use antiphon_proto::stream::REASON_LIMIT;
 use antiphon_proto::v1::{self, coordinator_message::Message as Told, worker_message::Message};
@@ -10,10 +10,10 @@ use super::jobs::{of_kind, run_with_good_workers, text};
 use super::server::{Server, TINY, told};
 
 /// What comes of the job when nothing happens to it.
-async fn in_peace(server: &Server) -> Value {
-    let job = server.submit(TINY, "in-peace").await.expect("it is taken");
+async fn undisturbed(server: &Server) -> Value {
+    let job = server.submit(TINY, "undisturbed").await.expect("it is taken");
     run_with_good_workers(server).await;
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     server.finished(&job).await
 }
 
@@ -30,9 +30,9 @@ async fn beat(worker: &FakeWorker, job: &str, progress: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_with_the_head_is_replaced_and_nothing_is_lost() {
+async fn a_worker_that_dies_with_the_head_is_replaced() {
     let server = Server::start("dies").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
@@ -57,13 +57,13 @@ async fn a_worker_that_dies_with_the_head_is_replaced_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_while_a_checkpoint_is_written_is_replaced_and_so_is_its_part() {
+async fn a_worker_that_dies_during_a_checkpoint_is_replaced() {
     let server = Server::start("part").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let until_asked = async {
-        work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         drop(b);
     };
     let until_held_up = async {
@@ -90,9 +90,9 @@ async fn a_worker_that_dies_while_a_checkpoint_is_written_is_replaced_and_so_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_evaluation_begins_anew_with_whoever_comes_for_the_one_that_is_lost() {
+async fn an_evaluation_restarts_when_a_worker_is_replaced() {
     let server = Server::start("evaluates").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let until_asked = async {
@@ -118,10 +118,10 @@ async fn an_evaluation_begins_anew_with_whoever_comes_for_the_one_that_is_lost()
     server.stop().await;
 }
 
-/// The lease is short, and whoever has the head gives no sign of life until its place is offered.
-async fn lapsed(name: &str) -> (Server, Value, String, FakeWorker, FakeWorker, v1::Grant) {
+/// The lease is short, and the worker that has the head sends no heartbeat until its slot is released.
+async fn expired(name: &str) -> (Server, Value, String, FakeWorker, FakeWorker, v1::Grant) {
     let server = Server::start(name).await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let specification = TINY.replace("schedule: {", "schedule: {lease_ttl: 200 ms, ");
     let job = server.submit(&specification, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
@@ -135,8 +135,8 @@ async fn lapsed(name: &str) -> (Server, Value, String, FakeWorker, FakeWorker, v
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_result_is_taken_where_nobody_has_come_instead() {
-    let (server, peaceful, job, mut a, mut b, grant) = lapsed("late").await;
+async fn a_late_result_counts_if_its_worker_was_not_replaced() {
+    let (server, peaceful, job, mut a, mut b, grant) = expired("late").await;
     a.answer(granted(grant)).await;
     a.resume_heartbeats();
     tokio::join!(a.work(), b.work());
@@ -148,8 +148,8 @@ async fn a_late_result_is_taken_where_nobody_has_come_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_comes_after_its_turn_was_granted_again_is_refused_and_its_worker_let_go() {
-    let (server, peaceful, job, mut a, mut b, grant) = lapsed("too-late").await;
+async fn a_result_after_the_turn_was_granted_again_is_rejected() {
+    let (server, peaceful, job, mut a, mut b, grant) = expired("too-late").await;
     let mut second = FakeWorker::named(&server, "second-a", "a").await;
     let again = second.work_until_granted().await;
     let attempt = |grant: &v1::Grant| grant.turn.as_ref().map(|turn| (turn.turn, turn.attempt));
@@ -161,7 +161,7 @@ async fn a_result_that_comes_after_its_turn_was_granted_again_is_refused_and_its
     let Told::Rejected(rejected) = a.hear().await else { panic!("it comes too late") };
     assert_eq!(rejected.reason(), v1::RejectedReason::StaleAttempt);
     assert_eq!(rejected.message, "attempt 0 is not open; the open one is 1");
-    // It does not let go of the job before it goes: whoever is free is given a place, should the other one be late itself.
+    // It leaves without letting go of the job: a free worker would get the slot if the other one were late too.
     drop(a);
     second.answer(granted(again)).await;
     tokio::join!(second.work(), b.work());
@@ -170,9 +170,9 @@ async fn a_result_that_comes_after_its_turn_was_granted_again_is_refused_and_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its_signs_of_life() {
+async fn a_worker_without_progress_loses_its_slot_despite_heartbeats() {
     let server = Server::start("stuck-worker").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let specification = TINY.replace("schedule: {", "schedule: {turn_deadline: 200 ms, ");
     let job = server.submit(&specification, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
@@ -192,7 +192,7 @@ async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its
         () = beats => {}
     }
     let mut second = FakeWorker::named(&server, "second-a", "a").await;
-    // It does not let go of the job before it goes: whoever is free is given a place, should the other one be late itself.
+    // It leaves without letting go of the job: a free worker would get the slot if the other one were late too.
     work_until(&mut a, |told| matches!(told, Told::Release(_))).await;
     drop(a);
     tokio::join!(second.work(), b.work());
@@ -201,9 +201,9 @@ async fn whoever_has_the_head_and_gets_nothing_done_loses_its_place_whatever_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_asked_to_stop_finishes_its_step_and_is_replaced() {
+async fn a_worker_asked_to_stop_finishes_its_step_and_is_replaced() {
     let server = Server::start("asked").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
@@ -224,16 +224,16 @@ async fn a_worker_that_is_asked_to_stop_finishes_its_step_and_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_gives_up_and_says_too_much_about_it_is_not_waited_for() {
+async fn a_failure_with_too_long_a_reason_ends_the_connection() {
     let server = Server::start("at-length").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
     b.answer(assigned).await;
     a.work_until_granted().await;
     let reason = "x".repeat(REASON_LIMIT + 1);
-    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true })).await;
+    a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, transient: true })).await;
     let ended = a.next().await.expect_err("its stream ends").expect("it is told why");
     let why = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
     assert_eq!(told(&ended), format!("INVALID_ARGUMENT: {why}"));
@@ -248,16 +248,16 @@ async fn a_worker_that_gives_up_and_says_too_much_about_it_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
+async fn a_transient_failure_is_retried_twice() {
     let server = Server::start("again").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     for failures in [2, 3] {
         let job = server.submit(TINY, &format!("failing-{failures}")).await.expect("it is taken");
         let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
         for _ in 0..failures {
             let Told::Assign(assign) = a.hear().await else { panic!("it is assigned") };
             let reason = "the store answers 503".to_owned();
-            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, again: true })).await;
+            a.send(Message::Failed(v1::Failed { job: job.clone(), term: assign.term, reason, transient: true })).await;
             let Told::Release(release) = a.hear().await else { panic!("it lets go") };
             a.send(Message::Released(v1::Released { job: release.job })).await;
         }
@@ -271,7 +271,7 @@ async fn a_failure_that_may_pass_is_tried_again_and_not_for_ever() {
             assert_eq!((text(&finished["state"]), text(&finished["reason"])), ("failed", reason));
         }
         drop((a, b));
-        server.nobody_is_registered().await;
+        server.no_worker_is_registered().await;
     }
     server.stop().await;
 }
@@ -283,7 +283,7 @@ async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
     use antiphon_coordinator::job::contract::ReplayBufferLimits;
     use antiphon_coordinator::registry::Coordinator;
     let replay_buffer = ReplayBufferLimits { memory: 60, disk: 120 };
-    let server = Server::of(Coordinator::new(Config { replay_buffer, ..super::server::config("room") })).await;
+    let server = Server::start_with(Coordinator::new(Config { replay_buffer, ..super::server::config("room") })).await;
     let specification = format!("{TINY}checkpoints: {{every: end}}\n");
     let job = server.submit(&specification, "faulty").await.expect("it is taken");
     run_with_good_workers(&server).await;
@@ -296,30 +296,30 @@ async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is_there() {
+async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
     let server = Server::start("suffers").await;
-    let peaceful = in_peace(&server).await;
+    let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
-    let trouble = "cannot write `part`: the server answered 503; tried for 35 s so far";
+    let store_error = "cannot write `part`: the server answered 503; tried for 35 s so far";
     let suffers = async {
         let mut asked = Vec::new();
         let mut waits = tokio::time::interval(std::time::Duration::from_millis(5));
         loop {
             tokio::select! {
                 told = b.hear() => match told {
-                    Told::SavePart(save) => {
-                        b.report_store_error(trouble);
+                    Told::SaveFiles(save) => {
+                        b.report_store_error(store_error);
                         asked.push(save);
                     }
                     told => b.answer(told).await,
                 },
                 _ = waits.tick() => {
                     let reason = server.status(&job).await.reason;
-                    if reason.starts_with("turn 8: a checkpoint is due, ") && reason.contains(trouble) {
+                    if reason.starts_with("turn 8: a checkpoint is due, ") && reason.contains(store_error) {
                         let part = "checkpoint 4 waits for files of `b` worker `w-b`";
                         let waits = "turn 8: a checkpoint is due;";
-                        assert_eq!(reason, format!("{waits} {part}; `b` worker `w-b`: {trouble}"));
+                        assert_eq!(reason, format!("{waits} {part}; `b` worker `w-b`: {store_error}"));
                         break;
                     }
                 }
@@ -327,12 +327,12 @@ async fn what_a_worker_suffers_from_the_store_is_in_the_status_until_its_part_is
         }
         b.report_store_error("");
         for save in asked {
-            b.answer(Told::SavePart(save)).await;
+            b.answer(Told::SaveFiles(save)).await;
         }
-        // The next part is asked for once this one is there, and with it the trouble is over.
-        let asked = work_until(&mut b, |told| matches!(told, Told::SavePart(_))).await;
+        // The next file is asked for once this one is there, and then there is no error.
+        let asked = work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         let reason = server.status(&job).await.reason;
-        assert!(!reason.contains(trouble), "{reason}");
+        assert!(!reason.contains(store_error), "{reason}");
         b.answer(asked).await;
         b.work().await
     };

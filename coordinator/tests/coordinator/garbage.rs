@@ -127,7 +127,7 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let mut answers = Vec::new();
     let reason = "x".repeat(REASON_LIMIT + 1);
-    let failed = Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, again: true });
+    let failed = Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, transient: true });
     for (name, bytes) in [
         ("oversize", Bytes::from(vec![0; (1 << 20) + 1])),
         ("failed-at-length", Bytes::from(v1::WorkerMessage::from(failed).encode_to_vec())),
@@ -165,7 +165,7 @@ fn messages(job: &str) -> Vec<Message> {
         Some(v1::Tensor { dtype: v1::DataType::F32.into(), shape, data })
     };
     let samples = Some(v1::SplitSizes { train: 6, validation: 5, test: 7 });
-    let part = |name: &str| v1::Part { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
+    let file = |name: &str| v1::CheckpointFile { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
     vec![
         Message::Prepared(v1::Prepared { job: job(), term: 1, samples, parameters: vec![], ..v1::Prepared::default() }),
         Message::Contribution(v1::Contribution {
@@ -188,15 +188,15 @@ fn messages(job: &str) -> Vec<Message> {
             last: true,
             ..v1::LogitsChunk::default()
         }),
-        Message::PartSaved(v1::PartSaved {
+        Message::FilesSaved(v1::FilesSaved {
             job: job(),
             term: 1,
             turn: 4,
-            parts: vec![part("encoder-a.safetensors"), part("encoder-a.state.safetensors")],
+            files: vec![file("encoder-a.safetensors"), file("encoder-a.state.safetensors")],
             snapshot: 0,
         }),
         Message::Heartbeat(v1::Heartbeat { job: job(), progress: 1, busy: true, ..v1::Heartbeat::default() }),
-        Message::Failed(v1::Failed { job: job(), term: 1, reason: "it says so".to_owned(), again: true }),
+        Message::Failed(v1::Failed { job: job(), term: 1, reason: "it says so".to_owned(), transient: true }),
         Message::Leaving(v1::Leaving { job: job(), term: 1 }),
         Message::Released(v1::Released { job: job() }),
         Message::Chunk(v1::TensorChunk { data: Bytes::from_static(&[0; 64]) }),
@@ -235,11 +235,11 @@ fn changed(job: &str, random: &mut rng::Stream) -> Vec<Bytes> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_changed_in_messages_a_job_that_it_is_not_about_comes_to_the_same() {
+async fn garbled_messages_of_strangers_do_not_change_a_job() {
     let server = Server::start("fuzz").await;
-    let peaceful = server.submit(TINY, "in-peace").await.expect("it is taken");
+    let peaceful = server.submit(TINY, "undisturbed").await.expect("it is taken");
     run_with_good_workers(&server).await;
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     let job = server.submit(TINY, "attacked").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = (a.hear().await, b.hear().await);
@@ -257,7 +257,7 @@ async fn whatever_is_changed_in_messages_a_job_that_it_is_not_about_comes_to_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_member_changes_in_its_messages_its_job_ends_and_the_coordinator_goes_on() {
+async fn garbled_messages_of_a_jobs_worker_end_at_most_the_job() {
     let server = Server::start("fuzzed-members").await;
     let mut random = rng::stream(8, &["changed".into()]);
     for at in 0..MEMBERS {
@@ -269,17 +269,17 @@ async fn whatever_a_member_changes_in_its_messages_its_job_ends_and_the_coordina
         let finished = server.finished(&job).await;
         assert!(["stopped", "failed"].contains(&text(&finished["state"])), "{finished}");
     }
-    server.nobody_is_registered().await;
-    let job = server.submit(TINY, "in-peace").await.expect("it is taken");
+    server.no_worker_is_registered().await;
+    let job = server.submit(TINY, "undisturbed").await.expect("it is taken");
     run_with_good_workers(&server).await;
     assert_eq!(text(&server.finished(&job).await["state"]), "succeeded");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_read_holds_nobody_else_up() {
+async fn a_client_that_does_not_read_delays_no_other() {
     let config = Config { stop_within: Duration::from_millis(100), ..config("deaf") };
-    let server = Server::of(Coordinator::new(config)).await;
+    let server = Server::start_with(Coordinator::new(config)).await;
     // A job whose worker takes its turn and is never heard of again, a watcher that does not read, a worker that talks
     // without listening, a connection that says nothing.
     server.submit(TINY, "stuck").await.expect("it is taken");
@@ -287,9 +287,9 @@ async fn whoever_does_not_read_holds_nobody_else_up() {
     let assigned = (deaf.hear().await, idle.hear().await);
     deaf.answer(assigned.0).await;
     idle.answer(assigned.1).await;
-    let job = server.submit(TINY, "goes-on").await.expect("it is taken");
+    let job = server.submit(TINY, "continues").await.expect("it is taken");
     let watch = v1::WatchJobRequest { job: job.clone(), after: 0 };
-    let unread = server.jobs().await.watch_job(watch).await.expect("the job is known");
+    let unwatched = server.jobs().await.watch_job(watch).await.expect("the job is known");
     let talker = FakeWorker::named(&server, "talker", "c").await;
     let talk = async {
         for _ in 0..2000 {
@@ -307,15 +307,15 @@ async fn whoever_does_not_read_holds_nobody_else_up() {
         () = talk => {}
     }
     assert_eq!(text(&server.finished(&job).await["state"]), "succeeded");
-    drop((unread, silent));
+    drop((unwatched, silent));
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_leaves_makes_room() {
+async fn a_worker_that_leaves_frees_its_id() {
     let server = Server::start("after").await;
     drop(FakeWorker::start(&server, "a").await);
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     server.submit(TINY, "tiny").await.expect("it is taken");
     run_with_good_workers(&server).await;
     server.stop().await;

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Status};
 
 use super::garbage::{Raw, random_bytes, spoilt};
 use super::jobs::run_with_good_workers;
-use super::server::{PATIENCE, Server, TINY, told};
+use super::server::{Server, TIMEOUT, TINY, told};
 
 /// Requests of random bytes to each method, and good ones some of whose bytes are changed.
 const RANDOM: u64 = 100;
@@ -45,7 +45,7 @@ async fn answer(client: &mut Grpc<Channel>, method: &str, bytes: Vec<u8>) -> Res
         let mut answers = client.server_streaming(Request::new(Bytes::from(bytes)), path, Raw).await?.into_inner();
         if method == "WatchJob" { Ok(None) } else { answers.message().await }
     };
-    tokio::time::timeout(PATIENCE, call).await.expect("it is answered")
+    tokio::time::timeout(TIMEOUT, call).await.expect("it is answered")
 }
 
 /// An answer that says what is wrong with the request, and not that something is wrong with the server.

@@ -15,19 +15,19 @@ pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
     let (mut a, mut b) = (FakeWorker::start(server, "a").await, FakeWorker::start(server, "b").await);
     let reasons = tokio::join!(a.work(), b.work());
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     reasons
 }
 
 /// The bytes of the parts that a run's digest is made of.
-pub(crate) async fn parts(url: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) async fn files(url: &str) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
-    let mut parts = Vec::new();
+    let mut files = Vec::new();
     for name in ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"] {
-        let bytes = checkpoint.part(name).await.expect("the part is sound");
-        parts.push((name.to_owned(), bytes.to_vec()));
+        let bytes = checkpoint.file(name).await.expect("the part is sound");
+        files.push((name.to_owned(), bytes.to_vec()));
     }
-    parts
+    files
 }
 
 pub(crate) fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -62,7 +62,7 @@ async fn a_job_runs_from_submission_to_its_digest() {
     let finished = server.finished(&job).await;
     assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("succeeded", Some(8)));
     assert_eq!(finished["evaluation"]["samples"], 7);
-    let written = parts(text(&finished["checkpoint"])).await;
+    let written = files(text(&finished["checkpoint"])).await;
     let hashes: Vec<_> = written.iter().map(|(name, bytes)| (name, sha256(bytes))).collect();
     assert_eq!(text(&finished["digest"]), format!("sha256:{}", run_digest(&hashes)));
     let status = server.status(&job).await;
@@ -99,7 +99,7 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
         let grant = a.work_until_granted().await;
         let stop = v1::StopJobRequest { job: first.clone(), now: false };
         let status = server.jobs().await.stop_job(stop).await.expect("the job is known").into_inner().status;
-        assert_eq!(status.expect("there is a status").state(), JobState::Running, "it goes on to the end of the turn");
+        assert_eq!(status.expect("there is a status").state(), JobState::Running, "it runs to the end of the turn");
         a.answer(super::fake_worker::granted(grant)).await;
         a.work().await
     };
@@ -109,7 +109,7 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
     let status = server.status(&first).await;
     assert_eq!((status.state(), status.reason.as_str()), (JobState::Stopped, "stopped on request"));
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
 
     let checkpoint = text(&stopped["checkpoint"]).to_owned();
     let second = server.submit_from(TINY, "second", Some(checkpoint.clone())).await.expect("it is taken");
@@ -118,12 +118,12 @@ async fn a_job_that_is_stopped_and_resumed_ends_in_the_same_bits() {
     assert_eq!(server.events(&second, 0).await[0]["resumed_from"], checkpoint.as_str());
     assert_eq!((text(&resumed["state"]), resumed["turn"].as_u64()), ("succeeded", Some(8)));
     assert_eq!(resumed["digest"], whole["digest"]);
-    assert_eq!(server.status(&second).await.term, 2, "a job that goes on has a later term");
+    assert_eq!(server.status(&second).await.term, 2, "a job that resumes has a later term");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_says_for_what() {
+async fn a_waiting_job_says_what_it_waits_for() {
     let server = Server::start("waiting").await;
     let job = server.submit(TINY, "waits").await.expect("it is taken");
     let both = "waiting for 1 `a` worker: 0 registered; waiting for 1 `b` worker: 0 registered";
@@ -165,7 +165,7 @@ async fn workers_go_from_job_to_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
+async fn a_job_resumes_only_with_what_it_began_with() {
     let server = Server::start("changed").await;
     let whole = server.submit(TINY, "whole").await.expect("it is taken");
     run_with_good_workers(&server).await;
@@ -190,15 +190,15 @@ async fn a_job_goes_on_with_what_it_began_with_or_not_at_all() {
         "`a` has 7 samples to train on, but the checkpoint was written with 6; resume with the same data".to_owned();
     assert_eq!((rejected.job, rejected.term, rejected.message), (longer.clone(), assign.term, expected));
     let reason = "other data".to_owned();
-    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, again: false })).await;
+    a.send(Message::Failed(v1::Failed { job: longer.clone(), term: assign.term, reason, transient: false })).await;
     assert_eq!(text(&server.finished(&longer).await["reason"]), "`a` worker `w-a`: other data");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
+async fn a_worker_that_cannot_open_its_data_ends_no_running_job() {
     let server = Server::start("misplaced").await;
-    let job = server.submit(TINY, "goes-on").await.expect("it is taken");
+    let job = server.submit(TINY, "continues").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
     b.answer(assigned).await;
@@ -206,7 +206,7 @@ async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
     drop(a);
     let mut misplaced = FakeWorker::named(&server, "misplaced", "a").await;
     let Told::Assign(assign) = misplaced.hear().await else { panic!("it has a job") };
-    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), again: false };
+    let failed = v1::Failed { job: assign.job, term: assign.term, reason: "no such file".to_owned(), transient: false };
     misplaced.send(Message::Failed(failed)).await;
     let paused = "turn 0 is blocked: `a` worker `misplaced` failed and will be retried: no such file";
     let leaves = async {
@@ -230,7 +230,7 @@ async fn a_worker_that_cannot_open_what_another_one_has_opened_ends_no_job() {
 
 /// Both ways in turn: who has the head while the first worker learns from its step.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequential() {
+async fn only_a_sequential_turn_waits_for_the_encoder_before_it() {
     let server = Server::start("schedules").await;
     let mut digests = Vec::new();
     for mode in ["pipelined", "sequential"] {
@@ -259,7 +259,7 @@ async fn the_next_turn_waits_for_an_encoder_only_where_the_schedule_is_sequentia
         }
         tokio::join!(a.work(), b.work());
         drop((a, b));
-        server.nobody_is_registered().await;
+        server.no_worker_is_registered().await;
         digests.push(server.finished(&job).await["digest"].clone());
     }
     assert_eq!(digests[0], digests[1]);

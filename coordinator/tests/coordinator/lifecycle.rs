@@ -18,7 +18,7 @@ use tonic::Code;
 
 use super::fake_worker::{FakeWorker, granted};
 use super::jobs::text;
-use super::server::{PATIENCE, Server, TINY, config, told};
+use super::server::{Server, TIMEOUT, TINY, config, told};
 
 #[tokio::test]
 async fn other_machines_are_let_in_on_request_only() {
@@ -48,7 +48,7 @@ async fn last_event(mut watched: EventWatcher) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shutting_down_stops_jobs_at_a_turn_boundary_with_a_checkpoint() {
+async fn shutting_down_stops_jobs_at_a_turn_with_a_checkpoint() {
     let server = Server::start("shutdown").await;
     let job = server.submit(&TINY.replace("epochs: 2", "epochs: 100000"), "long").await.expect("it is taken");
     let mut watched = server.coordinator.watch(&job.as_str().try_into().expect("an id"), 0).expect("it is known");
@@ -66,7 +66,7 @@ async fn shutting_down_stops_jobs_at_a_turn_boundary_with_a_checkpoint() {
     assert_eq!(why, "job `long` is over");
     let last = last_event(watched).await;
     assert_eq!((text(&last["event"]), text(&last["state"])), ("finished", "stopped"));
-    assert_eq!(super::jobs::parts(text(&last["checkpoint"])).await.len(), 4);
+    assert_eq!(super::jobs::files(text(&last["checkpoint"])).await.len(), 4);
     for mut worker in [a, b, idle] {
         let Err(Some(status)) = worker.next().await else { panic!("its stream ends with a reason") };
         assert_eq!(told(&status), "UNAVAILABLE: the coordinator is shutting down");
@@ -77,7 +77,7 @@ async fn shutting_down_stops_jobs_at_a_turn_boundary_with_a_checkpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_does_not_stop_in_time_is_ended_and_says_so() {
     let config = Config { stop_within: Duration::from_millis(100), ..config("stuck") };
-    let server = Server::of(Coordinator::new(config)).await;
+    let server = Server::start_with(Coordinator::new(config)).await;
     let job = server.submit(TINY, "stuck").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = b.hear().await;
@@ -97,7 +97,7 @@ async fn a_job_that_does_not_stop_in_time_is_ended_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_falls_silent_is_gone() {
     let config = Config { heartbeat: Duration::from_millis(50), ..config("silent") };
-    let server = Server::of(Coordinator::new(config)).await;
+    let server = Server::start_with(Coordinator::new(config)).await;
     let mut silent = FakeWorker::start(&server, "c").await;
     silent.stop_heartbeats();
     let Err(Some(status)) = silent.next().await else { panic!("its stream ends with a reason") };
@@ -125,9 +125,9 @@ async fn watchers_of_a_task_that_panics_are_told() {
     let broken = "this is a bug in the coordinator, see its log";
     for (ends, expected) in [
         ((|| panic!("meant")) as fn(), format!("the job's task panicked: {broken}")),
-        (|| {}, format!("the job's task ended without a word: {broken}")),
+        (|| {}, format!("the job's task ended without a reason: {broken}")),
     ] {
-        let server = Server::of(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
+        let server = Server::start_with(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
         let job = server.submit(TINY, "panics").await.expect("it is taken");
         let stop = antiphon_proto::v1::StopJobRequest { job: job.clone(), now: false };
         server.jobs().await.stop_job(stop).await.expect("the job is known");
@@ -140,14 +140,14 @@ async fn watchers_of_a_task_that_panics_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_served_after_shutdown() {
+async fn no_request_is_served_after_shutdown() {
     let server = Server::start("late").await;
     let coordinator = server.coordinator.clone();
     let mut jobs = server.jobs().await;
     server.stop().await;
     let request = antiphon_proto::v1::ListJobsRequest {};
-    let late = tokio::time::timeout(PATIENCE, jobs.list_jobs(request)).await.expect("it is told at once");
-    let code = late.expect_err("nobody is there").code();
+    let late = tokio::time::timeout(TIMEOUT, jobs.list_jobs(request)).await.expect("it is told at once");
+    let code = late.expect_err("it does not serve").code();
     // The latter if the connection is still being closed.
     assert!(matches!(code, Code::Unavailable | Code::Cancelled), "{code:?}");
     let submission = antiphon_coordinator::registry::Submission {
@@ -161,7 +161,7 @@ async fn nobody_is_served_after_shutdown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submission_that_nobody_waits_for_leaves_its_id() {
+async fn an_abandoned_submission_frees_its_id() {
     use futures::FutureExt as _;
     let folder = tempfile::tempdir().expect("a scratch folder");
     let server = Server::start("abandoned").await;
@@ -172,7 +172,7 @@ async fn a_submission_that_nobody_waits_for_leaves_its_id() {
         resume: None,
         request: Some(format!("request-{number}").as_str().try_into().expect("an id")),
     };
-    // The store is asked, and whoever asked hangs up; where it answers at once, nobody hung up, and another id is tried.
+    // The store is asked, and the client hangs up. If the store answers at once, there was no time to hang up, and another id is tried.
     let mut asked = None;
     for number in 0..1000 {
         let mut first = Box::pin(server.coordinator.submit(submission(number)));
@@ -183,7 +183,8 @@ async fn a_submission_that_nobody_waits_for_leaves_its_id() {
     }
     let (number, first) = asked.expect("a disk takes its time now and then");
     let again = server.coordinator.submit(submission(number)).await.expect_err("one of them is enough");
-    let underway = format!("this submission has come before, as job `again-{number}`, which is not taken yet");
+    let underway =
+        format!("this submission was sent before, as job `again-{number}`, and is being checked; send it again later");
     assert_eq!(again.to_string(), underway);
     drop(first);
     server.coordinator.submit(submission(number)).await.expect("the id is free again");

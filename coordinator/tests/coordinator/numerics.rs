@@ -15,7 +15,7 @@ fn told(fingerprint: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_says_when_it_is_computed_by_workers_that_round_otherwise_and_remembers() {
+async fn a_job_tells_of_workers_that_round_otherwise_and_remembers() {
     let server = Server::start("numerics").await;
     let job = server.submit(TINY, "mixed").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
@@ -32,7 +32,7 @@ async fn a_job_says_when_it_is_computed_by_workers_that_round_otherwise_and_reme
     tokio::join!(a.work(), b.work());
     let finished = server.finished(&job).await;
     drop((a, b));
-    server.nobody_is_registered().await;
+    server.no_worker_is_registered().await;
     let events = server.events(&job, 0).await;
     let [started] = of_kind(&events, "started")[..] else { panic!("it starts once: {events:?}") };
     for modality in ["a", "b"] {
@@ -63,7 +63,7 @@ async fn a_job_says_when_it_is_computed_by_workers_that_round_otherwise_and_reme
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_workers_that_round_alike_nothing_is_said() {
+async fn workers_that_round_alike_are_not_mentioned() {
     let server = Server::start("alike").await;
     let job = server.submit(TINY, "alike").await.expect("it is taken");
     super::jobs::run_with_good_workers(&server).await;

@@ -13,20 +13,20 @@ use tonic::Status;
 
 use super::fake_worker::{FakeWorker, granted};
 use super::jobs::{run_with_good_workers, text};
-use super::server::{PATIENCE, Server, TINY, config, told};
+use super::server::{Server, TIMEOUT, TINY, config, told};
 
-/// The number of the first event of the second reign.
+/// The number of the first event of the second term.
 const SECOND: u64 = (1 << 32) + 1;
 
-/// A coordinator that keeps its jobs in memory under `name`. Whoever had them before is deposed.
-async fn reigning(name: &str) -> Server {
+/// A coordinator whose jobs are in memory under `name`. It fences the one that had them before.
+async fn leader(name: &str) -> Server {
     let config = Config { keep: Keep::Jobs, ..config(name) };
-    Server::of(Coordinator::open(config).await.expect("it opens")).await
+    Server::start_with(Coordinator::open(config).await.expect("it opens")).await
 }
 
 /// What the older coordinator says of itself when the one of term `by` has taken over.
-async fn deposed(older: Server, name: &str, by: u64) {
-    let Err(ServeError::Journal(error)) = older.ended().await else { panic!("it was deposed") };
+async fn fenced(older: Server, name: &str, by: u64) {
+    let Err(ServeError::Journal(error)) = older.ended().await else { panic!("it was fenced") };
     let expected = format!("another coordinator (term {by}) has taken over memory://{name}/runs; this one stops");
     assert_eq!(error.to_string(), expected);
 }
@@ -37,7 +37,7 @@ async fn events(server: &Server, job: &str, after: u64) -> (Vec<(u64, Value)>, R
     let mut stream = server.jobs().await.watch_job(request).await.expect("the job is known").into_inner();
     let mut events: Vec<(u64, Value)> = Vec::new();
     loop {
-        match tokio::time::timeout(PATIENCE, stream.message()).await.expect("events come or end") {
+        match tokio::time::timeout(TIMEOUT, stream.message()).await.expect("events come or end") {
             Ok(Some(event)) => {
                 assert!(events.last().is_none_or(|(last, _)| *last < event.number), "numbers ascend");
                 events.push((event.number, serde_json::from_str(&event.json).expect("an event is JSON")));
@@ -65,31 +65,31 @@ async fn undisturbed(name: &str, specification: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_was_acknowledged_goes_on_with_the_next_coordinator_and_the_older_one_stops() {
-    let older = reigning("takeover").await;
+async fn an_acknowledged_job_resumes_and_the_older_coordinator_stops() {
+    let older = leader("takeover").await;
     let mut idle = FakeWorker::start(&older, "c").await;
-    older.submit(TINY, "kept").await.expect("it is taken");
-    let newer = reigning("takeover").await;
-    older.submit(TINY, "late").await.expect_err("it reigns no more");
+    older.submit(TINY, "first").await.expect("it is taken");
+    let newer = leader("takeover").await;
+    older.submit(TINY, "late").await.expect_err("it is not the leader any more");
     let Err(Some(status)) = idle.next().await else { panic!("its stream ends with a reason") };
     assert_eq!(told(&status), "UNAVAILABLE: the coordinator is shutting down");
-    deposed(older, "takeover", 2).await;
+    fenced(older, "takeover", 2).await;
 
     let both = "waiting for 1 `a` worker: 0 registered; waiting for 1 `b` worker: 0 registered";
-    let status = newer.waits_for("kept", both).await;
+    let status = newer.waits_for("first", both).await;
     assert_eq!((status.state(), status.term), (JobState::Waiting, 2));
     let listed = newer.jobs().await.list_jobs(v1::ListJobsRequest {}).await.expect("they are listed").into_inner().jobs;
     assert_eq!(listed.len(), 1, "what was not acknowledged is not there: {listed:?}");
-    let taken = newer.submit(TINY, "kept").await.expect_err("its id is taken");
-    assert_eq!(told(&taken), "ALREADY_EXISTS: there is a job `kept` already; choose another id");
+    let taken = newer.submit(TINY, "first").await.expect_err("its id is taken");
+    assert_eq!(told(&taken), "ALREADY_EXISTS: there is a job `first` already; choose another id");
 
     run_with_good_workers(&newer).await;
-    let (told_of, ended) = events(&newer, "kept", 0).await;
+    let (told_of, ended) = events(&newer, "first", 0).await;
     ended.expect("the job is over");
     assert_eq!(kinds(&told_of), ["submitted", "recovered", "started", "finished"]);
     assert_eq!((told_of[0].0, told_of[1].0), (1, SECOND));
     let expected = serde_json::json!({
-        "event": "recovered", "job": "kept", "term": 2, "turn": 0, "checkpoint": null,
+        "event": "recovered", "job": "first", "term": 2, "turn": 0, "checkpoint": null,
         "reason": "the coordinator of term 1 is gone",
     });
     assert_eq!(told_of[1].1, expected);
@@ -98,9 +98,9 @@ async fn a_job_that_was_acknowledged_goes_on_with_the_next_coordinator_and_the_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the_same_bits() {
+async fn a_suspended_job_ends_in_the_same_bits() {
     let specification = TINY.replace("epochs: 2", "epochs: 30");
-    let first = reigning("suspend").await;
+    let first = leader("suspend").await;
     first.submit(&specification, "long").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
     let watched = async { events(&first, "long", 0).await };
@@ -114,7 +114,7 @@ async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the
     };
     let ((before, ended), ..) = tokio::join!(watched, turns, b.work());
     let left = ended.expect_err("the job is not over");
-    assert_eq!(told(&left), "UNAVAILABLE: the coordinator ends, and the job goes on with the next one");
+    assert_eq!(told(&left), "UNAVAILABLE: the coordinator shuts down, and the next one resumes the job");
     assert_eq!(kinds(&before), ["submitted", "started", "suspended"]);
     let (last, suspended) = before.last().expect("it has events").clone();
     let turn = suspended["turn"].as_u64().expect("a number");
@@ -122,7 +122,7 @@ async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the
     drop((a, b));
     first.ended().await.expect("it served to the end");
 
-    let second = reigning("suspend").await;
+    let second = leader("suspend").await;
     run_with_good_workers(&second).await;
     let (after, ended) = events(&second, "long", last).await;
     ended.expect("the job is over");
@@ -138,10 +138,10 @@ async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the
     let finished = after.last().expect("it has events").1.clone();
     assert_eq!(finished["digest"], undisturbed("suspend-not", &specification).await["digest"]);
     let (all, _) = events(&second, "long", 0).await;
-    assert_eq!(all, [before, after].concat(), "events of both reigns, in order");
+    assert_eq!(all, [before, after].concat(), "events of both terms, in order");
     second.stop().await;
 
-    let third = reigning("suspend").await;
+    let third = leader("suspend").await;
     let status = third.status("long").await;
     assert_eq!((status.state(), status.turn, status.term), (JobState::Succeeded, 120, 2));
     assert_eq!(status.checkpoint, text(&finished["checkpoint"]));
@@ -158,8 +158,8 @@ async fn a_coordinator_that_is_told_to_end_suspends_its_jobs_and_they_end_in_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
-    let first = reigning("order").await;
+async fn jobs_resume_in_order_and_one_that_cannot_fails_alone() {
+    let first = leader("order").await;
     let begun = first.submit(TINY, "begun").await.expect("it is taken");
     run_with_good_workers(&first).await;
     let checkpoint = text(&first.finished(&begun).await["checkpoint"]).to_owned();
@@ -169,10 +169,10 @@ async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
         first.submit(TINY, job).await.expect("it is taken");
     }
     let place = Store::open(&checkpoint).expect("it is a place");
-    place.objects().delete(&place.object(MANIFEST)).await.expect("somebody removes it");
+    place.objects().delete(&place.object(MANIFEST)).await.expect("it is removed");
 
-    let second = reigning("order").await;
-    deposed(first, "order", 2).await;
+    let second = leader("order").await;
+    fenced(first, "order", 2).await;
     let reason = format!("there is no complete checkpoint in `{checkpoint}`: no folder in it holds a manifest.json");
     assert_eq!(second.waits_for("lost", &reason).await.state(), JobState::Failed);
     let (told_of, ended) = events(&second, "lost", 0).await;
@@ -185,16 +185,16 @@ async fn jobs_go_on_in_order_of_submission_and_one_that_cannot_fails_alone() {
     let waits = "waiting for 1 `a` worker: 1 registered, none free; waiting for 1 `b` worker: 0 registered";
     second.waits_for("a", waits).await;
     second.submit(TINY, "next").await.expect("it is taken");
-    let third = reigning("order").await;
-    deposed(second, "order", 3).await;
+    let third = leader("order").await;
+    fenced(second, "order", 3).await;
     assert_eq!(third.status("lost").await.state(), JobState::Failed, "it failed for good");
     assert_eq!(third.status("next").await.state(), JobState::Waiting);
     third.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_was_asked_to_stop_stops_whoever_reigns() {
-    let first = reigning("stopped").await;
+async fn a_request_to_stop_survives_the_coordinator() {
+    let first = leader("stopped").await;
     let job = first.submit(TINY, "stopped").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
     let hold = async {
@@ -204,9 +204,9 @@ async fn a_job_that_was_asked_to_stop_stops_whoever_reigns() {
     };
     let assigned = b.hear().await;
     tokio::join!(hold, b.answer(assigned));
-    let second = reigning("stopped").await;
+    let second = leader("stopped").await;
     drop((a, b));
-    deposed(first, "stopped", 2).await;
+    fenced(first, "stopped", 2).await;
     let (told_of, ended) = events(&second, "stopped", 0).await;
     ended.expect("the job is over");
     let last = &told_of.last().expect("it has events").1;
@@ -215,8 +215,8 @@ async fn a_job_that_was_asked_to_stop_stops_whoever_reigns() {
 }
 
 /// A coordinator under `name` that has ended while its job `long` was not over, and where that job's checkpoints are.
-async fn with_a_job_to_go_on_with(name: &str) -> Store {
-    let first = reigning(name).await;
+async fn with_a_job_to_resume(name: &str) -> Store {
+    let first = leader(name).await;
     first.submit(&TINY.replace("epochs: 2", "epochs: 30"), "long").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&first, "a").await, FakeWorker::start(&first, "b").await);
     let turns = async {
@@ -247,10 +247,10 @@ async fn remove(folder: &Store, called: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_does_not_begin_again_where_the_checkpoints_that_it_wrote_are_not_to_be_found() {
-    let checkpoints = with_a_job_to_go_on_with("unmounted").await;
+async fn a_job_does_not_restart_if_its_checkpoints_are_missing() {
+    let checkpoints = with_a_job_to_resume("unmounted").await;
     remove(&checkpoints, None).await;
-    let second = reigning("unmounted").await;
+    let second = leader("unmounted").await;
     let _workers = (FakeWorker::start(&second, "a").await, FakeWorker::start(&second, "b").await);
     let missing = format!("`{}` holds no checkpoint, but one of turn ", checkpoints.url());
     second.begins_to_say("long", &format!("recovering: {missing}")).await;
@@ -264,10 +264,10 @@ async fn a_job_does_not_begin_again_where_the_checkpoints_that_it_wrote_are_not_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_newest_checkpoint_is_not_whole_fails_and_says_what_is_missing() {
-    let checkpoints = with_a_job_to_go_on_with("holed").await;
+async fn a_job_with_an_incomplete_checkpoint_says_what_is_missing() {
+    let checkpoints = with_a_job_to_resume("holed").await;
     remove(&checkpoints, Some("projector.safetensors")).await;
-    let second = reigning("holed").await;
+    let second = leader("holed").await;
     let finished = events(&second, "long", 0).await.0.pop().expect("it has events").1;
     let (state, reason) = (text(&finished["state"]), text(&finished["reason"]));
     assert!(state == "failed" && reason.contains("projector.safetensors`: there is no such object"), "{reason}");
@@ -275,8 +275,8 @@ async fn a_job_whose_newest_checkpoint_is_not_whole_fails_and_says_what_is_missi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_goes_on_has_a_later_term_in_every_reign() {
-    let first = reigning("terms").await;
+async fn a_resumed_job_has_a_later_term_each_time() {
+    let first = leader("terms").await;
     let begun = first.submit(TINY, "begun").await.expect("it is taken");
     run_with_good_workers(&first).await;
     let checkpoint = text(&first.finished(&begun).await["checkpoint"]).to_owned();
@@ -284,23 +284,23 @@ async fn a_job_that_goes_on_has_a_later_term_in_every_reign() {
     let longer = TINY.replace("epochs: 2", "epochs: 3");
     first.submit_from(&longer, "longer", Some(checkpoint)).await.expect("it is taken");
     assert_eq!(first.status("longer").await.term, 2);
-    let second = reigning("terms").await;
+    let second = leader("terms").await;
     assert_eq!(second.status("longer").await.term, 3);
-    deposed(first, "terms", 2).await;
+    fenced(first, "terms", 2).await;
     run_with_good_workers(&second).await;
     let finished = events(&second, "longer", 0).await.0.pop().expect("it has events").1;
     assert_eq!((text(&finished["state"]), finished["turn"].as_u64()), ("succeeded", Some(12)));
     second.stop().await;
 }
 
-/// As [`reigning`], and only the last two jobs to end are known.
+/// As [`leader`], and only the last two jobs to end are known.
 async fn forgetful(name: &str) -> Server {
     let config = Config { keep: Keep::Jobs, keep_jobs: 2, ..config(name) };
-    Server::of(Coordinator::open(config).await.expect("it opens")).await
+    Server::start_with(Coordinator::open(config).await.expect("it opens")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are_not() {
+async fn the_oldest_jobs_are_forgotten_and_their_checkpoints_stay() {
     let first = forgetful("forgets").await;
     let open = TINY.replace("{a: {}, b: {}}", "{a: {}, never: {}}");
     let mut checkpoint = String::new();
@@ -323,7 +323,7 @@ async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, poll).await.expect("they are forgotten");
+        tokio::time::timeout(TIMEOUT, poll).await.expect("they are forgotten");
     };
     forgotten(&first, &["y", "x", "open"]).await;
     let request = v1::GetJobRequest { job: "z".to_owned() };
@@ -342,12 +342,12 @@ async fn jobs_that_were_over_longest_ago_are_forgotten_and_their_checkpoints_are
     run_with_good_workers(&second).await;
     forgotten(&second, &["open", "w"]).await;
     let beyond = second.submit(TINY, "z").await.expect_err("its folder is not empty");
-    assert!(told(&beyond).contains("beyond the one to begin with"), "its id is free: {beyond}");
+    assert!(told(&beyond).contains("which is later than where this job begins"), "its id is free: {beyond}");
     second.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submission_that_is_sent_again_makes_one_job_with_the_next_coordinator_too() {
+async fn a_repeated_submission_makes_one_job_across_coordinators() {
     let sent = |request: &str, job: Option<&str>| v1::SubmitJobRequest {
         specification: TINY.to_owned(),
         job: job.map(str::to_owned),
@@ -358,11 +358,11 @@ async fn a_submission_that_is_sent_again_makes_one_job_with_the_next_coordinator
         let answer = server.jobs().await.submit_job(request).await;
         answer.map(|answer| answer.into_inner().job).map_err(|status| told(&status))
     };
-    let first = reigning("twice").await;
+    let first = leader("twice").await;
     let unnamed = submit(&first, sent("a", None)).await.expect("it is taken");
     assert_eq!(submit(&first, sent("b", Some("named"))).await.as_deref(), Ok("named"));
-    let second = reigning("twice").await;
-    deposed(first, "twice", 2).await;
+    let second = leader("twice").await;
+    fenced(first, "twice", 2).await;
     for _ in 0..2 {
         assert_eq!(submit(&second, sent("a", None)).await.as_ref(), Ok(&unnamed));
         assert_eq!(submit(&second, sent("b", Some("named"))).await.as_deref(), Ok("named"));

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// A test that waits longer fails instead of hanging. No machine is so slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Two modalities, two epochs of four turns, a checkpoint and an evaluation after each.
 pub(crate) const TINY: &str = "
@@ -112,12 +112,12 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let status = tokio::time::timeout(PATIENCE, poll).await;
+        let status = tokio::time::timeout(TIMEOUT, poll).await;
         status.unwrap_or_else(|_| panic!("the reason is still `{seen}`, not `{reason}`"))
     }
 
     /// Waits until the coordinator has noticed that all workers are gone: a job begun before could be lent one of them.
-    pub(crate) async fn nobody_is_registered(&self) {
+    pub(crate) async fn no_worker_is_registered(&self) {
         let registered =
             || ["a", "b"].map(|name| self.coordinator.pool().counts(&name.try_into().expect("a name")).registered);
         let poll = async {
@@ -125,7 +125,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, poll).await.expect("it notices");
+        tokio::time::timeout(TIMEOUT, poll).await.expect("it notices");
     }
 
     /// All events after number `after`, to the job's end. Their numbers have no gap.
@@ -134,7 +134,7 @@ impl Server {
         let mut stream = self.jobs().await.watch_job(request).await.expect("the job is known").into_inner();
         let mut events = Vec::new();
         loop {
-            let next = tokio::time::timeout(PATIENCE, stream.message()).await.expect("events come or end");
+            let next = tokio::time::timeout(TIMEOUT, stream.message()).await.expect("events come or end");
             let Some(event) = next.expect("the stream is sound") else { return events };
             events.push(serde_json::from_str(&event.json).expect("an event is JSON"));
             assert_eq!(event.number, after + events.len() as u64, "events are numbered without gaps");
@@ -159,7 +159,7 @@ impl Server {
 
     /// Waits until it does not serve any more.
     pub(crate) async fn ended(self) -> Result<(), ServeError> {
-        let ended = tokio::time::timeout(PATIENCE, self.serving).await.expect("it shuts down in time");
+        let ended = tokio::time::timeout(TIMEOUT, self.serving).await.expect("it shuts down in time");
         ended.expect("the server did not panic")
     }
 }
@@ -181,7 +181,7 @@ pub(crate) fn told(status: &Status) -> String {
     format!("{code}: {}", status.message())
 }
 
-/// Lines of `name: what was told`, as in the golden file of that name; `UPDATE=1` writes it anew.
+/// Lines of `name: what was told`, as in the golden file of that name; `UPDATE=1` rewrites it.
 pub(crate) fn golden(file: &str, lines: &[(&str, String)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     let text: String = lines.iter().map(|(name, line)| format!("{name}: {line}\n")).collect();

@@ -8,7 +8,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use super::server::{PATIENCE, Server, TINY, golden, told};
+use super::server::{Server, TIMEOUT, TINY, golden, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_what_where_and_what_to_do() {
@@ -92,7 +92,7 @@ async fn health_says_of_every_service_that_it_shuts_down() {
     }
     server.shutdown.cancel();
     for (service, mut stream) in watched {
-        let next = tokio::time::timeout(PATIENCE, stream.message()).await.expect("it says so");
+        let next = tokio::time::timeout(TIMEOUT, stream.message()).await.expect("it says so");
         assert_eq!(next.expect(service).expect(service).status(), ServingStatus::NotServing, "{service}");
     }
     server.stop().await;

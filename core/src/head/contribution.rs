@@ -28,19 +28,19 @@ pub struct Contribution<T> {
     pub mean_features: Vec<T>,
     /// Mean cross-entropy of the batch, in nats.
     pub loss: f64,
-    /// Samples of the batch whose greatest logit is their label's.
+    /// Samples of the batch that are classified correctly.
     pub correct: u32,
     /// B.
     pub samples: u32,
 }
 
-/// Why a contribution was refused. Nothing was changed.
+/// Why a contribution was rejected. A rejected contribution changes nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ContributionError {
-    /// A tensor has not the shape that the head asks for.
+    /// A tensor does not have the shape that the head requires.
     #[error("{tensor} has shape {given:?} but the head needs {needed:?}; use the head's width and classes of this job")]
     Shape {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
         /// Its shape.
         given: Vec<usize>,
@@ -52,47 +52,48 @@ pub enum ContributionError {
         "{tensor} holds {value} at element {position}; the encoder has diverged: lower its learning rate or set `clip`"
     )]
     NotFinite {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
         /// The first such element, in row-major order.
         position: usize,
-        /// What is there.
+        /// The element.
         value: f64,
     },
-    /// The loss is no mean cross-entropy.
+    /// The loss cannot be a mean cross-entropy.
     #[error("loss is {value}, but a mean cross-entropy is finite and not negative; the encoder has diverged")]
     Loss {
-        /// What was given.
+        /// The loss.
         value: f64,
     },
     /// The counts contradict each other.
     #[error(
-        "{correct} of {samples} samples are said to be correct; send a batch of at least 1 and no more correct than that"
+        "{correct} of {samples} samples are reported as correct; send at least 1 sample, and report at most all as \
+         correct"
     )]
     Counts {
-        /// Said to be correct.
+        /// Samples reported as correct.
         correct: u32,
-        /// Said to be in the batch.
+        /// Samples reported in the batch.
         samples: u32,
     },
     /// The numbers are finite but too large to compute with.
     #[error("{tensor} is too large: its squared norm overflows; lower the encoder's learning rate or set `clip`")]
     TooLarge {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
     },
     /// The step would have made the head infinite or NaN.
     #[error("the step would make the head's {tensor} infinite or NaN; lower the head's learning rate or set `clip`")]
     Diverged {
-        /// Which one.
+        /// The tensor.
         tensor: &'static str,
     },
     /// A turn of another modality is open.
     #[error("a contribution of `{given}` came within a turn of `{open}`; end that turn first")]
     OtherTurn {
-        /// Whose turn it is.
+        /// The modality that has the turn.
         open: ModalityName,
-        /// Whose contribution came.
+        /// The modality of the contribution.
         given: ModalityName,
     },
 }
@@ -252,11 +253,11 @@ mod tests {
             ),
             (
                 Contribution { correct: 3, ..good() },
-                "3 of 2 samples are said to be correct; send a batch of at least 1 and no more correct than that",
+                "3 of 2 samples are reported as correct; send at least 1 sample, and report at most all as correct",
             ),
             (
                 Contribution { correct: 0, samples: 0, ..good() },
-                "0 of 0 samples are said to be correct; send a batch of at least 1 and no more correct than that",
+                "0 of 0 samples are reported as correct; send at least 1 sample, and report at most all as correct",
             ),
         ];
         for (contribution, message) in cases {

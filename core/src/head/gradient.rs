@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::linalg::pieces::{PER_TOUCH, each, each_with, ranges};
+use crate::linalg::blocks::{PER_TOUCH, each, each_with, ranges};
 use crate::linalg::{Matrix, Real, sum_of_squares};
 
 /// A gradient of W, `C × s`.
@@ -14,14 +14,14 @@ pub(super) enum Gradient<'a, T> {
     Product { errors: &'a Matrix<T>, features: &'a Matrix<T> },
 }
 
-/// Numbers of W that a thread takes at a time, in whole rows, but not less than [`ROWS`] of them. The last bits of norms depend on
-/// both.
-const PIECE: usize = 1 << 14;
+/// Numbers of W that a thread takes at a time, in whole rows, but not less than [`ROWS`] of them. The last bits of
+/// norms depend on both.
+const BLOCK: usize = 1 << 14;
 const ROWS: usize = 16;
 
-/// The rows of a matrix of this shape, cut into pieces.
-pub(super) fn pieces_of_rows((rows, width): (usize, usize)) -> Vec<Range<usize>> {
-    ranges(rows, (PIECE / width.max(1)).max(ROWS))
+/// The rows of a matrix of this shape, cut into blocks.
+pub(super) fn blocks_of_rows((rows, width): (usize, usize)) -> Vec<Range<usize>> {
+    ranges(rows, (BLOCK / width.max(1)).max(ROWS))
 }
 
 impl<T: Real> Gradient<'_, T> {
@@ -53,8 +53,8 @@ impl<T: Real> Gradient<'_, T> {
         }
     }
 
-    /// The Frobenius norm. Of a product as |Dᵀ H|² = Σ (D Dᵀ) ∘ (H Hᵀ), which costs 2 B² (C + s) multiplications in `f64` and needs no
-    /// memory, where that is less than the product's.
+    /// The Frobenius norm. Of a product as |Dᵀ H|² = Σ (D Dᵀ) ∘ (H Hᵀ), which costs 2 B² (C + s) multiplications in
+    /// `f64` and needs no memory, where that is less than the product's.
     pub(super) fn norm(&self) -> f64 {
         match self {
             Self::Dense(matrix) => matrix.norm(),
@@ -73,7 +73,7 @@ impl<T: Real> Gradient<'_, T> {
 
     fn norm_by_rows(&self) -> f64 {
         let squares = |scratch: &mut Vec<T>, rows| sum_of_squares(self.rows(rows, scratch));
-        each_with(pieces_of_rows(self.shape()), self.cost(), Vec::new, squares).into_iter().sum::<f64>().sqrt()
+        each_with(blocks_of_rows(self.shape()), self.cost(), Vec::new, squares).into_iter().sum::<f64>().sqrt()
     }
 }
 

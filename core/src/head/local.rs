@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::contribution::{Contribution, HeadGradient};
-use crate::linalg::pieces::{PER_TOUCH, each, ranges, split_rows};
+use crate::linalg::blocks::{PER_TOUCH, each, ranges, split_rows};
 use crate::linalg::{Matrix, Real, all_finite, dot_once, four_dots, softmax_into, vectorised};
 use crate::rng;
 
@@ -32,7 +32,7 @@ pub struct BatchErrors<T>(Matrix<T>);
 /// A head, or a batch for it, that does not fit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HeadError {
-    /// W and b are not of one head.
+    /// W and b do not belong together.
     #[error("a head of {rows} weight rows and {biases} biases was given; it needs one of each per class")]
     Bias {
         /// Rows of W.
@@ -40,7 +40,7 @@ pub enum HeadError {
         /// Elements of b.
         biases: usize,
     },
-    /// The encoder is of another width than the head.
+    /// The encoder's width differs from the head's.
     #[error("features are {given} wide but the head is {needed} wide; build the encoder with the head's width")]
     Width {
         /// Columns of H.
@@ -48,7 +48,7 @@ pub enum HeadError {
         /// s.
         needed: usize,
     },
-    /// H and y are of different lengths, or of none.
+    /// H and y differ in length, or are empty.
     #[error("a batch of {features} feature rows and {labels} labels was given; it needs one of each, and at least one")]
     Batch {
         /// Rows of H.
@@ -56,7 +56,7 @@ pub enum HeadError {
         /// Elements of y.
         labels: usize,
     },
-    /// A label is no class.
+    /// A label is not a class.
     #[error("label {label} of row {row} is not a class of this head; labels are 0 to {}", classes - 1)]
     Label {
         /// The row of the batch.
@@ -159,9 +159,9 @@ impl<T: Real> Head<T> {
         let classes = self.classes();
         let mut logits = Matrix::zeros(features.rows(), classes);
         let rows = ranges(features.rows(), 1);
-        let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
+        let blocks = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
         each(
-            pieces,
+            blocks,
             features.rows() * self.weight.as_slice().len() / PER_TOUCH,
             |(rows, logits): (Range<usize>, &mut [T])| {
                 for (sample, logits) in rows.zip(logits.chunks_exact_mut(classes)) {
@@ -191,7 +191,8 @@ impl<T: Real> Head<T> {
         );
     }
 
-    /// One step's work on the worker, for H (`B × s`) and y (`B`): [`Self::contribution`] and [`Self::feature_gradient`].
+    /// One step's work on the worker, for H (`B × s`) and y (`B`): [`Self::contribution`] and
+    /// [`Self::feature_gradient`].
     ///
     /// # Errors
     /// As [`Self::contribution`].
@@ -200,13 +201,14 @@ impl<T: Real> Head<T> {
         Ok(LocalStep { contribution, feature_gradient: self.feature_gradient(&errors) })
     }
 
-    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on its way.
+    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on
+    /// its way.
     ///
     /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H. The contribution holds G where
     /// [it is no larger](Self::sends_gradient) than D and H together, else those.
     ///
     /// # Errors
-    /// If the shapes do not fit the head, a label is no class, or a feature or logit is not finite.
+    /// If the shapes do not fit the head, a label is not a class, or a feature or logit is not finite.
     pub fn contribution(
         &self,
         features: Matrix<T>,
@@ -246,7 +248,7 @@ impl<T: Real> Head<T> {
     /// Whether H of this shape, `(B, s)`, and y (`B`) are a batch for this head, whatever the features are.
     ///
     /// # Errors
-    /// If the shapes do not fit the head, or a label is no class.
+    /// If the shapes do not fit the head, or a label is not a class.
     pub fn check_shapes(&self, (rows, width): (usize, usize), labels: &[u32]) -> Result<(), HeadError> {
         if width != self.width() {
             return Err(HeadError::Width { given: width, needed: self.width() });
@@ -261,7 +263,8 @@ impl<T: Real> Head<T> {
         }
     }
 
-    /// Whether a batch of this many samples contributes G, rather than D and H: where it is no larger, `C s ≤ B (C + s)`.
+    /// Whether a batch of this many samples contributes G, rather than D and H: where it is no larger, `C s ≤ B (C +
+    /// s)`.
     #[must_use]
     pub fn sends_gradient(&self, samples: usize) -> bool {
         let (classes, width) = (self.classes(), self.width());
@@ -280,9 +283,9 @@ impl<T: Real> Head<T> {
     fn turn_logits_into_errors(&self, logits: &mut Matrix<T>, labels: &[u32]) -> Result<Scored, HeadError> {
         let (classes, batch) = (self.classes(), labels.len());
         let rows = ranges(batch, (LOGITS / classes).max(1));
-        let pieces = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
+        let blocks = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
         // An exponential is worth some thirty other operations.
-        let scores = each(pieces, batch * classes * 32, |(rows, logits): (Range<usize>, &mut [T])| {
+        let scores = each(blocks, batch * classes * 32, |(rows, logits): (Range<usize>, &mut [T])| {
             let mut probabilities = vec![0.0; classes];
             let rows = logits.chunks_exact_mut(classes).zip(rows);
             let score = |(logits, row)| self.score(logits, labels[row] as usize, batch as f64, &mut probabilities);
@@ -300,8 +303,8 @@ impl<T: Real> Head<T> {
         Ok(scored)
     }
 
-    /// Takes one sample's row of H Wᵀ and leaves its row of D: its cross-entropy and whether its greatest logit is its label's, or
-    /// None if a logit is not finite.
+    /// Takes one sample's row of H Wᵀ and leaves its row of D: its cross-entropy and whether its greatest logit is its
+    /// label's, or None if a logit is not finite.
     fn score(&self, values: &mut [T], label: usize, batch: f64, probabilities: &mut [f64]) -> Option<(f64, bool)> {
         vectorised(
             #[inline(always)]
@@ -430,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_begins_the_same_for_the_same_seed_and_is_scaled_by_its_width() {
+    fn a_new_head_depends_on_the_seed_and_is_scaled_by_its_width() {
         let head = Head::<f64>::initial(7, 10, 400);
         assert_eq!(head, Head::initial(7, 10, 400));
         assert_ne!(head, Head::initial(8, 10, 400));

@@ -5,27 +5,27 @@
 //!                    │                   Head::feature_gradient  dH = D W, once that is sent
 //!                    │ Contribution: G (or D and H), Σ rows of D, h̄, loss, counts
 //!                    ▼
-//! coordinator  Contribution::check       shapes, finiteness, counts; nothing else is believed
-//!              SharedHead::apply         G ← G P, optimizer step on (W, b), h̄ kept
+//! coordinator  Contribution::check       shapes, finiteness, counts; nothing is taken on trust
+//!              SharedHead::apply         G ← G P, optimizer step on (W, b), h̄ stored
 //!              SharedHead::end_turn      the turn's h̄ are folded into P, in order
 //! ```
 //!
 //! Invariants:
-//! 1. A contribution that is refused changes nothing.
+//! 1. A rejected contribution changes nothing.
 //! 2. P is constant within a turn: what a turn's steps contribute to P counts from the next turn on.
 //! 3. All numbers of a [`SharedHead`] are finite.
-//! 4. Same calls, same bits, for any number of threads: work is cut into pieces of fixed size, which the threads of the caller's
-//!    rayon pool share.
+//! 4. Same calls, same bits, for any number of threads: work is cut into blocks of fixed size, which the threads of the
+//!    caller's rayon pool share.
 
 mod contribution;
+mod files;
 mod gradient;
 mod local;
-mod parts;
 mod shared;
 mod step;
 mod workspace;
 
 pub use contribution::{CheckedContribution, Contribution, ContributionError, HeadGradient};
+pub use files::{HeadFiles, HeadFilesError, HeadSnapshot, NamedTensor, TensorFile};
 pub use local::{BatchErrors, Head, HeadError, LocalStep};
-pub use parts::{HeadParts, HeadSnapshot, NamedTensor, Part, PartsError};
 pub use shared::{SharedHead, StepContext, StepReport};

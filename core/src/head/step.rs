@@ -1,15 +1,16 @@
-//! One step of the head: the gradient is projected and clipped, and goes through the optimizer, from one memory to another.
+//! One step of the head: the gradient is projected and clipped, and goes through the optimizer, from one memory to
+//! another.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::contribution::{Contribution, ContributionError, HeadGradient};
-use super::gradient::{Gradient, pieces_of_rows};
+use super::gradient::{Gradient, blocks_of_rows};
 use super::local::Head;
 use super::workspace::Workspace;
-use crate::linalg::pieces::{each, each_with, split_rows};
+use crate::linalg::blocks::{each, each_with, split_rows};
 use crate::linalg::{Matrix, Real, all_finite, norm, vectorised};
-use crate::optimizer::{After, Before, Moved, Optimizer, Rates, Slot, clip_factor};
+use crate::optimizer::{After, Before, Moments, Moved, Optimizer, Rates, clip_factor};
 use crate::projector::Form;
 use crate::spec::ApplyTo;
 
@@ -46,7 +47,7 @@ impl<T: Real> Step<'_, T> {
         projected: &mut dyn FnMut(),
     ) -> Result<Stepped<T>, ContributionError> {
         let (mut head, mut optimizer) = workspace.take(self.head, self.optimizer);
-        let new = Arc::get_mut(&mut head).expect("a workspace gives heads that nobody else holds");
+        let new = Arc::get_mut(&mut head).expect("a workspace gives heads without other references");
         match self.write(contribution, workspace, (new, &mut optimizer), projected) {
             Ok(norms) => Ok(Stepped { head, optimizer, norms }),
             Err(error) => {
@@ -77,8 +78,8 @@ impl<T: Real> Step<'_, T> {
 
         let rates = self.optimizer.next_rates(self.lr);
         memory.count_after(self.optimizer);
-        let (old_weight, old_bias) = slots(self.optimizer.slots());
-        let (new_weight, new_bias) = slots_mut(memory.slots_mut());
+        let (old_weight, old_bias) = moments(self.optimizer.moments());
+        let (new_weight, new_bias) = moments_mut(memory.moments_mut());
         let factor = T::from_f64(factor);
         let weight = self.step_weight(&rates, old_weight, &gradient, factor, &mut new.weight, new_weight);
         let bias = rates.step(
@@ -134,24 +135,25 @@ impl<T: Real> Step<'_, T> {
         Gradient::Dense(projected)
     }
 
-    /// Steps W, some rows at a time: each is read once, its gradient made where it is needed, and what comes of it written once.
+    /// Steps W, some rows at a time: each is read once, its gradient made where it is needed, and what comes of it
+    /// written once.
     fn step_weight(
         &self,
         rates: &Rates<T>,
-        old: &Slot<T>,
+        old: &Moments<T>,
         gradient: &Gradient<'_, T>,
         factor: T,
         weight: &mut Matrix<T>,
-        new: &mut Slot<T>,
+        new: &mut Moments<T>,
     ) -> Moved {
         let (classes, width) = weight.shape();
-        let rows = pieces_of_rows((classes, width));
+        let rows = blocks_of_rows((classes, width));
         let second = if old.second.is_empty() { 0 } else { width };
         let weights = split_rows(weight.as_mut_slice(), width, &rows);
         let firsts = split_rows(&mut new.first, width, &rows);
         let seconds = split_rows(&mut new.second, second, &rows);
-        let pieces = rows.into_iter().zip(weights).zip(firsts.into_iter().zip(seconds)).collect();
-        let step = |scratch: &mut Vec<T>, ((rows, parameters), (first, this_second)): Piece<'_, T>| {
+        let blocks = rows.into_iter().zip(weights).zip(firsts.into_iter().zip(seconds)).collect();
+        let step = |scratch: &mut Vec<T>, ((rows, parameters), (first, this_second)): RowBlock<'_, T>| {
             let before = Before {
                 parameters: &self.head.weight.as_slice()[rows.start * width..rows.end * width],
                 first: &old.first[rows.start * width..rows.end * width],
@@ -160,7 +162,7 @@ impl<T: Real> Step<'_, T> {
             let after = After { parameters, first, second: this_second };
             rates.step(&before, gradient.rows(rows, scratch), factor, after)
         };
-        each_with(pieces, gradient.cost(), Vec::new, step).into_iter().fold(Moved::NONE, Moved::and)
+        each_with(blocks, gradient.cost(), Vec::new, step).into_iter().fold(Moved::NONE, Moved::and)
     }
 
     /// W ← W_old + (W − W_old) P.
@@ -185,24 +187,24 @@ struct Projected {
 }
 
 /// Rows of W: which, where they go, and where what is remembered of them goes.
-type Piece<'a, T> = ((Range<usize>, &'a mut [T]), (&'a mut [T], &'a mut [T]));
+type RowBlock<'a, T> = ((Range<usize>, &'a mut [T]), (&'a mut [T], &'a mut [T]));
 
 /// The memory of W, and of b.
-fn slots<T>(slots: &[Slot<T>]) -> (&Slot<T>, &Slot<T>) {
-    (&slots[0], &slots[1])
+fn moments<T>(moments: &[Moments<T>]) -> (&Moments<T>, &Moments<T>) {
+    (&moments[0], &moments[1])
 }
 
-fn slots_mut<T>(slots: &mut [Slot<T>]) -> (&mut Slot<T>, &mut Slot<T>) {
-    let (weight, bias) = slots.split_at_mut(1);
+fn moments_mut<T>(moments: &mut [Moments<T>]) -> (&mut Moments<T>, &mut Moments<T>) {
+    let (weight, bias) = moments.split_at_mut(1);
     (&mut weight[0], &mut bias[0])
 }
 
 /// to ← of(a, b), element by element, all of one shape.
 fn combine<T: Real>(to: &mut Matrix<T>, a: &Matrix<T>, b: &Matrix<T>, of: impl Fn(T, T) -> T + Sync + Send) {
     let (shape, width) = (to.shape(), to.cols());
-    let rows = pieces_of_rows(shape);
-    let pieces = rows.iter().cloned().zip(split_rows(to.as_mut_slice(), width, &rows)).collect();
-    each(pieces, shape.0 * width, |(rows, to): (Range<usize>, &mut [T])| {
+    let rows = blocks_of_rows(shape);
+    let blocks = rows.iter().cloned().zip(split_rows(to.as_mut_slice(), width, &rows)).collect();
+    each(blocks, shape.0 * width, |(rows, to): (Range<usize>, &mut [T])| {
         let (a, b) = (&a.as_slice()[rows.start * width..], &b.as_slice()[rows.start * width..]);
         vectorised(
             #[inline(always)]

@@ -8,7 +8,8 @@ use crate::linalg::{Matrix, Real};
 use crate::optimizer::Optimizer;
 use crate::projector::Form;
 
-/// What one step leaves to the next but its result. It is no part of a shared head's state: all are equal, and a clone is empty.
+/// What one step leaves to the next but its result. It is no part of a shared head's state: all are equal, and a clone
+/// is empty.
 #[derive(Debug)]
 pub(super) struct Workspace<T> {
     /// The head and the optimizer before the last step, to be written over.
@@ -31,11 +32,11 @@ impl<T: Real> Workspace<T> {
         self.before = Some((head, optimizer));
     }
 
-    /// A head and an optimizer as large as these, to be written, that nobody else holds.
+    /// A head and an optimizer of these sizes to write to, without other references.
     pub(super) fn take(&mut self, head: &Head<T>, optimizer: &Optimizer<T>) -> (Arc<Head<T>>, Optimizer<T>) {
         let (mut old, memory) = self.before.take().unwrap_or_else(|| (Arc::new(head.blank()), optimizer.blank()));
         if Arc::get_mut(&mut old).is_none() {
-            // Somebody still reads it.
+            // It is still being read.
             old = Arc::new(head.blank());
         }
         (old, memory)

@@ -2,8 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sums::{all_finite, column_sums};
+use super::blocks::each;
+use super::sums::all_finite;
+use super::vector::vectorised;
 use super::{Real, norm};
+
+/// Columns that are summed together.
+const COLUMNS: usize = 512;
 
 /// A matrix was made of the wrong number of elements.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +26,7 @@ pub struct ShapeError {
 
 /// A dense `rows × cols` matrix in row-major order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Parts<T>", bound(deserialize = "T: Deserialize<'de>"))]
+#[serde(try_from = "Unchecked<T>", bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Matrix<T> {
     rows: usize,
     cols: usize,
@@ -37,16 +42,16 @@ impl<T> Default for Matrix<T> {
 
 /// What a serialised matrix holds before its shape has been checked.
 #[derive(Deserialize)]
-struct Parts<T> {
+struct Unchecked<T> {
     rows: usize,
     cols: usize,
     data: Vec<T>,
 }
 
-impl<T> TryFrom<Parts<T>> for Matrix<T> {
+impl<T> TryFrom<Unchecked<T>> for Matrix<T> {
     type Error = ShapeError;
-    fn try_from(parts: Parts<T>) -> Result<Self, ShapeError> {
-        Self::from_vec(parts.rows, parts.cols, parts.data)
+    fn try_from(unchecked: Unchecked<T>) -> Result<Self, ShapeError> {
+        Self::from_vec(unchecked.rows, unchecked.cols, unchecked.data)
     }
 }
 
@@ -190,10 +195,25 @@ impl<T: Real> Matrix<T> {
         norm(&self.data)
     }
 
-    /// The sum of the rows, one element per column, summed in `f64`.
+    /// The sum of the rows, one element per column, from the first row to the last, in `f64`.
     #[must_use]
     pub fn column_sums(&self) -> Vec<f64> {
-        column_sums(self)
+        let mut sums = vec![0.0; self.cols];
+        let blocks = sums.chunks_mut(COLUMNS).enumerate().collect();
+        each(blocks, self.data.len(), |(number, sums): (usize, &mut [f64])| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for i in 0..self.rows {
+                        let row = &self.row(i)[number * COLUMNS..][..sums.len()];
+                        for (sum, value) in sums.iter_mut().zip(row) {
+                            *sum += value.to_f64();
+                        }
+                    }
+                },
+            );
+        });
+        sums
     }
 
     /// The position of the first element in row-major order that is infinite or NaN.
@@ -215,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_number_of_elements_is_refused_even_when_the_product_overflows() {
+    fn a_wrong_number_of_elements_is_rejected_without_overflow() {
         assert_eq!(
             Matrix::from_vec(2, 3, vec![0.0_f32; 5]).expect_err("one is missing").to_string(),
             "a 2 x 3 matrix cannot be made of 5 elements; give one per row and column, in row-major order"
@@ -229,5 +249,16 @@ mod tests {
         let identity = Matrix::<f32>::identity(9);
         assert_eq!((identity.trace(), identity.norm()), (9.0, 3.0));
         assert_eq!(identity.column_sums(), [1.0; 9]);
+    }
+
+    #[test]
+    fn columns_are_summed_from_the_first_row_to_the_last() {
+        let matrix =
+            Matrix::from_vec(130, 1031, (0..130 * 1031).map(|i| (i as f32 * 0.7).sin()).collect()).expect("as many");
+        let mut expected = vec![0.0_f64; 1031];
+        for row in matrix.iter_rows() {
+            expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        assert_eq!(matrix.column_sums(), expected);
     }
 }

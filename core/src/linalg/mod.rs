@@ -1,20 +1,20 @@
 //! Dense matrices and the few operations that the head and the projector need.
 //!
-//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Large ones are cut into pieces that the threads of the caller's rayon
-//! pool share; the pieces are the same for any number of threads, so that the same numbers go in and the same bits come out. Does
-//! not do: views, broadcasting, decompositions beyond Cholesky.
+//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Large ones are cut into blocks that the threads of the
+//! caller's rayon pool share; the blocks are the same for any number of threads, so that the same numbers go in and the
+//! same bits come out. Does not do: views, broadcasting, decompositions beyond Cholesky.
 
+pub(crate) mod blocks;
 mod cholesky;
 mod matrix;
-pub(crate) mod pieces;
 mod product;
 mod real;
 mod sums;
 mod vector;
 
+pub use blocks::on_threads_of;
 pub(crate) use cholesky::Cholesky;
 pub use matrix::{Matrix, ShapeError};
-pub use pieces::on_threads_of;
 pub use real::Real;
 pub(crate) use sums::{all_finite, in_halves, sum_of_squares, sum_of_squares_in_kind};
 pub(crate) use vector::vectorised;
@@ -63,11 +63,12 @@ pub(crate) fn dot_once<T: Real>(a: &[T], b: &[T]) -> T {
     finish(lanes, a_rest, b_rest)
 }
 
-/// [`dot`] of each of four vectors with `b`, all of the same length: the same bits, in less time than one after the other.
+/// [`dot`] of each of four vectors with `b`, all of the same length: the same bits, in less time than one after the
+/// other.
 #[inline(always)]
 pub(crate) fn four_dots<T: Real>(vectors: [&[T]; 4], b: &[T]) -> [T; 4] {
     let (b, b_rest) = b.as_chunks::<LANES>();
-    // Each has variables of its own: a compiler leaves an array of sums in memory.
+    // Each has its own variables: a compiler leaves an array of sums in memory.
     let [(x0, rest0), (x1, rest1), (x2, rest2), (x3, rest3)] = vectors.map(|vector| vector.as_chunks::<LANES>());
     let [mut sum0, mut sum1, mut sum2, mut sum3] = [[T::ZERO; LANES]; 4];
     for ((((x0, x1), x2), x3), y) in x0.iter().zip(x1).zip(x2).zip(x3).zip(b) {
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dot_product_is_linear_and_does_not_depend_on_where_its_vectors_lie() {
+    fn a_dot_product_is_linear_and_independent_of_alignment() {
         let a: Vec<f32> = (0..101).map(|i| (i as f32 * 0.37).sin()).collect();
         let b: Vec<f32> = (0..101).map(|i| (i as f32 * 0.11).cos()).collect();
         let doubled: Vec<f32> = a.iter().map(|x| 2.0 * x).collect();

@@ -1,13 +1,14 @@
 //! Matrix products, by the `gemm` crate, in tiles that threads share.
 //!
-//! Every element of a product is one sum over k in an order that does not depend on how the product is cut up, so its bits are those
-//! of the whole product at once. The tiles are fixed all the same: nothing rests on how many threads there are.
+//! Every element of a product is one sum over k in an order that does not depend on how the product is cut up, so its
+//! bits are those of the whole product at once. The tiles are fixed all the same: nothing rests on how many threads
+//! there are.
 
 use std::ops::Range;
 
 use gemm::Parallelism;
 
-use super::pieces::{PER_TOUCH, each, ranges};
+use super::blocks::{PER_TOUCH, each, ranges};
 use super::{Matrix, Real};
 
 /// Columns and rows of a tile: enough of them that laying out the operands for each tile costs little.
@@ -90,8 +91,8 @@ impl<T: Real> Matrix<T> {
         write(Operand::of(self).transposed(), Operand::of(other), Then::Replace, out.as_mut_slice());
     }
 
-    /// These rows of Aᵀ B, on this thread: the bits of [`Self::transposed_times`], if there are two rows or more, and more than 64
-    /// rows or columns where the whole has more than 64 of either.
+    /// These rows of Aᵀ B, on this thread: the bits of [`Self::transposed_times`], if there are two rows or more, and
+    /// more than 64 rows or columns where the whole has more than 64 of either.
     pub(crate) fn rows_of_transposed_times(&self, rows: Range<usize>, other: &Self, out: &mut [T]) {
         let left = Operand::of(self).transposed().part(rows.clone());
         assert!(rows.end <= self.cols() && left.cols == other.rows(), "rows of a product that does not exist");
@@ -126,7 +127,8 @@ fn write<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, out: &mut [T
     assert_eq!(out.len(), m * n, "one element for each row and column of the product");
     let destination = Destination::of(out, n);
     let multiplications = m.saturating_mul(k).saturating_mul(n);
-    // The engine has ways of its own for products that are very thin, or small: a tile must be neither where the whole is not.
+    // The engine has its own methods for products that are very thin, or small: a tile must be neither where the whole
+    // is not.
     if multiplications < WORTH_CUTTING || m.min(n) < 8 {
         return tile(a, b, then, &Tile { rows: 0..m, cols: 0..n }, &destination);
     }
@@ -156,7 +158,8 @@ impl<'a, T> Destination<'a, T> {
     }
 }
 
-// SAFETY: threads that share it write tiles that have no element in common (`ranges` do not overlap), and nobody reads it.
+// SAFETY: threads that share it write tiles that have no element in common (`ranges` do not overlap), and none of them
+// reads it.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Sync for Destination<'_, T> {}
 
@@ -179,10 +182,11 @@ fn tile<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, at: &Tile, to
     );
     let (a_first, b_first) = (at.rows.start * a.strides.0, at.cols.start * b.strides.1);
     let (beta, keep) = if then == Then::Subtract { (-T::ONE, true) } else { (T::ONE, false) };
-    // SAFETY: `T` is `f32` or `f64` (`Real` is sealed), which the engine knows. The assertions above say that the strides reach no
-    // element outside the slices, from the first row or column of the tile on to its last one; where there is nothing to sum (k = 0)
-    // the operands are not read, and their pointers are only moved (`wrapping_add`). The destination is borrowed mutably for as long
-    // as `to` lives, and no two tiles of it that are written at a time have an element in common.
+    // SAFETY: `T` is `f32` or `f64` (`Real` is sealed), which the engine knows. The assertions above say that the
+    // strides reach no element outside the slices, from the first row or column of the tile on to its last one; where
+    // there is nothing to sum (k = 0) the operands are not read, and their pointers are only moved (`wrapping_add`).
+    // The destination is borrowed mutably for as long as `to` lives, and no two tiles of it that are written at a time
+    // have an element in common.
     unsafe {
         gemm::gemm(
             m,

@@ -1,16 +1,16 @@
 //! Sums over many numbers in a fixed order that a vector unit and several threads can take.
 //!
-//! Numbers go by turns to the lanes of a piece; lanes are added up in halves, pieces in order.
+//! Numbers go by turns to the lanes of a block; lanes are added up in halves, blocks in order.
 
-use super::pieces::{each, ranges};
+use super::blocks::{each, ranges};
+use super::real::Real;
 use super::vector::vectorised;
-use super::{Matrix, Real};
 
 /// Partial sums that run beside each other. Bits depend on it.
 const LANES: usize = 16;
 
 /// Numbers whose sum is taken before the sums are added up. Bits depend on it.
-const PIECE: usize = 1 << 15;
+const BLOCK: usize = 1 << 15;
 
 /// The lanes added up in halves: 0 to 8, 1 to 9, … and so on.
 #[inline(always)]
@@ -27,7 +27,7 @@ pub(crate) fn in_halves<S: Real, const N: usize>(mut lanes: [S; N]) -> S {
 
 /// Σ of `kind(x)²`.
 #[inline(always)]
-fn squares_of_piece<T: Real, S: Real>(values: &[T], kind: impl Fn(T) -> S) -> S {
+fn squares_of_block<T: Real, S: Real>(values: &[T], kind: impl Fn(T) -> S) -> S {
     let mut lanes = [S::ZERO; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
@@ -43,43 +43,43 @@ fn squares_of_piece<T: Real, S: Real>(values: &[T], kind: impl Fn(T) -> S) -> S 
     in_halves(lanes)
 }
 
-fn over_pieces<T: Real, S: Real>(values: &[T], of_piece: impl Fn(&[T]) -> S + Sync + Send) -> S {
-    if values.len() < 2 * PIECE {
-        return of_piece(values);
+fn over_blocks<T: Real, S: Real>(values: &[T], of_block: impl Fn(&[T]) -> S + Sync + Send) -> S {
+    if values.len() < 2 * BLOCK {
+        return of_block(values);
     }
-    let sums = each(ranges(values.len(), PIECE), values.len(), |range| of_piece(&values[range]));
-    sums.into_iter().fold(S::ZERO, |sum, piece| sum + piece)
+    let sums = each(ranges(values.len(), BLOCK), values.len(), |range| of_block(&values[range]));
+    sums.into_iter().fold(S::ZERO, |sum, block| sum + block)
 }
 
 /// Σ x², in `f64`.
 pub(crate) fn sum_of_squares<T: Real>(values: &[T]) -> f64 {
-    over_pieces(values, |piece| {
+    over_blocks(values, |block| {
         vectorised(
             #[inline(always)]
-            || squares_of_piece(piece, T::to_f64),
+            || squares_of_block(block, T::to_f64),
         )
     })
 }
 
 /// Σ x², in the numbers' own kind: finite only if all of them are.
 pub(crate) fn sum_of_squares_in_kind<T: Real>(values: &[T]) -> T {
-    over_pieces(values, |piece| {
+    over_blocks(values, |block| {
         vectorised(
             #[inline(always)]
-            || squares_of_piece(piece, |x| x),
+            || squares_of_block(block, |x| x),
         )
     })
 }
 
 /// Whether none is infinite or NaN.
 pub(crate) fn all_finite<T: Real>(values: &[T]) -> bool {
-    let spoilt = over_pieces(values, |piece| {
+    let spoilt = over_blocks(values, |block| {
         vectorised(
             #[inline(always)]
             || {
                 // 0 · x is 0, or NaN if x is infinite or NaN, and a NaN stays.
                 let mut lanes = [T::ZERO; LANES];
-                let (chunks, rest) = piece.as_chunks::<LANES>();
+                let (chunks, rest) = block.as_chunks::<LANES>();
                 for chunk in chunks {
                     for (lane, value) in lanes.iter_mut().zip(chunk) {
                         *lane = *lane + *value * T::ZERO;
@@ -95,29 +95,6 @@ pub(crate) fn all_finite<T: Real>(values: &[T]) -> bool {
     spoilt == T::ZERO
 }
 
-/// Columns that are summed together.
-const COLUMNS: usize = 512;
-
-/// The sum of the rows, one element per column, from the first row to the last, in `f64`.
-pub(crate) fn column_sums<T: Real>(matrix: &Matrix<T>) -> Vec<f64> {
-    let mut sums = vec![0.0; matrix.cols()];
-    let pieces = sums.chunks_mut(COLUMNS).enumerate().collect();
-    each(pieces, matrix.as_slice().len(), |(number, sums): (usize, &mut [f64])| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for i in 0..matrix.rows() {
-                    let row = &matrix.row(i)[number * COLUMNS..][..sums.len()];
-                    for (sum, value) in sums.iter_mut().zip(row) {
-                        *sum += value.to_f64();
-                    }
-                }
-            },
-        );
-    });
-    sums
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +105,7 @@ mod tests {
 
     #[test]
     fn sums_of_squares_are_those_of_one_number_after_the_other() {
-        for count in [0, 1, 15, 16, 17, 1000, 2 * PIECE - 1, 2 * PIECE, 3 * PIECE + 5] {
+        for count in [0, 1, 15, 16, 17, 1000, 2 * BLOCK - 1, 2 * BLOCK, 3 * BLOCK + 5] {
             let values = example(count);
             let expected: f64 = values.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
             assert!((sum_of_squares(&values) - expected).abs() <= 1e-12 * expected, "{count}");
@@ -138,23 +115,13 @@ mod tests {
 
     #[test]
     fn one_number_that_is_not_finite_is_found_wherever_it_is() {
-        let mut values = example(3 * PIECE + 5);
+        let mut values = example(3 * BLOCK + 5);
         assert!(all_finite(&values));
-        for (at, bad) in [(0, f32::NAN), (17, f32::INFINITY), (3 * PIECE + 4, f32::NEG_INFINITY), (PIECE, f32::NAN)] {
+        for (at, bad) in [(0, f32::NAN), (17, f32::INFINITY), (3 * BLOCK + 4, f32::NEG_INFINITY), (BLOCK, f32::NAN)] {
             let good = std::mem::replace(&mut values[at], bad);
             assert!(!all_finite(&values) && !sum_of_squares_in_kind(&values).is_finite());
             values[at] = good;
         }
         assert!(all_finite(&[f32::MAX; 40]) && !sum_of_squares_in_kind(&[f32::MAX; 40]).is_finite());
-    }
-
-    #[test]
-    fn columns_are_summed_from_the_first_row_to_the_last() {
-        let matrix = Matrix::from_vec(130, 1031, example(130 * 1031)).expect("as many");
-        let mut expected = vec![0.0_f64; 1031];
-        for row in matrix.iter_rows() {
-            expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
-        }
-        assert_eq!(column_sums(&matrix), expected);
     }
 }

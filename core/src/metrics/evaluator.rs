@@ -10,13 +10,13 @@ use crate::ids::{ModalityName, Split};
 use crate::linalg::{argmax, softmax};
 use crate::spec::FusionSpec;
 
-/// A sample that cannot be counted. Nothing was counted.
+/// Why a sample was rejected. A rejected sample is not counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
     /// The logits are not one entry per modality of the job.
     #[error("logits of {given} modalities were given but the job has {needed}")]
     Modalities {
-        /// Entries.
+        /// The number of entries.
         given: usize,
         /// Modalities of the job.
         needed: usize,
@@ -27,9 +27,9 @@ pub enum EvaluationError {
     /// A modality's logits are not one per class.
     #[error("`{modality}` gave {given} logits but the job has {needed} classes")]
     Classes {
-        /// Whose.
+        /// The modality.
         modality: ModalityName,
-        /// Logits.
+        /// The number of logits.
         given: usize,
         /// C.
         needed: usize,
@@ -37,12 +37,12 @@ pub enum EvaluationError {
     /// A logit is infinite or NaN.
     #[error("`{modality}` gave a logit for class {class} that is infinite or NaN; its encoder has diverged")]
     NotFinite {
-        /// Whose.
+        /// The modality.
         modality: ModalityName,
-        /// Which class.
+        /// The class.
         class: usize,
     },
-    /// The label is no class.
+    /// The label is not a class.
     #[error("label {label} is not a class; labels are 0 to {}", classes - 1)]
     Label {
         /// The label.
@@ -77,8 +77,8 @@ struct ModalityTally {
 
 impl Evaluator {
     /// Counts nothing yet. `modalities` are those of the job, in its order; `fusion` is the job's rule, scored beside
-    /// `entropy` and `mean` where it is `fixed`. `tuned` are the weights that an evaluation of the validation split found; an
-    /// evaluation of the validation split finds its own. A modality that weights do not name weighs nothing.
+    /// `entropy` and `mean` where it is `fixed`. `tuned` are the weights that an evaluation of the validation split
+    /// found; an evaluation of the validation split finds its own. A modality that weights do not name weighs nothing.
     #[must_use]
     pub fn new(
         split: Split,
@@ -115,7 +115,8 @@ impl Evaluator {
     /// Counts one sample: its label, and its logits (`C`) by each modality of the job, None where it lacks one.
     ///
     /// # Errors
-    /// If the logits are not one finite number per class for one or more of the modalities, or the label is no class.
+    /// If the logits are not one finite number per class for one or more of the modalities, or the label is not a
+    /// class.
     pub fn push(&mut self, label: u32, logits: &[Option<&[f32]>]) -> Result<(), EvaluationError> {
         self.check(label, logits)?;
         self.samples += 1;
@@ -220,7 +221,8 @@ mod tests {
 
     type Sample = (u32, Vec<Option<Vec<f32>>>);
 
-    /// Samples of two modalities and three classes; the first is often right, the second sometimes, and each lacks some.
+    /// Samples of two modalities and three classes; the first is often right, the second sometimes, and each lacks
+    /// some.
     fn samples(n: usize) -> Vec<Sample> {
         let mut stream = rng::stream(11, &["samples".into()]);
         let mut logits = |label: u32, strength: f64| -> Vec<f32> {
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn tuned_weights_are_never_worse_than_mean_where_they_were_tuned() {
+    fn tuned_weights_are_never_worse_than_mean_on_their_split() {
         for n in [1, 2, 5, 30, 200] {
             let report = evaluate(Split::Validation, &samples(n), &FusionSpec::Tuned, None);
             assert!(report.fused[&RuleName::Tuned].accuracy >= report.fused[&RuleName::Mean].accuracy);

@@ -1,4 +1,4 @@
-//! The report of one evaluation, as it is shown, kept and sent.
+//! The report of one evaluation, as it is shown, stored and sent.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ModalityName, Split};
 use crate::spec::FusionSpec;
 
-/// What an evaluation of one split found.
+/// The result of the evaluation of one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationReport {
-    /// Which split.
+    /// The split.
     pub split: Split,
     /// Samples that have at least one modality.
     pub samples: u64,
@@ -21,7 +21,7 @@ pub struct EvaluationReport {
     /// The weights behind `tuned`: found on this split if it is the validation split, else taken from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuned_weights: Option<BTreeMap<ModalityName, f64>>,
-    /// Why no weights were sought on a validation split, if none were.
+    /// Why no weights were tuned on a validation split, if none were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_tuned: Option<String>,
 }
@@ -31,7 +31,7 @@ pub struct EvaluationReport {
 pub struct ModalityScores {
     /// Samples that have this modality. Where there are none the figures are 0.
     pub samples: u64,
-    /// How good its answers are.
+    /// How accurate its predictions are.
     #[serde(flatten)]
     pub scores: Scores,
     /// Mean cross-entropy in nats.
@@ -42,18 +42,18 @@ pub struct ModalityScores {
     pub lambda: f64,
 }
 
-/// How good answers are.
+/// How accurate predictions are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Share of right answers.
+    /// Share of correct predictions.
     pub accuracy: f64,
-    /// Mean over classes of F1 = 2 tp / (2 tp + fp + fn); classes that neither occur nor are answered are left out.
+    /// Mean over classes of F1 = 2 tp / (2 tp + fp + fn); classes that neither occur nor are predicted are left out.
     pub macro_f1: f64,
-    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for the weights that are tuned
-    /// on this very split: that takes a probability for each of the weights tried.
+    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for the weights that are
+    /// tuned on this very split: that takes a probability for each of the weights tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ece: Option<f64>,
-    /// The cells of the confusion matrix that are not 0, by label and answer. Left out as `ece` is.
+    /// The cells of the confusion matrix that are not 0, by label and prediction. Left out as `ece` is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<ConfusionCell>,
 }

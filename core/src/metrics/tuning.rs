@@ -1,12 +1,12 @@
-//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go by.
-//! A candidate costs one answer per sample and a few numbers per class, and no probabilities.
+//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go
+//! by. A candidate costs one answer per sample and a few numbers per class, and no probabilities.
 
 use super::report::Scores;
 use super::scores::Answers;
 use crate::fusion::{self, FusionRule};
 use crate::linalg::argmax;
 
-/// No more candidates than this beside equal weights, whatever the number of modalities.
+/// The largest number of candidates beside equal weights, whatever the number of modalities.
 const MOST_CANDIDATES: u64 = 231;
 /// Weights are multiples of 1/20 or coarser.
 const FINEST: u64 = 20;
@@ -141,7 +141,8 @@ mod tests {
         let reason = Tuning::new(3, 100_000).expect_err("that is a lot");
         assert_eq!(
             reason,
-            "fusion weights were not tuned: 232 candidates by 100000 classes are 23200000 logits per sample, more than 262144"
+            "fusion weights were not tuned: 232 candidates by 100000 classes are 23200000 logits per sample, more \
+             than 262144"
         );
         assert!(Tuning::new(3, usize::MAX).is_err());
     }

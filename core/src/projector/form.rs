@@ -17,7 +17,7 @@ pub(crate) enum Form<T> {
     Without {
         /// X; without rows, P is the identity.
         x: Matrix<T>,
-        /// P, once somebody has asked for it.
+        /// P, once it was asked for.
         dense: OnceLock<Matrix<T>>,
     },
 }

@@ -4,8 +4,8 @@
 //! Owns: P, the rows that a window remembers. Invariants: P is symmetric to the last bit; P changes only between turns;
 //! 0 ≤ xᵀ P x ≤ xᵀ x. Does not do: decide what P multiplies, that is the shared head's business.
 //!
-//! `rls` holds P (s² numbers). `window` holds X (K s numbers) with P = I − Xᵀ X while K < s, and `off` nothing: they make P only for
-//! whoever asks for it.
+//! `rls` holds P (s² numbers). `window` holds X (K s numbers) with P = I − Xᵀ X while K < s, and `off` nothing: they
+//! make P only when it is asked for.
 
 mod form;
 mod rls;
@@ -18,6 +18,7 @@ use crate::linalg::{Matrix, Real};
 use crate::spec::{ApplyTo, ProjectionSpec};
 
 pub(crate) use form::Form;
+pub use rls::Fold;
 
 /// The projector of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,15 +39,6 @@ pub struct WindowTurn<T> {
     pub rows: Vec<Vec<T>>,
 }
 
-/// The mean features of one step and the regulariser that they are folded with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fold<T> {
-    /// h̄, `s`.
-    pub mean_features: Vec<T>,
-    /// α, above 0.
-    pub alpha: f64,
-}
-
 impl<T: Real> Projector<T> {
     /// P = I, before the first turn.
     #[must_use]
@@ -54,14 +46,14 @@ impl<T: Real> Projector<T> {
         Self { spec: spec.clone(), form: identity(spec, width), window: Vec::new() }
     }
 
-    /// A projector that goes on from P (`s × s`) and the turns that its window remembers (none unless it is `window`).
+    /// A projector that resumes from P (`s × s`) and the turns that its window remembers (none unless it is `window`).
     #[must_use]
     pub(crate) fn resumed(spec: &ProjectionSpec, matrix: Matrix<T>, window: Vec<WindowTurn<T>>) -> Self {
         Self { spec: spec.clone(), form: Form::Dense(matrix), window }
     }
 
-    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`). Where it is not held as it lies it is made when
-    /// it is first asked for, and kept until it changes.
+    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`). Where it is not held as it lies it
+    /// is made when it is first asked for, and kept until it changes.
     #[must_use]
     pub fn matrix(&self) -> &Matrix<T> {
         self.form.matrix()
@@ -84,7 +76,7 @@ impl<T: Real> Projector<T> {
         &self.window
     }
 
-    /// What P multiplies; None if P is I for ever.
+    /// What P multiplies; None if P is always I.
     #[must_use]
     pub fn applies_to(&self) -> Option<ApplyTo> {
         match &self.spec {
@@ -148,7 +140,7 @@ impl<T: Real> Projector<T> {
     }
 }
 
-/// P = I in the form that this projection goes on from.
+/// P = I in the form that this projection starts from.
 fn identity<T: Real>(spec: &ProjectionSpec, width: usize) -> Form<T> {
     match spec {
         ProjectionSpec::Rls { .. } => Form::Dense(Matrix::identity(width)),
@@ -173,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn off_is_the_identity_for_ever() {
+    fn off_is_always_the_identity() {
         let mut projector = Projector::<f64>::new(&ProjectionSpec::Off, 3);
         projector.end_turn(&modality("a"), turn([1.0, 2.0, 3.0]));
         assert_eq!(projector.matrix(), &Matrix::identity(3));

@@ -1,13 +1,22 @@
 //! Recursive least squares: rank-1 folds.
 
-use crate::linalg::pieces::{each, ranges, split_rows};
+use serde::{Deserialize, Serialize};
+
+use crate::linalg::blocks::{each, ranges, split_rows};
 use crate::linalg::{Matrix, Real, dot, dot_once, four_dots, vectorised};
 
-use super::Fold;
+/// The mean features of one step and the regulariser that they are folded with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fold<T> {
+    /// h̄, `s`.
+    pub mean_features: Vec<T>,
+    /// α, above 0.
+    pub alpha: f64,
+}
 
 /// k = P h̄; P ← P − k kᵀ / (α + h̄ᵀ k) for each step in order, for P (`s × s`) and h̄ (`s`).
 ///
-/// Written as (kᵢ kⱼ) · (1 / (α + h̄ᵀ k)), which is symmetric to the last bit, so that P stays so for ever: with
+/// Written as (kᵢ kⱼ) · (1 / (α + h̄ᵀ k)), which is symmetric to the last bit, so that P stays so: with
 /// (kᵢ / …) kⱼ the asymmetry of `f32` grows with each fold. h̄ᵀ k is not negative as P is positive semidefinite; where
 /// rounding makes it so it is taken for 0.
 ///
@@ -26,7 +35,7 @@ pub(super) fn fold<T: Real>(projector: &mut Matrix<T>, steps: &[Fold<T>]) {
 }
 
 /// Numbers of P that a thread takes at a time, in whole rows.
-const PIECE: usize = 1 << 14;
+const BLOCK: usize = 1 << 14;
 
 /// Bytes of a P that a core's own cache keeps from one fold to the next.
 const NEAR: usize = 1 << 20;
@@ -34,8 +43,8 @@ const NEAR: usize = 1 << 20;
 /// Rows whose products with a vector are taken at once.
 const ROWS: usize = 4;
 
-fn rows_per_piece(width: usize) -> usize {
-    (PIECE / width.max(1)).max(1).next_multiple_of(ROWS)
+fn rows_per_block(width: usize) -> usize {
+    (BLOCK / width.max(1)).max(1).next_multiple_of(ROWS)
 }
 
 /// P h.
@@ -47,9 +56,9 @@ fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
     assert_eq!(h.len(), width, "mean features as wide as the head");
     let near = size_of_val(projector.as_slice()) <= NEAR;
     let mut k = vec![T::ZERO; projector.rows()];
-    let rows = ranges(k.len(), rows_per_piece(width));
-    let pieces = rows.iter().cloned().zip(split_rows(&mut k, 1, &rows)).collect();
-    each(pieces, projector.as_slice().len(), |(rows, k)| {
+    let rows = ranges(k.len(), rows_per_block(width));
+    let blocks = rows.iter().cloned().zip(split_rows(&mut k, 1, &rows)).collect();
+    each(blocks, projector.as_slice().len(), |(rows, k)| {
         let p = &projector.as_slice()[rows.start * width..rows.end * width];
         vectorised(
             #[inline(always)]
@@ -69,14 +78,14 @@ fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
 /// P ← P − k kᵀ · inverse, and P h for the new P and the `next` h; empty where there is none.
 fn take_away<T: Real>(projector: &mut Matrix<T>, k: &[T], inverse: T, next: Option<&[T]>) -> Vec<T> {
     let width = projector.cols();
-    let rows = ranges(projector.rows(), rows_per_piece(width));
+    let rows = ranges(projector.rows(), rows_per_block(width));
     let mut product = vec![T::ZERO; if next.is_some() { projector.rows() } else { 0 }];
     let products = if next.is_some() { split_rows(&mut product, 1, &rows) } else { vec![] };
     let touched = projector.as_slice().len();
     let mut products = products.into_iter();
-    let pieces = rows.iter().zip(split_rows(projector.as_mut_slice(), width, &rows));
-    let pieces = pieces.map(|(rows, p)| (&k[rows.clone()], p, products.next().unwrap_or_default())).collect();
-    each(pieces, touched, |(k_rows, p, product)| {
+    let blocks = rows.iter().zip(split_rows(projector.as_mut_slice(), width, &rows));
+    let blocks = blocks.map(|(rows, p)| (&k[rows.clone()], p, products.next().unwrap_or_default())).collect();
+    each(blocks, touched, |(k_rows, p, product)| {
         vectorised(
             #[inline(always)]
             || {
@@ -146,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_projector_is_symmetric_to_the_last_bit_after_ten_thousand_folds_of_f32() {
+    fn ten_thousand_folds_of_f32_keep_the_projector_symmetric() {
         let mut stream = rng::stream(2, &["symmetry".into()]);
         let mut projector = Matrix::<f32>::identity(24);
         for _ in 0..10_000 {
@@ -173,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn folding_one_direction_for_ever_ends_in_the_projection_off_it() {
+    fn folding_one_direction_often_ends_in_the_projection_off_it() {
         let direction = [0.6, 0.0, 0.8];
         let mut projector = Matrix::identity(3);
         for _ in 0..10_000 {

@@ -1,13 +1,14 @@
 //! A job file as a tree in which every value knows its line and column.
 //!
 //! Reading is bounded whatever the text: its length, the depth of nesting, and the number of values after aliases are
-//! followed. Scalars keep their text; what it means is decided by the field that reads it, so `no` stays the name it was.
+//! followed. Scalars keep their text; what it means is decided by the field that reads it, so `no` stays the name it
+//! was.
 
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
-use super::error::{Place, SpecError, shorten};
+use super::error::{Location, SpecError, shorten};
 
 /// Bytes of text.
 const MOST_BYTES: usize = 1 << 20;
@@ -21,7 +22,7 @@ const MOST_KEY: usize = 256;
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) location: Location,
     /// The path that it is written under, empty for the whole document.
     pub(super) path: String,
     pub(super) value: Value,
@@ -50,17 +51,17 @@ pub(super) enum Style {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) node: Node,
 }
 
 impl Node {
-    pub(super) fn new(place: Place, value: Value) -> Self {
-        Self { place, path: String::new(), value }
+    pub(super) fn new(location: Location, value: Value) -> Self {
+        Self { location, path: String::new(), value }
     }
 
-    pub(super) fn plain(place: Place, text: &str) -> Self {
-        Self::new(place, Value::Scalar { text: text.to_owned(), style: Style::Plain })
+    pub(super) fn plain(location: Location, text: &str) -> Self {
+        Self::new(location, Value::Scalar { text: text.to_owned(), style: Style::Plain })
     }
 
     /// The text of a scalar that has a value.
@@ -95,9 +96,9 @@ impl Node {
     }
 
     /// Where an override reached into it, if one did.
-    pub(super) fn overridden(&self) -> Option<&Place> {
-        if let Place::Override { .. } = self.place {
-            return Some(&self.place);
+    pub(super) fn overridden(&self) -> Option<&Location> {
+        if let Location::Override { .. } = self.location {
+            return Some(&self.location);
         }
         match &self.value {
             Value::Scalar { .. } => None,
@@ -135,7 +136,12 @@ impl Node {
 
     /// An error about this value.
     pub(super) fn error(&self, rule: impl Into<String>) -> SpecError {
-        SpecError { place: self.place.clone(), key: self.path.clone(), value: Some(self.flow()), rule: rule.into() }
+        SpecError {
+            location: self.location.clone(),
+            key: self.path.clone(),
+            value: Some(self.flow()),
+            rule: rule.into(),
+        }
     }
 
     /// Writes each value's path into it, and takes out keys that are there a second time.
@@ -149,14 +155,14 @@ impl Node {
                 }
             }
             Value::Map(entries) => {
-                let mut seen: BTreeMap<String, Place> = BTreeMap::new();
+                let mut seen: BTreeMap<String, Location> = BTreeMap::new();
                 entries.retain(|entry| match seen.get(&entry.key) {
                     Some(first) => {
                         errors.push(duplicate(&join(path, &entry.key), entry, first));
                         false
                     }
                     None => {
-                        seen.insert(entry.key.clone(), entry.place.clone());
+                        seen.insert(entry.key.clone(), entry.location.clone());
                         true
                     }
                 });
@@ -168,13 +174,13 @@ impl Node {
     }
 }
 
-fn duplicate(path: &str, entry: &Entry, first: &Place) -> SpecError {
-    let whence = match first {
-        Place::File { line, .. } => format!(" (first on line {line})"),
-        Place::Override { .. } => String::new(),
+fn duplicate(path: &str, entry: &Entry, first: &Location) -> SpecError {
+    let origin = match first {
+        Location::File { line, .. } => format!(" (first on line {line})"),
+        Location::Override { .. } => String::new(),
     };
-    let rule = format!("the key is given twice{whence}; keep one of them");
-    SpecError { place: entry.place.clone(), key: shorten(path), value: None, rule }
+    let rule = format!("the key is given twice{origin}; keep one of them");
+    SpecError { location: entry.location.clone(), key: shorten(path), value: None, rule }
 }
 
 /// `a.b` and `c` to `a.b.c`.
@@ -188,25 +194,25 @@ pub(super) fn join(path: &str, key: &str) -> String {
 /// When the text is not YAML, or more than one document, or passes a bound. Keys that are given twice are still there.
 pub(super) fn load(text: &str) -> Result<Option<Node>, SpecError> {
     if text.len() > MOST_BYTES {
-        let rule = format!("the job has {} bytes; at most {MOST_BYTES} are read", text.len());
-        return Err(whole_file(Place::START, rule));
+        let rule = format!("the job has {} bytes; make it shorter than {MOST_BYTES}", text.len());
+        return Err(whole_file(Location::START, rule));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| unreadable(text, &error))?;
-        builder.take(event, place(span.start))?;
+        builder.take(event, location(span.start))?;
     }
     Ok(builder.root)
 }
 
-fn place(mark: Marker) -> Place {
-    Place::File { line: mark.line(), column: mark.col() + 1 }
+fn location(mark: Marker) -> Location {
+    Location::File { line: mark.line(), column: mark.col() + 1 }
 }
 
-fn whole_file(place: Place, rule: String) -> SpecError {
-    SpecError { place, key: String::new(), value: None, rule }
+fn whole_file(location: Location, rule: String) -> SpecError {
+    SpecError { location, key: String::new(), value: None, rule }
 }
 
 fn unreadable(text: &str, error: &ScanError) -> SpecError {
@@ -215,23 +221,23 @@ fn unreadable(text: &str, error: &ScanError) -> SpecError {
     let advice = if indent.contains('\t') {
         "; indent with spaces, not tabs"
     } else if line.contains("${") {
-        "; put quotes round text that holds ${...}"
+        "; put quotes around text with ${...}"
     } else {
         ""
     };
-    whole_file(place(*error.marker()), format!("not YAML: {}{advice}", error.info()))
+    whole_file(location(*error.marker()), format!("not valid YAML: {}{advice}", error.info()))
 }
 
 /// A mapping or list that is still open.
 struct Frame {
-    place: Place,
+    location: Location,
     anchor: usize,
     contents: Contents,
 }
 
 enum Contents {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, Place)> },
+    Map { entries: Vec<Entry>, key: Option<(String, Location)> },
 }
 
 #[derive(Default)]
@@ -244,65 +250,69 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), SpecError> {
+    fn take(&mut self, event: Event<'_>, location: Location) -> Result<(), SpecError> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err(whole_file(place, "a second document begins here; a job file holds one job".into()));
+                    return Err(whole_file(location, "a second document begins here; a job file holds one job".into()));
                 }
                 Ok(())
             }
             Event::Scalar(_, _, _, Some(tag))
             | Event::SequenceStart(_, Some(tag))
             | Event::MappingStart(_, Some(tag)) => Err(whole_file(
-                place,
-                format!("the tag `{}` has no meaning here; leave it out", shorten(&tag.to_string())),
+                location,
+                format!("the tag `{}` is not supported; remove it", shorten(&tag.to_string())),
             )),
             Event::Scalar(text, style, anchor, None) => {
                 let style = if style == ScalarStyle::Plain { Style::Plain } else { Style::Quoted };
                 let size = 1 + text.len() / 1024;
-                self.add(Node::new(place, Value::Scalar { text: text.into_owned(), style }), anchor, size)
+                self.add(Node::new(location, Value::Scalar { text: text.into_owned(), style }), anchor, size)
             }
-            Event::SequenceStart(anchor, None) => self.open(place, anchor, Contents::List(Vec::new())),
+            Event::SequenceStart(anchor, None) => self.open(location, anchor, Contents::List(Vec::new())),
             Event::MappingStart(anchor, None) => {
-                self.open(place, anchor, Contents::Map { entries: Vec::new(), key: None })
+                self.open(location, anchor, Contents::Map { entries: Vec::new(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some((node, size)) => self.add(node, 0, size),
-                None => {
-                    Err(whole_file(place, "the alias stands inside what it stands for; write the value out".into()))
-                }
+                None => Err(whole_file(
+                    location,
+                    "the alias is inside the value that it refers to; write the value out".into(),
+                )),
             },
         }
     }
 
-    fn open(&mut self, place: Place, anchor: usize, contents: Contents) -> Result<(), SpecError> {
+    fn open(&mut self, location: Location, anchor: usize, contents: Contents) -> Result<(), SpecError> {
         if self.open.len() == MOST_DEPTH {
-            return Err(whole_file(place, format!("nested deeper than {MOST_DEPTH} levels")));
+            return Err(whole_file(location, format!("nested deeper than {MOST_DEPTH} levels; use fewer levels")));
         }
-        self.open.push(Frame { place, anchor, contents });
+        self.open.push(Frame { location, anchor, contents });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), SpecError> {
-        let Some(Frame { place, anchor, contents }) = self.open.pop() else {
+        let Some(Frame { location, anchor, contents }) = self.open.pop() else {
             return Ok(());
         };
         let value = match contents {
             Contents::List(items) => Value::List(items),
             Contents::Map { entries, .. } => Value::Map(entries),
         };
-        self.add(Node::new(place, value), anchor, 1)
+        self.add(Node::new(location, value), anchor, 1)
     }
 
     /// Puts a finished value where it belongs. `size` is how many values it newly brings.
     fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SpecError> {
         self.nodes += size;
         if self.nodes > MOST_NODES {
-            return Err(whole_file(node.place, format!("more than {MOST_NODES} values, aliases followed")));
+            return Err(whole_file(
+                node.location,
+                format!("more than {MOST_NODES} values, with aliases expanded; use fewer"),
+            ));
         }
         if anchor > 0 {
             let size = count(&node);
@@ -312,7 +322,7 @@ impl Builder {
             None => self.root = Some(node),
             Some(Contents::List(items)) => items.push(node),
             Some(Contents::Map { entries, key }) => match key.take() {
-                Some((key, place)) => entries.push(Entry { key, place, node }),
+                Some((key, location)) => entries.push(Entry { key, location, node }),
                 None => *key = Some(key_of(node)?),
             },
         }
@@ -320,13 +330,15 @@ impl Builder {
     }
 }
 
-fn key_of(node: Node) -> Result<(String, Place), SpecError> {
+fn key_of(node: Node) -> Result<(String, Location), SpecError> {
     match node.value {
-        Value::Scalar { text, .. } if text.len() <= MOST_KEY => Ok((text, node.place)),
-        Value::Scalar { .. } => Err(whole_file(node.place, format!("a key is longer than {MOST_KEY} bytes"))),
+        Value::Scalar { text, .. } if text.len() <= MOST_KEY => Ok((text, node.location)),
+        Value::Scalar { .. } => {
+            Err(whole_file(node.location, format!("a key is longer than {MOST_KEY} bytes; shorten it")))
+        }
         _ => {
-            let rule = format!("`{}` stands where a key should; keys are plain text", node.flow());
-            Err(whole_file(node.place, rule))
+            let rule = format!("`{}` is not a key; keys are plain text", node.flow());
+            Err(whole_file(node.location, rule))
         }
     }
 }

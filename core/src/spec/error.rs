@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where in a job something stands. Positions in the file come before overrides.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// In the job file.
     File {
         /// From 1.
@@ -21,7 +21,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl Location {
     /// Where a job file begins.
     pub const START: Self = Self::File { line: 1, column: 1 };
 }
@@ -30,10 +30,10 @@ impl Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError {
     /// Where.
-    pub place: Place,
+    pub location: Location,
     /// The full path of the key, as in `modalities.audio.encoder.kind`; empty when no key could be made out.
     pub key: String,
-    /// The value that was refused, shortened; none where there is no value to show.
+    /// The value that was rejected, shortened; none where there is no value to show.
     pub value: Option<String>,
     /// The rule and what to do, a sentence that follows the value.
     pub rule: String,
@@ -65,7 +65,7 @@ const MOST: usize = 100;
 
 impl SpecErrors {
     pub(super) fn new(file: &str, mut errors: Vec<SpecError>) -> Self {
-        errors.sort_by(|a, b| a.place.cmp(&b.place));
+        errors.sort_by(|a, b| a.location.cmp(&b.location));
         let mut kept: Vec<SpecError> = Vec::new();
         for error in errors {
             if kept.len() < MOST && !kept.contains(&error) {
@@ -75,12 +75,12 @@ impl SpecErrors {
         Self { file: file.to_owned(), errors: kept }
     }
 
-    /// The place of an error as messages give it: `job.yaml:12:9` or `--set batch=0`.
+    /// The location of an error as messages give it: `job.yaml:12:9` or `--set batch=0`.
     #[must_use]
     pub fn locate(&self, error: &SpecError) -> String {
-        match &error.place {
-            Place::File { line, column } => format!("{}:{line}:{column}", self.file),
-            Place::Override { text, .. } => format!("--set {}", shorten(text)),
+        match &error.location {
+            Location::File { line, column } => format!("{}:{line}:{column}", self.file),
+            Location::Override { text, .. } => format!("--set {}", shorten(text)),
         }
     }
 }
@@ -125,10 +125,10 @@ mod tests {
 
     #[test]
     fn errors_come_in_order_and_once() {
-        let at = |place: Place| SpecError { place, key: "k".into(), value: None, rule: "r".into() };
-        let late = at(Place::File { line: 9, column: 1 });
-        let early = at(Place::File { line: 2, column: 30 });
-        let set = at(Place::Override { index: 0, text: "k=1".into() });
+        let at = |location: Location| SpecError { location, key: "k".into(), value: None, rule: "r".into() };
+        let late = at(Location::File { line: 9, column: 1 });
+        let early = at(Location::File { line: 2, column: 30 });
+        let set = at(Location::Override { index: 0, text: "k=1".into() });
         let all = SpecErrors::new("j", vec![set.clone(), late.clone(), early.clone(), late.clone()]);
         assert_eq!(all.errors, [early, late, set]);
         assert_eq!(all.to_string(), "j:2:30: k: r\nj:9:1: k: r\n--set k=1: k: r");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::error::{Place, shorten};
+use super::error::{Location, shorten};
 use super::json::Json;
 
 /// One field of a job as it was read.
@@ -13,10 +13,10 @@ pub struct FieldReport {
     /// The value that counts.
     pub value: Json,
     /// Where it was given; none for a default.
-    pub given: Option<Place>,
+    pub given: Option<Location>,
     /// What the number counts; empty for what has no unit.
     pub unit: &'static str,
-    /// What values the field takes, in words.
+    /// The values that the field takes.
     pub range: String,
     /// What it is for.
     pub meaning: &'static str,
@@ -31,13 +31,13 @@ pub fn explain_text(fields: &[FieldReport], file: &str) -> String {
     let mut text = String::new();
     for field in fields {
         let unit = if field.unit.is_empty() { String::new() } else { format!(" {}", field.unit) };
-        let whence = match &field.given {
+        let origin = match &field.given {
             None => "default".to_owned(),
-            Some(Place::File { line, .. }) => format!("{file}:{line}"),
-            Some(Place::Override { .. }) => "--set".to_owned(),
+            Some(Location::File { line, .. }) => format!("{file}:{line}"),
+            Some(Location::Override { .. }) => "--set".to_owned(),
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}: {}{unit}  ({whence})", field.key, shorten(&field.value.to_string()));
+        let _ = writeln!(text, "{}: {}{unit}  ({origin})", field.key, shorten(&field.value.to_string()));
         let _ = writeln!(text, "    {}", field.meaning);
         let _ = writeln!(text, "    {}; for example `{}`", field.range, field.example);
     }

@@ -10,8 +10,8 @@ pub(super) struct Field {
     pub(super) key: &'static str,
     /// What values it takes.
     pub(super) kind: Kind,
-    /// The value that is taken when none is given, as it would be written; none when one must be given, or when the default
-    /// depends on the rest of the job.
+    /// The value that is taken when none is given, as it would be written; none when one must be given, or when the
+    /// default depends on the rest of the job.
     pub(super) default: Option<&'static str>,
     /// What the number counts; empty for what has no unit.
     pub(super) unit: &'static str,
@@ -64,7 +64,7 @@ pub(super) enum Kind {
     Period,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// A mapping with keys of its own.
+    /// A mapping with its own keys.
     Section,
     /// Something read by its own rules, in words.
     Other(&'static str),
@@ -100,8 +100,8 @@ impl fmt::Display for Kind {
                 write!(f, "a list of {least} to {most} whole numbers, each from {low} to {high}")
             }
             Self::Number(low, high) => number(f, low, high),
-            Self::Share => f.write_str("a share from 0 to below 1, as 0.1 or 10%"),
-            Self::Seconds => f.write_str("a time above 0 and up to an hour, as `1.5 s` or `250 ms`"),
+            Self::Share => f.write_str("a share of at least 0 and below 1, such as 0.1 or 10%"),
+            Self::Seconds => f.write_str("a time above 0 and at most an hour, such as `1.5 s` or `250 ms`"),
             Self::Period => f.write_str("`1 epoch`, `500 turns` or `end`"),
             Self::OneOf(words) => {
                 let words: Vec<_> = words.iter().map(|w| format!("`{w}`")).collect();
@@ -122,13 +122,13 @@ fn whole(f: &mut fmt::Formatter<'_>, what: &str, low: u64, high: u64) -> fmt::Re
 
 fn number(f: &mut fmt::Formatter<'_>, low: Bound<f64>, high: Bound<f64>) -> fmt::Result {
     match low {
-        Bound::Included(low) => write!(f, "a number from {low}")?,
+        Bound::Included(low) => write!(f, "a number of at least {low}")?,
         Bound::Excluded(low) => write!(f, "a number above {low}")?,
         Bound::Unbounded => f.write_str("a number")?,
     }
     match high {
-        Bound::Included(high) => write!(f, " to {high}"),
-        Bound::Excluded(high) => write!(f, " to below {high}"),
+        Bound::Included(high) => write!(f, " and at most {high}"),
+        Bound::Excluded(high) => write!(f, " and below {high}"),
         Bound::Unbounded => Ok(()),
     }
 }

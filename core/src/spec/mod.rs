@@ -1,4 +1,4 @@
-//! The job specification: what a job file may say, and what it comes to.
+//! The job specification: what a job file may say, and what it means.
 //!
 //! ```text
 //! text ── document ──▶ tree ── overrides, variables ──▶ tree ── read, by the table in `fields` ──▶ JobSpec
@@ -6,9 +6,10 @@
 //! JobSpec ── canonical ──▶ JSON in the same spelling, every default written out
 //! ```
 //!
-//! Invariants: all that is wrong is reported at once, each error with its place; a [`JobSpec`] that came out of [`parse`]
-//! keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here opens a file or
-//! asks the environment: text and variables are arguments. Whether data exist and fit is found out by workers.
+//! Invariants: all that is wrong is reported at once, each error with its location; a [`JobSpec`] that came out of
+//! [`parse`] keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here
+//! opens a file or asks the environment: text and variables are arguments. Whether data exist and fit is found out by
+//! workers.
 
 mod canonical;
 mod document;
@@ -21,6 +22,7 @@ mod model;
 mod overrides;
 mod read;
 mod reader;
+mod reference;
 mod scalar;
 mod spelling;
 mod suggest;
@@ -28,12 +30,12 @@ mod suggest;
 mod tests;
 mod variables;
 
-pub use error::{Place, SpecError, SpecErrors};
+pub use error::{Location, SpecError, SpecErrors};
 pub use explain::{FieldReport, explain_text};
 pub use json::Json;
 pub use model::*;
 pub use overrides::Override;
-pub use reader::KnownEncoders;
+pub use reference::{CHANGEABLE_ON_RESUME, FieldReference, SectionReference, reference};
 
 use document::{Node, Value};
 use field::{Field, Kind};
@@ -109,7 +111,7 @@ fn read_document(
     overrides: &[Override],
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Option<JobSpec> {
-    let mut root = root.unwrap_or_else(|| Node::new(Place::START, Value::Map(Vec::new())));
+    let mut root = root.unwrap_or_else(|| Node::new(Location::START, Value::Map(Vec::new())));
     read::names_as_keys(&mut root, &mut log.errors);
     for (index, change) in overrides.iter().enumerate() {
         if let Err(error) = change.apply(index, &mut root) {

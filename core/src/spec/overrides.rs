@@ -1,7 +1,7 @@
 //! `--set a.b.c=value`: one value of a job replaced after its file was read.
 
 use super::document::{Entry, Node, Value, join, load};
-use super::error::{Place, SpecError, shorten};
+use super::error::{Location, SpecError, shorten};
 use super::fields::EXCLUSIVE;
 use super::reader::expand_short;
 
@@ -33,28 +33,28 @@ impl From<String> for Override {
 impl Override {
     /// Puts the value into the tree, making the mappings on the way.
     pub(super) fn apply(&self, index: usize, root: &mut Node) -> Result<(), SpecError> {
-        let place = Place::Override { index, text: self.0.clone() };
+        let location = Location::Override { index, text: self.0.clone() };
         let refuse = |key: &str, rule: &str| SpecError {
-            place: place.clone(),
+            location: location.clone(),
             key: shorten(key),
             value: None,
             rule: rule.to_owned(),
         };
         let Some((path, text)) = self.0.split_once('=') else {
-            return Err(refuse("", "has no `=`; write key=value, as in schedule.epochs=3"));
+            return Err(refuse("", "has no `=`; write key=value, for example schedule.epochs=3"));
         };
         let path = path.trim();
         if path.is_empty() || path.split('.').any(str::is_empty) {
-            return Err(refuse("", "has an empty key before `=`; write key=value, as in schedule.epochs=3"));
+            return Err(refuse("", "has an empty key before `=`; write key=value, for example schedule.epochs=3"));
         }
         if path.split('.').count() > MOST_KEYS {
-            return Err(refuse(path, &format!("has more than {MOST_KEYS} keys before `=`")));
+            return Err(refuse(path, &format!("has more than {MOST_KEYS} keys before `=`; use fewer")));
         }
         let mut value = load(text)
             .map_err(|error| refuse(path, &error.rule))?
-            .unwrap_or_else(|| Node::plain(place.clone(), "null"));
-        relocate(&mut value, &place);
-        set(root, "", path, value, &place).map_err(|rule| refuse(path, &rule))?;
+            .unwrap_or_else(|| Node::plain(location.clone(), "null"));
+        relocate(&mut value, &location);
+        set(root, "", path, value, &location).map_err(|rule| refuse(path, &rule))?;
         for (one, other) in EXCLUSIVE.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
             if path == one {
                 remove_from_file(root, other);
@@ -64,21 +64,21 @@ impl Override {
     }
 }
 
-fn relocate(node: &mut Node, place: &Place) {
-    node.place.clone_from(place);
+fn relocate(node: &mut Node, location: &Location) {
+    node.location.clone_from(location);
     match &mut node.value {
         Value::Scalar { .. } => {}
-        Value::List(items) => items.iter_mut().for_each(|item| relocate(item, place)),
+        Value::List(items) => items.iter_mut().for_each(|item| relocate(item, location)),
         Value::Map(entries) => {
             for entry in entries {
-                entry.place.clone_from(place);
-                relocate(&mut entry.node, place);
+                entry.location.clone_from(location);
+                relocate(&mut entry.node, location);
             }
         }
     }
 }
 
-fn set(node: &mut Node, above: &str, path: &str, value: Node, place: &Place) -> Result<(), String> {
+fn set(node: &mut Node, above: &str, path: &str, value: Node, location: &Location) -> Result<(), String> {
     let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
     if node.is_null() {
         node.value = Value::Map(Vec::new());
@@ -87,35 +87,38 @@ fn set(node: &mut Node, above: &str, path: &str, value: Node, place: &Place) -> 
         *node = expand_short(node.clone(), above);
     }
     let target = match &mut node.value {
-        Value::Map(entries) => entry(entries, key, place),
-        Value::List(items) => item(items, key, place)?,
+        Value::Map(entries) => entry(entries, key, location),
+        Value::List(items) => item(items, key, location)?,
         Value::Scalar { text, .. } => {
-            return Err(format!("`{above}` is `{}`, which has no keys; set `{above}` as a whole", shorten(text)));
+            return Err(format!("`{above}` is `{}`, which has no keys; set all of `{above}`", shorten(text)));
         }
     };
     match rest {
         None => *target = value,
-        Some(rest) => set(target, &join(above, key), rest, value, place)?,
+        Some(rest) => set(target, &join(above, key), rest, value, location)?,
     }
     Ok(())
 }
 
-fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
+fn entry<'a>(entries: &'a mut Vec<Entry>, key: &str, location: &Location) -> &'a mut Node {
     let at = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-        let node = Node::plain(place.clone(), "null");
-        entries.push(Entry { key: key.to_owned(), place: place.clone(), node });
+        let node = Node::plain(location.clone(), "null");
+        entries.push(Entry { key: key.to_owned(), location: location.clone(), node });
         entries.len() - 1
     });
     &mut entries[at].node
 }
 
-fn item<'a>(items: &'a mut Vec<Node>, key: &str, place: &Place) -> Result<&'a mut Node, String> {
+fn item<'a>(items: &'a mut Vec<Node>, key: &str, location: &Location) -> Result<&'a mut Node, String> {
     let length = items.len();
     let at = key.parse::<usize>().ok().filter(|n| *n <= length).ok_or_else(|| {
-        format!("`{}` is not a position in a list of {length}; use 0 to {length}, the last to add one", shorten(key))
+        format!(
+            "`{}` is not an index of a list of length {length}; use 0 to {length}, where {length} appends",
+            shorten(key)
+        )
     })?;
     if at == length {
-        items.push(Node::plain(place.clone(), "null"));
+        items.push(Node::plain(location.clone(), "null"));
     }
     Ok(&mut items[at])
 }
@@ -128,7 +131,7 @@ fn remove_from_file(root: &mut Node, path: &str) {
     let Value::Map(entries) = &mut root.value else { return };
     for entry in entries.iter_mut().filter(|entry| entry.key == section) {
         if let Value::Map(fields) = &mut entry.node.value {
-            fields.retain(|field| field.key != key || matches!(field.node.place, Place::Override { .. }));
+            fields.retain(|field| field.key != key || matches!(field.node.location, Location::Override { .. }));
         }
     }
 }

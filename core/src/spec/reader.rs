@@ -1,7 +1,7 @@
 //! Walks a job's tree field by field.
 //!
-//! Whatever is wrong is noted and reading goes on, so that one pass finds everything. Each read goes through the field's
-//! entry in the table, which thereby knows the keys of a mapping, its rules for errors, and its explanation.
+//! An error is noted and reading continues, so that one pass finds every error. Each field is read through its entry in
+//! the table, which knows the keys of a mapping, its rules for errors, and its explanation.
 
 use super::document::{Entry, Node, Style, Value, join, load};
 use super::error::SpecError;
@@ -56,7 +56,7 @@ impl KnownEncoders {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused;
 
-/// A mapping that is being read. Answers are None for what was refused; the error is noted by then.
+/// A mapping that is being read. A value that was rejected is None, and its error is already noted.
 pub(super) struct Section<'r> {
     pub(super) log: &'r mut Log,
     node: Node,
@@ -171,7 +171,7 @@ impl<'r> Section<'r> {
             return None;
         }
         if node.is_null() && field.default != Some("null") {
-            let advice = if field.default.is_some() { ", or leave the key out" } else { "" };
+            let advice = if field.default.is_some() { ", or remove the key" } else { "" };
             let rule = format!("has no value; give {}{advice}", field.kind);
             self.log.errors.push(SpecError { value: None, ..node.error(rule) });
             return None;
@@ -182,14 +182,14 @@ impl<'r> Section<'r> {
     /// Notes that a key that must be there is not.
     pub(super) fn missing(&mut self, field: &Field) {
         let rule = format!("is missing; give {}, for example `{}: {}`", field.kind, field.key, field.example);
-        let place = self.node.place.clone();
-        self.log.errors.push(SpecError { place, key: join(&self.node.path, field.key), value: None, rule });
+        let location = self.node.location.clone();
+        self.log.errors.push(SpecError { location, key: join(&self.node.path, field.key), value: None, rule });
     }
 
     fn misfit(&mut self, field: &Field, mut node: Node, fits: impl Fn(&Node) -> bool) {
         let mut error = node.error(format!("is not {}", field.kind));
-        if let Some(place) = node.overridden() {
-            error.place = place.clone();
+        if let Some(location) = node.overridden() {
+            error.location = location.clone();
         }
         if let (Kind::OneOf(words), Some(text)) = (field.kind, node.text())
             && let Some(word) = nearest(text, words)
@@ -199,7 +199,7 @@ impl<'r> Section<'r> {
         if let Value::Scalar { style: style @ Style::Quoted, .. } = &mut node.value {
             *style = Style::Plain;
             if fits(&node) {
-                error.rule += "; leave the quotes out";
+                error.rule += "; remove the quotes";
             }
         }
         self.log.errors.push(error);
@@ -210,7 +210,7 @@ impl<'r> Section<'r> {
         self.log.fields.push(FieldReport {
             key: join(&self.path, field.key),
             value,
-            given: given.map(|node| node.place.clone()),
+            given: given.map(|node| node.location.clone()),
             unit: field.unit,
             range: field.kind.to_string(),
             meaning: field.meaning,
@@ -220,15 +220,16 @@ impl<'r> Section<'r> {
 
     /// Refuses a value that is fine by itself but not beside the others.
     pub(super) fn refuse(&mut self, field: &Field, value: impl ToString, rule: impl Into<String>) {
-        let place_and_key = self.node.child(field.key).map(|node| (node.place.clone(), node.path.clone()));
-        let (place, key) = place_and_key.unwrap_or_else(|| (self.node.place.clone(), join(&self.node.path, field.key)));
-        self.log.errors.push(SpecError { place, key, value: Some(value.to_string()), rule: rule.into() });
+        let location_and_key = self.node.child(field.key).map(|node| (node.location.clone(), node.path.clone()));
+        let (location, key) =
+            location_and_key.unwrap_or_else(|| (self.node.location.clone(), join(&self.node.path, field.key)));
+        self.log.errors.push(SpecError { location, key, value: Some(value.to_string()), rule: rule.into() });
     }
 
     /// Refuses whatever keys were not asked for.
     pub(super) fn finish(self) {
         let Value::Map(entries) = &self.node.value else { return };
-        for Entry { key, place, node } in entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
+        for Entry { key, location, node } in entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
             let advice = match nearest(key, &self.known) {
                 Some(word) => format!("did you mean `{word}`?"),
                 None => {
@@ -238,8 +239,8 @@ impl<'r> Section<'r> {
                     format!("the keys are {}", listed(&known))
                 }
             };
-            let rule = format!("is not a key here; {advice}");
-            self.log.errors.push(SpecError { place: place.clone(), key: node.path.clone(), value: None, rule });
+            let rule = format!("is not a known key; {advice}");
+            self.log.errors.push(SpecError { location: location.clone(), key: node.path.clone(), value: None, rule });
         }
     }
 
@@ -357,15 +358,15 @@ pub(super) fn expand_short(node: Node, path: &str) -> Node {
         _ if node.is_null() => node,
         Value::List(_) if key == "kind" => node,
         _ => {
-            let (place, path) = (node.place.clone(), node.path.clone());
-            let entry = Entry { key: key.to_owned(), place: place.clone(), node };
-            Node { place, path, value: Value::Map(vec![entry]) }
+            let (location, path) = (node.location.clone(), node.path.clone());
+            let entry = Entry { key: key.to_owned(), location: location.clone(), node };
+            Node { location, path, value: Value::Map(vec![entry]) }
         }
     }
 }
 
-/// The mapping `own` with what it leaves out taken from `base`, unless its `tag` (and what that is by default) says that
-/// it is another kind of thing.
+/// The mapping `own` with what it leaves out taken from `base`, unless its `tag` (and what that is by default) says
+/// that it is another kind of thing.
 fn inherit(base: Node, own: Node, tag: (&str, &str), path: &str) -> Node {
     let (base, own) = (expand_short(base, path), expand_short(own, path));
     let Value::Map(entries) = &own.value else { return own };

@@ -126,11 +126,11 @@ pub(super) fn texts(node: &Node) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::super::document::Style;
-    use super::super::error::Place;
+    use super::super::error::Location;
     use super::*;
 
     fn plain(text: &str) -> Node {
-        Node::plain(Place::START, text)
+        Node::plain(Location::START, text)
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         for text in ["18446744073709551616", "-1", "1.0", "1e3", "0x10", "1_000", "+", "", "++1"] {
             assert_eq!(whole(&plain(text), 0, u64::MAX), None, "{text}");
         }
-        let quoted = Node::new(Place::START, Value::Scalar { text: "5".into(), style: Style::Quoted });
+        let quoted = Node::new(Location::START, Value::Scalar { text: "5".into(), style: Style::Quoted });
         assert_eq!(whole(&quoted, 0, 9), None, "quotes make text");
     }
 

@@ -53,7 +53,9 @@ impl Variables<'_> {
             let value = self.value(inside)?;
             self.brought += value.len();
             if self.brought > MOST_BYTES {
-                return Err(format!("brings the variables of this job to more than {MOST_BYTES} bytes"));
+                return Err(format!(
+                    "makes the variables of this job longer than {MOST_BYTES} bytes; use shorter values"
+                ));
             }
             expanded += &value;
             looked_up = true;

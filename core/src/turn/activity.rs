@@ -5,8 +5,8 @@ use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an evaluation the
-    /// machine knows only the split; the shell knows which worker has to send logits.
+    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an
+    /// evaluation the machine knows only the split; the shell knows which worker has to send logits.
     #[must_use]
     pub fn activity(&self) -> String {
         let turn = self.position.turn;
@@ -36,7 +36,7 @@ impl TurnMachine {
         let Some(pending) = &self.pending_checkpoint else { return "no checkpoint is being written".to_owned() };
         let turn = pending.turn();
         if pending.has_all_files() {
-            return format!("checkpoint {turn}: the head and the manifest are being written");
+            return format!("writing the head and the manifest of checkpoint {turn}");
         }
         let from: Vec<String> = pending.missing().map(|modality| self.named(modality, self.worker(modality))).collect();
         format!("checkpoint {turn} waits for files of {}", from.join(", "))
@@ -74,7 +74,7 @@ mod tests {
     use crate::spec::Length;
 
     #[test]
-    fn whoever_is_waited_for_is_named() {
+    fn the_worker_that_is_waited_for_is_named() {
         let mut spec = job(&["audio", "image"]);
         spec.schedule.length = Length::Turns(2);
         let mut machine = running(spec, SplitSizes { train: 20, validation: 5, test: 0 });
@@ -87,12 +87,12 @@ mod tests {
         assert_eq!(machine.granted(), None);
         take(&mut machine, Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 });
         let both = "`audio` worker `w-audio`, `image` worker `w-image`";
-        assert_eq!(machine.activity(), format!("turn 2: parts of checkpoint 2 are to come from {both}"));
+        assert_eq!(machine.activity(), format!("turn 2: checkpoint 2 waits for files of {both}"));
         let saved = |name: &str| Input::FilesSaved { worker: worker(name), turn: Turn(2) };
         take(&mut machine, saved("audio"));
-        assert_eq!(machine.activity(), "turn 2: parts of checkpoint 2 are to come from `image` worker `w-image`");
+        assert_eq!(machine.activity(), "turn 2: checkpoint 2 waits for files of `image` worker `w-image`");
         take(&mut machine, saved("image"));
-        assert_eq!(machine.activity(), "turn 2: the head and the manifest of checkpoint 2 are being written");
+        assert_eq!(machine.activity(), "turn 2: writing the head and the manifest of checkpoint 2");
         take(&mut machine, Input::CheckpointWritten { turn: Turn(2) });
         assert_eq!(machine.activity(), "finished");
     }

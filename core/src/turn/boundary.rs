@@ -1,4 +1,4 @@
-//! A turn boundary: what a job does between two turns, one duty after the other.
+//! The turn boundary: what a job does between two turns, one duty after the other.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::spec::Every;
 use crate::time::Time;
 
 impl TurnMachine {
-    /// A turn has been applied: go on, or do what is due first.
+    /// A turn is applied: do what is due, otherwise begin the next turn.
     pub(super) fn after_turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.is_something_due() {
             self.enter_boundary(now, self.is_complete(), effects);
@@ -32,7 +32,7 @@ impl TurnMachine {
             || self.replay_buffer == ReplayBufferLevel::Full
     }
 
-    /// Whether a checkpoint is to make room for heads. One that is being written makes some already.
+    /// Whether a checkpoint has to free the replay buffer. A pending one will free some of it already.
     fn saves_early(&self) -> bool {
         self.replay_buffer != ReplayBufferLevel::Normal
             && self.pending_checkpoint.is_none()
@@ -45,7 +45,8 @@ impl TurnMachine {
         let is_new = self.last_checkpoint != Some(self.position.turn);
         let trained = is_new && self.position.turn.0 > 0;
         let stopping = self.stop_requested && !complete;
-        // Also when stopping: a job that goes on later must not have skipped what would have chosen its best checkpoint.
+        // Also when stopping: a job that resumes later must not have skipped an evaluation that selects its best
+        // checkpoint.
         let evaluate = if complete { trained } else { self.is_due(self.spec.evaluation.every) };
         if evaluate && self.has(Split::Validation) {
             duties.push_back(Duty::Evaluate { evaluation: None, split: Split::Validation });
@@ -74,7 +75,7 @@ impl TurnMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         let phase = self.unexpected();
-        let Phase::Boundary { duties, score: kept } = &mut self.phase else { return Err(phase) };
+        let Phase::Boundary { duties, score: validation } = &mut self.phase else { return Err(phase) };
         let Some(Duty::Evaluate { evaluation: Some(open), split }) = duties.front() else { return Err(phase) };
         if *open != evaluation {
             return Err(Rejected::Malformed {
@@ -84,15 +85,15 @@ impl TurnMachine {
             });
         }
         if *split == Split::Validation {
-            *kept = Some(score);
+            *validation = Some(score);
         }
         duties.pop_front();
         self.begin_duty(now, effects);
         Ok(())
     }
 
-    /// Begins the first duty that is left, if what it needs is there; training goes on when none is. A stop that came
-    /// meanwhile is heeded first.
+    /// Begins the first duty that is left, if what it needs is there; training continues when none is left. A stop
+    /// that was requested meanwhile comes first.
     pub(super) fn begin_duty(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             let Phase::Boundary { duties, score } = &mut self.phase else { return };
@@ -108,7 +109,7 @@ impl TurnMachine {
                 }
                 Some(Duty::FreeBuffer) => {
                     if self.replay_buffer == ReplayBufferLevel::Full {
-                        // The last checkpoint may have been cut too early to make room enough.
+                        // The last checkpoint may have begun too early to free enough.
                         if self.pending_checkpoint.is_none() && self.last_checkpoint != Some(self.position.turn) {
                             self.begin_checkpoint(score, effects);
                         }
@@ -134,7 +135,7 @@ impl TurnMachine {
         }
     }
 
-    /// Goes through the split at the front, if every worker is there.
+    /// Begins the evaluation that is due, if every worker is ready.
     fn begin_evaluation(&mut self, effects: &mut Vec<Effect>) {
         if !self.all_ready() {
             return;
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_job_is_validated_saved_tested_and_finished_in_this_order() {
+    fn a_job_ends_with_validation_checkpoint_and_test() {
         let mut machine = running(spec(Length::Turns(1), Every::End, Every::End), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);
         let finished = |evaluation, score| Input::EvaluationFinished { evaluation: EvaluationId(evaluation), score };
@@ -210,12 +211,12 @@ mod tests {
         refuse(&mut machine, saved("audio", 2));
         refuse(&mut machine, saved("stranger", 1));
         assert!(take(&mut machine, finished(1, 0.1)).is_empty(), "the job is not over before its checkpoint is there");
-        let parts = "parts of checkpoint 1 are to come from `audio` worker `w-audio`";
-        assert_eq!(machine.activity(), format!("turn 1: {parts}"));
+        let waits = "checkpoint 1 waits for files of `audio` worker `w-audio`";
+        assert_eq!(machine.activity(), format!("turn 1: {waits}"));
         let waiting = machine.waiting(Time(1), |_| 1).expect("the end waits").reason;
-        assert_eq!(waiting, format!("turn 1: finishing; {parts}"));
+        assert_eq!(waiting, format!("turn 1: finishing; {waits}"));
         assert_eq!(names(&take(&mut machine, saved("audio", 1))), ["manifest 1"]);
-        assert_eq!(machine.activity(), "turn 1: the head and the manifest of checkpoint 1 are being written");
+        assert_eq!(machine.activity(), "turn 1: writing the head and the manifest of checkpoint 1");
         refuse(&mut machine, saved("audio", 1));
         let pending = machine.pending_checkpoint().expect("it is being written");
         assert_eq!((pending.score, pending.position.best), (Some(0.5), Some((0.5, Turn(1)))));
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn training_goes_on_while_a_checkpoint_is_written_until_the_next_one_is_due() {
+    fn training_continues_during_a_checkpoint_until_the_next_is_due() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(2)), SAMPLES);
         contribute(&mut machine, 10);
         let effects = contribute(&mut machine, 10);
@@ -253,15 +254,15 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"]);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"], "one at a time");
         let waiting = machine.waiting(Time(1), |_| 1).expect("the next checkpoint waits").reason;
-        let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
-        assert_eq!(waiting, format!("turn 4: a checkpoint is due, and {part}"));
+        let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: a checkpoint is due; {part}"));
         let effects = save(&mut machine);
         assert_eq!(names(&effects), ["manifest 2", "ForgetHeads", "cut 4", "part 4 of w-audio", "grant 4"]);
         assert_eq!(machine.waiting(Time(1), |_| 1), None);
     }
 
     #[test]
-    fn a_checkpoint_makes_room_for_heads_before_it_is_due() {
+    fn a_full_replay_buffer_causes_an_early_checkpoint() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::End), SAMPLES);
         contribute(&mut machine, 10);
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::High)).is_empty());
@@ -270,9 +271,9 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"], "one is on its way");
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full)).is_empty());
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
-        let waiting = machine.waiting(Time(1), |_| 1).expect("there is no room").reason;
-        let part = "parts of checkpoint 2 are to come from `audio` worker `w-audio`";
-        assert_eq!(waiting, format!("turn 4: no room for more heads that may be granted again; {part}"));
+        let waiting = machine.waiting(Time(1), |_| 1).expect("the buffer is full").reason;
+        let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: the replay buffer is full until a checkpoint is written; {part}"));
         let effects = save(&mut machine);
         let Some(Effect::ForgetHeads { versions }) = effects.get(1) else { panic!("{effects:?}") };
         assert_eq!(versions.iter().map(|version| version.0).collect::<Vec<_>>(), [0, 1]);
@@ -280,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_does_not_make_room_enough_is_followed_by_another() {
+    fn a_checkpoint_that_frees_too_little_is_followed_by_another() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(1)), SAMPLES);
         assert_eq!(names(&contribute(&mut machine, 10))[2..], ["cut 1", "part 1 of w-audio", "grant 1"]);
         take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full));
         machine.spec.checkpoints.every = Every::End;
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
-        // Nobody says that there is room, because there is none.
+        // The level of the replay buffer stays the same.
         let effects = save(&mut machine);
         assert_eq!(names(&effects), ["manifest 1", "ForgetHeads", "cut 2", "part 2 of w-audio"]);
         assert_eq!(names(&save(&mut machine)), ["manifest 2", "ForgetHeads"]);
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_stop_now_does_not_lose_the_checkpoint_that_is_on_its_way() {
+    fn stopping_now_does_not_lose_the_pending_checkpoint() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
@@ -310,7 +311,7 @@ mod tests {
         assert!(take(&mut machine, Input::StopNow).is_empty(), "a part is to come from who is there");
         take(&mut machine, Input::FilesSaved { worker: worker.clone(), turn: Turn(1) });
         take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
-        assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs nobody");
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs no worker");
         let mut without = machine.clone();
         assert_eq!(names(&take(&mut without, Input::StopWithoutCheckpoint)), ["finish Stopped"]);
         refuse(&mut without, Input::StopWithoutCheckpoint);
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_stop_now_does_not_wait_for_a_part_of_who_is_gone() {
+    fn stopping_now_does_not_wait_for_files_of_a_lost_worker() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_stop_now_does_not_wait_for_a_part_of_who_gives_no_sign_of_life() {
+    fn stopping_now_does_not_wait_for_files_of_a_silent_worker() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
@@ -356,8 +357,8 @@ mod tests {
             drive(&mut first, 10);
         }
         let position = first.position().clone();
-        let mut again = resumed(first.spec().clone(), position);
-        let effects = prepare_all(&mut again, SAMPLES);
+        let mut second = resumed(first.spec().clone(), position);
+        let effects = prepare_all(&mut second, SAMPLES);
         assert_eq!(names(&effects[1..]), ["Ready", "Started", "evaluate test"]);
     }
 }

@@ -1,8 +1,9 @@
 //! Checkpoints: begun at a turn boundary, written while training continues.
 //!
-//! The head is snapshotted at the boundary. Every worker snapshots its encoder when it reads the message that asks for its files.
-//! Messages stay in order, so that is after the steps before the boundary and before those after it. If a worker is lost before
-//! its files are written, its replacement is asked for them when it has replayed the steps up to the boundary.
+//! The head is snapshotted at the boundary. Every worker snapshots its encoder when it reads the message that asks for
+//! its files. Messages stay in order, so that is after the steps before the boundary and before those after it. If a
+//! worker is lost before its files are written, its replacement is asked for them when it has replayed the steps up to
+//! the boundary.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected};
@@ -37,7 +38,8 @@ impl TurnMachine {
         self.pending_checkpoint.as_ref().is_some_and(|pending| pending.missing().all(is_there))
     }
 
-    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and it was not asked yet.
+    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and it was not
+    /// asked yet.
     pub(super) fn ask_for_files(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.get(modality) else { return };
         let worker = slot.worker.clone();
@@ -126,7 +128,7 @@ mod tests {
     use crate::spec::Every;
 
     #[test]
-    fn a_part_that_is_lost_with_its_worker_is_written_by_whoever_comes_to_the_same_place() {
+    fn files_of_a_lost_worker_are_written_by_its_replacement() {
         let mut spec = two();
         spec.checkpoints.every = Every::Turns(2);
         let mut machine = running(spec, SAMPLES);
@@ -136,20 +138,20 @@ mod tests {
         take(&mut machine, left("audio"));
         take(&mut machine, join("second", "audio"));
         let effects = take(&mut machine, prepared("second", 0));
-        assert_eq!(grants(&effects), [again("w-second", 0)]);
-        let effects = relearned(&mut machine, "second", &effects);
+        assert_eq!(grants(&effects), [replay("w-second", 0)]);
+        let effects = replayed(&mut machine, "second", &effects);
         // The checkpoint was cut after its first step; it is asked before it takes the second.
         let Effect::SaveFiles { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
         assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
-        assert_eq!(grants(&effects), [again("w-second", 2)]);
+        assert_eq!(grants(&effects), [replay("w-second", 2)]);
         let saved = save(&mut machine);
         // Its second step is not in the checkpoint, and is under way.
         let Some(Effect::ForgetHeads { versions }) = saved.last() else { panic!("{saved:?}") };
         assert_eq!(versions, &[HeadVersion(0), HeadVersion(1)]);
-        // Whoever comes now begins from this checkpoint.
+        // The next replacement starts from this checkpoint.
         take(&mut machine, left("second"));
         take(&mut machine, join("third", "audio"));
         refuse(&mut machine, prepared("third", 0));
-        assert_eq!(grants(&take(&mut machine, prepared("third", 1))), [again("w-third", 2)]);
+        assert_eq!(grants(&take(&mut machine, prepared("third", 1))), [replay("w-third", 2)]);
     }
 }

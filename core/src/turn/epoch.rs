@@ -1,4 +1,5 @@
-//! Who has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so far.
+//! Which modality has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so
+//! far.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::spec::{ScheduleSpec, TurnOrder};
 pub struct EpochPlan {
     /// The turns of one cycle, in order; a modality with weight w is named w times.
     pub cycle: Vec<ModalityName>,
-    /// How often the cycle is gone through.
+    /// The number of cycles.
     pub cycles: u64,
 }
 
@@ -23,7 +24,7 @@ impl EpochPlan {
         self.cycles * self.cycle.len() as u64
     }
 
-    /// Whose the `index`-th turn of the epoch is; none past its end.
+    /// The modality of the `index`-th turn of the epoch; none past its end.
     #[must_use]
     pub fn modality(&self, index: u64) -> Option<&ModalityName> {
         if index >= self.turns() {
@@ -48,7 +49,8 @@ pub fn batch_size(samples: u64, batch: u32, step: u64) -> u64 {
 
 /// Lays out the next epoch. It ends when the modality that needs the most cycles has been through its data once.
 ///
-/// `modalities` are in the order of the job; `losses` are the mean training losses of the epoch before, empty in the first.
+/// `modalities` are in the order of the job; `losses` are the mean training losses of the epoch before, empty in the
+/// first.
 #[must_use]
 pub fn plan(
     schedule: &ScheduleSpec,
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_ends_when_the_longest_modality_has_been_through_once() {
+    fn an_epoch_is_one_pass_of_the_longest_modality() {
         let (order, samples) = sizes(&[("audio", 25), ("image", 11)]);
         assert_eq!(turns(&plan(&schedule(TurnOrder::Cyclic, 1), &order, &samples, &BTreeMap::new())), "aiaiai");
         assert_eq!(turns(&plan(&schedule(TurnOrder::Cyclic, 2), &order, &samples, &BTreeMap::new())), "aiai");
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_goes_on_in_another_order_first_ends_its_epoch_in_the_one_that_it_was_laid_out_in() {
+    fn a_new_order_of_turns_applies_from_the_next_epoch() {
         let samples = SplitSizes { train: 20, validation: 0, test: 0 };
         let spec = |order| {
             let mut spec = job(&["audio", "image"]);
@@ -168,7 +170,7 @@ mod tests {
                 let n = batches(samples, batch);
                 let sum: u64 = (0..n).map(|step| batch_size(samples, batch, step)).sum();
                 assert_eq!(sum, samples);
-                assert_eq!(batch_size(samples, batch, n), batch_size(samples, batch, 0), "the next epoch begins anew");
+                assert_eq!(batch_size(samples, batch, n), batch_size(samples, batch, 0), "the next epoch starts over");
             }
         }
     }

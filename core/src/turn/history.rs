@@ -65,8 +65,8 @@ impl History {
         self.base.clone_from(steps_done);
     }
 
-    /// Forgets a modality's steps that no worker will replay: those before the base and, while a worker still replays, before
-    /// `needed`. Returns the heads of these steps, which are no longer needed.
+    /// Forgets a modality's steps that no worker will replay: those before the base and, while a worker still replays,
+    /// before `needed`. Returns the heads of these steps, which are no longer needed.
     pub(super) fn forget(&mut self, modality: &ModalityName, needed: Option<u64>) -> Vec<HeadVersion> {
         let before = needed.map_or(self.base(modality), |needed| needed.min(self.base(modality)));
         let mut forgotten = Vec::new();
@@ -86,9 +86,9 @@ impl History {
         for (name, own) in &self.modalities {
             let done = steps_done.get(name).copied().unwrap_or(0);
             if own.first + own.steps.len() as u64 != done {
-                let kept = own.steps.len();
+                let count = own.steps.len();
                 return Err(format!(
-                    "the history has {kept} steps of `{name}` from {}, but {done} are done",
+                    "the history has {count} steps of `{name}` from {}, but {done} are done",
                     own.first
                 ));
             }

@@ -1,4 +1,5 @@
-//! Leases: a slot is released when its worker sends no heartbeat or makes no progress, and reclaimed when it does again.
+//! Leases: a slot is released when its worker sends no heartbeat or makes no progress, and reclaimed when it does
+//! again.
 
 use super::machine::{Phase, TurnMachine};
 use super::message::{Effect, Rejected};
@@ -65,10 +66,10 @@ impl TurnMachine {
         for modality in self.spec.modalities.iter().map(|modality| &modality.name) {
             let granted = self.granted_to(modality);
             let Some(slot) = self.slots.get_mut(modality) else { continue };
-            if let Some((_, lapse)) = slot.deadline(ttl, turn, granted).filter(|(at, _)| *at <= now) {
-                slot.expired = Some(lapse);
+            if let Some((_, expiry)) = slot.deadline(ttl, turn, granted).filter(|(at, _)| *at <= now) {
+                slot.expired = Some(expiry);
                 let (worker, modality) = (slot.worker.clone(), modality.clone());
-                let why = match lapse {
+                let why = match expiry {
                     LeaseExpiry::NoHeartbeat => {
                         format!("it sent no heartbeat for {} s", now.since(slot.heard).as_secs())
                     }
@@ -107,9 +108,10 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::spec::Every;
+    use crate::time::Span;
 
     #[test]
-    fn a_late_result_is_taken_unless_its_turn_was_granted_again() {
+    fn a_late_contribution_is_accepted_until_the_turn_is_regranted() {
         for late in [true, false] {
             let mut machine = running(two(), SAMPLES);
             contribute(&mut machine, 10);
@@ -117,22 +119,22 @@ mod tests {
             let header = open_header(&machine, 10);
             take_at(&mut machine, at(14), beat("image", 1, false));
             let effects = take_at(&mut machine, at(16), Input::Tick);
-            let why = "it gave no sign of life for 15 s".to_owned();
+            let why = "it sent no heartbeat for 15 s".to_owned();
             assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
             let effects = take_at(&mut machine, at(17), join("second", "audio"));
-            let why = "its place was given to `w-second`".to_owned();
+            let why = "its slot was given to `w-second`".to_owned();
             assert_eq!(effects[0], Effect::Evict { worker: worker("audio"), why });
             let effects = take_at(&mut machine, at(18), prepared("second", 0));
-            assert_eq!(grants(&effects), [again("w-second", 0)]);
+            assert_eq!(grants(&effects), [replay("w-second", 0)]);
             if late {
                 let taken = take_at(&mut machine, at(19), Input::Contribution(header.clone()));
                 assert_eq!(grants(&taken), [granted("w-image", 3, 0)]);
-                let effects = relearned(&mut machine, "second", &effects);
-                assert_eq!(grants(&effects), [again("w-second", 2)], "the step that came late is its own too");
-                let effects = relearned(&mut machine, "second", &effects);
+                let effects = replayed(&mut machine, "second", &effects);
+                assert_eq!(grants(&effects), [replay("w-second", 2)], "the late step counts as well");
+                let effects = replayed(&mut machine, "second", &effects);
                 assert!(matches!(&effects[..], [Effect::Ready { replayed: 2, .. }]), "{effects:?}");
             } else {
-                let effects = relearned(&mut machine, "second", &effects);
+                let effects = replayed(&mut machine, "second", &effects);
                 assert_eq!(grants(&effects), [granted("w-second", 2, 1)]);
                 let refused = refuse(&mut machine, Input::Contribution(header.clone()));
                 assert_eq!(refused, Rejected::StaleAttempt { given: 0, current: 1 });
@@ -143,26 +145,26 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_of_life_keeps_a_place_that_nobody_has_taken() {
+    fn a_heartbeat_reclaims_a_released_slot() {
         let mut machine = running(two(), SAMPLES);
         let (deadline, why) = machine.next_deadline().expect("a lease");
-        assert_eq!((deadline.since(Time(1)), why), (Span::from_secs(15), "a worker's lease ends"));
-        let lapsed = take_at(&mut machine, deadline, Input::Tick);
-        assert_eq!(lapsed.len(), 2, "{lapsed:?}");
-        let waiting = machine.waiting(deadline, |_| 2).expect("nobody is there").reason;
-        let reason = "`audio` worker `w-audio` gives no sign of life; its place is offered to others";
-        assert_eq!(waiting, format!("turn 0 is held up: {reason}"));
-        let kept = take_at(&mut machine, deadline, beat("audio", 1, true));
-        assert_eq!(kept, [Effect::ReclaimSlot { worker: worker("audio") }]);
+        assert_eq!((deadline.since(Time(1)), why), (Span::from_secs(15), "a lease expires: no heartbeat"));
+        let expired = take_at(&mut machine, deadline, Input::Tick);
+        assert_eq!(expired.len(), 2, "{expired:?}");
+        let waiting = machine.waiting(deadline, |_| 2).expect("no lease is valid").reason;
+        let reason = "`audio` worker `w-audio` sends no heartbeat; its slot is released";
+        assert_eq!(waiting, format!("turn 0 is blocked: {reason}"));
+        let reclaimed = take_at(&mut machine, deadline, beat("audio", 1, true));
+        assert_eq!(reclaimed, [Effect::ReclaimSlot { worker: worker("audio") }]);
         assert_eq!(machine.waiting(deadline, |_| 2), None);
-        // Image lapsed while it was not its turn: it is granted when it shows up.
+        // Image's lease expired while it was not its turn: it is granted when it sends a heartbeat.
         assert!(grants(&contribute(&mut machine, 10)).is_empty());
-        let kept = take_at(&mut machine, deadline, beat("image", 1, false));
-        assert_eq!(grants(&kept), [granted("w-image", 1, 0)]);
+        let reclaimed = take_at(&mut machine, deadline, beat("image", 1, false));
+        assert_eq!(grants(&reclaimed), [granted("w-image", 1, 0)]);
     }
 
     #[test]
-    fn whoever_was_silent_beyond_the_deadline_of_its_turn_has_its_time_anew() {
+    fn a_heartbeat_after_the_deadline_restarts_the_lease() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(1), beat("audio", 1, true));
         take_at(&mut machine, at(16), Input::Tick);
@@ -171,27 +173,27 @@ mod tests {
             take_at(&mut machine, at(100), beat("audio", 1, true)),
             [Effect::ReclaimSlot { worker: worker("audio") }]
         );
-        // No deadline lies behind: one that is late says that the coordinator stood still.
-        assert_eq!(machine.next_deadline(), Some((at(115), "a worker's lease ends")));
+        // No deadline is in the past: a late one would show that the coordinator was stalled.
+        assert_eq!(machine.next_deadline(), Some((at(115), "a lease expires: no heartbeat")));
     }
 
     #[test]
-    fn whoever_has_the_head_and_gets_nothing_done_is_replaced_and_progress_extends_the_deadline() {
+    fn a_worker_without_progress_is_replaced() {
         let mut machine = running(two(), SAMPLES);
         for second in 1..=70 {
             let progress = if second <= 30 { second } else { 30 };
-            // That it has nothing to do is no excuse: it has the head.
+            // It holds the head, so it has work to do whatever it reports.
             take_at(&mut machine, at(second), beat("audio", progress, second % 2 == 0));
             take_at(&mut machine, at(second), beat("image", 1, false));
             assert!(take_at(&mut machine, at(second), Input::Tick).is_empty(), "second {second}");
         }
         let (deadline, why) = machine.next_deadline().expect("the turn's");
-        assert_eq!((deadline, why), (at(85), "a worker's lease ends"));
+        assert_eq!((deadline, why), (at(85), "a lease expires: no heartbeat"));
         take_at(&mut machine, at(85), beat("image", 1, false));
         take_at(&mut machine, at(85), beat("audio", 30, true));
-        assert_eq!(machine.next_deadline(), Some((at(90), "a turn's deadline is over")));
+        assert_eq!(machine.next_deadline(), Some((at(90), "a lease expires: no progress")));
         let effects = take_at(&mut machine, at(90), Input::Tick);
-        let why = "it got nothing done for 60 s".to_owned();
+        let why = "it made no progress for 60 s".to_owned();
         assert_eq!(effects, [Effect::ReleaseSlot { worker: worker("audio"), modality: modality("audio"), why }]);
         assert!(take_at(&mut machine, at(91), beat("audio", 30, true)).is_empty(), "a sign of life is not enough");
         assert_eq!(
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_that_waits_for_somebody_who_gives_no_sign_of_life_says_so() {
+    fn an_evaluation_that_waits_for_a_silent_worker_says_so() {
         let mut spec = two();
         spec.evaluation.every = Every::Turns(1);
         let mut machine = running(spec, SAMPLES);
@@ -210,8 +212,8 @@ mod tests {
         take_at(&mut machine, at(14), beat("audio", 1, true));
         take_at(&mut machine, at(16), Input::Tick);
         let waiting = machine.waiting(at(16), |_| 1).expect("it waits").reason;
-        let place = "`image` worker `w-image` gives no sign of life; its place is offered to others";
-        assert_eq!(waiting, format!("turn 1: evaluating validation is held up: {place}"));
+        let place = "`image` worker `w-image` sends no heartbeat; its slot is released";
+        assert_eq!(waiting, format!("turn 1: the evaluation of validation is blocked: {place}"));
         take_at(&mut machine, at(17), beat("image", 1, true));
         assert_eq!(machine.waiting(at(17), |_| 1), None);
     }

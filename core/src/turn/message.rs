@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{EvaluationId, HeadVersion, Lease, MicroShard, ModalityName, Split, Turn, TurnRef, WorkerId};
 
-/// An event that the machine is told of.
+/// Something that happened, for the machine to act on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// The pool has given a slot to this worker.
@@ -163,7 +163,8 @@ pub enum Effect {
     },
     /// Every worker is ready; training starts or resumes.
     Started,
-    /// Send the head that was granted for an earlier step, so that the encoder takes that step again. The head does not change.
+    /// Send the head that was granted for an earlier step, so that the encoder takes that step again. The head does not
+    /// change.
     Replay {
         /// The worker.
         worker: WorkerId,
@@ -232,8 +233,8 @@ pub enum Effect {
         turn: Turn,
         /// Its modality.
         modality: ModalityName,
-        /// Whether the fold may wait until this input's messages are sent: the next step is granted, and its worker needs W
-        /// and b only.
+        /// Whether the fold may wait until this input's messages are sent: the next step is granted, and its worker
+        /// needs W and b only.
         may_wait: bool,
     },
     /// Reset the projector: P ← I.
@@ -301,7 +302,7 @@ pub enum Outcome {
     },
 }
 
-/// Why an input was rejected. Each reason has a code of its own on the wire.
+/// Why an input was rejected. Each reason has its own code on the wire.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Rejected {
     /// The message is from another coordinator's term.

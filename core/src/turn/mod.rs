@@ -1,5 +1,5 @@
-//! The turn machine decides who may step the shared head, and when. It owns the protocol state of one job and nothing else:
-//! no tensors, no sockets, no clock.
+//! The turn machine decides who may step the shared head, and when. It owns the protocol state of one job and nothing
+//! else: no tensors, no sockets, no clock.
 //!
 //! ```text
 //!              every slot filled, every worker ready
@@ -16,31 +16,33 @@
 //!               └──── left, replaced, failed, asked to stop ◀─────────────────────────────────┘
 //! ```
 //!
-//! Training is one loop: grant a step, accept its contribution, apply it, grant the next. A pipelined job grants the next step at
-//! once, while the encoder that gave the contribution still learns from it. A sequential job waits until that encoder has learned
-//! and the turn is folded into the projector. At a turn boundary the job may have *duties*: evaluate a split, write a checkpoint,
-//! finish.
+//! Training is one loop: grant a step, accept its contribution, apply it, grant the next. A pipelined job grants the
+//! next step at once, while the encoder that gave the contribution still learns from it. A sequential job waits until
+//! that encoder has learned and the turn is folded into the projector. At a turn boundary the job may have *duties*:
+//! evaluate a split, write a checkpoint, finish.
 //!
-//! **Faults.** A lost worker costs its own modality only. Its replacement loads the encoder from the newest complete checkpoint and
-//! replays the modality's steps since then, under the heads that were granted for them. The head and the other encoders continue
-//! until a turn needs the missing worker. A worker's *lease expires* when it sends no heartbeat for the lease's time, or makes no
-//! progress for the turn's: its slot is released to other workers, and stays its own until one comes. What it sends is accepted as
-//! long as its turn has not been granted to another worker.
+//! **Faults.** A lost worker costs its own modality only. Its replacement loads the encoder from the newest complete
+//! checkpoint and replays the modality's steps since then, under the heads that were granted for them. The head and the
+//! other encoders continue until a turn needs the missing worker. A worker's *lease expires* when it sends no heartbeat
+//! for the lease's time, or makes no progress for the turn's: its slot is released to other workers, and stays its own
+//! until one comes. What it sends is accepted as long as its turn has not been granted to another worker.
 //!
-//! **Checkpoints** are begun at a turn boundary and written while training continues ([`PendingCheckpoint`]). One is written at a
-//! time: the next one waits for it, and so does the end of the job.
+//! **Checkpoints** are begun at a turn boundary and written while training continues ([`PendingCheckpoint`]). One is
+//! written at a time: the next one waits for it, and so does the end of the job.
 //!
-//! The state is in `machine.rs` and the files below it, which hold data only. Every other file has the transitions of one subject.
+//! The state is in `machine.rs` and the files below it, which hold data only. Every other file has the transitions of
+//! one subject.
 //!
 //! Invariants, checked by [`TurnMachine::check_invariants`] after every transition in tests:
 //!
 //! 1. A step is applied once: every [`Effect::Apply`] names the head version after the one before it.
 //! 2. A rejected input changes nothing.
-//! 3. While training exactly one step is open; in every other phase none is. In a pipelined job an open step is not applied yet.
+//! 3. While training exactly one step is open; in every other phase none is. In a pipelined job an open step is not
+//!    applied yet.
 //! 4. Steps of all modalities add up to the head version.
 //! 5. A finished job stays finished.
-//! 6. Every step that a replacement has to replay is in the history: those since the newest complete checkpoint, and those since the
-//!    checkpoint that a worker which is not ready yet started from.
+//! 6. Every step that a replacement has to replay is in the history: those since the newest complete checkpoint, and
+//!    those since the checkpoint that a worker which is not ready yet started from.
 
 mod activity;
 mod boundary;
@@ -96,7 +98,7 @@ impl TurnMachine {
             }
             Input::FilesSaved { worker, turn } => self.files_saved(now, &worker, turn, effects)?,
             Input::CheckpointWritten { turn } => self.checkpoint_written(now, turn, effects)?,
-            Input::ReplayBuffer(room) => self.set_replay_buffer(now, room, effects)?,
+            Input::ReplayBuffer(level) => self.set_replay_buffer(now, level, effects)?,
             Input::ShellFailed { reason } => {
                 self.not_finished()?;
                 self.finish(Outcome::Failed { reason }, effects);

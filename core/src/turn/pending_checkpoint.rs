@@ -14,8 +14,8 @@ pub struct PendingCheckpoint {
     pub position: Position,
     /// The validation score of exactly this state, if it was evaluated.
     pub score: Option<f64>,
-    /// The modalities whose files are missing, each with the worker that was asked for them; none while no worker has reached
-    /// that step.
+    /// The modalities whose files are missing, each with the worker that was asked for them; none while no worker has
+    /// reached that step.
     pub(super) missing: BTreeMap<ModalityName, Option<WorkerId>>,
 }
 

@@ -71,7 +71,7 @@ mod tests {
     use crate::spec::ScheduleMode;
 
     #[test]
-    fn a_replacement_takes_its_own_steps_again_and_is_granted_the_turn_that_waited() {
+    fn a_replacement_replays_and_is_granted_the_turn_that_waited() {
         let mut machine = running(two(), SAMPLES);
         for _ in 0..4 {
             contribute(&mut machine, 10);
@@ -80,19 +80,19 @@ mod tests {
         let lost = open_header(&machine, 10);
         assert!(take(&mut machine, left("audio")).is_empty());
         let waiting = machine.waiting(Time(1), |_| 0).expect("the turn is held up").reason;
-        assert_eq!(waiting, "turn 4 is held up: waiting for 1 `audio` worker: 0 registered");
+        assert_eq!(waiting, "turn 4 is blocked: waiting for 1 `audio` worker: 0 registered");
         assert!(matches!(refuse(&mut machine, Input::Contribution(lost)), Rejected::StaleAttempt { .. }));
 
         let effects = take(&mut machine, join("second", "audio"));
         assert!(matches!(&effects[..], [Effect::Assign { .. }]), "{effects:?}");
         let effects = take(&mut machine, prepared("second", 0));
-        assert_eq!(grants(&effects), [again("w-second", 0)]);
+        assert_eq!(grants(&effects), [replay("w-second", 0)]);
         let waiting = machine.waiting(Time(1), |_| 1).expect("the turn is held up").reason;
-        let reason = "`audio` worker `w-second` takes its steps since the checkpoint again, 0 of 2 done";
-        assert_eq!(waiting, format!("turn 4 is held up: {reason}"));
-        let effects = relearned(&mut machine, "second", &effects);
-        assert_eq!(grants(&effects), [again("w-second", 2)]);
-        let effects = relearned(&mut machine, "second", &effects);
+        let reason = "`audio` worker `w-second` is replaying its steps since the last checkpoint, 0 of 2 done";
+        assert_eq!(waiting, format!("turn 4 is blocked: {reason}"));
+        let effects = replayed(&mut machine, "second", &effects);
+        assert_eq!(grants(&effects), [replay("w-second", 2)]);
+        let effects = replayed(&mut machine, "second", &effects);
         assert!(matches!(&effects[..], [Effect::Ready { replayed: 2, .. }, Effect::Grant { .. }]), "{effects:?}");
         assert_eq!(grants(&effects), [granted("w-second", 4, 1)]);
         assert_eq!(machine.waiting(Time(1), |_| 1), None);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_go_on_until_the_lost_modality_has_its_turn() {
+    fn the_others_continue_until_the_lost_modality_has_its_turn() {
         let mut machine = running(two(), SAMPLES);
         // Image has turn 1 next; it dies before.
         take(&mut machine, left("image"));
@@ -108,12 +108,12 @@ mod tests {
         assert!(grants(&contribute(&mut machine, 10)).is_empty());
         take(&mut machine, join("second", "image"));
         let effects = take(&mut machine, prepared("second", 0));
-        // It was not granted to anybody before.
+        // It was not granted before.
         assert_eq!(grants(&effects), [granted("w-second", 1, 0)]);
     }
 
     #[test]
-    fn sequential_an_encoder_that_died_before_it_had_learnt_has_learnt_when_it_is_replaced() {
+    fn sequential_a_replay_counts_as_learning_from_the_open_step() {
         let mut spec = two();
         spec.schedule.mode = ScheduleMode::Sequential;
         let mut machine = running(spec, SAMPLES);
@@ -121,7 +121,7 @@ mod tests {
         take(&mut machine, left("audio"));
         take(&mut machine, join("second", "audio"));
         let effects = take(&mut machine, prepared("second", 0));
-        let effects = relearned(&mut machine, "second", &effects);
+        let effects = replayed(&mut machine, "second", &effects);
         assert!(
             matches!(&effects[..], [Effect::Ready { .. }, Effect::EndTurn { .. }, Effect::Grant { .. }]),
             "{effects:?}"

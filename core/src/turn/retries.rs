@@ -1,9 +1,10 @@
 //! Workers that report a failure. A permanent failure fails the job; a transient one is retried.
 //!
-//! The first retry is at once by another free worker, otherwise by the same worker after a back-off in which its slot is released.
-//! If a second worker fails too, the cause is not one worker: no worker is tried until a longer back-off is over. The third failure
-//! at the same step fails the job. A worker that cannot open data which another worker has opened for this job is itself the cause,
-//! whatever it reports: it is retried with a growing back-off, and does not fail the job.
+//! The first retry is at once by another free worker, otherwise by the same worker after a back-off in which its slot
+//! is released. If a second worker fails too, the cause is not one worker: no worker is tried until a longer back-off
+//! is over. The third failure at the same step fails the job. A worker that cannot open data which another worker has
+//! opened for this job is itself the cause, whatever it reports: it is retried with a growing back-off, and does not
+//! fail the job.
 
 use super::failures::Failures;
 use super::machine::TurnMachine;
@@ -15,8 +16,8 @@ use crate::time::{Span, Time};
 /// The number of transient failures at the same step that fails the job.
 const MOST_FAILURES: u32 = 3;
 
-/// The first back-off after a failure, as a share of the lease: 1 s of its default. Every further one is [`BACKOFF_GROWTH`]
-/// times as long.
+/// The first back-off after a failure, as a share of the lease: 1 s of its default. Every further one is
+/// [`BACKOFF_GROWTH`] times as long.
 const FIRST_BACKOFF: f64 = 1.0 / 15.0;
 const BACKOFF_GROWTH: f64 = 4.0;
 /// The back-off grows at most this many times: to about a minute of the default lease.
@@ -57,7 +58,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Whether this slot's worker still opens its data and encoder, and another worker has opened them for this job before.
+    /// Whether this slot's worker still opens its data and encoder, and another worker has opened them for this job
+    /// before.
     fn opens_what_was_opened(&self, modality: &ModalityName) -> bool {
         let opens = self.slots.get(modality).is_some_and(|slot| matches!(slot.state, SlotState::Opening { .. }));
         opens && self.samples.contains_key(modality)
@@ -71,8 +73,8 @@ impl TurnMachine {
 
     /// Whether the worker in this slot backs off, and another worker would not.
     pub(super) fn others_may_try(&self, modality: &ModalityName) -> bool {
-        let pauses = self.slots.get(modality).is_some_and(|slot| slot.backs_off_until().is_some());
-        pauses && self.failures.get(modality).is_some_and(|failed| !failed.general)
+        let backs_off = self.slots.get(modality).is_some_and(|slot| slot.backs_off_until().is_some());
+        backs_off && self.failures.get(modality).is_some_and(|failed| !failed.general)
     }
 
     /// Releases the slot of a worker that backs off, if another worker may try.
@@ -86,13 +88,13 @@ impl TurnMachine {
 
     /// Assigns the job again to workers whose back-off is over.
     pub(super) fn end_backoffs(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let offered: Vec<ModalityName> =
+        let released: Vec<ModalityName> =
             self.slots.keys().filter(|modality| self.others_may_try(modality)).cloned().collect();
         for (modality, slot) in &mut self.slots {
             if slot.backs_off_until().is_some_and(|until| until <= now) {
                 let (worker, lease, base) = (slot.worker.clone(), slot.lease, self.history.base(modality));
                 *slot = Slot::new(worker.clone(), lease, SlotState::Opening { base }, now);
-                if offered.contains(modality) {
+                if released.contains(modality) {
                     effects.push(Effect::ReclaimSlot { worker: worker.clone() });
                 }
                 effects.push(Effect::Assign { worker, modality: modality.clone(), lease });
@@ -108,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_that_would_come_again_ends_the_job_and_others_the_third_time() {
+    fn a_permanent_failure_or_three_transient_ones_fail_the_job() {
         let mut machine = running(two(), SAMPLES);
         let mut hopeless = machine.clone();
         let finished = take(&mut hopeless, failed("image", false));
@@ -128,16 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn whoever_fails_is_left_alone_for_a_while_and_others_take_its_place_meanwhile() {
+    fn a_failed_worker_backs_off_while_another_takes_its_slot() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(10), failed("image", true));
         let mut spare = machine.clone();
         let assigned = take_at(&mut spare, at(10), join("spare", "image"));
         assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
 
-        let offered = take_at(&mut machine, at(10), join("image", "image"));
-        let why = "it has failed, and is left alone for a while: the store does not answer".to_owned();
-        assert_eq!(offered, [Effect::ReleaseSlot { worker: worker("image"), modality: modality("image"), why }]);
+        let released = take_at(&mut machine, at(10), join("image", "image"));
+        let why = "it failed and backs off: the store does not answer".to_owned();
+        assert_eq!(released, [Effect::ReleaseSlot { worker: worker("image"), modality: modality("image"), why }]);
         refuse(&mut machine, prepared("image", 0));
         let mut spare = machine.clone();
         let given = take_at(&mut spare, at(10), join("spare", "image"));
@@ -145,12 +147,12 @@ mod tests {
             panic!("another one is tried at once: {given:?}")
         };
         assert_eq!((evicted.as_str(), assigned.as_str()), ("w-image", "w-spare"));
-        assert_eq!(why, "its place was given to `w-spare`");
+        assert_eq!(why, "its slot was given to `w-spare`");
 
         take_at(&mut machine, at(10), left("audio"));
         let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
-        assert!(waiting.starts_with("turn 0 is held up: waiting for 1 `audio` worker"), "{waiting}");
-        assert_eq!(machine.next_deadline(), Some((at(11), "a worker is tried again")));
+        assert!(waiting.starts_with("turn 0 is blocked: waiting for 1 `audio` worker"), "{waiting}");
+        assert_eq!(machine.next_deadline(), Some((at(11), "a back-off ends")));
         assert_eq!(take_at(&mut machine, Time(10_999_999), Input::Tick), []);
         let assigned = take_at(&mut machine, at(11), Input::Tick);
         assert!(matches!(&assigned[..], [Effect::ReclaimSlot { .. }, Effect::Assign { .. }]), "{assigned:?}");
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn when_workers_fail_one_after_the_other_nobody_is_tried_for_a_while_that_is_longer() {
+    fn when_two_workers_fail_all_of_them_back_off_longer() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(2), failed("image", true));
         take_at(&mut machine, at(2), join("spare", "image"));
@@ -169,7 +171,7 @@ mod tests {
             refuse(&mut machine, join("fourth", "image"));
             refuse(&mut machine, prepared(who, 0));
             assert_eq!(take_at(&mut machine, Time(5_999_999), Input::Tick), []);
-            assert_eq!(machine.next_deadline(), Some((at(6), "a worker is tried again")), "four times as long");
+            assert_eq!(machine.next_deadline(), Some((at(6), "a back-off ends")), "four times as long");
             let assigned = take_at(&mut machine, at(6), Input::Tick);
             assert!(matches!(&assigned[..], [Effect::Assign { .. }]), "{assigned:?}");
         }
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cannot_open_what_another_one_has_opened_ends_no_job_and_is_tried_less_and_less_often() {
+    fn a_misplaced_worker_backs_off_and_fails_no_job() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(2), left("image"));
         take_at(&mut machine, at(2), join("misplaced", "image"));
@@ -186,8 +188,8 @@ mod tests {
         for pause in [1, 4, 16, 64, 64] {
             let evicted = take_at(&mut machine, now, failed("misplaced", false));
             assert!(matches!(&evicted[..], [Effect::Evict { .. }]), "{evicted:?}");
-            let offered = take_at(&mut machine, now, join("misplaced", "image"));
-            assert!(matches!(&offered[..], [Effect::ReleaseSlot { .. }]), "{offered:?}");
+            let released = take_at(&mut machine, now, join("misplaced", "image"));
+            assert!(matches!(&released[..], [Effect::ReleaseSlot { .. }]), "{released:?}");
             let mut good = machine.clone();
             let given = take_at(&mut good, now, join("good", "image"));
             assert!(
@@ -200,7 +202,7 @@ mod tests {
             let assigned = take_at(&mut machine, now, Input::Tick);
             assert!(assigned.iter().any(|effect| matches!(effect, Effect::Assign { .. })), "{assigned:?}");
         }
-        // Two that cannot: it may be the data, and nobody is tried before the pause is over.
+        // Two that cannot: it may be the data, and no worker is tried before the back-off is over.
         take_at(&mut machine, now, failed("misplaced", false));
         take_at(&mut machine, now, join("lost", "image"));
         take_at(&mut machine, now, failed("lost", false));
@@ -215,15 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_waits_for_somebody_who_is_left_alone_says_so() {
+    fn a_job_that_waits_for_a_back_off_says_so() {
         let mut machine = running(two(), SAMPLES);
         take_at(&mut machine, at(10), failed("audio", true));
         take_at(&mut machine, at(10), join("audio", "audio"));
         let waiting = machine.waiting(at(10), |_| 1).expect("it waits").reason;
-        let place = "`audio` worker `w-audio` has failed, and is tried again after a pause: the store does not answer";
-        assert_eq!(waiting, format!("turn 0 is held up: {place}"));
+        let place = "`audio` worker `w-audio` failed and will be retried: the store does not answer";
+        assert_eq!(waiting, format!("turn 0 is blocked: {place}"));
         take_at(&mut machine, at(11), Input::Tick);
         let waiting = machine.waiting(at(11), |_| 1).expect("it waits").reason;
-        assert_eq!(waiting, "turn 0 is held up: `audio` worker `w-audio` opens its data");
+        assert_eq!(waiting, "turn 0 is blocked: `audio` worker `w-audio` is opening its data");
     }
 }

@@ -33,7 +33,8 @@ pub(super) enum SlotState {
     BackingOff { until: Time },
     /// It opens its data and loads its encoder as it was after `base` steps.
     Opening { base: u64 },
-    /// Its encoder, loaded as it was after `base` of the modality's steps, has `done` of them; `at` is the one that it replays.
+    /// Its encoder, loaded as it was after `base` of the modality's steps, has `done` of them; `at` is the one that it
+    /// replays.
     Replaying { base: u64, done: u64, at: Option<PastStep> },
     /// Its encoder has all of the modality's steps.
     Ready,
@@ -74,7 +75,8 @@ impl Slot {
         self.is_ready() && self.expired.is_none() && !self.leaving
     }
 
-    /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being loaded.
+    /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being
+    /// loaded.
     pub(super) fn steps_taken(&self, all: u64) -> Option<u64> {
         match self.state {
             SlotState::BackingOff { .. } | SlotState::Opening { .. } => None,

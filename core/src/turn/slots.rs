@@ -152,8 +152,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Empties a slot. A contribution that its worker still sends to the open step is accepted unless its grant is revoked:
-    /// see [`Self::revoke_grant`].
+    /// Empties a slot. A contribution that its worker still sends to the open step is accepted unless its grant is
+    /// revoked: see [`Self::revoke_grant`].
     pub(super) fn empty_slot(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.slots.remove(modality);
         self.files_are_lost(modality);
@@ -220,7 +220,7 @@ mod tests {
     use crate::spec::{Every, Length};
 
     #[test]
-    fn a_place_is_given_once_and_only_for_modalities_of_the_job() {
+    fn a_slot_is_given_once_and_only_for_modalities_of_the_job() {
         let mut machine = machine_of(two());
         take(&mut machine, join("audio", "audio"));
         refuse(&mut machine, join("second", "audio"));
@@ -241,12 +241,12 @@ mod tests {
         take(&mut machine, join("audio", "audio"));
         let samples = SplitSizes { validation: 6, ..SAMPLES };
         let other = refuse(&mut machine, Input::Prepared { worker: worker("audio"), samples, steps_done: 0 });
-        assert_eq!(other.to_string(), "samples.validation: expected 5, as the worker before it had, got 6");
+        assert_eq!(other.to_string(), "samples.validation: expected 5, as its predecessor had, got 6");
         refuse(&mut machine, prepared("image", 0));
     }
 
     #[test]
-    fn whoever_is_asked_to_stop_finishes_its_step_and_is_let_go() {
+    fn a_worker_that_is_asked_to_stop_finishes_its_step() {
         let mut machine = running(two(), SAMPLES);
         let leaving = |who: &str| Input::Leaving { worker: worker(who) };
         let gone = |who: &str| Effect::Evict { worker: worker(who), why: "it was asked to stop".to_owned() };
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_begins_anew_when_a_worker_is_lost_and_replaced() {
+    fn an_evaluation_restarts_when_a_worker_is_replaced() {
         let mut spec = two();
         spec.evaluation.every = Every::Turns(1);
         let mut machine = running(spec, SAMPLES);
@@ -268,7 +268,7 @@ mod tests {
         refuse(&mut machine, Input::EvaluationFinished { evaluation, score: 0.5 });
         let waiting = machine.waiting(Time(1), |_| 0).expect("it waits").reason;
         let place = "waiting for 1 `image` worker: 0 registered";
-        assert_eq!(waiting, format!("turn 1: evaluating validation is held up: {place}"));
+        assert_eq!(waiting, format!("turn 1: the evaluation of validation is blocked: {place}"));
         take(&mut machine, join("image", "image"));
         let effects = take(&mut machine, prepared("image", 0));
         assert!(matches!(effects[..], [Effect::Ready { .. }, Effect::Evaluate { evaluation: EvaluationId(1), .. }]));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_up_job_stops_at_once_when_asked_to_stop_now() {
+    fn a_blocked_job_stops_at_once_when_asked_to_stop_now() {
         let mut spec = two();
         spec.schedule.length = Length::Turns(4);
         let mut machine = running(spec, SAMPLES);

@@ -17,7 +17,7 @@ pub(super) fn worker(name: &str) -> WorkerId {
     WorkerId::try_from(format!("w-{name}")).expect("a good name")
 }
 
-/// A job of these modalities, batch 10, for ever long.
+/// A job of these modalities with batches of 10 and no end.
 pub(super) fn job(modalities: &[&str]) -> JobSpec {
     let optimizer = OptimizerSpec {
         rule: OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.0 },
@@ -150,7 +150,7 @@ pub(super) fn contribute(machine: &mut TurnMachine, samples: u32) -> Vec<Effect>
     take(machine, Input::Contribution(header))
 }
 
-/// The checkpoint that is being written is told to be complete, part by part.
+/// Completes the pending checkpoint, file by file.
 pub(super) fn save(machine: &mut TurnMachine) -> Vec<Effect> {
     let pending = machine.pending_checkpoint().expect("a checkpoint is being written").clone();
     let mut effects = Vec::new();
@@ -223,7 +223,7 @@ pub(super) fn failed(who: &str, transient: bool) -> Input {
     Input::WorkerFailed { worker: worker(who), reason: "the store does not answer".to_owned(), transient }
 }
 
-/// What is granted, again or for the first time: (again, whom, turn, attempt, head).
+/// What is granted: (whether as a replay, worker, turn, attempt, head).
 pub(super) fn grants(effects: &[Effect]) -> Vec<(bool, String, u64, u32, u64)> {
     let grant = |effect: &Effect| match effect {
         Effect::Grant { worker, turn, .. } => {
@@ -241,15 +241,15 @@ pub(super) fn granted(whom: &str, turn: u64, attempt: u32) -> (bool, String, u64
     (false, whom.to_owned(), turn, attempt, turn)
 }
 
-pub(super) fn again(whom: &str, turn: u64) -> (bool, String, u64, u32, u64) {
+pub(super) fn replay(whom: &str, turn: u64) -> (bool, String, u64, u32, u64) {
     (true, whom.to_owned(), turn, 0, turn)
 }
 
-/// The worker has taken again what it was told to.
-pub(super) fn relearned(machine: &mut TurnMachine, who: &str, effects: &[Effect]) -> Vec<Effect> {
+/// The worker has replayed the step that it was told to.
+pub(super) fn replayed(machine: &mut TurnMachine, who: &str, effects: &[Effect]) -> Vec<Effect> {
     let turn = effects.iter().find_map(|effect| match effect {
         Effect::Replay { turn, .. } => Some(turn.clone()),
         _ => None,
     });
-    take(machine, Input::Learned { worker: worker(who), turn: turn.expect("something to take again") })
+    take(machine, Input::Learned { worker: worker(who), turn: turn.expect("a step to replay") })
 }

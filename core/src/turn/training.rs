@@ -1,5 +1,5 @@
-//! Training: one step is granted at a time, its contribution taken once, and the next granted at once or, where the schedule is
-//! sequential, when the encoder has learnt.
+//! Training: one step is granted at a time, and its contribution is accepted once. The next step is granted at once or,
+//! in a sequential job, when the encoder has learned.
 
 use super::epoch;
 use super::history::PastStep;
@@ -12,14 +12,14 @@ use crate::spec::{Alpha, Length, ProjectionSpec, Reset, ScheduleMode};
 use crate::time::Time;
 
 impl OpenStep {
-    /// One that nobody has been granted.
+    /// One that is not granted yet.
     fn new(modality: ModalityName, step: Step) -> Self {
         Self { modality, step, attempt: Attempt(0), holder: None, granted: Time(0), applied: false }
     }
 }
 
 impl TurnMachine {
-    /// Everybody is prepared: go on from the position, which may be the end already.
+    /// Every worker is prepared: continue from the position, which may already be the end.
     pub(super) fn begin(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.position.plan.cycle.is_empty() {
             self.lay_out_epoch();
@@ -39,7 +39,7 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         let open = self.check_contribution(header)?;
         let given = &header.turn;
-        // It may come from a worker that has lost its place meanwhile, and learns from it no more.
+        // The sender may have lost its slot meanwhile; then its encoder does not count.
         if let Some(slot) = self.slots.get_mut(&open.modality).filter(|slot| slot.worker == header.worker) {
             slot.learning = Some((given.turn, given.step));
         }
@@ -68,7 +68,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// A worker says that its encoder has taken its step, for the first time or again; what waits for that goes on.
+    /// A worker's encoder has taken its step, for the first time or as a replay; what waits for that resumes.
     pub(super) fn learned(
         &mut self,
         now: Time,
@@ -102,7 +102,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// The head is stepped, and where the schedule is sequential the encoder too: grants the next step, ends the turn.
+    /// The head has taken the step and, in a sequential job, the encoder too: grants the next step, or ends the turn.
     pub(super) fn after_step(&mut self, now: Time, open: OpenStep, effects: &mut Vec<Effect>) {
         let turn = self.position.turn;
         if open.step.0 + 1 < self.spec.schedule.turn_batches {
@@ -114,7 +114,7 @@ impl TurnMachine {
         self.position.turn = turn.next();
         self.position.turn_in_epoch += 1;
         if self.spec.schedule.mode == ScheduleMode::Pipelined && self.goes_straight_on() {
-            // The next worker needs W and b only: P takes in this turn while that worker computes.
+            // The next worker needs W and b only, so this turn is folded into P while that worker computes.
             self.grant_next(now, effects);
             effects.push(end(self.granted().is_some()));
         } else {
@@ -123,7 +123,7 @@ impl TurnMachine {
         }
     }
 
-    /// Everything that could be wrong with a contribution's header, before anything changes.
+    /// Checks a contribution's header in full, before anything changes.
     fn check_contribution(&self, header: &ContributionHeader) -> Result<OpenStep, Rejected> {
         let given = &header.turn;
         if given.term != self.term {
@@ -136,7 +136,7 @@ impl TurnMachine {
         };
         let holds = open.holder.as_ref() == Some(&header.worker);
         let current = (self.position.turn, open.step);
-        // The word that its turn was granted again is worth more to whoever lost its place than that it has none.
+        // To a worker that lost its slot, the newer attempt says more than that it has no slot.
         if (given.turn, given.step) == current && given.attempt < open.attempt {
             return Err(Rejected::StaleAttempt { given: given.attempt.0, current: open.attempt.0 });
         }
@@ -202,7 +202,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Opens the first step of the next turn, in a new epoch if the last one is through.
+    /// Opens the first step of the next turn, in a new epoch if the last one is over.
     pub(super) fn grant_next(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.position.turn_in_epoch == self.position.plan.turns() {
             self.position.epoch += 1;
@@ -216,13 +216,13 @@ impl TurnMachine {
         self.grant(now, OpenStep::new(modality, Step(0)), effects);
     }
 
-    /// Gives the head to whoever took the place of the one who had it, or of nobody.
+    /// Grants the open step to the worker that is in the slot now.
     pub(super) fn grant_again(&mut self, now: Time, open: OpenStep, effects: &mut Vec<Effect>) {
         let attempt = if open.holder.is_some() { open.attempt.next() } else { open.attempt };
         self.grant(now, OpenStep { attempt, holder: None, ..open }, effects);
     }
 
-    /// Opens a step. Without anybody to take it, it is granted when somebody is there.
+    /// Opens a step. If no worker can take it, it is granted when one can.
     fn grant(&mut self, now: Time, mut open: OpenStep, effects: &mut Vec<Effect>) {
         open.granted = now;
         if let Some(slot) = self.slots.get(&open.modality).filter(|slot| slot.is_able()) {
@@ -257,7 +257,7 @@ impl TurnMachine {
         self.samples.get(modality).map_or(0, |sizes| sizes.train)
     }
 
-    /// α of the open step: its own modality's place in its own pass through the data.
+    /// α of the open step, which depends on how far its modality is in its own pass through the data.
     fn alpha(&self, open: &OpenStep) -> f64 {
         match self.spec.head.projection {
             ProjectionSpec::Off => 1.0,
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_stale_doubled_or_foreign_is_refused_by_name() {
+    fn stale_repeated_and_foreign_messages_are_rejected_by_name() {
         let mut machine = running(two_steps(), SAMPLES);
         let good = open_header(&machine, 10);
         contribute(&mut machine, 10);
@@ -393,7 +393,7 @@ mod tests {
         };
         let cases: [(&str, Input); 10] = [
             ("StaleTerm", with(&|h| h.turn.term.0 += 1)),
-            ("NotAMember", with(&|h| h.worker = worker("stranger"))),
+            ("NoSlot", with(&|h| h.worker = worker("stranger"))),
             ("NotYourTurn", with(&|h| h.worker = worker("image"))),
             ("StaleTurn", with(&|h| h.turn.turn.0 += 1)),
             ("StaleTurn", with(&|h| h.turn.step.0 += 1)),
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequential_turn_waits_until_the_encoder_has_learnt_and_folds_before_it_passes_on() {
+    fn a_sequential_turn_waits_for_its_encoder_and_folds_first() {
         let mut spec = two_steps();
         spec.schedule.mode = ScheduleMode::Sequential;
         let mut machine = running(spec, SAMPLES);
@@ -423,7 +423,7 @@ mod tests {
             assert!(matches!(applied[..], [Effect::Apply { .. }]), "{applied:?}");
             assert_eq!(
                 machine.activity(),
-                format!("turn 0: `audio` worker `w-audio` learns from step {} of 2", step + 1)
+                format!("turn 0: `audio` worker `w-audio` is learning from step {} of 2", step + 1)
             );
             let doubled = refuse(&mut machine, Input::Contribution(header.clone()));
             assert!(matches!(doubled, Rejected::AlreadyApplied { .. }), "{doubled:?}");
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_nothing_waits_until_an_encoder_has_learnt() {
+    fn pipelined_turns_do_not_wait_for_an_encoder_to_learn() {
         let mut machine = running(two_steps(), SAMPLES);
         let first = open_header(&machine, 10).turn;
         contribute(&mut machine, 10);
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_job_goes_on_where_it_was() {
+    fn a_resumed_job_continues_where_it_was() {
         let mut straight = running(two_steps(), SAMPLES);
         for size in [10, 10, 10] {
             contribute(&mut straight, size);

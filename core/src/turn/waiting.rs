@@ -17,8 +17,8 @@ pub struct Waiting {
 }
 
 impl TurnMachine {
-    /// Why the job is not computing; none while it is. `registered` gives the number of registered workers of a modality; while
-    /// its slot is empty, none of them is free.
+    /// Why the job is not computing; none while it is. `registered` gives the number of registered workers of a
+    /// modality; while its slot is empty, none of them is free.
     #[must_use]
     pub fn waiting(&self, now: Time, registered: impl Fn(&ModalityName) -> usize) -> Option<Waiting> {
         let wait = self.wait?;
@@ -149,9 +149,9 @@ impl TurnMachine {
         }
     }
 
-    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing. With `now` a
-    /// job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at once while a checkpoint is
-    /// pending that needs no missing worker.
+    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing.
+    /// With `now` a job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at
+    /// once while a checkpoint is pending that needs no missing worker.
     pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let at_once = now && self.wait.is_some() && !self.checkpoint_is_on_its_way();
@@ -167,11 +167,11 @@ impl TurnMachine {
     pub(super) fn set_replay_buffer(
         &mut self,
         now: Time,
-        room: ReplayBufferLevel,
+        level: ReplayBufferLevel,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejected> {
         self.not_finished()?;
-        self.replay_buffer = room;
+        self.replay_buffer = level;
         if let Phase::Boundary { duties, .. } = &self.phase
             && let Some(Duty::FreeBuffer) = duties.front()
         {
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_waiting_job_names_what_it_waits_for() {
         let mut machine = machine(&["audio", "image"]);
-        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("nobody is there");
+        let waiting = machine.waiting(Time(3_000_000), |_| 0).expect("no worker is there");
         assert_eq!(
             waiting.reason,
             "waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` worker: 0 registered"
@@ -211,23 +211,23 @@ mod tests {
         take(&mut machine, join("audio"));
         assert_eq!(
             machine.waiting(Time(0), |_| 2).expect("still waiting").reason,
-            "waiting for 1 `image` worker: 2 registered, none of them free; `audio` worker `w-audio` opens its data"
+            "waiting for 1 `image` worker: 2 registered, none free; `audio` worker `w-audio` is opening its data"
         );
     }
 
     #[test]
-    fn a_checkpoint_that_needs_a_worker_who_is_gone_says_so() {
+    fn a_checkpoint_that_needs_a_lost_worker_says_so() {
         let mut machine = running(job(&["audio", "image"]), SplitSizes { train: 20, validation: 0, test: 0 });
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
         take(&mut machine, Input::Left { worker: worker("image"), why: "it is gone".to_owned() });
-        let finishing = "turn 1: finishing; parts of checkpoint 1 are to come from `audio` worker `w-audio`, `image`";
+        let finishing = "turn 1: finishing; checkpoint 1 waits for files of `audio` worker `w-audio`, `image`";
         let waiting = machine.waiting(Time(0), |_| 0).expect("it waits").reason;
         assert_eq!(waiting, format!("{finishing}; waiting for 1 `image` worker: 0 registered"));
     }
 
     #[test]
-    fn a_wait_is_told_of_soon_and_then_less_often() {
+    fn a_wait_is_reported_soon_and_then_less_often() {
         let mut machine = machine(&["audio"]);
         assert!(take_at(&mut machine, Time(1_999_999), Input::Tick).is_empty());
         for seconds in [2, 4, 8, 16, 32, 64, 124, 184] {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_stood_still_tells_of_a_wait_and_is_not_asked_again_at_once() {
+    fn a_stalled_coordinator_reports_a_wait_once() {
         let mut machine = machine(&["audio"]);
         assert_eq!(take_at(&mut machine, Time(60_000_000), Input::StallEnded), [Effect::ReportWait]);
         assert_eq!(machine.next_deadline(), Some((Time(120_000_000), "a wait is reported")));

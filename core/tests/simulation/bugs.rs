@@ -1,4 +1,4 @@
-//! Bugs planted on purpose, and that the simulation finds each of them: what it cannot find it does not hold.
+//! Planted bugs, and tests that the simulation finds each of them.
 
 use std::rc::Rc;
 
@@ -12,37 +12,37 @@ use crate::{naive, world};
 pub(crate) enum Bug {
     /// The shell steps the head twice with one contribution.
     AppliesTwice,
-    /// The shell steps the head with a contribution that the machine has refused.
-    AppliesWhatWasRefused,
+    /// The shell steps the head with a contribution that the machine has rejected.
+    AppliesRejected,
     /// The shell sends the head as it was before the step that it has just taken.
     GrantsTheHeadBefore,
-    /// The shell carries out effects in another order: P goes back to I before the epoch's last turn is over.
+    /// The shell carries out effects in another order: P is reset before the epoch's last turn is folded.
     ResetsTooEarly,
-    /// A worker computes its next features before its encoder has learnt.
+    /// A worker computes its next features before its encoder has learned.
     ComputesAheadBeforeLearning,
-    /// A worker saves its part when it is told to, though its encoder has yet to learn.
+    /// A worker saves its files when it is told to, before its encoder has learned.
     SavesBeforeLearning,
-    /// The shell loses a contribution that the machine has taken.
+    /// The shell loses a contribution that the machine has accepted.
     LosesAContribution,
-    /// The shell loses the word of a worker that its encoder has learnt.
-    LosesWordOfLearning,
-    /// The shell loses the word of a worker that its part of a checkpoint is saved.
-    LosesWordOfAPart,
-    /// The shell takes messages of older terms for its own.
+    /// The shell loses a worker's message that its encoder has learned.
+    LosesLearned,
+    /// The shell loses a worker's message that its files are saved.
+    LosesFilesSaved,
+    /// The shell accepts messages of older terms.
     TakesOldTerms,
-    /// The store lets a coordinator write whose reign is over.
+    /// The store lets a fenced coordinator write.
     StoreTakesOldTerms,
-    /// The shell has a worker take a step again twice.
+    /// The shell has a worker replay a step twice.
     ReplaysOneTooMany,
-    /// The shell leaves out a step that is to be taken again.
+    /// The shell leaves out a step of a replay.
     ReplaysOneTooFew,
-    /// The shell has steps taken again under the head as it is now.
+    /// The shell replays steps under the newest head.
     ReplaysUnderTheNewestHead,
-    /// The shell takes every request to stop for one to stop at once.
+    /// The shell treats every request to stop as one to stop at once.
     StopsAtOnce,
 }
 
-/// What is found in the scenario of a seed with this bug.
+/// What the simulation finds in a seed's scenario with this bug.
 fn find(bug: Bug, seed: u64) -> Option<String> {
     let scenario = Scenario { bug: Some(bug), ..Scenario::any(seed) };
     let naive = Rc::new(naive::run(&scenario));
@@ -52,7 +52,7 @@ fn find(bug: Bug, seed: u64) -> Option<String> {
     }
 }
 
-/// That of 200 scenarios at least so many show the bug, each of them in one of these ways.
+/// Asserts that at least this many of 200 scenarios show the bug, each in one of these ways.
 fn assert_found(bug: Bug, at_least: usize, ways: &[&str]) {
     assert_found_in(200, bug, at_least, ways);
 }
@@ -71,9 +71,9 @@ fn a_contribution_applied_twice_is_found() {
 
 #[test]
 fn a_contribution_applied_though_refused_is_found() {
-    // At times the head itself refuses it, because another turn is open.
+    // At times the head itself rejects it, because another turn is open.
     let ways = ["what was refused changed something", "end that turn first", "led to", "of a head of", "step "];
-    assert_found(Bug::AppliesWhatWasRefused, 40, &ways);
+    assert_found(Bug::AppliesRejected, 40, &ways);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn features_of_an_encoder_that_has_yet_to_learn_are_found() {
 }
 
 #[test]
-fn a_part_of_an_encoder_that_has_yet_to_learn_is_found() {
+fn files_of_an_encoder_that_has_not_learned_are_found() {
     // Steps are as they should be: only what is saved is not.
     assert_found(Bug::SavesBeforeLearning, 10, &["checkpoint "]);
 }
@@ -104,13 +104,13 @@ fn a_contribution_that_is_lost_after_it_was_taken_is_found() {
 }
 
 #[test]
-fn word_of_learning_that_is_lost_after_it_was_acknowledged_is_found() {
-    assert_found(Bug::LosesWordOfLearning, 10, &["nothing is to come any more", "a copy or a lie", "while `"]);
+fn a_lost_learned_message_is_found() {
+    assert_found(Bug::LosesLearned, 10, &["nothing is to come any more", "a copy or a lie", "while `"]);
 }
 
 #[test]
-fn word_of_a_part_that_is_lost_after_it_was_acknowledged_is_found() {
-    assert_found(Bug::LosesWordOfAPart, 10, &["nothing is to come any more", "a copy or a lie"]);
+fn a_lost_files_saved_message_is_found() {
+    assert_found(Bug::LosesFilesSaved, 10, &["nothing is to come any more", "a copy or a lie"]);
 }
 
 #[test]
@@ -124,21 +124,21 @@ fn a_manifest_of_an_older_term_that_is_written_is_found() {
 }
 
 #[test]
-fn a_step_that_is_taken_again_twice_is_found() {
+fn a_step_that_is_replayed_twice_is_found() {
     assert_found(Bug::ReplaysOneTooMany, 20, &["was granted"]);
 }
 
 #[test]
-fn a_step_that_is_not_taken_again_is_found() {
+fn a_step_that_is_not_replayed_is_found() {
     assert_found(Bug::ReplaysOneTooFew, 8, &["was granted", "part `"]);
 }
 
 #[test]
-fn a_job_that_stops_without_the_checkpoint_it_was_to_leave_is_found() {
+fn a_job_that_stops_without_its_checkpoint_is_found() {
     assert_found_in(2_000, Bug::StopsAtOnce, 4, &["was to leave a checkpoint"]);
 }
 
 #[test]
-fn a_step_that_is_taken_again_under_another_head_is_found() {
+fn a_step_that_is_replayed_under_another_head_is_found() {
     assert_found(Bug::ReplaysUnderTheNewestHead, 10, &["of encoder"]);
 }

@@ -1,5 +1,5 @@
-//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's effects,
-//! with the real machine and the real shared head, but without sockets, tasks and files.
+//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's
+//! effects, with the real machine and the real shared head, but without sockets, tasks and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -21,8 +21,8 @@ use crate::scenario::Scenario;
 use crate::store::Manifest;
 use crate::worker::{ToCoordinator, ToWorker};
 
-/// From how late on a deadline says that the coordinator stood still.
-const STOOD_STILL: Span = Span::from_secs(1);
+/// A deadline that is this late shows that the coordinator was stalled.
+const STALLED: Span = Span::from_secs(1);
 
 /// What a coordinator looks at.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub(crate) enum Inbound {
     Written {
         turn: Turn,
     },
-    /// Somebody asks the job to stop.
+    /// The user asks the job to stop.
     Stop {
         now: bool,
     },
@@ -85,9 +85,9 @@ pub(crate) enum Sent {
 }
 
 /// A checkpoint in the making.
-pub(super) struct Cut {
+pub(super) struct PendingHead {
     pub(super) turn: Turn,
-    pub(super) head: antiphon_core::head::HeadParts<f32>,
+    pub(super) head: antiphon_core::head::HeadFiles<f32>,
     pub(super) state: State,
 }
 
@@ -101,9 +101,9 @@ pub(crate) struct Coordinator {
     pub(crate) head: SharedHead<f32>,
     /// Of every step since the checkpoints that a replacement may begin from: the head that was granted.
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
-    /// How many of them there is room for.
+    /// The bound of the replay buffer, in heads.
     pub(super) heads_at_most: usize,
-    pub(super) room: ReplayBufferLevel,
+    pub(super) buffer_level: ReplayBufferLevel,
     pub(crate) pool: Pool,
     /// Who has the job to work on, also those that were told to let go of it.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
@@ -117,7 +117,7 @@ pub(crate) struct Coordinator {
     pub(super) learning: Option<ModalityName>,
     pub(super) evaluation: Option<Evaluation>,
     pub(super) abandoned: Option<EvaluationId>,
-    pub(super) cut: Option<Cut>,
+    pub(super) cut: Option<PendingHead>,
     pub(crate) newest: Option<Turn>,
     next: Vec<Input>,
     pub(super) apply: Source,
@@ -131,12 +131,13 @@ pub(crate) struct Coordinator {
     pub(crate) applied: Vec<(Time, ModalityName)>,
     /// All effects since they were last asked for.
     pub(crate) effects: Vec<Effect>,
-    /// What has come about here, for whoever counts that everything does.
+    /// What has happened here, for the test that counts that everything does.
     pub(crate) seen: BTreeSet<&'static str>,
 }
 
 impl Coordinator {
-    /// One that begins its reign, from a checkpoint if there is one. `before` is what the job did before that checkpoint.
+    /// The leader of a new term, from a checkpoint if there is one. `before` is what the job did before that
+    /// checkpoint.
     pub(crate) fn begin(
         scenario: &Scenario,
         naive: &Rc<Naive>,
@@ -148,7 +149,7 @@ impl Coordinator {
         let (job, seed) = (scenario.job.clone(), scenario.schedule_seed);
         let classes = job.labels.classes.count();
         let head = match from {
-            Some(manifest) => SharedHead::from_parts(&job.head, classes, &manifest.head).map_err(|e| e.to_string())?,
+            Some(manifest) => SharedHead::from_files(&job.head, classes, &manifest.head).map_err(|e| e.to_string())?,
             None => SharedHead::new(&job.head, classes, job.seed),
         };
         let source = |delay, what| Source::new(delay, seed ^ term.0 << 32, what, "coordinator".into());
@@ -162,7 +163,7 @@ impl Coordinator {
             head,
             heads: BTreeMap::new(),
             heads_at_most: at_most,
-            room: ReplayBufferLevel::Normal,
+            buffer_level: ReplayBufferLevel::Normal,
             pool: Pool::new(job.modalities.iter().map(|modality| modality.name.clone())),
             members: BTreeMap::new(),
             incoming: None,
@@ -216,9 +217,9 @@ impl Coordinator {
     /// A deadline of the machine is over, or nothing: spurious calls do nothing.
     fn due(&mut self, now: Time) -> Result<(), Refusal> {
         let Some((deadline, why)) = self.machine.next_deadline().filter(|(at, _)| *at <= now) else { return Ok(()) };
-        let late = now.since(deadline) >= STOOD_STILL;
+        let late = now.since(deadline) >= STALLED;
         if late {
-            self.seen.insert("the coordinator stood still");
+            self.seen.insert("the coordinator stalled");
         }
         self.give(now, if late { Input::StallEnded } else { Input::Tick })?;
         match self.machine.next_deadline() {
@@ -252,15 +253,15 @@ impl Coordinator {
                     self.members.remove(&worker);
                 }
                 if let Some(occupant) = self.machine.worker(&modality) {
-                    self.seen.insert("a place was kept though it was given away");
-                    self.pool.keep(&modality, occupant);
+                    self.seen.insert("a slot was reclaimed though it was given away");
+                    self.pool.reclaim_slot(&modality, occupant);
                 }
                 self.pool.evict(&worker);
                 Ok(())
             }
             taken => {
-                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a worker is tried again") {
-                    self.seen.insert("a worker that had failed was left alone");
+                if self.machine.next_deadline().is_some_and(|(_, why)| why == "a back-off ends") {
+                    self.seen.insert("a failed worker backed off");
                 }
                 taken
             }
@@ -298,9 +299,9 @@ impl Coordinator {
                 self.same_term(term)?;
                 self.evaluated(now, &worker, evaluation, logits)
             }
-            ToCoordinator::PartSaved { term, turn, part } => {
+            ToCoordinator::FilesSaved { term, turn, part } => {
                 self.same_term(term)?;
-                self.part_saved(now, worker, turn, part)
+                self.files_saved(now, worker, turn, part)
             }
             ToCoordinator::Heartbeat { progress, busy } => {
                 match self.give(now, Input::Heartbeat { worker, progress, busy }) {
@@ -326,7 +327,7 @@ impl Coordinator {
     }
 
     fn learned(&mut self, now: Time, worker: WorkerId, turn: TurnRef) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfLearning) && turn.turn.0 % 4 == 3 {
+        if self.bug == Some(Bug::LosesLearned) && turn.turn.0 % 4 == 3 {
             return Ok(());
         }
         let modality = self.members.get(&worker).cloned();
@@ -393,7 +394,7 @@ impl Coordinator {
         }
     }
 
-    /// Sequential: whether a step is over also says whether its encoder has learnt.
+    /// Sequential: whether a step is over also depends on whether its encoder has learned.
     pub(super) fn is_sequential(&self) -> bool {
         self.job.schedule.mode == ScheduleMode::Sequential
     }

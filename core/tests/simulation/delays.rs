@@ -61,7 +61,7 @@ impl Delay {
     }
 }
 
-/// A distribution with a random stream of its own, so that what is drawn elsewhere does not matter to it.
+/// A distribution with its own random stream, so that what is drawn elsewhere does not matter to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     delay: Delay,

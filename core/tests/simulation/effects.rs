@@ -7,7 +7,7 @@ use antiphon_core::time::{Span, Time};
 use antiphon_core::turn::{ContributionHeader, Effect, Input, Progress, ReplayBufferLevel};
 
 use crate::bugs::Bug;
-use crate::coordinator::{Coordinator, Cut, Refusal, Sent};
+use crate::coordinator::{Coordinator, PendingHead, Refusal, Sent};
 use crate::report::{Digest, StepRecord, counts, head_state};
 use crate::store::Manifest;
 use crate::worker::ToWorker;
@@ -21,28 +21,28 @@ impl Coordinator {
             }
             Effect::Started => {}
             Effect::ReportWait => {
-                self.seen.insert("a wait was told of");
+                self.seen.insert("a wait was reported");
             }
             Effect::Ready { modality, replayed, .. } => {
                 if self.learning.as_ref() == Some(&modality) {
                     self.learning = None;
                 }
                 if replayed > 0 {
-                    self.seen.insert("steps were taken again");
+                    self.seen.insert("steps were replayed");
                 }
             }
             Effect::ReleaseSlot { worker, why, .. } => {
                 self.seen.insert(match () {
-                    () if why.contains("nothing done") => "a stuck worker lapsed",
-                    () if why.contains("has failed") => "the place of a worker that had failed was offered",
-                    () => "a silent worker lapsed",
+                    () if why.contains("no progress") => "a lease expired without progress",
+                    () if why.contains("backs off") => "the slot of a worker that backs off was released",
+                    () => "a lease expired without heartbeats",
                 });
-                self.pool.offer(&worker);
+                self.pool.release_slot(&worker);
             }
             Effect::ReclaimSlot { worker } => {
-                self.seen.insert("a place was kept");
+                self.seen.insert("a slot was reclaimed");
                 if let Some(modality) = self.machine.modality_of(&worker) {
-                    self.pool.keep(modality, &worker);
+                    self.pool.reclaim_slot(modality, &worker);
                 }
             }
             Effect::Evict { worker, .. } => self.pool.evict(&worker),
@@ -59,10 +59,10 @@ impl Coordinator {
             Effect::AbandonEvaluation { evaluation } => self.abandon_evaluation(evaluation),
             Effect::Snapshot { turn } => {
                 self.no_step_is_open("a checkpoint")?;
-                let head = self.head.to_parts().map_err(|error| error.to_string())?;
-                self.cut = Some(Cut { turn, head, state: head_state(&self.head)? });
+                let head = self.head.to_files().map_err(|error| error.to_string())?;
+                self.cut = Some(PendingHead { turn, head, state: head_state(&self.head)? });
             }
-            Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SavePart { term: self.term, turn }),
+            Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SaveFiles { term: self.term, turn }),
             Effect::WriteManifest { turn } => self.write_manifest(turn)?,
             Effect::ForgetHeads { versions } => self.forget(&versions)?,
             Effect::Finish(outcome) => {
@@ -76,7 +76,7 @@ impl Coordinator {
 
     fn grant(&mut self, worker: WorkerId, turn: TurnRef, progress: Progress) -> Result<(), String> {
         match &self.granted {
-            // Whoever had it has lost it.
+            // The worker that had it has lost it.
             Some(open) if (open.turn, open.step) == (turn.turn, turn.step) && open.attempt < turn.attempt => {
                 self.seen.insert("a turn was granted again");
             }
@@ -96,11 +96,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Has a worker's encoder take a step again, under the head that was granted for it.
+    /// Has a worker's encoder replay a step, under the head that was granted for it.
     fn replay(&mut self, worker: WorkerId, turn: TurnRef, progress: Progress) -> Result<(), String> {
         let version = turn.head_version;
         let kept = self.heads.get(&version);
-        let head = kept.ok_or_else(|| format!("head {version} is to be granted again, and was forgotten"))?;
+        let head = kept.ok_or_else(|| format!("head {version} is needed for a replay, and was forgotten"))?;
         let head = if self.bug == Some(Bug::ReplaysUnderTheNewestHead) { self.head.head() } else { head }.clone();
         if self.bug == Some(Bug::ReplaysOneTooFew) && turn.turn.0 % 2 == 1 {
             self.next_input(Input::Learned { worker, turn });
@@ -132,12 +132,12 @@ impl Coordinator {
         let modality = self.machine.modality_of(&worker).cloned();
         let holds = self.machine.granted().is_some();
         if holds && modality.is_none() && self.granted.as_ref() == Some(&turn) {
-            self.seen.insert("a result came from a worker that had lost its place");
+            self.seen.insert("a result came from a worker that had lost its slot");
         }
         let header = ContributionHeader { worker, turn, micro_shard, samples, loss };
         self.incoming = Some(contribution);
         let taken = self.give(now, Input::Contribution(header));
-        if let (Err(_), Some(Bug::AppliesWhatWasRefused), Some(modality)) = (&taken, self.bug, modality)
+        if let (Err(_), Some(Bug::AppliesRejected), Some(modality)) = (&taken, self.bug, modality)
             && let Some(contribution) = &self.incoming
         {
             let context = StepContext { lr_factor: 1.0, alpha: 1.0 };
@@ -161,9 +161,9 @@ impl Coordinator {
         if self.is_sequential() {
             self.learning = Some(modality.clone());
         }
-        let contribution = self.incoming.take().ok_or("a step was to be applied that nobody sent")?;
+        let contribution = self.incoming.take().ok_or("a step was to be applied without a contribution")?;
         self.heads.insert(turn.head_version, self.head.head().clone());
-        self.watch_room()?;
+        self.watch_buffer()?;
         let optimizer = &self.job.head.optimizer;
         let lr_factor = learning_rate::factor(&optimizer.schedule, progress.epoch, progress.epochs);
         let times = match self.bug {
@@ -199,8 +199,8 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn part_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
-        if self.bug == Some(Bug::LosesWordOfAPart) && turn.0 % 3 == 2 {
+    pub(super) fn files_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
+        if self.bug == Some(Bug::LosesFilesSaved) && turn.0 % 3 == 2 {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();
@@ -219,7 +219,7 @@ impl Coordinator {
 
     fn write_manifest(&mut self, turn: Turn) -> Result<(), String> {
         let never = || format!("checkpoint {turn} was never begun");
-        let Cut { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
+        let PendingHead { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
         let cut = self
             .machine
             .pending_checkpoint()
@@ -237,31 +237,31 @@ impl Coordinator {
                 return Err(format!("head {version} was forgotten twice, or before it was kept"));
             }
         }
-        self.watch_room()
+        self.watch_buffer()
     }
 
-    /// Tells the machine when the room for heads that may be granted again has changed.
-    fn watch_room(&mut self) -> Result<(), String> {
+    /// Tells the machine when the level of the replay buffer has changed.
+    fn watch_buffer(&mut self) -> Result<(), String> {
         let turn = self.job.schedule.turn_batches as usize;
         let (kept, at_most) = (self.heads.len(), self.heads_at_most);
         if kept > at_most + turn {
             return Err(format!("{kept} heads are kept, and there is room for {at_most} and a turn of {turn}"));
         }
-        let room = if kept + turn > at_most {
+        let level = if kept + turn > at_most {
             ReplayBufferLevel::Full
         } else if kept > at_most / 2 {
             ReplayBufferLevel::High
         } else {
             ReplayBufferLevel::Normal
         };
-        if room != self.room {
-            self.room = room;
-            match room {
-                ReplayBufferLevel::Full => self.seen.insert("no room for heads"),
-                ReplayBufferLevel::High => self.seen.insert("little room for heads"),
+        if level != self.buffer_level {
+            self.buffer_level = level;
+            match level {
+                ReplayBufferLevel::Full => self.seen.insert("the replay buffer was full"),
+                ReplayBufferLevel::High => self.seen.insert("the replay buffer was nearly full"),
                 ReplayBufferLevel::Normal => false,
             };
-            self.next_input(Input::ReplayBuffer(room));
+            self.next_input(Input::ReplayBuffer(level));
         }
         Ok(())
     }

@@ -29,14 +29,14 @@ impl Coordinator {
         }
     }
 
-    /// A worker is lost: whatever logits are still on their way are nobody's.
+    /// A worker is lost: logits that are still on their way are ignored.
     pub(super) fn abandon_evaluation(&mut self, id: EvaluationId) {
         self.evaluation = None;
         self.abandoned = Some(id);
         self.seen.insert("an evaluation was abandoned");
     }
 
-    /// Whether this evaluation's logits are nobody's any more.
+    /// Whether this evaluation's logits are ignored.
     pub(crate) fn has_abandoned(&self, id: EvaluationId) -> bool {
         self.abandoned.is_some_and(|abandoned| id <= abandoned)
     }

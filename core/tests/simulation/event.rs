@@ -11,7 +11,8 @@ use crate::worker::{ToCoordinator, ToWorker};
 /// Something that is to happen.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// Something of a worker is there for the coordinator to look at. A copy or a lie is not genuine, and belongs to a tenure.
+    /// Something of a worker is there for the coordinator to look at. A copy or a lie is not genuine, and belongs to a
+    /// tenure.
     Arrives {
         from: usize,
         connection: u64,
@@ -48,7 +49,7 @@ pub(crate) enum Event {
         part: Box<Learner>,
         fails: bool,
     },
-    /// A worker's sign of life is due.
+    /// A worker's heartbeat is due.
     Beat {
         at: usize,
         connection: u64,
@@ -61,7 +62,7 @@ pub(crate) enum Event {
     Starts {
         modality: usize,
     },
-    /// A manifest comes to the store; the answer takes so long.
+    /// A manifest reaches the store; the answer takes this long.
     Stores {
         manifest: Box<Manifest>,
         answer: Span,
@@ -79,7 +80,7 @@ pub(crate) enum Event {
     Deadline,
     /// What was to happen to a worker that has stopped or hangs.
     Postponed(Box<Event>),
-    /// Somebody asks the job to stop.
+    /// The user asks the job to stop.
     AskedToStop {
         now: bool,
     },

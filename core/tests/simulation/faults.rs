@@ -18,9 +18,9 @@ use crate::world::World;
 pub(crate) enum Fault {
     /// A worker dies; another one of its modality comes some time later.
     Dies,
-    /// A worker stops for longer than its lease, and goes on where it was.
+    /// A worker pauses for longer than its lease, and continues where it was.
     Pauses,
-    /// A worker gets nothing done for longer than a turn's deadline, and gives signs of life.
+    /// A worker makes no progress for longer than a turn's deadline, but sends heartbeats.
     Hangs,
     /// A connection is lost with everything that is on its way; the worker dials again.
     Disconnects,
@@ -30,13 +30,13 @@ pub(crate) enum Fault {
     StoreFails,
     /// Manifests that are being written take long.
     ManifestsTakeLong,
-    /// The coordinator dies, and another one begins its reign from the store.
+    /// The coordinator dies, and another one takes over from the store.
     CoordinatorDies,
-    /// The same, but the first one wakes up in the reign of the other and goes on.
+    /// The same, but the first one wakes up in the term of the other and continues.
     CoordinatorIsReplaced,
-    /// The coordinator stands still for a while.
+    /// The coordinator stalls for a while.
     CoordinatorPauses,
-    /// Somebody asks the job to stop, and later to go on.
+    /// The user asks the job to stop, and later to resume.
     Stops,
 }
 
@@ -67,7 +67,7 @@ impl Fault {
             Self::CoordinatorDies => "the coordinator dies",
             Self::CoordinatorIsReplaced => "the coordinator is replaced",
             Self::CoordinatorPauses => "the coordinator pauses",
-            Self::Stops => "somebody asks to stop",
+            Self::Stops => "the user asks to stop",
         }
     }
 }
@@ -108,7 +108,8 @@ pub(crate) struct Injector {
     countdown: u64,
     /// Whom the last one hit: often it is the same modality again.
     last: usize,
-    /// Failures of the store of each modality: more than so many in a row end the job, which is not what is looked for here.
+    /// Failures of the store of each modality: more than this many in a row would fail the job, which is not tested
+    /// here.
     store_failures: BTreeMap<usize, u64>,
 }
 
@@ -164,7 +165,7 @@ impl World<'_> {
                 }
                 if fault == Fault::CoordinatorPauses {
                     // Whatever it is busy with takes so much longer.
-                    self.standstill = self.injector.span(ttl);
+                    self.stall = self.injector.span(ttl);
                 } else {
                     self.coordinator_goes(fault == Fault::CoordinatorIsReplaced);
                 }
@@ -214,7 +215,7 @@ impl World<'_> {
                 let after = self.injector.span(ttl);
                 self.foresee(now + after, Event::Starts { modality });
             }
-            // One that has stopped already does not stop once more: what comes to it keeps its order.
+            // One that has stopped already does not stop once more: messages to it keep their order.
             Fault::Pauses if self.processes[at].paused <= now => {
                 let until = now + self.injector.span(Span(2 * ttl.0));
                 self.processes[at].paused = until;
@@ -249,7 +250,7 @@ impl World<'_> {
         self.foresee(self.now + after, Event::IsGone { at, connection });
     }
 
-    /// A coordinator is no more, or is believed to be. The next one is not asked to stop.
+    /// A coordinator is dead, or is believed to be. The next one is not asked to stop.
     pub(super) fn coordinator_goes(&mut self, wakes_up: bool) {
         self.coordinator_is_down = true;
         self.asked = None;
@@ -289,7 +290,7 @@ impl World<'_> {
         self.keeps_old = wakes_up;
     }
 
-    /// The coordinator of an older term goes on where it was: nothing that it says or writes counts.
+    /// The coordinator of an older term continues where it was: nothing that it says or writes counts.
     pub(super) fn old_coordinator_wakes(&mut self, on_their_way: Vec<Inbound>) -> Result<(), String> {
         let Some(mut old) = self.old.take() else { return Ok(()) };
         for inbound in on_their_way {
@@ -298,7 +299,7 @@ impl World<'_> {
             }
             let (_, sent) = old.take_sent();
             for (_, sent) in sent {
-                // Its connections are gone: what it says comes to nobody, or in a term in which it means nothing.
+                // Its connections are gone: what it says reaches no worker, or is of a term that is over.
                 if !matches!(&sent, Sent::ToWorker(_, message) if message.term().is_none()) {
                     self.set_off(self.now, old.term, sent)?;
                 }

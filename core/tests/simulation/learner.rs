@@ -1,5 +1,5 @@
-//! One modality that learns: its samples, a small encoder and its optimizer. Plain functions without any order of events, so
-//! that simulated workers and the naive model share them.
+//! One modality that learns: its samples, a small encoder and its optimizer. Plain functions without any order of
+//! events, so that simulated workers and the naive model share them.
 
 use std::rc::Rc;
 
@@ -47,7 +47,7 @@ impl Samples {
             let label = rng::below(&mut labels, classes) as u32;
             let is_missing = rng::below(&mut own, 100) < missing;
             let value = value(&mut own, label);
-            // Nobody can learn from nothing at all.
+            // There must be something to learn from.
             let is_last_hope = split == Split::Train && id + 1 == count && samples.ids.is_empty();
             if !is_missing || is_last_hope {
                 samples.ids.push(id);
@@ -178,8 +178,8 @@ impl Learner {
 
     /// Every bit that its next step depends on.
     pub(crate) fn digest(&self) -> Digest {
-        let slots = self.optimizer.slots().iter().flat_map(|slot| slot.first.iter().chain(&slot.second));
-        digest(self.parameters.iter().chain(slots).copied(), &format!("{} {}", self.steps, self.optimizer.steps()))
+        let moments = self.optimizer.moments().iter().flat_map(|moments| moments.first.iter().chain(&moments.second));
+        digest(self.parameters.iter().chain(moments).copied(), &format!("{} {}", self.steps, self.optimizer.steps()))
     }
 
     /// Which samples are in a step's batch: another permutation in each pass through the data, the last batch smaller.

@@ -1,5 +1,6 @@
 //! The same job without a turn machine: a plain loop over epochs, turns and steps on one thread, written from the
-//! specification of the algorithm. It shares the learners and the head's mathematics with the simulation, and nothing else.
+//! specification of the algorithm. It shares the learners and the head's mathematics with the simulation, and nothing
+//! else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,19 +14,19 @@ use crate::learner::Learner;
 use crate::report::{CheckpointRecord, Digest, EvaluationRecord, Report, State, StepRecord, head_state, score};
 use crate::scenario::Scenario;
 
-/// What must come of a job, whatever happens on the way: as a report, and at every place where a fault may have it looked at.
+/// The expected result of a job, whatever faults happen: its report, and each state that a fault may reveal.
 pub(crate) struct Naive {
     pub(crate) report: Report,
-    /// All parts, after so many turns.
+    /// All files, after each turn.
     pub(crate) states: Vec<State>,
     /// Which of its modality's steps each step of the head is, from 0.
     pub(crate) own_steps: Vec<u64>,
-    /// Each encoder after so many steps.
+    /// Each encoder after each of its steps.
     pub(crate) encoders: BTreeMap<ModalityName, Vec<Digest>>,
 }
 
 impl Naive {
-    /// A checkpoint that is cut after so many turns, whether one is due there or not.
+    /// A checkpoint after this many turns, whether one is due there or not.
     pub(crate) fn checkpoint(&self, turn: Turn) -> Option<CheckpointRecord> {
         let validated = |it: &&EvaluationRecord| it.turn == turn && it.split == Split::Validation;
         let score = self.report.evaluations.iter().find(validated).map(|evaluation| evaluation.score);
@@ -167,7 +168,7 @@ impl<'a> Loop<'a> {
                 }
             }
         }
-        // Cycles until everybody has been through all of their data.
+        // Cycles until every modality has been through all of its data.
         let through = |cycles: u64| {
             let steps = |weight: u64| cycles * weight * u64::from(schedule.turn_batches);
             self.learners.iter().zip(&weights).all(|(learner, weight)| steps(*weight) >= learner.batches())

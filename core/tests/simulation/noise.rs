@@ -1,5 +1,5 @@
-//! What a network or a worker gone wrong adds to what was sent: copies that come late, and contributions that are not as they
-//! should be. All of it must be refused.
+//! What a network or a worker gone wrong adds to what was sent: copies that come late, and contributions that are not
+//! as they should be. All of it must be refused.
 
 use antiphon_core::ids::{Term, TurnRef};
 use antiphon_core::rng::{self, Stream};
@@ -59,7 +59,7 @@ fn lie(
     let ToCoordinator::Contribution { turn, mut micro_shard, mut contribution } = message else { return None };
     let (mut turn, mut liar): (TurnRef, usize) = (turn, from);
     match rng::below(stream, 9) {
-        // One that no coordinator will ever reign in.
+        // A term that no coordinator will ever have.
         0 => turn.term = Term(turn.term.0 + 1_000),
         1 => turn.turn = turn.turn.next(),
         2 => turn.step = turn.step.next(),

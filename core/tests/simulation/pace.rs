@@ -85,7 +85,7 @@ fn slowest(encoders: &[Encoder]) -> u64 {
 }
 
 #[test]
-fn pipelined_a_cycle_takes_as_long_as_the_slowest_encoder_and_the_head_steps() {
+fn pipelined_a_cycle_takes_the_slowest_encoder_and_the_head() {
     let expected = slowest(&UNEQUAL) + 3 * HEAD_STEP;
     for spread in [0, 10] {
         assert_within(5.0, cycle(&UNEQUAL, ScheduleMode::Pipelined, spread), expected);
@@ -100,7 +100,7 @@ fn sequential_a_cycle_takes_as_long_as_all_encoders_together() {
     for spread in [0, 10] {
         assert_within(5.0, cycle(&UNEQUAL, ScheduleMode::Sequential, spread), all + 3 * HEAD_STEP);
     }
-    // The head steps while the encoder learns; that it is folded and granted anew everybody waits for.
+    // The head steps while the encoder learns; every encoder waits for the fold and the next grant.
     let between = MESSAGE + LOCAL_STEP + MESSAGE + FOLD;
     assert_eq!(cycle(&UNEQUAL, ScheduleMode::Sequential, 0), all + 3 * between);
 }
@@ -117,7 +117,7 @@ fn two_encoders_that_cost_the_same_take_half_the_time_pipelined() {
 }
 
 #[test]
-fn encoders_that_cost_next_to_nothing_wait_for_the_head_and_nobody_for_the_fold() {
+fn fast_encoders_wait_for_the_head_and_never_for_the_fold() {
     let encoder = Encoder { forward: 300, learn: 700 };
     assert_eq!(cycle(&[encoder; 4], ScheduleMode::Pipelined, 0), 4 * HEAD_STEP);
 }

@@ -1,5 +1,5 @@
-//! Trace files: a scenario and everything that its coordinators looked at, one JSON object a line, with what came of it. Played
-//! back, fresh machines and heads must do the same.
+//! Trace files: a scenario and everything that its coordinators looked at, one JSON object a line, with what came of
+//! it. Played back, fresh machines and heads must do the same.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::store::Manifest;
 enum Record {
     /// What is simulated.
     Scenario(Box<Scenario>),
-    /// A coordinator begins its reign, from this checkpoint.
+    /// A coordinator becomes the leader, from this checkpoint.
     Begins { at: Time, term: Term, from: Option<Turn> },
     /// The coordinator looked at this, and this came of it.
     LookedAt { at: Time, inbound: Inbound, effects: Vec<Effect>, refused: Option<String> },
@@ -108,14 +108,14 @@ pub(crate) fn play(file: &str) -> Result<u64, String> {
                 stored.insert(turn, manifest.clone());
             }
             Record::LookedAt { at, inbound, effects, refused } => {
-                let reigning = coordinator.as_mut().ok_or_else(|| differs("nobody reigns".to_owned()))?;
-                let taken = reigning.take(at, inbound);
-                for (_, sent) in reigning.take_sent().1 {
+                let leader = coordinator.as_mut().ok_or_else(|| differs("no coordinator leads".to_owned()))?;
+                let taken = leader.take(at, inbound);
+                for (_, sent) in leader.take_sent().1 {
                     if let Sent::Manifest(manifest) = sent {
                         written.insert(manifest.turn(), *manifest);
                     }
                 }
-                let ours = std::mem::take(&mut reigning.effects);
+                let ours = std::mem::take(&mut leader.effects);
                 if ours != effects || told(&taken) != refused {
                     let taken = told(&taken);
                     return Err(differs(format!("{ours:?} {taken:?} came of it, where {effects:?} {refused:?} did")));

@@ -1,21 +1,19 @@
-//! The simulated pool: which workers are registered, and who has or gets a place. It goes by the rules of the real one.
+//! The simulated pool: which workers are registered, and which of them has a slot. The real [`plan`] decides, as in the
+//! real pool.
 
 use std::collections::BTreeMap;
 
 use antiphon_core::ids::{ModalityName, WorkerId};
+use antiphon_core::placement::{JobSlots, Occupancy, Readiness, plan};
+use antiphon_core::time::Time;
+
+use crate::coordinator::job_id;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum State {
     Free,
     Assigned,
     Releasing,
-}
-
-/// Who has a place, and whether whoever is free gets it all the same.
-#[derive(Debug, Default)]
-struct Seat {
-    worker: Option<WorkerId>,
-    offered: bool,
 }
 
 /// What a pool wants done.
@@ -28,16 +26,18 @@ pub(crate) enum Wish {
 }
 
 /// The workers of one coordinator that has one job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
-    workers: BTreeMap<WorkerId, (ModalityName, Place)>,
-    seats: BTreeMap<ModalityName, Seat>,
+    workers: BTreeMap<WorkerId, (ModalityName, State)>,
+    job: JobSlots,
     wishes: Vec<Wish>,
 }
 
 impl Pool {
     pub(crate) fn new(modalities: impl Iterator<Item = ModalityName>) -> Self {
-        Self { seats: modalities.map(|name| (name, Seat::default())).collect(), ..Self::default() }
+        let slots = modalities.map(|name| (name, Occupancy::Empty)).collect();
+        let job = JobSlots { job: job_id(), order: 0, readiness: Readiness::Ready, gang: false, slots };
+        Self { workers: BTreeMap::new(), job, wishes: Vec::new() }
     }
 
     pub(crate) fn knows(&self, worker: &WorkerId) -> bool {
@@ -53,62 +53,63 @@ impl Pool {
     }
 
     pub(crate) fn register(&mut self, worker: WorkerId, modality: ModalityName) {
-        self.workers.insert(worker, (modality, Place::Free));
+        self.workers.insert(worker, (modality, State::Free));
         self.fill();
     }
 
     /// Its connection is gone.
     pub(crate) fn remove(&mut self, worker: &WorkerId) {
         self.workers.remove(worker);
-        if let Some(seat) = self.seat_of(worker) {
-            *seat = Seat::default();
+        if let Some(slot) = self.slot_of(worker) {
+            *slot = Occupancy::Empty;
         }
         self.fill();
     }
 
-    pub(crate) fn offer(&mut self, worker: &WorkerId) {
-        if let Some(seat) = self.seat_of(worker) {
-            seat.offered = true;
+    pub(crate) fn release_slot(&mut self, worker: &WorkerId) {
+        if let Some(slot) = self.slot_of(worker) {
+            *slot = Occupancy::Released(worker.clone());
         }
         self.fill();
     }
 
-    pub(crate) fn keep(&mut self, modality: &ModalityName, worker: &WorkerId) {
-        if let Some(seat) = self.seats.get_mut(modality) {
-            *seat = Seat { worker: Some(worker.clone()), offered: false };
+    pub(crate) fn reclaim_slot(&mut self, modality: &ModalityName, worker: &WorkerId) {
+        if let Some(slot) = self.job.slots.get_mut(modality) {
+            *slot = Occupancy::Held(worker.clone());
         }
     }
 
     pub(crate) fn evict(&mut self, worker: &WorkerId) {
-        if let Some(seat) = self.seat_of(worker) {
-            *seat = Seat::default();
+        if let Some(slot) = self.slot_of(worker) {
+            *slot = Occupancy::Empty;
         }
-        if let Some((_, place @ Place::Assigned)) = self.workers.get_mut(worker) {
-            *place = Place::Releasing;
+        if let Some((_, state @ State::Assigned)) = self.workers.get_mut(worker) {
+            *state = State::Releasing;
             self.wishes.push(Wish::Release(worker.clone()));
         }
         self.fill();
     }
 
     pub(crate) fn released(&mut self, worker: &WorkerId) {
-        if let Some((_, place @ Place::Releasing)) = self.workers.get_mut(worker) {
-            *place = Place::Free;
+        if let Some((_, state @ State::Releasing)) = self.workers.get_mut(worker) {
+            *state = State::Free;
         }
         self.fill();
     }
 
-    fn seat_of(&mut self, worker: &WorkerId) -> Option<&mut Seat> {
-        self.seats.values_mut().find(|seat| seat.worker.as_ref() == Some(worker))
+    fn slot_of(&mut self, worker: &WorkerId) -> Option<&mut Occupancy> {
+        self.job.slots.values_mut().find(|slot| slot.worker() == Some(worker))
     }
 
     fn fill(&mut self) {
-        for (modality, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.worker.is_none() || seat.offered) {
-            let free = self.workers.iter_mut().find(|(_, (name, place))| name == modality && *place == Place::Free);
-            if let Some((worker, (_, place))) = free {
-                *place = Place::Assigned;
-                *seat = Seat { worker: Some(worker.clone()), offered: false };
-                self.wishes.push(Wish::Join(worker.clone(), modality.clone()));
+        let free = self.workers.iter().filter(|(_, (_, state))| *state == State::Free);
+        let moves = plan([&self.job], free.map(|(worker, (modality, _))| (worker, modality)), Time(0));
+        for step in moves {
+            if let Some((_, state)) = self.workers.get_mut(&step.worker) {
+                *state = State::Assigned;
             }
+            self.job.slots.insert(step.modality.clone(), Occupancy::Held(step.worker.clone()));
+            self.wishes.push(Wish::Join(step.worker, step.modality));
         }
     }
 }

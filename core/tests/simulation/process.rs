@@ -107,7 +107,7 @@ impl World<'_> {
                 } else if !fails {
                     self.store.put_part(turn, &part)?;
                     if is_mine {
-                        self.send(at, ToCoordinator::PartSaved { term, turn, part: part.digest() });
+                        self.send(at, ToCoordinator::FilesSaved { term, turn, part: part.digest() });
                     }
                 }
             }
@@ -170,8 +170,8 @@ impl World<'_> {
         self.foresee(self.now + Span(self.ttl().0 / 3), Event::Beat { at, connection });
     }
 
-    /// Whether a worker that has dialled can be registered: not while its last connection is not known to be gone, after which
-    /// it dials again.
+    /// Whether a worker that has dialled can be registered: not while its last connection is not known to be gone,
+    /// after which it dials again.
     pub(super) fn registers(&mut self, worker: &WorkerId) -> Result<bool, String> {
         let at = self.processes.iter().position(|process| process.engine.id == *worker);
         let at = at.ok_or_else(|| format!("`{worker}` is unknown"))?;

@@ -1,4 +1,4 @@
-//! What a job did, as far as it must not depend on when things happened, and where two such reports part.
+//! What a job did, as far as it must not depend on when things happened, and where two such reports file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,19 +31,19 @@ pub(crate) fn digest(numbers: impl IntoIterator<Item = f32>, note: &str) -> Dige
     Digest(u64::from_le_bytes(*first))
 }
 
-/// Everything that a job learns, by the name of the part.
+/// Everything that a job learns, by the name of the file.
 pub(crate) type State = BTreeMap<String, Digest>;
 
-/// The parts of the shared head: `head`, `state` (its optimizer) and `projector`.
+/// The files of the shared head: `head`, `state` (its optimizer) and `projector`.
 pub(crate) fn head_state(head: &SharedHead<f32>) -> Result<State, String> {
-    let parts = head.to_parts().map_err(|error| error.to_string())?;
-    let parts = [("head", parts.head), ("state", parts.state), ("projector", parts.projector)];
-    let hash = |part: antiphon_core::head::Part<f32>| {
-        let names: Vec<&str> = part.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        let note = format!("{names:?} {}", part.note);
-        digest(part.tensors.iter().flat_map(|tensor| tensor.data.iter().copied()), &note)
+    let files = head.to_files().map_err(|error| error.to_string())?;
+    let files = [("head", files.head), ("state", files.state), ("projector", files.projector)];
+    let hash = |file: antiphon_core::head::TensorFile<f32>| {
+        let names: Vec<&str> = file.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let note = format!("{names:?} {}", file.note);
+        digest(file.tensors.iter().flat_map(|tensor| tensor.data.iter().copied()), &note)
     };
-    Ok(parts.into_iter().map(|(name, part)| (name.to_owned(), hash(part))).collect())
+    Ok(files.into_iter().map(|(name, file)| (name.to_owned(), hash(file))).collect())
 }
 
 /// A step of the shared head.
@@ -74,7 +74,7 @@ impl StepRecord {
     }
 }
 
-/// A split that was gone through.
+/// An evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EvaluationRecord {
     /// Turns applied.
@@ -118,7 +118,7 @@ pub(crate) fn counts(position: &Position) -> [u64; 4] {
 }
 
 impl Report {
-    /// The job goes on from a checkpoint: what came after it is undone.
+    /// The job resumes from a checkpoint: what came after it is undone.
     pub(crate) fn go_back(&mut self, position: Option<&Position>) {
         let (version, turn) = position.map_or((0, None), |at| (at.head_version.0, Some(at.turn)));
         self.steps.truncate(version as usize);
@@ -127,24 +127,24 @@ impl Report {
             .retain(|it| turn.is_some_and(|turn| it.turn < turn || it.turn == turn && it.split == Split::Validation));
     }
 
-    /// Where this report first parts from what it should be, in words.
+    /// The first difference between this report and the expected one.
     pub(crate) fn differs_from(&self, expected: &Report) -> Option<String> {
         first_difference("step", &self.steps, &expected.steps)
             .or_else(|| first_difference("evaluation", &self.evaluations, &expected.evaluations))
             .or_else(|| first_difference("checkpoint", &self.checkpoints, &expected.checkpoints))
-            .or_else(|| part("the outcome", &self.outcome, &expected.outcome))
-            .or_else(|| part("the best checkpoint", &self.best, &expected.best))
-            .or_else(|| part("turns, steps, epochs, turns in epoch", &self.counts, &expected.counts))
-            .or_else(|| part("the final state", &self.state, &expected.state))
+            .or_else(|| file("the outcome", &self.outcome, &expected.outcome))
+            .or_else(|| file("the best checkpoint", &self.best, &expected.best))
+            .or_else(|| file("turns, steps, epochs, turns in epoch", &self.counts, &expected.counts))
+            .or_else(|| file("the final state", &self.state, &expected.state))
     }
 }
 
 fn first_difference<T: PartialEq + fmt::Debug>(what: &str, ours: &[T], theirs: &[T]) -> Option<String> {
     let at = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i))?;
-    part(&format!("{what} {at} (from 0)"), &ours.get(at), &theirs.get(at))
+    file(&format!("{what} {at} (from 0)"), &ours.get(at), &theirs.get(at))
 }
 
-fn part<T: PartialEq + fmt::Debug>(what: &str, ours: &T, theirs: &T) -> Option<String> {
+fn file<T: PartialEq + fmt::Debug>(what: &str, ours: &T, theirs: &T) -> Option<String> {
     (ours != theirs).then(|| format!("{what}\n  simulated: {ours:?}\n  naive:     {theirs:?}"))
 }
 

@@ -1,4 +1,5 @@
-//! What is simulated: a job, its data, how long everything takes and what goes wrong on the way. A seed gives all of it.
+//! What is simulated: a job, its data, how long everything takes and what goes wrong on the way. A seed gives all of
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,7 +35,7 @@ pub(crate) struct Scenario {
     pub(crate) copies: u64,
     /// Of a hundred contributions so many are followed or overtaken by one that is wrong.
     pub(crate) lies: u64,
-    /// Heads that there is room for, of those that may be granted again.
+    /// The bound of the replay buffer, in heads.
     pub(crate) heads: usize,
     /// Workers of each modality that wait for a place from the beginning.
     pub(crate) spares: u64,
@@ -88,8 +89,8 @@ impl Scenario {
         new
     }
 
-    /// Leases that outlast a message, and deadlines that outlast what a worker or the coordinator does in one go: shorter ones
-    /// would have every worker replaced again and again.
+    /// Leases that outlast a message, and deadlines that outlast what a worker or the coordinator does in one go:
+    /// shorter ones would have every worker replaced again and again.
     fn set_leases(&mut self, stream: &mut Stream) {
         let longest = |delays: &[Delay]| delays.iter().map(|delay| delay.longest()).max().unwrap_or(0);
         let messages = self.workers.iter().map(|worker| longest(&[worker.outbound, worker.inbound])).max().unwrap_or(0);
@@ -237,7 +238,7 @@ pub(crate) fn small_job(seed: u64, names: &[&str]) -> JobSpec {
             batch: 4,
             turn_batches: 1,
             micro_shards: 1,
-            // Nobody is lost.
+            // No worker is lost.
             lease_ttl: 1e9,
             turn_deadline: 1e9,
         },

@@ -58,31 +58,31 @@ const KINDS: &[&str] = &[
     "refused: StaleTurn",
     "refused: Unexpected",
     "seen: a connection is lost",
-    "seen: a job stopped with all that it had learnt",
+    "seen: a job stopped with all that it had learned",
     "seen: a job was asked twice to stop",
     "seen: a message of an older term came late",
-    "seen: a place was kept",
-    "seen: a silent worker lapsed",
-    "seen: a stuck worker lapsed",
+    "seen: a slot was reclaimed",
+    "seen: a lease expired without heartbeats",
+    "seen: a lease expired without progress",
     "seen: a turn was granted again",
-    "seen: a wait was told of",
+    "seen: a wait was reported",
     "seen: a worker dies",
     "seen: a worker hangs",
     "seen: a worker leaves",
     "seen: a worker pauses",
-    "seen: a worker that had failed was left alone",
-    "seen: the place of a worker that had failed was offered",
-    "seen: a worker that had lost its place was refused",
+    "seen: a failed worker backed off",
+    "seen: the slot of a worker that backs off was released",
+    "seen: a worker that had lost its slot was refused",
     "seen: an evaluation was abandoned",
-    "seen: little room for heads",
+    "seen: the replay buffer was nearly full",
     "seen: manifests take long",
-    "seen: no room for heads",
-    "seen: somebody asked to stop",
-    "seen: steps were taken again",
+    "seen: the replay buffer was full",
+    "seen: the user asked to stop",
+    "seen: steps were replayed",
     "seen: the coordinator dies",
     "seen: the coordinator is replaced",
     "seen: the coordinator pauses",
-    "seen: the coordinator stood still",
+    "seen: the coordinator stalled",
     "seen: the store fails",
     "turn_batches: 1",
     "turn_batches: 2",
@@ -101,22 +101,22 @@ const SELDOM: &[&str] = &[
     "seen: a checkpoint was there that the coordinator had not heard of",
     "seen: a coordinator was lost between parts and manifest",
     "seen: a manifest of an older term was refused",
-    "seen: a result came from a worker that had lost its place",
+    "seen: a result came from a worker that had lost its slot",
 ];
 
-/// Seeds that are worth keeping, and what each is an example of: a seed means something else once scenarios are drawn in
-/// another way, and that is to be seen.
+/// Seeds that are worth keeping, and what each is an example of: a seed means something else once scenarios are drawn
+/// in another way, and that is to be seen.
 const KEPT: [(u64, &[&str]); 4] = [
-    // Each of these is the first that showed a mistake of the turn machine. A checkpoint was due to make room for heads, and
-    // the one that was on its way when there was none left did not make enough: nobody cut another.
-    (28, &["seen: no room for heads"]),
-    // The coordinator stood still while it waited, and was woken again and again to say so.
-    (68, &["seen: the coordinator stood still"]),
-    // An evaluation waited for a worker that had fallen silent, and nothing said so.
+    // Each of these is the first that showed a mistake of the turn machine. A checkpoint was due because the replay
+    // buffer was nearly full, and the pending one did not free enough when it was full: no other checkpoint began.
+    (28, &["seen: the replay buffer was full"]),
+    // The coordinator stalled while it waited, and was woken again and again to report it.
+    (68, &["seen: the coordinator stalled"]),
+    // An evaluation waited for a worker that had gone silent, and no message said so.
     (89, &["faults: true"]),
-    // A worker had stopped for longer than a turn may take: its deadline lay behind when it woke up, and the coordinator took
-    // itself for the one that had stood still.
-    (34_895, &["seen: a silent worker lapsed", "seen: a place was kept"]),
+    // A worker had stopped for longer than a turn may take: its deadline lay behind when it woke up, and the
+    // coordinator took itself for the one that had stalled.
+    (34_895, &["seen: a lease expired without heartbeats", "seen: a slot was reclaimed"]),
 ];
 
 /// Simulates a scenario and compares it with the plain loop.
@@ -173,7 +173,7 @@ fn kinds(scenario: &Scenario, run: &Run) -> BTreeSet<String> {
     kinds
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is tried is for whoever runs the tests to say")]
+#[expect(clippy::disallowed_methods, reason = "the person who runs the test chooses what is tried")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -184,7 +184,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Shows what one seed does, and writes its trace to a file if one is named.
-#[expect(clippy::print_stderr, reason = "somebody wants to see what one seed does")]
+#[expect(clippy::print_stderr, reason = "a person wants to see what one seed does")]
 fn show(seed: u64) {
     let scenario = Scenario::any(seed);
     if let Some(file) = variable("ANTIPHON_SIMULATION_TRACE") {
@@ -230,7 +230,8 @@ impl Summary {
     }
 }
 
-/// Tries the seeds below this on all processors. A seed's run knows nothing of the others, so the outcome is that of one thread.
+/// Tries the seeds below this on all processors. A seed's run knows nothing of the others, so the outcome is that of
+/// one thread.
 #[expect(clippy::disallowed_methods, reason = "seeds are independent of each other")]
 fn try_all(seeds: u64) -> Summary {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
@@ -242,8 +243,8 @@ fn try_all(seeds: u64) -> Summary {
                 summary
             })
         };
-        let parts: Vec<_> = (0..threads).map(part).collect();
-        let done = parts.into_iter().map(|part| part.join().expect("a run does not panic"));
+        let shares: Vec<_> = (0..threads).map(part).collect();
+        let done = shares.into_iter().map(|share| share.join().expect("a run does not panic"));
         done.fold(Summary::default(), Summary::and)
     })
 }
@@ -282,10 +283,10 @@ fn a_trace_file_plays_back_to_the_same_effects() {
     for seed in 0..30 {
         let file = record(&Scenario::any(seed));
         let count = play(&file).unwrap_or_else(|difference| panic!("seed {seed}: {difference}"));
-        assert!(count >= 3, "seed {seed}: nobody joined");
+        assert!(count >= 3, "seed {seed}: no worker joined");
         // Another record is seen, and so is one that is left out.
         let lines: Vec<&str> = file.lines().collect();
-        let join = lines.iter().position(|line| line.contains("\"Joined\"")).expect("somebody joined");
+        let join = lines.iter().position(|line| line.contains("\"Joined\"")).expect("a worker joined");
         let without: Vec<&str> = [&lines[..join], &lines[join + 1..]].concat();
         assert!(play(&without.join("\n")).is_err(), "seed {seed} without a record");
         let other = file.replacen("\"lease\":0", "\"lease\":7", 1);

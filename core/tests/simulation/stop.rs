@@ -1,4 +1,4 @@
-//! Somebody asks the job to stop, politely or at once, and later to go on from its newest checkpoint.
+//! The user asks the job to stop, politely or at once, and later to resume from its newest checkpoint.
 
 use antiphon_core::ids::Turn;
 use antiphon_core::turn::Outcome;
@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::world::World;
 
 impl World<'_> {
-    /// Somebody asks, and at times asks again.
+    /// The user asks, and at times repeats it.
     pub(super) fn ask_to_stop(&mut self) {
         let times = 1 + u64::from(self.stops.coin());
         let mut at = self.now;
@@ -19,12 +19,12 @@ impl World<'_> {
         }
     }
 
-    /// A request comes to the coordinator; one that is not there is not asked again.
+    /// A request reaches the coordinator; one that is not there is not asked later.
     pub(super) fn asked_to_stop(&mut self, now: bool) -> Result<(), String> {
         if self.coordinator_is_down {
             return Ok(());
         }
-        self.seen.insert("somebody asked to stop");
+        self.seen.insert("the user asked to stop");
         if self.asked.is_some() {
             self.seen.insert("a job was asked twice to stop");
         }
@@ -33,7 +33,7 @@ impl World<'_> {
         self.serve()
     }
 
-    /// The job has stopped. What it was told to leave is there, and it goes on from that later.
+    /// The job has stopped. The checkpoint that it was to leave is there, and it resumes from that later.
     pub(super) fn has_stopped(&mut self) -> Result<(), String> {
         let Some(at_once) = self.asked else { return Err("the job stopped unasked".to_owned()) };
         let of_this_term = |event: &&Event| match event {
@@ -53,7 +53,7 @@ impl World<'_> {
         if lost && !at_once {
             return Err(format!("the job was to leave a checkpoint of turn {turn}, and the newest is {newest:?}"));
         }
-        self.seen.insert(if lost { "a job stopped at once" } else { "a job stopped with all that it had learnt" });
+        self.seen.insert(if lost { "a job stopped at once" } else { "a job stopped with all that it had learned" });
         self.coordinator.report.outcome = None;
         self.coordinator_goes(false);
         Ok(())

@@ -1,9 +1,9 @@
-//! The simulated store: checkpoints, and the fence that keeps a coordinator out whose reign is over.
+//! The simulated store: checkpoints, and the fence that keeps a replaced coordinator out.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use antiphon_core::head::HeadParts;
+use antiphon_core::head::HeadFiles;
 use antiphon_core::ids::{ModalityName, Term, Turn};
 use antiphon_core::turn::Position;
 
@@ -12,14 +12,14 @@ use crate::learner::Learner;
 use crate::naive::Naive;
 use crate::report::{CheckpointRecord, State};
 
-/// What a manifest says, with the head's parts.
+/// What a manifest says, with the head's files.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) term: Term,
     pub(crate) position: Position,
     pub(crate) score: Option<f64>,
-    pub(crate) head: HeadParts<f32>,
-    /// The hashes of all parts.
+    pub(crate) head: HeadFiles<f32>,
+    /// The hashes of all files.
     pub(crate) state: State,
 }
 
@@ -34,21 +34,21 @@ pub(crate) struct Store {
     naive: Rc<Naive>,
     bug: Option<Bug>,
     keep: usize,
-    /// The newest term that has been seen: nobody of an older one writes a manifest.
+    /// The newest term that has been seen: no coordinator of an older one writes a manifest.
     fence: Term,
     manifests: BTreeMap<Turn, Manifest>,
-    parts: BTreeMap<(Turn, ModalityName), Learner>,
+    files: BTreeMap<(Turn, ModalityName), Learner>,
     /// Every checkpoint that ever was.
     pub(crate) log: Vec<CheckpointRecord>,
 }
 
 impl Store {
     pub(crate) fn new(naive: Rc<Naive>, keep: u32, bug: Option<Bug>) -> Self {
-        let (manifests, parts) = (BTreeMap::new(), BTreeMap::new());
-        Self { naive, bug, keep: keep as usize, fence: Term(0), manifests, parts, log: Vec::new() }
+        let (manifests, files) = (BTreeMap::new(), BTreeMap::new());
+        Self { naive, bug, keep: keep as usize, fence: Term(0), manifests, files, log: Vec::new() }
     }
 
-    /// A coordinator begins: older ones write no more.
+    /// A coordinator takes over: older ones can no longer write.
     pub(crate) fn begin(&mut self, term: Term) -> Option<&Manifest> {
         self.fence = term;
         self.newest()
@@ -58,24 +58,24 @@ impl Store {
         self.manifests.last_key_value().map(|(_, manifest)| manifest)
     }
 
-    /// A worker's part is there. Whoever writes it once more must write the same.
+    /// A worker's files are there. A worker that writes them once more must write the same.
     pub(crate) fn put_part(&mut self, turn: Turn, part: &Learner) -> Result<(), String> {
         let (name, digest) = (part.name(), part.digest());
         let expected = self.naive.states.get(turn.0 as usize).and_then(|state| state.get(&format!("encoder-{name}")));
         if expected != Some(&digest) {
             return Err(format!("part `{name}` of checkpoint {turn} is {digest:?} and should be {expected:?}"));
         }
-        self.parts.insert((turn, name.clone()), part.clone());
+        self.files.insert((turn, name.clone()), part.clone());
         Ok(())
     }
 
     /// A worker loads its part; it may have been removed meanwhile.
     pub(crate) fn part(&self, turn: Turn, modality: &ModalityName) -> Option<&Learner> {
         self.manifests.get(&turn)?;
-        self.parts.get(&(turn, modality.clone()))
+        self.files.get(&(turn, modality.clone()))
     }
 
-    /// Writes a manifest. False says that another coordinator reigns, and nothing was written.
+    /// Writes a manifest. False says that another coordinator is the leader, and nothing was written.
     pub(crate) fn complete(&mut self, manifest: &Manifest) -> Result<bool, String> {
         let turn = manifest.turn();
         if manifest.term < self.fence {
@@ -91,7 +91,7 @@ impl Store {
         for (name, digest) in &manifest.state {
             if let Some(modality) = name.strip_prefix("encoder-") {
                 let of = |((at, part), _): &(&(Turn, ModalityName), &Learner)| *at == turn && part.as_str() == modality;
-                let stored = self.parts.iter().find(of).map(|(_, part)| part.digest());
+                let stored = self.files.iter().find(of).map(|(_, part)| part.digest());
                 if stored != Some(*digest) {
                     return Err(format!("checkpoint {turn} names `{name}` {digest:?}, and there is {stored:?}"));
                 }
@@ -114,7 +114,7 @@ impl Store {
         let newest: Vec<Turn> = self.manifests.keys().rev().take(self.keep).copied().collect();
         let oldest = newest.last().copied().unwrap_or_default();
         self.manifests.retain(|turn, _| newest.contains(turn) || Some(*turn) == best);
-        let (manifests, parts) = (&self.manifests, &mut self.parts);
-        parts.retain(|(turn, _), _| *turn > oldest || manifests.contains_key(turn));
+        let (manifests, files) = (&self.manifests, &mut self.files);
+        files.retain(|(turn, _), _| *turn > oldest || manifests.contains_key(turn));
     }
 }

@@ -79,10 +79,10 @@ impl Trace {
     pub(crate) fn reached(&mut self, now: Time, worker: &WorkerId, message: &ToWorker) {
         let what = match message {
             ToWorker::Assign { term, restore } => format!("assigned in term {term}, from checkpoint {restore:?}"),
-            ToWorker::Grant { turn, replay: true, .. } => format!("granted again {}", Step(turn)),
+            ToWorker::Grant { turn, replay: true, .. } => format!("replay granted {}", Step(turn)),
             ToWorker::Grant { turn, .. } => format!("granted {}", Step(turn)),
             ToWorker::Evaluate { evaluation, split, .. } => format!("evaluation {evaluation} of {split}"),
-            ToWorker::SavePart { turn, .. } => format!("part of checkpoint {turn}"),
+            ToWorker::SaveFiles { turn, .. } => format!("part of checkpoint {turn}"),
             ToWorker::Release => "released".to_owned(),
         };
         self.line(now, &format!("{worker} has a message: {what}"));
@@ -144,7 +144,7 @@ impl fmt::Display for Said<'_> {
             ToCoordinator::Evaluated { evaluation, logits, .. } => {
                 write!(f, "evaluation {evaluation}, {} samples", logits.len())
             }
-            ToCoordinator::PartSaved { turn, part, .. } => write!(f, "part of checkpoint {turn} is {part:?}"),
+            ToCoordinator::FilesSaved { turn, part, .. } => write!(f, "part of checkpoint {turn} is {part:?}"),
         }
     }
 }

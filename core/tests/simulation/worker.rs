@@ -1,6 +1,7 @@
-//! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution is sent
-//! before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the schedule is
-//! sequential. A part of a checkpoint is taken as it is when the message comes to it, and goes to the store beside what follows.
+//! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution
+//! is sent before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the
+//! schedule is sequential. The files of a checkpoint are snapshotted when the message is read, and go to the store
+//! beside what follows.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,7 +26,7 @@ use crate::store::Store;
 /// What a coordinator says.
 #[derive(Debug, Clone)]
 pub(crate) enum ToWorker {
-    /// Load the encoder from this checkpoint, or begin anew.
+    /// Load the encoder from this checkpoint, or start from the seed.
     Assign {
         term: Term,
         restore: Option<Turn>,
@@ -42,7 +43,7 @@ pub(crate) enum ToWorker {
         split: Split,
         head: Head<f32>,
     },
-    SavePart {
+    SaveFiles {
         term: Term,
         turn: Turn,
     },
@@ -54,7 +55,7 @@ impl ToWorker {
     pub(crate) fn term(&self) -> Option<Term> {
         match self {
             Self::Grant { turn, .. } => Some(turn.term),
-            Self::Evaluate { term, .. } | Self::SavePart { term, .. } => Some(*term),
+            Self::Evaluate { term, .. } | Self::SaveFiles { term, .. } => Some(*term),
             Self::Assign { .. } | Self::Release => None,
         }
     }
@@ -86,7 +87,7 @@ pub(crate) enum ToCoordinator {
         evaluation: EvaluationId,
         logits: Vec<Logits>,
     },
-    PartSaved {
+    FilesSaved {
         term: Term,
         turn: Turn,
         part: Digest,
@@ -109,7 +110,7 @@ impl ToCoordinator {
             Self::Contribution { turn, .. } | Self::Learned { turn } => Some(turn.term),
             Self::Prepared { term, .. }
             | Self::Evaluated { term, .. }
-            | Self::PartSaved { term, .. }
+            | Self::FilesSaved { term, .. }
             | Self::Failed { term, .. }
             | Self::Leaving { term } => Some(*term),
             Self::Heartbeat { .. } | Self::Released => None,
@@ -129,7 +130,7 @@ enum Work {
     Release,
 }
 
-/// What comes of a piece of work.
+/// What comes of one unit of work.
 #[derive(Debug)]
 pub(crate) enum Done {
     Says(ToCoordinator),
@@ -241,7 +242,7 @@ impl Worker {
         }
     }
 
-    /// Its connection is lost: whatever it has to say concerns nobody any more.
+    /// Its connection is lost: whatever it still says is lost too.
     pub(crate) fn disconnect(&mut self) {
         self.inbox.clear();
         self.work.clear();
@@ -255,9 +256,10 @@ impl Worker {
         self.tenure += 1;
     }
 
-    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or idle.
+    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or
+    /// idle.
     pub(crate) fn hear(&mut self, message: ToWorker) -> Option<Span> {
-        if let (ToWorker::SavePart { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
+        if let (ToWorker::SaveFiles { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
             (&message, self.bug, &self.assignment)
         {
             self.early_part = Some(at.learner.clone());
@@ -317,7 +319,7 @@ impl Worker {
             ToWorker::Evaluate { term, evaluation, split, head } => {
                 self.work.push_back(Work::Evaluate { term, evaluation, split, head });
             }
-            ToWorker::SavePart { term, turn } => self.work.push_back(Work::Save { term, turn }),
+            ToWorker::SaveFiles { term, turn } => self.work.push_back(Work::Save { term, turn }),
             ToWorker::Release => self.work.push_back(Work::Release),
         }
     }

@@ -1,10 +1,12 @@
-//! The simulation itself: a virtual clock, the events that are to come, and the network between a coordinator and its workers.
+//! The simulation itself: a virtual clock, the events that are to come, and the network between a coordinator and its
+//! workers.
 //!
-//! Everything that happens is an [`Event`] at a time; events of one moment happen in the order in which they were foreseen. So
-//! a run is a function of its scenario. Faults come after events ([`crate::faults`]), and what they lead to are events too.
+//! Everything that happens is an [`Event`] at a time; events of one moment happen in the order in which they were
+//! foreseen. So a run is a function of its scenario. Faults come after events ([`crate::faults`]), and what they lead
+//! to are events too.
 //!
-//! Messages of one worker and to one worker stay in their order, as in a stream; those of different workers do not. Coordinator
-//! and workers do one thing at a time, and what comes meanwhile waits.
+//! Messages of one worker and to one worker stay in their order, as in a stream; those of different workers do not.
+//! Coordinator and workers do one thing at a time, and what comes meanwhile waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -32,7 +34,7 @@ use crate::worker::ToCoordinator;
 /// No job of these sizes needs as many events: one that does goes in circles.
 const MOST_EVENTS: u64 = 1_000_000;
 
-/// What a simulation comes to.
+/// The result of a simulation.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) report: Report,
@@ -52,8 +54,8 @@ impl Run {
         if matches!(self.report.outcome, Some(Outcome::Failed { .. })) {
             return None;
         }
-        let makes_room = self.seen.iter().any(|seen| seen.ends_with("room for heads"));
-        let saves_early = makes_room || self.seen.contains("seen: somebody asked to stop");
+        let makes_room = self.seen.iter().any(|seen| seen.contains("replay buffer"));
+        let saves_early = makes_room || self.seen.contains("seen: the user asked to stop");
         let early: &[CheckpointRecord] = if saves_early { &self.report.checkpoints } else { &[] };
         self.report.differs_from(&naive.expected(early))
     }
@@ -83,8 +85,8 @@ pub(crate) struct World<'a> {
     pub(super) store: Store,
     pub(super) inbox: VecDeque<Item>,
     pub(super) busy: bool,
-    /// How long the coordinator is to stand still next.
-    pub(super) standstill: Span,
+    /// How long the coordinator stalls next.
+    pub(super) stall: Span,
     /// The deadline that was foreseen last.
     pub(super) deadline: Option<Time>,
     pub(super) processes: Vec<Process>,
@@ -154,7 +156,7 @@ impl<'a> World<'a> {
             store,
             inbox: VecDeque::new(),
             busy: false,
-            standstill: Span(0),
+            stall: Span(0),
             deadline: None,
             processes: Vec::new(),
             new: scenario.learners(),
@@ -201,7 +203,7 @@ impl<'a> World<'a> {
         Err(format!("nothing is to come any more, and {}", self.stands()))
     }
 
-    /// The job is over: what it has learnt is in its last checkpoint.
+    /// The job is over: what it has learned is in its last checkpoint.
     fn end(&mut self) -> Result<(), String> {
         let report = &mut self.coordinator.report;
         report.checkpoints.clone_from(&self.store.log);
@@ -227,8 +229,8 @@ impl<'a> World<'a> {
         format!("the job is at \"{}\", waiting: {:?}", machine.activity(), waiting.map(|waiting| waiting.reason))
     }
 
-    /// Nothing waits without a reason that is told, for longer than it takes to see that a worker is not there; and nothing
-    /// waits for ever.
+    /// Nothing waits without a reason that is told, for longer than it takes to see that a worker is not there; and
+    /// nothing waits forever.
     fn check_waits(&mut self) -> Result<(), String> {
         let [work, faults, _] = self.pending;
         if work > 0 || self.busy || self.coordinator_is_down || !self.inbox.is_empty() {
@@ -236,7 +238,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let bound = Span(self.ttl().0 + self.turn_deadline().0 + 1_000_000);
-        // Once a fault has passed a sign of life comes that has somebody go on.
+        // Once a fault is over, a heartbeat lets a worker continue.
         let since = *self.quiet_since.insert(self.quiet_since.filter(|_| faults == 0).unwrap_or(self.now));
         if self.now > since + bound {
             return Err(format!("nothing is to come any more, and {}", self.stands()));
@@ -323,7 +325,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A manifest comes to the store.
+    /// A manifest reaches the store.
     fn stores(&mut self, manifest: &Manifest, answer: Span) -> Result<(), String> {
         let (term, turn) = (manifest.term, manifest.turn());
         if self.store.complete(manifest)? {
@@ -338,9 +340,9 @@ impl<'a> World<'a> {
     /// The coordinator looks at what has come, one thing after the other; deadlines come last.
     pub(super) fn serve(&mut self) -> Result<(), String> {
         while !self.busy && !self.coordinator_is_down && self.coordinator.report.outcome.is_none() {
-            if self.standstill > Span(0) {
-                let standstill = std::mem::take(&mut self.standstill);
-                self.stay_busy(standstill);
+            if self.stall > Span(0) {
+                let stall = std::mem::take(&mut self.stall);
+                self.stay_busy(stall);
                 return Ok(());
             }
             if let Some(Item { inbound, doubtful }) = self.inbox.pop_front() {
@@ -390,7 +392,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What a worker says that has lost its place may be refused, and logits of an evaluation that was abandoned; nothing else.
+    /// What a worker says that has lost its place may be refused, and logits of an evaluation that was abandoned;
+    /// nothing else.
     fn may_be_refused(&mut self, inbound: &Inbound, refusal: &Refusal) -> Result<(), String> {
         let Inbound::Says { worker, message } = inbound else {
             return Err(format!("{inbound:?} was refused: {refusal:?}"));
@@ -404,7 +407,7 @@ impl<'a> World<'a> {
             let said = Said(message);
             return Err(format!("a message of `{worker}` that is as it should be was refused: {said}: {refusal:?}"));
         }
-        self.seen.insert("a worker that had lost its place was refused");
+        self.seen.insert("a worker that had lost its slot was refused");
         Ok(())
     }
 
@@ -449,8 +452,8 @@ impl<'a> World<'a> {
             }
             Sent::ToWorker(worker, message) => {
                 let to = self.processes.iter().position(|known| known.engine.id == worker);
-                let to = to.ok_or_else(|| format!("a message to `{worker}`, whom nobody knows"))?;
-                // What is sent over a connection that is no more is lost, also where there is a new one.
+                let to = to.ok_or_else(|| format!("a message to `{worker}`, which is not known"))?;
+                // What is sent over a closed connection is lost, also if there is a new one.
                 let process = &self.processes[to];
                 if let Some(connection) = process.registered.filter(|known| process.connection == Some(*known)) {
                     let arrival = self.processes[to].to_worker.arrival(at);

@@ -1,4 +1,4 @@
-//! Large tensors go over a stream in chunks, and come out as they went in; whatever else comes is refused.
+//! Large tensors cross a stream in chunks and arrive unchanged; wrong chunks are rejected.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use antiphon_core::head::{Contribution, Head, HeadGradient};
 use antiphon_core::ids::{Attempt, HeadVersion, Lease, MicroShard, Step, Term, Turn, TurnRef};
 use antiphon_core::linalg::Matrix;
 use antiphon_proto::assignment::{Grant, HeadShape};
-use antiphon_proto::chunks::{Assembled, Assembler, CHUNK, Followed, pieces};
+use antiphon_proto::chunks::{Assembled, Assembler, CHUNK, Followed, chunked};
 use antiphon_proto::contribution::{self, ContributionLimits};
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::worker_message::Message as Said;
@@ -58,7 +58,7 @@ fn heartbeat() -> v1::WorkerMessage {
     Said::Heartbeat(v1::Heartbeat { job: String::new(), steps_done: 3, ..Default::default() }).into()
 }
 
-/// Puts the envelopes through an assembler, and hands over the messages that come whole.
+/// The messages that an assembler makes of the envelopes.
 fn assembled<E: antiphon_proto::chunks::Envelope>(
     envelopes: impl IntoIterator<Item = E>,
     limit: usize,
@@ -68,8 +68,8 @@ fn assembled<E: antiphon_proto::chunks::Envelope>(
     for envelope in envelopes {
         match assembler.take(envelope, limit)? {
             Assembled::Whole(message, followed) => whole.push((message, followed)),
-            Assembled::Part => {}
-            Assembled::Refused(_, error) => return Err(error),
+            Assembled::Incomplete => {}
+            Assembled::Rejected(_, error) => return Err(error),
         }
     }
     Ok(whole)
@@ -80,30 +80,31 @@ fn chunk(bytes: usize) -> v1::WorkerMessage {
 }
 
 #[test]
-fn what_is_cut_comes_together_to_the_same_bits_with_heartbeats_in_between() {
+fn chunks_between_heartbeats_are_reassembled_to_the_same_bits() {
     for gradient in both_forms() {
         let mut sent = Vec::new();
-        for piece in pieces(said(gradient.clone())) {
-            assert!(prost::Message::encoded_len(&piece) < CHUNK + CHUNK / 2);
-            sent.extend([piece, heartbeat()]);
+        for envelope in chunked(said(gradient.clone())) {
+            assert!(prost::Message::encoded_len(&envelope) < CHUNK + CHUNK / 2);
+            sent.extend([envelope, heartbeat()]);
         }
-        assert!(sent.len() >= 2 * 4, "it is cut");
+        assert!(sent.len() >= 2 * 4, "it is sent in chunks");
         let mut whole = assembled(sent, LIMITS.message_bytes()).expect("it is sound");
         whole.retain(|(message, _)| *message != heartbeat());
         let [(message, followed)] = <[_; 1]>::try_from(whole).expect("one message");
         let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
         let decoded = contribution::decode(&message, &LIMITS, followed);
-        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, contribution(gradient))));
+        let checked = contribution(gradient).into_checked(LIMITS.classes, LIMITS.width).expect("it is sound");
+        assert_eq!(decoded, Ok((turn(), MicroShard::WHOLE, checked)));
     }
 }
 
 #[test]
-fn a_grant_of_a_large_head_comes_together_and_its_numbers_are_not_copied_on_the_way_out() {
+fn a_grant_of_a_large_head_is_sent_without_a_copy() {
     let head = Head::new(matrix(HEAD.classes, HEAD.width), vec![0.5; HEAD.classes]).expect("of one shape");
     let head = Arc::new(head);
     let grant =
         Grant { turn: turn(), lease: Lease(9), head: Arc::clone(&head), progress: 0.5, epochs: 3.0, replay: false };
-    let sent: Vec<v1::CoordinatorMessage> = pieces(Told::Grant(grant.encode()).into()).collect();
+    let sent: Vec<v1::CoordinatorMessage> = chunked(Told::Grant(grant.encode()).into()).collect();
     let Some(Told::Chunk(first)) = &sent[1].message else { panic!("a chunk") };
     assert_eq!(first.data.as_ptr(), head.weight().as_slice().as_ptr().cast());
     let [(message, followed)] = <[_; 1]>::try_from(assembled(sent, HEAD.bytes()).expect("sound")).expect("one message");
@@ -112,10 +113,10 @@ fn a_grant_of_a_large_head_comes_together_and_its_numbers_are_not_copied_on_the_
 }
 
 #[test]
-fn a_number_that_is_not_finite_is_named_wherever_its_chunk_is() {
+fn a_number_that_is_not_finite_is_named_in_any_chunk() {
     let [HeadGradient::Dense(mut dense), _] = both_forms() else { panic!("the first is dense") };
     dense.as_mut_slice()[700_001] = f32::NAN;
-    let sent = pieces(said(HeadGradient::Dense(dense)));
+    let sent = chunked(said(HeadGradient::Dense(dense)));
     let whole = assembled(sent, LIMITS.message_bytes()).expect("it comes together");
     let (message, followed) = whole.into_iter().next().expect("one message");
     let Some(Said::Contribution(message)) = message.message else { panic!("a contribution") };
@@ -124,25 +125,25 @@ fn a_number_that_is_not_finite_is_named_wherever_its_chunk_is() {
 }
 
 #[test]
-fn a_tensor_beyond_the_limit_is_refused_before_memory_is_taken_and_its_chunks_are_passed_over() {
+fn a_tensor_beyond_the_limit_is_rejected_and_its_chunks_skipped() {
     let [dense, _] = both_forms();
     let mut assembler = Assembler::default();
     let mut answers = Vec::new();
-    for envelope in pieces(said(dense)).chain([heartbeat()]) {
-        answers.push(match assembler.take(envelope, CHUNK).expect("the stream goes on") {
-            Assembled::Refused(_, error) => error.to_string(),
-            Assembled::Part => "part".to_owned(),
+    for envelope in chunked(said(dense)).chain([heartbeat()]) {
+        answers.push(match assembler.take(envelope, CHUNK).expect("the stream can be read") {
+            Assembled::Rejected(_, error) => error.to_string(),
+            Assembled::Incomplete => "incomplete".to_owned(),
             Assembled::Whole(..) => "whole".to_owned(),
         });
     }
-    let refusal = "`contribution.dense` of shape (1021, 771) is larger than the limit of 1048576 bytes";
-    assert_eq!(answers, [refusal, "part", "part", "part", "part", "whole"]);
+    let rejected = "`contribution.dense` of shape (1021, 771) is larger than the limit of 1048576 bytes";
+    assert_eq!(answers, [rejected, "incomplete", "incomplete", "incomplete", "incomplete", "whole"]);
 }
 
 #[test]
-fn a_shape_beyond_counting_is_refused() {
+fn a_shape_that_overflows_is_rejected() {
     let [dense, _] = both_forms();
-    let mut envelope = pieces(said(dense)).next().expect("a message");
+    let mut envelope = chunked(said(dense)).next().expect("a message");
     if let Some(Said::Contribution(contribution)) = &mut envelope.message
         && let Some(v1::contribution::Gradient::Dense(tensor)) = &mut contribution.gradient
     {
@@ -153,9 +154,9 @@ fn a_shape_beyond_counting_is_refused() {
 }
 
 #[test]
-fn a_stream_that_loses_its_thread_is_broken_off() {
+fn a_stream_with_a_missing_or_wrong_chunk_is_an_error() {
     let [dense, _] = both_forms();
-    let begun = || pieces(said(dense.clone())).take(2);
+    let begun = || chunked(said(dense.clone())).take(2);
     let missing = LIMITS.classes * LIMITS.width * 4 - CHUNK;
     let needed = |given: usize, missing: usize| {
         format!(
@@ -168,7 +169,10 @@ fn a_stream_that_loses_its_thread_is_broken_off() {
         (begun().chain([chunk(3)]).collect(), needed(3, missing)),
         (begun().chain([chunk(0)]).collect(), needed(0, missing)),
         (begun().chain([chunk(missing + 4)]).collect(), needed(missing + 4, missing)),
-        (begun().chain(begun()).collect(), format!("`chunk.data, of which {missing} bytes were to come,` is missing")),
+        (
+            begun().chain(begun()).collect(),
+            format!("`chunk.data, of which {missing} bytes are outstanding,` is missing"),
+        ),
     ];
     for (envelopes, message) in cases {
         let error = assembled(envelopes, LIMITS.message_bytes()).expect_err(&message);
@@ -177,9 +181,9 @@ fn a_stream_that_loses_its_thread_is_broken_off() {
 }
 
 #[test]
-fn what_followed_another_shape_does_not_fit() {
+fn elements_of_another_shape_do_not_fit() {
     let [dense, _] = both_forms();
-    let whole = assembled(pieces(said(dense)), LIMITS.message_bytes()).expect("it comes together");
+    let whole = assembled(chunked(said(dense)), LIMITS.message_bytes()).expect("it comes together");
     let (message, followed) = whole.into_iter().next().expect("one message");
     let Some(Said::Contribution(mut message)) = message.message else { panic!("a contribution") };
     if let Some(v1::contribution::Gradient::Dense(tensor)) = &mut message.gradient {

@@ -1,5 +1,5 @@
-//! What comes off the wire is checked: laws of the conversions, and for each kind of damage the exact message, in
-//! `tests/golden/refusals.txt` (`UPDATE=1 cargo test -p antiphon-proto --test proto conversions` writes it).
+//! Messages from the wire are checked: laws of the conversions, and for each kind of damage the exact error, in
+//! `tests/golden/rejected.txt` (`UPDATE=1 cargo test -p antiphon-proto --test proto conversions` writes it).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use antiphon_proto::assignment::{Grant, HeadShape, Prepared, Register};
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::{self, ContributionLimits};
 use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
-use antiphon_proto::parts::{Part, PartSaved};
+use antiphon_proto::files::{CheckpointFile, FilesSaved};
 use antiphon_proto::stream::Subject;
 use antiphon_proto::tensor::{Dimension, decode_f32, encode_f32};
 use antiphon_proto::v1::worker_message::Message;
@@ -100,13 +100,13 @@ fn prepared() -> v1::Prepared {
     }
 }
 
-fn saved() -> PartSaved {
-    let part = Part { name: "encoder-audio.safetensors".to_owned(), size: 12, sha256: [7; 32] };
-    PartSaved {
+fn saved() -> FilesSaved {
+    let part = CheckpointFile { name: "encoder-audio.safetensors".to_owned(), size: 12, sha256: [7; 32] };
+    FilesSaved {
         job: job(),
         term: Term(2),
         turn: Turn(8),
-        parts: vec![part],
+        files: vec![part],
         snapshot: std::time::Duration::from_millis(3),
     }
 }
@@ -118,7 +118,8 @@ fn what_is_encoded_decodes_to_the_same_bits() {
         (factors(), HeadGradient::Factors { errors: matrix(BATCH, CLASSES), features: matrix(BATCH, WIDTH) }),
     ] {
         let decoded = contribution::decode(&message, &LIMITS, whole()).expect("it is sound");
-        assert_eq!(decoded, (turn(), MicroShard::WHOLE, with(gradient)));
+        let checked = with(gradient).into_checked(CLASSES, WIDTH).expect("it is sound");
+        assert_eq!(decoded, (turn(), MicroShard::WHOLE, checked));
     }
     let grant = Grant { turn: turn(), lease: Lease(9), head: head(), progress: 0.5, epochs: 3.0, replay: true };
     assert_eq!(Grant::decode(&grant.encode(), HEAD, whole()), Ok(grant));
@@ -128,7 +129,7 @@ fn what_is_encoded_decodes_to_the_same_bits() {
     assert_eq!(LogitsChunk::decode(chunk().encode(), CLASSES, 2, whole()), Ok(chunk()));
     let empty = LogitsChunk { ids: vec![], labels: vec![], logits: None, last: true, ..chunk() };
     assert_eq!(LogitsChunk::decode(empty.clone().encode(), CLASSES, 2, whole()), Ok(empty));
-    assert_eq!(PartSaved::try_from(v1::PartSaved::from(saved())), Ok(saved()));
+    assert_eq!(FilesSaved::try_from(v1::FilesSaved::from(saved())), Ok(saved()));
 }
 
 #[test]
@@ -166,18 +167,18 @@ fn enums_go_both_ways() {
 }
 
 #[test]
-fn a_rejection_says_what_was_rejected_and_a_failure_is_never_rejected() {
+fn a_rejection_names_its_subject_and_a_failure_is_not_rejected() {
     let reject = |message: Message| Subject::of(&message).rejected(v1::RejectedReason::Unexpected, "no".to_owned());
     let job = || "digits-1".to_owned();
-    let saved = v1::PartSaved { job: job(), term: 3, ..v1::PartSaved::default() };
-    let rejected = reject(Message::PartSaved(saved)).expect("it is answered");
+    let saved = v1::FilesSaved { job: job(), term: 3, ..v1::FilesSaved::default() };
+    let rejected = reject(Message::FilesSaved(saved)).expect("it is answered");
     assert_eq!((rejected.job.as_str(), rejected.term, rejected.turn), ("digits-1", 3, None));
     let turn = v1::TurnRef { job: job(), term: 2, turn: 9, ..v1::TurnRef::default() };
     let contribution = v1::Contribution { turn: Some(turn.clone()), ..v1::Contribution::default() };
     let rejected = reject(Message::Contribution(contribution)).expect("it is answered");
     assert_eq!((rejected.job.as_str(), rejected.term, rejected.turn), ("digits-1", 2, Some(turn)));
-    let nobody = v1::Heartbeat { job: "../..".repeat(1000), steps_done: 0, ..Default::default() };
-    assert_eq!(reject(Message::Heartbeat(nobody)).expect("it is answered").job, "", "what is no name is not sent back");
+    let unnamed = v1::Heartbeat { job: "../..".repeat(1000), steps_done: 0, ..Default::default() };
+    assert_eq!(reject(Message::Heartbeat(unnamed)).expect("it is answered").job, "", "a bad name is not sent back");
     for job in ["", "digits-1", "No Job"] {
         let failed = v1::Failed { job: job.to_owned(), term: 1, ..Default::default() };
         assert_eq!(reject(Message::Failed(failed)), None, "{job:?}");
@@ -185,32 +186,32 @@ fn a_rejection_says_what_was_rejected_and_a_failure_is_never_rejected() {
 }
 
 #[test]
-fn every_message_says_whose_it_is() {
+fn every_message_names_its_job() {
     let open = |message: Message| stream::open(message.into()).map(|(job, _)| job.map(|job| job.to_string()));
     let whose = Ok(Some("digits-1".to_owned()));
     assert_eq!(open(Message::Contribution(dense())), whose);
     assert_eq!(open(Message::Prepared(prepared())), whose);
     assert_eq!(open(Message::Logits(chunk().encode())), whose);
-    assert_eq!(open(Message::PartSaved(saved().into())), whose);
+    assert_eq!(open(Message::FilesSaved(saved().into())), whose);
     assert_eq!(open(Message::Heartbeat(v1::Heartbeat::default())), Ok(None));
 }
 
 #[test]
-fn trouble_that_people_are_to_read_is_short_and_one_line() {
-    let told = |trouble: String| {
-        let beat = v1::Heartbeat { job: "digits-1".to_owned(), trouble, ..Default::default() };
+fn a_store_error_is_short_and_one_line() {
+    let told = |store_error: String| {
+        let beat = v1::Heartbeat { job: "digits-1".to_owned(), store_error, ..Default::default() };
         stream::open(Message::Heartbeat(beat).into()).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(told("é".repeat(512)), Ok(()));
-    let long = "`heartbeat.trouble` is 1025 bytes long, expected a text of 1024 bytes at most";
+    let long = "`heartbeat.store_error` is 1025 bytes long, expected a text of 1024 bytes at most";
     assert_eq!(told("x".repeat(1025)), Err(long.to_owned()));
-    let lines = "`heartbeat.trouble` is a text with '\\n', expected no control characters";
+    let lines = "`heartbeat.store_error` is a text with '\\n', expected no control characters";
     assert_eq!(told("a\nb".to_owned()), Err(lines.to_owned()));
-    assert_eq!(told(stream::trouble(&"a\n\u{e9}".repeat(1000))), Ok(()));
+    assert_eq!(told(stream::store_error(&"a\n\u{e9}".repeat(1000))), Ok(()));
 }
 
 #[test]
-fn reasons_that_people_are_to_read_are_short() {
+fn a_reason_is_short() {
     let told = |reason: String| {
         let failed = v1::Failed { job: "digits-1".to_owned(), reason, ..Default::default() };
         stream::open(Message::Failed(failed).into()).map(drop).map_err(|error| error.to_string())
@@ -225,7 +226,7 @@ fn reasons_that_people_are_to_read_are_short() {
 }
 
 #[test]
-fn oversize_is_told_apart_in_the_status() {
+fn oversize_has_its_own_status_code() {
     let code = |error: WireError| tonic::Status::from(error).code();
     let too_large = decode_f32("t", &encode_f32(&[9], vec![0.0; 9]), &[Dimension::AtMost(9)], 35, &mut whole());
     assert_eq!(code(too_large.expect_err("36 bytes")), tonic::Code::ResourceExhausted);
@@ -234,9 +235,9 @@ fn oversize_is_told_apart_in_the_status() {
 }
 
 #[test]
-fn refusals_say_which_field_and_why() {
-    let found: String = refusals().into_iter().map(|(case, error)| format!("{case}\n    {error}\n")).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/refusals.txt");
+fn rejections_name_the_field_and_the_reason() {
+    let found: String = rejections().into_iter().map(|(case, error)| format!("{case}\n    {error}\n")).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rejected.txt");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &found).expect("the golden file is written");
     }
@@ -244,11 +245,11 @@ fn refusals_say_which_field_and_why() {
     assert_eq!(found, golden, "run with UPDATE=1 if this is meant");
 }
 
-/// Every case with its error; panics when something damaged is taken.
-fn refusals() -> Vec<(&'static str, WireError)> {
-    let mut cases = refused_contributions();
-    cases.extend(refused_chunks());
-    cases.extend(refused_others());
+/// Every case with its error; panics if a damaged message is accepted.
+fn rejections() -> Vec<(&'static str, WireError)> {
+    let mut cases = rejected_contributions();
+    cases.extend(rejected_chunks());
+    cases.extend(rejected_others());
     cases
 }
 
@@ -276,15 +277,15 @@ const DAMAGES: [(&str, Damage); 18] = [
     ("infinity in the head gradient", |c| tensor(c, |t| *t = number_at(11, f32::NEG_INFINITY))),
 ];
 
-fn refused_contributions() -> Vec<(&'static str, WireError)> {
-    let refuse =
+fn rejected_contributions() -> Vec<(&'static str, WireError)> {
+    let reject =
         |message: &v1::Contribution| contribution::decode(message, &LIMITS, whole()).expect_err("it is damaged");
     let mut cases: Vec<_> = DAMAGES
         .into_iter()
         .map(|(case, damage)| {
             let mut message = dense();
             damage(&mut message);
-            (case, refuse(&message))
+            (case, reject(&message))
         })
         .collect();
     let huge = v1::Tensor { shape: vec![1 << 40, 1 << 40], ..number_at(0, 0.0) };
@@ -295,11 +296,11 @@ fn refused_contributions() -> Vec<(&'static str, WireError)> {
     ));
     let mut half = factors();
     half.gradient = Some(v1::contribution::Gradient::Factors(v1::Factors { errors: None, features: None }));
-    cases.push(("factors without errors", refuse(&half)));
+    cases.push(("factors without errors", reject(&half)));
     let mut uneven = factors();
     uneven.samples = 1;
     uneven.correct = 0;
-    cases.push(("factors of more rows than samples", refuse(&uneven)));
+    cases.push(("factors of more rows than samples", reject(&uneven)));
     let large = decode_f32("t", &number_at(0, 0.0), &[any, any], 47, &mut whole());
     cases.push(("oversize tensor", large.expect_err("48 bytes")));
     cases
@@ -318,45 +319,45 @@ fn number_at(index: usize, number: f32) -> v1::Tensor {
     encode_f32(&[CLASSES, WIDTH], numbers)
 }
 
-fn refused_chunks() -> Vec<(&'static str, WireError)> {
-    let refuse = |chunk: LogitsChunk| {
+fn rejected_chunks() -> Vec<(&'static str, WireError)> {
+    let reject = |chunk: LogitsChunk| {
         LogitsChunk::decode(chunk.encode(), CLASSES, 2, whole()).expect_err("the chunk is damaged")
     };
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     vec![
-        ("ids out of order", refuse(LogitsChunk { ids: ids(&["b", "a"]), ..chunk() })),
-        ("an id twice", refuse(LogitsChunk { ids: ids(&["a", "a"]), ..chunk() })),
-        ("more samples than asked for", refuse(LogitsChunk { ids: ids(&["a", "b", "c"]), ..chunk() })),
-        ("labels for half the ids", refuse(LogitsChunk { labels: vec![0], ..chunk() })),
-        ("label out of range", refuse(LogitsChunk { labels: vec![0, 3], ..chunk() })),
-        ("logits missing", refuse(LogitsChunk { logits: None, ..chunk() })),
-        ("empty chunk before the last", refuse(LogitsChunk { ids: vec![], labels: vec![], ..chunk() })),
-        ("endless id", refuse(LogitsChunk { ids: vec!["a".to_owned(), "x".repeat(2000)], ..chunk() })),
+        ("ids out of order", reject(LogitsChunk { ids: ids(&["b", "a"]), ..chunk() })),
+        ("an id twice", reject(LogitsChunk { ids: ids(&["a", "a"]), ..chunk() })),
+        ("more samples than asked for", reject(LogitsChunk { ids: ids(&["a", "b", "c"]), ..chunk() })),
+        ("labels for half the ids", reject(LogitsChunk { labels: vec![0], ..chunk() })),
+        ("label out of range", reject(LogitsChunk { labels: vec![0, 3], ..chunk() })),
+        ("logits missing", reject(LogitsChunk { logits: None, ..chunk() })),
+        ("empty chunk before the last", reject(LogitsChunk { ids: vec![], labels: vec![], ..chunk() })),
+        ("endless id", reject(LogitsChunk { ids: vec!["a".to_owned(), "x".repeat(2000)], ..chunk() })),
     ]
 }
 
-fn refused_others() -> Vec<(&'static str, WireError)> {
+fn rejected_others() -> Vec<(&'static str, WireError)> {
     let register = |worker: &str, device: String| v1::Register {
         worker: worker.to_owned(),
         modality: "audio".to_owned(),
         version: "0.1.0".to_owned(),
         device,
     };
-    let refuse = |register| Register::try_from(register).expect_err("it is damaged");
+    let reject = |register| Register::try_from(register).expect_err("it is damaged");
     let empty = v1::Prepared { samples: Some(v1::SplitSizes::default()), ..prepared() };
-    let mut path = v1::PartSaved::from(saved());
-    path.parts[0].name = "../head.safetensors".to_owned();
-    let mut hash = v1::PartSaved::from(saved());
-    hash.parts[0].sha256.pop();
+    let mut path = v1::FilesSaved::from(saved());
+    path.files[0].name = "../head.safetensors".to_owned();
+    let mut hash = v1::FilesSaved::from(saved());
+    hash.files[0].sha256.pop();
     let grant = v1::Grant { turn: Some((&turn()).into()), progress: -1.0, ..v1::Grant::default() };
     vec![
         ("envelope with nothing in it", stream::open(v1::WorkerMessage { message: None }).expect_err("empty")),
-        ("worker without a name", refuse(register("", "cpu".to_owned()))),
-        ("worker with an endless name", refuse(register(&"w".repeat(100_000), "cpu".to_owned()))),
-        ("endless device", refuse(register("w", "x".repeat(100_000)))),
+        ("worker without a name", reject(register("", "cpu".to_owned()))),
+        ("worker with an endless name", reject(register(&"w".repeat(100_000), "cpu".to_owned()))),
+        ("endless device", reject(register("w", "x".repeat(100_000)))),
         ("nothing to train on", Prepared::try_from(empty).expect_err("0 samples")),
-        ("part outside the checkpoint", PartSaved::try_from(path).expect_err("a path")),
-        ("hash of 31 bytes", PartSaved::try_from(hash).expect_err("short")),
+        ("file outside the checkpoint", FilesSaved::try_from(path).expect_err("a path")),
+        ("hash of 31 bytes", FilesSaved::try_from(hash).expect_err("short")),
         ("grant without a head", Grant::decode(&grant, HEAD, whole()).expect_err("no weight")),
         ("unknown split", ids::split("evaluate.split", 9).expect_err("9")),
     ]

@@ -1,5 +1,6 @@
-//! The wire: generated code, conversions, and tensors in chunks.
+//! The wire: generated code, its reference page, conversions, and tensors in chunks.
 
 mod chunks;
 mod conversions;
 mod generated;
+mod reference;

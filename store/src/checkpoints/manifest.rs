@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use antiphon_core::digest::{Sha256Hash, run_digest};
+use antiphon_core::files::{in_digest, is_name};
 use antiphon_core::ids::{JobId, ModalityName, Term, Turn};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts::{in_digest, is_name};
 use antiphon_core::turn::SplitSizes;
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Laws of what is kept and what is cleared away, over folders that are drawn by chance.
+//! Laws of what is retained and what is removed, over random folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ type Objects = BTreeSet<(Turn, String)>;
 struct Folder {
     job: Store,
     store: CheckpointStore,
-    /// The parts that each complete checkpoint's manifest names.
+    /// The files that each complete checkpoint's manifest names.
     complete: BTreeMap<Turn, BTreeSet<String>>,
 }
 
@@ -41,12 +41,12 @@ impl Folder {
                 }
             }
             if chance(stream, 0.4) {
-                let mut parts = BTreeMap::new();
+                let mut files = BTreeMap::new();
                 for name in named {
-                    parts.insert(name.to_owned(), write(&store, turn, name).await);
+                    files.insert(name.to_owned(), write(&store, turn, name).await);
                 }
-                let names = parts.keys().cloned().collect();
-                store.complete(&manifest(turn, parts)).await.expect("it is complete");
+                let names = files.keys().cloned().collect();
+                store.complete(&manifest(turn, files)).await.expect("it is complete");
                 complete.insert(turn, names);
             }
         }
@@ -61,12 +61,12 @@ impl Folder {
         let paths = listed.iter().map(|object| object.location.as_ref().rsplit('/').take(2).collect::<Vec<_>>());
         let of_turn = paths.filter_map(|path| Some((Turn(path[1].parse().ok()?), path[0].to_owned())));
         let objects: Objects = of_turn.collect();
-        assert_eq!(listed.len(), objects.len() + 3, "what is no checkpoint's is left alone");
+        assert_eq!(listed.len(), objects.len() + 3, "other objects are not touched");
         objects
     }
 }
 
-fn manifest(turn: Turn, parts: BTreeMap<String, antiphon_store::checkpoints::PartEntry>) -> Manifest {
+fn manifest(turn: Turn, files: BTreeMap<String, antiphon_store::checkpoints::FileEntry>) -> Manifest {
     Manifest {
         format: FORMAT,
         job: JobId::try_from("digits-1").expect("a job id"),
@@ -75,7 +75,7 @@ fn manifest(turn: Turn, parts: BTreeMap<String, antiphon_store::checkpoints::Par
         epoch: 0,
         specification: serde_json::Value::Null,
         numerics: Numerics::default(),
-        parts,
+        files,
         score: None,
         fusion_weights: None,
         samples: None,
@@ -83,8 +83,8 @@ fn manifest(turn: Turn, parts: BTreeMap<String, antiphon_store::checkpoints::Par
     }
 }
 
-async fn write(store: &CheckpointStore, turn: Turn, name: &str) -> antiphon_store::checkpoints::PartEntry {
-    store.write_part(turn, name, Bytes::from(format!("{name} at {turn}"))).await.expect("it is written")
+async fn write(store: &CheckpointStore, turn: Turn, name: &str) -> antiphon_store::checkpoints::FileEntry {
+    store.write_file(turn, name, Bytes::from(format!("{name} at {turn}"))).await.expect("it is written")
 }
 
 fn chance(stream: &mut Stream, probability: f64) -> bool {
@@ -100,7 +100,7 @@ fn drawn(case: u64, what: &str) -> Stream {
 }
 
 #[tokio::test]
-async fn the_newest_the_best_and_those_in_use_stay_and_the_other_complete_ones_go() {
+async fn the_newest_the_best_and_those_in_use_are_retained() {
     for case in 0..CASES {
         let stream = &mut drawn(case, "retain");
         let folder = Folder::drawn(2 * case, stream).await;
@@ -120,8 +120,8 @@ async fn the_newest_the_best_and_those_in_use_stay_and_the_other_complete_ones_g
         assert_eq!(after, untouched, "case {case}");
         for turn in folder.complete.keys().filter(|turn| !removed.contains(turn)) {
             let checkpoint = folder.store.open(*turn).await.expect("it is complete");
-            for name in checkpoint.manifest().parts.keys() {
-                checkpoint.part(name).await.expect("it is sound");
+            for name in checkpoint.manifest().files.keys() {
+                checkpoint.file(name).await.expect("it is sound");
             }
         }
         assert_eq!(folder.store.retain(keep, best, &in_use).await.expect("again"), [], "case {case}: again");
@@ -129,7 +129,7 @@ async fn the_newest_the_best_and_those_in_use_stay_and_the_other_complete_ones_g
 }
 
 #[tokio::test]
-async fn garbage_is_what_no_manifest_names_and_nobody_is_writing() {
+async fn garbage_is_what_no_manifest_names_and_no_process_is_writing() {
     for case in 0..CASES {
         let stream = &mut drawn(case, "garbage");
         let folder = Folder::drawn(2 * case + 1, stream).await;
@@ -139,7 +139,7 @@ async fn garbage_is_what_no_manifest_names_and_nobody_is_writing() {
 
         let newest = folder.complete.keys().next_back();
         let stays = |(turn, name): &(Turn, String)| {
-            let named = folder.complete.get(turn).is_some_and(|parts| name == "manifest.json" || parts.contains(name));
+            let named = folder.complete.get(turn).is_some_and(|files| name == "manifest.json" || files.contains(name));
             named || in_progress.contains(turn) || newest.is_none_or(|newest| turn > newest)
         };
         let expected: Objects = before.iter().filter(|object| stays(object)).cloned().collect();
@@ -150,11 +150,11 @@ async fn garbage_is_what_no_manifest_names_and_nobody_is_writing() {
 }
 
 #[tokio::test]
-async fn files_that_a_killed_process_was_writing_go_with_the_garbage() {
+async fn files_that_a_killed_process_was_writing_are_removed() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let store = CheckpointStore::new(&Store::open(folder.path().to_str().expect("text")).expect("it opens"));
-    let parts = BTreeMap::from([(NAMES[0].to_owned(), write(&store, Turn(5), NAMES[0]).await)]);
-    store.complete(&manifest(Turn(5), parts)).await.expect("it is complete");
+    let files = BTreeMap::from([(NAMES[0].to_owned(), write(&store, Turn(5), NAMES[0]).await)]);
+    store.complete(&manifest(Turn(5), files)).await.expect("it is complete");
     let place = |turn: u64, name: &str| folder.path().join(format!("checkpoints/{turn:08}/{name}"));
     let files = [(2, "a.safetensors#1"), (3, "b.safetensors#12"), (5, "manifest.json#1"), (9, "c.safetensors#1")];
     for (turn, name) in files {
@@ -167,5 +167,5 @@ async fn files_that_a_killed_process_was_writing_go_with_the_garbage() {
     assert!(!place(2, "").exists(), "a folder goes with its last file");
     assert_eq!(store.collect_garbage(&BTreeSet::new()).await.expect("it clears up"), 1);
     assert_eq!(left().collect::<Vec<_>>(), [9]);
-    store.open(Turn(5)).await.expect("what is complete stays").part(NAMES[0]).await.expect("and sound");
+    store.open(Turn(5)).await.expect("what is complete stays").file(NAMES[0]).await.expect("and sound");
 }

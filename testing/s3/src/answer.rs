@@ -1,7 +1,6 @@
 //! What the server says.
 
 use std::convert::Infallible;
-use std::fmt;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -11,23 +10,11 @@ use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use hyper::{Response, StatusCode};
 
-use crate::faults::Pace;
+use crate::faults::{Broken, Pace};
 use crate::request::Notes;
 
 /// A body, which may break off.
 pub(crate) type Body = BoxBody<Bytes, Broken>;
-
-/// A connection that is broken on purpose.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Broken;
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("broken on purpose")
-    }
-}
-
-impl std::error::Error for Broken {}
 
 /// An answer, not sent yet.
 #[derive(Debug)]
@@ -76,29 +63,29 @@ impl Answer {
 
     /// All of it. (For HEAD the server leaves the body out and keeps its length.)
     pub(crate) fn send(self) -> Response<Body> {
-        let pieces = stream::iter([Ok::<_, Infallible>(Frame::data(self.body.clone()))]);
-        self.carrying(BodyExt::map_err(StreamBody::new(pieces), |never| match never {}).boxed())
+        let chunks = stream::iter([Ok::<_, Infallible>(Frame::data(self.body.clone()))]);
+        self.carrying(BodyExt::map_err(StreamBody::new(chunks), |never| match never {}).boxed())
     }
 
     /// All of it, slowly.
     pub(crate) fn send_at(self, pace: Pace) -> Response<Body> {
-        let pieces = stream::unfold(self.body.clone(), move |mut left| async move {
-            let piece = left.split_to(left.len().min(pace.piece()));
-            tokio::time::sleep(pace.time(piece.len())).await;
-            (!piece.is_empty()).then_some((Ok::<_, Broken>(Frame::data(piece)), left))
+        let chunks = stream::unfold(self.body.clone(), move |mut left| async move {
+            let chunk = left.split_to(left.len().min(pace.chunk()));
+            tokio::time::sleep(pace.time(chunk.len())).await;
+            (!chunk.is_empty()).then_some((Ok::<_, Broken>(Frame::data(chunk)), left))
         });
-        self.carrying(BodyExt::boxed(StreamBody::new(pieces)))
+        self.carrying(BodyExt::boxed(StreamBody::new(chunks)))
     }
 
     /// Half of it, and then the connection breaks.
     pub(crate) fn send_half(self) -> Response<Body> {
         let half = Ok(Frame::data(self.body.slice(..self.body.len() / 2)));
-        let pieces = stream::iter([half]).chain(stream::once(async {
+        let chunks = stream::iter([half]).chain(stream::once(async {
             // The first half leaves before.
             tokio::task::yield_now().await;
             Err(Broken)
         }));
-        self.carrying(BodyExt::boxed(StreamBody::new(pieces)))
+        self.carrying(BodyExt::boxed(StreamBody::new(chunks)))
     }
 
     fn carrying(self, body: Body) -> Response<Body> {

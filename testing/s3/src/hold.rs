@@ -1,11 +1,11 @@
-//! Requests that are held until a test has looked, or done something.
+//! Requests that are held until a test releases them.
 
 use std::fmt;
 
 use hyper::Method;
 use tokio::sync::oneshot;
 
-use crate::answer::Broken;
+use crate::faults::Broken;
 use crate::request::Asked;
 
 /// What a request asks for.
@@ -23,15 +23,15 @@ pub enum Operation {
     Delete,
     /// A multipart upload is to begin.
     CreateUpload,
-    /// A part of one; they count from 1.
+    /// A chunk of one; numbers start at 1.
     PutPart(u32),
-    /// The parts of one are to be put together.
+    /// One is to be completed.
     CompleteUpload,
-    /// One is to be given up.
+    /// One is to be aborted.
     AbortUpload,
 }
 
-/// A request, as far as a test can tell it from others.
+/// A request, as tests see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Who asks: the client's `User-Agent`, see [`crate::Server::environment_of`].
@@ -68,23 +68,23 @@ impl Request {
 /// Where a request is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum When {
-    /// Nothing of it is done yet.
+    /// It is not carried out yet.
     Before,
-    /// It is carried out, and its client has heard nothing.
+    /// It is carried out, and not answered.
     After,
 }
 
 /// A request that is to be held, or is.
 ///
-/// If this is dropped, the connection breaks: the client hears nothing, and what was not carried out never is.
+/// If this is dropped, the connection breaks: the client gets no answer, and a request that was not carried out never is.
 #[derive(Debug)]
 pub struct Held {
     arrived: Option<oneshot::Receiver<Request>>,
-    go_on: oneshot::Sender<()>,
+    released: oneshot::Sender<()>,
 }
 
 impl Held {
-    /// Waits until the request is held where it is to be.
+    /// Waits until the request is held.
     ///
     /// # Panics
     /// If the server has ended, or it was waited for before.
@@ -92,10 +92,10 @@ impl Held {
         self.arrived.take().expect("it is waited for once").await.expect("the server is there")
     }
 
-    /// Lets it go on.
+    /// Releases the request.
     pub fn release(self) {
-        // A client that is gone meanwhile does not wait for it.
-        let _ = self.go_on.send(());
+        // The client may have gone meanwhile.
+        let _ = self.released.send(());
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Hold {
     when: When,
     wanted: Box<dyn Fn(&Request) -> bool + Send>,
     arrived: oneshot::Sender<Request>,
-    go_on: oneshot::Receiver<()>,
+    released: oneshot::Receiver<()>,
 }
 
 impl fmt::Debug for Hold {
@@ -115,9 +115,9 @@ impl fmt::Debug for Hold {
 
 impl Hold {
     pub(crate) fn new(when: When, wanted: impl Fn(&Request) -> bool + Send + 'static) -> (Self, Held) {
-        let ((tell, arrived), (release, go_on)) = (oneshot::channel(), oneshot::channel());
-        let hold = Self { when, wanted: Box::new(wanted), arrived: tell, go_on };
-        (hold, Held { arrived: Some(arrived), go_on: release })
+        let ((tell, arrived), (release, released)) = (oneshot::channel(), oneshot::channel());
+        let hold = Self { when, wanted: Box::new(wanted), arrived: tell, released };
+        (hold, Held { arrived: Some(arrived), released: release })
     }
 
     pub(crate) fn wants(&self, request: &Request) -> bool {
@@ -129,11 +129,11 @@ impl Hold {
         self.arrived.is_closed()
     }
 
-    /// Holds the request if this is where.
+    /// Holds the request if it is to be held here.
     pub(crate) async fn here(hold: &mut Option<Self>, when: When, request: &Request) -> Result<(), Broken> {
         let Some(hold) = hold.take_if(|hold| hold.when == when) else { return Ok(()) };
-        // If it was dropped just now, nobody lets it go on either.
+        // If it was dropped just now, it is not released either.
         let _ = hold.arrived.send(request.clone());
-        hold.go_on.await.map_err(|_| Broken)
+        hold.released.await.map_err(|_| Broken)
     }
 }

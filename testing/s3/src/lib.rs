@@ -1,9 +1,9 @@
-//! For tests: the part of S3 that Antiphon rests on, over HTTP and in memory, failing as often as it is told.
+//! For tests: the subset of S3 that Antiphon uses, over HTTP and in memory, with faults on request.
 //!
 //! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE, deletion of
 //! several, multipart uploads, listing in pages and by folder. Bodies may pass slowly, both ways. A condition is checked and the object written under one lock,
-//! so that of several writers at once one wins. Signatures are not checked, only whose they say they are. A test can have a request
-//! held, before it is carried out or afterwards, and kill its client meanwhile.
+//! so that of several concurrent writers one wins. Of signatures only the access key is checked. A test can hold a request before or
+//! after it is carried out, and kill its client meanwhile.
 
 mod answer;
 mod faults;
@@ -25,14 +25,13 @@ use tokio::task::JoinSet;
 pub use faults::Faults;
 pub use hold::{Held, Operation, Request, When};
 pub use objects::OpenUpload;
+pub use request::ACCESS_KEY;
 
-use answer::{Answer, Broken};
+use answer::Answer;
+use faults::Broken;
 use hold::Hold;
 use objects::Objects;
 use request::Asked;
-
-/// The one set of credentials that is let in.
-pub const ACCESS_KEY: &str = "conformance";
 
 /// A server on a free loopback port. It ends when it is dropped.
 #[derive(Debug)]
@@ -106,7 +105,7 @@ impl Server {
         held
     }
 
-    /// From now on fails so.
+    /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         self.locked(|state| state.faults = faults);
     }
@@ -174,7 +173,7 @@ async fn answer(
     let request = Request::of(&asked);
     let mut hold = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody waits for any more.
+        // Those whose `Held` was dropped.
         state.holds.retain(|hold| !hold.is_over());
         let wanted = state.holds.iter().position(|hold| hold.wants(&request));
         wanted.map(|at| state.holds.remove(at))
@@ -194,7 +193,7 @@ async fn answer(
         None => Err(Broken),
         Some(_) if fate.reset_after => Err(Broken),
         Some(_) if fate.lost => Ok(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError").send()),
-        Some(answer) if fate.cut => Ok(answer.send_half()),
+        Some(answer) if fate.truncated => Ok(answer.send_half()),
         Some(answer) => Ok(match fate.pace {
             Some(pace) => answer.send_at(pace),
             None => answer.send(),

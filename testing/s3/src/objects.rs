@@ -10,15 +10,15 @@ use crate::request::{Asked, Notes, all_between};
 
 /// Keys and folders in one page of a list.
 const PAGE: usize = 2;
-/// Bytes that every part of an upload has at the least, but for the last.
-const SMALLEST_PART: usize = 5 << 20;
+/// The smallest chunk of an upload in bytes, but for the last.
+const SMALLEST_CHUNK: usize = 5 << 20;
 
-/// All objects, and the uploads that may become some.
+/// All objects and open uploads.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     /// `bucket/key` to content.
     objects: BTreeMap<String, Bytes>,
-    /// What the clients had them carry.
+    /// Their attributes.
     notes: BTreeMap<String, Notes>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
@@ -29,15 +29,15 @@ pub(crate) struct Objects {
 pub struct OpenUpload {
     /// `bucket/key` of the object that it would become.
     pub path: String,
-    /// Parts that are there.
-    pub parts: usize,
+    /// Chunks that have arrived.
+    pub chunks: usize,
 }
 
 #[derive(Debug)]
 struct Upload {
     path: String,
     notes: Notes,
-    parts: BTreeMap<u32, Bytes>,
+    chunks: BTreeMap<u32, Bytes>,
 }
 
 impl Objects {
@@ -56,7 +56,7 @@ impl Objects {
 
     pub(crate) fn open_uploads(&self) -> Vec<OpenUpload> {
         let open = self.uploads.values();
-        open.map(|upload| OpenUpload { path: upload.path.clone(), parts: upload.parts.len() }).collect()
+        open.map(|upload| OpenUpload { path: upload.path.clone(), chunks: upload.chunks.len() }).collect()
     }
 
     pub(crate) fn carry_out(&mut self, asked: &Asked) -> Answer {
@@ -66,7 +66,7 @@ impl Objects {
             ("POST", true) if asked.query.contains_key("delete") => self.delete_several(asked),
             ("POST", false) if asked.query.contains_key("uploads") => self.begin_upload(asked),
             ("POST", false) if of_upload => self.complete_upload(asked),
-            ("PUT", false) if of_upload => self.put_part(asked),
+            ("PUT", false) if of_upload => self.put_chunk(asked),
             ("DELETE", false) if of_upload => self.abort_upload(asked),
             ("PUT", false) => self.put(asked, asked.body.clone(), asked.notes.clone()),
             ("GET" | "HEAD", false) => self.read(asked),
@@ -78,7 +78,7 @@ impl Objects {
         }
     }
 
-    /// Looks at the conditions and writes, in one.
+    /// Checks the conditions and writes, atomically.
     fn put(&mut self, asked: &Asked, content: Bytes, notes: Notes) -> Answer {
         let found = self.objects.get(&asked.path).map(tag);
         let failed = || Answer::error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
@@ -158,19 +158,19 @@ impl Objects {
         let id = format!("upload-{}", self.uploads_begun);
         self.uploads.insert(
             id.clone(),
-            Upload { path: asked.path.clone(), notes: asked.notes.clone(), parts: BTreeMap::new() },
+            Upload { path: asked.path.clone(), notes: asked.notes.clone(), chunks: BTreeMap::new() },
         );
         let xml = format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>");
         Answer::xml(StatusCode::OK, &xml)
     }
 
-    fn put_part(&mut self, asked: &Asked) -> Answer {
+    fn put_chunk(&mut self, asked: &Asked) -> Answer {
         let Ok(number) = asked.wanted("partNumber").parse() else {
             return Answer::error(StatusCode::BAD_REQUEST, "InvalidArgument");
         };
         let upload = self.uploads.get_mut(asked.wanted("uploadId")).filter(|upload| upload.path == asked.path);
         let Some(upload) = upload else { return no_such_upload() };
-        upload.parts.insert(number, asked.body.clone());
+        upload.chunks.insert(number, asked.body.clone());
         Answer::described(&tag(&asked.body))
     }
 
@@ -181,15 +181,15 @@ impl Objects {
         };
         let text = String::from_utf8_lossy(&asked.body).into_owned();
         let numbers = all_between(&text, "<PartNumber>", "</PartNumber>");
-        let parts: Option<Vec<&Bytes>> = numbers.map(|number| upload.parts.get(&number.parse().ok()?)).collect();
-        let Some(parts) = parts.filter(|parts| !parts.is_empty()) else {
+        let chunks: Option<Vec<&Bytes>> = numbers.map(|number| upload.chunks.get(&number.parse().ok()?)).collect();
+        let Some(chunks) = chunks.filter(|chunks| !chunks.is_empty()) else {
             return Answer::error(StatusCode::BAD_REQUEST, "InvalidPart");
         };
-        if parts.iter().rev().skip(1).any(|part| part.len() < SMALLEST_PART) {
+        if chunks.iter().rev().skip(1).any(|chunk| chunk.len() < SMALLEST_CHUNK) {
             return Answer::error(StatusCode::BAD_REQUEST, "EntityTooSmall");
         }
         let mut content = BytesMut::new();
-        parts.into_iter().for_each(|part| content.extend_from_slice(part));
+        chunks.into_iter().for_each(|chunk| content.extend_from_slice(chunk));
         let content = content.freeze();
         let tag = tag(&content);
         let notes = upload.notes.clone();

@@ -9,9 +9,10 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request};
 use url::form_urlencoded;
 
-use crate::ACCESS_KEY;
-use crate::answer::Broken;
-use crate::faults::Pace;
+use crate::faults::{Broken, Pace};
+
+/// The one set of credentials that is let in.
+pub const ACCESS_KEY: &str = "conformance";
 
 /// Headers that an object carries.
 pub(crate) type Notes = Vec<(HeaderName, HeaderValue)>;
@@ -96,11 +97,11 @@ async fn body(mut body: Incoming, pace: Option<Pace>) -> Result<Bytes, Broken> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         // A client that was killed while it sent has asked for nothing.
-        let Ok(piece) = frame.map_err(|_| Broken)?.into_data() else { continue };
+        let Ok(chunk) = frame.map_err(|_| Broken)?.into_data() else { continue };
         if let Some(pace) = pace {
-            tokio::time::sleep(pace.time(piece.len())).await;
+            tokio::time::sleep(pace.time(chunk.len())).await;
         }
-        whole.extend_from_slice(&piece);
+        whole.extend_from_slice(&chunk);
     }
     Ok(whole.freeze())
 }

@@ -34,7 +34,7 @@ fn held(server: &Server, when: When) -> Held {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_held_before_or_after_it_is_carried_out_and_goes_on_when_it_is_let() {
+async fn a_request_is_held_before_or_after_it_is_carried_out() {
     for (when, done) in [(When::Before, false), (When::After, true)] {
         let server = Arc::new(Server::start().await);
         let mut held = held(&server, when);
@@ -44,28 +44,28 @@ async fn a_request_is_held_before_or_after_it_is_carried_out_and_goes_on_when_it
         let paths = vec!["bucket/a".to_owned()];
         assert_eq!(request, Request { client: "one".to_owned(), operation: Operation::Put, paths });
         assert_eq!(server.object("bucket/a").is_some(), done, "{when:?}");
-        assert_eq!(ask(&server, "one", "PUT /bucket/b", "x").await, 200, "no more than one is held");
+        assert_eq!(ask(&server, "one", "PUT /bucket/b", "x").await, 200, "only one is held");
         held.release();
-        assert_eq!(put.await.expect("nobody panicked"), 200);
+        assert_eq!(put.await.expect("no task panicked"), 200);
         assert_eq!(server.keys(), ["bucket/a", "bucket/b", "bucket/other"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_request_that_is_never_let_go_on_nothing_more_becomes() {
+async fn a_request_that_is_never_released_has_no_further_effect() {
     for (when, done) in [(When::Before, false), (When::After, true)] {
         let server = Arc::new(Server::start().await);
         let mut held = held(&server, when);
         let put = asking(&server, "one", "PUT /bucket/a");
         held.wait().await;
         drop(held);
-        assert_eq!(put.await.expect("nobody panicked"), 0, "the connection breaks");
+        assert_eq!(put.await.expect("no task panicked"), 0, "the connection breaks");
         assert_eq!(server.object("bucket/a").is_some(), done, "{when:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_waits_for_is_not_held() {
+async fn a_request_whose_hold_was_dropped_is_not_held() {
     let server = Server::start().await;
     drop(held(&server, When::Before));
     assert_eq!(ask(&server, "one", "PUT /bucket/a", "x").await, 200);
@@ -93,7 +93,7 @@ async fn requests_are_told_apart() {
         let seen = held.wait().await;
         assert_eq!((seen.operation, seen.paths), (operation, vec![path.to_owned()]), "{request}");
         held.release();
-        asked.await.expect("nobody panicked");
+        asked.await.expect("no task panicked");
     }
-    assert_eq!(server.open_uploads(), [OpenUpload { path: "bucket/b".to_owned(), parts: 1 }]);
+    assert_eq!(server.open_uploads(), [OpenUpload { path: "bucket/b".to_owned(), chunks: 1 }]);
 }

@@ -28,7 +28,7 @@ impl Status {
             steps_done: self.steps_done.load(Ordering::Relaxed),
             progress: self.progress.load(Ordering::Relaxed),
             busy: self.busy.load(Ordering::Relaxed),
-            trouble: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).told(),
+            store_error: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).told(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Status {
 impl Trouble {
     /// Something is wrong, in words: as much of it as a heartbeat may carry.
     pub(super) fn note(&self, text: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::trouble(text);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::store_error(text);
     }
 
     /// The store works, or is not needed any more.
@@ -85,13 +85,13 @@ mod tests {
         let status = Status::default();
         let given_up = status.begin_trouble();
         given_up.note("a\nb");
-        assert_eq!(status.heartbeat().trouble, "a b");
+        assert_eq!(status.heartbeat().store_error, "a b");
         let trouble = status.begin_trouble();
         given_up.note("somebody else's");
-        assert_eq!(status.heartbeat().trouble, "");
+        assert_eq!(status.heartbeat().store_error, "");
         trouble.note(&"é".repeat(600));
-        assert_eq!(status.heartbeat().trouble, "é".repeat(512));
+        assert_eq!(status.heartbeat().store_error, "é".repeat(512));
         trouble.clear();
-        assert_eq!(status.heartbeat().trouble, "");
+        assert_eq!(status.heartbeat().store_error, "");
     }
 }

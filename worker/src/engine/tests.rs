@@ -90,7 +90,7 @@ async fn a_refusal_of_the_job_at_hand_fails_it_once() {
 async fn what_is_about_another_job_changes_nothing() {
     let release = Command::Release(v1::Release { job: "t-0".to_owned(), ..Default::default() });
     let grant = Command::Grant(v1::Grant { turn: Some(turn("t-0")), ..Default::default() });
-    let save = Command::SavePart(v1::SavePart { job: "t-0".to_owned(), term: 3, ..Default::default() });
+    let save = Command::SaveFiles(v1::SaveFiles { job: "t-0".to_owned(), term: 3, ..Default::default() });
     let named = Command::Rejected(v1::Rejected { job: "t-0".to_owned(), ..Default::default() });
     let answers = answers(vec![assign("a"), rejected(Some(turn("t-0"))), named, release, grant, save]).await;
     assert!(matches!(answers.as_slice(), [Message::Prepared(_), Message::Released(_)]), "{answers:?}");

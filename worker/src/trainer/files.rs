@@ -26,13 +26,13 @@ const DEVIATION: &str = "input.deviation";
 /// The file of a modality's encoder.
 #[must_use]
 pub fn encoder_file(modality: &ModalityName) -> String {
-    antiphon_core::parts::encoder(modality)
+    antiphon_core::files::encoder(modality)
 }
 
 /// The file of what training needs besides.
 #[must_use]
 pub fn state_file(modality: &ModalityName) -> String {
-    antiphon_core::parts::encoder_state(modality)
+    antiphon_core::files::encoder_state(modality)
 }
 
 /// The note of an encoder's file.

@@ -11,7 +11,7 @@ use antiphon_data::{OpenOptions, PrefetchOptions};
 use antiphon_model::custom::Encoders;
 use antiphon_model::device::Device;
 use antiphon_model::weights::Cache;
-use antiphon_process::in_words;
+use antiphon_process::full_message;
 use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::trainer::{Machine, Options, TrainError, Trainer};
 
@@ -135,11 +135,11 @@ async fn a_resumed_job_does_not_read_the_weights_again() {
         .await
         .expect_err("there is no file");
     let folder = folder.path().display().to_string();
-    check("trainer", &in_words(&error).replace(&folder, "FOLDER"));
+    check("trainer", &full_message(&error).replace(&folder, "FOLDER"));
 }
 
 #[tokio::test]
 async fn a_pattern_that_names_nothing_is_refused() {
     let error = trainer(&job("encoder.freeze=layer.0.*")).await.err().expect("there is no such parameter");
-    check("freeze", &in_words(&error));
+    check("freeze", &full_message(&error));
 }

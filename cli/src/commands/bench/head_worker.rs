@@ -8,10 +8,10 @@ use std::time::Duration;
 use antiphon_core::head::Head;
 use antiphon_core::ids::{MicroShard, ModalityName, Term, Turn};
 use antiphon_core::linalg::Matrix;
-use antiphon_core::{parts, rng};
+use antiphon_core::{files, rng};
 use antiphon_proto::assignment::{Grant, HeadShape};
-use antiphon_proto::chunks::{Assembled, Assembler, pieces};
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::chunks::{Assembled, Assembler, chunked};
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::training_service_client::TrainingServiceClient;
 use antiphon_proto::v1::worker_message::Message;
@@ -97,7 +97,7 @@ impl HeadWorker {
         let mut client = TrainingServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
-        let messages = ReceiverStream::new(queued).flat_map(|message| futures::stream::iter(pieces(message)));
+        let messages = ReceiverStream::new(queued).flat_map(|message| futures::stream::iter(chunked(message)));
         let inbound = client.train(messages).await?.into_inner();
         let mut stream = Stream { outbound, inbound, assembler: Assembler::default() };
         self.serve(&mut stream).await
@@ -125,7 +125,7 @@ impl HeadWorker {
                     let times = Some(v1::WorkerTimes::default());
                     stream.say(Message::Learned(v1::Learned { turn: Some((&grant.turn).into()), times })).await?;
                 }
-                Some(Told::SavePart(save)) => {
+                Some(Told::SaveFiles(save)) => {
                     stream.say(self.save(&save).await?).await?;
                 }
                 Some(Told::Release(_)) => break,
@@ -137,13 +137,13 @@ impl HeadWorker {
     }
 
     /// Writes a part without an encoder in it.
-    async fn save(&self, save: &v1::SavePart) -> anyhow::Result<Message> {
+    async fn save(&self, save: &v1::SaveFiles) -> anyhow::Result<Message> {
         let modality = ModalityName::try_from(self.modality.as_str())?;
-        let files = [parts::encoder(&modality), parts::encoder_state(&modality)];
+        let files = [files::encoder(&modality), files::encoder_state(&modality)];
         let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
         let parts = checkpoint::save(&save.checkpoint, files, &StoreOptions::default(), &RetryPolicy::none()).await?;
         let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));
-        Ok(Message::PartSaved(PartSaved { job, term, turn, parts, snapshot: Duration::ZERO }.into()))
+        Ok(Message::FilesSaved(FilesSaved { job, term, turn, files: parts, snapshot: Duration::ZERO }.into()))
     }
 
     fn prepared(&self, assign: v1::Assign) -> v1::Prepared {

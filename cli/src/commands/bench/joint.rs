@@ -21,8 +21,6 @@ use crate::predictor::exit_of;
 use crate::progress::{Progress, until_interrupted};
 
 /// Compare joint training, training in turns and training alone
-///
-/// Shows whether joint training would starve a modality of a job.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

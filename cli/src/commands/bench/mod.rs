@@ -36,6 +36,8 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Compare joint training, training in turns and training alone
+    ///
+    /// Shows whether joint training would starve a modality of a job.
     Joint(JointArgs),
     /// Measure the time and memory of a training step of an encoder
     Encoder(EncoderArgs),

@@ -145,3 +145,41 @@ impl Moment {
         Line::ProcessExited { seed: self.seed, at: self.at.as_secs_f64(), turn, turns, victim, status }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::{PRINTED, Seen, check, unseen};
+
+    #[test]
+    fn every_line_is_in_the_reference() {
+        let (seed, at, turn, turns, victim) = (1, 2.5, 3, 60, &Victim::Coordinator);
+        let (kind, digest, faults) = (Kind::Kill, "sha256:00", BTreeMap::from([("kill coordinator".to_owned(), 1)]));
+        let lines = [
+            Line::Baseline { digest, seconds: 9.0 },
+            Line::RunStarted { seed, job: "small", folder: "runs/small".to_owned() },
+            Line::Fault { seed, at, turn, turns, kind, victim, lasts: 1.0 },
+            Line::FaultEnded { seed, at, turn, turns, kind, victim },
+            Line::ProcessExited { seed, at, turn, turns, victim, status: "exit status: 1".to_owned() },
+            Line::RunFinished {
+                seed,
+                outcome: "hung",
+                reason: Some("no step".to_owned()),
+                turn,
+                turns,
+                digest: Some(digest),
+                expected: digest,
+                seconds: 9.0,
+                faults: &faults,
+                process_exits: 1,
+            },
+        ];
+        let mut seen = Seen::new();
+        for line in &lines {
+            let line = serde_json::to_value(line).expect("JSON");
+            check(&line, &mut seen).unwrap_or_else(|reason| panic!("correct cli/src/reference/objects.rs: {reason}"));
+        }
+        let chaos = PRINTED.iter().filter(|printed| printed.by == "chaos").flat_map(|printed| printed.objects);
+        assert_eq!(unseen(chaos, &seen), Seen::new(), "no line has these fields");
+    }
+}

@@ -25,6 +25,8 @@ pub struct DataArgs {
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Generate a data set as Parquet files
+    ///
+    /// Writes the train, validation and test splits, and prints a job that uses them.
     Synth(SynthArgs),
     /// Show the schema, classes, missing values, ids and samples of Parquet files
     Inspect(InspectArgs),

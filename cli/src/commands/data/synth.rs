@@ -16,8 +16,6 @@ use crate::output::{self, Format};
 use crate::progress::{Progress, until_interrupted};
 
 /// Generate a data set as Parquet files
-///
-/// Writes the train, validation and test splits, and prints a job that uses them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
+use antiphon_core::files::{self, HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::head::{self, HeadFiles, HeadFilesError, NamedTensor, SharedHead};
 use antiphon_core::ids::ModalityName;
-use antiphon_core::parts::{self, HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, ModalitySpec, Precision};
 use antiphon_core::turn::Position;
 use antiphon_model::custom::Encoders;
@@ -45,7 +45,7 @@ pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<V
     let manifest = checkpoint.manifest();
     let mut damage = Damage::default();
     let machine = Machine { device: Device::Cpu, encoders: encoders.clone() };
-    let mut expected: Vec<String> = manifest.parts.keys().cloned().collect();
+    let mut expected: Vec<String> = manifest.files.keys().cloned().collect();
     match job_of(checkpoint) {
         Ok((job, position)) => {
             if position.turn != manifest.turn {
@@ -57,7 +57,7 @@ pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<V
             for modality in &job.modalities {
                 check_modality(checkpoint, &job, (modality, &machine), &position, &mut damage).await;
             }
-            for name in manifest.parts.keys().filter(|name| !expected.contains(name)) {
+            for name in manifest.files.keys().filter(|name| !expected.contains(name)) {
                 damage.insert(name.clone(), "the job has no such file".to_owned());
             }
         }
@@ -69,11 +69,11 @@ pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<V
             }
         }
     }
-    let mut names = [vec![MANIFEST.to_owned()], expected, manifest.parts.keys().cloned().collect()].concat();
+    let mut names = [vec![MANIFEST.to_owned()], expected, manifest.files.keys().cloned().collect()].concat();
     names.sort();
     names.dedup();
     let verdict = |name: String| {
-        let entry = manifest.parts.get(&name);
+        let entry = manifest.files.get(&name);
         let (state, reason) =
             damage.wrong.remove(&name).map_or((State::Sound, None), |(state, reason)| (state, Some(reason)));
         let (size, sha256) = (entry.map(|entry| entry.size), entry.map(|entry| entry.sha256));
@@ -102,7 +102,7 @@ fn files_of(job: &JobSpec) -> Vec<String> {
     let of_modality = job
         .modalities
         .iter()
-        .flat_map(|modality| [parts::encoder(&modality.name), parts::encoder_state(&modality.name)]);
+        .flat_map(|modality| [files::encoder(&modality.name), files::encoder_state(&modality.name)]);
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
@@ -125,18 +125,18 @@ async fn read<N: DeserializeOwned>(
 
 /// The bytes of a file, or what is wrong with it. None if it is unreadable.
 async fn fetch(checkpoint: &Checkpoint, name: &str, damage: &mut Damage) -> Option<Result<Bytes, String>> {
-    if let Some(reason) = damage.store_error.clone().filter(|_| checkpoint.manifest().parts.contains_key(name)) {
+    if let Some(reason) = damage.store_error.clone().filter(|_| checkpoint.manifest().files.contains_key(name)) {
         damage.insert_unreadable(name.to_owned(), reason);
         return None;
     }
-    match checkpoint.part(name).await {
+    match checkpoint.file(name).await {
         Err(CheckpointError::Request { source, .. }) if !matches!(source, object_store::Error::NotFound { .. }) => {
             let reason = storage::reason(&source);
             damage.store_error = source.is_transient().then(|| reason.clone());
             damage.insert_unreadable(name.to_owned(), reason);
             None
         }
-        read => Some(read.map_err(in_words)),
+        read => Some(read.map_err(full_message)),
     }
 }
 
@@ -145,12 +145,12 @@ fn not_finite(array: &Array) -> Option<usize> {
 }
 
 /// The message without the URL of the file, which is printed beside it.
-fn in_words(error: CheckpointError) -> String {
+fn full_message(error: CheckpointError) -> String {
     match error {
         CheckpointError::Damaged { what, given, expected, .. } => {
             format!("its {what} is {given}, but the manifest says {expected}")
         }
-        CheckpointError::NoPart { .. } => "the manifest does not name it".to_owned(),
+        CheckpointError::NoFile { .. } => "the manifest does not name it".to_owned(),
         CheckpointError::Request { source: object_store::Error::NotFound { .. }, .. } => "it is missing".to_owned(),
         other => other.to_string(),
     }
@@ -160,11 +160,11 @@ async fn check_head(checkpoint: &Checkpoint, job: &JobSpec, position: &Position,
     let mut found = Vec::new();
     for name in OF_HEAD {
         let file = read::<String>(checkpoint, name, damage).await;
-        found.extend(file.map(|(_, arrays, note)| head::Part { tensors: named(arrays), note }));
+        found.extend(file.map(|(_, arrays, note)| head::TensorFile { tensors: named(arrays), note }));
     }
     // The three files are one head. If one is damaged, the others cannot be compared with the job.
-    let Ok([head, state, projector]) = <[head::Part<f32>; 3]>::try_from(found) else { return };
-    match SharedHead::from_parts(&job.head, job.labels.classes.count(), &HeadParts { head, state, projector }) {
+    let Ok([head, state, projector]) = <[head::TensorFile<f32>; 3]>::try_from(found) else { return };
+    match SharedHead::from_files(&job.head, job.labels.classes.count(), &HeadFiles { head, state, projector }) {
         Ok(head) if head.version() != position.head_version => {
             let (found, expected) = (head.version(), position.head_version);
             let reason = format!("its head has taken {found} steps, but its position says {expected}");
@@ -182,11 +182,13 @@ fn named(arrays: Arrays) -> Vec<NamedTensor<f32>> {
 }
 
 /// The file of the head that an error is about.
-fn file_of(error: &PartsError) -> &'static str {
+fn file_of(error: &HeadFilesError) -> &'static str {
     let tensor = match error {
-        PartsError::Missing { name } | PartsError::Shape { name, .. } | PartsError::NotFinite { name, .. } => name,
-        PartsError::Note { part: "projector", .. } => return PROJECTOR,
-        PartsError::Note { .. } | PartsError::TurnOpen { .. } => return HEAD_STATE,
+        HeadFilesError::Missing { name }
+        | HeadFilesError::Shape { name, .. }
+        | HeadFilesError::NotFinite { name, .. } => name,
+        HeadFilesError::Note { part: "projector", .. } => return PROJECTOR,
+        HeadFilesError::Note { .. } | HeadFilesError::TurnOpen { .. } => return HEAD_STATE,
     };
     match tensor.as_str() {
         "weight" | "bias" => HEAD,
@@ -202,16 +204,16 @@ async fn check_modality(
     position: &Position,
     damage: &mut Damage,
 ) {
-    let (encoder, state) = (parts::encoder(&modality.name), parts::encoder_state(&modality.name));
+    let (encoder, state) = (files::encoder(&modality.name), files::encoder_state(&modality.name));
     let model = read::<IgnoredAny>(checkpoint, &encoder, damage).await.and_then(|(bytes, ..)| {
         let model = Model::from_file(job, modality, &bytes, machine);
-        model.map_err(|error| damage.insert(encoder, antiphon_process::in_words(&error))).ok()
+        model.map_err(|error| damage.insert(encoder, antiphon_process::full_message(&error))).ok()
     });
     let state_bytes = read::<IgnoredAny>(checkpoint, &state, damage).await.map(|(bytes, ..)| bytes);
     let (Some(model), Some(bytes)) = (model, state_bytes) else { return };
     let reason = match check_state(modality, &model, &bytes) {
         Ok(steps) => other_steps(steps, &modality.name, position),
-        Err(error) => Some(antiphon_process::in_words(&error)),
+        Err(error) => Some(antiphon_process::full_message(&error)),
     };
     if let Some(reason) = reason {
         damage.insert(state, reason);

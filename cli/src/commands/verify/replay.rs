@@ -87,11 +87,11 @@ async fn until(job: &mut LocalJob, first: Turn, turn: Turn, progress: &Progress)
 }
 
 fn compare(manifest: &Manifest, replayed: &Manifest, from: Option<String>) -> Replayed {
-    let mut names: Vec<&String> = manifest.parts.keys().chain(replayed.parts.keys()).collect();
+    let mut names: Vec<&String> = manifest.files.keys().chain(replayed.files.keys()).collect();
     names.sort();
     names.dedup();
     let compared = names.into_iter().map(|name| {
-        let hash = |manifest: &Manifest| manifest.parts.get(name).map(|entry| entry.sha256);
+        let hash = |manifest: &Manifest| manifest.files.get(name).map(|entry| entry.sha256);
         let (sha256, replayed) = (hash(manifest), hash(replayed));
         Compared { file: name.clone(), same: sha256 == replayed, sha256, replayed }
     });

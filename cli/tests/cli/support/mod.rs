@@ -2,6 +2,7 @@
 
 pub(crate) mod process;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -53,7 +54,18 @@ pub(crate) fn json_lines(folder: &Path, arguments: &[&str]) -> (Option<i32>, Vec
 pub(crate) fn parse_lines(output: &Output) -> Vec<Value> {
     let text = String::from_utf8(output.stdout.clone()).expect("it prints UTF-8");
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    text.lines().map(parse).collect()
+    let lines: Vec<Value> = text.lines().map(parse).collect();
+    hold_against_reference(&lines);
+    lines
+}
+
+/// Whatever a command prints is in the reference. What a bench prints is described by its help.
+fn hold_against_reference(lines: &[Value]) {
+    for line in lines.iter().filter(|line| line["event"].is_string() && line["event"] != "bench") {
+        if let Err(reason) = antiphon::reference::check(line, &mut BTreeSet::new()) {
+            panic!("correct the tables in core/src/reference/ or cli/src/reference/: {reason}");
+        }
+    }
 }
 
 /// The last line of a run that succeeded.

@@ -1,4 +1,4 @@
-//! Checkpoints of a job: one is begun at a turn boundary and written while training goes on.
+//! Checkpoints of a job: one is begun at a turn boundary and written while training continues.
 //!
 //! ```text
 //! begin ──▶ head snapshotted, encoded and uploaded by a task ──────────┐
@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use antiphon_core::digest::Sha256Hash;
 use antiphon_core::event::{BestCheckpoint, JobEvent};
+use antiphon_core::files;
 use antiphon_core::head::HeadSnapshot;
 use antiphon_core::ids::{ModalityName, Turn, WorkerId};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts;
 use antiphon_core::turn::Input;
-use antiphon_proto::parts::PartSaved;
+use antiphon_proto::files::FilesSaved;
 use antiphon_proto::v1::{self, coordinator_message::Message};
-use antiphon_store::checkpoints::{CheckpointStore, FORMAT, Manifest, PartEntry};
+use antiphon_store::checkpoints::{CheckpointStore, FORMAT, FileEntry, Manifest};
 use antiphon_store::retry::RetryPolicy;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -72,8 +72,8 @@ pub(super) type Completion = Result<Written, JobError>;
 #[derive(Debug)]
 struct PendingCheckpoint {
     turn: Turn,
-    files: BTreeMap<String, PartEntry>,
-    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, SaveError>>,
+    files: BTreeMap<String, FileEntry>,
+    head: AbortOnDropHandle<Result<Vec<(String, FileEntry)>, SaveError>>,
     state: EvaluationState,
 }
 
@@ -118,7 +118,7 @@ impl Checkpoints {
 
     /// The message that has a worker write its files, of the encoder as it is when the worker reads it.
     pub(super) fn save_message(&self, turn: Turn) -> Message {
-        Message::SavePart(v1::SavePart {
+        Message::SaveFiles(v1::SaveFiles {
             job: self.context.id.to_string(),
             term: self.context.term.0,
             turn: turn.0,
@@ -130,37 +130,37 @@ impl Checkpoints {
     ///
     /// # Errors
     /// They are not those of its modality, no such checkpoint is pending, or they are noted already.
-    pub(super) fn add_files(&mut self, worker: &WorkerId, saved: &PartSaved, turns: &Turns) -> Result<(), Refusal> {
+    pub(super) fn add_files(&mut self, worker: &WorkerId, saved: &FilesSaved, turns: &Turns) -> Result<(), Refusal> {
         let modality = turns.machine.modality_of(worker).ok_or_else(Refusal::no_slot)?;
-        let expected = [parts::encoder(modality), parts::encoder_state(modality)];
-        let given: Vec<&str> = saved.parts.iter().map(|part| part.name.as_str()).collect();
+        let expected = [files::encoder(modality), files::encoder_state(modality)];
+        let given: Vec<&str> = saved.files.iter().map(|file| file.name.as_str()).collect();
         if given != expected {
-            return Err(Refusal::malformed(format!("part_saved.parts: expected {expected:?}, got {given:?}")));
+            return Err(Refusal::malformed(format!("files_saved.files: expected {expected:?}, got {given:?}")));
         }
         let pending = self.pending.as_mut().filter(|pending| pending.turn == saved.turn);
         let pending =
             pending.ok_or_else(|| Refusal::unexpected(format!("no checkpoint {} is being written", saved.turn)))?;
-        if let Some(file) = saved.parts.iter().find(|file| pending.files.contains_key(&file.name)) {
+        if let Some(file) = saved.files.iter().find(|file| pending.files.contains_key(&file.name)) {
             return Err(Refusal::unexpected(format!("`{}` of checkpoint {} is saved already", file.name, saved.turn)));
         }
         if let Some(stall) = &mut self.stall {
             stall.add_worker(saved.snapshot);
         }
-        for file in &saved.parts {
-            let entry = PartEntry { size: file.size, sha256: Sha256Hash(file.sha256) };
+        for file in &saved.files {
+            let entry = FileEntry { size: file.size, sha256: Sha256Hash(file.sha256) };
             pending.files.insert(file.name.clone(), entry);
         }
         Ok(())
     }
 
     /// Undoes [`Self::add_files`].
-    pub(super) fn remove_files(&mut self, saved: &PartSaved) {
+    pub(super) fn remove_files(&mut self, saved: &FilesSaved) {
         if let Some(pending) = &mut self.pending {
-            pending.files.retain(|name, _| saved.parts.iter().all(|file| file.name != *name));
+            pending.files.retain(|name, _| saved.files.iter().all(|file| file.name != *name));
         }
     }
 
-    /// All files of the workers are there: writes the manifest on a task of its own, which sends a [`Completion`]. `in_use` are
+    /// All files of the workers are there: writes the manifest on a separate task, which sends a [`Completion`]. `in_use` are
     /// checkpoints that workers are loading.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl Checkpoints {
             turn,
             epoch: position.epoch,
             specification: serde_json::from_str(self.context.spec.json())?,
-            parts: pending.files,
+            files: pending.files,
             score: *score,
             fusion_weights: pending.state.tuned_weights,
             samples: Some(turns.machine.samples().clone()),

@@ -1,10 +1,10 @@
-//! For how long training stands still for a checkpoint.
+//! For how long a checkpoint stalls training.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the pending checkpoint takes, and for how long training stood still for it.
+/// How long the pending checkpoint takes, and for how long it stalled training.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StallTime {
     begun: Instant,
@@ -46,7 +46,7 @@ impl StallTime {
         self.begun.elapsed()
     }
 
-    /// For how long training stood still, all in all.
+    /// For how long training was stalled, in all.
     pub(super) fn stalled(mut self) -> Duration {
         self.note(false);
         self.head + self.workers + self.turns

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use antiphon_core::head::{HeadParts, HeadSnapshot, NamedTensor};
+use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
+use antiphon_core::head::{HeadFiles, HeadSnapshot, NamedTensor};
 use antiphon_core::ids::Turn;
-use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
-use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, Manifest, PartEntry};
+use antiphon_store::checkpoints::{CheckpointError, CheckpointStore, FileEntry, Manifest};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::tensors::{self, Array, Arrays, TensorsError};
 use bytes::Bytes;
@@ -44,17 +44,17 @@ pub(super) async fn write_head(
     store: CheckpointStore,
     turn: Turn,
     snapshot: HeadSnapshot<f32>,
-) -> Result<Vec<(String, PartEntry)>, SaveError> {
-    let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_parts())).await??;
+) -> Result<Vec<(String, FileEntry)>, SaveError> {
+    let files = tokio::task::spawn_blocking(move || encode_head(snapshot.into_files())).await??;
     let mut entries = Vec::new();
     for (name, bytes) in files {
-        let entry = store.write_part(turn, &name, bytes).await?;
+        let entry = store.write_file(turn, &name, bytes).await?;
         entries.push((name, entry));
     }
     Ok(entries)
 }
 
-fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<Vec<(String, Bytes)>, TensorsError> {
+fn encode_head(HeadFiles { head, state, projector }: HeadFiles<f32>) -> Result<Vec<(String, Bytes)>, TensorsError> {
     let named = [(HEAD, head), (HEAD_STATE, state), (PROJECTOR, projector)];
     named
         .into_iter()
@@ -70,17 +70,17 @@ fn encode_head(HeadParts { head, state, projector }: HeadParts<f32>) -> Result<V
 pub(super) async fn write_manifest(
     Target { store, journal, errors }: &Target,
     mut manifest: Manifest,
-    head: AbortOnDropHandle<Result<Vec<(String, PartEntry)>, SaveError>>,
+    head: AbortOnDropHandle<Result<Vec<(String, FileEntry)>, SaveError>>,
     keep: Keep,
 ) -> Result<Saved, SaveError> {
-    manifest.parts.extend(head.await??);
-    // A coordinator that was fenced while it stood still must not complete a checkpoint of its successor's, nor clean up after it.
+    manifest.files.extend(head.await??);
+    // A coordinator that was fenced while it was stalled must not complete a checkpoint of its successor's, nor clean up after it.
     wait_for_leadership(journal, errors).await?;
     let checkpoint = store.complete(&manifest).await?;
     wait_for_leadership(journal, errors).await?;
     // The checkpoint exists; that an old one could not be removed does not undo it.
     if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
-        warn!(%error, "old checkpoints were not removed");
+        warn!(%error, "old checkpoints of the job were not removed");
     }
     report_removed(store.collect_garbage(&BTreeSet::new()).await);
     Ok(Saved::new(&manifest, checkpoint.url()))
@@ -90,7 +90,7 @@ pub(super) async fn write_manifest(
 async fn wait_for_leadership(journal: &Journal, errors: &StoreErrors) -> Result<(), JournalError> {
     let begun = Instant::now();
     loop {
-        match timeout(SLOW_JOURNAL, journal.still_reigns()).await {
+        match timeout(SLOW_JOURNAL, journal.confirm_leadership()).await {
             Ok(Ok(())) => return Ok(()),
             Err(_) | Ok(Err(JournalError::Slow { .. })) => {
                 let seconds = begun.elapsed().as_secs();
@@ -105,7 +105,7 @@ async fn wait_for_leadership(journal: &Journal, errors: &StoreErrors) -> Result<
 /// Removes files of checkpoints that were never completed. Nothing depends on it, so it does not wait long for a failing store. A
 /// coordinator that was fenced must not clean up after its successor.
 pub(in super::super) async fn clean_up_before(store: &CheckpointStore, journal: &Journal) {
-    if !matches!(timeout(SLOW_JOURNAL, journal.still_reigns()).await, Ok(Ok(()))) {
+    if !matches!(timeout(SLOW_JOURNAL, journal.confirm_leadership()).await, Ok(Ok(()))) {
         return;
     }
     let store = store.clone().with_retry(RetryPolicy::new(Duration::from_secs(5), 0));

@@ -8,7 +8,9 @@ mod replay_buffer;
 
 use std::sync::Arc;
 
-use antiphon_core::head::{CheckedContribution, Head, HeadSnapshot, PartsError, SharedHead, StepContext, StepReport};
+use antiphon_core::head::{
+    CheckedContribution, Head, HeadFilesError, HeadSnapshot, SharedHead, StepContext, StepReport,
+};
 use antiphon_core::ids::{HeadVersion, Lease, MicroShard, ModalityName, TurnRef};
 use antiphon_core::turn::{Input, Progress, ReplayBufferLevel};
 use antiphon_proto::assignment::Grant;
@@ -107,12 +109,8 @@ impl JobHead {
         limits: &ContributionLimits,
         followed: Followed,
     ) -> Result<Received, Refusal> {
-        let (turn, micro_shard, contribution) = self.threads.run(&self.weights, || {
-            let (turn, shard, contribution) =
-                contribution::decode(message, limits, followed).map_err(Refusal::malformed)?;
-            let contribution = contribution.into_checked(limits.classes, limits.width).map_err(Refusal::malformed)?;
-            Ok::<_, Refusal>((turn, shard, contribution))
-        })?;
+        let decoded = self.threads.run(&self.weights, || contribution::decode(message, limits, followed));
+        let (turn, micro_shard, contribution) = decoded.map_err(Refusal::malformed)?;
         let received = Received { turn, micro_shard, samples: contribution.samples, loss: contribution.loss };
         self.incoming = Some(contribution);
         Ok(received)
@@ -196,7 +194,7 @@ impl JobHead {
     ///
     /// # Errors
     /// A turn is open.
-    pub(super) fn snapshot(&self) -> Result<HeadSnapshot<f32>, PartsError> {
+    pub(super) fn snapshot(&self) -> Result<HeadSnapshot<f32>, HeadFilesError> {
         self.threads.run(&self.weights, || self.head.snapshot())
     }
 

@@ -159,7 +159,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Adds the head of this version. If the temporary file takes no more, heads stay in memory, and the buffer is full until a
+    /// Adds the head of this version. If the temporary file takes no further heads, they stay in memory, and the buffer is full until a
     /// checkpoint frees some. Waits only for a file that is behind by more than [`BEHIND`].
     pub(super) fn add(&mut self, version: HeadVersion, head: Arc<Head<f32>>) {
         self.memory.insert(version, head);

@@ -100,7 +100,7 @@ fn both_forms_of_a_gradient_mean_the_same_step() {
 }
 
 #[test]
-fn factors_are_projected_without_their_product_where_that_is_cheaper() {
+fn factors_are_projected_one_by_one_where_that_is_cheaper() {
     let (errors, features) = (Matrix::from_vec(1, 3, vec![0.5, -0.2, -0.3]), Matrix::from_vec(1, 6, vec![1.0; 6]));
     let (errors, features) = (errors.expect("three"), features.expect("six"));
     for projection in [rls(ApplyTo::Gradient), window(3)] {
@@ -128,7 +128,7 @@ fn factors_are_projected_without_their_product_where_that_is_cheaper() {
 }
 
 #[test]
-fn a_projected_step_hardly_changes_the_logits_of_the_mean_features_before_it() {
+fn a_projected_step_hardly_changes_logits_of_earlier_features() {
     for apply_to in [ApplyTo::Gradient, ApplyTo::Update] {
         let mut shared = SharedHead::<f64>::new(&spec(rls(apply_to), 0.0, None), 3, 7);
         for _ in 0..200 {
@@ -146,7 +146,7 @@ fn a_projected_step_hardly_changes_the_logits_of_the_mean_features_before_it() {
 }
 
 #[test]
-fn the_projector_is_constant_within_a_turn_and_counts_the_turn_when_it_ends() {
+fn the_projector_changes_only_at_the_end_of_a_turn() {
     for projection in [rls(ApplyTo::Gradient), window(3)] {
         let mut shared = SharedHead::<f64>::new(&spec(projection, 0.9, None), 3, 7);
         turn(&mut shared, "b", 0.4);
@@ -254,7 +254,7 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
-fn a_head_goes_on_from_its_parts_to_the_last_bit() {
+fn a_head_resumes_from_its_files_to_the_last_bit() {
     let adamw = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     for projection in every_projection() {
         for rule in [OptimizerRule::Sgd { momentum: 0.9, weight_decay: 1e-4 }, adamw.clone()] {
@@ -264,8 +264,8 @@ fn a_head_goes_on_from_its_parts_to_the_last_bit() {
             for (i, name) in ["a", "b", "a", "b", "b"].into_iter().enumerate() {
                 turn(&mut shared, name, i as f64);
             }
-            let parts = shared.to_parts().expect("no turn is open");
-            let mut resumed = SharedHead::from_parts(&spec, 3, &parts).expect("its own parts");
+            let files = shared.to_files().expect("no turn is open");
+            let mut resumed = SharedHead::from_files(&spec, 3, &files).expect("its own files");
             assert_eq!(resumed, shared);
             assert_eq!(turn(&mut resumed, "a", 9.0), turn(&mut shared, "a", 9.0));
             assert_eq!(resumed, shared);
@@ -274,24 +274,24 @@ fn a_head_goes_on_from_its_parts_to_the_last_bit() {
 }
 
 #[test]
-fn parts_that_do_not_fit_say_why() {
+fn files_that_do_not_fit_say_why() {
     let spec = spec(window(2), 0.9, None);
     let mut shared = SharedHead::<f64>::new(&spec, 3, 7);
     step(&mut shared, "a", 0.1);
-    let open = shared.to_parts().expect_err("a turn is open").to_string();
+    let open = shared.to_files().expect_err("a turn is open").to_string();
     assert_eq!(open, "a turn of `a` is open; end it before the head is saved");
     shared.end_turn();
-    let parts = shared.to_parts().expect("no turn is open");
-    let message = |classes, parts| SharedHead::from_parts(&spec, classes, parts).expect_err("bad parts").to_string();
+    let files = shared.to_files().expect("no turn is open");
+    let message = |classes, files| SharedHead::from_files(&spec, classes, files).expect_err("bad files").to_string();
 
-    assert_eq!(message(4, &parts), "tensor `weight` has shape [3, 6] but this job needs [4, 6]");
-    let mut without = parts.clone();
+    assert_eq!(message(4, &files), "tensor `weight` has shape [3, 6] but this job needs [4, 6]");
+    let mut without = files.clone();
     without.projector.tensors.retain(|t| t.name != "window");
     assert_eq!(message(3, &without), "there is no tensor `window`; the file is not of this kind of job");
-    let mut damaged = parts.clone();
+    let mut damaged = files.clone();
     damaged.head.tensors[1].data[2] = f64::NAN;
     assert_eq!(message(3, &damaged), "tensor `bias` is infinite or NaN at element 2; the file is damaged");
-    let mut garbled = parts.clone();
+    let mut garbled = files.clone();
     garbled.state.note = "{".into();
     assert!(message(3, &garbled).starts_with("the note of the head state cannot be read: "));
 }

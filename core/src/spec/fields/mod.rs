@@ -53,7 +53,7 @@ pub(in crate::spec) mod job {
         "optimizer",
         Kind::Section,
         "{kind: sgd, lr: 0.05}",
-        "the optimizer of the encoders; a modality may have one of its own",
+        "the optimizer of the encoders, unless a modality sets its own",
     );
     pub(in crate::spec) static LABELS: Field =
         Field::new("labels", Kind::Section, "{column: label, classes: 10}", "the class that is predicted");
@@ -67,9 +67,10 @@ pub(in crate::spec) mod job {
     );
     pub(in crate::spec) static FUSION: Field = Field::new(
         "fusion",
-        Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, as {audio: 0.7, image: 0.3}"),
+        Kind::Other("`entropy`, `mean`, `tuned` or a weight for each modality, such as {audio: 0.7, image: 0.3}"),
         "entropy",
-        "the rule that combines the modalities' predictions and selects the best checkpoint; evaluations report every rule",
+        "the rule that combines the modalities' predictions and selects the best checkpoint; evaluations report every \
+         rule",
     )
     .default("entropy");
     pub(in crate::spec) static CHECKPOINTS: Field =

@@ -45,9 +45,12 @@ pub(in crate::spec) mod data {
     );
     pub(in crate::spec) static VALIDATION: Field = Field::new(
         "validation",
-        Kind::Other("a share of train from 0 to below 1, as 0.1 or 10%, or a path or URL, or a list of them"),
+        Kind::Other(
+            "a share of `train` of at least 0 and below 1, such as 0.1 or 10%, or a path or URL, or a list of them",
+        ),
         "10%",
-        "the validation split, which selects the best checkpoint: a share of `train`, the same samples in every modality, or separate files",
+        "the validation split, which selects the best checkpoint: a share of `train`, the same samples in every \
+         modality, or separate files",
     )
     .default("10%");
     pub(in crate::spec) static TEST: Field = Field::new(
@@ -74,7 +77,8 @@ pub(in crate::spec) mod data {
         "kind",
         Kind::OneOf(&["spoken-digits", "features"]),
         "spoken-digits",
-        "the data set that is generated: `spoken-digits` has the columns `image`, `audio` and `text`, `features` has `a` and `b`",
+        "the data set that is generated: `spoken-digits` has the columns `image`, `audio` and `text`, `features` has \
+         `a` and `b`",
     );
     pub(in crate::spec) static SAMPLES: Field =
         Field::new("samples", Kind::Section, "{train: 2000, test: 500}", "the number of samples in each split");
@@ -127,7 +131,8 @@ pub(in crate::spec) mod input {
         "frames",
         Kind::Whole(1, 256),
         "3",
-        "the number of images taken from each clip (a list of images), evenly spread; a shorter clip repeats images; 1 takes the middle one",
+        "the number of images taken from each clip (a list of images), evenly spread; a shorter clip repeats images; \
+         1 takes the middle one",
     )
     .default("1")
     .unit("frames");
@@ -202,7 +207,8 @@ pub(in crate::spec) mod encoder {
         "precision",
         Kind::OneOf(&["f32", "bf16"]),
         "bf16",
-        "the number format of the values between layers; `bf16` halves their memory and needs a CUDA device; parameters stay in f32",
+        "the number format of the values between layers; `bf16` halves their memory and needs a CUDA device; \
+         parameters stay in f32",
     )
     .default("f32");
     pub(in crate::spec) static HIDDEN: Field = Field::new(
@@ -241,7 +247,8 @@ pub(in crate::spec) mod encoder {
         "size",
         Kind::OneOf(&["tiny", "small", "base"]),
         "small",
-        "the size of the network; width, blocks and heads are 192, 12, 3 for `tiny`, 384, 12, 6 for `small`, 768, 12, 12 for `base`",
+        "the size of the network; width, blocks and heads are 192, 12, 3 for `tiny`, 384, 12, 6 for `small`, 768, 12, \
+         12 for `base`",
     )
     .default("small");
     pub(in crate::spec) static PATCH: Field = Field::new(
@@ -263,7 +270,8 @@ pub(in crate::spec) mod encoder {
         "size",
         Kind::OneOf(&["tiny", "mini", "small", "medium", "base"]),
         "base",
-        "the size of the network; width, layers and heads are 128, 2, 2 for `tiny`, 256, 4, 4 for `mini`, 512, 4, 8 for `small`, 512, 8, 8 for `medium`, 768, 12, 12 for `base`",
+        "the size of the network; width, layers and heads are 128, 2, 2 for `tiny`, 256, 4, 4 for `mini`, 512, 4, 8 \
+         for `small`, 512, 8, 8 for `medium`, 768, 12, 12 for `base`",
     )
     .default("base");
     pub(in crate::spec) static BERT_DROPOUT: Field =
@@ -285,7 +293,7 @@ pub(in crate::spec) mod transfer {
         Field::new("from", Kind::Text, "s3://models/resnet18.pth", "the path or URL of a safetensors or PyTorch file");
     pub(in crate::spec) static SHA256: Field = Field::new(
         "sha256",
-        Kind::Other("64 hexadecimal digits in lower case"),
+        Kind::Other("64 lower-case hexadecimal digits"),
         "5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
         "the expected SHA-256 of the file; a file with a different one is rejected",
     )
@@ -294,12 +302,13 @@ pub(in crate::spec) mod transfer {
         "strict",
         Kind::Flag,
         "false",
-        "whether the file must hold exactly the encoder's parameters, except those of the adapter; with `false` every parameter that fits is loaded",
+        "whether the file must hold exactly the encoder's parameters, except those of the adapter; with `false` every \
+         parameter that fits is loaded",
     )
     .default("true");
     pub(in crate::spec) static FREEZE: Field = Field::new(
         "freeze",
-        Kind::Other("a pattern of names, as conv1.*, or a list of them"),
+        Kind::Other("a name pattern, such as conv1.*, or a list of them"),
         r#"["conv1.*", "layer1.*"]"#,
         "names of parameters that are not trained; `*` matches any characters and `?` one character",
     )

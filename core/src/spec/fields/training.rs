@@ -1,4 +1,4 @@
-//! The fields of what is learnt, and how.
+//! The fields of labels, head, optimizers and schedule.
 
 use super::super::field::{BELOW_ONE, Field, Kind, UP_TO_ONE, above, at_least};
 use super::{PLENTY, SIZE};
@@ -11,7 +11,7 @@ pub(in crate::spec) mod labels {
         Field::new("column", Kind::Text, "label", "the column that holds the class").default("label");
     pub(in crate::spec) static CLASSES: Field = Field::new(
         "classes",
-        Kind::Other("a whole number from 2 to 1000000, or a list of 2 names or more"),
+        Kind::Other("a whole number from 2 to 1000000, or a list of at least 2 names"),
         "10",
         "the number of classes, if labels are 0, 1, ...; otherwise the list of their names",
     );
@@ -42,7 +42,8 @@ pub(in crate::spec) mod head {
         "kind",
         Kind::OneOf(&["off", "rls", "window"]),
         "rls",
-        "the kind of projection: `rls` takes in every turn, as in the paper, `window` only the last turns of the other modalities, `off` none",
+        "the kind of projection: `rls` takes in every turn, as in the paper, `window` only the last turns of the \
+         other modalities, `off` none",
     )
     .default("rls");
     pub(in crate::spec) static ALPHA: Field = Field::new(
@@ -122,7 +123,7 @@ pub(in crate::spec) mod optimizer {
             .unit("epochs");
     pub(in crate::spec) static AT: Field = Field::new(
         "at",
-        Kind::Other("a list of numbers above 0, ascending"),
+        Kind::Other("an ascending list of numbers above 0"),
         "[70]",
         "the times at which the learning rate is multiplied by `factor`",
     )
@@ -146,21 +147,24 @@ pub(in crate::spec) mod schedule {
         "turns",
         Kind::Whole(0, u64::MAX),
         "300",
-        "the number of turns after which training ends, instead of `epochs`; with 0 the job only writes its initial state",
+        "the number of turns after which training ends, instead of `epochs`; with 0 the job only writes its initial \
+         state",
     )
     .unit("turns");
     pub(in crate::spec) static ORDER: Field = Field::new(
         "order",
-        Kind::Other("`cyclic`, `weak-first` or turns per cycle, as {audio: 2}"),
+        Kind::Other("`cyclic`, `weak-first` or turns per cycle, such as {audio: 2}"),
         "cyclic",
-        "the order of turns: `cyclic` for the order of `modalities`, `weak-first` for the highest loss first, or the number of turns that each modality has in a cycle (1 if not named)",
+        "the order of turns: `cyclic` for the order of `modalities`, `weak-first` for the highest loss first, or the \
+         number of turns that each modality has in a cycle (1 if not named)",
     )
     .default("cyclic");
     pub(in crate::spec) static MODE: Field = Field::new(
         "mode",
         Kind::OneOf(&["pipelined", "sequential"]),
         "sequential",
-        "`pipelined` lets all encoders compute at the same time, `sequential` one after the other, for comparison; the results are the same",
+        "`pipelined` lets all encoders compute at the same time, `sequential` one after the other, for comparison; \
+         the results are the same",
     )
     .default("pipelined");
     pub(in crate::spec) static ORDER_TURNS: Kind = Kind::Whole(1, 1_000_000);
@@ -176,15 +180,17 @@ pub(in crate::spec) mod schedule {
         "micro_shards",
         Kind::Whole(1, 1024),
         "1",
-        "the number of micro-shards into which a batch is divided, whatever the number of workers; results depend on it",
+        "the number of micro-shards into which a batch is divided, whatever the number of workers; results depend on \
+         it",
     )
     .default("1")
-    .unit("pieces");
+    .unit("shards");
     pub(in crate::spec) static LEASE_TTL: Field = Field::new(
         "lease_ttl",
         Kind::Seconds,
         "30 s",
-        "the time without a heartbeat after which a worker's lease expires and its slot is released to the next free worker",
+        "the time without a heartbeat after which a worker's lease expires and its slot is released to the next free \
+         worker",
     )
     .default("15 s")
     .unit("s");

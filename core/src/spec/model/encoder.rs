@@ -1,4 +1,4 @@
-//! Encoders, and what they begin from.
+//! Encoders, and what they start from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::EncoderName;
 
-/// f_m.
+/// The network f_m of a modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum EncoderSpec {
@@ -40,17 +40,17 @@ pub enum EncoderSpec {
     },
     /// A residual network of 3×3 convolutions (He et al. 2016) as torchvision has it, without its last layer.
     Resnet {
-        /// How deep.
+        /// The number of layers.
         depth: ResnetDepth,
     },
     /// A vision transformer (Dosovitskiy et al. 2021) over patches of an image or spectrogram.
     Vit {
         /// Width, blocks and heads.
         size: VitSize,
-        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that do not fill
-        /// one are left out.
+        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that
+        /// do not fill one are left out.
         patch: u32,
-        /// What is made of the tokens.
+        /// How token features become one vector.
         pooling: Pooling,
         /// Dropout in the blocks, 0 ≤ p < 1.
         dropout: f64,
@@ -59,7 +59,7 @@ pub enum EncoderSpec {
     Bert {
         /// Width, layers and heads.
         size: BertSize,
-        /// What is made of the tokens.
+        /// How token features become one vector.
         pooling: Pooling,
         /// Dropout after the embedding and in the layers, 0 ≤ p < 1.
         dropout: f64,
@@ -104,15 +104,16 @@ impl fmt::Display for OptionValue {
     }
 }
 
-/// What an encoder computes in. Its parameters, their gradients and its optimizer's memory are in 32 bits either way, and so are its
-/// features.
+/// The number format in which an encoder computes. Its parameters, their gradients and its optimizer's memory are in 32
+/// bits either way, and so are its features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits throughout.
     #[default]
     F32,
-    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On CUDA cards only.
+    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On
+    /// CUDA cards only.
     Bf16,
 }
 
@@ -168,7 +169,7 @@ pub struct TransformerSize {
 }
 
 impl VitSize {
-    /// What it stands for.
+    /// Its dimensions.
     #[must_use]
     pub const fn dimensions(self) -> TransformerSize {
         let (width, layers, heads) = match self {
@@ -181,10 +182,10 @@ impl VitSize {
 }
 
 impl BertSize {
-    /// Rows of the table of positions: a text may have so many tokens.
+    /// Rows of the table of positions: the largest number of tokens of a text.
     pub const POSITIONS: u32 = 512;
 
-    /// What it stands for.
+    /// Its dimensions.
     #[must_use]
     pub const fn dimensions(self) -> TransformerSize {
         let (width, layers, heads) = match self {
@@ -198,25 +199,25 @@ impl BertSize {
     }
 }
 
-/// What a transformer makes of its tokens.
+/// How a transformer's token features become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// The first token, which is there for it.
+    /// The extra first token.
     Cls,
     /// The mean of what stands for the input: patches, or all tokens of a text.
     Mean,
 }
 
-/// What an encoder begins from, and which of it is trained.
+/// What an encoder starts from, and which parameters are trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferSpec {
-    /// Pretrained weights; None begins from the seed.
+    /// Pretrained weights; None starts from the seed.
     pub weights: Option<WeightsSpec>,
     /// Patterns of parameter names, with `*` and `?`; those parameters are not trained.
     pub freeze: Vec<String>,
-    /// The adapter's learning rate is this times the optimizer's. Above 0.
+    /// The adapter's learning rate, as a multiple of the optimizer's. Above 0.
     pub adapter_lr: f64,
 }
 

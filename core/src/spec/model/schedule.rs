@@ -1,4 +1,4 @@
-//! How long a job is, whose turn it is, and how long it waits for a worker.
+//! How long a job is, which modality has the next turn, and how long it waits for a worker.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,27 @@ use serde::{Deserialize, Serialize};
 use super::ModalitySpec;
 use crate::ids::ModalityName;
 
-/// How long and in which order.
+/// How long a job trains, and in which order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleSpec {
     /// When training ends.
     pub length: Length,
-    /// Whose turn it is.
+    /// Which modality has the next turn.
     pub order: TurnOrder,
-    /// What may go on at the same time. Bits do not depend on it.
+    /// Which work may run at the same time. Bits do not depend on it.
     #[serde(default)]
     pub mode: ScheduleMode,
     /// B, samples per step.
     pub batch: u32,
     /// k, steps per turn.
     pub turn_batches: u32,
-    /// Pieces that a batch is cut into, whatever the number of workers. Bits depend on it.
+    /// Micro-shards of a batch, whatever the number of workers. Bits depend on it.
     pub micro_shards: u32,
-    /// Seconds without a sign of life after which a worker's place is offered to others.
+    /// Seconds without a heartbeat after which a worker's lease expires.
     #[serde(default = "ScheduleSpec::default_lease_ttl")]
     pub lease_ttl: f64,
-    /// Seconds without progress after which the place of a worker that has something to do is offered to others.
+    /// Seconds without progress after which the lease of a worker that has work to do expires.
     #[serde(default = "ScheduleSpec::default_turn_deadline")]
     pub turn_deadline: f64,
 }
@@ -36,13 +36,13 @@ pub struct ScheduleSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Length {
-    /// After so many epochs of the job.
+    /// After this many epochs of the job.
     Epochs(u64),
-    /// After so many turns. 0 writes the initial state and ends.
+    /// After this many turns. 0 writes the initial state and ends.
     Turns(u64),
 }
 
-/// What may go on at the same time. The bits of a run are the same either way.
+/// Which work may run at the same time. The bits of a run are the same either way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleMode {
@@ -84,14 +84,14 @@ impl ScheduleMode {
     }
 }
 
-/// Whose turn it is.
+/// Which modality has the next turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TurnOrder {
     /// In the order of the job.
     Cyclic,
-    /// Highest training loss of the epoch before first; the first epoch is cyclic.
+    /// By training loss in the previous epoch, the highest first; the first epoch is cyclic.
     WeakFirst,
-    /// So many turns per cycle for each modality; those not named have one.
+    /// The turns of each modality in a cycle; a modality that is not named has one.
     Weighted(BTreeMap<ModalityName, u32>),
 }

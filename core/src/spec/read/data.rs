@@ -18,7 +18,7 @@ pub(super) fn data(mut section: Section<'_>, name: &ModalityName) -> Option<Data
 fn parquet(mut section: Section<'_>, name: &ModalityName) -> Option<DataSpec> {
     let train = section.texts(&at::TRAIN);
     if train.as_ref().is_some_and(Vec::is_empty) {
-        section.refuse(&at::TRAIN, "[]", "names no file; there is nothing to learn from");
+        section.refuse(&at::TRAIN, "[]", "names no file; give at least one file to train on");
     }
     let validation = section.read(&at::VALIDATION, validation, validation_json);
     let test = section.texts(&at::TEST);

@@ -48,9 +48,7 @@ fn uneven(input: &InputSpec, patch: u32) -> Option<String> {
     let size = *sizes.iter().find(|size| !size.is_multiple_of(patch))?;
     let divides = (1..=patch).rev().find(|smaller| sizes.iter().all(|size| size.is_multiple_of(*smaller)))?;
     let fitting = size.next_multiple_of(patch);
-    Some(format!(
-        "cuts {size} {what} into patches of {patch}, which does not come out even; use `patch: {divides}` or {fitting} {what}"
-    ))
+    Some(format!("cannot divide {size} {what} into patches of {patch}; use `patch: {divides}` or {fitting} {what}"))
 }
 
 fn too_long(max_tokens: u32) -> Option<String> {

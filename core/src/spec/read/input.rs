@@ -25,10 +25,10 @@ fn image(section: &mut Section<'_>) -> Option<InputSpec> {
     let width = section.optional_whole(&at::WIDTH);
     match (height, width) {
         (Some(Some(height)), Some(None)) => {
-            section.refuse(&at::HEIGHT, height, "needs `width` beside it; give both or neither");
+            section.refuse(&at::HEIGHT, height, "is given without `width`; give both or neither");
         }
         (Some(None), Some(Some(width))) => {
-            section.refuse(&at::WIDTH, width, "needs `height` beside it; give both or neither");
+            section.refuse(&at::WIDTH, width, "is given without `height`; give both or neither");
         }
         _ => {}
     }
@@ -64,11 +64,7 @@ fn window_rules(section: &mut Section<'_>, window: u32, hop: Option<u32>, mels: 
         section.refuse(&at::WINDOW, window, rule);
     }
     if let Some(hop) = hop.filter(|hop| *hop > window) {
-        section.refuse(
-            &at::HOP,
-            hop,
-            format!("is more than `window`, which is {window}; samples between would be lost"),
-        );
+        section.refuse(&at::HOP, hop, format!("is more than `window`, which is {window}; use at most {window}"));
     }
     if let Some(mels) = mels.filter(|mels| *mels > window / 2) {
         let rule = format!("is more than half of `window`, which is {window}; use at most {}", window / 2);

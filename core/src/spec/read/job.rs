@@ -52,7 +52,7 @@ fn label_spec(job: &mut Section<'_>) -> Option<LabelSpec> {
     if let Some(Classes::Names(names)) = &classes {
         let mut seen = BTreeSet::new();
         for name in names.iter().filter(|name| !seen.insert(name.as_str())) {
-            section.refuse(&labels::CLASSES, name, "names two classes; give each a name of its own");
+            section.refuse(&labels::CLASSES, name, "names two classes; give each class a different name");
         }
     }
     section.finish();

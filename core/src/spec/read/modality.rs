@@ -33,7 +33,7 @@ pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
         return None;
     };
     if entries.is_empty() {
-        job.refuse(&at::MODALITIES, "{}", "names no modality; a job has at least one");
+        job.refuse(&at::MODALITIES, "{}", "names no modality; give at least one");
     }
     let mut names = Vec::new();
     let mut specs = Vec::new();
@@ -44,8 +44,8 @@ pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
                 modality(job, name, &entry.node, &defaults)
             }
             Err(error) => {
-                let (place, key) = (entry.place.clone(), at::MODALITIES.key.to_owned());
-                job.log.errors.push(SpecError { place, key, value: None, rule: error.to_string() });
+                let (location, key) = (entry.location.clone(), at::MODALITIES.key.to_owned());
+                job.log.errors.push(SpecError { location, key, value: None, rule: error.to_string() });
                 None
             }
         };
@@ -83,9 +83,9 @@ fn workers(mut section: Section<'_>) -> Option<WorkerRange> {
     let max = section.read_or(&field::MAX, min, get, |max| Json::from(*max));
     if let (Some(min), Some(max)) = (min, max) {
         if min > max {
-            section.refuse(&field::MIN, min, format!("is more than `max`, which is {max}"));
+            section.refuse(&field::MIN, min, format!("is more than `max`, which is {max}; lower it, or raise `max`"));
         } else if min > 1 {
-            section.refuse(&field::MIN, min, "must be 1 with one worker per modality");
+            section.refuse(&field::MIN, min, "must be 1: each modality has one worker");
         }
     }
     section.finish();
@@ -102,7 +102,7 @@ pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecErro
         let named = items.drain(..).filter_map(|item| match named(item) {
             Ok(entry) => Some(entry),
             Err(node) => {
-                let rule = "is not a name, nor a mapping with a `name`";
+                let rule = "is neither a name nor a mapping with a `name`";
                 errors.push(SpecError { key: at::MODALITIES.key.to_owned(), ..node.error(rule) });
                 None
             }
@@ -112,15 +112,16 @@ pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecErro
 }
 
 fn named(mut item: Node) -> Result<Entry, Node> {
-    let place = item.place.clone();
+    let location = item.location.clone();
     if let Some(key) = item.text().map(str::to_owned) {
-        return Ok(Entry { key, place: place.clone(), node: Node::new(place, Value::Map(Vec::new())) });
+        return Ok(Entry { key, location: location.clone(), node: Node::new(location, Value::Map(Vec::new())) });
     }
-    let Some((key, place)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.place.clone()))) else {
+    let Some((key, location)) = item.child("name").and_then(|n| Some((n.text()?.to_owned(), n.location.clone())))
+    else {
         return Err(item);
     };
     if let Value::Map(entries) = &mut item.value {
         entries.retain(|entry| entry.key != "name");
     }
-    Ok(Entry { key, place, node: item })
+    Ok(Entry { key, location, node: item })
 }

@@ -23,13 +23,13 @@ pub(super) fn schedule(mut section: Section<'_>, names: Names<'_>) -> Option<Sch
     let turn_batches = section.whole(&at::TURN_BATCHES);
     let micro_shards = section.whole(&at::MICRO_SHARDS);
     if let Some(count) = micro_shards.filter(|count| *count > 1) {
-        section.refuse(&at::MICRO_SHARDS, count, "must be 1 with one worker per modality");
+        section.refuse(&at::MICRO_SHARDS, count, "must be 1: each modality has one worker");
     }
     let lease_ttl = section.read(&at::LEASE_TTL, scalar::seconds, |seconds| Json::Number(*seconds));
     let turn_deadline = section.read(&at::TURN_DEADLINE, scalar::seconds, |seconds| Json::Number(*seconds));
     for (field, given) in [(&at::LEASE_TTL, lease_ttl), (&at::TURN_DEADLINE, turn_deadline)] {
         if let Some(seconds) = given.filter(|seconds| *seconds < 0.1) {
-            section.refuse(field, format!("{seconds} s"), "is too short for any sign to come: at least 100 ms");
+            section.refuse(field, format!("{seconds} s"), "is too short for a heartbeat; use at least 100 ms");
         }
     }
     section.finish();
@@ -53,7 +53,7 @@ fn length(section: &mut Section<'_>) -> Option<Length> {
     }
     let turns = section.whole(&at::TURNS).map(Length::Turns);
     if let Some(epochs) = section.child(&at::EPOCHS) {
-        section.refuse(&at::EPOCHS, epochs.flow(), "stands beside `turns`; give one of the two");
+        section.refuse(&at::EPOCHS, epochs.flow(), "conflicts with `turns`; give one of the two");
     }
     turns
 }
@@ -109,12 +109,12 @@ pub(super) fn fusion(section: &mut Section<'_>, names: Names<'_>) -> Option<Fusi
 
 fn fixed(section: &mut Section<'_>, node: &Node, names: Names<'_>) -> Option<FusionSpec> {
     let weight = |node: &Node| scalar::number(node, Included(0.0), Unbounded);
-    let weights = weights(section, &job::FUSION, node, names, "a number from 0", weight)?;
+    let weights = weights(section, &job::FUSION, node, names, "a number of at least 0", weight)?;
     for name in names.unwrap_or_default().iter().filter(|name| !weights.contains_key(name)) {
         section.refuse(&job::FUSION, node.flow(), format!("gives no weight to `{name}`; name every modality"));
     }
     if weights.values().all(|weight| *weight == 0.0) {
-        section.refuse(&job::FUSION, node.flow(), "gives no modality any weight; make at least one more than 0");
+        section.refuse(&job::FUSION, node.flow(), "gives every modality the weight 0; make at least one weight larger");
     }
     let json = weights.iter().map(|(name, weight)| (name.to_string(), Json::from(*weight))).collect();
     section.note(&job::FUSION, Json::Map(json), Some(node));
@@ -134,7 +134,10 @@ fn weights<T>(
     let mut weights = BTreeMap::new();
     for entry in entries {
         let Ok(name) = ModalityName::try_from(entry.key.as_str()) else {
-            section.log.errors.push(entry.node.error(format!("is for `{}`, which is no modality's name", entry.key)));
+            section
+                .log
+                .errors
+                .push(entry.node.error(format!("is for `{}`, which is not a valid name of a modality", entry.key)));
             continue;
         };
         if let Some(names) = names.filter(|names| !names.contains(&name)) {
@@ -155,7 +158,7 @@ fn weights<T>(
         }
     }
     if entries.is_empty() {
-        section.refuse(field, "{}", "names no modality");
+        section.refuse(field, "{}", "names no modality; give at least one");
     }
     Some(weights)
 }

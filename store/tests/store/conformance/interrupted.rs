@@ -1,4 +1,4 @@
-//! Checkpoints whose writer is gone before they are complete.
+//! Checkpoints whose writer is dropped before they are complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -13,9 +13,9 @@ use object_store::ObjectStore as _;
 
 use super::suite::{RETRY, checkpoints, manifest, write};
 
-/// Its upload takes three pieces.
+/// Its upload takes three chunks.
 const LARGE: usize = (33 << 20) + 5;
-/// How often a writer gets to do something before it is dropped: ten different points, and one at which it is done.
+/// How often a writer is polled before it is dropped: ten different points, and one at which it is done.
 const POINTS: [u64; 11] = [1, 2, 3, 4, 5, 7, 9, 12, 16, 25, u64::MAX];
 
 /// Runs `work` until it has been polled so often, or is done.
@@ -32,18 +32,18 @@ async fn interrupted<T>(work: impl Future<Output = T>, polls: u64) -> Option<T> 
 }
 
 async fn write_large(store: &CheckpointStore, turn: u64, content: &Bytes) {
-    let mut parts = BTreeMap::new();
+    let mut files = BTreeMap::new();
     for (name, bytes) in [("head.safetensors", content.slice(..100)), ("encoder-a.safetensors", content.clone())] {
-        let entry = store.write_part(Turn(turn), name, bytes).await.expect("the part is written");
-        parts.insert(name.to_owned(), entry);
+        let entry = store.write_file(Turn(turn), name, bytes).await.expect("the file is written");
+        files.insert(name.to_owned(), entry);
     }
-    store.complete(&manifest(turn, parts)).await.expect("the manifest is written");
+    store.complete(&manifest(turn, files)).await.expect("the manifest is written");
 }
 
-/// The names of all objects below a place, by their last two names.
-async fn objects(place: &Store) -> BTreeSet<String> {
+/// All objects below a folder, by the last two names of their paths.
+async fn objects(folder: &Store) -> BTreeSet<String> {
     let listed =
-        RETRY.run("list", || async move { place.objects().list(Some(place.prefix())).try_collect::<Vec<_>>().await });
+        RETRY.run("list", || async move { folder.objects().list(Some(folder.prefix())).try_collect::<Vec<_>>().await });
     let listed = listed.await.expect("it lists");
     let ends = listed.iter().map(|object| {
         let names: Vec<&str> = object.location.as_ref().rsplit('/').take(2).collect();
@@ -53,7 +53,7 @@ async fn objects(place: &Store) -> BTreeSet<String> {
 }
 
 /// Writes one checkpoint after the other and drops the writer at another point each time.
-pub(crate) async fn leaves_no_rubbish(root: &Store) {
+pub(crate) async fn leaves_no_garbage(root: &Store) {
     let (job, store) = (root.child("interrupted"), checkpoints(&root.child("interrupted")));
     let content: Bytes = (0..LARGE).map(|at| (at % 241) as u8).collect();
     write(&store, 1).await;
@@ -65,10 +65,10 @@ pub(crate) async fn leaves_no_rubbish(root: &Store) {
         }
         let found = store.newest().await.expect("it lists").expect("there is one");
         assert!(found.manifest().turn.0 >= newest, "what was complete stays");
-        // A manifest may be there although its writer never heard of it.
+        // A manifest may be there although its writer did not get the answer.
         newest = found.manifest().turn.0;
-        for name in found.manifest().parts.keys() {
-            found.part(name).await.expect("what a manifest names is sound");
+        for name in found.manifest().files.keys() {
+            found.file(name).await.expect("what a manifest names is sound");
         }
     }
     assert!(given_up >= 3, "{given_up} writers were given up before they were done");

@@ -23,7 +23,8 @@ async fn stores_that_fail_conform() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let local = folder.path().to_str().expect("the scratch folder's path is text");
     for seed in 0..3 {
-        let faults = format!("seed={seed},errors=0.1,lost=0.1,slow=0.1,slow_ms=5,cut=0.1").parse().expect("faults");
+        let faults =
+            format!("seed={seed},errors=0.1,lost=0.1,slow=0.1,slow_ms=5,truncated=0.1").parse().expect("faults");
         for root in [&format!("memory://failing/{seed}"), &format!("{local}/{seed}")] {
             conforms(root, &StoreOptions { faults: Some(faults), ..StoreOptions::default() }).await;
         }
@@ -31,11 +32,11 @@ async fn stores_that_fail_conform() {
 }
 
 #[tokio::test]
-async fn what_is_interrupted_at_any_point_leaves_the_newest_complete_one_and_no_rubbish() {
+async fn a_writer_dropped_at_any_point_leaves_no_garbage() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let local = folder.path().to_str().expect("the scratch folder's path is text");
     for root in ["memory://interrupted", local] {
-        interrupted::leaves_no_rubbish(&Store::open(root).expect("it opens")).await;
+        interrupted::leaves_no_garbage(&Store::open(root).expect("it opens")).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients of a server, each a process of its own.
+//! Clients of a server, each in its own process.
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

@@ -14,8 +14,8 @@ use crate::conformance::suite::write;
 
 /// Of the environment: the checkpoint that a client writes, or leaves alone when it clears up.
 const TURN: &str = "TURN";
-const PART: &str = "projector.safetensors";
-/// What the names of markers begin with.
+const FILE: &str = "projector.safetensors";
+/// How the names of markers begin.
 const MARKER: &str = ".upload-";
 
 /// Where a client is killed, in the order of turns from 1, and whether it leaves a marker.
@@ -54,10 +54,10 @@ async fn clear_up(server: &Server, in_progress: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_leaves_that_was_killed_anywhere_in_an_upload_goes_with_the_garbage() {
+async fn what_a_killed_client_leaves_of_an_upload_is_removed() {
     let server = Server::start().await;
     for (turn, (when, operation, is_marked)) in (1..).zip(POINTS) {
-        // The last one's requests may still arrive.
+        // Requests of the killed client may still arrive.
         let mut held =
             server.hold(when, move |request| request.operation == operation && of_turn(&request.paths, turn, ""));
         let mut writer =
@@ -74,22 +74,22 @@ async fn what_a_client_leaves_that_was_killed_anywhere_in_an_upload_goes_with_th
     clear_up(&server, 6).await;
     let keys = server.keys();
     assert!((1..10).all(|turn| of_turn(&keys, turn, "") == (turn == 6)), "{keys:?}");
-    // What was in progress, and what nobody finds.
+    // The one in progress, and those without a marker.
     assert_eq!(open(&server), [2, 3, 6]);
 
     clear_up(&server, 100).await;
     let keys = server.keys();
     assert!(keys.iter().all(|key| key.contains("/00000100/")), "{keys:?}");
     assert_eq!(open(&server), [2, 3]);
-    assert!(server.open_uploads().iter().all(|upload| upload.parts == 0), "it takes no room");
+    assert!(server.open_uploads().iter().all(|upload| upload.chunks == 0), "it takes no storage");
 }
 
 #[tokio::test]
 #[ignore = "started by the test above, with an endpoint in its environment"]
 async fn client_writes() {
     let store = CheckpointStore::new(&Store::open(ROOT).expect("it opens"));
-    let part = Bytes::from(vec![7; (16 << 20) + 1]);
-    store.write_part(turn(), PART, part).await.expect("it is written, unless somebody kills this process");
+    let file = Bytes::from(vec![7; (16 << 20) + 1]);
+    store.write_file(turn(), FILE, file).await.expect("it is written, unless this process is killed");
 }
 
 #[tokio::test]

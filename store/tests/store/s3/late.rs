@@ -1,4 +1,4 @@
-//! Writers whose requests come late: when somebody else has completed the checkpoint.
+//! Writers whose requests arrive late: another process has completed the checkpoint.
 
 use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
@@ -12,13 +12,13 @@ use bytes::Bytes;
 use super::client::{ROOT, client, command, said, text};
 use crate::conformance::suite::manifest;
 
-const PART: &str = "encoder-a.safetensors";
+const FILE: &str = "encoder-a.safetensors";
 const STRAY: &str = "encoder-b.safetensors";
 const PATH: &str = "runs/some folder+more/checkpoints/00000003/";
-/// Of the environment: a part's length, and what it is full of.
+/// Of the environment: a file's length, and what it is full of.
 const LENGTH: &str = "LENGTH";
 const FULL_OF: &str = "FULL_OF";
-/// One piece, and two.
+/// One request, and two chunks.
 const SMALL: usize = 1000;
 const LARGE: usize = (16 << 20) + 1;
 
@@ -34,7 +34,7 @@ fn of_part(server: &Server, test: &str, length: usize, full_of: u8) -> std::proc
     command
 }
 
-/// What becomes of a client that is held, while another one completes the checkpoint with a part that is full of sevens.
+/// What becomes of a client that is held, while another one completes the checkpoint with a file that is full of sevens.
 async fn overtaken(server: &Server, mut held: Held, late: std::process::Command, length: usize) -> Output {
     let late = tokio::process::Command::from(late).stdout(Stdio::piped()).kill_on_drop(true).spawn();
     let late = late.expect("the program runs");
@@ -46,34 +46,34 @@ async fn overtaken(server: &Server, mut held: Held, late: std::process::Command,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_comes_late_changes_nothing() {
+async fn a_file_that_arrives_late_changes_nothing() {
     for (operation, length) in [(Operation::Put, SMALL), (Operation::PutPart(2), LARGE)] {
         for (full_of, expected) in [
             (7, "written"),
             (
                 8,
                 "`s3://runs/some folder+more/checkpoints/00000003/encoder-a.safetensors` is not written: its checkpoint \
-                 is complete already, and this part of it is another's; it came too late",
+                 is complete already, with another file of this name or without one; its writer was too late",
             ),
         ] {
             let server = Server::start().await;
             let held = server
-                .hold(When::Before, move |request| request.operation == operation && request.paths[0].ends_with(PART));
+                .hold(When::Before, move |request| request.operation == operation && request.paths[0].ends_with(FILE));
             let late = of_part(&server, "client_writes", length, full_of);
             let output = overtaken(&server, held, late, length).await;
             assert_eq!(said(&output), expected, "{operation:?}");
-            let found = server.object(&format!("{PATH}{PART}")).expect("it is there");
+            let found = server.object(&format!("{PATH}{FILE}")).expect("it is there");
             assert!(found.len() == length && found.iter().all(|byte| *byte == 7), "{operation:?}: it stays");
             assert!(server.open_uploads().is_empty(), "{operation:?}");
-            assert_eq!(server.keys().len(), 2, "the manifest and the part: {:?}", server.keys());
+            assert_eq!(server.keys().len(), 2, "the manifest and the file: {:?}", server.keys());
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_manifest_names_that_came_after_garbage_was_looked_for_is_none() {
+async fn files_of_a_manifest_written_meanwhile_are_no_garbage() {
     let server = Server::start().await;
-    for name in [PART, STRAY] {
+    for name in [FILE, STRAY] {
         let mut stray = of_part(&server, "client_writes", SMALL, 7);
         stray.env("NAME", name);
         assert_eq!(said(&client(stray).await), "written");
@@ -82,7 +82,7 @@ async fn what_a_manifest_names_that_came_after_garbage_was_looked_for_is_none() 
     // Two objects are on a page.
     let output = overtaken(&server, held, of_part(&server, "client_clears_up", SMALL, 7), SMALL).await;
     assert_eq!(said(&output), "1 went");
-    assert_eq!(server.keys(), [PART, "manifest.json"].map(|name| format!("{PATH}{name}")));
+    assert_eq!(server.keys(), [FILE, "manifest.json"].map(|name| format!("{PATH}{name}")));
 }
 
 fn store() -> CheckpointStore {
@@ -93,8 +93,8 @@ fn store() -> CheckpointStore {
 #[ignore = "started by the tests above, with an endpoint in its environment"]
 #[expect(clippy::print_stdout, reason = "the process that started this one reads it")]
 async fn client_writes() {
-    let name = std::env::var("NAME").unwrap_or_else(|_| PART.to_owned());
-    match store().write_part(Turn(3), &name, content()).await {
+    let name = std::env::var("NAME").unwrap_or_else(|_| FILE.to_owned());
+    match store().write_file(Turn(3), &name, content()).await {
         Ok(_) => println!("said: written"),
         Err(error) => println!("said: {error}"),
     }
@@ -103,8 +103,8 @@ async fn client_writes() {
 #[tokio::test]
 #[ignore = "started by the tests above, with an endpoint in its environment"]
 async fn client_completes() {
-    let entry = store().write_part(Turn(3), PART, content()).await.expect("it is written");
-    store().complete(&manifest(3, BTreeMap::from([(PART.to_owned(), entry)]))).await.expect("it is complete");
+    let entry = store().write_file(Turn(3), FILE, content()).await.expect("it is written");
+    store().complete(&manifest(3, BTreeMap::from([(FILE.to_owned(), entry)]))).await.expect("it is complete");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The conformance suite over S3: a server in this process, and a client in a process of its own, because stores take their
+//! The conformance suite over S3: a server in this process, and a client in its own process, because stores take their
 //! endpoint and credentials from the environment, which belongs to the whole process.
 
 mod client;
@@ -21,7 +21,7 @@ use crate::conformance::{interrupted, suite};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conforms() {
-    let server = Server::start_with(ServerFaults::trouble(0)).await;
+    let server = Server::start_with(ServerFaults::frequent(0)).await;
     let output = client(command("s3::client_conforms", &server.endpoint(), ACCESS_KEY)).await;
     assert!(output.status.success(), "{}", text(&output));
 }
@@ -30,16 +30,16 @@ async fn s3_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_that_fails_at_both_ends_conforms() {
     for seed in 1..3 {
-        let server = Server::start_with(ServerFaults::trouble(seed)).await;
+        let server = Server::start_with(ServerFaults::frequent(seed)).await;
         let mut command = command("s3::client_conforms", &server.endpoint(), ACCESS_KEY);
-        command.env(faults::VARIABLE, format!("seed={seed},errors=0.05,lost=0.05,slow=0.1,slow_ms=5,cut=0.05"));
+        command.env(faults::VARIABLE, format!("seed={seed},errors=0.05,lost=0.05,slow=0.1,slow_ms=5,truncated=0.05"));
         let output = client(command).await;
         assert!(output.status.success(), "seed {seed}: {}", text(&output));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_upload_leaves_the_newest_complete_checkpoint_and_is_aborted() {
+async fn an_interrupted_upload_is_aborted() {
     let server = Server::start().await;
     let mut client =
         tokio::process::Command::from(command("s3::client_is_interrupted", &server.endpoint(), ACCESS_KEY))
@@ -52,35 +52,35 @@ async fn an_interrupted_upload_leaves_the_newest_complete_checkpoint_and_is_abor
     let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
     let aborted = async {
         while let Some(line) = lines.next_line().await.expect("it is text") {
-            if line.contains("all writers are gone") {
+            if line.contains("all writers are dropped") {
                 break;
             }
         }
-        // The client has told the store, but not yet heard of it.
+        // The client has sent the requests, but may not have their answers yet.
         while !server.open_uploads().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(300), aborted).await.expect("uploads that nobody finishes are aborted");
+    tokio::time::timeout(Duration::from_secs(300), aborted).await.expect("abandoned uploads are aborted");
     drop(lifeline);
     assert!(client.wait().await.expect("it ends").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_nobody_serves_is_named_with_its_reason() {
+async fn an_endpoint_without_a_server_is_named_with_its_reason() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
     drop(listener);
     let output = client(command("s3::client_says_what_is_wrong", &endpoint, ACCESS_KEY)).await;
     let expected = "cannot list `s3://runs/some folder+more/checkpoints`: Connection refused (os error 111); \
-                    check that the address is right and the store can be reached from here";
+                    check that the address is right and the store can be reached from this machine";
     assert_eq!(said(&output), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_are_named() {
     let server = Server::start().await;
-    let output = client(command("s3::client_says_what_is_wrong", &server.endpoint(), "somebody-else")).await;
+    let output = client(command("s3::client_says_what_is_wrong", &server.endpoint(), "another-key")).await;
     let expected = "cannot list `s3://runs/some folder+more/checkpoints`: the server answered 403 Forbidden: \
                     <Error><Code>AccessDenied</Code></Error>; check the bucket and the credentials in the environment";
     assert_eq!(said(&output), expected);
@@ -97,8 +97,8 @@ async fn client_conforms() {
 #[ignore = "started by the tests above, with an endpoint in its environment"]
 #[expect(clippy::print_stdout, reason = "the process that started this one reads it")]
 async fn client_is_interrupted() {
-    interrupted::leaves_no_rubbish(&Store::open(ROOT).expect("it opens")).await;
-    println!("all writers are gone");
+    interrupted::leaves_no_garbage(&Store::open(ROOT).expect("it opens")).await;
+    println!("all writers are dropped");
     // This process ends when the other one has seen enough.
     let told = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
     told.await.expect("waiting does not panic").expect("it is read to its end");

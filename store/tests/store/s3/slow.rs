@@ -1,4 +1,4 @@
-//! Servers that take their time, and servers that say nothing.
+//! Slow servers and silent servers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use bytes::Bytes;
 use super::client::{ROOT, client, command, said, text};
 use crate::conformance::suite::manifest;
 
-/// A part in one piece and one in two, which take about a second each way.
-const PARTS: [(usize, u32); 2] = [(1 << 20, 1 << 20), ((16 << 20) + 1, 16 << 20)];
-/// Of the environment: the length of a part.
+/// A file in one request and one in two chunks, which take about a second each way.
+const FILES: [(usize, u32); 2] = [(1 << 20, 1 << 20), ((16 << 20) + 1, 16 << 20)];
+/// Of the environment: the length of a file.
 const LENGTH: &str = "LENGTH";
-const PART: &str = "encoder-a.safetensors";
+const FILE: &str = "encoder-a.safetensors";
 
 fn at(bytes_per_second: u32) -> Faults {
     Faults { slow_bodies: 1.0, bytes_per_second, ..Faults::NONE }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_arrives_over_a_line_on_which_it_takes_longer_than_a_server_may_be_silent() {
-    for (length, bytes_per_second) in PARTS {
+async fn a_file_may_take_longer_than_a_server_may_be_silent() {
+    for (length, bytes_per_second) in FILES {
         let server = Server::start_with(at(bytes_per_second)).await;
         let mut command = command("s3::slow::client_writes_and_reads", &server.endpoint(), ACCESS_KEY);
         command.env(LENGTH, length.to_string());
@@ -36,10 +36,10 @@ async fn a_part_arrives_over_a_line_on_which_it_takes_longer_than_a_server_may_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_says_nothing_is_given_up() {
-    let expected = "cannot list `s3://runs/some folder+more/checkpoints`: the server said nothing for 0 s; \
-                    check that the address is right and the store can be reached from here";
-    // Not a word, and then a byte a second.
+async fn a_silent_server_is_given_up() {
+    let expected = "cannot list `s3://runs/some folder+more/checkpoints`: the server sent nothing for 0 s; \
+                    check that the address is right and the store can be reached from this machine";
+    // No byte at all, and then a byte a second.
     for silent in [true, false] {
         let server = Server::start_with(at(1)).await;
         let held: Vec<_> = (0..100).filter(|_| silent).map(|_| server.hold(When::Before, |_| true)).collect();
@@ -57,10 +57,10 @@ async fn client_writes_and_reads() {
     let bounds = Bounds { silence: Duration::from_millis(500), slowest: 64 << 10 };
     let store = CheckpointStore::new(&StoreOptions { bounds, ..StoreOptions::default() }.open(ROOT).expect("it opens"))
         .with_retry(RetryPolicy::new(Duration::from_secs(5), 0));
-    let entry = store.write_part(Turn(3), PART, content.clone()).await.expect("it is written");
-    let parts = BTreeMap::from([(PART.to_owned(), entry)]);
-    let checkpoint = store.complete(&manifest(3, parts)).await.expect("it is complete");
-    assert!(checkpoint.part(PART).await.expect("it is read") == content);
+    let entry = store.write_file(Turn(3), FILE, content.clone()).await.expect("it is written");
+    let files = BTreeMap::from([(FILE.to_owned(), entry)]);
+    let checkpoint = store.complete(&manifest(3, files)).await.expect("it is complete");
+    assert!(checkpoint.file(FILE).await.expect("it is read") == content);
 }
 
 #[tokio::test]

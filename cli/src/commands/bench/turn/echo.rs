@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use antiphon_core::ids::{Attempt, HeadVersion, Step, Term, Turn, TurnRef};
-use antiphon_proto::chunks::{Assembled, Assembler, pieces};
+use antiphon_proto::chunks::{Assembled, Assembler, chunked};
 use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::training_service_client::TrainingServiceClient;
 use antiphon_proto::v1::training_service_server::{TrainingService, TrainingServiceServer};
@@ -52,7 +52,7 @@ impl TrainingService for Server {
                 }
             }
         });
-        let answers = ReceiverStream::new(queued).flat_map(|answer| futures::stream::iter(pieces(answer).map(Ok)));
+        let answers = ReceiverStream::new(queued).flat_map(|answer| futures::stream::iter(chunked(answer).map(Ok)));
         Ok(Response::new(Box::pin(answers)))
     }
 }
@@ -82,7 +82,7 @@ impl Echo {
             .max_encoding_message_size(MESSAGE_LIMIT);
         let (outbound, queued) = mpsc::channel(8);
         let messages =
-            ReceiverStream::new(queued).flat_map(|message: v1::WorkerMessage| futures::stream::iter(pieces(message)));
+            ReceiverStream::new(queued).flat_map(|message: v1::WorkerMessage| futures::stream::iter(chunked(message)));
         let mut inbound = client.train(messages).await?.into_inner();
         let (mut assembler, mut times) = (Assembler::default(), Vec::new());
         for round in 0..warmup + measured {

@@ -1,0 +1,160 @@
+//! Rooms: what lies directly below a crate's `src`, a file or a folder, in an order. A room imports rooms below it only.
+//!
+//! The order is written in `rooms.txt`: a section a crate, the top first; rooms in one line do not import each other. The
+//! root of a crate (`lib.rs`, `main.rs`) is above all of them and is not written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::modules::Import;
+use crate::repository::Violation;
+
+/// The file with the orders.
+pub const FILE: &str = "testing/house/rooms.txt";
+
+/// Sections of layers, the highest first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Orders {
+    sections: BTreeMap<String, Vec<Vec<String>>>,
+}
+
+impl Orders {
+    /// Reads `[section]` lines and the lines of names below each.
+    pub fn parse(text: &str) -> Self {
+        let mut sections: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
+        let mut current = String::new();
+        for line in text.lines() {
+            let line = line.split('#').next().unwrap_or("").trim();
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                current = name.to_owned();
+                sections.entry(current.clone()).or_default();
+            } else if !line.is_empty() {
+                let layer = line.split_whitespace().map(str::to_owned).collect();
+                sections.entry(current.clone()).or_default().push(layer);
+            }
+        }
+        Self { sections }
+    }
+
+    /// The layers of a section, the highest first.
+    pub fn section(&self, name: &str) -> Option<&[Vec<String>]> {
+        self.sections.get(name).map(Vec::as_slice)
+    }
+
+    /// How far down `name` is in `section`.
+    pub fn depth(&self, section: &str, name: &str) -> Option<usize> {
+        self.section(section)?.iter().position(|layer| layer.iter().any(|room| room == name))
+    }
+}
+
+/// The room of a file: the first name below `src`. None for the root.
+pub fn room_of<'a>(folder: &str, file: &'a str) -> Option<&'a str> {
+    let below = file.strip_prefix(folder)?.strip_prefix("/src/")?;
+    let room = below.split('/').next()?;
+    let room = room.strip_suffix(".rs").unwrap_or(room);
+    (!matches!(room, "lib" | "main")).then_some(room)
+}
+
+/// Every import that does not lead to a lower room, and every room that `orders` lacks or that is not there.
+pub fn check(folder: &str, files: &BTreeSet<&str>, imports: &[Import], orders: &Orders) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let rooms: BTreeSet<&str> = files.iter().filter_map(|file| room_of(folder, file)).collect();
+    for room in &rooms {
+        if orders.depth(folder, room).is_none() {
+            let message = format!("`{room}` is not in {FILE}: write below [{folder}] where it belongs");
+            violations.push(Violation::new(&format!("{folder}/src/{room}"), 0, message));
+        }
+    }
+    for room in orders.section(folder).into_iter().flatten().flatten() {
+        if !rooms.contains(&**room) {
+            violations.push(Violation::new(FILE, 0, format!("{folder} has no room `{room}`: take it out")));
+        }
+    }
+    for import in imports {
+        let from = room_of(folder, &import.from);
+        let to = room_of(folder, &import.to);
+        let upwards = match (from, to) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(from), Some(to)) => match (orders.depth(folder, from), orders.depth(folder, to)) {
+                (Some(above), Some(below)) => from != to && above >= below,
+                _ => false,
+            },
+        };
+        if upwards {
+            let message = format!(
+                "`{}` imports `{}` from {}, which is not below it in {FILE}",
+                from.unwrap_or("root"),
+                import.name,
+                to.map_or_else(|| import.to.clone(), |room| format!("`{room}`")),
+            );
+            violations.push(Violation::new(&import.from, import.line, message));
+        }
+    }
+    violations
+}
+
+/// An order that today's imports agree with, to begin one with: each room as low as it can be. None where there is a circle.
+pub fn suggest(folder: &str, files: &BTreeSet<&str>, imports: &[Import]) -> Option<Vec<Vec<String>>> {
+    let mut left: BTreeSet<&str> = files.iter().filter_map(|file| room_of(folder, file)).collect();
+    let pairs: BTreeSet<(&str, &str)> = imports
+        .iter()
+        .filter_map(|import| Some((room_of(folder, &import.from)?, room_of(folder, &import.to)?)))
+        .filter(|(from, to)| from != to)
+        .collect();
+    let mut layers = Vec::new();
+    while !left.is_empty() {
+        let layer: Vec<&str> = left
+            .iter()
+            .copied()
+            .filter(|room| !pairs.iter().any(|(from, to)| from == room && left.contains(to)))
+            .collect();
+        if layer.is_empty() {
+            return None;
+        }
+        left.retain(|room| !layer.contains(room));
+        layers.insert(0, layer.into_iter().map(str::to_owned).collect());
+    }
+    Some(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDER: &str = "[a] # a crate\nb\nc d\n";
+
+    fn import(from: &str, to: &str) -> Import {
+        Import { from: format!("a/src/{from}"), to: format!("a/src/{to}"), line: 1, name: "x".to_owned() }
+    }
+
+    fn found(imports: &[Import]) -> usize {
+        let files = ["a/src/lib.rs", "a/src/b/mod.rs", "a/src/c.rs", "a/src/d.rs"].into();
+        check("a", &files, imports, &Orders::parse(ORDER)).len()
+    }
+
+    #[test]
+    fn imports_downwards_and_within_a_room_are_fine() {
+        assert_eq!(found(&[import("b/mod.rs", "c.rs"), import("b/x.rs", "b/mod.rs"), import("lib.rs", "b/mod.rs")]), 0);
+    }
+
+    #[test]
+    fn planted_imports_upwards_sideways_and_from_the_root_are_found() {
+        assert_eq!(found(&[import("c.rs", "b/x.rs")]), 1);
+        assert_eq!(found(&[import("c.rs", "d.rs")]), 1);
+        assert_eq!(found(&[import("c.rs", "lib.rs")]), 1);
+    }
+
+    #[test]
+    fn a_room_that_is_not_written_and_one_that_is_gone_are_found() {
+        let files = ["a/src/b.rs", "a/src/c.rs", "a/src/e.rs"].into();
+        assert_eq!(check("a", &files, &[], &Orders::parse(ORDER)).len(), 2);
+    }
+
+    #[test]
+    fn a_suggested_order_is_one_that_holds() {
+        let files = ["a/src/b.rs", "a/src/c.rs", "a/src/d.rs"].into();
+        let imports = [import("b.rs", "c.rs"), import("b.rs", "d.rs")];
+        assert_eq!(suggest("a", &files, &imports), Some(vec![vec!["b".into()], vec!["c".into(), "d".into()]]));
+        assert_eq!(suggest("a", &files, &[import("b.rs", "c.rs"), import("c.rs", "b.rs")]), None);
+    }
+}

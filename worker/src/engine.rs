@@ -388,7 +388,8 @@ impl Engine {
     /// Takes a snapshot of the files. The upload runs beside the next steps.
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
-        let ((retry, trouble), stores) = (self.retry_policy(), self.config.stores);
+        let (retry, trouble) = self.retry_policy();
+        let stores = self.config.stores;
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
         let files = at.trainer.files()?;

@@ -105,7 +105,8 @@ impl From<WireError> for tonic::Status {
         let message = error.to_string();
         match error {
             WireError::TooLarge { .. } => Self::resource_exhausted(message),
-            WireError::Missing { .. }
+            WireError::Contribution(_)
+            | WireError::Missing { .. }
             | WireError::Name { .. }
             | WireError::UnknownEnum { .. }
             | WireError::DataType { .. }

@@ -105,8 +105,8 @@ impl From<WireError> for tonic::Status {
         let message = error.to_string();
         match error {
             WireError::TooLarge { .. } => Self::resource_exhausted(message),
-            WireError::Contribution(_)
-            | WireError::Missing { .. }
+            WireError::Missing { .. }
+            | WireError::Contribution(_)
             | WireError::Name { .. }
             | WireError::UnknownEnum { .. }
             | WireError::DataType { .. }

@@ -35,6 +35,7 @@ pub use explain::{FieldReport, explain_text};
 pub use json::Json;
 pub use model::*;
 pub use overrides::Override;
+pub use reader::KnownEncoders;
 pub use reference::{CHANGEABLE_ON_RESUME, FieldReference, SectionReference, reference};
 
 use document::{Node, Value};

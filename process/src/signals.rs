@@ -30,8 +30,8 @@ impl Interrupts {
     }
 }
 
-/// Cancelled by the first request to end, Ctrl-C or what Kubernetes sends. The second ends the process at once, with exit code
-/// of [`Exit::Interrupted`].
+/// Cancelled by the first request to end, Ctrl-C or what Kubernetes sends. The second ends the process at once, with
+/// exit code of [`Exit::Interrupted`].
 ///
 /// # Errors
 /// As [`Interrupts::listen`].

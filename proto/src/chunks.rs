@@ -1,6 +1,7 @@
-//! Large tensors on a stream: a message contains its small tensors, and the elements of the others follow in chunks, which are
-//! written to their final memory as they arrive. No gRPC message is larger than a chunk and some names, whatever the size of the
-//! head, and neither end needs more memory than the elements of a tensor and the chunks that the flow control of HTTP/2 allows.
+//! Large tensors on a stream: a message contains its small tensors, and the elements of the others follow in chunks,
+//! which are written to their final memory as they arrive. No gRPC message is larger than a chunk and some names,
+//! whatever the size of the head, and neither end needs more memory than the elements of a tensor and the chunks that
+//! the flow control of HTTP/2 allows.
 
 use std::collections::VecDeque;
 
@@ -167,8 +168,8 @@ impl<E> Default for Assembler<E> {
 }
 
 impl<E: Envelope> Assembler<E> {
-    /// Takes the next envelope of the stream. `limit` is the total size of the tensors of one message in bytes: no memory is
-    /// allocated for more.
+    /// Takes the next envelope of the stream. `limit` is the total size of the tensors of one message in bytes: no
+    /// memory is allocated for more.
     ///
     /// # Errors
     /// A chunk belongs to no message, does not match its tensor, or is missing: the stream cannot be read any further.

@@ -42,8 +42,8 @@ impl ContributionLimits {
     }
 }
 
-/// The step of a contribution, its micro-shard, and the contribution, checked in full: shapes as the job's, all numbers finite and not
-/// too large to compute with, counts within the batch. One pass over the numbers finds both.
+/// The step of a contribution, its micro-shard, and the contribution, checked in full: shapes as the job's, all numbers
+/// finite and not too large to compute with, counts within the batch. One pass over the numbers finds both.
 ///
 /// # Errors
 /// The first thing that is wrong. A number is only looked at if all shapes are right.

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// Bytes of an element.
 pub(crate) const F32_BYTES: usize = size_of::<f32>();
 
-/// Elements that arrived in chunks, for the tensors of one message in the order of their fields. The conversions of messages take
-/// them from here if the `data` of a tensor is empty.
+/// Elements that arrived in chunks, for the tensors of one message in the order of their fields. The conversions of
+/// messages take them from here if the `data` of a tensor is empty.
 #[derive(Debug, Default)]
 pub struct Followed(VecDeque<Elements>);
 

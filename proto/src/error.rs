@@ -3,7 +3,8 @@
 use antiphon_core::head::ContributionError;
 use antiphon_core::ids::BadName;
 
-/// Why a message was rejected when it was received. Every kind names the path of the field as the `.proto` files spell it.
+/// Why a message was rejected when it was received. Every kind names the path of the field as the `.proto` files spell
+/// it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WireError {
     /// A contribution that the head cannot take.
@@ -98,7 +99,8 @@ pub enum WireError {
 }
 
 impl From<WireError> for tonic::Status {
-    /// Oversize is `RESOURCE_EXHAUSTED`, everything else `INVALID_ARGUMENT`: a repeated message would be rejected again.
+    /// Oversize is `RESOURCE_EXHAUSTED`, everything else `INVALID_ARGUMENT`: a repeated message would be rejected
+    /// again.
     fn from(error: WireError) -> Self {
         let message = error.to_string();
         match error {

@@ -83,8 +83,8 @@ pub struct LogitsChunk {
 }
 
 impl LogitsChunk {
-    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. The caller checks that it follows the previous
-    /// chunk.
+    /// Checks a chunk of at most `at_most` samples against the job's C = `classes`. The caller checks that it follows
+    /// the previous chunk.
     ///
     /// # Errors
     /// The first thing that is wrong.

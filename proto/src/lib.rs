@@ -1,11 +1,12 @@
 //! The wire of Antiphon: the services and messages of `antiphon.v1`, and their checked conversions.
 //!
-//! [`v1`] is generated from `proto/antiphon/v1/*.proto` and checked in, so that a build needs no protoc;
-//! `UPDATE=1 cargo test -p antiphon-proto --test proto generated` regenerates it, and the same test fails when it is out of date.
+//! [`v1`] is generated from `proto/antiphon/v1/*.proto` and checked in, so that a build needs no protoc; `UPDATE=1
+//! cargo test -p antiphon-proto --test proto generated` regenerates it, and the same test fails when it is out of date.
 //!
-//! Every message from the wire passes one of the conversions here before it is used. After them values are valid by type: names are
-//! names, tensors have the expected shape and are finite, indices are below their counts. A rejected message is a [`WireError`]
-//! that names the field. What depends on the state of a job (the turn, the attempt) is checked by the job.
+//! Every message from the wire passes one of the conversions here before it is used. After them values are valid by
+//! type: names are names, tensors have the expected shape and are finite, indices are below their counts. A rejected
+//! message is a [`WireError`] that names the field. What depends on the state of a job (the turn, the attempt) is
+//! checked by the job.
 
 pub mod assignment;
 pub mod chunks;
@@ -30,6 +31,6 @@ pub mod v1 {
 /// The services' file descriptors, encoded, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/antiphon.v1.bin");
 
-/// The largest gRPC message in bytes. Large tensors are sent in [`chunks`], so that the ids of a chunk of logits are the largest
-/// content.
+/// The largest gRPC message in bytes. Large tensors are sent in [`chunks`], so that the ids of a chunk of logits are
+/// the largest content.
 pub const MESSAGE_LIMIT: usize = 64 << 20;

@@ -12,8 +12,8 @@ pub const STORE_ERROR_LIMIT: usize = 1024;
 /// The longest `reason` of `failed` in bytes: it is shown in a job's status and events.
 pub const REASON_LIMIT: usize = 8192;
 
-/// The message in a worker's envelope, with its job; None for `register` and the heartbeat of a free worker. Names are checked;
-/// tensors and the rest are checked by the job, which knows their shapes.
+/// The message in a worker's envelope, with its job; None for `register` and the heartbeat of a free worker. Names are
+/// checked; tensors and the rest are checked by the job, which knows their shapes.
 ///
 /// # Errors
 /// The envelope is empty, or a name in it is not one.
@@ -151,8 +151,8 @@ impl Subject {
         self.answered
     }
 
-    /// The answer to a rejected message. None to `leaving`, after which the worker does not read, and to `failed`, because a worker
-    /// may answer a rejection with it, which would not end.
+    /// The answer to a rejected message. None to `leaving`, after which the worker does not read, and to `failed`,
+    /// because a worker may answer a rejection with it, which would not end.
     #[must_use]
     pub fn rejected(self, reason: v1::RejectedReason, message: String) -> Option<v1::Rejected> {
         let job = self.job.map(|job| job.to_string()).unwrap_or_default();

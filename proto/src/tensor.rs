@@ -92,11 +92,12 @@ fn encode_shared(shape: &[usize], numbers: impl AsRef<[f32]> + Send + 'static) -
     v1::Tensor { dtype: v1::DataType::F32.into(), shape: shape.iter().map(|d| *d as u64).collect(), data }
 }
 
-/// The numbers of `tensor`: its shape must be `expected`, its size at most `limit` bytes, and all numbers finite. Elements that
-/// followed the message are taken from `followed`.
+/// The numbers of `tensor`: its shape must be `expected`, its size at most `limit` bytes, and all numbers finite.
+/// Elements that followed the message are taken from `followed`.
 ///
 /// # Errors
-/// The first thing that is wrong, in this order: element type, shape, size, number of bytes, a number that is not finite.
+/// The first thing that is wrong, in this order: element type, shape, size, number of bytes, a number that is not
+/// finite.
 pub fn decode_f32(
     field: &str,
     tensor: &v1::Tensor,
@@ -112,7 +113,8 @@ pub fn decode_f32(
 pub(crate) enum Scan {
     /// The function that decodes.
     Now,
-    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they came.
+    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they
+    /// came.
     Caller,
 }
 

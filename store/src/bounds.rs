@@ -1,7 +1,7 @@
 //! Timeouts for servers: a slow line is waited for, a silent server is not.
 //!
-//! A timeout for a whole request would limit how slow a line may be: a large object would never arrive, however often it is sent.
-//! So the timeout of a request grows with what it sends, and each chunk of an answer has its own timeout.
+//! A timeout for a whole request would limit how slow a line may be: a large object would never arrive, however often
+//! it is sent. So the timeout of a request grows with what it sends, and each chunk of an answer has its own timeout.
 
 use std::fmt;
 use std::pin::Pin;
@@ -23,7 +23,8 @@ use tokio::time::{Sleep, sleep, timeout};
 pub struct Bounds {
     /// From when a request is sent to its answer, and between any two chunks of an answer.
     pub silence: Duration,
-    /// The lowest rate at which a request is sent, in bytes per second: `silence` is extended by its size over this rate.
+    /// The lowest rate at which a request is sent, in bytes per second: `silence` is extended by its size over this
+    /// rate.
     pub slowest: u32,
 }
 

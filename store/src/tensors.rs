@@ -1,7 +1,7 @@
 //! Files of a checkpoint that hold tensors: named f32 tensors in a safetensors file, with a JSON note in its header.
 //!
-//! The same content always gives the same bytes, which the run's digest needs: tensors are in the order of their names, and the
-//! header has one metadata key only, `antiphon`, because safetensors writes several in no fixed order.
+//! The same content always gives the same bytes, which the run's digest needs: tensors are in the order of their names,
+//! and the header has one metadata key only, `antiphon`, because safetensors writes several in no fixed order.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

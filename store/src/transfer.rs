@@ -1,8 +1,8 @@
 //! Uploads and downloads in chunks of bounded size, a few of them at once.
 //!
-//! A small object is one request. A larger one is a multipart upload in chunks, which the store joins at the end. An upload that is
-//! aborted, or whose future is dropped, leaves nothing behind, unless the process is killed or the store does not answer. Garbage
-//! collection removes what is left then; see [`crate::uploads`].
+//! A small object is one request. A larger one is a multipart upload in chunks, which the store joins at the end. An
+//! upload that is aborted, or whose future is dropped, leaves nothing behind, unless the process is killed or the store
+//! does not answer. Garbage collection removes what is left then; see [`crate::uploads`].
 
 use antiphon_core::digest::{Hasher, Sha256Hash};
 use bytes::{Bytes, BytesMut};
@@ -12,8 +12,8 @@ use object_store::{ObjectStore, ObjectStoreExt as _, Result};
 
 use crate::uploads::Upload;
 
-/// Bytes of a chunk, which is also the largest object that is uploaded by one request. Stores take at most 10,000 chunks, and
-/// none below 5 MiB but the last.
+/// Bytes of a chunk, which is also the largest object that is uploaded by one request. Stores take at most 10,000
+/// chunks, and none below 5 MiB but the last.
 const CHUNK: usize = 16 << 20;
 /// Chunks in transfer at the same time.
 const AT_ONCE: usize = 4;

@@ -1,12 +1,12 @@
 //! Multipart uploads of large objects, and how abandoned ones are found.
 //!
-//! A server keeps the chunks of an upload that was neither completed nor aborted, and no list of objects shows them. So that a
-//! process may be killed at any time, a *marker* is written beside the object before its first chunk is sent: a small object with
-//! the id of the upload. It is removed when the upload is completed or aborted. Garbage collection reads the marker of a process
-//! that was killed, aborts the upload, and then removes the marker.
+//! A server keeps the chunks of an upload that was neither completed nor aborted, and no list of objects shows them. So
+//! that a process may be killed at any time, a *marker* is written beside the object before its first chunk is sent: a
+//! small object with the id of the upload. It is removed when the upload is completed or aborted. Garbage collection
+//! reads the marker of a process that was killed, aborts the upload, and then removes the marker.
 //!
-//! A process that is killed after it created an upload, and before it wrote the marker, leaves an upload that is not found. It has
-//! no chunks, so it takes no storage.
+//! A process that is killed after it created an upload, and before it wrote the marker, leaves an upload that is not
+//! found. It has no chunks, so it takes no storage.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,8 @@ const CHUNK_RETRY: Duration = Duration::from_secs(60);
 /// The content of a marker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// Name of the object in the marker's folder. It is no path, so that the copy of a folder names no upload of the original.
+    /// Name of the object in the marker's folder. It is no path, so that the copy of a folder names no upload of the
+    /// original.
     object: String,
     /// Id of its upload.
     upload: MultipartId,
@@ -102,8 +103,8 @@ fn known(aborted: Result<()>) -> Result<()> {
 pub(crate) struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
-    /// Begins an upload of the object `name` in `folder`. A chunk that fails is retried in stores that know uploads by their ids,
-    /// because over a slow line the chunks that have arrived are worth keeping.
+    /// Begins an upload of the object `name` in `folder`. A chunk that fails is retried in stores that know uploads by
+    /// their ids, because over a slow line the chunks that have arrived are worth keeping.
     pub(crate) async fn begin(folder: &Store, name: &str, retry: &RetryPolicy) -> Result<Self> {
         let path = folder.object(name);
         let Some(uploads) = folder.uploads() else {
@@ -156,8 +157,8 @@ impl Upload {
     }
 }
 
-/// An upload that the store no longer knows: the answer to our own request was lost, or another process aborted it. The object that
-/// is there may be an older one, so this one has to be sent again.
+/// An upload that the store no longer knows: the answer to our own request was lost, or another process aborted it. The
+/// object that is there may be an older one, so this one has to be sent again.
 fn remembered<T>(answer: Result<T>) -> Result<T> {
     match answer {
         Err(Error::NotFound { .. }) => Err(forgotten()),

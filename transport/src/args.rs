@@ -40,7 +40,8 @@ pub struct ListenArgs {
     #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT))]
     pub listen: SocketAddr,
 
-    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop jobs
+    /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop
+    /// jobs
     #[arg(long)]
     pub insecure_allow_remote: bool,
 }

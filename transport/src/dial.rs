@@ -27,8 +27,8 @@ pub enum KeepAlive {
     Off,
     /// A worker's: it is asked while a stream is open. It may be busy for long.
     Streams,
-    /// A client's: it is asked all the time, and gone if it does not answer within five seconds. A coordinator that is stopped, or
-    /// whose machine is gone, says nothing.
+    /// A client's: it is asked all the time, and gone if it does not answer within five seconds. A coordinator that is
+    /// stopped, or whose machine is gone, says nothing.
     Always,
 }
 

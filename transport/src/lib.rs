@@ -1,4 +1,5 @@
-//! What coordinator, worker and client share of the network: addresses, channels, listeners, limits, and when to reconnect.
+//! What coordinator, worker and client share of the network: addresses, channels, listeners, limits, and when to
+//! reconnect.
 //!
 //! ```text
 //! client, worker: ConnectArgs ─▶ Dial ─▶ Channel      what failed: status     when to try again: Outage

@@ -103,8 +103,8 @@ impl Outage {
         }
     }
 
-    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times, so that a coordinator
-    /// that comes back is not overrun.
+    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times, so that a
+    /// coordinator that comes back is not overrun.
     #[must_use]
     pub fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
         self.error = error;

@@ -8,7 +8,8 @@ use crate::limits::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
 /// How often a client is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// For how long a client may say nothing and keep its connection. Workers' silence is judged by leases, which may be long.
+/// For how long a client may say nothing and keep its connection. Workers' silence is judged by leases, which may be
+/// long.
 const CLIENT_SILENCE: Duration = Duration::from_secs(3600);
 
 /// A gRPC server set up for tensors.

@@ -5,8 +5,8 @@ use std::error::Error as _;
 use antiphon_process::innermost;
 use tonic::{Code, Status};
 
-/// Whether no answer came from the coordinator itself, so that the same call may succeed once it is back: it is away or shuts
-/// down, the connection broke, or another program answered.
+/// Whether no answer came from the coordinator itself, so that the same call may succeed once it is back: it is away or
+/// shuts down, the connection broke, or another program answered.
 #[must_use]
 pub fn is_unreachable(status: &Status) -> bool {
     status.code() != Code::DeadlineExceeded && (status.code() == Code::Unavailable || is_broken(status))

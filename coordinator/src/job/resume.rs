@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use antiphon_core::event::BestCheckpoint;
+use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
 use antiphon_core::ids::{ModalityName, Term, Turn};
 use antiphon_core::numerics::Numerics;
-use antiphon_core::parts::{HEAD, HEAD_STATE, PROJECTOR};
 use antiphon_core::spec::{JobSpec, SpecErrors};
 use antiphon_core::turn::{Position, SplitSizes};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, Manifest};

@@ -1,9 +1,9 @@
 //! Writing the files of a checkpoint: the only code that does.
 //!
-//! A writer may have been replaced without knowing it, and its requests may arrive late. So a file is created, or replaces exactly
-//! the object that the writer has seen; and it is never written to a folder that has a manifest, whose files must not change.
-//! The manifest is checked before every attempt, and again before a multipart upload is completed, which no store does on a
-//! condition.
+//! A writer may have been replaced without knowing it, and its requests may arrive late. So a file is created, or
+//! replaces exactly the object that the writer has seen; and it is never written to a folder that has a manifest, whose
+//! files must not change. The manifest is checked before every attempt, and again before a multipart upload is
+//! completed, which no store does on a condition.
 
 use bytes::Bytes;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
@@ -15,13 +15,13 @@ use crate::storage::Store;
 use crate::transfer;
 use crate::uploads::Upload;
 
-/// Writes a file into the folder of a checkpoint, replacing what an earlier attempt may have left there; it counts once a
-/// manifest names it. Where the same bytes are there already nothing is written. If the future is dropped before it is done, the
-/// file is unchanged. `folder` must not retry: this does.
+/// Writes a file into the folder of a checkpoint, replacing what an earlier attempt may have left there; it counts once
+/// a manifest names it. Where the same bytes are there already nothing is written. If the future is dropped before it
+/// is done, the file is unchanged. `folder` must not retry: this does.
 ///
 /// # Errors
-/// The checkpoint is complete, with another file of this name or none: [`CheckpointError::Superseded`]. The store refuses it, for
-/// longer than `retry` allows.
+/// The checkpoint is complete, with another file of this name or none: [`CheckpointError::Superseded`]. The store
+/// refuses it, for longer than `retry` allows.
 pub async fn write_file(
     folder: &Store,
     name: &str,

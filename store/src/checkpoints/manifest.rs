@@ -32,7 +32,8 @@ pub struct Manifest {
     pub specification: serde_json::Value,
     /// File name to size and hash.
     pub files: BTreeMap<String, FileEntry>,
-    /// The score by which checkpoints are compared, if this state was evaluated on the validation split; higher is better.
+    /// The score by which checkpoints are compared, if this state was evaluated on the validation split; higher is
+    /// better.
     #[serde(default)]
     pub score: Option<f64>,
     /// The weights of the modalities that were most accurate on the validation split, if they were tuned.
@@ -93,7 +94,8 @@ impl Manifest {
         let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if format != FORMAT {
             return Err(format!(
-                "its format is {format}, but this version reads format {FORMAT}; use the version of antiphon that wrote it"
+                "its format is {format}, but this version reads format {FORMAT}; \
+                 use the version of antiphon that wrote it"
             ));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;

@@ -17,12 +17,12 @@ use crate::retry::Transient as _;
 use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
-    /// Retains the newest `keep` complete checkpoints (at least one), `best`, and those of `in_use`, from which workers load, and
-    /// removes the other complete ones. Returns the removed turns.
+    /// Retains the newest `keep` complete checkpoints (at least one), `best`, and those of `in_use`, from which workers
+    /// load, and removes the other complete ones. Returns the removed turns.
     ///
     /// # Errors
-    /// The store does not answer. What was removed stays removed. Another call continues; files that are left of a checkpoint
-    /// are removed by [`Self::collect_garbage`].
+    /// The store does not answer. What was removed stays removed. Another call continues; files that are left of a
+    /// checkpoint are removed by [`Self::collect_garbage`].
     pub async fn retain(
         &self,
         keep: usize,
@@ -44,9 +44,10 @@ impl CheckpointStore {
         Ok(removed)
     }
 
-    /// Removes what no manifest names: files of checkpoints that were never completed and are older than the newest complete one,
-    /// other files inside complete ones, uploads that a killed process began, and in a local folder files that it was writing.
-    /// Checkpoints of `in_progress` are not touched, complete or not. Returns how many objects and files were removed.
+    /// Removes what no manifest names: files of checkpoints that were never completed and are older than the newest
+    /// complete one, other files inside complete ones, uploads that a killed process began, and in a local folder files
+    /// that it was writing. Checkpoints of `in_progress` are not touched, complete or not. Returns how many objects and
+    /// files were removed.
     ///
     /// # Errors
     /// The store does not answer, or a manifest cannot be read: then nothing is removed.
@@ -54,8 +55,8 @@ impl CheckpointStore {
         self.collect(in_progress, |turn, newest| newest.is_some_and(|newest| turn <= newest)).await
     }
 
-    /// As [`Self::collect_garbage`], and files of checkpoints newer than the newest complete one as well. The caller must be the only
-    /// user of the folder, and must not be writing.
+    /// As [`Self::collect_garbage`], and files of checkpoints newer than the newest complete one as well. The caller
+    /// must be the only user of the folder, and must not be writing.
     ///
     /// # Errors
     /// As [`Self::collect_garbage`].
@@ -100,7 +101,8 @@ impl CheckpointStore {
         failed.map_or(Ok(count + half_written), Err)
     }
 
-    /// Retains objects that a manifest names which was not there when they were listed: another coordinator has written it.
+    /// Retains objects that a manifest names which was not there when they were listed: another coordinator has written
+    /// it.
     async fn retain_completed_meanwhile(
         &self,
         turn: Turn,
@@ -114,7 +116,8 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// A local folder's objects are written to files beside them, which are then renamed. Those that never were are no objects.
+    /// A local folder's objects are written to files beside them, which are then renamed. Those that never were are no
+    /// objects.
     async fn remove_half_written(&self, abandoned: impl Fn(&Turn) -> bool) -> Result<usize, CheckpointError> {
         let Some(folder) = self.folder.local_folder() else { return Ok(0) };
         let failed = |source: io::Error| {
@@ -183,7 +186,8 @@ impl CheckpointStore {
         aborted.await
     }
 
-    /// None if it was removed meanwhile, and if it is not a marker: then it stays, because it may be needed to abort an upload.
+    /// None if it was removed meanwhile, and if it is not a marker: then it stays, because it may be needed to abort an
+    /// upload.
     async fn marker(&self, path: &Path) -> Result<Option<Marker>, CheckpointError> {
         let read = async {
             let size = self.folder.objects().head(path).await?.size;
@@ -197,7 +201,8 @@ impl CheckpointStore {
             read => read.map_err(|source| self.failed("read", path, source))?,
         };
         let marker = read.and_then(|bytes| Marker::from_json(&bytes));
-        let told = |reason: &String| warn!(%path, reason, "this object has the name of an upload marker but is none; it is left");
+        let told =
+            |reason: &String| warn!(%path, reason, "an object has the name of an upload marker but is none; it stays");
         Ok(marker.inspect_err(told).ok())
     }
 

@@ -37,7 +37,8 @@ impl CheckpointStore {
         Self { plain: folder.clone(), folder, retry: RetryPolicy::none() }
     }
 
-    /// The same checkpoints, with retries of every request to the store, also those of checkpoints that are opened here.
+    /// The same checkpoints, with retries of every request to the store, also those of checkpoints that are opened
+    /// here.
     #[must_use]
     pub fn with_retry(self, retry: RetryPolicy) -> Self {
         Self { folder: self.plain.retrying(&retry), retry, ..self }
@@ -58,17 +59,19 @@ impl CheckpointStore {
     /// Writes a file of the checkpoint at `turn`; it counts once a manifest names it. See [`write_file`].
     ///
     /// # Errors
-    /// The checkpoint is complete, with another file of this name or none; the store does not take it before retries end.
+    /// The checkpoint is complete, with another file of this name or none; the store does not take it before retries
+    /// end.
     pub async fn write_file(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<FileEntry, CheckpointError> {
         write_file(&folder_at(&self.plain, turn), name, bytes, &self.retry).await
     }
 
-    /// Completes a checkpoint: checks that every file is there with its size, then writes the manifest if there is none. It
-    /// succeeds as well if the same manifest is there, or one of the same files by a coordinator of another term.
+    /// Completes a checkpoint: checks that every file is there with its size, then writes the manifest if there is
+    /// none. It succeeds as well if the same manifest is there, or one of the same files by a coordinator of another
+    /// term.
     ///
     /// # Errors
-    /// A file is missing or has another size than the manifest says; the checkpoint has another manifest already; the store does
-    /// not take it before retries end.
+    /// A file is missing or has another size than the manifest says; the checkpoint has another manifest already; the
+    /// store does not take it before retries end.
     pub async fn complete(&self, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint { folder: self.checkpoint_folder(manifest.turn), manifest: manifest.clone() };
         for (name, entry) in &manifest.files {
@@ -153,8 +156,8 @@ impl Checkpoint {
         Self::open_with(url, &StoreOptions::default(), &RetryPolicy::none()).await
     }
 
-    /// As [`Checkpoint::open_url`], in a store that is opened with these options, with retries of every request, also those that
-    /// read files.
+    /// As [`Checkpoint::open_url`], in a store that is opened with these options, with retries of every request, also
+    /// those that read files.
     ///
     /// # Errors
     /// There is none, or its manifest is not one, or the store does not answer before retries end.

@@ -26,8 +26,8 @@ pub struct Faults {
 /// An entry that is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{entry}` is not a fault; write seed=NUMBER, slow_ms=MILLISECONDS, or errors=SHARE, lost=SHARE, slow=SHARE and truncated=SHARE \
-     with shares from 0 to 1, as in seed=7,errors=0.1,slow=0.2"
+    "`{entry}` is not a fault; write seed=NUMBER, slow_ms=MILLISECONDS, or errors=SHARE, lost=SHARE, slow=SHARE and \
+     truncated=SHARE with shares from 0 to 1, as in seed=7,errors=0.1,slow=0.2"
 )]
 pub struct BadFaults {
     /// The entry.

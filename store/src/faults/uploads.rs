@@ -9,8 +9,8 @@ use super::config::Faults;
 use super::fate::{Fate, Requests};
 use crate::multipart::Uploads;
 
-/// An upload with requests that may fail, in a store without ids of uploads. An abort always takes effect, because it would not
-/// be retried.
+/// An upload with requests that may fail, in a store without ids of uploads. An abort always takes effect, because it
+/// would not be retried.
 #[derive(Debug)]
 pub(super) struct FaultyUpload {
     pub(super) upload: Box<dyn MultipartUpload>,

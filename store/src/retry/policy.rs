@@ -54,9 +54,9 @@ impl RetryPolicy {
         Self { timeout: Duration::ZERO, seed: 0, on_retry: None }
     }
 
-    /// Retries an operation until `timeout` has passed since its first failure, which may be long after its start: an upload over a
-    /// slow line is no failure. The pauses are a function of `seed` and of the operation, so that clients with different seeds
-    /// do not retry at the same moment.
+    /// Retries an operation until `timeout` has passed since its first failure, which may be long after its start: an
+    /// upload over a slow line is no failure. The pauses are a function of `seed` and of the operation, so that clients
+    /// with different seeds do not retry at the same moment.
     #[must_use]
     pub const fn new(timeout: Duration, seed: u64) -> Self {
         Self { timeout, seed, on_retry: None }
@@ -74,7 +74,8 @@ impl RetryPolicy {
         Self { on_retry: Some(Arc::new(on_retry)), ..self }
     }
 
-    /// Runs `operation` until it succeeds, its error is not transient, or the timeout ends. `what` names it, for the pauses.
+    /// Runs `operation` until it succeeds, its error is not transient, or the timeout ends. `what` names it, for the
+    /// pauses.
     ///
     /// # Errors
     /// The last failure.

@@ -18,9 +18,9 @@ use crate::reason::reason;
 
 /// A store that retries each of its requests after a transient error.
 ///
-/// It answers a read or a list when all of it has arrived, so large objects are read in ranges. A conditional put whose answer was
-/// lost fails when it is retried, because its own object is there: its caller compares. Multipart uploads are not retried here,
-/// but as a whole by their caller.
+/// It answers a read or a list when all of it has arrived, so large objects are read in ranges. A conditional put whose
+/// answer was lost fails when it is retried, because its own object is there: its caller compares. Multipart uploads
+/// are not retried here, but as a whole by their caller.
 #[derive(Clone)]
 pub struct Retrying {
     inner: Arc<dyn ObjectStore>,

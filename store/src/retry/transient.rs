@@ -45,8 +45,8 @@ fn waiting_may_help(error: &(dyn std::error::Error + 'static)) -> bool {
     answered(&innermost(error))
 }
 
-/// Whether a server's answer is transient: an error of a server or gateway, or too many requests. The type that holds the status is
-/// private to the client, its message is not.
+/// Whether a server's answer is transient: an error of a server or gateway, or too many requests. The type that holds
+/// the status is private to the client, its message is not.
 fn answered(text: &str) -> bool {
     if let Some(answer) = text.strip_prefix("Server returned non-2xx status code: ") {
         let status = answer.split(' ').next().and_then(|digits| digits.parse::<u16>().ok());

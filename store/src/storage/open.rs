@@ -1,8 +1,8 @@
 //! Opening stores by their URLs.
 //!
-//! Credentials and endpoints come from each cloud's usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
-//! `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). The clients retry each request for up to
-//! half a minute, and give up a server that is silent for longer than [`Bounds`] allow.
+//! Credentials and endpoints come from each cloud's usual environment variables (`AWS_ACCESS_KEY_ID`,
+//! `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). The clients
+//! retry each request for up to half a minute, and give up a server that is silent for longer than [`Bounds`] allow.
 
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
@@ -46,7 +46,8 @@ impl StoreOptions {
         Ok(Self { faults: Faults::from_environment()?, ..Self::default() })
     }
 
-    /// Opens `url` to read and write. Nothing is read or written yet, so an unreachable server shows at the first request.
+    /// Opens `url` to read and write. Nothing is read or written yet, so an unreachable server shows at the first
+    /// request.
     ///
     /// # Errors
     /// The URL is of no known kind or cannot be written to, or the settings for it are incomplete.
@@ -61,7 +62,8 @@ impl StoreOptions {
         })
     }
 
-    /// As [`Self::open`], to read only: `http://` and `https://` are taken too, which can list nothing. Never with faults.
+    /// As [`Self::open`], to read only: `http://` and `https://` are taken too, which can list nothing. Never with
+    /// faults.
     ///
     /// # Errors
     /// The URL is of no known kind, or the settings for it are incomplete.

@@ -43,8 +43,8 @@ impl Store {
         Self { uploads: Some(uploads), ..self }
     }
 
-    /// The same folder, with requests that are retried after a transient error, as [`Retrying`] says. Uploads by their ids are not
-    /// retried.
+    /// The same folder, with requests that are retried after a transient error, as [`Retrying`] says. Uploads by their
+    /// ids are not retried.
     #[must_use]
     pub fn retrying(&self, policy: &RetryPolicy) -> Self {
         let objects = Retrying::new(Arc::clone(&self.objects), policy.clone(), self.base.clone());
@@ -57,8 +57,8 @@ impl Store {
         &self.objects
     }
 
-    /// The store's uploads by their ids. None where no upload has to be aborted: in local folders garbage collection removes what is
-    /// left of one, and Azure deletes it after a week.
+    /// The store's uploads by their ids. None where no upload has to be aborted: in local folders garbage collection
+    /// removes what is left of one, and Azure deletes it after a week.
     pub(crate) fn uploads(&self) -> Option<&Uploads> {
         self.uploads.as_ref()
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use antiphon_core::rng;
 
-/// Shares of requests, from 0 to 1, that fail. What happens to a request is a function of the seed and of the number of requests
-/// before it.
+/// Shares of requests, from 0 to 1, that fail. What happens to a request is a function of the seed and of the number of
+/// requests before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
     /// Which requests fail.

@@ -76,7 +76,8 @@ pub enum When {
 
 /// A request that is to be held, or is.
 ///
-/// If this is dropped, the connection breaks: the client gets no answer, and a request that was not carried out never is.
+/// If this is dropped, the connection breaks: the client gets no answer, and a request that was not carried out never
+/// is.
 #[derive(Debug)]
 pub struct Held {
     arrived: Option<oneshot::Receiver<Request>>,

@@ -1,9 +1,10 @@
 //! For tests: the subset of S3 that Antiphon uses, over HTTP and in memory, with faults on request.
 //!
-//! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE, deletion of
-//! several, multipart uploads, listing in pages and by folder. Bodies may pass slowly, both ways. A condition is checked and the object written under one lock,
-//! so that of several concurrent writers one wins. Of signatures only the access key is checked. A test can hold a request before or
-//! after it is carried out, and kill its client meanwhile.
+//! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE,
+//! deletion of several, multipart uploads, listing in pages and by folder. Bodies may pass slowly, both ways. A
+//! condition is checked and the object written under one lock, so that of several concurrent writers one wins. Of
+//! signatures only the access key is checked. A test can hold a request before or after it is carried out, and kill its
+//! client meanwhile.
 
 mod answer;
 mod faults;

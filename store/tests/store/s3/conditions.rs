@@ -1,5 +1,5 @@
-//! What the rest of the system takes for granted of a store, asked of the server in these tests: of several writers at once
-//! one wins.
+//! What the rest of the system takes for granted of a store, asked of the server in these tests: of several writers at
+//! once one wins.
 
 use antiphon_store::storage::install_crypto_provider;
 use antiphon_testing_s3::{ACCESS_KEY, Server};

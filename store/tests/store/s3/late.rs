@@ -34,7 +34,8 @@ fn of_part(server: &Server, test: &str, length: usize, full_of: u8) -> std::proc
     command
 }
 
-/// What becomes of a client that is held, while another one completes the checkpoint with a file that is full of sevens.
+/// What becomes of a client that is held, while another one completes the checkpoint with a file that is full of
+/// sevens.
 async fn overtaken(server: &Server, mut held: Held, late: std::process::Command, length: usize) -> Output {
     let late = tokio::process::Command::from(late).stdout(Stdio::piped()).kill_on_drop(true).spawn();
     let late = late.expect("the program runs");

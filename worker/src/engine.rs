@@ -42,7 +42,7 @@ use crate::failure::Failure;
 use crate::stores::stores;
 use crate::trainer::{Machine, Options, Trainer};
 
-use status::Trouble;
+use status::StoreError;
 
 pub(crate) use status::Status;
 
@@ -327,9 +327,9 @@ impl Engine {
         spec: &JobSpec,
         url: String,
     ) -> Result<(), Failure> {
-        let (retry, trouble) = self.retry_policy();
+        let (retry, store_error) = self.retry_policy();
         let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &self.config.stores, &retry));
-        trouble.clear();
+        store_error.clear();
         let (encoder, state) = loaded?;
         trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source })
     }
@@ -402,7 +402,7 @@ impl Engine {
                 () = answers.closed() => return,
             };
             // Before the answer, after which no heartbeat tells of it.
-            trouble.clear();
+            store_error.clear();
             let answer = match written {
                 Ok(parts) => {
                     Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into())
@@ -422,14 +422,14 @@ impl Engine {
 
     /// Retries of store requests, which heartbeats report. The pauses need not differ between workers, because the names of their
     /// files do.
-    fn retry_policy(&self) -> (RetryPolicy, Trouble) {
-        let trouble = self.status.begin_trouble();
-        let told = trouble.clone();
+    fn retry_policy(&self) -> (RetryPolicy, StoreError) {
+        let store_error = self.status.begin_store_request();
+        let told = store_error.clone();
         let policy = RetryPolicy::new(self.config.store_retry_timeout, 0).on_retry(move |retry| {
             warn!(store_error = %retry, "the worker retries a store of checkpoints");
             told.note(&retry.to_string());
         });
-        (policy, trouble)
+        (policy, store_error)
     }
 
     /// The job at hand, if it is the one that a message is about.

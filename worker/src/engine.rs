@@ -205,13 +205,13 @@ impl Engine {
 
     /// Drops the job and reports the failure. Without a job there is nothing to report it under.
     fn fail(&mut self, under: Option<Under>, error: &Failure) {
-        let (reason, again) = (stream::reason(&full_message(error)), error.is_transient());
+        let (reason, transient) = (stream::reason(&full_message(error)), error.is_transient());
         self.drop_assignment();
         let Some(Under { job, term }) = under else {
             warn!(reason, "the worker cannot use a message, which belongs to no job");
             return;
         };
-        warn!(job, reason, transient = again, "the worker fails its job");
+        warn!(job, reason, transient, "the worker fails its job");
         self.answer(Answer::Failed(v1::Failed { job, term, reason, transient }));
     }
 
@@ -388,8 +388,7 @@ impl Engine {
     /// Takes a snapshot of the files. The upload runs beside the next steps.
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
-        let (retry, trouble) = self.retry_policy();
-        let stores = self.config.stores;
+        let ((retry, store_error), stores) = (self.retry_policy(), self.config.stores);
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
         let files = at.trainer.files()?;
@@ -409,7 +408,7 @@ impl Engine {
                 }
                 Err(error) => {
                     let error = Failure::from(error);
-                    let (reason, again) = (stream::reason(&full_message(&error)), error.is_transient());
+                    let (reason, transient) = (stream::reason(&full_message(&error)), error.is_transient());
                     Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
                 }
             };

@@ -403,8 +403,8 @@ impl Engine {
             // Before the answer, after which no heartbeat tells of it.
             store_error.clear();
             let answer = match written {
-                Ok(parts) => {
-                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into())
+                Ok(files) => {
+                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files, snapshot }.into())
                 }
                 Err(error) => {
                     let error = Failure::from(error);

@@ -205,7 +205,7 @@ impl Engine {
 
     /// Drops the job and reports the failure. Without a job there is nothing to report it under.
     fn fail(&mut self, under: Option<Under>, error: &Failure) {
-        let (reason, again) = (stream::reason(&full_message(error)), error.is_transient());
+        let (reason, transient) = (stream::reason(&full_message(error)), error.is_transient());
         self.drop_assignment();
         let Some(Under { job, term }) = under else {
             warn!(reason, "the worker cannot use a message, which belongs to no job");
@@ -408,7 +408,7 @@ impl Engine {
                 }
                 Err(error) => {
                     let error = Failure::from(error);
-                    let (reason, again) = (stream::reason(&full_message(&error)), error.is_transient());
+                    let (reason, transient) = (stream::reason(&full_message(&error)), error.is_transient());
                     Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
                 }
             };

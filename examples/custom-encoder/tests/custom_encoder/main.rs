@@ -105,13 +105,13 @@ fn it_learns_and_every_command_reads_its_checkpoint() {
     let arguments =
         ["run", "job.yaml", "--state", "state", "--set=data.samples={train: 400, validation: 0, test: 100}"];
     let finished = last(program(folder.path(), &arguments));
-    let job = finished["job"].as_str().expect("an id").to_owned();
-    let at = format!("state/{job}");
-    let evaluated = last(program(folder.path(), &["eval", &at]));
-    let accuracy = evaluated["fused"]["accuracy"].as_f64().or(evaluated["evaluation"]["fused"]["accuracy"].as_f64());
+    let at = finished["checkpoint"].as_str().expect("a checkpoint");
+    let evaluated = last(program(folder.path(), &["eval", at]));
+    let rule = evaluated["fusion"].as_str().expect("a rule");
+    let accuracy = evaluated["fused"][rule]["accuracy"].as_f64();
     assert!(accuracy.is_some_and(|accuracy| accuracy > 0.4), "{evaluated}");
-    last(program(folder.path(), &["verify", &at]));
-    let predicted = program(folder.path(), &["predict", &at, "--format", "json"]).output().expect("it starts");
+    last(program(folder.path(), &["verify", at]));
+    let predicted = program(folder.path(), &["predict", at, "--format", "json"]).output().expect("it starts");
     assert!(predicted.status.success() && lines(&predicted).len() >= 100, "{predicted:?}");
 }
 

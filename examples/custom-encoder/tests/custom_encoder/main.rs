@@ -55,19 +55,19 @@ impl Drop for Server {
     }
 }
 
-/// A coordinator and its URL.
+/// A coordinator and its URL, which its log tells.
 fn coordinator(folder: &Path) -> (Server, String) {
     let mut command = program(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]);
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-    let log = BufReader::new(child.stdout.take().expect("its output"));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines().map_while(Result::ok);
     let server = Server(child);
-    let url = log.lines().map_while(Result::ok).find_map(|line| url_in(&line)).expect("it says where it listens");
-    (server, url)
-}
-
-fn url_in(line: &str) -> Option<String> {
-    let at = line.find("http://127.0.0.1:")?;
-    Some(line[at..].chars().take_while(|c| !matches!(c, '"' | ' ' | ',' | '\\')).collect())
+    let address = log.find_map(|line| {
+        let line: Value = serde_json::from_str(&line).ok()?;
+        line["fields"]["address"].as_str().map(str::to_owned)
+    });
+    // The rest is read too, so that the coordinator never waits for it.
+    std::thread::spawn(move || log.for_each(drop));
+    (server, format!("http://{}", address.expect("it listens")))
 }
 
 fn worker(folder: &Path, url: &str, modality: &str) -> Server {

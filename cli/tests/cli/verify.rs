@@ -120,7 +120,7 @@ fn states(verified: &Value) -> Vec<(&str, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_store_is_retried() {
     let server = served().await;
-    server.set_faults(Faults::trouble(3));
+    server.set_faults(Faults::frequent(3));
     let (code, verified) = verify_there(server.environment(), "60").await;
     assert_eq!((code, &verified["sound"]), (Some(0), &true.into()), "{verified}");
 }

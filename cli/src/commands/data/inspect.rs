@@ -67,8 +67,9 @@ pub(super) async fn run(args: InspectArgs, format: Format) -> anyhow::Result<Exi
         }
         shown.at(rows);
     };
+    let stores = antiphon_worker::stores();
     let found = tokio::select! {
-        found = inspect(&args.files, &antiphon_worker::stores(), &options, &mut count) => Some(found),
+        found = inspect(&args.files, &stores, &options, &mut count) => Some(found),
         () = interrupts.next() => None,
     };
     progress.clear();

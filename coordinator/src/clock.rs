@@ -1,5 +1,5 @@
-//! The one place where this crate reads the time of day. No result of training depends on it. Waits are measured by tokio's clock,
-//! which tests can pause.
+//! The one place where this crate reads the time of day. No result of training depends on it. Waits are measured by
+//! tokio's clock, which tests can pause.
 
 use std::time::{Duration, SystemTime};
 

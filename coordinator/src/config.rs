@@ -15,7 +15,8 @@ pub struct Config {
     pub state: String,
     /// Whether jobs outlive this process.
     pub keep: Keep,
-    /// Bytes that one gRPC message may have, either way. Large tensors are sent as several messages, so this does not bound the head.
+    /// Bytes that one gRPC message may have, either way. Large tensors are sent as several messages, so this does not
+    /// bound the head.
     pub message_limit: usize,
     /// Bytes that the shared head of one job may take, with its projector and optimizer.
     pub head_memory: u64,
@@ -79,32 +80,36 @@ pub struct CoordinatorArgs {
     /// Where to listen
     #[command(flatten)]
     pub network: ListenArgs,
-    /// Folder or URL of the coordinator's state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
+    /// Folder or URL of the coordinator's state: a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+    /// az://CONTAINER/PREFIX
     ///
-    /// It holds what the coordinator knows of its jobs (specifications, events, how they ended, in the folder `_coordinator`) and
-    /// a folder of checkpoints for each job that names no other place. A coordinator that is restarted on it resumes its jobs
-    /// from their newest checkpoints; a coordinator that still runs on it elsewhere stops.
+    /// It holds what the coordinator knows of its jobs (specifications, events, how they ended, in the folder
+    /// `_coordinator`) and a folder of checkpoints for each job that names no other place. A coordinator that is
+    /// restarted on it resumes its jobs from their newest checkpoints; a coordinator that still runs on it elsewhere
+    /// stops.
     #[arg(long, env = "ANTIPHON_STATE", default_value = "./antiphon-runs")]
     pub state: String,
-    /// Mebibytes that the shared head of one job may take, with its projector and optimizer; one of 20,000 classes by 4096
-    /// takes 1,315
+    /// Mebibytes that the shared head of one job may take, with its projector and optimizer; one of 20,000 classes by
+    /// 4096 takes 1,315
     #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub head_memory: u64,
     /// Threads that the heads of all jobs compute on; 0 is one for each core. Results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=4096))]
     pub head_threads: u32,
-    /// Mebibytes of memory for each job's replay buffer: the heads that it has granted since its last checkpoint, which a
-    /// replacement worker replays
+    /// Mebibytes of memory for each job's replay buffer: the heads that it has granted since its last checkpoint, which
+    /// a replacement worker replays
     #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub replay_memory: u64,
-    /// Mebibytes of a temporary file (in TMPDIR) for heads that do not fit; before it is full a checkpoint is written early
+    /// Mebibytes of a temporary file (in TMPDIR) for heads that do not fit; before it is full a checkpoint is written
+    /// early
     #[arg(long, default_value_t = 16_384, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=1 << 40))]
     pub replay_disk: u64,
-    /// Seconds for which a failing store of checkpoints is retried before a job fails [default: until the store recovers]
+    /// Seconds for which a failing store of checkpoints is retried before a job fails [default: until the store
+    /// recovers]
     #[arg(long, value_name = "SECONDS")]
     pub store_retry_timeout: Option<u32>,
-    /// How many jobs that are over stay known, the last ones to end. Specification, events and end of older ones are removed
-    /// from the state, and their ids are free. Their checkpoints stay
+    /// How many jobs that are over stay known, the last ones to end. Specification, events and end of older ones are
+    /// removed from the state, and their ids are free. Their checkpoints stay
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_jobs: u32,
     /// Seconds between a worker's heartbeats, 1 to 3600; without one for three times as long the worker counts as gone

@@ -1,5 +1,5 @@
-//! The threads that the heads of all jobs compute on. They are the coordinator's alone: if workers run in the same process, a step of
-//! the head does not queue behind their encoders.
+//! The threads that the heads of all jobs compute on. They are the coordinator's alone: if workers run in the same
+//! process, a step of the head does not queue behind their encoders.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ impl HeadThreads {
         Ok(Self(Arc::new(pool)))
     }
 
-    /// Runs work on a head of this size. If it takes long, the other tasks of the calling thread move to another thread.
+    /// Runs work on a head of this size. If it takes long, the other tasks of the calling thread move to another
+    /// thread.
     pub(crate) fn run<R>(&self, head: &Weights, work: impl FnOnce() -> R) -> R {
         let shared_out = || on_threads_of(&self.0, work);
         let may_block = || Handle::try_current().is_ok_and(|at| at.runtime_flavor() == RuntimeFlavor::MultiThread);

@@ -9,8 +9,8 @@ const STALLED: Duration = Duration::from_secs(1);
 /// How often a task that waits wakes up to see whether it was.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// A wait that notices that this process stalled. What others said meanwhile is yet to be read, so no lease expires because of their
-/// silence.
+/// A wait that notices that this process stalled. What others said meanwhile is yet to be read, so no lease expires
+/// because of their silence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StallDetector {
     until: Instant,

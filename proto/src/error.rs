@@ -106,6 +106,7 @@ impl From<WireError> for tonic::Status {
         match error {
             WireError::TooLarge { .. } => Self::resource_exhausted(message),
             WireError::Missing { .. }
+            | WireError::Contribution(_)
             | WireError::Name { .. }
             | WireError::UnknownEnum { .. }
             | WireError::DataType { .. }

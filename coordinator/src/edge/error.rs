@@ -70,7 +70,7 @@ impl ServiceError for UnknownJob {
 impl ServiceError for WatchError {
     fn code(&self) -> ServiceErrorCode {
         match self {
-            Self::Left | Self::Journal(_) => ServiceErrorCode::Unavailable,
+            Self::Suspended | Self::Journal(_) => ServiceErrorCode::Unavailable,
         }
     }
 }

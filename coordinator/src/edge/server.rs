@@ -1,5 +1,5 @@
-//! Listens and serves until it is told to stop; then stops in order: no new connections, jobs to a turn boundary, workers' streams,
-//! connections.
+//! Listens and serves until it is told to stop; then stops in order: no new connections, jobs to a turn boundary,
+//! workers' streams, connections.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use antiphon_process::Exit;
 use antiphon_proto::v1::job_service_server::JobServiceServer;
 use antiphon_proto::v1::training_service_server::TrainingServiceServer;
 use antiphon_store::storage::StoreOptions;
-use antiphon_transport::{ListenError, incoming, listen};
+use antiphon_transport::{ListenError, incoming};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
@@ -70,7 +70,7 @@ pub async fn listen(
 /// # Errors
 /// The listener is open to other machines without leave, its state cannot be opened or is taken over, or serving fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    listen::check(&listener, config.insecure_allow_remote)?;
+    antiphon_transport::listen::check(&listener, config.insecure_allow_remote)?;
     tracing::info!(state = config.state, "the coordinator opens its journal");
     let coordinator = tokio::select! {
         coordinator = Coordinator::open(config) => coordinator?,
@@ -89,7 +89,7 @@ pub async fn serve_coordinator(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let address = listen::check(&listener, coordinator.config().insecure_allow_remote)?;
+    let address = antiphon_transport::listen::check(&listener, coordinator.config().insecure_allow_remote)?;
     antiphon_store::storage::install_crypto_provider();
     tracing::info!(%address, "coordinator listens");
     let (closing, ending) = (CancellationToken::new(), CancellationToken::new());

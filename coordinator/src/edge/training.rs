@@ -35,7 +35,8 @@ impl TrainingService for Training {
         if self.coordinator.is_stopping() {
             return Err(Status::unavailable("the coordinator is shutting down and takes no workers"));
         }
-        tracing::info!(worker = %register.worker, modality = %register.modality, device = register.device, "a worker registers");
+        let (worker, modality, device) = (&register.worker, &register.modality, &register.device);
+        tracing::info!(%worker, %modality, device, "a worker registers");
         let registration = self.coordinator.pool().register(register.worker, register.modality).map_err(status)?;
         Ok(Response::new(self.open(registration, inbound)))
     }

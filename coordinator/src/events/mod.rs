@@ -1,13 +1,14 @@
 //! The events of one job: numbered, appended by its task, read by any number of watchers.
 //!
-//! Invariants: an event is never changed or removed; a watcher sees every event after the number it began at, in order, exactly
-//! once, however slow it is (it reads from the log, and nothing is queued for it); the last event of a log that is over, and no other,
-//! says how the job ended; watchers of such a log end once they have read all of it.
+//! Invariants: an event is never changed or removed; a watcher sees every event after the number it began at, in order,
+//! exactly once, however slow it is (it reads from the log, and nothing is queued for it); the last event of a log that
+//! is over, and no other, says how the job ended; watchers of such a log end once they have read all of it.
 //!
-//! Numbers count from 1. If a journal persists the events, those of a later term begin at the next multiple of 2³². So they are above
-//! all numbers that a watcher has seen, even if a crash loses the last events. Memory then has only the events that the journal does
-//! not have yet, and the newest [`TAIL`] of the others. A task persists them in order, and [`EventLog::wait_for_capacity`] holds back a
-//! job that appends them faster than the store takes them. A watcher is told how a job ended once that is durable.
+//! Numbers count from 1. If a journal persists the events, those of a later term begin at the next multiple of 2³². So
+//! they are above all numbers that a watcher has seen, even if a crash loses the last events. Memory then has only the
+//! events that the journal does not have yet, and the newest [`TAIL`] of the others. A task persists them in order, and
+//! [`EventLog::wait_for_capacity`] holds back a job that appends them faster than the store takes them. A watcher is
+//! told how a job ended once that is durable.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,7 +113,8 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    /// A log whose events `journal` persists, after those of earlier terms. It is in memory if the journal persists nothing.
+    /// A log whose events `journal` persists, after those of earlier terms. It is in memory if the journal persists
+    /// nothing.
     #[must_use]
     pub fn open(journal: &Journal, job: &JobId) -> Self {
         if !journal.is_durable() {

@@ -1,4 +1,5 @@
-//! The contract between the shell (edge, registry, workers) and the task that owns one job. Both sides know it; it knows neither.
+//! The contract between the shell (edge, registry, workers) and the task that owns one job. Both sides know it; it
+//! knows neither.
 //!
 //! ```text
 //! shell ── JobConfig ──▶ job::spawn ──▶ JobHandle
@@ -7,10 +8,11 @@
 //! job task ── outbound of each worker ──▶ CoordinatorMessage
 //! ```
 //!
-//! Before a job's task starts, the shell appends the event that the job was submitted or recovered. Everything about one worker comes
-//! in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the slots of the specification's modalities by itself, one
-//! worker each. It fills a slot again if the worker is gone or the job releases the slot. When the task ends, the shell closes the
-//! event log, tells the job's workers to let go of the job, and frees them.
+//! Before a job's task starts, the shell appends the event that the job was submitted or recovered. Everything about
+//! one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the slots of the
+//! specification's modalities by itself, one worker each. It fills a slot again if the worker is gone or the job
+//! releases the slot. When the task ends, the shell closes the event log, tells the job's workers to let go of the job,
+//! and frees them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -176,8 +178,8 @@ pub enum JobInput {
         /// Without waiting for workers that are not there.
         now: bool,
     },
-    /// As [`JobInput::Stop`], but the job is not over: the next coordinator resumes it. A request to stop that came before is not
-    /// overruled.
+    /// As [`JobInput::Stop`], but the job is not over: the next coordinator resumes it. A request to stop that came
+    /// before is not overruled.
     Suspend,
 }
 

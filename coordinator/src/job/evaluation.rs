@@ -1,7 +1,8 @@
-//! Evaluations: each worker is asked for its next chunk of logits when the join needs it, and samples are fused one by one.
+//! Evaluations: each worker is asked for its next chunk of logits when the join needs it, and samples are fused one by
+//! one.
 //!
-//! Invariants: at most one chunk of a modality is under way; logits of an abandoned evaluation are taken and dropped. What is to be sent
-//! and what the turn machine is to be told comes back as [`Actions`].
+//! Invariants: at most one chunk of a modality is under way; logits of an abandoned evaluation are taken and dropped.
+//! What is to be sent and what the turn machine is to be told comes back as [`Actions`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -138,7 +139,8 @@ impl Evaluations {
         let last = chunk.last;
         match running.join.push(&modality, rows(chunk), last) {
             Ok(()) => self.advance(turns, &mut actions),
-            // The worker contradicts what it sent before, so its data cannot be trusted. Another worker's may be better.
+            // The worker contradicts what it sent before, so its data cannot be trusted. Another worker's may be
+            // better.
             Err(error) => {
                 let (worker, reason) = (worker.clone(), error.to_string());
                 actions.inputs.push(Input::WorkerFailed { worker, reason, transient: true });

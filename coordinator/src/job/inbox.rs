@@ -53,9 +53,9 @@ impl Job {
         }
     }
 
-    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker would never end;
-    /// the next coordinator resumes from the newest checkpoint. A person may want the same of a job. A checkpoint that can still be
-    /// completed is waited for, unless the store has failed for long.
+    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker
+    /// would never end; the next coordinator resumes from the newest checkpoint. A person may want the same of a job. A
+    /// checkpoint that can still be completed is waited for, unless the store has failed for long.
     pub(super) fn end_without_missing_workers(&mut self) {
         if !self.stop.waits_for_no_worker() || self.waiting().is_none() {
             return;
@@ -112,7 +112,8 @@ impl Job {
         let samples = SplitSizes { train: prepared.train, validation: prepared.validation, test: prepared.test };
         self.membership.check_samples(worker, samples, &self.turns)?;
         info!(%worker, ?samples, "a worker is prepared");
-        // Before the machine hears of it, because the last worker to be prepared starts the job, which tells of all of them.
+        // Before the machine hears of it, because the last worker to be prepared starts the job, which tells of all of
+        // them.
         let encoder = Encoder { parameters: prepared.parameters, fingerprint: prepared.fingerprint };
         let before = self.membership.set_encoder(worker, Some(encoder));
         let input = Input::Prepared { worker: worker.clone(), samples, steps_done: prepared.steps_done };

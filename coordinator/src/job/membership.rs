@@ -1,7 +1,8 @@
-//! The workers of a job: who has a slot or was told to let go of one, what each of them said of itself, and which slots lost theirs.
+//! The workers of a job: who has a slot or was told to let go of one, what each of them said of itself, and which slots
+//! lost theirs.
 //!
-//! Invariant: a worker that has a slot in the turn machine is a member here. Messages to a worker go out here only, and a worker that does
-//! not read them loses its slot.
+//! Invariant: a worker that has a slot in the turn machine is a member here. Messages to a worker go out here only, and
+//! a worker that does not read them loses its slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

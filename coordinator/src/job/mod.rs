@@ -1,4 +1,5 @@
-//! One task per job. It runs a loop over the turn machine and four owners, each of which alone writes its part of the job's state:
+//! One task per job. It runs a loop over the turn machine and four owners, each of which alone writes its part of the
+//! job's state:
 //!
 //! ```text
 //! inbox ───────┐                            ┌──▶ membership   workers: slots, messages to them
@@ -10,10 +11,10 @@
 //!
 //! Invariants:
 //!
-//! 1. A contribution is decoded and checked in full before the machine sees its header, and applied before the task looks at anything
-//!    else.
-//! 2. Effects of one input are carried out in order. What an owner has to tell the machine because of them comes back as inputs, which
-//!    the machine is given after all effects.
+//! 1. A contribution is decoded and checked in full before the machine sees its header, and applied before the task
+//!    looks at anything else.
+//! 2. Effects of one input are carried out in order. What an owner has to tell the machine because of them comes back
+//!    as inputs, which the machine is given after all effects.
 //! 3. Uploads run on separate tasks and come back as completions.
 //! 4. Owners know the job's [`context`] and the [`turns`], not each other.
 
@@ -165,7 +166,8 @@ impl Job {
         self.report();
         let mut detector = StallDetector::start();
         while self.turns.machine.outcome().is_none() {
-            // The task may have stalled outside of its wait. A head whose step takes as long expires no lease meanwhile either.
+            // The task may have stalled outside of its wait. A head whose step takes as long expires no lease meanwhile
+            // either.
             self.end_stall(detector);
             detector = StallDetector::start();
             let deadline = self.turns.machine.next_deadline().map(|(at, _)| self.context.instant(at));

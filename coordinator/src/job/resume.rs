@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use antiphon_core::event::BestCheckpoint;
 use antiphon_core::files::{HEAD, HEAD_STATE, PROJECTOR};
-use antiphon_core::head::{self, HeadParts, NamedTensor, PartsError, SharedHead};
+use antiphon_core::head::{self, HeadFiles, HeadFilesError, NamedTensor, SharedHead};
 use antiphon_core::ids::{ModalityName, Term, Turn};
 use antiphon_core::numerics::Numerics;
 use antiphon_core::spec::{JobSpec, SpecErrors};
@@ -156,7 +156,7 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead
         let tensor = |(name, array): (String, Array)| NamedTensor { name, shape: array.shape, data: array.data };
         Ok::<_, ResumeError>(head::TensorFile { tensors: arrays.into_iter().map(tensor).collect(), note })
     };
-    let parts =
-        HeadParts { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
-    SharedHead::from_parts(&spec.head, spec.labels.classes.count(), &parts).map_err(|error| unfit(error.into()))
+    let files =
+        HeadFiles { head: load(HEAD).await?, state: load(HEAD_STATE).await?, projector: load(PROJECTOR).await? };
+    SharedHead::from_files(&spec.head, spec.labels.classes.count(), &files).map_err(|error| unfit(error.into()))
 }

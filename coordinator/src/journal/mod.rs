@@ -1,10 +1,11 @@
-//! The coordinator's own state: the term, which jobs there are, their events and how they ended. It is a SlateDB database in a folder
-//! of the object store that holds the checkpoints, and outlives the process.
+//! The coordinator's own state: the term, which jobs there are, their events and how they ended. It is a SlateDB
+//! database in a folder of the object store that holds the checkpoints, and outlives the process.
 //!
-//! Invariants: one coordinator writes at a time. Opening the journal takes a term above all earlier ones, durably. From then on the
-//! store rejects the writes of earlier coordinators ([`JournalError::Fenced`]). What is acknowledged to a client (a submission, a
-//! request to stop, the end of a job) is durable before. Events become durable in their order, within a second: a crash may lose the
-//! last ones, but none in the middle. The end of a job is durable together with the event that tells of it.
+//! Invariants: one coordinator writes at a time. Opening the journal takes a term above all earlier ones, durably. From
+//! then on the store rejects the writes of earlier coordinators ([`JournalError::Fenced`]). What is acknowledged to a
+//! client (a submission, a request to stop, the end of a job) is durable before. Events become durable in their order,
+//! within a second: a crash may lose the last ones, but none in the middle. The end of a job is durable together with
+//! the event that tells of it.
 //!
 //! [`Journal::ephemeral`] persists nothing, for a coordinator that lives as long as its one job.
 
@@ -51,11 +52,11 @@ const FIND_SUCCESSOR: Duration = Duration::from_secs(5);
 const REPLAY_BYTES: usize = 8 << 20;
 /// Events that are read or removed together.
 const AT_ONCE: usize = 1024;
-/// Bytes of an object of sorted rows. The database uploads objects above 10 MiB in several requests; if the process is killed, no
-/// garbage collection finds what such an upload leaves.
+/// Bytes of an object of sorted rows. The database uploads objects above 10 MiB in several requests; if the process is
+/// killed, no garbage collection finds what such an upload leaves.
 const OBJECT_BYTES: usize = 8 << 20;
-/// In a local folder: how old lists of the database's files are when they are removed. A folder does not reject the writes of
-/// a process that stalled for longer, so this is longer than any process stalls.
+/// In a local folder: how old lists of the database's files are when they are removed. A folder does not reject the
+/// writes of a process that stalled for longer, so this is longer than any process stalls.
 const LISTS_RETAINED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes that may wait for the store before events have to wait.
 const UNFLUSHED_BYTES: usize = 64 << 20;
@@ -82,13 +83,15 @@ impl Journal {
         Self { term: Term(1), durable: None }
     }
 
-    /// Opens the journal in the folder `state` and takes the next term, which fences the coordinator that had it open before.
+    /// Opens the journal in the folder `state` and takes the next term, which fences the coordinator that had it open
+    /// before.
     ///
     /// # Errors
     /// The store fails, the journal was written by another version, or another coordinator has opened it meanwhile.
     pub async fn open(state: &Store) -> Result<Self, JournalError> {
         let place = state.child(FOLDER);
-        // The database retries without end; this says within a minute what is wrong with an address or with credentials.
+        // The database retries without end; this says within a minute what is wrong with an address or with
+        // credentials.
         let failed = |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
         let retry = RetryPolicy::new(TIMEOUT, 0)
             .on_retry(|retry| tracing::warn!(%retry, "opening the journal failed and is retried"));
@@ -184,8 +187,8 @@ impl Journal {
         durable.write_durably(batch).await
     }
 
-    /// Appends events of a job, which must come in order. They can be read when this returns, and are durable soon. The last event
-    /// comes with how the job ended, and is durable when this returns.
+    /// Appends events of a job, which must come in order. They can be read when this returns, and are durable soon. The
+    /// last event comes with how the job ended, and is durable when this returns.
     ///
     /// # Errors
     /// The store fails.
@@ -280,8 +283,8 @@ impl Journal {
         }
     }
 
-    /// Makes sure that no later coordinator has taken over: it writes, and the store rejects the write if one has. An action that
-    /// follows this at once is the leader's.
+    /// Makes sure that no later coordinator has taken over: it writes, and the store rejects the write if one has. An
+    /// action that follows this at once is the leader's.
     ///
     /// # Errors
     /// Another coordinator is the leader, or the store fails.
@@ -292,8 +295,8 @@ impl Journal {
         }
     }
 
-    /// Waits until the journal is closed for writes, because another coordinator is the leader or the database has failed. None once
-    /// the journal was closed. A journal that persists nothing never returns.
+    /// Waits until the journal is closed for writes, because another coordinator is the leader or the database has
+    /// failed. None once the journal was closed. A journal that persists nothing never returns.
     pub async fn closed(&self) -> Option<JournalError> {
         let Some(durable) = &self.durable else { return std::future::pending().await };
         let mut status = durable.db.subscribe();
@@ -391,8 +394,8 @@ impl Durable {
         JournalError::Foreign { key: String::from_utf8_lossy(key).into_owned(), url: self.place.url(), reason }
     }
 
-    /// Another coordinator is the leader, and writes its term soon after it has taken over. If there is no such term, the store is at
-    /// fault.
+    /// Another coordinator is the leader, and writes its term soon after it has taken over. If there is no such term,
+    /// the store is at fault.
     async fn fenced(&self) -> JournalError {
         let look = async {
             loop {
@@ -436,8 +439,8 @@ impl Transient for OpenError {
     }
 }
 
-/// Which files the database removes. A local folder has no conditional writes, which protect the lists on a server from a
-/// process that stalled; so a folder retains its lists for longer.
+/// Which files the database removes. A local folder has no conditional writes, which protect the lists on a server from
+/// a process that stalled; so a folder retains its lists for longer.
 fn garbage(place: &Store, lists_retained: Duration) -> GarbageCollectorOptions {
     let default = GarbageCollectorOptions::default();
     if place.local_folder().is_none() {

@@ -5,7 +5,7 @@
 //! job/<id>                   JobRecord: what was submitted
 //! stop/<id>                  StopRecord: it was asked to stop
 //! end/<id>                   EndRecord: how it ended
-//! event/<id>/<number>        the event as it is sent; the number has 16 hexadecimal digits, so that keys are in the order of numbers
+//! event/<id>/<number>        the event as it is sent; its number has 16 hexadecimal digits, to sort by
 //! ```
 
 use std::sync::Arc;
@@ -51,8 +51,8 @@ pub struct JobRecord {
 }
 
 impl JobRecord {
-    /// The job's term under a coordinator of term `leader`: later than under earlier coordinators, and than the term of the
-    /// checkpoint that the job was submitted with.
+    /// The job's term under a coordinator of term `leader`: later than under earlier coordinators, and than the term of
+    /// the checkpoint that the job was submitted with.
     #[must_use]
     pub fn term_under(&self, leader: Term) -> Term {
         Self::term_after(self.after, leader)

@@ -1,8 +1,9 @@
-//! The jobs of one coordinator: submit, list, watch, stop. The services are thin layers over this; a program that has a coordinator
-//! in its own process calls it directly.
+//! The jobs of one coordinator: submit, list, watch, stop. The services are thin layers over this; a program that has a
+//! coordinator in its own process calls it directly.
 //!
-//! What is here is in memory. The journal has what the next coordinator needs to resume the jobs ([`Coordinator::open`]). When
-//! another coordinator has taken over, every job's task is aborted at once, and [`Coordinator::journal_closed`] says so.
+//! What is here is in memory. The journal has what the next coordinator needs to resume the jobs
+//! ([`Coordinator::open`]). When another coordinator has taken over, every job's task is aborted at once, and
+//! [`Coordinator::journal_closed`] says so.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::entry::{Entry, JobView, RegisteredJob};
 use crate::clock;
 use crate::config::Config;
-use crate::events::{EventLog, EventWatcher};
+use crate::events::EventWatcher;
 use crate::head_threads::HeadThreads;
 use crate::job::contract::{JobConfig, JobHandle, JobInput, JobStatus};
 use crate::journal::{Journal, JournalError};
@@ -152,8 +153,8 @@ impl Coordinator {
         self.with_job(job, |entry| entry.events.watch(after))
     }
 
-    /// Asks a job to stop at the next turn boundary, with a checkpoint; `now`, without waiting for workers that are not there.
-    /// Asking a job that is over changes nothing. When this returns, the request is durable.
+    /// Asks a job to stop at the next turn boundary, with a checkpoint; `now`, without waiting for workers that are not
+    /// there. Asking a job that is over changes nothing. When this returns, the request is durable.
     ///
     /// # Errors
     /// There is no such job, or the journal does not take it.
@@ -179,8 +180,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Waits until the journal is closed for writes, and returns the reason. By then every job's task is aborted. Without a durable
-    /// journal this waits permanently.
+    /// Waits until the journal is closed for writes, and returns the reason. By then every job's task is aborted.
+    /// Without a durable journal this waits permanently.
     pub async fn journal_closed(&self) -> JournalError {
         // The sender lives as long as this coordinator does.
         let error =

@@ -1,8 +1,10 @@
-//! What a coordinator finds when it starts: it lists the jobs that are over, and resumes the others from their newest checkpoints.
+//! What a coordinator finds when it starts: it lists the jobs that are over, and resumes the others from their newest
+//! checkpoints.
 //!
-//! A separate task searches for each job's checkpoint, beside serving. Meanwhile the job is there, waits, and says for what. The
-//! job keeps its place in the order in which the pool gives workers to jobs, and starts as soon as its checkpoint is found. Until
-//! then the pool gives no workers to the jobs behind it; if its store does not answer within [`PROMPT`], they get workers first.
+//! A separate task searches for each job's checkpoint, beside serving. Meanwhile the job is there, waits, and says for
+//! what. The job keeps its place in the order in which the pool gives workers to jobs, and starts as soon as its
+//! checkpoint is found. Until then the pool gives no workers to the jobs behind it; if its store does not answer within
+//! [`PROMPT`], they get workers first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,8 +60,8 @@ struct Newest {
 }
 
 impl Coordinator {
-    /// A coordinator that persists what `config` says. With [`Keep::Jobs`] it takes the folder of the state over from the coordinator
-    /// before it, knows all jobs that were ever submitted there, and resumes those that are not over.
+    /// A coordinator that persists what `config` says. With [`Keep::Jobs`] it takes the folder of the state over from
+    /// the coordinator before it, knows all jobs that were ever submitted there, and resumes those that are not over.
     ///
     /// # Errors
     /// The journal cannot be opened or read, or another coordinator has taken over meanwhile.
@@ -74,7 +76,8 @@ impl Coordinator {
         Ok(coordinator)
     }
 
-    /// Registers all jobs of the journal. When this returns they are all there, and those that are not over are recovering.
+    /// Registers all jobs of the journal. When this returns they are all there, and those that are not over are
+    /// recovering.
     ///
     /// # Errors
     /// The journal cannot be read. A job that cannot resume fails, and the others do not notice.
@@ -155,8 +158,8 @@ impl Coordinator {
         }
     }
 
-    /// The newest checkpoint of a job that is to end before it resumes, its own or the one that it was submitted with. A job that is
-    /// asked to stop does not wait as long for a store as the others do.
+    /// The newest checkpoint of a job that is to end before it resumes, its own or the one that it was submitted with.
+    /// A job that is asked to stop does not wait as long for a store as the others do.
     ///
     /// # Errors
     /// Why the checkpoint is not known.
@@ -206,7 +209,7 @@ impl Coordinator {
             Ok(found) => found?,
             Err(_) => {
                 self.pool.limit_hold(&record.job, Duration::ZERO);
-                tracing::warn!(job = %record.job, "the checkpoint of a job is not loaded yet; the jobs behind it start meanwhile");
+                tracing::warn!(job = %record.job, "a job is still loading; the jobs behind it start first");
                 found.await?
             }
         };

@@ -1,4 +1,5 @@
-//! Forgets the jobs that were over longest ago, so that the state does not grow without bound. Their checkpoints are not touched.
+//! Forgets the jobs that were over longest ago, so that the state does not grow without bound. Their checkpoints are
+//! not touched.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::entry::Entry;
 const BACK_OFF: Duration = Duration::from_secs(10);
 
 impl Coordinator {
-    /// Forgets the oldest of the jobs that are over, if there are more than are to be known. From now on no request finds them; their
-    /// ids are free when the journal has forgotten them too.
+    /// Forgets the oldest of the jobs that are over, if there are more than are to be known. From now on no request
+    /// finds them; their ids are free when the journal has forgotten them too.
     pub(super) fn prune(&self) {
         let mut jobs = self.jobs();
         let mut over: Vec<(u64, JobId)> =

@@ -1,5 +1,6 @@
-//! The search for the checkpoint that a job resumes from after its coordinator was lost: its newest one, or the one that it was
-//! submitted with. The search retries for as long as that may help, and tells the job's status and events what it waits for.
+//! The search for the checkpoint that a job resumes from after its coordinator was lost: its newest one, or the one
+//! that it was submitted with. The search retries for as long as that may help, and tells the job's status and events
+//! what it waits for.
 
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ pub(super) enum RecoveryError {
 }
 
 impl RecoveryError {
-    /// Whether the search may succeed later. A store that fails, or refuses these credentials, ends no job that it holds.
+    /// Whether the search may succeed later. A store that fails, or refuses these credentials, ends no job that it
+    /// holds.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Checkpoint(error) | Self::Resume(ResumeError::Read(error)) => {
@@ -97,8 +99,8 @@ impl Search<'_> {
         self.status.send_replace(JobStatus { since: Some(self.begun), ..recovering(what) });
     }
 
-    /// The job's own newest checkpoint, or else the one that it was submitted with, or none. A job does not restart from there if it
-    /// has written a checkpoint that is not found: its folder may not be mounted yet.
+    /// The job's own newest checkpoint, or else the one that it was submitted with, or none. A job does not restart
+    /// from there if it has written a checkpoint that is not found: its folder may not be mounted yet.
     pub(super) async fn newest(&self) -> Result<Option<Checkpoint>, RecoveryError> {
         if let Some(newest) = self.store.newest().await? {
             return Ok(Some(newest));
@@ -136,7 +138,8 @@ impl Search<'_> {
             let reason = self.status.borrow().reason.clone();
             tracing::warn!(%job, reason, "a job cannot resume yet and is retried");
             let waited = self.begun.elapsed();
-            // Events stay: a store that is away for a day must not leave thousands. The status always has the last reason.
+            // Events stay: a store that is away for a day must not leave thousands. The status always has the last
+            // reason.
             if told.is_none_or(|when| waited >= when * 2) {
                 told = Some(waited);
                 let seconds = waited.as_secs_f64();

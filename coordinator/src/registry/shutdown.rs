@@ -15,8 +15,8 @@ const CLOSE: Duration = Duration::from_secs(15);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 impl Coordinator {
-    /// Takes no further jobs and workers, stops every job at a turn boundary, and ends those that do not get there in time. Jobs that
-    /// the journal has are not over then; the journal has everything when this returns.
+    /// Takes no further jobs and workers, stops every job at a turn boundary, and ends those that do not get there in
+    /// time. Jobs that the journal has are not over then; the journal has everything when this returns.
     pub async fn stop_all(&self) {
         self.stopping.cancel();
         let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();

@@ -13,7 +13,6 @@ use antiphon_core::spec::{self, JobSpec, SpecErrors};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore};
 use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::{StorageError, Store};
-
 use rayon::ThreadPoolBuildError;
 
 use super::coordinator::Coordinator;
@@ -124,8 +123,8 @@ pub enum SubmitError {
 }
 
 impl Coordinator {
-    /// Accepts a job. When this returns, this coordinator has it and, with a durable journal, every later one. A submission that was
-    /// accepted before, under the same request id, returns the same job.
+    /// Accepts a job. When this returns, this coordinator has it and, with a durable journal, every later one. A
+    /// submission that was accepted before, under the same request id, returns the same job.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
@@ -206,8 +205,8 @@ impl Coordinator {
         Ok(started.insert(threads).clone())
     }
 
-    /// Reserves the id, so that no other submission gets it while this one is being checked; or finds the job that was made of this
-    /// submission before, if the answer to it was lost.
+    /// Reserves the id, so that no other submission gets it while this one is being checked; or finds the job that was
+    /// made of this submission before, if the answer to it was lost.
     fn reserve(&self, submission: &Submission, name: &JobName) -> Result<Reserved, SubmitError> {
         let Submission { job: wanted, request, .. } = submission;
         let mut jobs = self.jobs();
@@ -330,8 +329,8 @@ enum Reserved {
     New(Reservation),
 }
 
-/// An id that is reserved while its submission is being checked. Dropping this frees the id, unless a job was made of it meanwhile:
-/// also when the client has hung up and no caller waits for the answer.
+/// An id that is reserved while its submission is being checked. Dropping this frees the id, unless a job was made of
+/// it meanwhile: also when the client has hung up and no caller waits for the answer.
 struct Reservation {
     coordinator: Coordinator,
     job: JobId,

@@ -1,12 +1,12 @@
 //! The workers that have registered, and which job has which of them.
 //!
-//! Invariants: a worker id is registered once at a time; a worker has one job at most; a worker that was told to let go of its job
-//! is free when it says so itself, because until then it may still be computing.
+//! Invariants: a worker id is registered once at a time; a worker has one job at most; a worker that was told to let go
+//! of its job is free when it says so itself, because until then it may still be computing.
 //!
 //! Which free worker goes to which job is not decided here: [`placement::plan`] decides, the pool applies its moves.
 //!
-//! The pool sends nothing: each worker's session watches its [`WorkerState`] and tells job and worker, so that everything about one
-//! worker comes in order. The lock is held for a few map operations and never across an await.
+//! The pool sends nothing: each worker's session watches its [`WorkerState`] and tells job and worker, so that
+//! everything about one worker comes in order. The lock is held for a few map operations and never across an await.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,8 +125,8 @@ impl Pool {
         Ok(Registration { pool: self.clone(), worker, modality, state: watched })
     }
 
-    /// Takes a job in that is the `order`-th of all submissions, and gives it the workers that are free. If it was recovering, it
-    /// is not any more.
+    /// Takes a job in that is the `order`-th of all submissions, and gives it the workers that are free. If it was
+    /// recovering, it is not any more.
     pub fn add_job(&self, order: u64, modalities: &[ModalityName], assignment: Assignment) {
         let mut state = self.lock();
         let job = assignment.job.clone();

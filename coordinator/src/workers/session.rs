@@ -1,8 +1,8 @@
-//! One worker's stream, from its first message to its last. The session tells the worker's job that it joins and leaves, passes its
-//! messages on, and notices when it falls silent.
+//! One worker's stream, from its first message to its last. The session tells the worker's job that it joins and
+//! leaves, passes its messages on, and notices when it falls silent.
 //!
-//! Invariant: everything about one worker reaches its job in order: that it joins, its messages, that it is gone. One message of a
-//! worker is with its job at a time.
+//! Invariant: everything about one worker reaches its job in order: that it joins, its messages, that it is gone. One
+//! message of a worker is with its job at a time.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -207,7 +207,8 @@ impl Session {
         current: &mut Option<Current>,
     ) -> Result<(), End> {
         match stream::open(message) {
-            // The worker has given its job up, and cannot be told that its reason is unreadable: its slot must not wait for it.
+            // The worker has given its job up, and cannot be told that its reason is unreadable: its slot must not wait
+            // for it.
             Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(End::Disconnected(error.into())),
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((job, Message::Heartbeat(beat))) => {

@@ -1,5 +1,5 @@
-//! Requests of people and programs that are no requests, or not those that were meant: each gets a typed answer, and jobs are as
-//! they were.
+//! Requests of people and programs that are no requests, or not those that were meant: each gets a typed answer, and
+//! jobs are as they were.
 
 use std::collections::BTreeSet;
 

@@ -172,7 +172,8 @@ async fn an_abandoned_submission_frees_its_id() {
         resume: None,
         request: Some(format!("request-{number}").as_str().try_into().expect("an id")),
     };
-    // The store is asked, and the client hangs up. If the store answers at once, there was no time to hang up, and another id is tried.
+    // The store is asked, and the client hangs up. If the store answers at once, there was no time to hang up, and
+    // another id is tried.
     let mut asked = None;
     for number in 0..1000 {
         let mut first = Box::pin(server.coordinator.submit(submission(number)));

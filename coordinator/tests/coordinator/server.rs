@@ -44,10 +44,10 @@ pub(crate) fn config(name: &str) -> Config {
 
 impl Server {
     pub(crate) async fn start(name: &str) -> Self {
-        Self::of(Coordinator::new(config(name))).await
+        Self::start_with(Coordinator::new(config(name))).await
     }
 
-    pub(crate) async fn of(coordinator: Coordinator) -> Self {
+    pub(crate) async fn start_with(coordinator: Coordinator) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
         let shutdown = CancellationToken::new();

@@ -100,7 +100,7 @@ impl fmt::Display for Kind {
                 write!(f, "a list of {least} to {most} whole numbers, each from {low} to {high}")
             }
             Self::Number(low, high) => number(f, low, high),
-            Self::Share => f.write_str("a share of at least 0 and below 1, such as 0.1 or 10%"),
+            Self::Share => f.write_str("a share from 0 up to, but not including, 1, such as 0.1 or 10%"),
             Self::Seconds => f.write_str("a time above 0 and at most an hour, such as `1.5 s` or `250 ms`"),
             Self::Period => f.write_str("`1 epoch`, `500 turns` or `end`"),
             Self::OneOf(words) => {
@@ -122,13 +122,14 @@ fn whole(f: &mut fmt::Formatter<'_>, what: &str, low: u64, high: u64) -> fmt::Re
 
 fn number(f: &mut fmt::Formatter<'_>, low: Bound<f64>, high: Bound<f64>) -> fmt::Result {
     match low {
-        Bound::Included(low) => write!(f, "a number of at least {low}")?,
+        Bound::Included(low) if high == Bound::Unbounded => write!(f, "a number of {low} or more")?,
+        Bound::Included(low) => write!(f, "a number from {low}")?,
         Bound::Excluded(low) => write!(f, "a number above {low}")?,
         Bound::Unbounded => f.write_str("a number")?,
     }
     match high {
-        Bound::Included(high) => write!(f, " and at most {high}"),
-        Bound::Excluded(high) => write!(f, " and below {high}"),
+        Bound::Included(high) => write!(f, " to {high}"),
+        Bound::Excluded(high) => write!(f, " up to, but not including, {high}"),
         Bound::Unbounded => Ok(()),
     }
 }

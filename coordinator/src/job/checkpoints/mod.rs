@@ -5,8 +5,8 @@
 //!   └─▶ each worker uploads its own files ─▶ add_files ─▶ complete ────┴─▶ manifest ─▶ Completion ─▶ written
 //! ```
 //!
-//! Invariants: one checkpoint is pending at a time; a manifest is written only after the journal has said that this coordinator is
-//! still the leader; a failed upload or manifest comes back as a completion, never as a panic.
+//! Invariants: one checkpoint is pending at a time; a manifest is written only after the journal has said that this
+//! coordinator is still the leader; a failed upload or manifest comes back as a completion, never as a panic.
 
 mod stall_time;
 mod write;
@@ -160,8 +160,8 @@ impl Checkpoints {
         }
     }
 
-    /// All files of the workers are there: writes the manifest on a separate task, which sends a [`Completion`]. `in_use` are
-    /// checkpoints that workers are loading.
+    /// All files of the workers are there: writes the manifest on a separate task, which sends a [`Completion`].
+    /// `in_use` are checkpoints that workers are loading.
     ///
     /// # Errors
     /// The manifest cannot be made.

@@ -1,4 +1,5 @@
-//! What writes a checkpoint beside the job's task: the head's files, the manifest, and the removal of what is not needed any more.
+//! What writes a checkpoint beside the job's task: the head's files, the manifest, and the removal of what is not
+//! needed any more.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -74,7 +75,8 @@ pub(super) async fn write_manifest(
     keep: Keep,
 ) -> Result<Saved, SaveError> {
     manifest.files.extend(head.await??);
-    // A coordinator that was fenced while it was stalled must not complete a checkpoint of its successor's, nor clean up after it.
+    // A coordinator that was fenced while it was stalled must not complete a checkpoint of its successor's, nor clean
+    // up after it.
     wait_for_leadership(journal, errors).await?;
     let checkpoint = store.complete(&manifest).await?;
     wait_for_leadership(journal, errors).await?;
@@ -102,8 +104,8 @@ async fn wait_for_leadership(journal: &Journal, errors: &StoreErrors) -> Result<
     }
 }
 
-/// Removes files of checkpoints that were never completed. Nothing depends on it, so it does not wait long for a failing store. A
-/// coordinator that was fenced must not clean up after its successor.
+/// Removes files of checkpoints that were never completed. Nothing depends on it, so it does not wait long for a
+/// failing store. A coordinator that was fenced must not clean up after its successor.
 pub(in super::super) async fn clean_up_before(store: &CheckpointStore, journal: &Journal) {
     if !matches!(timeout(SLOW_JOURNAL, journal.confirm_leadership()).await, Ok(Ok(()))) {
         return;

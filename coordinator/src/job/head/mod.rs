@@ -1,8 +1,8 @@
-//! The job's shared head: the one place where it changes. It owns the head with its projector and optimizer, the replay buffer of
-//! the heads that were granted, and the contribution that the turn machine is looking at.
+//! The job's shared head: the one place where it changes. It owns the head with its projector and optimizer, the replay
+//! buffer of the heads that were granted, and the contribution that the turn machine is looking at.
 //!
-//! Invariants: the head is stepped with a checked contribution only, and only when the turn machine says so; a head is in the replay
-//! buffer before the next one exists. It knows no worker and sends nothing: it makes messages.
+//! Invariants: the head is stepped with a checked contribution only, and only when the turn machine says so; a head is
+//! in the replay buffer before the next one exists. It knows no worker and sends nothing: it makes messages.
 
 mod replay_buffer;
 
@@ -98,8 +98,8 @@ impl JobHead {
         self.head.share()
     }
 
-    /// Checks a contribution in full, and holds it until [`Self::release`]: the turn machine judges its header meanwhile, and nothing is
-    /// half applied.
+    /// Checks a contribution in full, and holds it until [`Self::release`]: the turn machine judges its header
+    /// meanwhile, and nothing is half applied.
     ///
     /// # Errors
     /// The message is malformed.
@@ -121,7 +121,8 @@ impl JobHead {
         self.incoming = None;
     }
 
-    /// Projects the received contribution and steps the head: the one place where a turn's gradient meets the shared head.
+    /// Projects the received contribution and steps the head: the one place where a turn's gradient meets the shared
+    /// head.
     ///
     /// # Errors
     /// Nothing was received, or the head does not take it. The head is as before.

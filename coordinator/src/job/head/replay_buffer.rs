@@ -1,9 +1,9 @@
-//! The replay buffer: the heads of every step since the checkpoints that a replacement worker may begin from. It replays its steps
-//! under them.
+//! The replay buffer: the heads of every step since the checkpoints that a replacement worker may begin from. It
+//! replays its steps under them.
 //!
-//! The buffer is in memory up to a bound, then in a temporary file. Before the file is full a checkpoint is due, which frees heads.
-//! A thread writes the file, so that turns do not wait for a disk that keeps up with them. At most [`BEHIND`] heads are on their way
-//! to the file; they are in memory beside the heads that stay there.
+//! The buffer is in memory up to a bound, then in a temporary file. Before the file is full a checkpoint is due, which
+//! frees heads. A thread writes the file, so that turns do not wait for a disk that keeps up with them. At most
+//! [`BEHIND`] heads are on their way to the file; they are in memory beside the heads that stay there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -159,8 +159,8 @@ impl ReplayBuffer {
         }
     }
 
-    /// Adds the head of this version. If the temporary file takes no further heads, they stay in memory, and the buffer is full until a
-    /// checkpoint frees some. Waits only for a file that is behind by more than [`BEHIND`].
+    /// Adds the head of this version. If the temporary file takes no further heads, they stay in memory, and the buffer
+    /// is full until a checkpoint frees some. Waits only for a file that is behind by more than [`BEHIND`].
     pub(super) fn add(&mut self, version: HeadVersion, head: Arc<Head<f32>>) {
         self.memory.insert(version, head);
         self.note_written(BEHIND);

@@ -46,7 +46,7 @@ pub(in crate::spec) mod data {
     pub(in crate::spec) static VALIDATION: Field = Field::new(
         "validation",
         Kind::Other(
-            "a share of `train` of at least 0 and below 1, such as 0.1 or 10%, or a path or URL, or a list of them",
+            "a share of `train` from 0 up to, but not including, 1, such as 0.1 or 10%, or a path or URL, or a list of them",
         ),
         "10%",
         "the validation split, which selects the best checkpoint: a share of `train`, the same samples in every \

@@ -109,7 +109,7 @@ pub(super) fn fusion(section: &mut Section<'_>, names: Names<'_>) -> Option<Fusi
 
 fn fixed(section: &mut Section<'_>, node: &Node, names: Names<'_>) -> Option<FusionSpec> {
     let weight = |node: &Node| scalar::number(node, Included(0.0), Unbounded);
-    let weights = weights(section, &job::FUSION, node, names, "a number of at least 0", weight)?;
+    let weights = weights(section, &job::FUSION, node, names, "a number of 0 or more", weight)?;
     for name in names.unwrap_or_default().iter().filter(|name| !weights.contains_key(name)) {
         section.refuse(&job::FUSION, node.flow(), format!("gives no weight to `{name}`; name every modality"));
     }

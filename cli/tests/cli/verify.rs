@@ -187,8 +187,8 @@ fn files_that_do_not_fit_the_job_are_named() {
     let (folder, path) = with_manifest(|manifest| {
         manifest["specification"]["head"]["width"] = 17.into();
         manifest["state"]["steps_done"]["text"] = 1.into();
-        manifest["parts"]["stray.safetensors"] = manifest["parts"]["head.safetensors"].clone();
-        manifest["parts"].as_object_mut().expect("parts").remove("encoder-audio.safetensors");
+        manifest["files"]["stray.safetensors"] = manifest["files"]["head.safetensors"].clone();
+        manifest["files"].as_object_mut().expect("files").remove("encoder-audio.safetensors");
     });
     let (code, verified) = verify(folder.path(), &[&path]);
     let damaged = damaged(&verified);

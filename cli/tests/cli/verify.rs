@@ -84,7 +84,7 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
     let output = antiphon(folder.path(), &["verify", &path]).output().expect("the program runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.contains("damaged: 3 of 10 files") && text.contains("DAMAGED: it is missing"), "{text}");
-    assert!(text.trim_end().ends_with(", as the manifest has it"), "{text}");
+    assert!(text.trim_end().ends_with(", as in the manifest"), "{text}");
 }
 
 /// Verifies the newest checkpoint of a run on a server, with this `--store-retry-timeout`.

@@ -1,6 +1,5 @@
 //! The command line as clap parses it.
 
-use antiphon_model::custom::Encoders;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands;

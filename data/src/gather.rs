@@ -15,7 +15,7 @@ use super::stores::Stores;
 
 /// Gathers the rows of a split, and checks what concerns more than one row.
 pub(super) struct Gatherer {
-    stores: Stores,
+    pub(super) stores: Stores,
     column: String,
     split: Split,
     kind: Option<ValueKind>,

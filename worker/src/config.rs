@@ -21,6 +21,10 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
 
+    /// Seconds to retry the first connection to the coordinator before giving up
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub connect_timeout: u64,
+
     /// Name of this worker, unique among live ones [default: modality, machine, process id, random digits]
     #[arg(long, env = "ANTIPHON_WORKER", value_name = "NAME", value_parser = parse_name::<WorkerId>)]
     pub name: Option<WorkerId>,

@@ -42,7 +42,7 @@ use crate::failure::Failure;
 use crate::stores::stores;
 use crate::trainer::{Machine, Options, Trainer};
 
-use status::Trouble;
+use status::StoreError;
 
 pub(crate) use status::Status;
 
@@ -327,9 +327,9 @@ impl Engine {
         spec: &JobSpec,
         url: String,
     ) -> Result<(), Failure> {
-        let (retry, trouble) = self.retry_policy();
+        let (retry, store_error) = self.retry_policy();
         let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &self.config.stores, &retry));
-        trouble.clear();
+        store_error.clear();
         let (encoder, state) = loaded?;
         trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source })
     }
@@ -388,8 +388,7 @@ impl Engine {
     /// Takes a snapshot of the files. The upload runs beside the next steps.
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
-        let (retry, trouble) = self.retry_policy();
-        let stores = self.config.stores;
+        let ((retry, store_error), stores) = (self.retry_policy(), self.config.stores);
         let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
         let begun = Instant::now();
         let files = at.trainer.files()?;
@@ -402,10 +401,10 @@ impl Engine {
                 () = answers.closed() => return,
             };
             // Before the answer, after which no heartbeat tells of it.
-            trouble.clear();
+            store_error.clear();
             let answer = match written {
-                Ok(parts) => {
-                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files: parts, snapshot }.into())
+                Ok(files) => {
+                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files, snapshot }.into())
                 }
                 Err(error) => {
                     let error = Failure::from(error);
@@ -422,14 +421,14 @@ impl Engine {
 
     /// Retries of store requests, which heartbeats report. The pauses need not differ between workers, because the names of their
     /// files do.
-    fn retry_policy(&self) -> (RetryPolicy, Trouble) {
-        let trouble = self.status.begin_trouble();
-        let told = trouble.clone();
+    fn retry_policy(&self) -> (RetryPolicy, StoreError) {
+        let store_error = self.status.begin_store_request();
+        let told = store_error.clone();
         let policy = RetryPolicy::new(self.config.store_retry_timeout, 0).on_retry(move |retry| {
             warn!(store_error = %retry, "the worker retries a store of checkpoints");
             told.note(&retry.to_string());
         });
-        (policy, trouble)
+        (policy, store_error)
     }
 
     /// The job at hand, if it is the one that a message is about.

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use antiphon_core::spec::{FieldReport, JobSpec, Location, SpecError, SpecErrors, explain_text};
-use antiphon_model::custom::Encoders;
 use serde_json::{Value, json};
 
 use super::shared_args::JobArgs;
@@ -119,6 +118,9 @@ mod tests {
 
     use antiphon_core::spec::Override;
 
+    use antiphon_model::custom::Encoders;
+    use antiphon_store::storage::StoreOptions;
+
     use super::*;
     use crate::job_file;
 
@@ -128,7 +130,8 @@ mod tests {
         fs::write(&job, text).expect("a job file");
         let set = set.iter().map(|text| Override::from(*text)).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let exit = run(&CheckArgs { job: JobArgs { job, set }, explain }, format, &mut out, &mut err)
+        let context = Context { format, stores: StoreOptions::default(), encoders: Encoders::new() };
+        let exit = run(&CheckArgs { job: JobArgs { job, set }, explain }, &context, &mut out, &mut err)
             .expect("memory to write to");
         let text = |bytes| String::from_utf8(bytes).expect("text").replace(&folder.path().display().to_string(), "");
         (exit, text(out), text(err))

@@ -45,8 +45,9 @@ impl LocalJob {
     /// # Errors
     /// The coordinator or a worker fails, or the events have ended. The last one says that the job has finished.
     pub(crate) async fn next(&mut self) -> anyhow::Result<JobEvent> {
+        let mut silent = Silent;
         tokio::select! {
-            watched = self.events.next(&mut Silent) => Ok(watched?.event),
+            watched = self.events.next(&mut silent) => Ok(watched?.event),
             error = self.cluster.failed() => Err(error),
         }
     }

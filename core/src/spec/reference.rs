@@ -207,6 +207,12 @@ static ENCODER: &[Row] = &[
         "A BERT encoder, for text.",
         &[&encoder::BERT_SIZE, &encoder::POOLING, &encoder::BERT_DROPOUT],
     ),
+    (
+        "modalities.*.encoder",
+        "kind: NAME",
+        "An encoder that the program has registered under this name.",
+        &[&encoder::OPTIONS],
+    ),
 ];
 
 static TRAINING: &[Row] = &[

@@ -1,6 +1,9 @@
 //! Every kind of encoder on a card against the same one in main memory. Without a card there is nothing to compare.
 
+use std::collections::BTreeMap;
+
 use antiphon_core::spec::{LearningRateSchedule, OptimizerRule, OptimizerSpec, Precision};
+use candle_core::Tensor;
 
 use super::tests::{Case, batch, built_on, cases, train, wide_cases};
 use super::*;

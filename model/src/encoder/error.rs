@@ -115,7 +115,7 @@ pub enum EncoderError {
     /// A job names an encoder that the program does not have.
     #[error(
         "encoder `{name}` is not built into this program{}; run the program that registers it: its `worker`, `eval`, `predict` \
-         and `verify`", registered(.registered)
+         and `verify`", besides(.registered)
     )]
     NotRegistered {
         /// As the job names it.
@@ -183,7 +183,7 @@ impl EncoderError {
     }
 }
 
-fn registered(names: &[EncoderName]) -> String {
+fn besides(names: &[EncoderName]) -> String {
     match names {
         [] => String::new(),
         names => {

@@ -1,6 +1,10 @@
+use std::collections::BTreeMap;
+
 use antiphon_core::ids::MicroShard;
+use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{BertSize, Pooling, ResnetDepth, TransformerSize, VitSize};
-use antiphon_data::Decoded;
+use antiphon_data::{BatchInput, Decoded};
+use candle_core::Tensor;
 
 use super::*;
 use crate::nn::check::{assert_close, bf16_cards, check_elements, devices, flat, noise};

@@ -69,7 +69,7 @@ fn gradients<T: Number>(
         positions.iter_mut().zip(sample).for_each(|(sum, g)| *sum += g.to_f64());
     }
     let mut bias = vec![0.0f64; width];
-    for place in positions[width..].chunks_exact(width) {
+    for position in positions[width..].chunks_exact(width) {
         bias.iter_mut().zip(position).for_each(|(sum, g)| *sum += g);
     }
     let narrow = |sums: &[f64]| sums.iter().map(|sum| T::from_f64(*sum)).collect::<Vec<T>>();

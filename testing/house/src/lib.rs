@@ -60,7 +60,7 @@ fn imports(files: &[File]) -> Result<Vec<Violation>, String> {
     let mut all = Vec::new();
     for (folder, read) in members(files) {
         let imports = read.imports();
-        violations.extend(rooms::check(&folder, &read.files(), &imports, &orders));
+        violations.extend(rooms::check(&folder, &read.rooms(), &imports, &orders));
         all.extend(imports);
     }
     violations.extend(circles::check(&all, &allowed));

@@ -70,7 +70,7 @@ fn order(folders: &[String], files: &[File]) -> Result<usize, String> {
             continue;
         }
         println!("[{folder}]");
-        match rooms::suggest(&folder, &read.files(), &read.imports()) {
+        match rooms::suggest(&folder, &read.rooms(), &read.imports()) {
             Some(layers) => layers.iter().for_each(|layer| println!("{}", layer.join(" "))),
             None => return Err(format!("the rooms of {folder} import each other in a circle")),
         }

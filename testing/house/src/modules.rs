@@ -54,9 +54,9 @@ impl Crate {
         this
     }
 
-    /// The files, in no order that means anything.
-    pub fn files(&self) -> BTreeSet<&str> {
-        self.scopes.values().map(|scope| &*scope.file).collect()
+    /// The modules of the root.
+    pub fn rooms(&self) -> BTreeSet<&str> {
+        self.scopes.keys().filter_map(|module| module.first()).map(String::as_str).collect()
     }
 
     /// `folder` is where the children of `module` are.

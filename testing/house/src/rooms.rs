@@ -47,18 +47,22 @@ impl Orders {
 }
 
 /// The room of a file: the first name below `src`. None for the root.
-pub fn room_of<'a>(folder: &str, file: &'a str) -> Option<&'a str> {
+fn room_of<'a>(folder: &str, file: &'a str) -> Option<&'a str> {
     let below = file.strip_prefix(folder)?.strip_prefix("/src/")?;
     let room = below.split('/').next()?;
     let room = room.strip_suffix(".rs").unwrap_or(room);
     (!matches!(room, "lib" | "main")).then_some(room)
 }
 
+/// The room that an import leads to, which can be a module in the root's own file. None for the root itself.
+fn room_below(import: &Import) -> Option<&str> {
+    import.name.split("::").next().filter(|room| !room.is_empty())
+}
+
 /// Every import that does not lead to a lower room, and every room that `orders` lacks or that is not there.
-pub fn check(folder: &str, files: &BTreeSet<&str>, imports: &[Import], orders: &Orders) -> Vec<Violation> {
+pub fn check(folder: &str, rooms: &BTreeSet<&str>, imports: &[Import], orders: &Orders) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let rooms: BTreeSet<&str> = files.iter().filter_map(|file| room_of(folder, file)).collect();
-    for room in &rooms {
+    for room in rooms {
         if orders.depth(folder, room).is_none() {
             let message = format!("`{room}` is not in {FILE}: write below [{folder}] where it belongs");
             violations.push(Violation::new(&format!("{folder}/src/{room}"), 0, message));
@@ -71,7 +75,7 @@ pub fn check(folder: &str, files: &BTreeSet<&str>, imports: &[Import], orders: &
     }
     for import in imports {
         let from = room_of(folder, &import.from);
-        let to = room_of(folder, &import.to);
+        let to = room_below(import);
         let upwards = match (from, to) {
             (None, _) => false,
             (Some(_), None) => true,
@@ -94,11 +98,11 @@ pub fn check(folder: &str, files: &BTreeSet<&str>, imports: &[Import], orders: &
 }
 
 /// An order that today's imports agree with, to begin one with: each room as low as it can be. None where there is a circle.
-pub fn suggest(folder: &str, files: &BTreeSet<&str>, imports: &[Import]) -> Option<Vec<Vec<String>>> {
-    let mut left: BTreeSet<&str> = files.iter().filter_map(|file| room_of(folder, file)).collect();
+pub fn suggest(folder: &str, rooms: &BTreeSet<&str>, imports: &[Import]) -> Option<Vec<Vec<String>>> {
+    let mut left = rooms.clone();
     let pairs: BTreeSet<(&str, &str)> = imports
         .iter()
-        .filter_map(|import| Some((room_of(folder, &import.from)?, room_of(folder, &import.to)?)))
+        .filter_map(|import| Some((room_of(folder, &import.from)?, room_below(import)?)))
         .filter(|(from, to)| from != to)
         .collect();
     let mut layers = Vec::new();
@@ -124,37 +128,44 @@ mod tests {
     const ORDER: &str = "[a] # a crate\nb\nc d\n";
 
     fn import(from: &str, to: &str) -> Import {
-        Import { from: format!("a/src/{from}"), to: format!("a/src/{to}"), line: 1, name: "x".to_owned() }
+        let path = |file: &str| format!("a/src/{file}.rs");
+        let name = if to == "lib" { "::X".to_owned() } else { format!("{}::X", to.replace('/', "::")) };
+        Import { from: path(from), to: path(to), line: 1, name }
     }
 
     fn found(imports: &[Import]) -> usize {
-        let files = ["a/src/lib.rs", "a/src/b/mod.rs", "a/src/c.rs", "a/src/d.rs"].into();
-        check("a", &files, imports, &Orders::parse(ORDER)).len()
+        check("a", &["b", "c", "d"].into(), imports, &Orders::parse(ORDER)).len()
     }
 
     #[test]
     fn imports_downwards_and_within_a_room_are_fine() {
-        assert_eq!(found(&[import("b/mod.rs", "c.rs"), import("b/x.rs", "b/mod.rs"), import("lib.rs", "b/mod.rs")]), 0);
+        assert_eq!(found(&[import("b/mod", "c"), import("b/x", "b"), import("lib", "b")]), 0);
     }
 
     #[test]
     fn planted_imports_upwards_sideways_and_from_the_root_are_found() {
-        assert_eq!(found(&[import("c.rs", "b/x.rs")]), 1);
-        assert_eq!(found(&[import("c.rs", "d.rs")]), 1);
-        assert_eq!(found(&[import("c.rs", "lib.rs")]), 1);
+        assert_eq!(found(&[import("c", "b/x")]), 1);
+        assert_eq!(found(&[import("c", "d")]), 1);
+        assert_eq!(found(&[import("c", "lib")]), 1);
+    }
+
+    #[test]
+    fn a_room_in_the_file_of_the_root_is_a_room() {
+        let inline = |from| Import { to: "a/src/lib.rs".to_owned(), ..import(from, "c") };
+        assert_eq!(found(&[inline("b/x")]), 0);
+        assert_eq!(found(&[inline("d")]), 1);
     }
 
     #[test]
     fn a_room_that_is_not_written_and_one_that_is_gone_are_found() {
-        let files = ["a/src/b.rs", "a/src/c.rs", "a/src/e.rs"].into();
-        assert_eq!(check("a", &files, &[], &Orders::parse(ORDER)).len(), 2);
+        assert_eq!(check("a", &["b", "c", "e"].into(), &[], &Orders::parse(ORDER)).len(), 2);
     }
 
     #[test]
     fn a_suggested_order_is_one_that_holds() {
-        let files = ["a/src/b.rs", "a/src/c.rs", "a/src/d.rs"].into();
-        let imports = [import("b.rs", "c.rs"), import("b.rs", "d.rs")];
-        assert_eq!(suggest("a", &files, &imports), Some(vec![vec!["b".into()], vec!["c".into(), "d".into()]]));
-        assert_eq!(suggest("a", &files, &[import("b.rs", "c.rs"), import("c.rs", "b.rs")]), None);
+        let rooms = ["b", "c", "d"].into();
+        let imports = [import("b", "c"), import("b", "d")];
+        assert_eq!(suggest("a", &rooms, &imports), Some(vec![vec!["b".into()], vec!["c".into(), "d".into()]]));
+        assert_eq!(suggest("a", &rooms, &[import("b", "c"), import("c", "b")]), None);
     }
 }

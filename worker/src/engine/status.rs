@@ -7,19 +7,19 @@ use antiphon_core::ids::{JobId, Term};
 use antiphon_proto::stream;
 use antiphon_proto::v1;
 
-/// What heartbeats tell.
+/// What heartbeats report.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     job: Mutex<Option<(JobId, Term)>>,
     steps_done: AtomicU64,
     progress: AtomicU64,
     busy: AtomicBool,
-    trouble: Mutex<Trouble>,
+    store_error: Mutex<StoreError>,
 }
 
-/// What a store's last failure was, while something is read from it or written to it. Clones share it.
+/// The last error of a store request that is being retried; empty without one. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Trouble(Arc<Mutex<String>>);
+pub(crate) struct StoreError(Arc<Mutex<String>>);
 
 impl Status {
     pub(crate) fn heartbeat(&self) -> v1::Heartbeat {
@@ -28,15 +28,15 @@ impl Status {
             steps_done: self.steps_done.load(Ordering::Relaxed),
             progress: self.progress.load(Ordering::Relaxed),
             busy: self.busy.load(Ordering::Relaxed),
-            store_error: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).told(),
+            store_error: self.store_error.lock().unwrap_or_else(PoisonError::into_inner).told(),
         }
     }
 
-    /// Something is begun with a store: heartbeats tell of its trouble, and of no other's any more.
-    pub(super) fn begin_trouble(&self) -> Trouble {
-        let trouble = Trouble::default();
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble.clone();
-        trouble
+    /// A store request starts: heartbeats report its errors, and no longer those of earlier requests.
+    pub(super) fn begin_store_request(&self) -> StoreError {
+        let store_error = StoreError::default();
+        *self.store_error.lock().unwrap_or_else(PoisonError::into_inner) = store_error.clone();
+        store_error
     }
 
     /// The job at hand, and the term in which it was assigned.
@@ -45,7 +45,7 @@ impl Status {
     }
 
     pub(super) fn set_job(&self, job: Option<(JobId, Term)>) {
-        self.begin_trouble();
+        self.begin_store_request();
         *self.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
     }
 
@@ -60,13 +60,13 @@ impl Status {
     }
 }
 
-impl Trouble {
-    /// Something is wrong, in words: as much of it as a heartbeat may carry.
+impl StoreError {
+    /// Sets the error, shortened to what a heartbeat may carry.
     pub(super) fn note(&self, text: &str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::store_error(text);
     }
 
-    /// The store works, or is not needed any more.
+    /// The request succeeded or was given up.
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -83,15 +83,15 @@ mod tests {
     #[test]
     fn heartbeats_report_the_last_store_error_shortened() {
         let status = Status::default();
-        let given_up = status.begin_trouble();
+        let given_up = status.begin_store_request();
         given_up.note("a\nb");
         assert_eq!(status.heartbeat().store_error, "a b");
-        let trouble = status.begin_trouble();
-        given_up.note("somebody else's");
+        let store_error = status.begin_store_request();
+        given_up.note("an earlier request's");
         assert_eq!(status.heartbeat().store_error, "");
-        trouble.note(&"é".repeat(600));
+        store_error.note(&"é".repeat(600));
         assert_eq!(status.heartbeat().store_error, "é".repeat(512));
-        trouble.clear();
+        store_error.clear();
         assert_eq!(status.heartbeat().store_error, "");
     }
 }

@@ -14,7 +14,6 @@ use antiphon_model::weights::Cache;
 use antiphon_process::full_message;
 use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::trainer::{Machine, Options, TrainError, Trainer};
-use antiphon_worker::trainer::{Options, Trainer};
 
 /// The message is the one in the golden file.
 fn check(name: &str, message: &str) {

@@ -15,7 +15,6 @@ use clap::Subcommand;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::Format;
 
 pub use encoder::EncoderArgs;
 pub use joint::JointArgs;

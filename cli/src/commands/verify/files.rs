@@ -187,7 +187,7 @@ fn file_of(error: &HeadFilesError) -> &'static str {
         HeadFilesError::Missing { name }
         | HeadFilesError::Shape { name, .. }
         | HeadFilesError::NotFinite { name, .. } => name,
-        HeadFilesError::Note { part: "projector", .. } => return PROJECTOR,
+        HeadFilesError::Note { file: "projector", .. } => return PROJECTOR,
         HeadFilesError::Note { .. } | HeadFilesError::TurnOpen { .. } => return HEAD_STATE,
     };
     match tensor.as_str() {

@@ -40,7 +40,7 @@ pub(crate) fn give_back(device: &Device) -> Result<()> {
     unsafe { result::mem_pool::trim_to(pool, 0) }.map_err(Error::wrap)
 }
 
-/// Lets [`peak`] count anew.
+/// Resets [`peak`].
 ///
 /// # Errors
 /// As [`give_back`].

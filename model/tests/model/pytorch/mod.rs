@@ -85,7 +85,7 @@ impl Worst {
     fn meet_all(&mut self, own: &[(String, Tensor)], origins: &Origins, shapes: &[&String], known: &Samples) {
         for (name, tensor) in own {
             let values = flat(tensor);
-            let pairs = values.iter().zip(&origins.0[name]).filter_map(|(value, &(which, place))| {
+            let pairs = values.iter().zip(&origins.0[name]).filter_map(|(value, &(which, element))| {
                 let theirs = known.get(shapes[which])?.get(&element)?;
                 Some((*value, *theirs))
             });

@@ -11,7 +11,6 @@ use std::num::NonZeroUsize;
 use std::process::Stdio;
 
 use antiphon_core::spec::Precision;
-use antiphon_model::custom::Encoders;
 use antiphon_model::device::{self, DeviceChoice};
 use anyhow::{Context as _, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};

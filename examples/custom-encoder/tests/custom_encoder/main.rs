@@ -55,19 +55,19 @@ impl Drop for Server {
     }
 }
 
-/// A coordinator and its URL.
+/// A coordinator and its URL, which its log tells.
 fn coordinator(folder: &Path) -> (Server, String) {
     let mut command = program(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]);
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-    let log = BufReader::new(child.stdout.take().expect("its output"));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines().map_while(Result::ok);
     let server = Server(child);
-    let url = log.lines().map_while(Result::ok).find_map(|line| url_in(&line)).expect("it says where it listens");
-    (server, url)
-}
-
-fn url_in(line: &str) -> Option<String> {
-    let at = line.find("http://127.0.0.1:")?;
-    Some(line[at..].chars().take_while(|c| !matches!(c, '"' | ' ' | ',' | '\\')).collect())
+    let address = log.find_map(|line| {
+        let line: Value = serde_json::from_str(&line).ok()?;
+        line["fields"]["address"].as_str().map(str::to_owned)
+    });
+    // The rest is read too, so that the coordinator never waits for it.
+    std::thread::spawn(move || log.for_each(drop));
+    (server, format!("http://{}", address.expect("it listens")))
 }
 
 fn worker(folder: &Path, url: &str, modality: &str) -> Server {
@@ -105,13 +105,13 @@ fn it_learns_and_every_command_reads_its_checkpoint() {
     let arguments =
         ["run", "job.yaml", "--state", "state", "--set=data.samples={train: 400, validation: 0, test: 100}"];
     let finished = last(program(folder.path(), &arguments));
-    let job = finished["job"].as_str().expect("an id").to_owned();
-    let at = format!("state/{job}");
-    let evaluated = last(program(folder.path(), &["eval", &at]));
-    let accuracy = evaluated["fused"]["accuracy"].as_f64().or(evaluated["evaluation"]["fused"]["accuracy"].as_f64());
+    let at = finished["checkpoint"].as_str().expect("a checkpoint");
+    let evaluated = last(program(folder.path(), &["eval", at]));
+    let rule = evaluated["fusion"].as_str().expect("a rule");
+    let accuracy = evaluated["fused"][rule]["accuracy"].as_f64();
     assert!(accuracy.is_some_and(|accuracy| accuracy > 0.4), "{evaluated}");
-    last(program(folder.path(), &["verify", &at]));
-    let predicted = program(folder.path(), &["predict", &at, "--format", "json"]).output().expect("it starts");
+    last(program(folder.path(), &["verify", at]));
+    let predicted = program(folder.path(), &["predict", at, "--format", "json"]).output().expect("it starts");
     assert!(predicted.status.success() && lines(&predicted).len() >= 100, "{predicted:?}");
 }
 

@@ -106,7 +106,6 @@ impl From<WireError> for tonic::Status {
         match error {
             WireError::TooLarge { .. } => Self::resource_exhausted(message),
             WireError::Missing { .. }
-            | WireError::Contribution(_)
             | WireError::Name { .. }
             | WireError::UnknownEnum { .. }
             | WireError::DataType { .. }

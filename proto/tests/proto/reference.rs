@@ -1,5 +1,5 @@
-//! The reference page of the wire is what the `.proto` files say, comments included. `UPDATE=1 cargo test -p
-//! antiphon-proto --test proto reference::` writes it.
+//! The reference page of the wire is what the `.proto` files say, comments included.
+//! `UPDATE=1 cargo test -p antiphon-proto --test proto reference::` writes it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -20,7 +20,7 @@ pub fn main() -> ExitCode {
     main_with(Encoders::new())
 }
 
-/// As [`main`], of a program that registers encoders of its own besides the built-in ones.
+/// As [`main`], for a program that registers encoders besides the built-in ones.
 #[must_use]
 pub fn main_with(encoders: Encoders) -> ExitCode {
     let cli = Cli::parse();

@@ -91,7 +91,7 @@ name!(
     "modality"
 );
 name!(
-    /// The name that a program registers an encoder of its own by.
+    /// The name by which a program registers a custom encoder.
     EncoderName,
     "encoder"
 );

@@ -48,9 +48,9 @@ pub fn message(status: &Status) -> String {
     }
 }
 
-/// Why a connection was not made.
+/// Why a connection was not made: the message of the operating system.
 pub(crate) fn connect_message(error: &tonic::transport::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+    innermost(error)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use antiphon_core::spec::ScheduleMode;
+use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_model::device::DeviceChoice;
 use antiphon_transport::ReconnectPolicy;
 
@@ -96,39 +96,13 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
             (resumed_id(&checkpoint, &spec, &args.state, &context.stores).await?, Some(checkpoint.url()))
         }
     };
-    let mut cluster = Cluster::start(ClusterConfig {
-        state: args.state.display().to_string(),
-        modalities: spec.modalities.iter().map(|m| m.name.clone()).collect(),
-        decode_threads: args.decode_threads.max(1),
-        data_memory: args.data_memory << 20,
-        head_memory: args.head_memory << 20,
-        head_threads: args.head_threads as usize,
-        stores: context.stores,
-        store_retry_timeout: args
-            .store_retry_timeout
-            .map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())),
-        device: args.device,
-        encoders: context.encoders.clone(),
-    })
-    .await?;
+    let mut cluster = Cluster::start(args.cluster(&spec, context)).await?;
     let client = Client::to_own_process(&cluster.url())?;
     let request = client::request(&spec, Some(job.to_string()), resume);
     let job = client.submit(request).await?;
     let job_folder = folder_of(&job, &spec, &args.state);
-    let how_to_resume = || {
-        let JobArgs { job, set } = &args.job;
-        let file = quoted(&job.display().to_string());
-        let set: String = set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
-        format!("antiphon run {file}{set}{} --resume {}", args.settings(), quoted(&job_folder))
-    };
-    let following = follow::follow(
-        &client,
-        &job,
-        (&spec, 0),
-        context.format,
-        OnInterrupt::Stop(how_to_resume()),
-        ReconnectPolicy::ONCE,
-    );
+    let on_interrupt = OnInterrupt::Stop(args.resume_command(&job_folder));
+    let following = follow::follow(&client, &job, (&spec, 0), context.format, on_interrupt, ReconnectPolicy::ONCE);
     let followed = tokio::select! {
         followed = following => followed?,
         error = cluster.failed() => return Err(error),
@@ -150,6 +124,30 @@ fn quoted(text: &str) -> String {
 }
 
 impl RunArgs {
+    fn cluster(&self, spec: &JobSpec, context: &Context) -> ClusterConfig {
+        let seconds = self.store_retry_timeout.map(|seconds| Duration::from_secs(seconds.into()));
+        ClusterConfig {
+            state: self.state.display().to_string(),
+            modalities: spec.modalities.iter().map(|modality| modality.name.clone()).collect(),
+            decode_threads: self.decode_threads.max(1),
+            data_memory: self.data_memory << 20,
+            head_memory: self.head_memory << 20,
+            head_threads: self.head_threads as usize,
+            stores: context.stores,
+            store_retry_timeout: seconds.unwrap_or(Duration::MAX),
+            device: self.device,
+            encoders: context.encoders.clone(),
+        }
+    }
+
+    /// The command that resumes the job in this folder.
+    fn resume_command(&self, folder: &str) -> String {
+        let JobArgs { job, set } = &self.job;
+        let file = quoted(&job.display().to_string());
+        let set: String = set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
+        format!("antiphon run {file}{set}{} --resume {}", self.settings(), quoted(folder))
+    }
+
     /// The settings that are not the defaults, as they are typed.
     fn settings(&self) -> String {
         let mut text = String::new();

@@ -95,7 +95,7 @@ async fn turns_that_wait_for_the_last_checkpoint_count_as_a_stall() {
     let (mut stage, mut held) = Stage::set(schedule, 4).await;
     timeout(TEST_TIMEOUT, held.wait()).await.expect("it is written");
     let waits = async {
-        while !stage.reason().await.starts_with("turn 8: a checkpoint is due, ") {
+        while !stage.reason().await.starts_with("turn 8: a checkpoint is due; ") {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -163,8 +163,8 @@ impl Stage {
         let of = |turn: u64| {
             let text = self.server.object(&format!("{CHECKPOINTS}/{turn:08}/manifest.json")).expect("it is there");
             let manifest: Value = serde_json::from_slice(&text).expect("it is JSON");
-            let parts = manifest["parts"].as_object().expect("its parts");
-            let names: Vec<String> = parts.keys().cloned().chain(["manifest.json".to_owned()]).collect();
+            let files = manifest["files"].as_object().expect("its files");
+            let names: Vec<String> = files.keys().cloned().chain(["manifest.json".to_owned()]).collect();
             names.into_iter().map(move |name| (turn, name))
         };
         self.complete().into_iter().flat_map(of).collect()

@@ -84,7 +84,7 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
     let output = antiphon(folder.path(), &["verify", &path]).output().expect("the program runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.contains("damaged: 3 of 10 files") && text.contains("DAMAGED: it is missing"), "{text}");
-    assert!(text.trim_end().ends_with(", as the manifest has it"), "{text}");
+    assert!(text.trim_end().ends_with(", as in the manifest"), "{text}");
 }
 
 /// Verifies the newest checkpoint of a run on a server, with this `--store-retry-timeout`.
@@ -187,8 +187,8 @@ fn files_that_do_not_fit_the_job_are_named() {
     let (folder, path) = with_manifest(|manifest| {
         manifest["specification"]["head"]["width"] = 17.into();
         manifest["state"]["steps_done"]["text"] = 1.into();
-        manifest["parts"]["stray.safetensors"] = manifest["parts"]["head.safetensors"].clone();
-        manifest["parts"].as_object_mut().expect("parts").remove("encoder-audio.safetensors");
+        manifest["files"]["stray.safetensors"] = manifest["files"]["head.safetensors"].clone();
+        manifest["files"].as_object_mut().expect("files").remove("encoder-audio.safetensors");
     });
     let (code, verified) = verify(folder.path(), &[&path]);
     let damaged = damaged(&verified);

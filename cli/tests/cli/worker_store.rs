@@ -65,7 +65,7 @@ async fn a_job_names_the_worker_whose_store_fails_and_resumes() {
     let _a = worker(folder.path(), &url, "a", "", &[]);
     let suffers = worker(folder.path(), &url, "b", "errors=1", &[]);
     let mut job = submitted(&url).await;
-    let status = until(&mut job, |status| status.reason.contains("; tried for ")).await;
+    let status = until(&mut job, |status| status.reason.contains("; retrying for ")).await;
     let waits = "turn 0: finishing; checkpoint 0 waits for files of `b` worker `b`; `b` worker `b`: cannot write";
     assert!(status.reason.starts_with(waits), "{}", status.reason);
     drop(suffers);
@@ -79,7 +79,7 @@ async fn a_job_stopped_with_now_does_not_wait_for_its_store() {
     let (_coordinator, url) = coordinator(folder.path());
     let _workers = [worker(folder.path(), &url, "a", "", &[]), worker(folder.path(), &url, "b", "errors=1", &[])];
     let mut job = submitted(&url).await;
-    until(&mut job, |status| status.reason.contains("; tried for ")).await;
+    until(&mut job, |status| status.reason.contains("; retrying for ")).await;
     for now in [false, true] {
         let request = StopJobRequest { job: job.1.job.clone(), now };
         job.0.stop_job(request).await.expect("it is told");

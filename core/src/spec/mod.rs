@@ -58,7 +58,7 @@ pub fn parse(
     parse_and_explain(text, file, overrides, variable).map(|(spec, _)| spec)
 }
 
-/// As [`parse`], of a job whatever encoder it names: for whoever does not build the encoder.
+/// As [`parse`], of a job whatever encoder it names: for a program that does not build the encoder.
 ///
 /// # Errors
 /// As [`parse`].

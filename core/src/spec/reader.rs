@@ -26,7 +26,7 @@ pub(super) struct Log {
 pub enum KnownEncoders {
     /// Those that the program registers; none in a program without any.
     Registered(Vec<EncoderName>),
-    /// All, for whoever does not build them: another program checked the job, and the worker builds the encoder.
+    /// All of them. For the coordinator, which builds no encoder: the client checked the job, and the worker builds the encoder.
     Any,
 }
 

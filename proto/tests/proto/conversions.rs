@@ -59,7 +59,7 @@ fn with(gradient: HeadGradient<f32>) -> Contribution<f32> {
     Contribution {
         gradient,
         bias_gradient: vec![0.5, -0.25, -0.25],
-        mean_features: vec![1.0, -0.0, f32::MIN_POSITIVE, f32::MAX],
+        mean_features: vec![1.0, -0.0, f32::MIN_POSITIVE, 1e19],
         loss: 1.25,
         correct: 1,
         samples: 2,

@@ -141,9 +141,9 @@ impl HeadWorker {
         let modality = ModalityName::try_from(self.modality.as_str())?;
         let files = [files::encoder(&modality), files::encoder_state(&modality)];
         let files = files.into_iter().map(|name| (name, b"nothing".as_slice().into())).collect();
-        let parts = checkpoint::save(&save.checkpoint, files, &StoreOptions::default(), &RetryPolicy::none()).await?;
+        let saved = checkpoint::save(&save.checkpoint, files, &StoreOptions::default(), &RetryPolicy::none()).await?;
         let (job, term, turn) = (save.job.as_str().try_into()?, Term(save.term), Turn(save.turn));
-        Ok(Message::FilesSaved(FilesSaved { job, term, turn, files: parts, snapshot: Duration::ZERO }.into()))
+        Ok(Message::FilesSaved(FilesSaved { job, term, turn, files: saved, snapshot: Duration::ZERO }.into()))
     }
 
     fn prepared(&self, assign: v1::Assign) -> v1::Prepared {

@@ -187,8 +187,8 @@ fn ids_text(ids: &IdReport) -> String {
         ),
     };
     for example in &ids.examples {
-        let ((first, first_row), (again, row)) = (&example.first, &example.again);
-        let _ = writeln!(text, "  {:?}: {again}, row {row}, and {first}, row {first_row}", example.id);
+        let ((first, first_row), (second, row)) = (&example.first, &example.again);
+        let _ = writeln!(text, "  {:?}: {second}, row {row}, and {first}, row {first_row}", example.id);
     }
     if ids.without > 0 {
         let _ = writeln!(text, "  {} without an id", counted(ids.without, "row"));

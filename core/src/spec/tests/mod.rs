@@ -385,7 +385,7 @@ fn knowing(names: &[&str]) -> KnownEncoders {
 }
 
 #[test]
-fn an_encoder_that_is_registered_has_options_of_its_own() {
+fn a_registered_encoder_has_its_own_options() {
     let (spec, _) = parse_knowing(OWN_ENCODER, "job.yaml", &[], &|_| None, knowing(&["tcn"])).expect("a job");
     let EncoderSpec::Custom { name, options } = &spec.modalities[0].encoder else { panic!("{spec:?}") };
     assert_eq!(name.as_str(), "tcn");
@@ -397,7 +397,7 @@ fn an_encoder_that_is_registered_has_options_of_its_own() {
         ("quoted", OptionValue::Text("8".to_owned())),
     ];
     assert_eq!(*options, expected.map(|(name, value)| (name.to_owned(), value)).into());
-    // Whoever does not build it takes it as it is.
+    // The coordinator accepts it, since it builds no encoder.
     assert_eq!(JobSpec::from_json(&spec.to_json()).expect("the same job"), spec);
 }
 

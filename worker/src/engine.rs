@@ -80,7 +80,6 @@ struct Assignment {
 
 /// What the session tells the engine.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are messages, so a box would only add an allocation to each")]
 pub(crate) enum Order {
     /// A message of the coordinator.
     Command(Received),
@@ -331,7 +330,7 @@ impl Engine {
         let loaded = runtime.block_on(checkpoint::load(&url, trainer.modality(), &self.config.stores, &retry));
         store_error.clear();
         let (encoder, state) = loaded?;
-        trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source })
+        trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source: source.into() })
     }
 
     /// Z, D, G, h̄ go out at once, unless the head has them already; then dH is made and the encoder learns from it, and says so.

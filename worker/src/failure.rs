@@ -31,13 +31,19 @@ pub(crate) enum Failure {
     Checkpoint(#[from] CheckpointError),
     /// A checkpoint that does not fit the job.
     #[error("checkpoint {url}")]
-    Restore { url: String, source: TrainError },
+    Restore { url: String, source: Box<TrainError> },
     /// The numeric fingerprint cannot be taken.
     #[error(transparent)]
     Fingerprint(#[from] FingerprintError),
     /// Training failed.
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(Box<TrainError>),
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
 
 impl Failure {
@@ -84,7 +90,7 @@ mod tests {
             TrainError::from(unreachable(true)).into(),
             within(device().into()).into(),
             TrainError::from(WeightsError::from(unreachable(true))).into(),
-            Failure::Restore { url: "u".to_owned(), source: within(device().into()) },
+            Failure::Restore { url: "u".to_owned(), source: Box::new(within(device().into())) },
         ];
         for failure in transient {
             assert!(failure.is_transient(), "{failure}");

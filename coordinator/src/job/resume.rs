@@ -68,7 +68,7 @@ pub enum ResumeError {
         /// The checkpoint.
         url: String,
         /// What is wrong with it.
-        source: Unfit,
+        source: Box<Unfit>,
     },
 }
 
@@ -108,7 +108,7 @@ impl Resumed {
         let url = checkpoint.url();
         let manifest = checkpoint.manifest();
         let position = read_position(manifest, spec);
-        let mut position = position.map_err(|source| ResumeError::Unfit { url: url.clone(), source })?;
+        let mut position = position.map_err(|source| ResumeError::Unfit { url: url.clone(), source: source.into() })?;
         if store.checkpoint_url(manifest.turn) != url {
             // The best checkpoint so far is another job's, which may remove it any time.
             position.best = None;
@@ -146,7 +146,7 @@ fn read_position(manifest: &Manifest, spec: &JobSpec) -> Result<Position, Unfit>
 }
 
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> Result<SharedHead<f32>, ResumeError> {
-    let unfit = |source: Unfit| ResumeError::Unfit { url: checkpoint.url(), source };
+    let unfit = |source: Unfit| ResumeError::Unfit { url: checkpoint.url(), source: source.into() };
     let load = async |name: &str| {
         let bytes = checkpoint.file(name).await.map_err(|error| match error.is_missing() {
             true => unfit(Unfit::Missing(error)),

@@ -112,6 +112,7 @@ impl From<WireError> for tonic::Status {
             | WireError::Shape { .. }
             | WireError::ByteLength { .. }
             | WireError::NotFinite { .. }
+            | WireError::Contribution(_)
             | WireError::OutOfRange { .. } => Self::invalid_argument(message),
         }
     }

@@ -184,9 +184,9 @@ async fn what_another_version_wrote_is_named_and_left_alone() {
     let journal = open(&state).await;
     let durable = journal.durable.as_ref().expect("it is durable");
     for (job, value, reason) in [
-        ("later", r#"{"version":2}"#, "its version is 2, and this one reads 1"),
+        ("later", r#"{"version":3}"#, "its version is 3, and this one reads 2"),
         ("broken", "{", "EOF while parsing an object at line 1 column 1"),
-        ("other", r#"{"version":1}"#, "missing field `job`"),
+        ("other", r#"{"version":2}"#, "missing field `job`"),
     ] {
         durable.db.put(key("job", &id(job)), value).await.expect("it is written");
         let error = journal.jobs().await.expect_err("it is not ours").to_string();

@@ -316,7 +316,7 @@ async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
                 },
                 _ = waits.tick() => {
                     let reason = server.status(&job).await.reason;
-                    if reason.starts_with("turn 8: a checkpoint is due, ") && reason.contains(store_error) {
+                    if reason.starts_with("turn 8: a checkpoint is due;") && reason.contains(store_error) {
                         let part = "checkpoint 4 waits for files of `b` worker `w-b`";
                         let waits = "turn 8: a checkpoint is due;";
                         assert_eq!(reason, format!("{waits} {part}; `b` worker `w-b`: {store_error}"));

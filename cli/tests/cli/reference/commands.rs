@@ -171,14 +171,11 @@ fn meaning(argument: &Arg) -> String {
     text
 }
 
-/// Help of a value as part of a sentence.
+/// Help of a value as part of a sentence; a name keeps its capitals.
 fn lower(text: &str) -> String {
     let text = text.trim().trim_end_matches('.');
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
-            format!("{}{}", first.to_lowercase(), &text[first.len_utf8()..])
-        }
-        _ => text.to_owned(),
-    }
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let is_name = word.chars().filter(|letter| letter.is_uppercase()).count() != 1;
+    let first = text.chars().next().map_or(0, char::len_utf8);
+    if is_name { text.to_owned() } else { text[..first].to_lowercase() + &text[first..] }
 }

@@ -18,7 +18,12 @@ fn the_page_of_the_environment_is_up_to_date() {
     );
     let rows = options().into_iter().map(|(variable, (names, meanings))| {
         let names: Vec<String> = names.iter().map(|name| code(name)).collect();
-        let meanings: Vec<String> = meanings.iter().map(|meaning| sentence(meaning)).collect();
+        // Commands word what is the same to all of them a little differently: the shortest says it.
+        let shortest = meanings.iter().min_by_key(|meaning| meaning.len()).map(|meaning| sentence(meaning));
+        let meanings: Vec<String> = match meanings.len() {
+            0..=2 => meanings.iter().map(|meaning| sentence(meaning)).collect(),
+            _ => shortest.into_iter().collect(),
+        };
         [code(&variable), names.join(", "), meanings.join(" ")]
     });
     text += &table(["Variable", "Option", "Meaning"], rows);

@@ -209,6 +209,6 @@ fn a_dead_worker_replays_its_steps_a_dead_coordinator_all_turns() {
     let expected = "--modality smell: the job has `audio`, `image`, `text`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
     let (code, lines) = measure(&["--after", "1000"]);
-    let expected = "a checkpoint came 120 turns after the one before: give a smaller --after, or `--set \"checkpoints.every=2002 turns\"`";
+    let expected = "a checkpoint followed 120 turns after the one before: give a smaller --after, or `--set \"checkpoints.every=2002 turns\"`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
 }

@@ -5,7 +5,8 @@
     docs/recording/record.py                        writes docs/src/images/run.svg
 
 What is shown is what the program drew. Only the colours are this script's, and the speed: a run that takes longer than
-PLAYED seconds is played faster, and the title says so. Viewers without animations show the last frame.
+PLAYED seconds is played faster, and the title says so. Lines longer than SHOWN are truncated, so that the text is large
+enough on a page. Viewers without animations show the last frame.
 It needs Python 3.9 and nothing else, on Linux or macOS.
 """
 
@@ -27,7 +28,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMNS, ROWS = 128, 27
+COLUMNS, SHOWN, ROWS = 160, 119, 28
 PLAYED, HELD = 14.0, 7.0  # seconds of the run as it is played, and of its last frame
 FRAME = 0.2  # seconds between two frames as they are played
 FONT, CELL, LINE = 15, 9.03, 20  # pixels
@@ -44,7 +45,7 @@ COLOURS = [
     (r"^(.*elapsed.*to go)$", ("strong",)),
     (r"^(where the time went|test split, .*)$", ("title",)),
     (r"^( +(?:accuracy|data|decode) .*)$", ("dim",)),
-    (r"^(fused, \w+ \*)( .*)$", ("good", "good")),
+    (r"^( *fused, \w+ \*)( .*)$", ("good", "good")),
     (r"^(best by validation|checkpoint|digest)( +)(\S+)(.*)$", ("dim", "plain", "plain", "good")),
     (r"^(succeeded after \d+ turns)$", ("good",)),
 ]
@@ -66,7 +67,8 @@ class Screen:
         self.row = self.column = 0
 
     def lines(self):
-        return ["".join(row).rstrip() for row in self.rows]
+        rows = ["".join(row).rstrip() for row in self.rows]
+        return [row if len(row) <= SHOWN else row[: SHOWN - 1] + "…" for row in rows]
 
     def feed(self, text):
         """Draws text; what is left of a sequence that is not complete yet."""
@@ -216,7 +218,7 @@ def line(row, since, until, end, text):
 
 def svg(shown, title):
     end = shown[-1][0] + HELD
-    width, height = round(2 * MARGIN + COLUMNS * CELL), BAR + 2 * MARGIN + ROWS * LINE
+    width, height = round(2 * MARGIN + SHOWN * CELL), BAR + 2 * MARGIN + ROWS * LINE
     lights = "".join(
         f'<circle cx="{20 + 20 * index}" cy="{BAR / 2:g}" r="6" fill="{colour}"/>'
         for index, colour in enumerate(["#ff5f57", "#febc2e", "#28c840"])

@@ -132,7 +132,7 @@ static TESTS: &[Variable] = &[
     variable(
         "ANTIPHON_PYTORCH_REFERENCE",
         "",
-        "Folder with the numbers of whole models that `worker/tests/pytorch/reference.py` has computed with PyTorch.",
+        "Folder with the numbers of whole models that `model/tests/model/pytorch/reference.py` has computed with PyTorch.",
     ),
     variable("ANTIPHON_SIMULATIONS", "", "Number of schedules that the simulation of `core` tries."),
     variable("ANTIPHON_SIMULATION_SEED", "", "The one schedule that the simulation of `core` tries."),

@@ -35,7 +35,7 @@ pub use context::Context;
 pub use program::{execute, main, main_with};
 
 pub use antiphon_data::InputShape;
-pub use antiphon_model::custom::{Blueprint, BuildError, Dropout, Encoders, OptionError, Options};
+pub use antiphon_model::custom::{Blueprint, BuildError, Conv1d, Dropout, Encoders, OptionError, Options, conv1d};
 
 /// The allocator of every program that is made of this crate: training allocates and frees hundreds of megabytes a step.
 #[global_allocator]

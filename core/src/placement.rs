@@ -52,7 +52,7 @@ pub enum Readiness {
     },
 }
 
-/// Who is in a slot.
+/// The worker in a slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Occupancy {
     /// No worker.

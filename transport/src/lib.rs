@@ -5,7 +5,7 @@
 //! client, worker: ConnectArgs ─▶ Dial ─▶ Channel      what failed: status     when to try again: Outage
 //! coordinator:    ListenArgs ─▶ listen ─▶ Incoming, with the limits of server
 //! ```
-//! Each end has one place where a connection is made: [`dial`] and [`incoming`]. Nothing here knows a job or a message.
+//! Each end has one place where a connection is made: [`dial`] and [`incoming()`]. Nothing here knows a job or a message.
 
 mod args;
 pub mod dial;

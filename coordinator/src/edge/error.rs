@@ -11,7 +11,7 @@ use crate::registry::coordinator::{StopError, UnknownJob};
 use crate::registry::submission::SubmitError;
 use crate::workers::pool::RegisterError;
 
-/// What kind of an error it is, whatever the protocol.
+/// The kind of an error, independent of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServiceErrorCode {
     /// What the request names is not there.
@@ -24,7 +24,7 @@ pub(super) enum ServiceErrorCode {
     FailedPrecondition,
     /// The coordinator has too little of something.
     ResourceExhausted,
-    /// The same request may go well later.
+    /// A retry may succeed.
     Unavailable,
 }
 

@@ -126,7 +126,7 @@ pub struct JobHandle {
     pub task: tokio::task::JoinHandle<()>,
 }
 
-/// What a job's task is told.
+/// Inputs of a job's task.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,

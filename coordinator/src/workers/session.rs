@@ -64,7 +64,7 @@ pub struct Session {
 /// A worker's job.
 struct Current {
     assignment: Assignment,
-    /// The worker was told to let go of the job.
+    /// The worker was told to release the job.
     releasing: bool,
 }
 

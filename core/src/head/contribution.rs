@@ -1,4 +1,4 @@
-//! What one batch contributes to the shared head, and the check it has to pass.
+//! What one batch contributes to the shared head, and its validation.
 
 use crate::ids::ModalityName;
 use crate::linalg::{Matrix, Real, sum_of_squares_in_kind};

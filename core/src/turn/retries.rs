@@ -209,7 +209,7 @@ mod tests {
         take_at(&mut machine, now, join("good", "image"));
         assert_eq!(machine.slots[&modality("image")].backs_off_until(), Some(now + Span::from_secs(64)));
 
-        // What went wrong with the first one to open the data would go wrong again.
+        // Another worker would fail in the same way.
         let mut machine = machine_of(two());
         take(&mut machine, join("image", "image"));
         let finished = take(&mut machine, failed("image", false));

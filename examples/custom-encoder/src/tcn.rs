@@ -3,9 +3,9 @@
 //! It reads spectrograms, whose columns are time, images, whose columns it takes for time, and feature vectors that are
 //! sequences: with `options: {steps: 20}` a vector of 260 features is 20 steps of 13.
 
-use antiphon::{Blueprint, BuildError, Dropout, InputShape};
+use antiphon::{Blueprint, BuildError, Conv1d, Dropout, InputShape, conv1d};
 use candle_core::{D, Module as _, ModuleT, Result, Tensor};
-use candle_nn::{Conv1d, Conv1dConfig, GroupNorm, VarBuilder, conv1d, group_norm};
+use candle_nn::{Conv1dConfig, GroupNorm, VarBuilder, group_norm};
 
 /// Groups of channels that are normalised together.
 const GROUPS: usize = 4;

@@ -14,9 +14,12 @@
 //! 3. A network that gives other features for the same batch is an error at the first step.
 //! 4. On the CPU no bit depends on the number of threads.
 //!
+//! What candle gets wrong: the gradient of `candle_nn::Conv1d`. Use [`conv1d`].
+//!
 //! What candle leaves to the network: in evaluation a sample's bits may depend on the other samples of its batch.
 
 mod blueprint;
+mod convolution;
 mod dropout;
 mod encoder;
 mod error;
@@ -27,6 +30,7 @@ mod tests;
 mod variables;
 
 pub use blueprint::Blueprint;
+pub use convolution::{Conv1d, conv1d};
 pub use dropout::Dropout;
 pub use encoder::Setting;
 pub use error::BuildError;

@@ -5,9 +5,9 @@ use antiphon_core::linalg::Matrix;
 use antiphon_core::spec::{EncoderSpec, LearningRateSchedule, OptimizerRule, OptimizerSpec, OptionValue, Precision};
 use antiphon_data::{BatchInput, Decoded, InputShape};
 use candle_core::{Device, Module, ModuleT, Result, Tensor};
-use candle_nn::{Conv1d, Conv1dConfig, Init, LayerNorm, Linear, VarBuilder};
+use candle_nn::{Conv1dConfig, Init, LayerNorm, Linear, VarBuilder};
 
-use super::{Blueprint, BuildError, Dropout, Encoders, Setting};
+use super::{Blueprint, BuildError, Conv1d, Dropout, Encoders, Setting, conv1d};
 use crate::encoder::{DropoutKey, Encoder, EncoderError, Frozen, Gradients, Mode, backward};
 use crate::nn::check::flat;
 use crate::optimizer::Optimizer;
@@ -29,7 +29,7 @@ impl Tcn {
         let channels = blueprint.options.size("channels", 8)?;
         let dropout = blueprint.dropout("out", blueprint.options.share("dropout", 0.0)?);
         let config = Conv1dConfig { padding: 1, ..Conv1dConfig::default() };
-        let convolution = candle_nn::conv1d(height, channels, 3, config, variables.pp("convolution"))?;
+        let convolution = conv1d(height, channels, 3, config, variables.pp("convolution"))?;
         Ok(Self { convolution, dropout })
     }
 }

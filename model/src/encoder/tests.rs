@@ -432,7 +432,7 @@ fn a_batch_of_another_shape_is_refused() {
     let tokens = |ids: Vec<u32>, lengths: Vec<u32>, longest| BatchInput::Tokens { ids, lengths, longest };
     let reads = "was given to an encoder of texts of up to 9 tokens out of 11";
     let unknown = tokens(vec![1, 11], vec![2], 2);
-    assert_eq!(refused(text, &unknown), format!("a batch of texts with token 11 {reads}"));
+    assert_eq!(refused(text, &unknown), format!("a batch of sequences with token 11 {reads}"));
     let short = tokens(vec![1, 2], vec![2, 2], 2);
     assert_eq!(refused(text, &short), format!("a batch of 2 ids for 2 texts of up to 2 tokens {reads}"));
     let empty = tokens(vec![1, 2], vec![0, 2], 1);

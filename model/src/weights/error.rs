@@ -39,7 +39,7 @@ pub enum WeightsError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
-    /// Names or shapes are not those of the encoder.
+    /// Names or shapes do not match the encoder.
     #[error(
         "weights `{file}` do not fit encoder `{kind}`: {report}\n\
          take weights of this encoder, trained on such input, or set `strict: false` to load the {} that fit and draw the others", .report.loaded

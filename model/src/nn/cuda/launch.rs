@@ -61,7 +61,7 @@ pub(crate) fn count() -> usize {
     CudaContext::device_count().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
 
-/// What a kernel is told.
+/// Arguments of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Argument<'a> {
     /// The address of a tensor's first number.

@@ -151,7 +151,7 @@ impl Predictor {
         self.modalities.iter().filter_map(|m| m.ready.as_ref()).map(|ready| ready.data.len() as u64).sum()
     }
 
-    /// The rule as [`Prediction::of`] takes it, over all modalities of the job.
+    /// The rule as `Prediction::of` takes it, over all modalities of the job.
     ///
     /// # Errors
     /// The rule is tuned, but the checkpoint has no tuned weights.

@@ -16,7 +16,7 @@
 //! 2. Effects of one input are carried out in order. What an owner has to tell the machine because of them comes back
 //!    as inputs, which the machine is given after all effects.
 //! 3. Uploads run on separate tasks and come back as completions.
-//! 4. Owners know the job's [`context`] and the [`turns`], not each other.
+//! 4. Owners know the job's `context` and the `turns`, not each other.
 
 mod checkpoints;
 mod context;

@@ -1,5 +1,5 @@
-//! Which jobs there are. [`coordinator`] has them, an [`entry`] each; [`submission`] adds them, [`recovery`] resumes
-//! those of the coordinator before, [`retention`] forgets the oldest that are over, [`shutdown`] ends them.
+//! Which jobs there are. `coordinator` has them, an `entry` each; `submission` adds them, `recovery` resumes
+//! those of the coordinator before, `retention` forgets the oldest that are over, `shutdown` ends them.
 //!
 //! Knows jobs and workers, and nothing of how people and workers reach it.
 

@@ -434,9 +434,9 @@ fn a_batch_of_another_shape_is_refused() {
     let unknown = tokens(vec![1, 11], vec![2], 2);
     assert_eq!(refused(text, &unknown), format!("a batch of sequences with token 11 {reads}"));
     let short = tokens(vec![1, 2], vec![2, 2], 2);
-    assert_eq!(refused(text, &short), format!("a batch of 2 ids for 2 texts of up to 2 tokens {reads}"));
+    assert_eq!(refused(text, &short), format!("a batch of 2 ids for 2 sequences of up to 2 tokens {reads}"));
     let empty = tokens(vec![1, 2], vec![0, 2], 1);
-    assert_eq!(refused(text, &empty), format!("a batch of 2 ids for 2 texts of up to 1 tokens {reads}"));
+    assert_eq!(refused(text, &empty), format!("a batch of 2 ids for 2 sequences of up to 1 tokens {reads}"));
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl Coordinator {
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
         }
-        let spec = spec::parse(&submission.specification, "the submitted job", &[], &|_| None)?;
+        let spec = spec::parse_any(&submission.specification, "the submitted job")?;
         self.check_head(&spec)?;
         let reservation = match self.reserve(&submission, &spec.name)? {
             Reserved::Accepted(job) => return Ok(job),

@@ -4,8 +4,8 @@
 //! cargo run --release -p custom-encoder -- run examples/custom-encoder/spoken-digits.yaml
 //! ```
 //!
-//! The encoder is registered by the name that jobs give as `encoder: {kind: tcn}`. On a cluster only the workers and the
-//! program that checks and submits the job need it; any `antiphon coordinator` will do.
+//! The encoder is registered by the name that jobs give as `encoder: {kind: tcn}`. On a cluster only the workers and
+//! the program that checks and submits the job need it; any `antiphon coordinator` will do.
 
 mod tcn;
 

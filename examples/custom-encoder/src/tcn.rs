@@ -1,4 +1,5 @@
-//! A temporal convolution (Bai et al. 2018): blocks of dilated convolutions along time, each around a residual connection.
+//! A temporal convolution (Bai et al. 2018): blocks of dilated convolutions along time, each around a residual
+//! connection.
 //!
 //! It reads spectrograms, whose columns are time, images, whose columns it takes for time, and feature vectors that are
 //! sequences: with `options: {steps: 20}` a vector of 260 features is 20 steps of 13.

@@ -1,4 +1,4 @@
-//! Dropout whose masks can be drawn again.
+//! Dropout with reproducible masks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use candle_core::{ModuleT, Result, Tensor};
 
 use crate::nn::layer::DropoutKey;
 
-/// The step that a network is in, which its dropout layers share.
+/// The current step of a network, which its dropout layers share.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CurrentStep(Arc<Mutex<Option<DropoutKey>>>);
 
@@ -21,7 +21,7 @@ impl CurrentStep {
     }
 }
 
-/// Sets values to 0 with a probability, and scales the others up. Only in training.
+/// Sets values to 0 with a probability and scales up the others, in training only.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     step: CurrentStep,

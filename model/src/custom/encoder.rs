@@ -1,7 +1,7 @@
 //! A registered network as an [`Encoder`].
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::ids::{EncoderName, ModalityName};
 use antiphon_core::spec::{EncoderSpec, OptionValue, Precision};
@@ -12,29 +12,30 @@ use candle_nn::{Linear, VarBuilder};
 use super::blueprint::Blueprint;
 use super::dropout::CurrentStep;
 use super::error::BuildError;
+use super::gradient_check::{self, Mismatch, SAMPLES};
 use super::options::Options;
 use super::registry::{Encoders, Network};
 use super::variables::{Backend, Variables};
 use crate::encoder::{self, Encoder, EncoderError, Forward, Mode, Numbers, adapter_gain};
 use crate::nn::parameters::Parameters;
 
-/// Samples of the batch of zeros by which the width of a network's features is found.
+/// The size of the batch of zeros that measures the width of a network's features.
 const PROBE: usize = 2;
 
-/// What an encoder is built for.
+/// The parameters for building an encoder.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting<'a> {
-    /// What it computes in.
+    /// The number format that it computes in.
     pub precision: Precision,
-    /// What a sample looks like.
+    /// The shape of a sample.
     pub shape: &'a InputShape,
     /// s, the width of the features.
     pub width: usize,
     /// The job's seed.
     pub seed: u64,
-    /// Whose encoder it is.
+    /// The modality of the encoder.
     pub modality: &'a ModalityName,
-    /// Where it computes.
+    /// The device that it computes on.
     pub device: &'a Device,
 }
 
@@ -42,7 +43,7 @@ impl Encoders {
     /// As [`encoder::build`], with the registered encoders besides the built-in ones.
     ///
     /// # Errors
-    /// As there; an encoder that is not registered, or whose function refuses or gives no features.
+    /// As there, and if the encoder is not registered, or its function refuses or returns no features.
     pub fn build(&self, spec: &EncoderSpec, setting: &Setting<'_>) -> Result<Box<dyn Encoder>, EncoderError> {
         let Setting { precision, shape, width, seed, modality, device } = *setting;
         let EncoderSpec::Custom { name, options } = spec else {
@@ -55,7 +56,7 @@ impl Encoders {
     }
 }
 
-/// A custom encoder to be built.
+/// A custom encoder before it is built.
 struct Plan<'a> {
     name: &'a EncoderName,
     options: &'a BTreeMap<String, OptionValue>,
@@ -78,6 +79,7 @@ impl Plan<'_> {
             width: self.setting.width,
             options: Options::new(self.options),
             step: step.clone(),
+            checks_gradients: Cell::new(true),
         };
         let builder = VarBuilder::from_backend(Box::new(Backend(&variables)), DType::F32, self.setting.device.clone());
         let network = build(&blueprint, builder).map_err(failed)?;
@@ -93,11 +95,12 @@ impl Plan<'_> {
             width: self.setting.width,
             device: self.setting.device.clone(),
             step,
-            repeats: AtomicBool::new(false),
+            checks_gradients: blueprint.checks_gradients.get(),
+            checked: Cell::new(false),
         })
     }
 
-    /// The width of the features that the network gives, found by a batch of zeros.
+    /// The width of the network's features, measured with a batch of zeros.
     fn own_width(&self, network: &Network) -> Result<usize, BuildError> {
         let rows = PROBE * self.setting.shape.frames();
         let zeros = match *self.setting.shape {
@@ -113,14 +116,14 @@ impl Plan<'_> {
         match *features.dims() {
             [samples, width] if samples == rows && width > 0 && features.dtype() == DType::F32 => Ok(width),
             _ => Err(BuildError::refused(format!(
-                "for a batch of {rows} it gives {:?} {:?}; it has to give features of shape [{rows}, width] in F32",
+                "for a batch of {rows} it returns {:?} {:?}; it must return features of shape [{rows}, width] in F32",
                 features.dtype(),
                 features.dims(),
             ))),
         }
     }
 
-    /// The linear map that ends every encoder whose own width is not s.
+    /// The linear map after every network whose own width is not s.
     fn adapter(&self, variables: &Variables<'_>, own_width: usize) -> TensorResult<Linear> {
         let mut made = variables.lock();
         let bound = adapter_gain(self.setting.width) * (3.0 / own_width as f64).sqrt();
@@ -142,8 +145,10 @@ struct Custom {
     width: usize,
     device: Device,
     step: CurrentStep,
-    /// Whether the network was seen to give the same features twice for the same batch.
-    repeats: AtomicBool,
+    /// Whether its gradients are compared with finite differences.
+    checks_gradients: bool,
+    /// Whether the network was checked with its first training batch.
+    checked: Cell<bool>,
 }
 
 impl Custom {
@@ -160,15 +165,32 @@ impl Custom {
         frame_mean(&features?, self.shape.frames())
     }
 
-    /// Nothing in a network may be drawn from elsewhere than the step: the first batch is computed twice.
-    fn check_repeats(&self, batch: &Tensor, mode: &Mode, features: &Tensor) -> Result<(), EncoderError> {
-        if self.repeats.load(Ordering::Relaxed) {
+    /// H, given the network's own features.
+    fn adapted(&self, own: Tensor) -> TensorResult<Tensor> {
+        match &self.adapter {
+            Some(adapter) => adapter.forward(&own),
+            None => Ok(own),
+        }
+    }
+
+    /// Checks the network with its first training batch for mistakes that would stay hidden later: random numbers that
+    /// do not depend on the step, and gradients that are not derivatives.
+    fn check(&self, batch: &Tensor, mode: &Mode, own: &Tensor) -> Result<(), EncoderError> {
+        let Mode::Train(_, frozen) = mode else { return Ok(()) };
+        if self.checked.get() {
             return Ok(());
         }
-        if bits(&self.own_features(batch, mode)?)? != bits(features)? {
+        if bits(&self.own_features(batch, mode)?)? != bits(own)? {
             return Err(EncoderError::NotRepeatable { name: self.name.clone() });
         }
-        self.repeats.store(true, Ordering::Relaxed);
+        if self.checks_gradients {
+            let few = batch.narrow(0, 0, batch.dim(0)?.min(SAMPLES * self.shape.frames()))?.contiguous()?;
+            let forward = || self.adapted(self.own_features(&few, mode)?);
+            if let Some(Mismatch { parameter, ratio }) = gradient_check::mismatch(&self.parameters, frozen, forward)? {
+                return Err(EncoderError::NotDerivative { name: self.name.clone(), parameter, ratio });
+            }
+        }
+        self.checked.set(true);
         Ok(())
     }
 }
@@ -198,13 +220,7 @@ impl Encoder for Custom {
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError> {
         let batch = encoder::tensor_of(input, &self.shape, &self.device)?;
         let own = self.own_features(&batch, mode)?;
-        if matches!(mode, Mode::Train(..)) {
-            self.check_repeats(&batch, mode, &own)?;
-        }
-        let features = match &self.adapter {
-            Some(adapter) => adapter.forward(&own)?,
-            None => own,
-        };
-        Ok(Forward::of_candle(features, mode))
+        self.check(&batch, mode, &own)?;
+        Ok(Forward::of_candle(self.adapted(own)?, mode))
     }
 }

@@ -1,4 +1,4 @@
-//! Custom encoders: networks written with candle-nn, trained, saved and restored as the built-in encoders are.
+//! Custom encoders: networks written with candle-nn that are trained, saved and restored like built-in encoders.
 //!
 //! ```text
 //! Encoders ─ kind ─▶ build(Blueprint, VarBuilder) ─▶ network ─┐
@@ -9,20 +9,22 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Parameters at the start are a function of seed, modality and parameter name, as those of built-in encoders.
-//! 2. A network whose gradient candle cuts is an error at the first step, which names the parameter.
-//! 3. A network that gives other features for the same batch is an error at the first step.
-//! 4. On the CPU no bit depends on the number of threads.
+//! 1. Initial parameters are a function of seed, modality and parameter name, as for built-in encoders.
+//! 2. If candle does not propagate a gradient to a parameter, the first step fails with an error that names it.
+//! 3. The same happens if a gradient is not the derivative, unless [`Blueprint::skip_gradient_check`] was called.
+//! 4. The first step also fails if the network returns different features for the same batch.
+//! 5. On the CPU no bit depends on the number of threads.
 //!
-//! What candle gets wrong: the gradient of `candle_nn::Conv1d`. Use [`conv1d`].
+//! candle computes a wrong gradient for `candle_nn::Conv1d`, which invariant 3 detects. Use [`conv1d`] instead.
 //!
-//! What candle leaves to the network: in evaluation a sample's bits may depend on the other samples of its batch.
+//! In evaluation, a sample's bits may depend on the other samples of its batch: candle gives no guarantee.
 
 mod blueprint;
 mod convolution;
 mod dropout;
 mod encoder;
 mod error;
+mod gradient_check;
 mod options;
 mod registry;
 #[cfg(test)]

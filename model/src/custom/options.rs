@@ -1,14 +1,14 @@
-//! The options that a job gives an encoder: `encoder: {kind: tcn, options: {channels: 32}}`.
+//! The options of an encoder in a job file: `encoder: {kind: tcn, options: {channels: 32}}`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::spec::OptionValue;
 
-/// An option that is not of the type that the encoder reads, or that it does not read at all.
+/// An option with a wrong type or value, or one that the encoder does not have.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum OptionError {
-    /// Another type.
+    /// The option has the wrong type.
     #[error("option `{name}` is {found}, not {wanted}")]
     Type {
         /// The option.
@@ -18,27 +18,27 @@ pub enum OptionError {
         /// The type that the encoder reads.
         wanted: &'static str,
     },
-    /// A value that the encoder does not take.
+    /// The encoder does not accept the value.
     #[error("option `{name}` is {found}: {rule}")]
     Value {
         /// The option.
         name: String,
         /// What the job gives.
         found: OptionValue,
-        /// What values it takes.
+        /// The rule for its values.
         rule: String,
     },
-    /// Not an option of this encoder.
+    /// The encoder has no such option.
     #[error("`{name}` is not an option; {known}")]
     Unknown {
         /// What the job gives.
         name: String,
-        /// The options there are.
+        /// The options of the encoder, as text.
         known: String,
     },
 }
 
-/// Options by name. Those that the encoder does not read are refused once it is built.
+/// Options by name. After the encoder is built, options that it has not read are refused.
 #[derive(Debug)]
 pub struct Options<'a> {
     given: &'a BTreeMap<String, OptionValue>,
@@ -81,13 +81,13 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// A share from 0 to below 1, such as a dropout, or `default`.
+    /// A fraction from 0 to below 1, such as a dropout, or `default`.
     ///
     /// # Errors
     /// The job gives something else.
     pub fn share(&self, name: &str, default: f64) -> Result<f64, OptionError> {
         let share = self.number(name, default)?;
-        if (0.0..1.0).contains(&share) { Ok(share) } else { Err(self.refuse(name, "it is a number from 0 to below 1")) }
+        if (0.0..1.0).contains(&share) { Ok(share) } else { Err(self.refuse(name, "use a number from 0 to below 1")) }
     }
 
     /// `true` or `false`, or `default`.
@@ -112,7 +112,7 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// The error for a value that the encoder does not take; `rule` says which it takes.
+    /// The error for a value that the encoder does not accept. `rule` says which values it accepts.
     pub fn refuse(&self, name: &str, rule: impl Into<String>) -> OptionError {
         let found = self.given.get(name).cloned().unwrap_or_else(|| OptionValue::Text("its default".to_owned()));
         OptionError::Value { name: name.to_owned(), found, rule: rule.into() }
@@ -140,7 +140,7 @@ impl<'a> Options<'a> {
         let Some(name) = self.given.keys().find(|name| !read.contains(*name)) else { return Ok(()) };
         let names: Vec<String> = read.iter().map(|name| format!("`{name}`")).collect();
         let known = match names.as_slice() {
-            [] => "the encoder has none".to_owned(),
+            [] => "the encoder has no options".to_owned(),
             names => format!("the options are {}", names.join(", ")),
         };
         Err(OptionError::Unknown { name: name.clone(), known })

@@ -1,4 +1,4 @@
-//! The encoders that a program knows besides the built-in ones.
+//! The encoders that a program registers besides the built-in ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,20 +22,20 @@ pub(super) type Build = dyn Fn(&Blueprint<'_>, VarBuilder<'_>) -> Result<Network
 pub struct Encoders(BTreeMap<EncoderName, Arc<Build>>);
 
 impl Encoders {
-    /// None besides the built-in ones.
+    /// No custom encoders.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an encoder: `encoder: {kind: NAME}` in a job is the network that `build` makes.
+    /// Adds an encoder: `encoder: {kind: NAME}` in a job selects the network that `build` creates.
     ///
-    /// `build` asks the `VarBuilder` for its parameters, which are named by their path, seeded and saved for it; it gives
-    /// anything with a forward pass from a batch to features (B, any width). See [`Blueprint`] for the batch.
+    /// `build` gets its parameters from the `VarBuilder`, which names them by path, seeds them and saves them. It
+    /// returns any type with a forward pass from a batch to features (B, any width). See [`Blueprint`] for the batch.
     ///
     /// # Panics
-    /// If `name` is not a name (lower-case letters, digits and hyphens) or is that of a built-in encoder, or is registered
-    /// already: mistakes of the program, which it shows when it starts.
+    /// If `name` is not a valid name (lower-case letters, digits and hyphens), is the name of a built-in encoder, or is
+    /// registered already. These are bugs of the program, which show when it starts.
     #[must_use]
     pub fn register<F, M>(mut self, name: &str, build: F) -> Self
     where
@@ -52,7 +52,7 @@ impl Encoders {
         self
     }
 
-    /// The names of those that were registered, in order.
+    /// The registered names, in order.
     #[must_use]
     pub fn names(&self) -> Vec<EncoderName> {
         self.0.keys().cloned().collect()

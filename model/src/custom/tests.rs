@@ -15,7 +15,7 @@ use crate::optimizer::Optimizer;
 const WIDTH: usize = 5;
 const SHAPE: InputShape = InputShape::Grid { channels: 1, height: 6, width: 9 };
 
-/// A convolution along the columns, dropout, and the mean over what comes out.
+/// A convolution along the columns, dropout, and the mean over the steps.
 struct Tcn {
     convolution: Conv1d,
     dropout: Dropout,
@@ -165,7 +165,7 @@ fn a_gradient_is_that_of_finite_differences() {
     }
 }
 
-/// Bits of the parameters after some steps on so many threads.
+/// Bits of the parameters after some steps on this many threads.
 fn trained_on(threads: usize, options: &[(&str, OptionValue)]) -> BTreeMap<String, Vec<f64>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     pool.install(|| {
@@ -220,6 +220,67 @@ fn a_gradient_that_candle_cuts_is_an_error() {
     assert!(error.to_string().starts_with("parameter `norm.bias` got no gradient"), "{error}");
 }
 
+/// candle's convolution, whose backward pass reads the kernel in the wrong order.
+struct Misread(candle_nn::Conv1d);
+
+impl Module for Misread {
+    fn forward(&self, batch: &Tensor) -> Result<Tensor> {
+        self.0.forward(&batch.squeeze(1)?)?.relu()?.mean(2)
+    }
+}
+
+fn misread(blueprint: &Blueprint<'_>, variables: VarBuilder<'_>) -> std::result::Result<Misread, BuildError> {
+    let config = Conv1dConfig { padding: 1, ..Conv1dConfig::default() };
+    if blueprint.options.flag("skip", false)? {
+        blueprint.skip_gradient_check();
+    }
+    Ok(Misread(candle_nn::conv1d(6, 8, 3, config, variables)?))
+}
+
+#[test]
+fn a_gradient_that_is_not_the_derivative_is_an_error() {
+    let encoders = Encoders::new().register("misread", misread);
+    let encoder = built_of(&encoders, &spec("misread", &[])).expect("it is built");
+    let before = values(encoder.as_ref());
+    let error = encoder.forward(&batch(4), &training(0)).expect_err("its gradient is wrong");
+    assert!(error.to_string().contains("gradient of parameter `weight` is wrong"), "{error}");
+    assert_eq!(values(encoder.as_ref()), before, "parameters are moved, and put back");
+
+    let skipping = built_of(&encoders, &spec("misread", &[("skip", OptionValue::Flag(true))])).expect("it is built");
+    gradients(skipping.as_ref(), &training(0)).expect("it is not looked at");
+}
+
+#[test]
+fn gradients_that_are_right_pass() {
+    /// Layers with kinks, curvature, or parameters without effect.
+    struct Deep(Vec<Linear>, candle_nn::GroupNorm);
+    impl Module for Deep {
+        fn forward(&self, batch: &Tensor) -> Result<Tensor> {
+            let mut x = batch.flatten_from(1)?;
+            for layer in &self.0 {
+                x = layer.forward(&x)?.relu()?;
+            }
+            // A bias before a norm has no effect: its gradient is rounding.
+            let x = self.1.forward(&x.unsqueeze(2)?)?.squeeze(2)?;
+            candle_nn::ops::softmax(&(x.gelu()?.tanh()? * 3.0)?, 1)
+        }
+    }
+    let encoders = Encoders::new().register("deep", |blueprint, variables| {
+        let mut inputs = blueprint.input.size();
+        let mut layers = Vec::new();
+        for n in 0..6 {
+            layers.push(candle_nn::linear(inputs, 32, variables.pp(n))?);
+            inputs = 32;
+        }
+        Ok(Deep(layers, candle_nn::group_norm(1, 32, 1e-5, variables.pp("norm"))?))
+    });
+    for seed in 0..20 {
+        let encoder = build(&encoders, &spec("deep", &[]), &SHAPE, seed).expect("it is built");
+        let result = gradients(encoder.as_ref(), &training(0));
+        assert!(result.is_ok(), "seed {seed}: {result:?}");
+    }
+}
+
 #[test]
 fn a_network_that_draws_from_elsewhere_is_an_error() {
     struct Drawn(candle_nn::Dropout);
@@ -259,7 +320,7 @@ fn what_cannot_be_built_says_why() {
         ),
         (
             spec("tcn", &[("dropout", OptionValue::Number(1.5))]),
-            "option `dropout` is 1.5: it is a number from 0 to below 1",
+            "option `dropout` is 1.5: use a number from 0 to below 1",
         ),
     ] {
         let message = message(&spec);

@@ -1,4 +1,4 @@
-//! Where a network's `VarBuilder` gets its parameters: made, seeded by name, and kept here.
+//! The parameters behind a network's `VarBuilder`: created here, seeded by name, and retained.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,13 +9,13 @@ use candle_nn::var_builder::SimpleBackend;
 
 use crate::nn::parameters::Parameters;
 
-/// What names of a network's parameters must not begin with: a checkpoint has other tensors there.
+/// Reserved prefixes of parameter names: a checkpoint uses them for other tensors.
 const TAKEN: [&str; 2] = ["adapter.", "input."];
 
-/// Makes each parameter when it is first asked for, and gives the same one when it is asked for again.
+/// Creates each parameter at its first request, and returns the same one at later requests.
 pub(super) struct Variables<'a>(Mutex<Parameters<'a>>);
 
-/// What a `VarBuilder` holds of them.
+/// The backend of a `VarBuilder`.
 pub(super) struct Backend<'v, 'p>(pub(super) &'v Variables<'p>);
 
 impl<'a> Variables<'a> {
@@ -27,7 +27,7 @@ impl<'a> Variables<'a> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that were made, by name.
+    /// All created parameters, by name.
     pub(super) fn into_made(self) -> Vec<(String, Var)> {
         let mut made = self.0.into_inner().unwrap_or_else(PoisonError::into_inner).into_made();
         made.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -41,21 +41,25 @@ impl SimpleBackend for Backend<'_, '_> {
         if let Some(variable) = made.find(name) {
             return match variable.shape() == &shape {
                 true => Ok(variable.as_tensor().clone()),
-                false => bail!("parameter `{name}` is asked for as {shape:?}, but it is {:?}", variable.shape()),
+                false => bail!(
+                    "parameter `{name}` is requested with shape {shape:?}, but it has shape {:?}",
+                    variable.shape()
+                ),
             };
         }
         if let Some(taken) = TAKEN.iter().find(|taken| name.starts_with(**taken)) {
-            bail!("parameter `{name}` begins with `{taken}`, which is taken; give it another name");
+            bail!("parameter `{name}` begins with `{taken}`, which is reserved; give it another name");
         }
         if name.ends_with("running_mean") || name.ends_with("running_var") {
             bail!(
-                "`{name}` looks like a running statistic: candle's batch norm updates those out of sight, and no checkpoint \
-                 would hold them; use `candle_nn::group_norm`, or `layer_norm` with `ops::layer_norm_slow`"
+                "`{name}` looks like a running statistic: candle's batch norm updates it invisibly, so no checkpoint \
+                 would contain it; use `candle_nn::group_norm`, or `layer_norm` with `ops::layer_norm_slow`"
             );
         }
         if !made.makes(dtype, device) {
             bail!(
-                "parameter `{name}` is asked for in {dtype:?}; parameters are made in the type and on the device of the `VarBuilder`"
+                "parameter `{name}` is requested in {dtype:?}; request it in the type and on the device of the \
+                 `VarBuilder`"
             );
         }
         let name = name.to_owned();
@@ -75,10 +79,10 @@ impl SimpleBackend for Backend<'_, '_> {
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        bail!("parameter `{name}` is asked for without its shape; use `get` or `get_with_hints`")
+        bail!("parameter `{name}` is requested without its shape; use `get` or `get_with_hints`")
     }
 
-    /// Whatever is asked for is made.
+    /// Every requested parameter is created.
     fn contains_tensor(&self, _: &str) -> bool {
         true
     }

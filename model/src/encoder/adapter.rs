@@ -1,4 +1,4 @@
-//! The last step of every encoder: a linear map where its own width is not s.
+//! The last layer of an encoder: a linear map if its own width is not s.
 
 use candle_core::Result;
 
@@ -7,28 +7,28 @@ use crate::nn::layer::{Linear, Pass};
 use crate::nn::parameters::Parameters;
 use crate::nn::value::Value;
 
-/// Wider features are made smaller, so that |h|², with which the head's steps grow, does not grow with s, and a learning
-/// rate that serves one width serves all.
+/// Wider features are scaled down. The head's steps grow with |h|², so this keeps |h|² independent of s, and one
+/// learning rate suits all widths.
 const WIDTH_OF_FULL_GAIN: f64 = 64.0;
 
-/// What weights of an adapter to features of this width are multiplied by.
+/// The factor of the weights of an adapter to features of this width.
 pub(crate) fn adapter_gain(to: usize) -> f64 {
     (WIDTH_OF_FULL_GAIN / to as f64).sqrt().min(1.0)
 }
 
-/// From the encoder's own width to s.
+/// A linear map from the encoder's own width to s.
 #[derive(Debug, Clone)]
 pub(super) struct Adapter {
     linear: Option<Linear>,
 }
 
 impl Adapter {
-    /// No parameters when the widths are the same.
+    /// An adapter without parameters if the widths are equal.
     pub(super) fn new(made: &mut Parameters<'_>, from: usize, to: usize) -> Result<Self> {
         if from == to { Ok(Self { linear: None }) } else { Self::always(made, from, to) }
     }
 
-    /// A linear map whatever the widths.
+    /// An adapter with a linear map, even if the widths are equal.
     pub(super) fn always(made: &mut Parameters<'_>, from: usize, to: usize) -> Result<Self> {
         Ok(Self { linear: Some(Linear::new(made, "adapter", from, to, adapter_gain(to))?) })
     }

@@ -1,4 +1,5 @@
-//! `bert`: BERT (Devlin et al. 2019) without its pooler, with the names of Hugging Face, queries, keys and values in one.
+//! `bert`: BERT (Devlin et al. 2019) without its pooler. Names are Hugging Face's, with queries, keys and values in one
+//! matrix.
 
 use std::sync::Arc;
 
@@ -20,16 +21,16 @@ use crate::nn::parameters::Parameters;
 use crate::nn::segment_mean::segment_mean;
 use crate::nn::value::Value;
 
-/// Deviation of first weights.
+/// The standard deviation of initial weights.
 const DEVIATION: f64 = 0.02;
 
 /// Added to the variances of layer norms.
 const EPSILON: f64 = 1e-12;
 
-/// Kinds of sentences; sequences here are of the first.
+/// The number of token types. All tokens here have the first type.
 const SENTENCES: usize = 2;
 
-/// What a BERT looks like.
+/// The dimensions of a BERT.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) size: TransformerSize,
@@ -37,7 +38,7 @@ pub(super) struct Plan {
     pub(super) dropout: f64,
 }
 
-/// `x = norm(x + dense(attention(x)))`, then `x = norm(x + dense(GELU(dense(x))))`, four times as wide within.
+/// `x = norm(x + dense(attention(x)))`, then `x = norm(x + dense(GELU(dense(x))))`, with a hidden width of four times.
 struct Layer {
     qkv: Linear,
     attention_output: Linear,
@@ -49,12 +50,12 @@ struct Layer {
 
 impl Layer {
     fn new(made: &mut Parameters<'_>, name: &str, width: usize) -> Result<Self> {
-        let mut linear = |part: &str, from, to| Linear::normal(made, &format!("{name}.{part}"), from, to, DEVIATION);
+        let mut linear = |layer: &str, from, to| Linear::normal(made, &format!("{name}.{layer}"), from, to, DEVIATION);
         let qkv = linear("attention.self.qkv", width, 3 * width)?;
         let attention_output = linear("attention.output.dense", width, width)?;
         let intermediate = linear("intermediate.dense", width, 4 * width)?;
         let output = linear("output.dense", 4 * width, width)?;
-        let mut norm = |part: &str| LayerNorm::with_epsilon(made, &format!("{name}.{part}"), width, EPSILON);
+        let mut norm = |layer: &str| LayerNorm::with_epsilon(made, &format!("{name}.{layer}"), width, EPSILON);
         let (attention_norm, norm) = (norm("attention.output.LayerNorm")?, norm("output.LayerNorm")?);
         Ok(Self { qkv, attention_output, attention_norm, intermediate, output, norm })
     }
@@ -72,7 +73,7 @@ impl Layer {
     }
 }
 
-/// Embeddings, norm, layers, pooling, adapter where s is another width.
+/// Embeddings, norm, layers, pooling, and an adapter if s is another width.
 pub(super) struct Bert {
     shape: InputShape,
     plan: Plan,
@@ -104,7 +105,7 @@ impl Bert {
         }
         let own = plan.size.width as usize;
         let mut table = |name: &str, rows| made.normal(format!("embeddings.{name}.weight"), (rows, own), DEVIATION);
-        // Padding that stands after all other tokens is never read, and pretrained tables have no row for it.
+        // A padding id after all other ids is never read, and pretrained tables have no row for it.
         let words = table("word_embeddings", vocabulary - usize::from(padding as usize + 1 == vocabulary))?;
         let position_table = table("position_embeddings", positions)?;
         let sentences = table("token_type_embeddings", SENTENCES)?;

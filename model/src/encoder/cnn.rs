@@ -22,20 +22,20 @@ struct Stage {
     norm: BatchNorm,
 }
 
-/// Cells per side of the grid that the last stage is averaged over.
+/// Cells per side of the grid of means after the last stage.
 const CELLS: usize = 3;
 
-/// The norm of what the adapter reads, whatever its width: its steps grow with the square. Larger learns faster, until plain
-/// gradient descent with the usual learning rates of 0.01 to 0.1 no longer converges.
+/// The norm of the adapter's input, for every width. The adapter's steps grow with its square. A larger norm learns
+/// faster, until plain gradient descent with the usual learning rates of 0.01 to 0.1 no longer converges.
 const NORM: f64 = 16.0;
 
-/// Stages, means over the cells of a grid, batch norm (without it the mean of what ReLU lets through rules the gradient), dropout,
-/// adapter.
+/// Stages, means over the cells of a grid, batch norm, dropout, adapter. Without this batch norm, the mean of the ReLU
+/// outputs would dominate the gradient.
 pub(super) struct Cnn {
     shape: InputShape,
     stages: Vec<Stage>,
     cells: (usize, usize),
-    /// Numbers that the adapter reads.
+    /// The width of the adapter's input.
     natural: usize,
     norm: BatchNorm,
     dropout: f64,
@@ -63,7 +63,7 @@ impl Cnn {
         }
         let mut stages = Vec::new();
         for (i, channels) in channels.iter().map(|c| *c as usize).enumerate() {
-            // He et al. 2015: deviation √(2 / inputs), for what ReLU follows.
+            // He et al. 2015: deviation √(2 / inputs) before ReLU.
             let deviation = (2.0 / (9 * last) as f64).sqrt();
             let kernel = made.normal(format!("stages.{i}.conv.weight"), (channels, last, 3, 3), deviation)?;
             let norm = BatchNorm::new(&mut made, &format!("stages.{i}.norm"), channels, 1.0)?;
@@ -89,7 +89,7 @@ impl Cnn {
         })
     }
 
-    /// In the order a pass meets them.
+    /// The batch norms in the order of a pass.
     fn norms(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
         self.stages.iter_mut().map(|stage| &mut stage.norm).chain([&mut self.norm])
     }

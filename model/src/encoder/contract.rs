@@ -1,4 +1,4 @@
-//! What every encoder is: a forward pass that changes nothing, and the way back.
+//! The interface of every encoder: a forward pass that changes nothing, and a backward pass.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +16,21 @@ pub trait Encoder: Send {
     /// s, the width of the features.
     fn width(&self) -> usize;
 
-    /// What can be trained, named in PyTorch's style, always in the same order.
+    /// The trainable parameters, named in PyTorch's style, in a fixed order.
     fn parameters(&self) -> &[(String, Var)];
 
-    /// What is kept beside the parameters (running statistics), always in the same order, in f32.
+    /// The state beside the parameters (running statistics), in a fixed order, in f32.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     fn buffers(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
         Ok(Vec::new())
     }
 
-    /// Takes over buffers that [`Encoder::buffers`] gave. Use [`restore`], which checks them.
+    /// Loads buffers from [`Encoder::buffers`]. Use [`restore`], which checks them.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     fn load_buffers(&mut self, _tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
         Ok(())
     }
@@ -38,22 +38,23 @@ pub trait Encoder: Send {
     /// H = f_m(X), a pure function of parameters, buffers, input and mode.
     ///
     /// # Errors
-    /// [`EncoderError::WrongBatch`] when `input` is not of the shape the encoder was built for.
+    /// [`EncoderError::WrongBatch`] if `input` does not have the shape that the encoder was built for.
     fn forward(&self, input: &BatchInput, mode: &Mode) -> Result<Forward, EncoderError>;
 
-    /// Takes in the running statistics of a batch whose turn was applied, [`in_memory`](Pending::in_memory).
+    /// Adds the running statistics of a batch whose turn was applied. They must be [`in_memory`](Pending::in_memory).
     fn commit(&mut self, _pending: Pending) {}
 }
 
-/// Running statistics of one batch, to be committed in the order of the steps. Empty for encoders without buffers.
+/// Running statistics of one batch. They must be committed in the order of the steps. Empty for encoders without
+/// buffers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Pending(pub(super) Vec<ChannelStatistics>);
 
 impl Pending {
-    /// With numbers that an encoder can take in: those that were still on a card are brought down.
+    /// The same statistics in main memory: those on a card are copied.
     ///
     /// # Errors
-    /// When the card fails.
+    /// If the card fails.
     pub fn in_memory(self) -> Result<Self, EncoderError> {
         #[cfg(feature = "cuda")]
         let this = Self(crate::nn::cuda::batch_norm::in_memory(self.0)?);
@@ -63,18 +64,18 @@ impl Pending {
     }
 }
 
-/// What a forward pass gives.
+/// The result of a forward pass.
 #[derive(Debug)]
 pub struct Forward {
     /// H (B, s).
     pub features: Tensor,
     /// See [`Encoder::commit`].
     pub pending: Pending,
-    /// When training: the way back.
+    /// The recording for the backward pass, in training only.
     trace: Option<Trace>,
 }
 
-/// What a backward pass needs of the forward pass.
+/// What a backward pass needs from the forward pass.
 #[derive(Debug)]
 struct Trace {
     way: Way,
@@ -83,9 +84,9 @@ struct Trace {
 
 #[derive(Debug)]
 enum Way {
-    /// Along our own tape. The features on it; None if everything that they depend on is frozen.
+    /// Our own tape, and the features on it. None if everything that they depend on is frozen.
     Tape { node: Option<Node>, variables: Variables },
-    /// Through candle's graph, to which these features belong.
+    /// candle's graph, to which these features belong.
     Candle(Tensor),
 }
 
@@ -99,7 +100,7 @@ impl Forward {
         Ok(Self { features: features.tensor().clone(), pending: Pending(statistics), trace })
     }
 
-    /// Features of a network whose backward pass is candle's.
+    /// The features of a network with candle's backward pass.
     pub(crate) fn of_candle(features: Tensor, mode: &Mode) -> Self {
         let detached = features.detach();
         let trace = match mode {
@@ -109,7 +110,7 @@ impl Forward {
         Self { features: detached, pending: Pending::default(), trace }
     }
 
-    /// Steps on the tape that lead back.
+    /// The number of steps on the tape.
     #[cfg(test)]
     pub(super) fn steps(&self) -> usize {
         match self.trace.as_ref().map(|trace| &trace.way) {
@@ -118,10 +119,10 @@ impl Forward {
         }
     }
 
-    /// H as the head reads it.
+    /// H as a matrix for the head.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     pub fn matrix(&self) -> Result<Matrix<f32>, EncoderError> {
         let (rows, columns) = self.features.dims2()?;
         let values = self.features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -134,22 +135,22 @@ impl Forward {
 pub struct Gradients(Vec<Option<Tensor>>);
 
 impl Gradients {
-    /// Gradients that came about in another way, in the order of the parameters.
+    /// Gradients that were computed in another way, in the order of the parameters.
     #[cfg(test)]
     pub(crate) fn new(tensors: Vec<Tensor>) -> Self {
         Self(tensors.into_iter().map(Some).collect())
     }
 
-    /// One for each parameter, of its shape; None of those that are frozen.
+    /// The gradient of each parameter, in its shape. None for frozen parameters.
     pub fn tensors(&self) -> &[Option<Tensor>] {
         &self.0
     }
 }
 
-/// The gradient of θ_m from the gradient dH (B, s) of the features: the way back of a pass, which can be gone once.
+/// The gradient of θ_m from the gradient dH (B, s) of the features. It can be computed once per pass.
 ///
 /// # Errors
-/// When the shapes differ, the pass was not for training, or a parameter that is not frozen gets no gradient.
+/// If the shapes differ, the pass was not for training, or a parameter that is not frozen gets no gradient.
 pub fn backward(
     encoder: &dyn Encoder,
     forward: &Forward,
@@ -160,7 +161,7 @@ pub fn backward(
     backward_tensor(encoder.parameters(), forward, &upstream)
 }
 
-/// As [`backward`], where dH is a tensor on any device.
+/// As [`backward`], for dH as a tensor on any device.
 ///
 /// # Errors
 /// As [`backward`].
@@ -211,10 +212,11 @@ fn backward_in_candle(
     Ok(parameters.iter().map(gradient).collect())
 }
 
-/// Parameters, then buffers: what a checkpoint keeps of an encoder. Copies, which later steps do not touch.
+/// Parameters, then buffers: the state of an encoder for a checkpoint. They are copies, which later steps do not
+/// change.
 ///
 /// # Errors
-/// When candle fails.
+/// If candle fails.
 pub fn state(encoder: &dyn Encoder) -> Result<Vec<(String, Tensor)>, EncoderError> {
     let mut state = Vec::new();
     for (name, variable) in encoder.parameters() {
@@ -224,11 +226,11 @@ pub fn state(encoder: &dyn Encoder) -> Result<Vec<(String, Tensor)>, EncoderErro
     Ok(state)
 }
 
-/// Sets an encoder to what [`state`] gave. All tensors are checked before the first is taken over; names that the encoder does
-/// not have are left to others.
+/// Restores the result of [`state`]. All tensors are checked before the first one is loaded. Names that the encoder
+/// does not have are ignored.
 ///
 /// # Errors
-/// [`EncoderError::WrongTensor`] when one is missing or has another shape or type.
+/// [`EncoderError::WrongTensor`] if a tensor is missing or has another shape or type.
 pub fn restore(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) -> Result<(), EncoderError> {
     for (name, own) in state(encoder)? {
         check_saved(&name, &own, tensors.get(&name))?;

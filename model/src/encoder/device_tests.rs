@@ -1,4 +1,4 @@
-//! Every kind of encoder on a card against the same one in main memory. Without a card there is nothing to compare.
+//! Compares every kind of encoder on a card with the same one in main memory. Does nothing without a card.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ fn trained(case: &Case, numbers: impl Into<Numbers>, device: &Device, rule: &Opt
 #[test]
 fn steps_are_those_of_main_memory_and_the_same_every_time() {
     let sgd = OptimizerRule::Sgd { momentum: 0.9, weight_decay: 0.01 };
-    // Its ε is large, so that steps do not depend on the sign of gradients that are nothing but rounding.
+    // Its ε is large, so that steps do not depend on the sign of gradients that consist of rounding errors.
     let adamw = OptimizerRule::Adamw { beta1: 0.9, beta2: 0.99, eps: 1e-2, weight_decay: 0.01 };
     for (card, case) in cards().flat_map(|card| cases().into_iter().map(move |case| (card.clone(), case))) {
         for rule in [&sgd, &adamw] {
@@ -82,8 +82,8 @@ fn steps_are_those_of_main_memory_and_the_same_every_time() {
             for (got, again) in got.iter().zip(&again) {
                 assert_eq!(flat(got), flat(again), "{}: other bits the second time", case.name);
             }
-            // Where a number is nearly 0, rounding decides whether ReLU lets its gradient through: of a few samples that
-            // shows in f32.
+            // If a number is nearly 0, rounding decides whether ReLU passes its gradient. With few samples this shows
+            // in f32.
             let [got, expected] = [&card, &Device::Cpu].map(|device| trained(&case, Numbers::F64, device, rule));
             for (n, (got, expected)) in got.iter().zip(&expected).enumerate() {
                 assert_near(&case, &format!("tensor {n}"), got, expected, 1e-8);
@@ -117,7 +117,8 @@ fn bf16_features_and_gradients_point_where_f32_ones_do() {
         let features = cosine([&got].into_iter(), [&expected].into_iter());
         let together = cosine(gradients.tensors().iter().flatten(), expected_gradients.tensors().iter().flatten());
         assert!(features > 0.999, "{}: features {features}", case.name);
-        // In a residual network rounding decides often whether ReLU lets a number through, and of all that comes after it.
+        // In a residual network, rounding often decides whether ReLU passes a number, and so affects everything after
+        // it.
         let least = if case.name == "resnet" { 0.97 } else { 0.99 };
         assert!(together > least, "{}: gradients {together}", case.name);
     }
@@ -150,7 +151,7 @@ fn steps_that_bf16_could_not_tell_are_not_lost() {
         let upstream = noise(forward.features.shape(), 9);
         let gradients = backward_tensor(encoder.parameters(), &forward, &upstream).expect(case.name);
         let gradient = flat(gradients.tensors()[0].as_ref().expect("it is trained"));
-        // 1 has no neighbour in bf16 that is nearer than 1/256; no step goes further than a hundredth of that.
+        // In bf16, the nearest neighbour of 1 is 1/256 away. No step is larger than a hundredth of that.
         let lr = 4e-5 / gradient.iter().fold(0.0, |largest: f64, g| largest.max(g.abs()));
         optimizer.step(encoder.parameters(), &gradients, lr).expect("a step");
         for (value, gradient) in flat(variable).into_iter().zip(gradient) {

@@ -1,4 +1,4 @@
-//! What can go wrong with an encoder.
+//! The errors of encoders.
 
 use antiphon_core::ids::EncoderName;
 use antiphon_data::InputShape;
@@ -11,29 +11,30 @@ pub enum EncoderError {
     WrongInput {
         /// The encoder's kind.
         kind: &'static str,
-        /// What the modality's data are.
+        /// The shape of the modality's samples.
         input: InputShape,
-        /// What would do.
+        /// The encoders that can read it, as text.
         instead: &'static str,
     },
-    /// Every stage halves height and width, and nothing would be left.
+    /// There are too many stages: each halves height and width.
     #[error(
         "encoder `cnn` has {stages} stages, which halve height and width each, but its input is only {height} × {width}; \
          use at most {most} entries in `channels`, or a larger input"
     )]
     TooManyStages {
-        /// Stages asked for.
+        /// The requested number of stages.
         stages: usize,
         /// Rows of the input.
         height: usize,
         /// Columns of the input.
         width: usize,
-        /// Stages that are possible.
+        /// The largest possible number of stages.
         most: usize,
     },
     /// A patch that is larger than the input.
     #[error(
-        "encoder `vit` cuts patches of {patch} × {patch} out of an input of {height} × {width}; use a smaller `patch` or a larger input"
+        "encoder `vit` has patches of {patch} × {patch}, but its input is only {height} × {width}; use a smaller \
+         `patch` or a larger input"
     )]
     PatchTooLarge {
         /// Rows and columns of a patch.
@@ -43,9 +44,9 @@ pub enum EncoderError {
         /// Columns of the input.
         width: usize,
     },
-    /// Images that patches do not fill.
+    /// Patches do not divide the images.
     #[error(
-        "encoder `vit` cuts images of {height} × {width} into patches of {patch} × {patch}, which does not come out even; \
+        "encoder `vit` cannot divide images of {height} × {width} into patches of {patch} × {patch} without a remainder; \
          use `input: {{kind: image, height: {}, width: {}}}`, or `patch: {divides}`",
         .height.next_multiple_of(*.patch), .width.next_multiple_of(*.patch)
     )]
@@ -56,17 +57,18 @@ pub enum EncoderError {
         height: usize,
         /// Columns of the input.
         width: usize,
-        /// The largest smaller patch that fills it.
+        /// The largest smaller patch that divides both.
         divides: usize,
     },
-    /// Texts that may be longer than there are positions.
+    /// Texts may have more tokens than there are positions.
     #[error(
-        "encoder `bert` has {positions} positions, and texts have up to {tokens} tokens; set `max_tokens` to {positions} or less"
+        "encoder `bert` has {positions} positions, but texts have up to {tokens} tokens; set `max_tokens` to \
+         {positions} or less"
     )]
     TextsTooLong {
-        /// Tokens that a text may have.
+        /// The largest number of tokens in a text.
         tokens: usize,
-        /// Rows of the table of positions.
+        /// Rows of the position embedding.
         positions: usize,
     },
     /// The heads do not divide the width.
@@ -77,25 +79,25 @@ pub enum EncoderError {
         /// Attention heads.
         heads: u32,
     },
-    /// The device does not multiply in 16 bits.
+    /// The device cannot multiply in bf16.
     #[error(
-        "`precision: bf16` is computed on CUDA cards of the Ampere generation (8.0) or later, and {device}; train on such a card \
+        "`precision: bf16` needs a CUDA card of the Ampere generation (8.0) or later, but {device}; train on such a card \
          (`--device cuda`), or leave `precision` at f32"
     )]
     NoBf16 {
-        /// What it is instead.
+        /// A description of the device, as a clause.
         device: &'static str,
     },
-    /// A batch is not of the shape that the encoder was built for.
+    /// A batch does not have the shape that the encoder was built for.
     #[error("a batch of {got} was given to an encoder of {}", describe(.expected))]
     WrongBatch {
-        /// What the encoder reads.
+        /// The shape that the encoder reads.
         expected: InputShape,
-        /// What came.
+        /// The batch that was given, as text.
         got: String,
     },
-    /// An upstream gradient of another shape than the features.
-    #[error("a feature gradient of {rows} × {columns} came for features of {samples} × {width}")]
+    /// The upstream gradient does not have the shape of the features.
+    #[error("the feature gradient has shape {rows} × {columns}, but the features have shape {samples} × {width}")]
     WrongGradient {
         /// Of the gradient.
         rows: usize,
@@ -106,19 +108,19 @@ pub enum EncoderError {
         /// Of the features.
         width: usize,
     },
-    /// The backward pass did not reach a parameter: an operator cut the graph.
+    /// The backward pass did not reach a parameter.
     #[error("parameter `{name}` got no gradient")]
     NoGradient {
         /// The parameter.
         name: String,
     },
-    /// A job names an encoder that the program does not have.
+    /// The program does not have the encoder that a job names.
     #[error(
         "encoder `{name}` is not built into this program{}; run the program that registers it: its `worker`, `eval`, `predict` \
          and `verify`", besides(.registered)
     )]
     NotRegistered {
-        /// As the job names it.
+        /// The name in the job.
         name: EncoderName,
         /// Encoders that the program registers.
         registered: Vec<EncoderName>,
@@ -128,19 +130,19 @@ pub enum EncoderError {
     Network {
         /// By which it is registered.
         name: EncoderName,
-        /// In its own words.
+        /// Why the encoder refuses, as its own message.
         reason: String,
     },
-    /// A registered encoder in 16 bits.
-    #[error("encoder `{name}` is registered by this program, and such encoders compute in f32; leave `precision` out")]
+    /// A registered encoder cannot compute in bf16.
+    #[error("encoder `{name}` is a custom encoder, and custom encoders compute in f32; remove `precision`")]
     CustomPrecision {
         /// By which it is registered.
         name: EncoderName,
     },
-    /// A registered encoder that draws numbers which cannot be drawn again.
+    /// A registered encoder draws random numbers that are not reproducible.
     #[error(
-        "encoder `{name}` gives different features for the same batch in the same step; draw dropout by `Blueprint::dropout`, \
-         which depends on the step alone, and not by candle's, which draws from the thread's generator"
+        "encoder `{name}` gives different features for the same batch in the same step; use `Blueprint::dropout`, \
+         which depends only on the step, instead of candle's dropout, which draws from the thread's generator"
     )]
     NotRepeatable {
         /// By which it is registered.
@@ -148,15 +150,29 @@ pub enum EncoderError {
     },
     /// The backward pass of a registered encoder did not reach a parameter.
     #[error(
-        "parameter `{name}` got no gradient: the network does not use it, or an operator has no backward pass. Of candle-nn these \
-         have none: `LayerNorm` and `RmsNorm` on contiguous input, `ops::softmax_last_dim`, rotary embeddings; use \
+        "parameter `{name}` got no gradient: the network does not use it, or an operator has no backward pass. In candle-nn, these have none: `LayerNorm` and `RmsNorm` on contiguous input, `ops::softmax_last_dim`, rotary embeddings; use \
          `ops::layer_norm_slow`, `ops::softmax`, `GroupNorm`. If it is not to be trained, `freeze` it in the job"
     )]
     CutGradient {
         /// The parameter.
         name: String,
     },
-    /// A gradient with NaN or infinity in it.
+    /// Finite differences contradict a gradient of a registered encoder.
+    #[error(
+        "encoder `{name}`: candle's gradient of parameter `{parameter}` is wrong. A small step along it changes the features {ratio:.2} \
+         times as much as the gradient says. In candle-nn 0.11, `Conv1d` has such a gradient on the CPU: use `antiphon::conv1d`. If \
+         the gradient is not meant to be the derivative (a detached tensor, a straight-through estimator), call \
+         `Blueprint::skip_gradient_check`"
+    )]
+    NotDerivative {
+        /// By which it is registered.
+        name: EncoderName,
+        /// The name of the parameter.
+        parameter: String,
+        /// The measured slope along the gradient, divided by the gradient's norm.
+        ratio: f64,
+    },
+    /// A gradient contains NaN or infinity.
     #[error("the gradient of parameter `{name}` is not finite; a smaller learning rate or clipping may help")]
     NotFinite {
         /// The parameter.
@@ -176,7 +192,7 @@ pub enum EncoderError {
 }
 
 impl EncoderError {
-    /// Whether another try may succeed: only of a device that failed.
+    /// Whether a retry may succeed. It may only if a device failed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Tensor(_))

@@ -1,4 +1,4 @@
-//! Batches on their way into an encoder, and clips on their way out.
+//! Converts batches to the input of an encoder, and averages the frames of clips.
 
 use antiphon_data::{BatchInput, InputShape};
 use candle_core::{DType, Device, Tensor, Var};
@@ -8,7 +8,8 @@ use crate::nn::layer::Pass;
 use crate::nn::segment_mean::segment_mean;
 use crate::nn::value::Value;
 
-/// The dense batch as a tensor of these numbers on this device, if it is of the shape the encoder reads: (B, …), of clips (B·F, …).
+/// The dense batch as a tensor of this type on this device, if it has the shape that the encoder reads: (B, …), or
+/// (B·F, …) for clips.
 pub(super) fn read(
     input: &BatchInput,
     expected: &InputShape,
@@ -35,8 +36,8 @@ pub(super) fn read(
     }
 }
 
-/// A batch as a network of candle's reads it: dense ones in f32, sequences of tokens filled to the longest that there may be, so
-/// that no sample's shape depends on its batch.
+/// A batch for a candle network. Dense batches are in f32. Token sequences are padded to the longest possible length,
+/// so that no sample's shape depends on its batch.
 pub(crate) fn tensor_of(input: &BatchInput, expected: &InputShape, device: &Device) -> Result<Tensor, EncoderError> {
     match (input, expected) {
         (BatchInput::Tokens { ids, lengths, longest }, InputShape::Tokens { max_tokens, padding, .. })
@@ -53,7 +54,7 @@ pub(crate) fn tensor_of(input: &BatchInput, expected: &InputShape, device: &Devi
     }
 }
 
-/// The dense batch as layers read it, beside the parameters, if it is of the shape the encoder reads.
+/// The dense batch for our own layers, on the device of the parameters, if it has the shape that the encoder reads.
 pub(super) fn dense(
     input: &BatchInput,
     expected: &InputShape,
@@ -63,7 +64,7 @@ pub(super) fn dense(
     read(input, expected, pass.activations(), parameters[0].1.device())
 }
 
-/// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read them; of clips there are B·F.
+/// A batch of grids (B, C, H, W) with channels last, (B, H, W, C), as convolutions read it. For clips, B·F grids.
 pub(super) fn grid(
     input: &BatchInput,
     expected: &InputShape,
@@ -73,7 +74,7 @@ pub(super) fn grid(
     let (device, flowing) = (parameters[0].1.device(), pass.activations());
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
-        // It goes up as it is: the card turns and rounds it sooner.
+        // It is copied unchanged: the card permutes and rounds it faster.
         let x = read(input, expected, parameters[0].1.dtype(), device)?;
         return Ok(Value::constant(crate::nn::cuda::convolution::channels_last(&x, flowing)?));
     }
@@ -81,7 +82,8 @@ pub(super) fn grid(
     Ok(Value::constant(read(input, expected, flowing, device)?.permute((0, 2, 3, 1))?.contiguous()?))
 }
 
-/// The mean over the frames of each sample: `x` is (B·F, N), the result (B, N). What is not of a clip stays as it is.
+/// The mean over the frames of each sample: `x` is (B·F, N), the result (B, N). Other inputs than clips are returned
+/// unchanged.
 pub(super) fn frame_mean(x: Value, shape: &InputShape) -> candle_core::Result<Value> {
     let frames = shape.frames();
     if frames == 1 {

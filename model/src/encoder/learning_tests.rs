@@ -1,4 +1,4 @@
-//! Every kind of encoder learns a task that can only be learnt through it: the head alone sees nothing but its features.
+//! Every kind of encoder learns a task that only an encoder can learn, because the head sees only its features.
 
 use antiphon_core::head::{SharedHead, StepContext};
 use antiphon_core::ids::{MicroShard, ModalityName};
@@ -35,7 +35,7 @@ fn everywhere() -> impl Iterator<Item = (Precision, Device)> {
     std::iter::once((Precision::F32, Device::Cpu)).chain(in_bf16)
 }
 
-/// The share of right answers on samples never seen, after so many steps.
+/// The accuracy on unseen samples after this many steps.
 fn accuracy(
     (precision, device): (Precision, &Device),
     spec: &EncoderSpec,
@@ -91,7 +91,7 @@ fn learns(
 fn mlp_learns_what_no_plane_separates() {
     let shape = InputShape::Features { width: 6 };
     let spec = EncoderSpec::Mlp { hidden: vec![32], dropout: 0.1 };
-    // The class is told by the signs of two numbers together, either way round: exclusive or.
+    // The class is the exclusive or of the signs of two numbers.
     learns(&spec, &shape, &sgd(), 300, |label, stream| {
         let mut numbers: Vec<f32> = (0..6).map(|_| rng::normal(stream) as f32 * 0.3).collect();
         for bit in 0..2 {
@@ -122,7 +122,7 @@ fn cnn_learns_where_a_spot_is() {
 fn text_learns_which_words_there_are_and_in_which_order() {
     let shape = InputShape::Tokens { vocabulary: 12, max_tokens: 10, padding: 11 };
     let spec = EncoderSpec::Text { width: 32, layers: 1, heads: 2, dropout: 0.0 };
-    // One bit of the class is which of tokens 0 and 1 there is, the other whether it comes before token 2 or after it.
+    // One bit of the class says which of tokens 0 and 1 occurs, the other whether it comes before or after token 2.
     let accuracy = accuracy((Precision::F32, &Device::Cpu), &spec, &shape, &adamw(), 300, |label, stream| {
         let length = 4 + rng::below(stream, 7) as usize;
         let mut tokens: Vec<u32> = (0..length).map(|_| 3 + rng::below(stream, 8) as u32).collect();

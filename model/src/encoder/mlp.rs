@@ -25,7 +25,8 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
-    /// Without hidden layers there is the adapter alone, and it is there whatever the widths: an encoder has parameters.
+    /// Without hidden layers there is only the adapter. It exists even if the widths are equal, because an encoder must
+    /// have parameters.
     pub(super) fn new(
         mut made: Parameters<'_>,
         hidden: &[u32],

@@ -8,15 +8,17 @@
 //! text, bert  tokens → embedding → transformer blocks → pooling ───────────────┘
 //! ```
 //!
-//! Each frame of a clip is a sample by itself up to the adapter, so that a batch norm sees B·F images. What comes out before the
-//! adapter is averaged over the frames (`frame_mean`).
+//! Up to the adapter, each frame of a clip is a separate sample, so a batch norm sees B·F images. The adapter's input
+//! is the average over the frames (`frame_mean`).
 //!
 //! Invariants:
-//! 1. A forward pass changes nothing: what training has to remember of it (running statistics) comes out as [`Pending`] and
-//!    is taken in by [`Encoder::commit`] once the turn it belongs to was applied.
-//! 2. Parameters at the start are a function of seed, modality and parameter name; dropout of the [`DropoutKey`].
-//! 3. Every trained parameter gets a gradient, or [`backward`] says which did not; none is computed of a [`Frozen`] one.
-//! 4. When evaluating, a sample's features do not depend on its batch, to the last bit.
+//! 1. A forward pass changes nothing: the state that it would change (running statistics) is returned as [`Pending`],
+//!    and [`Encoder::commit`] applies it after the turn was applied.
+//! 2. Initial parameters are a function of seed, modality and parameter name. Dropout is a function of the
+//!    [`DropoutKey`].
+//! 3. Every trained parameter gets a gradient, or [`backward`] names the one that did not. No gradient is computed for
+//!    a [`Frozen`] parameter.
+//! 4. In evaluation, a sample's features do not depend on its batch, to the last bit.
 //!
 //! Nothing here knows of the head, turns or optimizers.
 
@@ -45,13 +47,13 @@ pub use crate::nn::layer::{DropoutKey, Frozen, Mode};
 pub use crate::nn::parameters::Numbers;
 use crate::nn::parameters::Parameters;
 
-/// Builds the encoder of a modality, its parameters at their first values. Those do not depend on the precision.
+/// Builds the encoder of a modality with initial parameters, which do not depend on the precision.
 ///
-/// `spec` may be `auto`, see [`resolve`]. The encoder ends in `width` features: where its own last layer has another width a
-/// linear adapter follows.
+/// `spec` may be `auto`, see [`resolve`]. The encoder ends in `width` features: if its own last layer has another
+/// width, a linear adapter follows.
 ///
 /// # Errors
-/// When the encoder does not fit the input, or the device does not compute in this precision.
+/// If the encoder does not fit the input, or the device does not compute in this precision.
 pub fn build(
     precision: Precision,
     spec: &EncoderSpec,
@@ -64,7 +66,7 @@ pub fn build(
     build_of(precision.into(), spec, shape, width, seed, modality, device)
 }
 
-/// As [`build`], of these numbers. Running statistics are in f32, whatever they are.
+/// As [`build`], with these number types. Running statistics are always in f32.
 ///
 /// # Errors
 /// As [`build`].
@@ -100,10 +102,10 @@ pub fn build_of(
     })
 }
 
-/// Whether encoders compute in these numbers on this device.
+/// Checks whether this device computes in these number types.
 ///
 /// # Errors
-/// [`EncoderError::NoBf16`] when they do not.
+/// [`EncoderError::NoBf16`] if it does not.
 pub fn check_numbers(numbers: Numbers, device: &Device) -> Result<(), EncoderError> {
     if numbers.activations != DType::BF16 {
         return Ok(());
@@ -117,7 +119,7 @@ pub fn check_numbers(numbers: Numbers, device: &Device) -> Result<(), EncoderErr
     Err(EncoderError::NoBf16 { device: "this is main memory" })
 }
 
-/// What `auto` stands for with this input; anything else stays as it is.
+/// The encoder that `auto` means for this input. Other encoders are returned unchanged.
 #[must_use]
 pub fn resolve(spec: &EncoderSpec, shape: &InputShape) -> EncoderSpec {
     match (spec, shape) {

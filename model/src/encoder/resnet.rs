@@ -18,21 +18,21 @@ use crate::nn::parameters::Parameters;
 use crate::nn::pooling::{Window, grid_mean, max_pool};
 use crate::nn::value::Value;
 
-/// What a residual network looks like.
+/// The structure of a residual network.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// What messages call it.
+    /// Its name in messages.
     pub(super) kind: &'static str,
-    /// Blocks of three convolutions, the last four times as wide, instead of two.
+    /// Whether blocks have three convolutions, the last of which is four times as wide, instead of two.
     pub(super) bottlenecks: bool,
-    /// Blocks of each stage.
+    /// The number of blocks of each stage.
     pub(super) blocks: [usize; 4],
-    /// Channels within the blocks of each stage; the first are those of the stem too.
+    /// Channels within the blocks of each stage. The first number is also the width of the stem.
     pub(super) channels: [usize; 4],
 }
 
 impl Plan {
-    /// As published.
+    /// The published structure with this depth.
     pub(super) fn of(depth: ResnetDepth) -> Self {
         let (kind, bottlenecks, blocks) = match depth {
             ResnetDepth::Eighteen => ("resnet18", false, [2, 2, 2, 2]),
@@ -58,7 +58,7 @@ impl Convolution {
         (inputs, outputs): (usize, usize),
         (size, stride): (usize, usize),
     ) -> Result<Self> {
-        // He et al. 2015, by outputs as torchvision does.
+        // He et al. 2015, by outputs, as in torchvision.
         let deviation = (2.0 / (size * size * outputs) as f64).sqrt();
         let kernel = made.normal(format!("{name}.weight"), (outputs, inputs, size, size), deviation)?;
         Ok(Self { kernel, stride, padding: size / 2, norm: BatchNorm::new(made, norm, outputs, 1.0)? })
@@ -70,10 +70,10 @@ impl Convolution {
     }
 }
 
-/// Two or three convolutions, and what is added to what comes out of them.
+/// Two or three convolutions and a shortcut that is added to their output.
 struct Block {
     convolutions: Vec<Convolution>,
-    /// Where the shape changes.
+    /// The convolution of the shortcut, if the shape changes.
     shortcut: Option<Convolution>,
 }
 
@@ -91,7 +91,7 @@ impl Block {
         last.forward(pass, &inner, Some(&residual), Activation::Relu)
     }
 
-    /// In the order a pass meets them.
+    /// The batch norms in the order of a pass.
     fn norms(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
         let last = self.convolutions.len() - 1;
         let (first, last) = self.convolutions.split_at_mut(last);
@@ -106,17 +106,18 @@ impl Block {
     }
 }
 
-/// Makes blocks one after the other.
+/// Builds the blocks, one after the other.
 struct Builder<'a, 'b> {
     made: &'a mut Parameters<'b>,
     bottlenecks: bool,
-    /// Channels that come out of the last one.
+    /// Output channels of the last block.
     channels: usize,
 }
 
 impl Builder<'_, '_> {
     fn block(&mut self, name: &str, inner: usize, stride: usize) -> Result<Block> {
-        // (channels, size, stride) of each convolution; a bottleneck strides in its middle, as torchvision's do.
+        // (channels, size, stride) of each convolution; a bottleneck has its stride in the middle convolution, as in
+        // torchvision.
         let plan = if self.bottlenecks {
             vec![(inner, 1, 1), (inner, 3, stride), (4 * inner, 1, 1)]
         } else {
@@ -138,7 +139,7 @@ impl Builder<'_, '_> {
     }
 }
 
-/// Stem, four stages of blocks, mean over all positions, adapter where s is another width.
+/// Stem, four stages of blocks, mean over all positions, and an adapter if s is another width.
 pub(super) struct Resnet {
     shape: InputShape,
     stem: Convolution,

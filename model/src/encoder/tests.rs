@@ -17,14 +17,14 @@ pub(super) fn train(step: u64) -> Mode {
     Mode::Train(DropoutKey { seed: 5, modality: modality(), step, shard: MicroShard::WHOLE }, Frozen::none())
 }
 
-/// An encoder to try, with what it reads.
+/// An encoder to test, with its input shape.
 pub(super) struct Case {
     pub(super) name: &'static str,
     network: Network,
     pub(super) shape: InputShape,
 }
 
-/// What a job may name, or a small one of those that come in large sizes only.
+/// A network that a job can name, or a small version of a network that jobs can have only in large sizes.
 #[derive(Clone)]
 enum Network {
     Spec(EncoderSpec),
@@ -75,7 +75,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// One of each kind, without dropout and not so narrow that a normalisation over a few numbers makes much of how they are rounded.
+/// One encoder of each kind, without dropout, and wide enough that normalisations do not amplify rounding errors.
 pub(super) fn wide_cases() -> Vec<Case> {
     let tokens = InputShape::Tokens { vocabulary: 50, max_tokens: 12, padding: 49 };
     let pixels = InputShape::Grid { channels: 3, height: 48, width: 48 };
@@ -178,7 +178,7 @@ fn frozen_parameters_get_no_gradient_and_the_rest_the_same_bits() {
         let stem = Frozen::new(parameters().take(count.div_ceil(2)));
         let scattered = Frozen::new(parameters().step_by(3));
         let all = Frozen::new(parameters());
-        // A single layer has no stem before it.
+        // A single layer has no layers before it.
         for (frozen, begins_later) in [(stem, count > 2), (scattered, false), (all, true)] {
             let (same_features, same_pending, fewer, some) = pass(frozen.clone());
             assert_eq!((&same_features, &same_pending), (&features, &pending), "{}", case.name);
@@ -379,7 +379,7 @@ fn bf16_is_refused_in_main_memory() {
         build(Precision::Bf16, &spec, &shape, 8, 0, &modality(), &Device::Cpu).map(|_| ()).expect_err("no card");
     assert_eq!(
         error.to_string(),
-        "`precision: bf16` is computed on CUDA cards of the Ampere generation (8.0) or later, and this is main memory; train on such \
+        "`precision: bf16` needs a CUDA card of the Ampere generation (8.0) or later, but this is main memory; train on such \
          a card (`--device cuda`), or leave `precision` at f32"
     );
 }
@@ -445,7 +445,7 @@ fn a_feature_gradient_of_another_shape_is_refused() {
     let forward = encoder.forward(&batch(&cases()[0].shape, 0..4), &train(0)).expect("a forward pass");
     assert_eq!(forward.matrix().expect("features").shape(), (4, WIDTH));
     let error = backward(encoder.as_ref(), &forward, &Matrix::zeros(4, 5)).expect_err("5 is not 6");
-    assert_eq!(error.to_string(), "a feature gradient of 4 × 5 came for features of 4 × 6");
+    assert_eq!(error.to_string(), "the feature gradient has shape 4 × 5, but the features have shape 4 × 6");
     let gradients = backward(encoder.as_ref(), &forward, &Matrix::zeros(4, WIDTH)).expect("zeros are a gradient");
     assert_eq!(gradients.tensors().len(), encoder.parameters().len());
 }
@@ -453,7 +453,8 @@ fn a_feature_gradient_of_another_shape_is_refused() {
 /// Set for the child process of the test below: print the digest and exit.
 const CHILD: &str = "ANTIPHON_TEST_PRINT_BITS";
 
-/// Bits of features and parameters after three steps of every kind of encoder, on batches large enough to be shared out.
+/// Bits of features and parameters after three steps of every kind of encoder, on batches that are large enough to be
+/// divided among threads.
 fn training_digest() -> u64 {
     let grid = InputShape::Grid { channels: 1, height: 28, width: 28 };
     let tokens = InputShape::Tokens { vocabulary: 257, max_tokens: 40, padding: 256 };

@@ -18,7 +18,7 @@ use crate::nn::parameters::Parameters;
 use crate::nn::segment_mean::segment_mean;
 use crate::nn::value::Value;
 
-/// What a text encoder looks like.
+/// The dimensions of a text encoder.
 pub(super) struct Plan {
     pub(super) width: u32,
     pub(super) layers: u32,
@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) dropout: f64,
 }
 
-/// `x += attention(norm(x))`, then `x += linear(ReLU(linear(norm(x))))`, four times as wide within.
+/// `x += attention(norm(x))`, then `x += linear(ReLU(linear(norm(x))))`, with a hidden width of four times.
 struct Block {
     attention_norm: LayerNorm,
     projection_in: Linear,
@@ -38,7 +38,7 @@ struct Block {
 
 impl Block {
     fn new(made: &mut Parameters<'_>, name: &str, width: usize, layers: usize) -> candle_core::Result<Self> {
-        // What is added to the residual stream starts smaller the more blocks add to it (Radford et al. 2019).
+        // The more blocks add to the residual stream, the smaller their initial contributions (Radford et al. 2019).
         let residual = 1.0 / (2.0 * layers as f64).sqrt();
         Ok(Self {
             attention_norm: LayerNorm::new(made, &format!("{name}.norm1"), width)?,
@@ -113,7 +113,7 @@ impl Text {
     }
 }
 
-/// The sequences of a batch, if an encoder of this shape can read them.
+/// The sequences of a batch, if an encoder for this shape can read them.
 pub(super) fn packed(input: &BatchInput, shape: &InputShape) -> Result<Arc<Packed>, EncoderError> {
     let (ids, lengths, longest) = match input {
         BatchInput::Tokens { ids, lengths, longest } => (ids, lengths, *longest),

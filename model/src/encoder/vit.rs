@@ -21,13 +21,13 @@ use crate::nn::segment_mean::segment_mean;
 use crate::nn::sequence::with_class_token;
 use crate::nn::value::Value;
 
-/// Deviation of first weights.
+/// The standard deviation of initial weights.
 const DEVIATION: f64 = 0.02;
 
 /// Added to the variances of layer norms.
 const EPSILON: f64 = 1e-6;
 
-/// What a vision transformer looks like.
+/// The dimensions of a vision transformer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) size: TransformerSize,
@@ -36,7 +36,7 @@ pub(super) struct Plan {
     pub(super) dropout: f64,
 }
 
-/// `x += proj(attention(norm1(x)))`, then `x += fc2(GELU(fc1(norm2(x))))`, four times as wide within.
+/// `x += proj(attention(norm1(x)))`, then `x += fc2(GELU(fc1(norm2(x))))`, with a hidden width of four times.
 struct Block {
     norm1: LayerNorm,
     qkv: Linear,
@@ -48,12 +48,12 @@ struct Block {
 
 impl Block {
     fn new(made: &mut Parameters<'_>, name: &str, width: usize) -> Result<Self> {
-        let mut linear = |part: &str, from, to| Linear::normal(made, &format!("{name}.{part}"), from, to, DEVIATION);
+        let mut linear = |layer: &str, from, to| Linear::normal(made, &format!("{name}.{layer}"), from, to, DEVIATION);
         let qkv = linear("attn.qkv", width, 3 * width)?;
         let proj = linear("attn.proj", width, width)?;
         let fc1 = linear("mlp.fc1", width, 4 * width)?;
         let fc2 = linear("mlp.fc2", 4 * width, width)?;
-        let mut norm = |part: &str| LayerNorm::with_epsilon(made, &format!("{name}.{part}"), width, EPSILON);
+        let mut norm = |layer: &str| LayerNorm::with_epsilon(made, &format!("{name}.{layer}"), width, EPSILON);
         Ok(Self { norm1: norm("norm1")?, qkv, proj, norm2: norm("norm2")?, fc1, fc2 })
     }
 
@@ -76,7 +76,7 @@ impl Block {
     }
 }
 
-/// Patches, a class token, positions, blocks, norm, pooling, adapter where s is another width.
+/// Patches, a class token, positions, blocks, norm, pooling, and an adapter if s is another width.
 pub(super) struct Vit {
     shape: InputShape,
     plan: Plan,

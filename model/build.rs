@@ -1,7 +1,7 @@
 //! Compiles the CUDA kernels, where the feature `cuda` asks for them; without it there is nothing to do.
 //!
-//! `nvcc` is that of `$NVCC`, `$CUDA_HOME/bin` or the PATH. `CUDA_COMPUTE_CAP` (`80` or `8.0`) is the oldest kind of card that the
-//! program is for; without it, the kind that `nvidia-smi` finds.
+//! `nvcc` is that of `$NVCC`, `$CUDA_HOME/bin` or the PATH. `CUDA_COMPUTE_CAP` (`80` or `8.0`) is the oldest kind of
+//! card that the program is for; without it, the kind that `nvidia-smi` finds.
 
 #![allow(clippy::print_stdout, reason = "cargo reads what a build script prints")]
 

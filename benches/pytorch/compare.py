@@ -150,7 +150,7 @@ def ran(command):
 
 
 def total(steps):
-    return statistics.median(sum(step[part] for part in ("forward", "backward", "optimizer")) for step in steps)
+    return statistics.median(sum(step[phase] for phase in ("forward", "backward", "optimizer")) for step in steps)
 
 
 def compare(case, arguments):
@@ -170,8 +170,8 @@ def compare(case, arguments):
         steps = [step for run in runs for step in run["steps"]]
         row[name] = {"seconds": total(steps), "each_run": [total(run["steps"]) for run in runs], "parameters": runs[0]["parameters"],
                      "peak_bytes": statistics.median(run["peak_bytes"] or 0 for run in runs)}
-        for part in ("forward", "backward", "optimizer"):
-            row[name][part] = statistics.median(step[part] for step in steps)
+        for phase in ("forward", "backward", "optimizer"):
+            row[name][phase] = statistics.median(step[phase] for step in steps)
     if row["antiphon"]["parameters"] != row["pytorch"]["parameters"]:
         raise SystemExit(f"{case}: the models differ: {row['antiphon']['parameters']} and {row['pytorch']['parameters']} parameters")
     pairs = [our / their for our, their in zip(row["antiphon"]["each_run"], row["pytorch"]["each_run"])]
@@ -184,11 +184,11 @@ def compare(case, arguments):
 def table_line(row):
     ours, theirs = row["antiphon"], row["pytorch"]
     low, high = row["ratios_of_runs"]
-    parts = "  ".join(f"{ours[part] / theirs[part]:8.2f}" for part in ("forward", "backward", "optimizer"))
+    ratios = "  ".join(f"{ours[phase] / theirs[phase]:8.2f}" for phase in ("forward", "backward", "optimizer"))
     mebi = [side["peak_bytes"] / 2**20 for side in (ours, theirs)]
     memory_ratio = f"{row['memory_ratio']:6.2f}" if row["memory_ratio"] else "     ?"
     return (f"{row['case']:<22}{row['batch']:>5}{1e3 * ours['seconds']:>11.1f}{1e3 * theirs['seconds']:>11.1f}"
-            f"{row['ratio']:>8.2f}  ({low:.2f} to {high:.2f})  {parts}{mebi[0]:>9.0f}{mebi[1]:>9.0f}{memory_ratio}")
+            f"{row['ratio']:>8.2f}  ({low:.2f} to {high:.2f})  {ratios}{mebi[0]:>9.0f}{mebi[1]:>9.0f}{memory_ratio}")
 
 
 def main():

@@ -1,4 +1,4 @@
-//! What a coordinator is told when it starts.
+//! The settings of a coordinator.
 
 use std::time::Duration;
 
@@ -11,39 +11,40 @@ use crate::job::contract::ReplayBufferLimits;
 /// Settings of a coordinator in this process.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// URL or path of the folder that holds the folders of jobs whose specification names no store, and the journal.
+    /// The URL or path of the folder of the journal, and of the folders of jobs whose specification names no store.
     pub state: String,
-    /// Whether jobs outlive this process.
+    /// What outlives this process.
     pub keep: Keep,
-    /// Bytes that one gRPC message may have, either way. Large tensors are sent as several messages, so this does not
-    /// bound the head.
+    /// The largest gRPC message in either direction, in bytes. Large tensors are sent as several messages, so this does
+    /// not limit the head.
     pub message_limit: usize,
-    /// Bytes that the shared head of one job may take, with its projector and optimizer.
+    /// The largest shared head of one job, with its projector and optimizer, in bytes.
     pub head_memory: u64,
-    /// Threads that heads compute on; 0 is one for each core.
+    /// The number of threads that heads compute on. 0 means one per core.
     pub head_threads: usize,
     /// How stores are opened.
     pub stores: StoreOptions,
-    /// For how long a failing store of checkpoints is retried before a job fails; [`Duration::MAX`] is without end.
+    /// How long a failing store of checkpoints is retried before a job fails. [`Duration::MAX`] means no limit.
     pub store_retry_timeout: Duration,
-    /// How many jobs that are over stay known. Those that ended first are forgotten.
+    /// The number of finished jobs that are retained. The ones that ended first are removed.
     pub keep_jobs: usize,
     /// The size of each job's replay buffer.
     pub replay_buffer: ReplayBufferLimits,
-    /// How often a worker sends a heartbeat. Without one for three times as long it counts as gone.
+    /// The interval between a worker's heartbeats. A worker without a heartbeat for three intervals counts as lost.
     pub heartbeat: Duration,
-    /// How long jobs have, at shutdown, to reach a turn boundary and write a checkpoint.
+    /// How long jobs have at shutdown to reach a turn boundary and write a checkpoint.
     pub stop_within: Duration,
     /// Whether to serve on an address that other machines can reach, although nothing is encrypted or authenticated.
     pub insecure_allow_remote: bool,
 }
 
-/// What outlives the process, beside checkpoints.
+/// What outlives the process, besides checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: a job ends with the process, and several processes may share the folder of the state.
+    /// Nothing. Jobs end with the process, and several processes may share the folder of the state.
     Nothing,
-    /// The jobs, in the journal: the next coordinator resumes them. One process has the folder of the state at a time.
+    /// The jobs, in the journal. The next coordinator resumes them. Only one process uses the folder of the state at a
+    /// time.
     Jobs,
 }
 
@@ -67,7 +68,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Silence after which a worker counts as gone.
+    /// The time without a heartbeat after which a worker counts as lost.
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.heartbeat * 3
@@ -120,16 +121,16 @@ pub struct CoordinatorArgs {
     pub stop_within_seconds: u32,
 }
 
-/// For how long a failing store is retried: for so many seconds, or until it recovers.
+/// How long a failing store is retried: for this many seconds, or until it recovers.
 fn retry_timeout(seconds: Option<u32>) -> Duration {
     seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into()))
 }
 
 impl CoordinatorArgs {
-    /// The settings that these arguments give, and how stores are opened.
+    /// The settings of these arguments, with these options for stores.
     #[must_use]
     pub fn config(&self, stores: StoreOptions) -> Config {
-        // A state in memory is gone with the process anyway.
+        // A state in memory ends with the process anyway.
         let keep = if self.state.starts_with("memory://") { Keep::Nothing } else { Keep::Jobs };
         Config {
             state: self.state.clone(),

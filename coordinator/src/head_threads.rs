@@ -1,5 +1,5 @@
-//! The threads that the heads of all jobs compute on. They are the coordinator's alone: if workers run in the same
-//! process, a step of the head does not queue behind their encoders.
+//! The threads that the heads of all jobs compute on. Only the coordinator uses them, so a step of the head does not
+//! queue behind the encoders of workers in the same process.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use antiphon_core::linalg::on_threads_of;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// From this size of W or P a step takes so long that the thread's other tasks must not wait for it.
+/// The size of W or P above which a step takes so long that the thread's other tasks must not wait for it.
 const LONG: usize = 1 << 20;
 
 /// A pool of threads. Clones share it.
@@ -15,10 +15,10 @@ const LONG: usize = 1 << 20;
 pub struct HeadThreads(Arc<ThreadPool>);
 
 impl HeadThreads {
-    /// A pool of so many threads; 0 is one for each core that this process may use, or `RAYON_NUM_THREADS`.
+    /// A pool of this many threads. 0 means one per core that this process may use, or `RAYON_NUM_THREADS`.
     ///
     /// # Errors
-    /// The system starts no further threads.
+    /// If the system cannot start the threads.
     pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
         let pool =
             ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("head-{number}")).build()?;
@@ -34,7 +34,7 @@ impl HeadThreads {
     }
 }
 
-/// How many numbers W or P have, whichever is more.
+/// The number of elements of W or P, whichever is larger.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Weights(usize);
 

@@ -3,14 +3,15 @@
 //! Rooms, each of which imports only those below it:
 //!
 //! ```text
-//! edge        listens; gRPC services for people (submit, watch, stop) and workers (one stream each); shuts down in order
-//! registry    which jobs there are: submission, recovery, retention, shutdown
-//! config      what a coordinator is told when it starts
+//! edge        listens; gRPC services for clients (submit, watch, stop) and workers (a stream each); orderly shutdown
+//! registry    all jobs: submission, recovery, retention, shutdown
+//! config      the settings of a coordinator
 //! workers     the pool, and one session per worker
-//! job         one task per job, which alone owns its head; `job::contract` is what the rooms above it know of a job
+//! job         one task per job, which alone owns its head
 //! events      the events of a job, for any number of watchers
 //! journal     what the next coordinator needs: jobs, events, ends, the term
 //! clock · head_threads · stall
+//! job::contract   what passes between a job's task and the rooms around it; `job` and `workers` share nothing else
 //! ```
 
 mod clock;

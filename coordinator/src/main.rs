@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
         Err(error) => return failed(&error, Exit::Usage),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,slatedb=warn".into());
-    // If no process reads the log any more, the coordinator continues without it.
+    // If no process reads the log, the coordinator continues without it.
     tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr).init();
     let shutdown = match antiphon_process::cancelled_by_signal() {
         Ok(shutdown) => shutdown,

@@ -1,34 +1,34 @@
-//! Notices that this process stalled: the machine was suspended, a debugger held it, or a disk held up every thread.
+//! Detects that this process stalled: the machine was suspended, a debugger stopped it, or a disk blocked every thread.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A wait that ends so much later than it was meant to was held up, with all of this process.
+/// A wait that ends this much too late means that the whole process stalled.
 const STALLED: Duration = Duration::from_secs(1);
-/// How often a task that waits wakes up to see whether it was.
+/// The interval at which a waiting task checks for a stall.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// A wait that notices that this process stalled. What others said meanwhile is yet to be read, so no lease expires
-/// because of their silence.
+/// A wait that detects a stall of this process. Messages from that time are still unread, so no lease may expire
+/// because of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StallDetector {
     until: Instant,
 }
 
 impl StallDetector {
-    /// Begins to wait.
+    /// Starts a wait.
     #[must_use]
     pub(crate) fn start() -> Self {
         Self { until: Instant::now() + INTERVAL }
     }
 
-    /// Wakes up at `deadline`, or when the interval is over.
+    /// Waits until `deadline`, or until the interval ends.
     pub(crate) async fn wait_until(self, deadline: Option<Instant>) {
         tokio::time::sleep_until(deadline.map_or(self.until, |deadline| deadline.min(self.until))).await;
     }
 
-    /// Whether the wait, which ends now, was longer than it could be, whatever has ended it.
+    /// Whether the wait, which ends now, was longer than possible without a stall.
     #[must_use]
     pub(crate) fn has_stalled(self) -> bool {
         self.until.elapsed() >= STALLED

@@ -1,4 +1,4 @@
-//! What the head's half of a turn costs, beside what the machine must spend on it at the least: one pass over the same
+//! The cost of the head's half of a turn, compared with the least that the machine needs: one pass over the same
 //! memory, or one bare product of the same size.
 //!
 //!     cargo bench -p antiphon-core                             on the threads of rayon's global pool
@@ -18,7 +18,7 @@ use antiphon_core::spec::{
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 
-/// Width, classes, samples: a ResNet-18 on ten classes, a transformer on the hundred of Food-101, and a large head.
+/// Width, classes, samples: a ResNet-18 on ten classes, a transformer on the 101 classes of Food-101, and a large head.
 const SIZES: [(usize, usize, usize); 3] = [(512, 10, 64), (768, 101, 64), (4096, 1000, 64)];
 const AT: StepContext = StepContext { lr_factor: 1e-3, alpha: 0.1 };
 
@@ -65,7 +65,7 @@ fn contribution(head: &Head<f32>, batch: usize) -> Contribution<f32> {
     head.local_step(features, &labels(batch, head.classes())).expect("a good batch").contribution
 }
 
-/// A fold beside a pass that reads and writes as many bytes: P ← P · 0.999.
+/// A fold, compared with a pass that reads and writes as many bytes: P ← P · 0.999.
 fn folds(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fold");
     for width in [512, 768, 2048, 4096] {
@@ -88,8 +88,7 @@ fn folds(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Dᵀ (H P), the order for few samples, and G P, beside what the `gemm` crate needs for as many multiplications at
-/// once.
+/// Dᵀ (H P), the order for few samples, and G P, compared with the `gemm` crate's time for as many multiplications.
 fn projections(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("projection");
     for (width, classes, batch) in SIZES {
@@ -126,7 +125,7 @@ fn projections(criterion: &mut Criterion) {
 fn bare(out: &mut [f32], (m, k, n): (usize, usize, usize), left: &[f32], (row, column): (usize, usize), right: &[f32]) {
     assert!(out.len() == m * n && left.len() == m * k && right.len() == k * n);
     let (width, row, column) = (n as isize, row as isize, column as isize);
-    // SAFETY: the three slices are of just these sizes, and `left` is laid out by rows or by columns.
+    // SAFETY: the three slices have exactly these sizes, and `left` is laid out by rows or by columns.
     unsafe {
         gemm::gemm(
             m,
@@ -184,7 +183,7 @@ fn turns(criterion: &mut Criterion) {
                 shared.apply(if i % 2 == 0 { &a } else { &b }, &sent, AT).expect("a good contribution");
                 shared.end_turn();
             }
-            // A turn has both, so that no state grows; the clock runs for one of them.
+            // A turn has both, so that no state grows. Only one of them is timed.
             group.bench_function(BenchmarkId::new(format!("apply, dense: {dense}"), &shape), |bench| {
                 bench.iter_custom(|count| {
                     let apply = |_| {
@@ -211,9 +210,9 @@ fn turns(criterion: &mut Criterion) {
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark is there to read the clock")]
 fn clocked(work: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
+    let started = Instant::now();
     work();
-    begun.elapsed()
+    started.elapsed()
 }
 
 criterion_group! {

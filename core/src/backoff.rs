@@ -1,6 +1,6 @@
-//! How long to wait before what failed is tried again: pauses that grow, and that no two share.
+//! How long to wait before a retry: pauses that grow and that differ from caller to caller.
 //!
-//! Owns no clock and no count: the caller counts its tries, and decides when to give up.
+//! Owns no clock and no count: the caller counts its failures and decides when to give up.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::rng::{self, Component};
 /// Pauses that double from the first up to the longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// The pause before the second try, at its longest.
+    /// The longest pause before the first retry.
     pub first: Duration,
-    /// No pause is longer.
+    /// The upper bound of every pause.
     pub longest: Duration,
 }
 
 impl Backoff {
-    /// The pause after `failures` failures before this one: of its length half at least, and how much of the other half
-    /// is a function of seed, path and number, so that those who fail together do not come back together.
+    /// The pause after a failure that `failures` others preceded. It lasts between half of its length and all of it.
+    /// Seed, path and `failures` decide how long exactly, so callers that fail together do not retry together.
     ///
     /// ```
     /// use antiphon_core::backoff::Backoff;

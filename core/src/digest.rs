@@ -1,4 +1,4 @@
-//! SHA-256: of bytes, of the parts of a checkpoint, of a whole run.
+//! SHA-256 of bytes, of the files of a checkpoint, and of a whole run.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -72,7 +72,7 @@ pub fn sha256(bytes: &[u8]) -> Sha256Hash {
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next block.
+    /// Adds the next block.
     pub fn update(&mut self, block: &[u8]) {
         self.0.update(block);
     }
@@ -88,8 +88,8 @@ impl Hasher {
 /// `projector.safetensors` and the `encoder-*.safetensors`, given in any order.
 ///
 /// It is the SHA-256 of the text that `sha256sum head.safetensors projector.safetensors encoder-*.safetensors` prints
-/// (`<hash>  <name>` and a line feed for each, encoders in byte order of their names), so that
-/// `LC_ALL=C sha256sum head.safetensors … | sha256sum` gives it too.
+/// (`<hash> <name>` and a line feed for each, encoders in byte order of their names). `LC_ALL=C sha256sum
+/// head.safetensors … | sha256sum` prints the same digest.
 #[must_use]
 pub fn run_digest<N: AsRef<str>>(files: &[(N, Sha256Hash)]) -> Sha256Hash {
     let place = |name: &str| match name {
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn blocks_have_the_hash_of_the_whole() {
         let text = b"one after the other";
-        for cut in 0..=text.len() {
+        for at in 0..=text.len() {
             let mut hasher = Hasher::default();
-            hasher.update(&text[..cut]);
-            hasher.update(&text[cut..]);
+            hasher.update(&text[..at]);
+            hasher.update(&text[at..]);
             assert_eq!(hasher.finish(), sha256(text));
         }
     }
@@ -142,18 +142,18 @@ mod tests {
 
     #[test]
     fn a_digest_does_not_depend_on_the_order_of_files() {
-        let part = |name: &'static str| (name, sha256(name.as_bytes()));
+        let file = |name: &'static str| (name, sha256(name.as_bytes()));
         let one = run_digest(&[
-            part("head.safetensors"),
-            part("projector.safetensors"),
-            part("encoder-audio.safetensors"),
-            part("encoder-image.safetensors"),
+            file("head.safetensors"),
+            file("projector.safetensors"),
+            file("encoder-audio.safetensors"),
+            file("encoder-image.safetensors"),
         ]);
         let other = run_digest(&[
-            part("encoder-image.safetensors"),
-            part("projector.safetensors"),
-            part("encoder-audio.safetensors"),
-            part("head.safetensors"),
+            file("encoder-image.safetensors"),
+            file("projector.safetensors"),
+            file("encoder-audio.safetensors"),
+            file("head.safetensors"),
         ]);
         assert_eq!(one, other);
     }

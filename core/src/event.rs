@@ -16,48 +16,48 @@ use crate::turn::SplitSizes;
 pub enum JobEvent {
     /// The coordinator has accepted the job.
     Submitted {
-        /// Its id.
+        /// The id that the coordinator gave it, or that the client asked for.
         job: JobId,
-        /// Its name.
+        /// The `name` of its job file.
         name: JobName,
-        /// The checkpoint that it resumes from.
+        /// The URL or path of the checkpoint that it resumes from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resumed_from: Option<String>,
     },
     /// Another coordinator continues the job. Turns after the checkpoint are trained again.
     Recovered {
-        /// The job.
+        /// The id of the job.
         job: JobId,
         /// The term of the new coordinator.
         term: Term,
         /// Turns applied in the checkpoint that it resumes from.
         turn: Turn,
-        /// The checkpoint that it resumes from; none if it starts from the beginning.
+        /// The URL or path of that checkpoint. None if the job starts from the beginning.
         checkpoint: Option<String>,
         /// What happened to the previous coordinator.
         reason: String,
     },
     /// The coordinator shuts down before the job is over. The next coordinator continues it.
     Suspended {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// The newest checkpoint.
+        /// The URL or path of the newest checkpoint, if there is one.
         checkpoint: Option<String>,
     },
     /// The job is not computing.
     Waiting {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// What it waits for.
+        /// What it waits for, in one sentence.
         reason: String,
-        /// For how long it has waited so far.
+        /// How long it has waited so far, in seconds.
         seconds: f64,
     },
     /// Every worker is ready, and training starts.
     Started {
-        /// The job.
+        /// The id of the job.
         job: JobId,
         /// Turns applied before, if the job was resumed.
         turn: Turn,
@@ -68,59 +68,59 @@ pub enum JobEvent {
     },
     /// A worker sends no heartbeat, makes no progress, or failed and backs off. Its slot is released to other workers.
     LeaseExpired {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// Its modality.
+        /// The modality that the worker serves.
         modality: ModalityName,
-        /// The worker.
+        /// The id of the worker.
         worker: WorkerId,
-        /// The reason.
+        /// Why: no heartbeat, no progress, or a failure, in one sentence.
         reason: String,
     },
     /// A worker has left its slot.
     WorkerLost {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// Its modality.
+        /// The modality that the worker serves.
         modality: ModalityName,
-        /// The worker.
+        /// The id of the worker.
         worker: WorkerId,
-        /// The reason.
+        /// Why, in one sentence.
         reason: String,
     },
     /// A worker has replayed its modality's steps and can take part.
     WorkerReady {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// Its modality.
+        /// The modality that the worker serves.
         modality: ModalityName,
-        /// The worker.
+        /// The id of the worker.
         worker: WorkerId,
         /// Steps that it replayed.
         replayed: u64,
-        /// Time since its predecessor was lost, or since it joined if there was none.
+        /// Seconds since its predecessor was lost, or since it joined if there was none.
         seconds: f64,
     },
     /// A worker rounds differently from the workers before it, so the bits of the result depend on which worker took
     /// which step.
     MixedNumerics {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// Its modality.
+        /// The modality that the worker serves.
         modality: ModalityName,
-        /// The worker.
+        /// The id of the worker.
         worker: WorkerId,
-        /// How it rounds.
+        /// The fingerprint of the worker's numerics.
         fingerprint: NumericFingerprint,
-        /// How the workers before it round.
+        /// The fingerprints of the workers before it.
         before: BTreeSet<NumericFingerprint>,
     },
     /// The head took a step.
@@ -128,44 +128,44 @@ pub enum JobEvent {
     /// Where the time went since the job started on this coordinator: at the end of an epoch, at most every ten
     /// seconds, and of the job.
     Times {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// The time of each worker.
+        /// The times of each modality's worker.
         modalities: BTreeMap<ModalityName, Account<WorkerTimes>>,
-        /// The time of the job's task on the coordinator.
+        /// The times of the job's task on the coordinator.
         coordinator: Account<CoordinatorTimes>,
         /// How long contributions waited in the queue of that task.
         queued: Queued,
     },
     /// A split was evaluated.
     Evaluated {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// The number of the evaluation.
+        /// The number of the evaluation, counted from 0.
         evaluation: EvaluationId,
-        /// The result.
+        /// The scores, of each modality and fused.
         report: EvaluationReport,
     },
     /// A checkpoint exists.
     Checkpoint {
-        /// The job.
+        /// The id of the job.
         job: JobId,
-        /// Turns applied.
+        /// Turns applied so far, over all modalities.
         turn: Turn,
-        /// Its URL or path.
+        /// The URL or path of its folder.
         checkpoint: String,
-        /// As `sha256:…`; see [`crate::digest`].
+        /// The digest of the run at this turn, as `sha256:…`. See [`crate::digest`].
         digest: String,
         /// Whether it is the best by validation so far.
         best: bool,
-        /// Time from the snapshot until the checkpoint existed.
+        /// Seconds from the snapshot until the checkpoint existed.
         seconds: f64,
-        /// Time of these in which training was stalled: while the head and the largest encoder were snapshotted, and
-        /// while a turn had to wait for the checkpoint.
+        /// Seconds of these in which training was stalled: while the head and the largest encoder were snapshotted, and
+        /// while a turn waited for the checkpoint.
         stall_seconds: f64,
     },
     /// The job is over. Always the last event.
@@ -175,73 +175,73 @@ pub enum JobEvent {
 /// A modality at the start of training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModalityStart {
-    /// Samples with this modality.
+    /// Samples that have this modality, by split.
     pub samples: SplitSizes,
-    /// Parameters of its encoder.
+    /// The number of parameters of its encoder.
     pub parameters: u64,
-    /// How its worker rounds; none in events of older versions.
+    /// The fingerprint of its worker's numerics. None in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<NumericFingerprint>,
-    /// Turns that it has had.
+    /// Turns of this modality that were applied before, if the job was resumed.
     pub turns_done: u64,
-    /// Turns that it has in the whole job, as far as they are known.
+    /// Turns of this modality in the whole job, as far as they are known.
     pub turns: u64,
 }
 
 /// One step of the shared head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepEvent {
-    /// The job.
+    /// The id of the job.
     pub job: JobId,
-    /// The turn it belongs to.
+    /// The turn that the step belongs to, counted from 0.
     pub turn: Turn,
-    /// The step within the turn.
+    /// The step within the turn, counted from 0.
     pub step: u32,
-    /// Epoch of the job, from 0.
+    /// The epoch of the job, counted from 0.
     pub epoch: u64,
     /// The modality that has the turn.
     pub modality: ModalityName,
-    /// Mean cross-entropy of the batch, nats.
+    /// Mean cross-entropy of the batch, in nats.
     pub loss: f64,
     /// Share of the batch that this modality alone classifies correctly.
     pub accuracy: f64,
-    /// |G|, the Frobenius norm of the head's gradient.
+    /// |G|, the Frobenius norm of the head's gradient before projection and clipping.
     pub gradient_norm: f64,
     /// |G P| / |G|. Near 0, the projector leaves nothing of the gradient.
     pub projected_ratio: f64,
     /// trace(P) of the projector of the step, before the fold of its turn.
     pub projector_trace: f64,
-    /// Learning rate of the head.
+    /// The learning rate of the head at this step.
     pub lr: f64,
 }
 
-/// How a job ended.
+/// The end of a job: its outcome and last figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
-    /// The job.
+    /// The id of the job.
     pub job: JobId,
-    /// `succeeded`, `stopped` or `failed`.
+    /// Whether it succeeded, was stopped or failed.
     pub state: FinalState,
-    /// Why it failed.
+    /// Why it failed, or what prevented an orderly stop. None otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Turns applied.
+    /// Turns applied so far, over all modalities.
     pub turn: Turn,
     /// Turns planned in all; none if training never started.
     #[serde(default)]
     pub turns: Option<u64>,
-    /// The newest checkpoint.
+    /// The URL or path of the newest checkpoint, if there is one.
     pub checkpoint: Option<String>,
-    /// Its digest as `sha256:…`.
+    /// The digest of that checkpoint, as `sha256:…`.
     pub digest: Option<String>,
-    /// The checkpoint that is best by validation.
+    /// The checkpoint with the best validation score, if any was evaluated.
     pub best: Option<BestCheckpoint>,
-    /// The evaluation of the test split.
+    /// The evaluation of the test split, if there was one.
     pub evaluation: Option<EvaluationReport>,
 }
 
 impl Finished {
-    /// The end of a job of which nothing more is known: it has applied no turn and written no checkpoint.
+    /// The end of a job that has applied no turn and written no checkpoint.
     #[must_use]
     pub fn new(job: JobId, state: FinalState, reason: Option<String>) -> Self {
         Self {
@@ -258,12 +258,12 @@ impl Finished {
     }
 }
 
-/// The checkpoint that is best by validation.
+/// The checkpoint with the best validation score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BestCheckpoint {
-    /// Turns applied.
+    /// Turns applied so far, over all modalities.
     pub turn: Turn,
-    /// Its URL or path.
+    /// The URL or path of its folder.
     pub checkpoint: String,
     /// Accuracy of the job's fusion rule on the validation split.
     pub score: f64,

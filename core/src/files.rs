@@ -6,19 +6,19 @@ use crate::ids::ModalityName;
 pub const HEAD: &str = "head.safetensors";
 /// The state of the head's optimizer.
 pub const HEAD_STATE: &str = "head.state.safetensors";
-/// P and its window.
+/// P, and the window of mean features that it was computed from.
 pub const PROJECTOR: &str = "projector.safetensors";
 
 /// The longest name, in bytes.
 const LONGEST: usize = 128;
 
-/// The file of a modality's encoder: what predictions need.
+/// The file of a modality's encoder, which predictions need.
 #[must_use]
 pub fn encoder(modality: &ModalityName) -> String {
     format!("encoder-{modality}.safetensors")
 }
 
-/// The file of what training needs beside the encoder: its optimizer's state.
+/// The file of the encoder's optimizer, which only training needs.
 #[must_use]
 pub fn encoder_state(modality: &ModalityName) -> String {
     format!("encoder-{modality}.state.safetensors")
@@ -31,14 +31,15 @@ pub fn modality_of(file: &str) -> Option<&str> {
     (!modality.ends_with(".state")).then_some(modality)
 }
 
-/// Whether this file is part of a run's digest: it holds what was learned, not what only further training needs.
+/// Whether this file is part of a run's digest: it holds what was learned, rather than state that only further training
+/// needs.
 #[must_use]
 pub fn in_digest(file: &str) -> bool {
     file == HEAD || file == PROJECTOR || modality_of(file).is_some()
 }
 
 /// Whether this is a valid name for a file of a checkpoint: 1 to 128 letters, digits, `-`, `_` and `.`, not beginning
-/// with a dot. Such a name does not lead out of the checkpoint's folder.
+/// with a dot. Such a name cannot lead out of the checkpoint's folder.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');

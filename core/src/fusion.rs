@@ -1,6 +1,6 @@
 //! How the modalities' logits for one sample become one answer.
 //!
-//! Invariant: everything here looks at one sample alone, so that no answer depends on what it is batched with. A
+//! Invariant: everything here looks at one sample alone, so no answer depends on the other samples of its batch. A
 //! modality that a sample lacks has weight 0 and the others' weights sum to 1.
 
 use crate::linalg::{Real, softmax};
@@ -10,7 +10,7 @@ use crate::linalg::{Real, softmax};
 pub enum FusionRule {
     /// λ_m = softmax over m of −e_m, with e_m the entropy of the modality's prediction.
     Entropy,
-    /// The same weight for each.
+    /// The same weight for every modality that the sample has.
     Mean,
     /// These weights, one per modality in the order of the job, none negative.
     Weights(Vec<f64>),
@@ -27,22 +27,22 @@ pub struct Fused {
     pub logits: Vec<f64>,
 }
 
-/// e = −Σ p log p of p = softmax(z), in nats: 0 for certainty, ln C for no idea.
+/// e = −Σ p log p of p = softmax(z), in nats: 0 if the prediction is certain, ln C if every class is equally likely.
 #[must_use]
 pub fn entropy<T: Real>(logits: &[T]) -> f64 {
     let (probabilities, log_sum) = softmax(logits);
     entropy_of(logits, &probabilities, log_sum)
 }
 
-/// The same, where the softmax is there already.
+/// The same, from a softmax that was computed already.
 pub(crate) fn entropy_of<T: Real>(logits: &[T], probabilities: &[f64], log_sum: f64) -> f64 {
     let terms = probabilities.iter().zip(logits).filter(|(p, _)| **p > 0.0);
     terms.map(|(p, z)| p * (log_sum - z.to_f64())).sum::<f64>().max(0.0)
 }
 
 /// The weights λ_m of one sample's modalities, from their entropies; None is a modality that the sample lacks and has
-/// weight 0. The weights sum to 1 unless the sample has no modality at all. Where fixed weights give those that the
-/// sample has nothing, each of them counts the same.
+/// weight 0. The weights sum to 1 unless the sample has no modality at all. Where fixed weights are 0 for all
+/// modalities that the sample has, these modalities get equal weights.
 ///
 /// # Panics
 /// If fixed weights are not one per modality.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{given}` is not a {what}: {RULE}")]
 pub struct BadName {
-    /// What it was to name: `job name`, `modality`, `job id`.
+    /// The kind of name: `job name`, `modality`, `job id`.
     pub what: &'static str,
     /// The text as it was given.
     pub given: String,
@@ -36,7 +36,7 @@ macro_rules! name {
         pub struct $type(String);
 
         impl $type {
-            /// The name as text.
+            /// The name as a string slice.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -71,7 +71,7 @@ macro_rules! name {
 }
 
 name!(
-    /// Identifies a job permanently; a DNS label, so that it can be a folder, an object key and a Kubernetes name.
+    /// Identifies a job permanently. It is a DNS label, so it can be a folder, an object key and a Kubernetes name.
     JobId,
     "job id"
 );
@@ -142,7 +142,7 @@ counter!(
     u32
 );
 counter!(
-    /// Counts how often a turn was granted, from 0.
+    /// Counts the grants of a turn, from 0.
     Attempt,
     u32
 );
@@ -167,7 +167,7 @@ counter!(
 pub struct MicroShard {
     /// From 0.
     pub index: u32,
-    /// How many there are.
+    /// The number of micro-shards per batch.
     pub count: u32,
 }
 
@@ -181,27 +181,27 @@ impl MicroShard {
 pub struct TurnRef {
     /// The job.
     pub job: JobId,
-    /// The coordinator's term in which the turn was granted.
+    /// The term of the coordinator that granted the turn.
     pub term: Term,
     /// The turn.
     pub turn: Turn,
     /// The step within the turn.
     pub step: Step,
-    /// The number of the grant.
+    /// The number of the grant of this turn, counted from 0.
     pub attempt: Attempt,
-    /// The head that was granted.
+    /// The version of the head that was granted.
     pub head_version: HeadVersion,
 }
 
-/// A share of the data.
+/// One of the three splits of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Trained on.
+    /// Encoders and head are trained on it.
     Train,
-    /// Selects the best checkpoint.
+    /// It selects the best checkpoint and tunes fusion weights.
     Validation,
-    /// Reported, and never used to select.
+    /// It is evaluated and reported, and never used to select anything.
     Test,
 }
 

@@ -1,7 +1,7 @@
 //! Pairing the modalities of a split: a merge join of streams of logits, each in ascending order of sample id.
 //!
-//! Memory holds one chunk per modality, however large the split. The outcome depends neither on how the streams are cut
-//! into chunks nor on which of them arrives first.
+//! Memory holds one chunk per modality, however large the split. The outcome depends neither on the chunks of the
+//! streams nor on which stream arrives first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +10,7 @@ use crate::ids::ModalityName;
 /// One modality's logits for one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Pairs the modalities.
+    /// The id of the sample, which pairs the modalities.
     pub id: String,
     /// The class, 0 .. C - 1.
     pub label: u32,
@@ -21,7 +21,7 @@ pub struct Row {
 /// One sample with the logits of its modalities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its id.
+    /// The id that its rows share.
     pub id: String,
     /// The class, 0 .. C - 1.
     pub label: u32,
@@ -32,20 +32,22 @@ pub struct Sample {
 /// Why streams cannot be paired.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
-    /// A stream of a modality that the join was not made for, or that has ended.
-    #[error("no logits of `{modality}` are expected")]
+    /// Rows came for a modality that the join does not expect, or whose stream has ended.
+    #[error(
+        "logits of `{modality}` came, which the join does not expect or whose stream has ended; this is a bug in the sender"
+    )]
     Unexpected {
         /// The modality.
         modality: ModalityName,
     },
     /// Ids are repeated or out of order.
-    #[error("`{modality}` sent sample `{id}` after `{before}`: ids must ascend")]
+    #[error("`{modality}` sent sample `{id}` after `{before}`; send samples in ascending order of id")]
     Order {
         /// The modality of the stream.
         modality: ModalityName,
-        /// The id that is out of order.
+        /// The id of the sample that is out of order.
         id: String,
-        /// The one before it.
+        /// The id of the sample before it.
         before: String,
     },
     /// The same sample has two labels.
@@ -56,11 +58,11 @@ pub enum JoinError {
     Labels {
         /// The sample.
         id: String,
-        /// One of the two.
+        /// One of the two modalities.
         modality: ModalityName,
         /// Its label.
         label: u32,
-        /// The other.
+        /// The other modality.
         other: ModalityName,
         /// Its label.
         other_label: u32,
@@ -89,7 +91,7 @@ impl Join {
         Self { order: modalities.to_vec(), streams }
     }
 
-    /// Takes the next rows of a modality; `last` ends its stream.
+    /// Adds the next rows of a modality; `last` ends its stream.
     ///
     /// # Errors
     /// The stream is not expected, or its rows are not in ascending order of id. Rejected rows change nothing.
@@ -107,12 +109,12 @@ impl Join {
         Ok(())
     }
 
-    /// Modalities whose next rows are needed before the join can continue.
+    /// The modalities whose next rows the join needs before it can continue.
     pub fn hungry(&self) -> impl Iterator<Item = &ModalityName> {
         self.order.iter().filter(|name| self.streams.get(*name).is_some_and(|s| s.rows.is_empty() && !s.ended))
     }
 
-    /// Whether every stream has ended and been used up.
+    /// Whether every stream has ended and every row was paired.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.streams.values().all(|stream| stream.ended && stream.rows.is_empty())

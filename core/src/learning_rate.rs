@@ -1,4 +1,4 @@
-//! What multiplies a learning rate, and the projector's α, over the length of a job. Pure functions of progress.
+//! The factor of a learning rate, and the projector's α, over the length of a job. Pure functions of progress.
 
 use crate::spec::{Alpha, LearningRateSchedule};
 
@@ -27,7 +27,7 @@ fn rise(warmup: f64, progress: f64) -> f64 {
     if progress < warmup { (progress / warmup).max(0.0) } else { 1.0 }
 }
 
-/// The projector's regulariser at batch `i` of the `n` that an epoch of the modality has.
+/// The projector's regulariser α at batch `i` of the `n` batches in an epoch of the modality.
 #[must_use]
 pub fn alpha(alpha: &Alpha, i: u64, n: u64) -> f64 {
     match alpha {
@@ -36,7 +36,7 @@ pub fn alpha(alpha: &Alpha, i: u64, n: u64) -> f64 {
     }
 }
 
-/// 0.1^(1 + i/n): from 0.1 at the first of an epoch's n batches towards 0.01 at its last, then from 0.1 again.
+/// 0.1^(1 + i/n): it falls from 0.1 at the first of an epoch's n batches towards 0.01 at the last, in every epoch.
 #[must_use]
 pub fn alpha_decay(i: u64, n: u64) -> f64 {
     let n = n.max(1);

@@ -1,9 +1,8 @@
 //! Numeric fingerprints: whether two workers compute the same bits.
 //!
 //! On one kind of device, with one build of the software, results are the same to the last bit. Processors with other
-//! vector units, other libraries and cards round differently. A worker takes a small training step that is the same
-//! everywhere, and the digest of all numbers that come of it is its fingerprint. A job notes under which fingerprints
-//! it has been computed.
+//! vector units, other libraries and other cards round differently. Each worker takes the same small training step, and
+//! the digest of all resulting numbers is its fingerprint. A job records the fingerprints of its workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -69,7 +68,7 @@ impl From<NumericFingerprint> for String {
     }
 }
 
-/// The largest number of fingerprints that a job remembers: more would not help a reader.
+/// The largest number of fingerprints that a job records. More would not help a reader.
 const MOST: usize = 16;
 
 /// The fingerprints of the workers that have computed for a job, by modality: the first sixteen of them.
@@ -78,8 +77,8 @@ const MOST: usize = 16;
 pub struct Numerics(BTreeMap<ModalityName, BTreeSet<NumericFingerprint>>);
 
 impl Numerics {
-    /// Notes that a worker with this fingerprint computes for a modality from now on. Those that were noted before it,
-    /// if it is new to the job and not the first.
+    /// Records that a worker with this fingerprint computes for a modality from now on. Returns the fingerprints before
+    /// it if this one is new to the job and not the first.
     pub fn note(
         &mut self,
         modality: &ModalityName,
@@ -93,7 +92,7 @@ impl Numerics {
         (!before.is_empty() && !before.contains(&fingerprint)).then_some(before)
     }
 
-    /// Of all modalities.
+    /// The fingerprints of all modalities together.
     #[must_use]
     pub fn all(&self) -> BTreeSet<NumericFingerprint> {
         self.0.values().flatten().copied().collect()

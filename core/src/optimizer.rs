@@ -34,19 +34,19 @@ impl<T: Real> Optimizer<T> {
         Self { rule: rule.clone(), steps: 0, moments }
     }
 
-    /// How many steps it has taken.
+    /// The number of steps that it has taken.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// What it remembers of each parameter.
+    /// The moments of each parameter, in the order of the sizes given to [`Self::new`].
     #[must_use]
     pub fn moments(&self) -> &[Moments<T>] {
         &self.moments
     }
 
-    /// Takes over a memory; None, and no change, if it is not of this optimizer's sizes.
+    /// An optimizer with these moments. None if they are not of this optimizer's sizes.
     #[must_use]
     pub fn restored(&self, steps: u64, moments: Vec<Moments<T>>) -> Option<Self> {
         let sizes = |moments: &[Moments<T>]| -> Vec<(usize, usize)> {
@@ -93,7 +93,7 @@ impl<T: Real> Optimizer<T> {
         }
     }
 
-    /// The numbers of the next step.
+    /// The coefficients of the next step.
     pub(crate) fn next_rates(&self, lr: f64) -> Rates<T> {
         match &self.rule {
             OptimizerRule::Sgd { momentum, weight_decay } => Rates::Sgd(Sgd {
@@ -132,13 +132,13 @@ impl<T: Real> Optimizer<T> {
         &mut self.moments
     }
 
-    /// Counts as many steps as another, and one more.
+    /// Sets the count of steps to one more than another's.
     pub(crate) fn count_after(&mut self, other: &Self) {
         self.steps = other.steps + 1;
     }
 }
 
-/// The numbers of one step, in the kind that it computes with.
+/// The coefficients of one step, in the number type that it computes with.
 pub(crate) enum Rates<T> {
     Sgd(Sgd<T>),
     Adamw(Adamw<T>),
@@ -180,7 +180,7 @@ impl<T: Real> Adamw<T> {
     }
 }
 
-/// Some elements of a parameter and of what is remembered of them: `second` is empty for SGD.
+/// Some elements of a parameter and of its moments. `second` is empty for SGD.
 pub(crate) struct Before<'a, T> {
     pub(crate) parameters: &'a [T],
     pub(crate) first: &'a [T],
@@ -203,15 +203,15 @@ pub(crate) struct Moved {
     pub(crate) update: f64,
     /// Whether no parameter is infinite or NaN now.
     pub(crate) parameters_finite: bool,
-    /// Whether nothing that is remembered is.
+    /// Whether no moment is infinite or NaN now.
     pub(crate) memory_finite: bool,
 }
 
 impl Moved {
-    /// Of nothing.
+    /// The result for no elements.
     pub(crate) const NONE: Self = Self { gradient: 0.0, update: 0.0, parameters_finite: true, memory_finite: true };
 
-    /// Of these elements and then those.
+    /// The result for these elements, then those.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             gradient: self.gradient + other.gradient,
@@ -223,14 +223,14 @@ impl Moved {
 }
 
 impl<T: Real> Rates<T> {
-    /// [`Optimizer::step`] of some elements with `factor · gradient`, in one pass from one memory to another.
+    /// [`Optimizer::step`] of some elements with `factor · gradient`, in one pass from one buffer to another.
     ///
     /// # Panics
     /// If the slices are not of one length (`second` is empty for SGD).
     pub(crate) fn step(&self, before: &Before<'_, T>, gradient: &[T], factor: T, after: After<'_, T>) -> Moved {
         let length = before.parameters.len();
         assert!(before.first.len() == length && gradient.len() == length, "a number of each kind for each parameter");
-        assert!(after.parameters.len() == length && after.first.len() == length, "and room for each");
+        assert!(after.parameters.len() == length && after.first.len() == length, "and an output for each");
         let second = if matches!(self, Self::Sgd(_)) { 0 } else { length };
         assert!(before.second.len() == second && after.second.len() == second, "a second moment for AdamW alone");
         vectorised(
@@ -310,7 +310,7 @@ impl<T: Real> Adamw<T> {
     }
 }
 
-/// Elements that are taken beside each other. The bits of the sums of [`Moved`] depend on it.
+/// Elements that are processed side by side. The bits of the sums of [`Moved`] depend on it.
 const LANES: usize = 8;
 type Lanes<T> = [T; LANES];
 
@@ -370,7 +370,7 @@ fn beta_power(beta: f64, steps: u64) -> f64 {
     beta.powi(i32::try_from(steps).unwrap_or(i32::MAX))
 }
 
-/// What gradients of the norm `norm` are multiplied by so that it is no larger than `limit`; 1 without a limit.
+/// The factor that shrinks gradients of norm `norm` to a norm of at most `limit`. 1 without a limit.
 #[must_use]
 pub fn clip_factor(norm: f64, limit: Option<f64>) -> f64 {
     match limit {

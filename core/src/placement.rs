@@ -11,14 +11,13 @@
 //!
 //! 1. A worker gets one job at most, and only a slot of its modality.
 //! 2. Jobs are served in order of submission. Of two jobs with a slot for the same worker, the first gets it.
-//! 3. Only free workers move, and only to slots that are empty or released: a slot that is held stays as it is.
-//! 4. No slot stays empty or released while a worker that could have it stays free, unless its job is recovering, is
-//!    after one that holds up those behind it, or is a gang that cannot be filled.
+//! 3. Only free workers move, and only to slots that are empty or released: a held slot stays as it is.
+//! 4. No slot stays empty or released while a worker that could have it stays free. The exceptions are slots of a job
+//!    that is recovering, that comes after a job which holds others up, or that is a gang which cannot be filled.
 //! 5. A gang is filled whole or not at all. Until it can be filled it reserves nothing: later jobs get the workers.
 //! 6. When the moves of a plan are applied, the next plan is empty.
 //!
-//! What it does not do: take a worker away from a job. A job releases a slot itself, because only the job knows of its
-//! leases.
+//! Does not take a worker away from a job. A job releases its slots itself, because only the job knows its leases.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +33,7 @@ pub struct JobSlots {
     pub order: u64,
     /// Whether it can use workers yet.
     pub readiness: Readiness,
-    /// Whether its empty slots are filled all at once or not at all.
+    /// Whether its empty slots must all be filled at once.
     pub gang: bool,
     /// Its modalities, each with its slot.
     pub slots: BTreeMap<ModalityName, Occupancy>,
@@ -43,9 +42,9 @@ pub struct JobSlots {
 /// Whether a job can use workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It can.
+    /// It can use them now.
     Ready,
-    /// Its checkpoint is being loaded. It gets no worker, and keeps its number in the order.
+    /// Its checkpoint is being loaded. It gets no worker, but keeps its number in the order.
     Recovering {
         /// The jobs behind it get no worker before this time, or before it is ready if there is no such time.
         holds_others_until: Option<Time>,
@@ -90,7 +89,7 @@ pub struct Move {
     pub modality: ModalityName,
 }
 
-/// The moves that are due. `free` are the workers without a job, in the order in which they are given away.
+/// The moves that are due. `free` are the workers without a job, in the order in which they are assigned.
 #[must_use]
 pub fn plan<'a>(
     jobs: impl IntoIterator<Item = &'a JobSlots>,
@@ -120,7 +119,8 @@ pub fn plan<'a>(
     moves
 }
 
-/// Whether a free worker is there for every empty slot of a job. One for a slot that is released only is not needed.
+/// Whether there is a free worker for every empty slot of a job. A released slot needs none, because its worker may
+/// reclaim it.
 fn can_be_filled(job: &JobSlots, free: &[(&WorkerId, &ModalityName)]) -> bool {
     let mut empty = job.slots.iter().filter(|(_, occupancy)| **occupancy == Occupancy::Empty);
     empty.all(|(modality, _)| free.iter().any(|(_, of)| *of == modality))
@@ -279,7 +279,7 @@ mod tests {
             for job in after.jobs.iter().filter(|job| job.gang) {
                 let served = moves.iter().any(|step| step.job == job.job);
                 let empty = job.slots.values().any(|slot| *slot == Occupancy::Empty);
-                assert!(!(served && empty), "{} was filled in part", job.job);
+                assert!(!(served && empty), "{} was filled partially", job.job);
             }
         });
     }

@@ -1,7 +1,7 @@
 //! Seeded random numbers: the only source of randomness in the system.
 //!
-//! Every use has its own stream, named by a path under the job's seed, so that drawing more in one place never
-//! changes what another place draws. Does not do: anything that asks the operating system.
+//! Every use has its own stream, named by a path under the job's seed, so drawing more in one place never changes what
+//! another place draws. It never asks the operating system.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -15,7 +15,7 @@ pub type Stream = ChaCha8Rng;
 /// Changing this changes every random number of every job.
 const DOMAIN: &[u8] = b"antiphon.rng.v1";
 
-/// One step of the path that names a stream.
+/// One component of the path that names a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component<'a> {
     /// A word.
@@ -96,7 +96,7 @@ pub fn uniform(stream: &mut Stream) -> f64 {
     (stream.next_u64() >> 11) as f64 * UNIT
 }
 
-/// Normal with mean 0 and deviation 1 (Box and Muller 1958). Takes two numbers from the stream, always.
+/// Normal with mean 0 and deviation 1 (Box and Muller 1958). Always takes two numbers from the stream.
 pub fn normal(stream: &mut Stream) -> f64 {
     let radius = (-2.0 * (1.0 - uniform(stream)).ln()).sqrt();
     radius * (std::f64::consts::TAU * uniform(stream)).cos()
@@ -117,7 +117,7 @@ pub fn below(stream: &mut Stream, bound: u64) -> u64 {
     }
 }
 
-/// Puts the items into a random order, each order as likely (Fisher and Yates).
+/// Puts the items into a random order. All orders are equally likely (Fisher and Yates).
 pub fn shuffle<T>(stream: &mut Stream, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         let j = below(stream, i as u64 + 1) as usize;

@@ -1,4 +1,4 @@
-//! Where the time of a job goes. Only reports depend on it.
+//! Where the time of a job goes. These figures go into reports and change nothing else.
 
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct WorkerTimes {
     pub waiting: f64,
     /// The worker's half of a head step: logits, loss and gradients.
     pub head: f64,
-    /// Encoding and decoding messages, and passing them on.
+    /// Encoding, decoding and forwarding messages.
     pub exchange: f64,
     /// The encoder's backward pass and its optimizer.
     pub backward: f64,
@@ -110,12 +110,12 @@ impl AddAssign for CoordinatorTimes {
     }
 }
 
-/// Times and the number of steps that they went into.
+/// Times, and the number of steps that they cover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account<T> {
-    /// Steps of the head.
+    /// The number of head steps.
     pub steps: u64,
-    /// In seconds, of all of them together.
+    /// Seconds per activity, summed over these steps.
     pub seconds: T,
 }
 
@@ -130,9 +130,9 @@ impl<T: Times> Account<T> {
 /// How long contributions waited in the queue of their job's task, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Queued {
-    /// The mean.
+    /// The mean wait.
     pub mean: f64,
-    /// The longest.
+    /// The longest wait.
     pub max: f64,
 }
 
@@ -144,24 +144,24 @@ pub struct Stopwatch<T> {
 }
 
 impl<T: Times> Stopwatch<T> {
-    /// Begins at `now`, counted from wherever the caller counts.
+    /// Starts at `now`, counted from an origin that the caller chose.
     #[must_use]
     pub fn starting_at(now: Duration) -> Self {
         Self { last: now, sums: T::default() }
     }
 
-    /// The time since the last lap went into `activity`.
+    /// Adds the time since the last lap to `activity`.
     pub fn lap(&mut self, now: Duration, activity: impl FnOnce(&mut T) -> &mut f64) {
         *activity(&mut self.sums) += now.saturating_sub(self.last).as_secs_f64();
         self.last = now;
     }
 
-    /// The times since the last call.
+    /// The times since the last call, which are then reset.
     pub fn take(&mut self) -> T {
         std::mem::take(&mut self.sums)
     }
 
-    /// The times since they were last taken.
+    /// The times since the last [`Self::take`], which stay.
     #[must_use]
     pub fn sums(&self) -> T {
         self.sums

@@ -1,14 +1,14 @@
-//! Core stays pure: its whole tree of dependencies is on a list, and a new name on it is a decision.
+//! Core stays pure: its whole dependency tree is on a list, and adding a name is a decision.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// What core is built from.
+/// The direct dependencies of core.
 const DIRECT: &[&str] =
     &["gemm", "pulp", "rand_chacha", "rand_core", "rayon", "saphyr-parser", "serde", "serde_json", "sha2", "thiserror"];
 
-/// What those are built from, on any processor and operating system that we build for. No runtime, no network, no
-/// device, no clock, no generator of the operating system's (`getrandom`, `rand`).
+/// Their dependencies, on every processor and operating system that we build for. No runtime, no network, no device, no
+/// clock, no random numbers from the operating system (`getrandom`, `rand`).
 const TRANSITIVE: &[&str] = &[
     "antiphon-core",
     // gemm
@@ -35,7 +35,7 @@ const TRANSITIVE: &[&str] = &[
     "ppv-lite86",
     "zerocopy",
     "zerocopy-derive",
-    // rayon: threads that the caller starts, and no others but its global pool's
+    // rayon: only threads that the caller starts, and those of its global pool
     "crossbeam-deque",
     "crossbeam-epoch",
     "crossbeam-utils",

@@ -1,4 +1,4 @@
-//! What a person reads who got a job file wrong: every `job_files/*.yaml` beside the message that it gives.
+//! The messages for wrong job files: every `job_files/*.yaml` has its expected message beside it.
 //!
 //! Lines `# set: a.b=c` and `# variable: NAME=value` at the head of a file are overrides and variables.
 //! `UPDATE=1 cargo test -p antiphon-core --test job_files` writes the expected messages.

@@ -1,6 +1,7 @@
 //! The head's mathematics has the same bits on any number of threads, and those of plain loops.
 //!
-//! Sizes are multiples of nothing and large enough that every operation is cut into several blocks, and shared out.
+//! Sizes are no multiples of block sizes, and large enough that every operation is divided into several blocks for
+//! several threads.
 
 use antiphon_core::head::{Contribution, Head, HeadGradient, SharedHead, StepContext};
 use antiphon_core::ids::ModalityName;
@@ -53,7 +54,7 @@ fn labels() -> Vec<u32> {
     (0..BATCH).map(|i| (i * 11 % CLASSES) as u32).collect()
 }
 
-/// D and H, or G, in turns.
+/// D and H, or G, alternately.
 fn contribution(head: &Head<f32>, turn: usize) -> Contribution<f32> {
     let features = matrix(BATCH, WIDTH, turn as f64);
     let sent = head.local_step(features, &labels()).expect("a good batch").contribution;
@@ -66,7 +67,7 @@ fn contribution(head: &Head<f32>, turn: usize) -> Contribution<f32> {
     }
 }
 
-/// Everything that comes out of some turns, as bits.
+/// The results of some turns, as bits.
 fn run(spec: &HeadSpec) -> (Vec<u32>, Vec<u64>) {
     let mut shared = SharedHead::<f32>::new(spec, CLASSES, 3);
     let mut reports = Vec::new();
@@ -147,7 +148,7 @@ fn the_features_gradient_is_the_same_early_and_late() {
     assert_eq!(head.feature_gradient(&errors), at_once.feature_gradient);
 }
 
-/// The dot product that the projector's bits rest on.
+/// The dot product that determines the projector's bits.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; 16];
     for (i, (x, y)) in a.iter().zip(b).enumerate() {
@@ -248,7 +249,8 @@ fn a_shared_head_stays_as_it_was_while_later_steps_run() {
     let mut shared = SharedHead::<f32>::new(&spec(rls(ApplyTo::Gradient), SGD, None), CLASSES, 3);
     let mut held = Vec::new();
     for turn in 0..6 {
-        // All of them are held for a while, then some are let go, so that steps write into old memory as well as new.
+        // All heads are held for a while and then some are dropped, so that steps write into old memory and into new
+        // memory.
         if turn == 4 {
             held.truncate(1);
         }
@@ -291,7 +293,7 @@ fn a_prepared_window_has_the_same_bits() {
     };
     let plain = run(&|_, _| {});
     assert_eq!(run(&|shared, next| shared.prepare_for(&modality(next))), plain);
-    // One that is not for the modality whose turn it is, is not used.
+    // A projector that was prepared for another modality is not used.
     assert_eq!(run(&|shared, _| shared.prepare_for(&modality("c"))), plain);
 }
 

@@ -1,8 +1,8 @@
-//! Numbers on their way into an encoder: one decoded sample, and samples stacked to a batch.
+//! The input of an encoder: one decoded sample, and samples stacked into a batch.
 
 use serde::{Deserialize, Serialize};
 
-/// What every sample of a modality looks like after decoding.
+/// The shape of every decoded sample of a modality.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum InputShape {
@@ -33,19 +33,19 @@ pub enum InputShape {
     },
     /// Token ids.
     Tokens {
-        /// Ids are below this; the padding token is among them.
+        /// The number of token ids, including the padding token. All ids are below it.
         vocabulary: usize,
-        /// A sample has 1 to so many tokens.
+        /// The largest number of tokens in a sample. The smallest is 1.
         max_tokens: usize,
-        /// The id that fills what is shorter than its batch.
+        /// The id that pads samples which are shorter than the longest of their batch.
         padding: u32,
     },
 }
 
-/// The images, or spectrograms, that a sample is made of.
+/// The images, or spectrograms, of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Images {
-    /// How many: 1 of a grid.
+    /// The number of images: 1 for a grid.
     pub frames: usize,
     /// 1 or 3.
     pub channels: usize,
@@ -56,7 +56,7 @@ pub struct Images {
 }
 
 impl InputShape {
-    /// Of grids and clips.
+    /// The images of a grid or clip. None for other shapes.
     #[must_use]
     pub fn images(&self) -> Option<Images> {
         match *self {
@@ -66,13 +66,13 @@ impl InputShape {
         }
     }
 
-    /// Frames of a clip; 1 of anything else.
+    /// The number of frames of a clip; 1 for other shapes.
     #[must_use]
     pub fn frames(&self) -> usize {
         self.images().map_or(1, |images| images.frames)
     }
 
-    /// Numbers per sample; for tokens the largest number of tokens.
+    /// Numbers per sample. For tokens, the largest number of tokens.
     #[must_use]
     pub fn size(&self) -> usize {
         match *self {
@@ -87,24 +87,24 @@ impl InputShape {
 /// One decoded sample.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
-    /// In row-major order of its [`InputShape`].
+    /// The numbers in row-major order, in the shape of its [`InputShape`].
     Dense(Vec<f32>),
-    /// 1 to `max_tokens` ids.
+    /// The token ids, 1 to `max_tokens`.
     Tokens(Vec<u32>),
 }
 
 /// Samples of one step, or of one chunk of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Which batch this is: the step when training, the chunk when evaluating. From 0.
+    /// The number of the batch, from 0: the step in training, the chunk in evaluation.
     pub number: u64,
-    /// How often the modality's data had been gone through before this batch. 0 when evaluating.
+    /// The number of complete passes through the modality's data before this batch. 0 in evaluation.
     pub epoch: u64,
-    /// B ids.
+    /// The ids of the samples, B of them.
     pub ids: Vec<String>,
-    /// B classes.
+    /// The classes of the samples, B of them.
     pub labels: Vec<u32>,
-    /// B inputs.
+    /// The inputs of the samples.
     pub input: BatchInput,
 }
 
@@ -113,18 +113,19 @@ pub struct Batch {
 pub enum BatchInput {
     /// Features, grids or clips.
     Dense {
-        /// (B, width), (B, channels, height, width) or (B, frames, channels, height, width).
+        /// (B, width) for features, (B, channels, height, width) for grids, (B, frames, channels, height, width) for
+        /// clips.
         shape: Vec<usize>,
-        /// Row-major.
+        /// The numbers in row-major order.
         data: Vec<f32>,
     },
     /// Token ids.
     Tokens {
-        /// (B, longest), row-major, filled with the padding token.
+        /// (B, longest) in row-major order, padded with the padding token.
         ids: Vec<u32>,
-        /// B lengths, each 1 to `longest`.
+        /// The length of each sample in tokens, 1 to `longest`.
         lengths: Vec<u32>,
-        /// Tokens in the longest sample of the batch.
+        /// The number of tokens in the longest sample of the batch.
         longest: usize,
     },
 }
@@ -139,7 +140,7 @@ impl BatchInput {
         }
     }
 
-    /// Stacks samples that the preprocessor of `shape` made.
+    /// Stacks samples of this shape into a batch.
     #[must_use]
     pub fn stack(shape: &InputShape, samples: Vec<Decoded>) -> Self {
         match *shape {

@@ -1,20 +1,21 @@
-//! Clips: lists of images, of which a fixed number of frames is taken.
+//! Clips: lists of images, from which a fixed number of frames is taken.
 //!
-//! A sample's features are then the mean of its frames' (see `antiphon_model::encoder`). What is taken depends on the length of the clip
-//! alone, so it is the same in every epoch, on every machine and in predictions.
+//! A sample's features are the mean over its frames (see `antiphon_model::encoder`). The choice of frames depends only
+//! on the length of the clip, so it is the same in every epoch, on every machine and in predictions.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::row::Frame;
 
-/// Positions of the `frames` taken of a clip of `length`: the middle ones of so many equal stretches of it, ⌊(2i + 1)·n / 2F⌋. A
-/// clip that is shorter repeats its own.
+/// Positions of the `frames` taken from a clip of `length`: the middles of F equal sections, ⌊(2i + 1)·n / 2F⌋. A
+/// shorter clip repeats frames.
 pub(super) fn taken(length: usize, frames: u32) -> impl Iterator<Item = usize> {
     let frames = frames.max(1) as usize;
     (0..frames).map(move |i| (2 * i + 1) * length / (2 * frames))
 }
 
-/// Frames as one value of a split: of each its position and, unless it is the one before once more, its length and its bytes.
+/// Packs frames into one value: for each frame its position and, unless it repeats the previous frame, its length and
+/// bytes.
 pub(super) fn pack(frames: &[Frame]) -> Bytes {
     let mut packed = BytesMut::new();
     let mut last = None;
@@ -28,7 +29,7 @@ pub(super) fn pack(frames: &[Frame]) -> Bytes {
     packed.freeze()
 }
 
-/// What [`pack`] packed. Nothing is copied.
+/// The frames that [`pack`] packed. Nothing is copied.
 pub(super) fn unpack(packed: &Bytes) -> Vec<Frame> {
     let mut frames: Vec<Frame> = Vec::new();
     let mut at = 0;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::clip;
 use super::error::SampleError;
 
-/// What a column holds, by its type.
+/// The kind of values in a column, by its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {
     /// Image or audio files: binary, or a struct of `bytes` and `path`.
@@ -28,7 +28,7 @@ pub enum ColumnKind {
 }
 
 impl ColumnKind {
-    /// What a column of this type holds, if it can hold a modality.
+    /// The kind of values in a column of this type, if it can hold a modality.
     #[must_use]
     pub fn of(data_type: &DataType) -> Option<Self> {
         match data_type {
@@ -68,20 +68,20 @@ pub(super) enum Cell {
     Features(Vec<f32>),
     /// An image or a recording.
     File(File),
-    /// What was taken of a list of images, and where it is in the list.
+    /// The frames taken from a list of images, with their positions in the list.
     Clip(Vec<(u32, File)>),
 }
 
-/// A file, or where it is.
+/// A file, or its name.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum File {
-    /// Here.
+    /// The bytes of the file.
     Bytes(Bytes),
     /// The name of a file beside the Parquet file.
     Beside(String),
 }
 
-/// One column of one batch, with a dictionary looked up once.
+/// One column of one batch. Dictionary-encoded values are resolved.
 pub(super) struct Column {
     values: ArrayRef,
     keys: Option<Vec<Option<usize>>>,
@@ -95,7 +95,7 @@ impl Column {
         let nulls = array.logical_nulls();
         let present = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
         let keys = if dictionary.values().is_empty() {
-            // Of rows that are all null, which arrow's `normalized_keys` panics at.
+            // All rows are null, and arrow's `normalized_keys` would panic.
             vec![None; array.len()]
         } else {
             let keys = dictionary.normalized_keys().into_iter().enumerate();
@@ -117,12 +117,12 @@ impl Column {
         self.keys.as_ref().map_or(self.values.len(), Vec::len)
     }
 
-    /// Whether a row has nothing here.
+    /// Whether the value in a row is null.
     pub(super) fn is_null(&self, row: usize) -> bool {
         self.at(row).is_none()
     }
 
-    /// The modality's value in a row; of a clip so many frames.
+    /// The modality's value in a row. For a clip, `frames` of its frames.
     pub(super) fn cell(&self, row: usize, frames: u32) -> Result<Cell, SampleError> {
         let Some((array, row)) = self.at(row) else {
             return Ok(Cell::Absent);
@@ -143,7 +143,7 @@ impl Column {
         }
     }
 
-    /// Items of the list in a row; 0 for null or another type.
+    /// The number of items of the list in a row. 0 for null or another type.
     pub(super) fn list_length(&self, row: usize) -> usize {
         self.at(row).and_then(|(array, row)| list_at(array, row)).map_or(0, |items| items.len())
     }
@@ -167,13 +167,14 @@ impl Column {
     }
 }
 
-/// What is taken of the items of a list. All must be there, whatever is taken: a gap would shift what follows it.
+/// The frames taken from the items of a list. No item may be null, not even one that is not taken: gaps would shift the
+/// frames that follow.
 fn clip(items: &ArrayRef, frames: u32) -> Result<Vec<(u32, File)>, SampleError> {
     const REMEDY: &str = "or make the whole value null where the sample lacks this modality";
     let items = Column::new(items);
     let length = items.len();
     if length == 0 {
-        return Err(SampleError::new("the clip has no frames", format!("give it one at least, {REMEDY}")));
+        return Err(SampleError::new("the clip has no frames", format!("give it at least one, {REMEDY}")));
     }
     if let Some(null) = (0..length).find(|item| items.is_null(*item)) {
         let error = SampleError::new("it is null", format!("give the image, leave it out of the list, {REMEDY}"));
@@ -187,7 +188,7 @@ fn clip(items: &ArrayRef, frames: u32) -> Result<Vec<(u32, File)>, SampleError> 
     let mut taken: Vec<(u32, File)> = Vec::new();
     for position in clip::taken(length, frames) {
         match taken.last() {
-            // A frame that is repeated is held once.
+            // A repeated frame is stored once.
             Some((last, file)) if *last == position as u32 => taken.push((*last, file.clone())),
             _ => taken.extend(frame(position)?),
         }
@@ -203,7 +204,7 @@ fn file_at(array: &ArrayRef, row: usize) -> Result<Option<File>, SampleError> {
     }
 }
 
-/// The bytes of a struct of `bytes` and `path`, or else the file that the path names.
+/// The bytes of a struct of `bytes` and `path`, or otherwise the file that the path names.
 fn file_of(file: &StructArray, row: usize) -> Result<File, SampleError> {
     let field = |name| file.column_by_name(name).filter(|array| array.is_valid(row));
     if let Some(bytes) = field("bytes").and_then(|array| bytes_at(array, row)) {

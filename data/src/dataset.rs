@@ -1,8 +1,9 @@
 //! One split of one modality: the samples that have the modality, by index.
 //!
-//! The index is in memory: per sample its id's bytes, 8 bytes for where the id ends, 4 for the label, 16 for where its value is
-//! and 4 for its place in id order, so 32 bytes and the id. While a split is opened another 40 bytes or so per row guard against
-//! duplicate ids. Values are in memory up to a bound and beyond it in a temporary file (see [`super::payload`]).
+//! The index is in memory. Per sample it has the bytes of the id, 8 bytes for the end of the id, 4 for the label, 16
+//! for the position of the value and 4 for the order of ids: 32 bytes and the id. While a split is opened, another 40
+//! bytes or so per row detect duplicate ids. Values are in memory up to a bound, and otherwise in a temporary file (see
+//! [`super::payload`]).
 
 use std::path::PathBuf;
 
@@ -14,26 +15,26 @@ use super::payload::{Payload, Span};
 use super::row::RawValue;
 use super::stores::Stores;
 
-/// How a split is held.
+/// How a split is read and stored.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// Where its files are read from.
+    /// The stores that its files are read from.
     pub stores: Stores,
-    /// Bytes of values held in memory; a split with more is held in a temporary file.
+    /// The largest number of bytes of values in memory. A larger split is stored in a temporary file.
     pub memory: u64,
-    /// Where that file is made. It has no name: it is gone when the process is.
+    /// The folder of that file. The file has no name, so it disappears with the process.
     pub folder: PathBuf,
 }
 
 impl OpenOptions {
-    /// 256 MiB in memory; the system's folder for temporary files (`TMPDIR`).
+    /// 256 MiB in memory, and the system's folder for temporary files (`TMPDIR`).
     #[must_use]
     pub fn new(stores: Stores) -> Self {
         Self { stores, memory: 256 << 20, folder: std::env::temp_dir() }
     }
 }
 
-/// What the values of a split are.
+/// The kind of values of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
     /// Image or audio files.
@@ -42,7 +43,7 @@ pub enum ValueKind {
     Clips,
     /// Strings.
     Text,
-    /// Vectors of so many numbers.
+    /// Vectors of this many numbers.
     Features(usize),
 }
 
@@ -75,7 +76,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Samples that have the modality.
+    /// The number of samples that have the modality.
     #[must_use]
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -87,13 +88,13 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// Rows of the split, those that lack the modality among them.
+    /// The number of rows of the split, including those that lack the modality.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The column that the values are from.
+    /// The column that holds the values.
     #[must_use]
     pub fn column(&self) -> &str {
         &self.column
@@ -105,13 +106,13 @@ impl Dataset {
         self.split
     }
 
-    /// What the values are; None if there are none.
+    /// The kind of the values. None if there are none.
     #[must_use]
     pub fn kind(&self) -> Option<ValueKind> {
         self.kind
     }
 
-    /// Where its files were read from, and what else the job names is read from too.
+    /// The stores that its files were read from. Other files that the job names are read from them, too.
     pub(super) fn stores(&self) -> &Stores {
         &self.stores
     }
@@ -140,10 +141,10 @@ impl Dataset {
         &self.in_order
     }
 
-    /// The value of sample `i`. May be called from many threads at once.
+    /// The value of sample `i`. Several threads may call it at the same time.
     ///
     /// # Errors
-    /// When the temporary file cannot be read.
+    /// If the temporary file cannot be read.
     pub fn value(&self, i: u32) -> Result<RawValue, DataError> {
         let bytes = self.payload.read(self.spans[i as usize])?;
         Ok(match self.kind {
@@ -162,7 +163,7 @@ impl Dataset {
         SampleOrigin { file, row: None, id: Some(self.id(i).to_owned()) }
     }
 
-    /// Adds the place to what is wrong with sample `i`.
+    /// Adds the origin of sample `i` to an error of it.
     #[must_use]
     pub fn sample_error(&self, i: u32, error: SampleError) -> DataError {
         DataError::Sample { place: Box::new(self.place(i)), column: self.column.clone(), error }
@@ -173,7 +174,7 @@ fn numbers(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// Ids one after another.
+/// Ids, stored one after another in one buffer.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     text: String,

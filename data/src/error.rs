@@ -1,4 +1,4 @@
-//! What can be wrong with data, said so that a person can put it right.
+//! Errors in data, with what a person can do about them.
 
 use antiphon_core::ids::Split;
 
@@ -7,9 +7,9 @@ use antiphon_core::ids::Split;
 pub struct SampleOrigin {
     /// The file or URL, or the name of the generated data set.
     pub file: String,
-    /// Row within the file from 0, where it is known.
+    /// The row within the file, from 0, if it is known.
     pub row: Option<u64>,
-    /// The sample's id, where it is known.
+    /// The sample's id, if it is known.
     pub id: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl std::fmt::Display for SampleOrigin {
     }
 }
 
-/// What is wrong with one value, and what to do about it. The caller adds which sample it is.
+/// What is wrong with one value, and what to do about it. The caller adds the sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub struct SampleError {
@@ -41,23 +41,23 @@ impl SampleError {
         Self { what: what.into(), remedy: remedy.into() }
     }
 
-    /// The same of one frame of a clip.
+    /// The same error, for one frame of a clip.
     pub(super) fn in_frame(self, position: usize) -> Self {
         Self { what: format!("frame {position}: {}", self.what), ..self }
     }
 }
 
-/// Runs a decoder of a dependency. A panic, as some decoders have on damaged files, becomes an error.
+/// Runs a decoder of a dependency. Some decoders panic on damaged files. A panic becomes an error.
 pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, SampleError>) -> Result<T, SampleError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-        Err(SampleError::new("it made its decoder fail", "the file is damaged; replace it, or make the value null"))
+        Err(SampleError::new("the decoder failed on it", "the file is damaged; replace it, or make the value null"))
     })
 }
 
-/// Why data cannot be used. Every message names the place, what is wrong there and what to do.
+/// Why data cannot be used. Every message says where, what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A path or URL that cannot be read as one.
+    /// A text that is neither a path nor a supported URL.
     #[error("`{location}` is not a path or URL of data: {reason}")]
     Location {
         /// As given in the job.
@@ -65,7 +65,7 @@ pub enum DataError {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// No file has a name that fits.
+    /// No file matches a name.
     #[error("no file matches `{pattern}`: {found}; put the files there or correct the path")]
     NothingMatches {
         /// As given in the job.
@@ -73,16 +73,16 @@ pub enum DataError {
         /// What the folder holds instead.
         found: String,
     },
-    /// A store that does not answer, or refuses.
+    /// A store that does not answer or refuses a request.
     #[error("cannot read `{url}`: {reason}; {remedy}")]
     Unreachable {
-        /// What was asked for.
+        /// The path or URL that was requested.
         url: String,
-        /// What the store or the network said.
+        /// The error of the store or the network.
         reason: String,
         /// What to do about it.
         remedy: &'static str,
-        /// Whether another try may go well.
+        /// Whether a retry may succeed.
         passing: bool,
     },
     /// A file that is not Parquet, or is damaged.
@@ -107,7 +107,7 @@ pub enum DataError {
         /// The columns of the file, in its order.
         there: Vec<String>,
     },
-    /// A column of a type that cannot be what the job says it is.
+    /// A column whose type does not fit the job.
     #[error("{file}: column `{column}` is {found}, not {wanted}; {remedy}")]
     ColumnType {
         /// The file.
@@ -131,17 +131,17 @@ pub enum DataError {
         /// What is wrong with the value.
         error: SampleError,
     },
-    /// The same id twice in one split.
+    /// An id that occurs twice in one split.
     #[error(
-        "{place}: this id is in the {split} split already, at {first}; ids pair the modalities, so give every sample of a \
-         split its own, or leave out `id` to number the rows"
+        "{place}: this id occurs in the {split} split already, at {first}; ids pair the modalities, so give every sample of \
+         a split a different id, or leave out `id` to number the rows"
     )]
     DuplicateId {
         /// The split.
         split: Split,
         /// The second sample with this id.
         place: Box<SampleOrigin>,
-        /// The first.
+        /// The first sample with this id.
         first: Box<SampleOrigin>,
     },
     /// A split without samples.
@@ -154,7 +154,7 @@ pub enum DataError {
         /// Why, and what to do.
         reason: String,
     },
-    /// A generated data set that cannot be made as the job says.
+    /// A generated data set that the job specifies wrongly.
     #[error(transparent)]
     Synth(#[from] super::synth::SynthError),
     /// A tokenizer that cannot be read.
@@ -167,12 +167,13 @@ pub enum DataError {
     },
     /// The temporary file that holds what does not fit in memory.
     #[error(
-        "the temporary file in `{folder}` that holds samples beyond the memory bound: {source}; free space there or set TMPDIR"
+        "the temporary file in `{folder}` that holds samples beyond the memory bound: {source}; free space there or \
+         set TMPDIR"
     )]
     Spool {
-        /// Where it is.
+        /// The folder of the file.
         folder: String,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -187,7 +188,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether another try may succeed: a store did not answer, or a disk was full. Data that are wrong stay wrong.
+    /// Whether a retry may succeed: a store did not answer, or a disk was full. Errors in the data themselves are
+    /// permanent.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         use std::io::ErrorKind;

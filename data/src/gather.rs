@@ -1,4 +1,4 @@
-//! Gathering a split row by row: what becomes a [`Dataset`] once all rows are there.
+//! Gathers the rows of a split and builds a [`Dataset`] from them.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use super::payload::{PayloadWriter, Span};
 use super::row::{RawRow, RawValue};
 use super::stores::Stores;
 
-/// Gathers the rows of a split, and checks what concerns more than one row.
+/// Gathers the rows of a split, and checks rules across rows.
 pub(super) struct Gatherer {
     pub(super) stores: Stores,
     column: String,
@@ -25,7 +25,7 @@ pub(super) struct Gatherer {
     spans: Vec<Span>,
     files: Vec<(String, u32)>,
     payload: PayloadWriter,
-    /// 128 bits of the hash of each id, to the file and row it was in.
+    /// From 128 bits of the hash of each id to its file and row.
     seen: HashMap<u128, (u32, u64)>,
 }
 
@@ -46,12 +46,12 @@ impl Gatherer {
         }
     }
 
-    /// The rows that follow are from this file.
+    /// Starts a file: the rows that follow are from it.
     pub(super) fn begin_file(&mut self, name: &str) {
         self.files.push((name.to_owned(), self.labels.len() as u32));
     }
 
-    /// Takes row `row` of the file that was begun last.
+    /// Adds row `row` of the current file.
     pub(super) fn push(&mut self, row: u64, sample: RawRow) -> Result<(), DataError> {
         self.check_id(row, &sample.id)?;
         self.rows += 1;
@@ -73,7 +73,7 @@ impl Gatherer {
         Ok(())
     }
 
-    /// An error of a row of the file that was begun last.
+    /// An error in a row of the current file.
     pub(super) fn sample_error(&self, row: u64, id: &str, error: SampleError) -> DataError {
         let place = SampleOrigin { id: Some(id.to_owned()), ..self.row_place(self.files.len() as u32 - 1, row) };
         DataError::Sample { place: Box::new(place), column: self.column.clone(), error }
@@ -102,17 +102,17 @@ impl Gatherer {
         match *self.kind.get_or_insert(kind) {
             first if first == kind => Ok(()),
             ValueKind::Features(width) => Err(SampleError::new(
-                format!("the number of features is {}, but {width} in the samples before", value_width(value)),
+                format!("the number of features is {}, but earlier samples have {width}", value_width(value)),
                 "give every sample the same number of features, in the same order",
             )),
             _ => Err(SampleError::new(
-                format!("{}, unlike the samples before", value.what()),
+                format!("{}, unlike in earlier samples", value.what()),
                 "use one type in all files",
             )),
         }
     }
 
-    /// Ends the gathering.
+    /// The split, after the last row.
     pub(super) fn finish(self) -> Result<Dataset, DataError> {
         let ids = self.ids;
         let mut in_order: Vec<u32> = (0..self.labels.len() as u32).collect();

@@ -1,7 +1,8 @@
 //! PNG and JPEG files to grids in [-1, 1].
 //!
 //! Colours are converted first (sRGB luma weights for grey; transparency is dropped), then the image is resized with a
-//! triangle filter to the modality's size, without keeping its proportions. A value v of 0 to 255 becomes v / 127.5 - 1.
+//! triangle filter to the modality's size, without preserving its aspect ratio. A value v of 0 to 255 becomes v / 127.5
+//! - 1.
 
 use std::io::Cursor;
 
@@ -10,12 +11,12 @@ use ::image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use super::error::{SampleError, guarded};
 
-/// Longest side that is decoded: guards against small files that decode to all of memory.
+/// The longest side that is decoded, in pixels. It protects against small files that would decode to gigabytes.
 const LONGEST: u32 = 16_384;
-/// Bytes that a decoder may use.
+/// The memory that a decoder may use, in bytes.
 const MEMORY: u64 = 512 << 20;
 
-/// Size of the images of a modality.
+/// The size of a modality's images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ImageSize {
     /// 1 (grey) or 3 (RGB).
@@ -26,7 +27,7 @@ pub(super) struct ImageSize {
     pub(super) width: u32,
 }
 
-/// Whether a file begins as PNG or JPEG do.
+/// Whether a file begins like PNG or JPEG.
 pub(super) fn is_image(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89PNG") || bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
@@ -59,7 +60,7 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Vec<f32>, SampleEr
 fn open(bytes: &[u8]) -> Result<DynamicImage, SampleError> {
     let format = if bytes.starts_with(b"\x89PNG") { ImageFormat::Png } else { ImageFormat::Jpeg };
     if !is_image(bytes) {
-        let what = format!("not an image that can be read (it begins with {})", beginning(bytes));
+        let what = format!("not a supported image file (it begins with {})", beginning(bytes));
         return Err(SampleError::new(what, "store it as PNG or JPEG"));
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -72,7 +73,7 @@ fn open(bytes: &[u8]) -> Result<DynamicImage, SampleError> {
     decoded.map_err(|error| {
         let what =
             format!("the {} cannot be decoded: {error}", if format == ImageFormat::Png { "PNG" } else { "JPEG" });
-        SampleError::new(what, "the image is damaged or cut short; replace it, or make the value null")
+        SampleError::new(what, "the image is damaged or truncated; replace it, or make the value null")
     })
 }
 

@@ -1,4 +1,4 @@
-//! Labels: integers, or strings looked up among the job's classes; where samples are only predicted they may be missing.
+//! Labels: integers, or strings that are looked up among the job's classes. For predictions they may be missing.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use super::column::Column;
 use super::error::{DataError, SampleError, listed};
 use super::shard::Shard;
 
-/// Distinct strings gathered for the line that an error proposes.
+/// The largest number of classes in the line that an error proposes.
 const PROPOSED: usize = 50;
 
-/// The label of a sample that has none. No class has this number, and no split that was opened by
+/// The label of a sample without a label. No class has this number, and no split that was opened by
 /// [`Dataset::open`](super::Dataset::open) holds it.
 pub const UNLABELLED: u32 = u32::MAX;
 
@@ -21,9 +21,9 @@ pub const UNLABELLED: u32 = u32::MAX;
 pub(super) enum Labels<'a> {
     /// Every row has one.
     Required(&'a LabelSpec),
-    /// Files may lack the column. Rows may have null in it, or -1 as is usual in published test sets.
+    /// Files may lack the column. Rows may have null in it, or -1, which is usual in published test sets.
     Optional(&'a LabelSpec),
-    /// They are not read.
+    /// Labels are not read.
     Ignored,
 }
 
@@ -33,15 +33,15 @@ impl<'a> Labels<'a> {
         self.specification().map_or("", |labels| &labels.column)
     }
 
-    /// The column to read of a file.
+    /// The label column to read from a file, if there is one.
     pub(super) fn column_of(self, shard: &Shard) -> Option<&'a str> {
         let column = self.specification()?.column.as_str();
-        // A column of type null is what some writers make of a column without values.
+        // Some writers give a column without values the type null.
         let found = shard.schema().field_with_name(column).is_ok_and(|field| *field.data_type() != DataType::Null);
         (found || matches!(self, Self::Required(_))).then_some(column)
     }
 
-    /// The label of a row, [`UNLABELLED`] where it need not have one and has none.
+    /// The label of a row, or [`UNLABELLED`] if it has none and needs none.
     pub(super) fn of_row(self, column: Option<&Column>, row: usize) -> Result<u32, SampleError> {
         match (self, column) {
             (Self::Optional(_), Some(column)) if column.is_null(row) || column.integer(row) == Some(-1) => {
@@ -65,7 +65,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// Checks that a label column has a type that labels can have; for strings, that the job names its classes.
+/// Checks the type of the label column. If it holds strings, the job must name its classes.
 pub(super) async fn check_column(shards: &[Shard], labels: Labels<'_>) -> Result<(), DataError> {
     let Some(LabelSpec { column, classes }) = labels.specification() else { return Ok(()) };
     for shard in shards {
@@ -89,7 +89,7 @@ pub(super) async fn check_column(shards: &[Shard], labels: Labels<'_>) -> Result
     Ok(())
 }
 
-/// `write `classes: [cat, dog]` …`, from the strings that are in the data.
+/// A `labels` line with the classes that occur in the data, for the message.
 async fn proposal(shards: &[Shard], column: &str) -> Result<String, DataError> {
     let mut names = BTreeSet::new();
     for shard in shards {
@@ -112,7 +112,7 @@ async fn proposal(shards: &[Shard], column: &str) -> Result<String, DataError> {
     Ok(format!("name the classes: `labels: {{column: {column}, classes: [{}]}}`", names.join(", ")))
 }
 
-/// A string as YAML reads it back: quoted unless it is a plain word.
+/// A string as YAML, quoted unless it is a plain word.
 fn yaml(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
@@ -144,10 +144,10 @@ fn class_of_number(number: i128, classes: usize) -> Result<u32, SampleError> {
     if (0..classes as i128).contains(&number) {
         return Ok(number as u32);
     }
-    let what = format!("label {number} is not between 0 and {}, which {classes} classes allow", classes - 1);
+    let what = format!("label {number} is not between 0 and {}, the range of {classes} classes", classes - 1);
     let remedy = match number {
         0.. => format!("set `labels.classes` to {} or more, or correct the row", number + 1),
-        _ => "leave rows without a label out, or give them one".to_owned(),
+        _ => "leave out rows without a label, or give them one".to_owned(),
     };
     Err(SampleError::new(what, remedy))
 }

@@ -7,12 +7,14 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Every batch is a function of the data, the specification and the step: not of threads, memory bounds or resumption.
-//! 2. Memory is bounded: by [`OpenOptions::memory`] and one row group for payload, by the prefetcher's depth for batches. The
-//!    index of a split (see [`Dataset`]) grows with the number of its samples.
-//! 3. Whatever is wrong comes out as a [`DataError`] that names file, sample and column; nothing panics, nothing is skipped.
+//! 1. Every batch is a function of the data, the specification and the step. Threads, memory bounds and resuming do not
+//!    change it.
+//! 2. Memory is bounded: by [`OpenOptions::memory`] and one row group for payload, by the prefetcher's depth for
+//!    batches. The index of a split (see [`Dataset`]) grows with the number of its samples.
+//! 3. Every error in the data is a [`DataError`] that names file, sample and column. Nothing panics, and nothing is
+//!    skipped.
 //!
-//! This crate knows no encoder, turn or coordinator, and no network: who composes a program hands in [`stores`] to read from.
+//! This crate knows no encoder, turn or coordinator, and no network: the program passes in the [`stores`] to read from.
 
 mod audio;
 mod batch;

@@ -1,5 +1,5 @@
-//! Opening a split: from the job's `data` to a [`Dataset`]. Rows come in their order, files that they name by `path` are read
-//! a few ahead.
+//! Opening a split: from the job's `data` to a [`Dataset`]. Rows keep their order. Files that rows name by `path` are
+//! read a few rows ahead.
 
 use antiphon_core::ids::{SAMPLE_ID_LIMIT, Split};
 use antiphon_core::spec::{DataSpec, InputSpec, LabelSpec, ModalitySpec, ValidationSource};
@@ -18,16 +18,16 @@ use super::shard::Shard;
 use super::source::{self, Source};
 use super::synth::Generator;
 
-/// Files named by `path` that are read at once.
+/// The number of files named by `path` that are read concurrently.
 const FILES_AT_ONCE: usize = 16;
 
 /// Which rows of the files belong to the split.
 #[derive(Debug, Clone, Copy)]
 enum Share {
     All,
-    /// Those whose draw is below the fraction.
+    /// Rows whose draw is below the fraction.
     Below(f64),
-    /// The others.
+    /// Rows whose draw is not below the fraction.
     From(f64),
 }
 
@@ -35,8 +35,8 @@ impl Dataset {
     /// Reads a split: its index into memory, its values into memory or the temporary file.
     ///
     /// # Errors
-    /// Whatever [`DataError`] names, at the first row that is wrong. An empty split, and a training split without samples that
-    /// have the modality, are errors; check [`Dataset::is_declared`] before asking for a split that a job need not have.
+    /// The first [`DataError`] in the order of rows. An empty split is an error, and so is a training split in which no
+    /// sample has the modality. For an optional split, check [`Dataset::is_declared`] first.
     pub async fn open(
         modality: &ModalitySpec,
         labels: &LabelSpec,
@@ -47,9 +47,9 @@ impl Dataset {
         open(modality, Labels::Required(labels), split, seed, options).await
     }
 
-    /// As [`Dataset::open`], for samples whose class is asked for rather than known: with labels where they are there
-    /// (the column may be missing, and rows may have null or -1 in it), or without reading any for None.
-    /// [`Dataset::label`] is [`UNLABELLED`](super::UNLABELLED) where there is none.
+    /// As [`Dataset::open`], for predictions. Labels are read where they exist: the column may be missing, and rows may
+    /// have null or -1 in it. With None, no labels are read. A sample without a label has
+    /// [`UNLABELLED`](super::UNLABELLED) as [`Dataset::label`].
     ///
     /// # Errors
     /// As [`Dataset::open`].
@@ -64,7 +64,7 @@ impl Dataset {
         open(modality, labels, split, seed, options).await
     }
 
-    /// Whether the job has such a split: validation and test need not be given.
+    /// Whether the job has this split: validation and test are optional.
     #[must_use]
     pub fn is_declared(modality: &ModalitySpec, split: Split) -> bool {
         is_declared(&modality.data, split)
@@ -116,7 +116,7 @@ async fn open(
     };
     match (dataset.rows(), split) {
         (0, Split::Validation) => {
-            empty(dataset.column(), "no row was chosen for it; give more rows, a larger share, or `validation: 0`")
+            empty(dataset.column(), "no row was selected for it; give more rows, a larger share, or `validation: 0`")
         }
         (0, _) => empty(dataset.column(), "its files have no rows; give files with rows"),
         (_, Split::Train) if dataset.is_empty() => empty(
@@ -159,7 +159,7 @@ impl Share {
     }
 }
 
-/// What is read from Parquet files.
+/// The parameters for reading Parquet files.
 struct Reading<'a> {
     column: &'a str,
     id: Option<&'a str>,
@@ -183,7 +183,7 @@ impl Reading<'_> {
         gatherer.finish()
     }
 
-    /// All files are checked before any row is read: a wrong one is found at once.
+    /// Checks the columns of all files before any row is read, so that a wrong file is found at once.
     async fn check_columns(&self, shards: &[Shard]) -> Result<(), DataError> {
         for shard in shards {
             let field = shard.field(self.column, "data.column")?;
@@ -253,7 +253,7 @@ impl Reading<'_> {
             let taken = self.share.takes(self.seed, &id);
             taken.then(|| self.row(shard.source(), (&values, classes.as_ref()), i, id, row)).transpose()
         });
-        // Whatever is wrong is told in the order of the rows, also by files that are read ahead.
+        // Errors are reported in the order of the rows, even those of files that are read ahead.
         let mut samples = stream::iter(rows.filter_map(Result::transpose)).map(completed).buffered(FILES_AT_ONCE);
         while let Some(sample) = samples.next().await {
             let (row, sample, failed) = sample?;
@@ -297,7 +297,7 @@ impl Reading<'_> {
     }
 }
 
-/// A row whose value may have to be read yet.
+/// A row whose value may still have to be read.
 struct Row {
     /// Within the file.
     row: u64,
@@ -306,7 +306,7 @@ struct Row {
     files: Option<(Source, Files)>,
 }
 
-/// The files that a value is made of.
+/// The files of a value.
 enum Files {
     One(File),
     Clip(Vec<(u32, File)>),
@@ -344,7 +344,7 @@ async fn read(source: &Source, file: File) -> Result<Bytes, SampleError> {
     })
 }
 
-/// A row's number and the row, with what is wrong with the files that it names.
+/// A row's number and the row, with the error of the files that it names, if any.
 async fn completed(row: Result<Row, DataError>) -> Result<(u64, RawRow, Option<SampleError>), DataError> {
     let Row { row, mut sample, files } = row?;
     let Some((source, files)) = files else { return Ok((row, sample, None)) };
@@ -366,14 +366,14 @@ fn wanted(input: &InputSpec) -> (&'static str, &'static [ColumnKind]) {
         InputSpec::Image { frames: 1, .. } => {
             ("images (binary, or a struct of bytes and path) or lists of them", &[ColumnKind::Files, ColumnKind::Clips])
         }
-        InputSpec::Image { .. } => ("lists of images, which `frames` are taken of", &[ColumnKind::Clips]),
+        InputSpec::Image { .. } => ("lists of images, which `frames` requires", &[ColumnKind::Clips]),
         InputSpec::Audio { .. } => ("audio (binary, or a struct of bytes and path)", &[ColumnKind::Files]),
         InputSpec::Text { .. } => ("text", &[ColumnKind::Text]),
         InputSpec::Features { .. } => ("lists of numbers", &[ColumnKind::Features]),
     }
 }
 
-/// An id that can pair samples, and that the coordinator takes.
+/// Checks that an id can pair samples and is short enough for the coordinator.
 fn checked_id(id: Option<String>) -> Result<String, SampleError> {
     let Some(id) = id else {
         return Err(SampleError::new(
@@ -385,7 +385,7 @@ fn checked_id(id: Option<String>) -> Result<String, SampleError> {
         return Ok(id);
     }
     Err(SampleError::new(
-        format!("the id is {} bytes long, more than the {SAMPLE_ID_LIMIT} that an id may have", id.len()),
+        format!("the id is {} bytes long, more than the limit of {SAMPLE_ID_LIMIT}", id.len()),
         "give it a shorter one, the same in every modality, or leave `data: {id: …}` out to number the rows",
     ))
 }

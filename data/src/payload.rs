@@ -1,8 +1,8 @@
 //! The stored bytes of a split's samples: in memory up to a bound, beyond it in a temporary file.
 //!
-//! Bytes are kept in blocks of [`BLOCK`]; no sample straddles two. Once the blocks exceed the bound all of them move to an
-//! unlinked temporary file, from which samples are read by position, so that any order of reading works and many threads
-//! may read at once. At most the bound, one block and the samples being read are in memory.
+//! Bytes are stored in blocks of [`BLOCK`], and no sample spans two blocks. Once the blocks exceed the bound, all of
+//! them move to an unlinked temporary file. Samples are read from it by position, in any order and by many threads at
+//! once. At most the bound, one block and the samples being read are in memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,16 +15,16 @@ use super::error::DataError;
 /// Bytes per block.
 const BLOCK: usize = 4 << 20;
 
-/// Where a sample's bytes are.
+/// The position of a sample's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
-    /// From the beginning of the payload, in bytes.
+    /// Bytes from the beginning of the payload.
     pub(super) offset: u64,
-    /// In bytes.
+    /// The length in bytes.
     pub(super) length: u32,
 }
 
-/// Bytes being gathered.
+/// Collects the bytes of samples.
 #[derive(Debug)]
 pub(super) struct PayloadWriter {
     blocks: Vec<Bytes>,
@@ -36,7 +36,7 @@ pub(super) struct PayloadWriter {
     file: Option<File>,
 }
 
-/// Bytes gathered.
+/// The collected bytes of samples.
 #[derive(Debug)]
 pub(super) enum Payload {
     /// Blocks and where each starts.
@@ -46,12 +46,12 @@ pub(super) enum Payload {
 }
 
 impl PayloadWriter {
-    /// Keeps up to `bound` bytes in memory, and otherwise all in a file without a name in `folder`.
+    /// A writer that keeps up to `bound` bytes in memory, and otherwise all bytes in an unnamed file in `folder`.
     pub(super) fn new(bound: u64, folder: PathBuf) -> Self {
         Self { blocks: Vec::new(), starts: Vec::new(), open: Vec::new(), open_start: 0, bound, folder, file: None }
     }
 
-    /// Appends one sample. At most 4 GiB - 1.
+    /// Appends one sample. It may have at most 4 GiB − 1.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Span, DataError> {
         if !self.open.is_empty() && self.open.len() + bytes.len() > BLOCK {
             self.seal()?;
@@ -61,7 +61,7 @@ impl PayloadWriter {
         Ok(Span { offset, length: bytes.len() as u32 })
     }
 
-    /// Ends the writing.
+    /// The payload, after the last sample.
     pub(super) fn finish(mut self) -> Result<Payload, DataError> {
         self.seal()?;
         Ok(match self.file {

@@ -1,8 +1,8 @@
-//! Decoding ahead: threads that prepare the next batches while the encoder is busy with this one.
+//! Decoding ahead: threads prepare the next batches while the encoder computes.
 //!
-//! Batches have numbers. Threads take the next number as long as it is less than `depth` ahead of the consumer, decode, and
-//! put the batch where the consumer looks for it; so batches come out in order whatever the number of threads, at most `depth`
-//! of them exist, and who has nothing to do sleeps. An error comes out at its batch's place; so do all batches before it.
+//! Batches have numbers. Each thread takes the next number that is less than `depth` ahead of the consumer, decodes
+//! that batch and stores it for the consumer. So batches arrive in order for any number of threads, at most `depth` of
+//! them exist, and idle threads sleep. An error arrives in place of its batch, after all earlier batches.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +18,14 @@ use super::sampler::Sampler;
 /// How far ahead, and with how many threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrefetchOptions {
-    /// Threads that decode; at least 1.
+    /// The number of threads that decode. At least 1.
     pub threads: usize,
-    /// Batches that are ready or being made; at least 1.
+    /// The largest number of batches that are ready or in progress. At least 1.
     pub depth: usize,
 }
 
 impl Default for PrefetchOptions {
-    /// 2 threads, 4 batches.
+    /// 2 threads and 4 batches.
     fn default() -> Self {
         Self { threads: 2, depth: 4 }
     }
@@ -43,7 +43,7 @@ pub struct Prefetcher {
 #[derive(Debug)]
 enum Plan {
     Train(Sampler),
-    /// Chunks of so many, in the order of the ids.
+    /// Chunks of this many samples, in the order of ids.
     Evaluation(usize),
 }
 
@@ -56,22 +56,22 @@ struct Shared {
     state: Mutex<State>,
     /// A batch is ready.
     ready: Condvar,
-    /// There is room for another batch, or it is time to stop.
+    /// Another batch may be started, or it is time to stop.
     room: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The next number that no thread has taken.
+    /// The next number that no thread has taken yet.
     untaken: u64,
-    /// The number that the consumer asks for next.
+    /// The number of the consumer's next batch.
     wanted: u64,
     done: BTreeMap<u64, Result<Batch, DataError>>,
     stopped: bool,
 }
 
 impl Prefetcher {
-    /// Batches of `sampler`, from step `from` on, without end.
+    /// An endless iterator over the batches of `sampler`, starting at step `from`.
     #[must_use]
     pub fn train(
         dataset: Arc<Dataset>,
@@ -83,7 +83,7 @@ impl Prefetcher {
         Self::start(dataset, preprocessor, Plan::Train(sampler), from, options)
     }
 
-    /// Every sample once, by ascending bytes of its id, in chunks of `chunk`; the last may be smaller.
+    /// Every sample once, in byte order of the ids, in chunks of `chunk`. The last chunk may be smaller.
     #[must_use]
     pub fn evaluation(
         dataset: Arc<Dataset>,
@@ -124,7 +124,7 @@ impl Prefetcher {
 impl Iterator for Prefetcher {
     type Item = Result<Batch, DataError>;
 
-    /// Waits for the next batch. None after the last chunk of an evaluation, and when an empty split is trained on.
+    /// Waits for the next batch. None after the last chunk of an evaluation, and for training on an empty split.
     fn next(&mut self) -> Option<Self::Item> {
         if !self.shared.plan.has(self.next, &self.shared.dataset) {
             return None;
@@ -187,7 +187,7 @@ impl Shared {
             let made = catch_unwind(AssertUnwindSafe(|| self.batch(number, epoch, &indices)));
             let result = made.unwrap_or_else(|_| {
                 let error = SampleError::new(
-                    "reading it failed in a way that it should not",
+                    "decoding the batch panicked, which is a bug",
                     "replace the file; it may be damaged",
                 );
                 Err(self.dataset.sample_error(indices[0], error))
@@ -197,7 +197,7 @@ impl Shared {
         }
     }
 
-    /// The number of the next batch to make; None when it is time to stop.
+    /// The number of the next batch to prepare. None when it is time to stop.
     fn take(&self) -> Option<u64> {
         let mut state = self.lock();
         loop {

@@ -1,4 +1,5 @@
-//! From a stored value to the numbers an encoder takes: resolved once from the training split, kept in the checkpoint.
+//! From a stored value to the input of an encoder. The details are resolved once, from the training split, and stored
+//! in checkpoints.
 
 use antiphon_core::spec::{InputSpec, ModalitySpec, TokenizerSpec};
 use bytes::Bytes;
@@ -13,11 +14,11 @@ use super::row::{Frame, RawValue};
 use super::source;
 use super::standardise::{Moments, Standardisation};
 use super::stores::Stores;
-use super::text::Cutter;
+use super::text::TextTokenizer;
 
-/// Recordings, evenly spaced over the training split, from which a spectrogram's mean and deviation are taken.
+/// The number of recordings, evenly spaced over the training split, that determine a spectrogram's mean and deviation.
 const RECORDINGS: usize = 2048;
-/// Bytes that a `tokenizer.json` may have.
+/// The largest `tokenizer.json`, in bytes.
 const TOKENIZER_BYTES: u64 = 256 << 20;
 
 /// The preprocessing of one modality. Pure: the same value gives the same numbers, on any thread.
@@ -30,45 +31,46 @@ pub struct Preprocessor {
     standardisation: Option<Standardisation>,
 }
 
-/// What a checkpoint keeps of a [`Preprocessor`].
+/// The state of a [`Preprocessor`] in a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreprocessorState {
     /// Column, resolved input and shape.
     pub settings: PreprocessorSettings,
-    /// Per feature or mel band; empty without standardisation.
+    /// The mean of each feature or mel band. Empty without standardisation.
     pub mean: Vec<f32>,
-    /// As long as `mean`, never 0.
+    /// The standard deviation of each feature or mel band, as long as `mean`. Never 0.
     pub deviation: Vec<f32>,
-    /// The `tokenizer.json`, where one is used.
+    /// The bytes of the `tokenizer.json`, if one is used.
     pub tokenizer: Option<Bytes>,
 }
 
-/// The part of a [`PreprocessorState`] that is written as JSON.
+/// The settings in a [`PreprocessorState`], which are written as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PreprocessorSettings {
     /// The column that the training split was read from.
     pub column: String,
-    /// Never `auto`, and image sizes are given.
+    /// The resolved input: never `auto`, and with image sizes.
     pub input: InputSpec,
-    /// What comes out.
+    /// The shape of every decoded sample.
     pub shape: InputShape,
 }
 
 #[derive(Debug)]
 enum Decoder {
     Features,
-    /// So many frames of this size.
+    /// The size of a frame, and the number of frames.
     Image(ImageSize, u32),
     Audio(Listener),
-    Text(Cutter, usize),
+    Text(TextTokenizer, usize),
 }
 
 impl Preprocessor {
-    /// Resolves a modality's input by its training split: what `auto` means, the size of images, mean and deviation.
+    /// Resolves a modality's input from its training split: the meaning of `auto`, the size of images, mean and
+    /// deviation.
     ///
     /// # Errors
-    /// A first sample that cannot be decoded or is of another kind than the job says, any sample that the statistics need and
-    /// that cannot be decoded, and a tokenizer that cannot be read.
+    /// If the first sample cannot be decoded or is of another kind than in the job, if a sample that the statistics
+    /// need cannot be decoded, or if the tokenizer cannot be read.
     pub async fn fit(modality: &ModalitySpec, train: &Dataset) -> Result<Self, DataError> {
         let column = train.column().to_owned();
         let input = resolve(&modality.input, train)?;
@@ -85,10 +87,10 @@ impl Preprocessor {
         Ok(fitted)
     }
 
-    /// The preprocessing that a checkpoint kept.
+    /// The preprocessing that a checkpoint stores.
     ///
     /// # Errors
-    /// A state whose parts do not fit together.
+    /// If the parts of the state contradict each other.
     pub fn from_state(state: PreprocessorState) -> Result<Self, DataError> {
         let PreprocessorSettings { column, input, shape } = state.settings;
         let failed = |reason: String| DataError::State { column: column.clone(), reason };
@@ -116,7 +118,7 @@ impl Preprocessor {
         Ok(Self { column, input, shape, decoder, standardisation })
     }
 
-    /// What a checkpoint keeps: [`Preprocessor::from_state`] gives the same preprocessing to the last bit.
+    /// The state for a checkpoint. [`Preprocessor::from_state`] restores the same preprocessing to the last bit.
     #[must_use]
     pub fn state(&self) -> PreprocessorState {
         let standard = self.standardisation.as_ref();
@@ -129,19 +131,19 @@ impl Preprocessor {
             mean: standard.map_or_else(Vec::new, |standard| standard.mean.clone()),
             deviation: standard.map_or_else(Vec::new, |standard| standard.deviation.clone()),
             tokenizer: match &self.decoder {
-                Decoder::Text(Cutter::File(_, file), _) => Some(file.clone()),
+                Decoder::Text(TextTokenizer::File(_, file), _) => Some(file.clone()),
                 _ => None,
             },
         }
     }
 
-    /// What every sample looks like after decoding.
+    /// The shape of every decoded sample.
     #[must_use]
     pub fn shape(&self) -> &InputShape {
         &self.shape
     }
 
-    /// The input, never `auto`.
+    /// The resolved input, never `auto`.
     #[must_use]
     pub fn input(&self) -> &InputSpec {
         &self.input
@@ -159,8 +161,8 @@ impl Preprocessor {
                 decoded_clip(clip, *size, *frames).map(Decoded::Dense)
             }
             (Decoder::Audio(listener), RawValue::Bytes(bytes)) => self.spectrogram(listener, bytes).map(Decoded::Dense),
-            (Decoder::Text(cutter, max_tokens), RawValue::Text(text)) => {
-                cutter.cut(text, *max_tokens).map(Decoded::Tokens)
+            (Decoder::Text(tokenizer, max_tokens), RawValue::Text(text)) => {
+                tokenizer.tokenize(text, *max_tokens).map(Decoded::Tokens)
             }
             (_, value) => {
                 let what = format!("{} cannot be used as {}", value.what(), kind(&self.input));
@@ -198,7 +200,7 @@ impl Preprocessor {
         Ok(heard.values)
     }
 
-    /// Mean and deviation of the training split, where the input is standardised.
+    /// Mean and deviation of the training split, if the input is standardised.
     fn statistics(&self, train: &Dataset) -> Result<Option<Standardisation>, DataError> {
         let positions = positions(&self.input, &self.shape);
         if positions == 0 {
@@ -223,7 +225,7 @@ impl Preprocessor {
     }
 }
 
-/// Positions that have a mean and deviation: features, or mel bands; 0 without standardisation.
+/// The number of features or mel bands that have a mean and a deviation. 0 without standardisation.
 fn positions(input: &InputSpec, shape: &InputShape) -> usize {
     match (input, shape) {
         (InputSpec::Features { standardise: true }, InputShape::Features { width }) => *width,
@@ -251,10 +253,11 @@ fn build(input: &InputSpec, tokenizer: Option<Bytes>, width: usize) -> Result<(D
             (Decoder::Audio(listener), shape)
         }
         InputSpec::Text { max_tokens, .. } => {
-            let cutter = tokenizer.map_or(Ok(Cutter::Byte), Cutter::from_json)?;
+            let tokenizer = tokenizer.map_or(Ok(TextTokenizer::Byte), TextTokenizer::from_json)?;
             let max_tokens = *max_tokens as usize;
-            let shape = InputShape::Tokens { vocabulary: cutter.vocabulary(), max_tokens, padding: cutter.padding() };
-            (Decoder::Text(cutter, max_tokens), shape)
+            let shape =
+                InputShape::Tokens { vocabulary: tokenizer.vocabulary(), max_tokens, padding: tokenizer.padding() };
+            (Decoder::Text(tokenizer, max_tokens), shape)
         }
         InputSpec::Auto | InputSpec::Image { .. } => {
             return Err("its input is not resolved; take another checkpoint".to_owned());
@@ -262,7 +265,7 @@ fn build(input: &InputSpec, tokenizer: Option<Bytes>, width: usize) -> Result<(D
     })
 }
 
-/// What the input is, by the first sample of the training split where the job leaves it open.
+/// The input, resolved by the first sample of the training split where the job leaves it open.
 fn resolve(input: &InputSpec, train: &Dataset) -> Result<InputSpec, DataError> {
     let first = if train.is_empty() { None } else { Some(train.value(0)?) };
     let resolved = match (input, &first) {
@@ -280,7 +283,7 @@ fn resolve(input: &InputSpec, train: &Dataset) -> Result<InputSpec, DataError> {
     }
 }
 
-/// Height and width of an image, or of the first that was taken of a clip; none of anything else.
+/// Height and width of an image, or of the first frame taken from a clip. None for other values.
 fn first_size(value: &RawValue) -> Result<(Option<u32>, Option<u32>), SampleError> {
     let size = match value {
         RawValue::Bytes(bytes) => Some(image::dimensions(bytes)?),
@@ -295,7 +298,7 @@ fn first_size(value: &RawValue) -> Result<(Option<u32>, Option<u32>), SampleErro
     Ok(size.unzip())
 }
 
-/// (frames, channels, height, width), row-major. A frame that is repeated is decoded once.
+/// (frames, channels, height, width), row-major. A repeated frame is decoded once.
 fn decoded_clip(clip: &[Frame], size: ImageSize, frames: u32) -> Result<Vec<f32>, SampleError> {
     if clip.len() != frames as usize {
         let what = format!("{} frames were taken of the clip, but {frames} are wanted", clip.len());
@@ -324,7 +327,7 @@ fn automatic(value: &RawValue) -> Result<InputSpec, SampleError> {
         RawValue::Clip(frames) => match frames.iter().find(|frame| !is_image(&frame.bytes)) {
             None => Ok(images()),
             Some(Frame { position, bytes }) => {
-                let what = format!("not an image that can be read (it begins with {})", beginning(bytes));
+                let what = format!("not a supported image file (it begins with {})", beginning(bytes));
                 Err(SampleError::new(what, "store it as PNG or JPEG").in_frame(*position as usize))
             }
         },
@@ -332,7 +335,8 @@ fn automatic(value: &RawValue) -> Result<InputSpec, SampleError> {
             Ok(InputSpec::Audio { sample_rate: 16_000, seconds: 1.0, mels: 64, window: 512, hop: 256 })
         }
         RawValue::Bytes(bytes) => {
-            let what = format!("neither an image nor audio that can be read (it begins with {})", beginning(bytes));
+            let what =
+                format!("neither a supported image nor a supported audio file (it begins with {})", beginning(bytes));
             Err(SampleError::new(what, "store it as PNG, JPEG, WAV, FLAC or MP3"))
         }
     }

@@ -1,13 +1,13 @@
-//! One sample of one modality, before it is decoded: what every source of data yields.
+//! One sample of one modality before decoding, as every source of data yields it.
 
 use bytes::Bytes;
 
-/// What a column held.
+/// A value of a column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RawValue {
     /// An image or audio file as it was stored: PNG, JPEG, WAV, FLAC or MP3.
     Bytes(Bytes),
-    /// What was taken of a list of images, in its order; not empty.
+    /// The frames taken from a list of images, in order. Not empty.
     Clip(Vec<Frame>),
     /// UTF-8 text.
     Text(String),
@@ -16,7 +16,7 @@ pub enum RawValue {
 }
 
 impl RawValue {
-    /// What it is, for messages.
+    /// A description for messages.
     #[must_use]
     pub fn what(&self) -> &'static str {
         match self {
@@ -31,19 +31,19 @@ impl RawValue {
 /// One image of a clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Its place in the clip, from 0.
+    /// The position in the clip, from 0.
     pub position: u32,
-    /// PNG or JPEG.
+    /// The bytes of a PNG or JPEG file.
     pub bytes: Bytes,
 }
 
 /// One sample of one modality.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawRow {
-    /// Pairs samples across modalities; unique in its split.
+    /// The id, which pairs samples across modalities. Unique in its split.
     pub id: String,
     /// The class, below the job's number of classes.
     pub label: u32,
-    /// None where the sample lacks this modality.
+    /// The value. None if the sample lacks this modality.
     pub value: Option<RawValue>,
 }

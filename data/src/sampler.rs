@@ -1,26 +1,26 @@
-//! Which samples are in a batch: a pure function of the step.
+//! The samples of each batch, as a pure function of the step.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::rng;
 
-/// Cuts every epoch's permutation of a modality's samples into batches; the last batch of an epoch may be smaller.
+/// Divides every epoch's permutation of a modality's samples into batches. The last batch of an epoch may be smaller.
 ///
-/// Step `t` is batch `t mod batches_per_epoch` of epoch `t / batches_per_epoch`. The permutation of an epoch depends on the
-/// job's seed, the modality and the epoch alone, so a position is one number and any step can be gone back to.
+/// Step `t` is batch `t mod batches_per_epoch` of epoch `t / batches_per_epoch`. The permutation of an epoch depends
+/// only on the job's seed, the modality and the epoch. So a position is one number, and any step can be repeated.
 #[derive(Debug)]
 pub struct Sampler {
     seed: u64,
     modality: ModalityName,
     samples: u32,
     batch: u32,
-    /// The permutation used last; only saves work.
+    /// The permutation of the last call, a cache.
     latest: Mutex<Option<(u64, Arc<Vec<u32>>)>>,
 }
 
 impl Sampler {
-    /// Over `samples` samples in batches of `batch`; both at least 1.
+    /// A sampler over `samples` samples in batches of `batch`. Both are at least 1.
     #[must_use]
     pub fn new(seed: u64, modality: ModalityName, samples: usize, batch: u32) -> Self {
         Self { seed, modality, samples: (samples as u32).max(1), batch: batch.max(1), latest: Mutex::new(None) }

@@ -1,8 +1,8 @@
 //! One Parquet file: its columns, and its rows batch by batch.
 //!
-//! Reading is by range: the footer, then of each row group the chunks of the wanted columns. All of one row group's wanted
-//! columns, as stored, and 256 decoded rows are in memory at a time: a file written as a single row group is in memory whole,
-//! so files of large values want row groups of moderate size.
+//! It is read in ranges: first the footer, then the chunks of the wanted columns, row group by row group. The wanted
+//! columns of one row group, as stored, and 256 decoded rows are in memory at a time. A file with a single row group is
+//! in memory as a whole, so files of large values need row groups of moderate size.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, SchemaRef};
@@ -16,9 +16,9 @@ use parquet::file::metadata::ParquetMetaDataPushDecoder;
 use super::error::DataError;
 use super::source::Source;
 
-/// Rows decoded at once.
+/// The number of rows that are decoded at once.
 const ROWS: usize = 256;
-/// Bytes first read from the end of a file; nearly every footer is shorter.
+/// The bytes that are read from the end of a file first. Nearly every footer is shorter.
 const FOOTER_GUESS: u64 = 64 << 10;
 
 /// A Parquet file whose footer has been read.
@@ -32,7 +32,7 @@ impl Shard {
     /// Reads the footer of a file.
     ///
     /// # Errors
-    /// A file that cannot be reached, is not Parquet, or is cut short.
+    /// If the file cannot be reached, is not Parquet, or is truncated.
     pub async fn open(source: Source) -> Result<Self, DataError> {
         let size = source.size();
         let tail = size.saturating_sub(FOOTER_GUESS)..size;
@@ -59,13 +59,13 @@ impl Shard {
         Ok(Self { source, metadata })
     }
 
-    /// Where it is.
+    /// The file in its store.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Columns and their types.
+    /// The columns of the file and their types.
     #[must_use]
     pub fn schema(&self) -> &SchemaRef {
         self.metadata.schema()
@@ -86,7 +86,7 @@ impl Shard {
     /// A column by name; `key` is the key of the job file that names it.
     ///
     /// # Errors
-    /// When the file has no such column; lists those it has.
+    /// If the file has no such column. The error lists its columns.
     pub fn field(&self, column: &str, key: &'static str) -> Result<&Field, DataError> {
         self.schema().field_with_name(column).map_err(|_| DataError::NoColumn {
             file: self.source.url().to_owned(),
@@ -96,10 +96,10 @@ impl Shard {
         })
     }
 
-    /// Reads some columns from the first row on.
+    /// Reads these columns, starting at the first row.
     ///
     /// # Errors
-    /// A damaged footer.
+    /// If the footer is damaged.
     pub fn read(&self, columns: &[&str]) -> Result<Rows, DataError> {
         let fields = self.schema().fields();
         let wanted = (0..fields.len()).filter(|i| columns.contains(&fields[*i].name().as_str()));
@@ -124,7 +124,7 @@ impl Rows {
     /// The next rows, or None after the last.
     ///
     /// # Errors
-    /// A file that cannot be reached any more or is damaged.
+    /// If the file can no longer be reached or is damaged.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, DataError> {
         loop {
             match self.decoder.try_decode().map_err(|error| damaged(&self.source, &error))? {
@@ -137,7 +137,7 @@ impl Rows {
                         return Err(file_error(
                             &self.source,
                             reason,
-                            "the file is damaged or cut short; copy it again",
+                            "the file is damaged or truncated; copy it again",
                         ));
                     }
                     let bytes = self.source.read_ranges(&ranges).await?;
@@ -156,17 +156,17 @@ fn damaged(source: &Source, error: &ParquetError) -> DataError {
     file_error(
         source,
         format!("cannot be read as Parquet: {error}"),
-        "the file is damaged or cut short; copy or write it again",
+        "the file is damaged or truncated; copy or write it again",
     )
 }
 
-/// Why a file does not end as Parquet does: it never was, or its end is missing.
+/// Why a file does not end like Parquet: it is another format, or its end is missing.
 async fn no_footer(source: &Source) -> DataError {
     match source.read(0..source.size().min(4)).await {
         Ok(start) if start == b"PAR1".as_slice() => file_error(
             source,
-            format!("begins as Parquet, but its {} bytes do not end with a footer", source.size()),
-            "the file is cut short; copy or write it again",
+            format!("begins like a Parquet file, but its {} bytes do not end with a footer", source.size()),
+            "the file is truncated; copy or write it again",
         ),
         Ok(_) => file_error(
             source,

@@ -1,6 +1,6 @@
 //! Mean and deviation of the training split, accumulated in f64 in the order of the data (Welford 1962).
 
-/// Gathers mean and variance of each of `width` positions.
+/// Accumulates mean and variance of each of `width` positions.
 #[derive(Debug, Clone)]
 pub(super) struct Moments {
     count: u64,
@@ -8,7 +8,8 @@ pub(super) struct Moments {
     squares: Vec<f64>,
 }
 
-/// Deviations below this share of 1 + |mean| are constants: they are left as they are instead of being blown up.
+/// A position whose deviation is below this fraction of 1 + |mean| counts as constant. Its deviation is taken as 1, so
+/// that noise is not amplified.
 const CONSTANT: f64 = 1e-6;
 
 impl Moments {
@@ -16,7 +17,7 @@ impl Moments {
         Self { count: 0, mean: vec![0.0; width], squares: vec![0.0; width] }
     }
 
-    /// One more observation of every position.
+    /// Adds one observation of every position.
     pub(super) fn push(&mut self, values: impl IntoIterator<Item = f32>) {
         self.count += 1;
         let count = self.count as f64;
@@ -41,12 +42,12 @@ impl Moments {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Standardisation {
     pub(super) mean: Vec<f32>,
-    /// Never 0.
+    /// The standard deviation of each position. Never 0.
     pub(super) deviation: Vec<f32>,
 }
 
 impl Standardisation {
-    /// One value at one position.
+    /// Standardises one value at one position.
     pub(super) fn apply(&self, position: usize, value: f32) -> f32 {
         (value - self.mean[position]) / self.deviation[position]
     }

@@ -1,7 +1,7 @@
-//! How this crate reaches object stores: through whatever the program hands in.
+//! How this crate reaches object stores: through an implementation that the program passes in.
 //!
-//! It knows names, wildcards and byte ranges, and no network client: those are `antiphon-store`'s. A program that reads data
-//! from S3 hands in an implementation of [`OpenStores`] that opens it; [`LocalStores`] reads the file system alone.
+//! It knows names, wildcards and byte ranges, but no network client; `antiphon-store` has those. A program that reads
+//! data from S3 passes in an implementation of [`OpenStores`] for S3. [`LocalStores`] reads only the file system.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
-/// Shared by everything that reads data.
+/// The stores, shared by everything that reads data.
 pub type Stores = Arc<dyn OpenStores>;
 
-/// Opens the stores that data are read from.
+/// Opens the stores from which data are read.
 pub trait OpenStores: Debug + Send + Sync {
-    /// The store at `root`, `/` for the file system or a URL without a path such as `s3://bucket`. Nothing is asked of the
-    /// store yet.
+    /// The store at `root`, `/` for the file system or a URL without a path such as `s3://bucket`. No request is sent
+    /// yet.
     ///
     /// # Errors
-    /// What is wrong and what to do about it, for a person.
+    /// What is wrong and what to do about it, as a message.
     fn open(&self, root: &str) -> Result<Arc<dyn ObjectStore>, String>;
 
-    /// Whether the request that failed so may succeed a little later.
+    /// Whether a request that failed with this error may succeed later.
     fn is_transient(&self, error: &object_store::Error) -> bool;
 }
 
@@ -30,7 +30,7 @@ pub trait OpenStores: Debug + Send + Sync {
 pub struct LocalStores;
 
 impl LocalStores {
-    /// Ready to be handed in.
+    /// The local stores as [`Stores`].
     #[must_use]
     pub fn shared() -> Stores {
         Arc::new(Self)

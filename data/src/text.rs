@@ -5,26 +5,29 @@ use tokenizers::Tokenizer;
 
 use super::error::SampleError;
 
-/// Cuts text into 1 to `max_tokens` ids.
+/// Turns text into 1 to `max_tokens` token ids.
 #[derive(Debug, Clone)]
-pub(super) enum Cutter {
-    /// Each byte is its own id; 256 fills.
+pub(super) enum TextTokenizer {
+    /// Each byte is its own id. 256 is padding.
     Byte,
-    /// A `tokenizer.json`, and the file itself, which a checkpoint keeps.
+    /// A Hugging Face tokenizer, and the bytes of its `tokenizer.json`, which go into checkpoints.
     File(Box<Tokenizer>, Bytes),
 }
 
-impl Cutter {
-    /// Reads a `tokenizer.json`; the error says what is wrong with it.
+impl TextTokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file.
     pub(super) fn from_json(file: Bytes) -> Result<Self, String> {
-        let mut tokenizer =
-            Tokenizer::from_bytes(&file).map_err(|error| format!("not a tokenizer that can be read: {error}"))?;
+        let mut tokenizer = Tokenizer::from_bytes(&file).map_err(|error| format!("not a valid tokenizer: {error}"))?;
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
         Ok(Self::File(Box::new(tokenizer), file))
     }
 
-    /// Ids are below this.
+    /// The number of ids, padding included: every id is below it.
     pub(super) fn vocabulary(&self) -> usize {
         match self {
             Self::Byte => 257,
@@ -32,19 +35,19 @@ impl Cutter {
         }
     }
 
-    /// The id that fills: one past the tokenizer's own, so that no text contains it.
+    /// The padding id: one past the tokenizer's own ids, so that no text contains it.
     pub(super) fn padding(&self) -> u32 {
         self.vocabulary() as u32 - 1
     }
 
-    /// The ids of a text, cut after `max_tokens`; a text without any becomes one padding token.
-    pub(super) fn cut(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, SampleError> {
+    /// The first `max_tokens` ids of a text. A text without tokens becomes one padding token.
+    pub(super) fn tokenize(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, SampleError> {
         let mut ids: Vec<u32> = match self {
             Self::Byte => text.bytes().take(max_tokens).map(u32::from).collect(),
             Self::File(tokenizer, _) => {
                 let encoding = tokenizer.encode_fast(text, true).map_err(|error| {
                     SampleError::new(
-                        format!("the tokenizer cannot cut it: {error}"),
+                        format!("the tokenizer cannot split it: {error}"),
                         "correct the text or change the tokenizer",
                     )
                 })?;
@@ -69,19 +72,19 @@ mod tests {
 
     #[test]
     fn bytes_are_their_own_tokens_and_empty_text_is_one_filler() {
-        assert_eq!(Cutter::Byte.cut("aé", 9).expect("text"), [97, 195, 169]);
-        assert_eq!(Cutter::Byte.cut("abc", 2).expect("text"), [97, 98]);
-        assert_eq!(Cutter::Byte.cut("", 2).expect("text"), [256]);
+        assert_eq!(TextTokenizer::Byte.tokenize("aé", 9).expect("text"), [97, 195, 169]);
+        assert_eq!(TextTokenizer::Byte.tokenize("abc", 2).expect("text"), [97, 98]);
+        assert_eq!(TextTokenizer::Byte.tokenize("", 2).expect("text"), [256]);
     }
 
     #[test]
-    fn a_tokenizer_file_cuts_and_its_filler_is_past_its_vocabulary() {
+    fn the_padding_of_a_tokenizer_file_is_past_its_vocabulary() {
         let json = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
             "pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
             "model":{"type":"WordLevel","vocab":{"[UNK]":0,"one":1,"two":5},"unk_token":"[UNK]"}}"#;
-        let cutter = Cutter::from_json(Bytes::from_static(json.as_bytes())).expect("a good tokenizer");
-        assert_eq!(cutter.cut("two one three", 9).expect("text"), [5, 1, 0]);
-        assert_eq!((cutter.vocabulary(), cutter.padding()), (7, 6));
-        assert!(Cutter::from_json(Bytes::from_static(b"{}")).is_err());
+        let tokenizer = TextTokenizer::from_json(Bytes::from_static(json.as_bytes())).expect("a good tokenizer");
+        assert_eq!(tokenizer.tokenize("two one three", 9).expect("text"), [5, 1, 0]);
+        assert_eq!((tokenizer.vocabulary(), tokenizer.padding()), (7, 6));
+        assert!(TextTokenizer::from_json(Bytes::from_static(b"{}")).is_err());
     }
 }

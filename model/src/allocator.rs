@@ -1,8 +1,9 @@
-//! The allocator of programs that train: mimalloc, told what training is like.
+//! The allocator of programs that train: mimalloc, configured for training.
 //!
-//! A step takes hundreds of megabytes and gives them all back, to take as many again in the next one. Given back to the system each
-//! time, that memory comes again in pages of four kilobytes, each faulted in and cleared by the kernel: some 10 % of a step of a vision
-//! transformer. So it is kept for a while; and mimalloc asks for it in huge pages, which cost less to fault in and to reach.
+//! A step allocates hundreds of megabytes and frees them, and the next step allocates as many. If freed memory went
+//! back to the system, the kernel would fault in and clear every page of four kilobytes again: some 10 % of a step of a
+//! vision transformer. So freed memory is retained for a while. mimalloc also asks for huge pages, which cost less to
+//! fault in and to access.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_long};
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 use mimalloc::MiMalloc;
 
-/// To be declared by a program: `#[global_allocator] static ALLOCATOR: Allocator = Allocator::new();`. What the environment says
-/// (`MIMALLOC_PURGE_DELAY`) goes before what is said here.
+/// To be declared by a program: `#[global_allocator] static ALLOCATOR: Allocator = Allocator::new();`. The environment
+/// variable `MIMALLOC_PURGE_DELAY` overrides the settings here.
 #[derive(Debug)]
 pub struct Allocator {
     told: AtomicBool,
@@ -21,17 +22,17 @@ pub struct Allocator {
 /// `mi_option_purge_delay`, which the bindings have no name for.
 const PURGE_DELAY: mi_option_t = 15 as c_int;
 
-/// Milliseconds that free memory is kept: longer than most steps take.
+/// Milliseconds for which free memory is retained: longer than most steps take.
 const KEPT: c_long = 60_000;
 
 impl Allocator {
-    /// An allocator that has given nothing yet.
+    /// An allocator that has allocated nothing yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { told: AtomicBool::new(false) }
     }
 
-    /// Before the first memory is taken.
+    /// Sets the options, before the first allocation.
     #[inline]
     fn tell(&self) {
         if !self.told.load(Ordering::Relaxed) {
@@ -42,9 +43,9 @@ impl Allocator {
     }
 }
 
-/// Gives the memory that is free back to the system at once: for the end of a job.
+/// Returns free memory to the system at once, for the end of a job.
 pub fn give_back() {
-    // SAFETY: it touches memory that is free, and may be called at any time from any thread.
+    // SAFETY: it touches free memory only, and any thread may call it at any time.
     unsafe { mi_collect(true) };
 }
 
@@ -54,7 +55,7 @@ impl Default for Allocator {
     }
 }
 
-// SAFETY: all is done by mimalloc's own implementation.
+// SAFETY: mimalloc's own implementation does all the work.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.tell();
@@ -86,7 +87,7 @@ mod tests {
         if std::env::var_os("MIMALLOC_PURGE_DELAY").is_some() {
             return;
         }
-        // A second is what mimalloc has by default for this option and for no other.
+        // Only this option has a default of one second.
         assert_eq!(unsafe { mi_option_get(PURGE_DELAY) }, 1000);
         let allocator = Allocator::new();
         let layout = Layout::array::<u64>(1 << 20).expect("a layout");

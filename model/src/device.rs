@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 pub use candle_core::Device;
 
-/// What a worker is told.
+/// The device that a user chooses for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The first card if there is one that the program can use, else main memory.
+    /// The first card, if there is one that the program can use. Otherwise main memory.
     #[default]
     Auto,
     /// Main memory.
@@ -20,20 +20,20 @@ pub enum DeviceChoice {
 /// A device that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A word that names none.
-    #[error("`{0}` is no device; use auto, cpu, cuda or cuda:1")]
+    /// A text that names no device.
+    #[error("`{0}` is not a device; use auto, cpu, cuda or cuda:1")]
     Unknown(String),
-    /// The program has no operators for it.
+    /// The program was built without operators for the device.
     #[error(
         "this program was built without CUDA, so there is no device `{0}`; use `cpu`, or build with `--features cuda`"
     )]
     NotBuilt(DeviceChoice),
-    /// There is none, or it does not answer.
-    #[error("device `{choice}` cannot be used: {reason}; `nvidia-smi` lists the cards there are; `cpu` needs none")]
+    /// The device does not exist or does not answer.
+    #[error("device `{choice}` cannot be used: {reason}; run `nvidia-smi` to list the cards, or use `cpu`")]
     Unusable {
-        /// As it was asked for.
+        /// The requested device.
         choice: DeviceChoice,
-        /// What its driver says.
+        /// The error of its driver.
         reason: String,
     },
 }
@@ -63,8 +63,8 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// For the worker of this number among those that share a machine and were told the same: where there are several cards, `auto`
-    /// spreads them over those, and none of them falls back to main memory if its card fails.
+    /// The device for one of several workers on a machine with the same choice, by its number. If there are several
+    /// cards, `auto` distributes the workers over them, and no worker falls back to main memory if its card fails.
     #[must_use]
     pub fn for_worker(self, number: usize) -> Self {
         match (self, cards()) {
@@ -76,14 +76,14 @@ impl DeviceChoice {
     /// The device itself.
     ///
     /// # Errors
-    /// When a card was asked for and cannot be used.
+    /// If a card was requested and cannot be used.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(number) => self.card(number),
             Self::Auto => Ok(Self::Cuda(0).open().unwrap_or_else(|error| {
                 if !matches!(error, DeviceError::NotBuilt(_)) {
-                    tracing::warn!(%error, "encoders compute in main memory");
+                    tracing::warn!(%error, "the first card cannot be used; encoders compute in main memory");
                 }
                 Device::Cpu
             })),
@@ -102,7 +102,7 @@ impl DeviceChoice {
     }
 }
 
-/// How many cards the driver knows.
+/// The number of cards that the driver knows.
 #[cfg(feature = "cuda")]
 fn cards() -> usize {
     crate::nn::cuda::count()
@@ -113,19 +113,19 @@ fn cards() -> usize {
     0
 }
 
-/// Without the addresses that candle may add below.
+/// The first line, without the addresses that candle may append.
 #[cfg(feature = "cuda")]
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Gives memory of a card that is free back to other programs. In main memory there is nothing to do.
+/// Returns free memory of a card, so that other programs can use it. Does nothing in main memory.
 pub fn give_back(device: &Device) {
     #[cfg(feature = "cuda")]
     if device.is_cuda()
         && let Err(error) = crate::nn::cuda::give_back(device)
     {
-        tracing::warn!(%error, "the card keeps memory that is free");
+        tracing::warn!(%error, "the free memory of the card cannot be returned to other programs");
     }
     let _ = device;
 }
@@ -134,14 +134,14 @@ pub fn give_back(device: &Device) {
 pub fn forget_peak(device: &Device) {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
-        // Where this fails, so does `peak`.
+        // If this fails, `peak` fails too.
         let _ = crate::nn::cuda::forget_peak(device);
     }
     let _ = device;
 }
 
-/// The most bytes of a card that this program had in use at a time since [`forget_peak`], libraries' own memory not counted; None
-/// where that is not known, and in main memory.
+/// The peak memory of a card that this program has used since [`forget_peak`], in bytes, without the memory of
+/// libraries. None in main memory, or if it is not known.
 #[must_use]
 pub fn peak(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
@@ -152,7 +152,7 @@ pub fn peak(device: &Device) -> Option<u64> {
     None
 }
 
-/// As a worker tells its coordinator.
+/// The name that a worker reports to its coordinator.
 #[must_use]
 pub fn name(device: &Device) -> String {
     match device.location() {
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
         for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x"] {
             let error = text.parse::<DeviceChoice>().expect_err("no device").to_string();
-            assert_eq!(error, format!("`{text}` is no device; use auto, cpu, cuda or cuda:1"));
+            assert_eq!(error, format!("`{text}` is not a device; use auto, cpu, cuda or cuda:1"));
         }
     }
 
@@ -210,7 +210,8 @@ mod tests {
         let error = DeviceChoice::Cuda(0).open().expect_err("built without");
         assert_eq!(
             error.to_string(),
-            "this program was built without CUDA, so there is no device `cuda:0`; use `cpu`, or build with `--features cuda`"
+            "this program was built without CUDA, so there is no device `cuda:0`; use `cpu`, or build with `--features \
+             cuda`"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The worker's half of the head's step, where the features are: in main memory, or on the card that they were computed on.
+//! The worker's half of the head's step. It runs where the features are: in main memory, or on the card that computed
+//! them.
 
 use antiphon_core::head::{BatchErrors, Contribution, Head, HeadError};
 use candle_core::{Device, Tensor};
@@ -19,7 +20,7 @@ pub enum HeadStepError {
 }
 
 impl HeadStepError {
-    /// Whether another try may succeed: only of a device that failed.
+    /// Whether a retry may succeed. It may only if a device failed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Encoder(error) if error.is_transient())
@@ -42,7 +43,7 @@ impl From<cuda::head::Failure> for HeadStepError {
     }
 }
 
-/// D of a batch, until dH is asked for.
+/// D of a batch, from which dH is computed.
 #[derive(Debug)]
 pub struct Errors(Where);
 
@@ -53,10 +54,10 @@ enum Where {
     OnCard(cuda::head::Errors),
 }
 
-/// See [`Head::contribution`], of the features of this pass.
+/// As [`Head::contribution`], for the features of this pass.
 ///
 /// # Errors
-/// As there, or the device fails.
+/// As there, and if the device fails.
 pub fn contribution(
     head: &Head<f32>,
     forward: &Forward,
@@ -72,7 +73,7 @@ pub fn contribution(
 }
 
 impl Errors {
-    /// dH = D W (B × s) where the features are. `head` is the one that [`contribution`] had.
+    /// dH = D W (B × s) where the features are. `head` must be the one that [`contribution`] used.
     ///
     /// # Errors
     /// The device fails.

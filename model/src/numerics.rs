@@ -33,18 +33,18 @@ pub enum FingerprintError {
 }
 
 impl FingerprintError {
-    /// Whether another try may succeed: only of a device that failed.
+    /// Whether a retry may succeed. It may only if a device failed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Step(error) if error.is_transient())
     }
 }
 
-/// Takes the same two small training steps everywhere: spectra, then convolutions, then a transformer, each with the head's
-/// half and an optimizer. It takes some milliseconds.
+/// Takes the same two small training steps on every machine, in some milliseconds: spectra, then convolutions, then a
+/// transformer, each with the head's half and an optimizer.
 ///
 /// # Errors
-/// The device fails, or does not compute in this precision.
+/// If the device fails, or does not compute in this precision.
 pub fn fingerprint(precision: Precision, device: &Device) -> Result<NumericFingerprint, FingerprintError> {
     let mut seen = Seen(Hasher::default());
     seen.floats(&noise_spectrogram()?);
@@ -105,7 +105,7 @@ fn batch(shape: &InputShape, step: u64) -> BatchInput {
     BatchInput::stack(shape, samples)
 }
 
-/// All numbers that came, in order.
+/// A hash of all results, in order.
 struct Seen(Hasher);
 
 impl Seen {

@@ -1,4 +1,4 @@
-//! How programs end.
+//! The exit codes of all programs.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use crate::message::full_message;
 
-/// Why a program ended; the number is its exit code.
+/// Why a program ended. The number is its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Success.
     Success = 0,
-    /// The job failed, or the program did.
+    /// The job or the program failed.
     Failed = 1,
     /// The command line, the job file or the data are wrong.
     Usage = 2,
@@ -34,7 +34,7 @@ impl Exit {
         self as u8
     }
 
-    /// What it means, for people.
+    /// The meaning, for people.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {

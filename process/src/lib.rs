@@ -1,4 +1,4 @@
-//! What all programs share: how they are asked to end, their exit codes, and their error messages.
+//! What all programs share: signals, exit codes and error messages.
 
 mod exit;
 mod message;

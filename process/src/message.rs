@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// An error and its causes in one line, until the line contains the innermost cause: many errors name their causes
-/// themselves.
+/// An error and its causes in one line. It stops when the line contains the innermost cause, because many errors
+/// include their causes.
 #[must_use]
 pub fn full_message(error: &(dyn Error + 'static)) -> String {
     let innermost = innermost(error);
@@ -17,8 +17,7 @@ pub fn full_message(error: &(dyn Error + 'static)) -> String {
     line
 }
 
-/// The message of the innermost cause: of a broken connection the message of the operating system, not of the layers
-/// above.
+/// The message of the innermost cause. For a broken connection, this is the operating system's message.
 #[must_use]
 pub fn innermost(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source()).last().map(ToString::to_string).unwrap_or_default()

@@ -13,10 +13,10 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on signals do not end the program by themselves.
+    /// Starts to listen. From now on, signals do not end the program by themselves.
     ///
     /// # Errors
-    /// The system does not let signals be listened to.
+    /// If the system does not permit it.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
@@ -30,8 +30,8 @@ impl Interrupts {
     }
 }
 
-/// Cancelled by the first request to end, Ctrl-C or what Kubernetes sends. The second ends the process at once, with
-/// exit code of [`Exit::Interrupted`].
+/// A token that the first Ctrl-C or SIGTERM cancels. The second one ends the process at once, with the exit code of
+/// [`Exit::Interrupted`].
 ///
 /// # Errors
 /// As [`Interrupts::listen`].
@@ -49,9 +49,9 @@ pub fn cancelled_by_signal() -> std::io::Result<CancellationToken> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the user who asks twice does not want to wait; what is persisted is complete"
+    reason = "a user who asks twice does not want to wait; persisted state is complete"
 )]
 fn end_at_once() -> ! {
-    tracing::warn!("the program was asked to end a second time and ends now");
+    tracing::warn!("the program was asked to stop a second time and exits now");
     std::process::exit(Exit::Interrupted as i32)
 }

@@ -11,10 +11,10 @@ use crate::error::{WireError, out_of_range, required};
 use crate::tensor::{Dimension, decode_matrix, decode_vector, encode_head, not_finite};
 use crate::{ids, v1};
 
-/// The longest free text of a registration.
+/// The longest free text of a registration, in bytes.
 const TEXT_LIMIT: usize = 256;
 
-/// The most samples of a split: as many as an index of 32 bits can count.
+/// The largest number of samples in a split: an index of 32 bits must suffice.
 const SAMPLES_LIMIT: u64 = u32::MAX as u64;
 
 /// A worker joins the pool of a modality with one device.
@@ -22,11 +22,11 @@ const SAMPLES_LIMIT: u64 = u32::MAX as u64;
 pub struct Register {
     /// Unique among registered workers.
     pub worker: WorkerId,
-    /// The pool.
+    /// The modality whose pool it joins.
     pub modality: ModalityName,
-    /// Of the worker's software.
+    /// The version of the worker's software.
     pub version: String,
-    /// `cpu`, `cuda:0`.
+    /// The device that it computes on, such as `cpu` or `cuda:0`.
     pub device: String,
 }
 
@@ -47,19 +47,19 @@ impl TryFrom<v1::Register> for Register {
 pub struct Prepared {
     /// The job.
     pub job: JobId,
-    /// The term it was assigned in.
+    /// The term in which it was assigned.
     pub term: Term,
-    /// Samples that have this modality; the training split is not empty.
+    /// Samples of the training split that have this modality. At least 1.
     pub train: u64,
-    /// As `train`, of the validation split; may be 0.
+    /// Samples of the validation split that have this modality. May be 0.
     pub validation: u64,
-    /// As `train`, of the test split; may be 0.
+    /// Samples of the test split that have this modality. May be 0.
     pub test: u64,
-    /// Numbers in the encoder's parameters.
+    /// The number of the encoder's parameters, counted as single numbers.
     pub parameters: u64,
-    /// Steps that the encoder has taken.
+    /// Steps that the encoder has taken: 0 for a new one.
     pub steps_done: u64,
-    /// The worker's.
+    /// The numeric fingerprint of the worker.
     pub fingerprint: NumericFingerprint,
 }
 
@@ -92,14 +92,14 @@ impl TryFrom<v1::Prepared> for Prepared {
     }
 }
 
-/// Numbers in all tensors together.
+/// The number of elements of all tensors together.
 fn count_parameters(tensors: &[v1::TensorSummary]) -> Result<u64, WireError> {
     let count = |shape: &[u64]| shape.iter().try_fold(1_u64, |product, d| product.checked_mul(*d));
     tensors.iter().enumerate().try_fold(0_u64, |sum, (at, tensor)| {
         let sum = count(&tensor.shape).and_then(|count| sum.checked_add(count));
         sum.ok_or_else(|| {
             let field = format!("prepared.parameters[{at}].shape");
-            out_of_range(&field, "beyond counting", "dimensions whose product fits 64 bits, with those before")
+            out_of_range(&field, "too large to count", "dimensions whose products add up to less than 2⁶⁴")
         })
     })
 }
@@ -107,7 +107,7 @@ fn count_parameters(tensors: &[v1::TensorSummary]) -> Result<u64, WireError> {
 /// The head for one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grant {
-    /// Which step.
+    /// The step, its attempt and its head version.
     pub turn: TurnRef,
     /// The lease of the worker's slot.
     pub lease: Lease,
@@ -117,7 +117,7 @@ pub struct Grant {
     pub progress: f64,
     /// Epochs of the whole job, as a real number.
     pub epochs: f64,
-    /// Whether the head has taken this step already, so that only the encoder takes it.
+    /// Whether this is a replay: the head has taken this step before, and only the encoder takes it.
     pub replay: bool,
 }
 
@@ -167,7 +167,7 @@ impl HeadShape {
     }
 }
 
-/// W (C, s) and b (C) of the message called `parent`.
+/// W (C, s) and b (C) of the message at the path `parent`.
 pub(crate) fn decode_head(
     parent: &str,
     weight: Option<&v1::Tensor>,

@@ -1,7 +1,7 @@
-//! Large tensors on a stream: a message contains its small tensors, and the elements of the others follow in chunks,
-//! which are written to their final memory as they arrive. No gRPC message is larger than a chunk and some names,
-//! whatever the size of the head, and neither end needs more memory than the elements of a tensor and the chunks that
-//! the flow control of HTTP/2 allows.
+//! Large tensors on a stream. A message contains its small tensors, and the elements of the others follow in chunks,
+//! which are written to their final memory as they arrive. No gRPC message is larger than a chunk and some names, for a
+//! head of any size. Neither end needs more memory than the elements of a tensor and the chunks that the flow control
+//! of HTTP/2 allows.
 
 use std::collections::VecDeque;
 
@@ -17,16 +17,16 @@ pub const CHUNK: usize = 1 << 20;
 
 /// An envelope of the training stream.
 pub trait Envelope: Sized {
-    /// The tensors of its message with the paths of their fields, in the order of the fields.
+    /// The tensors of its message, each with the path of its field, in the order of the fields.
     fn tensors(&mut self) -> Vec<(&'static str, &mut v1::Tensor)>;
-    /// An envelope of a chunk.
+    /// An envelope that holds this chunk.
     fn from_chunk(chunk: v1::TensorChunk) -> Self;
     /// The elements of its chunk.
     ///
     /// # Errors
-    /// The envelope, which holds no chunk.
+    /// The envelope itself, if it holds no chunk.
     fn into_chunk(self) -> Result<Bytes, Self>;
-    /// Whether it may come between a message and its chunks.
+    /// Whether it may arrive between a message and its chunks.
     fn may_interrupt(&self) -> bool;
 }
 
@@ -106,7 +106,7 @@ fn present<'a, const N: usize>(
     tensors.into_iter().filter_map(|(field, tensor)| Some((field, tensor.as_mut()?))).collect()
 }
 
-/// The envelopes in which a message is sent: its own, then its chunks, which share the bytes of the tensors.
+/// The envelopes in which a message is sent: the message itself, then its chunks, which share the bytes of the tensors.
 #[derive(Debug)]
 pub struct Chunked<E> {
     envelope: Option<E>,
@@ -140,7 +140,7 @@ impl<E: Envelope> Iterator for Chunked<E> {
 #[derive(Debug)]
 pub struct Assembler<E> {
     open: Option<Open<E>>,
-    /// A message was rejected: its remaining chunks are skipped.
+    /// Whether the current message was rejected and its remaining chunks are skipped.
     skipping: bool,
 }
 
@@ -150,12 +150,12 @@ struct Open<E> {
     tensors: VecDeque<Elements>,
 }
 
-/// What has been received after an envelope.
+/// The state of the stream after an envelope.
 #[derive(Debug)]
 pub enum Assembled<E> {
-    /// A message, and the elements that followed it.
+    /// A complete message, and the elements that followed it.
     Whole(E, Followed),
-    /// More chunks have to come.
+    /// The message needs more chunks.
     Incomplete,
     /// The message is rejected, and its remaining chunks are skipped.
     Rejected(E, WireError),
@@ -172,7 +172,8 @@ impl<E: Envelope> Assembler<E> {
     /// memory is allocated for more.
     ///
     /// # Errors
-    /// A chunk belongs to no message, does not match its tensor, or is missing: the stream cannot be read any further.
+    /// If a chunk belongs to no message, does not match its tensor, or is missing. The stream cannot be read any
+    /// further.
     pub fn take(&mut self, envelope: E, limit: usize) -> Result<Assembled<E>, WireError> {
         if envelope.may_interrupt() {
             return Ok(Assembled::Whole(envelope, Followed::nothing()));

@@ -1,4 +1,4 @@
-//! Head contributions: what a worker sends for one step.
+//! Head contributions: the messages of workers for one step.
 
 use antiphon_core::head::{CheckedContribution, Contribution, ContributionError, HeadGradient};
 use antiphon_core::ids::{MicroShard, TurnRef};
@@ -21,7 +21,7 @@ pub struct ContributionLimits {
     pub classes: usize,
     /// s.
     pub width: usize,
-    /// B, the largest batch.
+    /// B, the largest number of samples in a batch.
     pub batch: usize,
 }
 
@@ -42,11 +42,12 @@ impl ContributionLimits {
     }
 }
 
-/// The step of a contribution, its micro-shard, and the contribution, checked in full: shapes as the job's, all numbers
-/// finite and not too large to compute with, counts within the batch. One pass over the numbers finds both.
+/// The step of a contribution, its micro-shard, and the contribution itself, checked in full: its shapes are the job's,
+/// all numbers are finite and small enough to compute with, and counts fit the batch. One pass over the numbers checks
+/// them all.
 ///
 /// # Errors
-/// The first thing that is wrong. A number is only looked at if all shapes are right.
+/// The first error. Numbers are checked only if all shapes are right.
 pub fn decode(
     message: &v1::Contribution,
     limits: &ContributionLimits,
@@ -55,14 +56,10 @@ pub fn decode(
     let turn = ids::turn_ref("contribution.turn", message.turn.as_ref())?;
     let shard = ids::micro_shard("contribution.micro_shard", message.micro_shard.as_ref())?;
     let samples = message.samples;
+    // Only this crate knows the largest batch, and `samples` determines the shapes of factors. Core checks the loss and
+    // the other counts with the numbers.
     if samples == 0 || samples as usize > limits.batch {
         return Err(out_of_range("contribution.samples", samples, format!("1 to {}", limits.batch)));
-    }
-    if message.correct > samples {
-        return Err(out_of_range("contribution.correct", message.correct, format!("at most samples, {samples}")));
-    }
-    if !message.loss.is_finite() {
-        return Err(not_finite("contribution.loss", 0, message.loss));
     }
     let (classes, width) = (limits.classes, limits.width);
     let gradient = gradient(message.gradient.as_ref(), samples as usize, limits, &mut followed)?;
@@ -86,7 +83,7 @@ fn rules<'a>(expected: &'a [Dimension], limits: &ContributionLimits) -> Rules<'a
     Rules { expected, limit: limits.tensor_bytes(), scan: Scan::Caller }
 }
 
-/// The error of a check, by the path of the field that it is about.
+/// The error of core's check, with the path of the wrong field.
 fn named(error: ContributionError) -> WireError {
     match error {
         ContributionError::NotFinite { tensor, position, value } => {
@@ -99,11 +96,15 @@ fn named(error: ContributionError) -> WireError {
             };
             not_finite(field, position, value)
         }
+        ContributionError::Loss { value } if !value.is_finite() => not_finite("contribution.loss", 0, value),
+        ContributionError::Counts { correct, samples } => {
+            out_of_range("contribution.correct", correct, format!("at most samples, {samples}"))
+        }
         other => other.into(),
     }
 }
 
-/// The message that [`decode`] takes. No number is copied.
+/// The message that [`decode`] reads. No number is copied.
 #[must_use]
 pub fn encode(turn: &TurnRef, shard: MicroShard, contribution: Contribution<f32>) -> v1::Contribution {
     v1::Contribution {

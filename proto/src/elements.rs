@@ -1,4 +1,4 @@
-//! The elements of tensors on the wire, and as they arrive: little-endian f32.
+//! The elements of tensors, on the wire and during transfer: little-endian f32.
 
 use std::collections::VecDeque;
 
@@ -15,18 +15,18 @@ pub struct Followed(VecDeque<Elements>);
 pub(crate) struct Elements {
     pub(crate) numbers: Vec<f32>,
     needed: usize,
-    /// The first that is NaN or infinite.
+    /// The position of the first element that is NaN or infinite.
     pub(crate) not_finite: Option<usize>,
 }
 
 impl Followed {
-    /// No elements: every tensor came whole.
+    /// No elements, for a message without chunks.
     #[must_use]
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// Those of a message, in the order of their fields.
+    /// The elements of a message's tensors, in the order of the fields.
     pub(crate) fn new(tensors: VecDeque<Elements>) -> Self {
         Self(tensors)
     }
@@ -37,7 +37,7 @@ impl Followed {
 }
 
 impl Elements {
-    /// Allocates memory for so many bytes, if there is enough.
+    /// Allocates memory for this many bytes, if there is enough.
     pub(crate) fn allocate(bytes: usize) -> Option<Self> {
         let needed = bytes / F32_BYTES;
         let mut numbers = Vec::new();
@@ -59,7 +59,7 @@ impl Elements {
     }
 }
 
-/// Appends the little-endian numbers of `data`, whose length is a multiple of theirs.
+/// Appends the little-endian numbers of `data`, whose length must be a multiple of 4.
 pub(crate) fn read_f32(data: &[u8], numbers: &mut Vec<f32>) {
     let (elements, _) = data.as_chunks::<F32_BYTES>();
     numbers.extend(elements.iter().map(|bytes| f32::from_le_bytes(*bytes)));
@@ -68,13 +68,13 @@ pub(crate) fn read_f32(data: &[u8], numbers: &mut Vec<f32>) {
 /// How many of the first numbers are finite.
 pub(crate) fn finite_prefix(numbers: &[f32]) -> usize {
     const BLOCK: usize = 256;
-    // Without a way out of the inner loop it is done in vectors.
+    // An inner loop without an early exit is vectorised.
     let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
     let whole: usize = numbers.chunks(BLOCK).take_while(|block| finite(block)).map(<[f32]>::len).sum();
     whole + numbers[whole..].iter().take_while(|x| x.is_finite()).count()
 }
 
-/// `(10, 512)`; a hostile shape of many dimensions is cut.
+/// `(10, 512)`; a hostile shape with many dimensions is truncated.
 pub(crate) fn shape_text<D: std::fmt::Display>(shape: &[D]) -> String {
     const SHOWN: usize = 8;
     let mut dimensions: Vec<String> = shape.iter().take(SHOWN).map(ToString::to_string).collect();

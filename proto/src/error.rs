@@ -1,13 +1,14 @@
-//! What can be wrong with a message, and its gRPC status.
+//! The errors of a received message, and their codes.
 
 use antiphon_core::head::ContributionError;
 use antiphon_core::ids::BadName;
 
-/// Why a message was rejected when it was received. Every kind names the path of the field as the `.proto` files spell
-/// it.
+use crate::service_error::{self, ServiceError, ServiceErrorCode};
+
+/// Why a received message was rejected. Every variant names the path of the field, as the `.proto` files spell it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WireError {
-    /// A contribution that the head cannot take.
+    /// A contribution that the head cannot use.
     #[error(transparent)]
     Contribution(#[from] ContributionError),
     /// A required field or oneof is missing.
@@ -16,7 +17,7 @@ pub enum WireError {
         /// Path of the field.
         field: String,
     },
-    /// A bad name.
+    /// An invalid name.
     #[error("`{field}`: {source}")]
     Name {
         /// Path of the field.
@@ -24,8 +25,8 @@ pub enum WireError {
         /// What was given, and the rule.
         source: BadName,
     },
-    /// A number that the enum does not have, or "unspecified".
-    #[error("`{field}` is {value}, which is no {kind} of antiphon.v1")]
+    /// A number without an enum value, or the value "unspecified".
+    #[error("`{field}` is {value}, which is not a {kind} of antiphon.v1")]
     UnknownEnum {
         /// Path of the field.
         field: String,
@@ -34,7 +35,7 @@ pub enum WireError {
         /// The number.
         value: i32,
     },
-    /// A tensor of another element type than the one expected.
+    /// A tensor with the wrong element type.
     #[error("`{field}` holds {given} elements, expected {expected}")]
     DataType {
         /// Path of the tensor.
@@ -44,7 +45,7 @@ pub enum WireError {
         /// The element type received.
         given: &'static str,
     },
-    /// A tensor of another shape than the one expected.
+    /// A tensor with the wrong shape.
     #[error("`{field}` has shape {given}, expected {expected}")]
     Shape {
         /// Path of the tensor.
@@ -55,7 +56,7 @@ pub enum WireError {
         given: String,
     },
     /// A tensor with more or fewer bytes than its shape needs.
-    #[error("`{field}` of shape {shape} needs {expected} bytes, but {given} came")]
+    #[error("`{field}` of shape {shape} needs {expected} bytes, but has {given}")]
     ByteLength {
         /// Path of the tensor.
         field: String,
@@ -81,7 +82,7 @@ pub enum WireError {
     NotFinite {
         /// Path of the tensor or number.
         field: String,
-        /// Where, in row-major order; 0 for a single number.
+        /// The position in row-major order; 0 for a single number.
         index: usize,
         /// `NaN`, `inf` or `-inf`.
         value: String,
@@ -98,23 +99,27 @@ pub enum WireError {
     },
 }
 
-impl From<WireError> for tonic::Status {
-    /// Oversize is `RESOURCE_EXHAUSTED`, everything else `INVALID_ARGUMENT`: a repeated message would be rejected
-    /// again.
-    fn from(error: WireError) -> Self {
-        let message = error.to_string();
-        match error {
-            WireError::TooLarge { .. } => Self::resource_exhausted(message),
-            WireError::Missing { .. }
-            | WireError::Name { .. }
-            | WireError::UnknownEnum { .. }
-            | WireError::DataType { .. }
-            | WireError::Shape { .. }
-            | WireError::ByteLength { .. }
-            | WireError::NotFinite { .. }
-            | WireError::Contribution(_)
-            | WireError::OutOfRange { .. } => Self::invalid_argument(message),
+impl ServiceError for WireError {
+    /// No error is `Unavailable`, because a repeated message would be rejected again.
+    fn code(&self) -> ServiceErrorCode {
+        match self {
+            Self::TooLarge { .. } => ServiceErrorCode::ResourceExhausted,
+            Self::Missing { .. }
+            | Self::Name { .. }
+            | Self::UnknownEnum { .. }
+            | Self::DataType { .. }
+            | Self::Shape { .. }
+            | Self::ByteLength { .. }
+            | Self::NotFinite { .. }
+            | Self::Contribution(_)
+            | Self::OutOfRange { .. } => ServiceErrorCode::InvalidArgument,
         }
+    }
+}
+
+impl From<WireError> for tonic::Status {
+    fn from(error: WireError) -> Self {
+        service_error::status(error)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::{WireError, out_of_range};
 use crate::tensor::{Dimension, decode_matrix, encode_head, encode_matrix};
 use crate::{ids, times, v1};
 
-/// An evaluation begins.
+/// The start of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluate {
     /// The job.
@@ -22,7 +22,7 @@ pub struct Evaluate {
     pub term: Term,
     /// Which evaluation.
     pub evaluation: EvaluationId,
-    /// On which data.
+    /// The split to evaluate.
     pub split: Split,
     /// W and b.
     pub head: Arc<Head<f32>>,
@@ -68,17 +68,17 @@ pub struct LogitsChunk {
     pub term: Term,
     /// Which evaluation.
     pub evaluation: EvaluationId,
-    /// Which of its chunks, from 0.
+    /// The number of the chunk within the split, from 0.
     pub sequence: u64,
-    /// Strictly ascending in the order of their bytes.
+    /// The ids of the samples, strictly ascending in byte order.
     pub ids: Vec<String>,
-    /// One for each id, below C.
+    /// The class of each sample, below C.
     pub labels: Vec<u32>,
-    /// (ids, C); None of a chunk without samples.
+    /// Z, (ids, C). None in a chunk without samples.
     pub logits: Option<Matrix<f32>>,
     /// Whether it is the last of the split.
     pub last: bool,
-    /// How the worker has spent its time since its last report; with the last chunk.
+    /// How the worker spent its time since its last report. Only in the last chunk.
     pub times: Option<WorkerTimes>,
 }
 
@@ -147,7 +147,7 @@ fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {
         return Err(out_of_range(
             "logits.ids",
             format!("{} long", given.len()),
-            format!("at most the {at_most} asked for"),
+            format!("at most {at_most}, the number that was requested"),
         ));
     }
     if let Some(at) = given.iter().position(|id| id.len() > SAMPLE_ID_LIMIT) {
@@ -159,7 +159,7 @@ fn check_ids(given: &[String], at_most: usize) -> Result<(), WireError> {
         Some(at) => Err(out_of_range(
             &format!("logits.ids[{}]", at + 1),
             format!("`{}`", given[at + 1]),
-            format!("more than the one before, `{}`", given[at]),
+            format!("an id after the previous one, `{}`", given[at]),
         )),
     }
 }
@@ -169,7 +169,7 @@ fn check_labels(labels: &[u32], samples: usize, classes: usize) -> Result<(), Wi
         return Err(out_of_range(
             "logits.labels",
             format!("{} long", labels.len()),
-            format!("{samples}, a label for each id"),
+            format!("{samples}, one label per id"),
         ));
     }
     match labels.iter().position(|label| *label as usize >= classes) {

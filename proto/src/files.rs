@@ -12,7 +12,7 @@ use crate::{ids, v1};
 pub struct CheckpointFile {
     /// File name inside the checkpoint's folder.
     pub name: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// SHA-256 of its bytes.
     pub sha256: [u8; 32],
@@ -25,9 +25,9 @@ pub struct FilesSaved {
     pub job: JobId,
     /// The coordinator's term.
     pub term: Term,
-    /// The checkpoint.
+    /// Turns applied at the checkpoint, which names it.
     pub turn: Turn,
-    /// At least one.
+    /// The files that it has written. At least one.
     pub files: Vec<CheckpointFile>,
     /// The stall time of the worker's computing thread for the snapshot.
     pub snapshot: Duration,

@@ -1,4 +1,4 @@
-//! Names, counters and small enums between the wire and the core.
+//! Conversions of names, counters and small enums between the wire and the core.
 
 use antiphon_core::ids::{Attempt, BadName, HeadVersion, JobId, MicroShard, Split, Step, Term, Turn, TurnRef};
 
@@ -8,7 +8,7 @@ use crate::v1;
 /// A name in a text field: [`JobId`], `ModalityName`, `WorkerId`.
 ///
 /// # Errors
-/// The text breaks the rule for names.
+/// If the text breaks the rule for names.
 pub fn name<N>(field: &str, text: &str) -> Result<N, WireError>
 where
     N: for<'a> TryFrom<&'a str, Error = BadName>,
@@ -22,10 +22,10 @@ where
     })
 }
 
-/// The reference to a step, by which late and repeated messages are recognised.
+/// The reference to a step, which identifies late and repeated messages.
 ///
 /// # Errors
-/// It is missing, or its job is not a job id.
+/// If it is missing, or its job is not a job id.
 pub fn turn_ref(field: &str, message: Option<&v1::TurnRef>) -> Result<TurnRef, WireError> {
     let message = required(field, message)?;
     Ok(TurnRef {
@@ -54,7 +54,7 @@ impl From<&TurnRef> for v1::TurnRef {
 /// A micro-shard of a batch.
 ///
 /// # Errors
-/// It is missing, or its index is not below its count.
+/// If it is missing, or its index is not below its count.
 pub fn micro_shard(field: &str, message: Option<&v1::MicroShard>) -> Result<MicroShard, WireError> {
     let message = required(field, message)?;
     if message.index >= message.count {
@@ -76,7 +76,7 @@ impl From<MicroShard> for v1::MicroShard {
 /// A split of the data.
 ///
 /// # Errors
-/// The enum does not have the number.
+/// If the enum has no such number.
 pub fn split(field: &str, value: i32) -> Result<Split, WireError> {
     match v1::Split::try_from(value) {
         Ok(v1::Split::Train) => Ok(Split::Train),

@@ -3,10 +3,9 @@
 //! [`v1`] is generated from `proto/antiphon/v1/*.proto` and checked in, so that a build needs no protoc; `UPDATE=1
 //! cargo test -p antiphon-proto --test proto generated` regenerates it, and the same test fails when it is out of date.
 //!
-//! Every message from the wire passes one of the conversions here before it is used. After them values are valid by
+//! Every message from the wire passes one of the conversions here before it is used. After that, values are valid by
 //! type: names are names, tensors have the expected shape and are finite, indices are below their counts. A rejected
-//! message is a [`WireError`] that names the field. What depends on the state of a job (the turn, the attempt) is
-//! checked by the job.
+//! message is a [`WireError`] that names the field. The job checks what depends on its state (the turn, the attempt).
 
 pub mod assignment;
 pub mod chunks;
@@ -16,11 +15,13 @@ pub mod error;
 pub mod evaluation;
 pub mod files;
 pub mod ids;
+pub mod service_error;
 pub mod stream;
 pub mod tensor;
 pub mod times;
 
 pub use error::WireError;
+pub use service_error::{ServiceError, ServiceErrorCode};
 
 /// The generated messages, clients and servers of `antiphon.v1`.
 #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::too_many_lines)]

@@ -1,4 +1,4 @@
-//! The envelopes of the training stream: which message it is, and of which job.
+//! The envelopes of the training stream: the message in each, and its job.
 
 use antiphon_core::ids::JobId;
 
@@ -6,17 +6,17 @@ use crate::error::{WireError, out_of_range, required};
 use crate::v1::{self, coordinator_message, worker_message};
 use crate::{ids, v1::worker_message::Message};
 
-/// The longest `store_error` of a heartbeat in bytes: it is shown in a job's status.
+/// The longest `store_error` of a heartbeat in bytes: a job's status shows it.
 pub const STORE_ERROR_LIMIT: usize = 1024;
 
-/// The longest `reason` of `failed` in bytes: it is shown in a job's status and events.
+/// The longest `reason` of `failed` in bytes: a job's status and events show it.
 pub const REASON_LIMIT: usize = 8192;
 
 /// The message in a worker's envelope, with its job; None for `register` and the heartbeat of a free worker. Names are
 /// checked; tensors and the rest are checked by the job, which knows their shapes.
 ///
 /// # Errors
-/// The envelope is empty, or a name in it is not one.
+/// If the envelope is empty or a name in it is invalid.
 pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), WireError> {
     let message = required("worker_message.message", envelope.message)?;
     match &message {
@@ -42,7 +42,7 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
         Message::Released(released) => Some(ids::name("released.job", &released.job)?),
         Message::Learned(learned) => Some(ids::turn_ref("learned.turn", learned.turn.as_ref())?.job),
         Message::Leaving(leaving) => Some(ids::name("leaving.job", &leaving.job)?),
-        // The assembler of the stream takes the chunks of a message.
+        // The assembler of the stream has consumed the chunks of messages.
         Message::Chunk(_) => return Err(WireError::Missing { field: "the message of `chunk`".to_owned() }),
     };
     Ok((job, message))
@@ -51,7 +51,7 @@ pub fn open(envelope: v1::WorkerMessage) -> Result<(Option<JobId>, Message), Wir
 /// Text that is shown to users unchanged.
 fn check_text(field: &str, text: &str, limit: usize, is_banned: fn(char) -> bool) -> Result<(), WireError> {
     if text.len() > limit {
-        let rule = format!("a text of {limit} bytes at most");
+        let rule = format!("a text of at most {limit} bytes");
         return Err(out_of_range(field, format!("{} bytes long", text.len()), rule));
     }
     match text.chars().find(|c| is_banned(*c)) {
@@ -91,7 +91,7 @@ fn shortened(message: &str, limit: usize, is_banned: fn(char) -> bool) -> String
 /// The message in a coordinator's envelope.
 ///
 /// # Errors
-/// The envelope is empty.
+/// If the envelope is empty.
 pub fn open_coordinator(envelope: v1::CoordinatorMessage) -> Result<coordinator_message::Message, WireError> {
     required("coordinator_message.message", envelope.message)
 }
@@ -99,7 +99,7 @@ pub fn open_coordinator(envelope: v1::CoordinatorMessage) -> Result<coordinator_
 /// The subject of a worker's message, for the answer if it is rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
-    /// Its job; None if it names none, or no valid job id.
+    /// Its job. None if it names no job or an invalid job id.
     pub job: Option<JobId>,
     term: u64,
     turn: Option<v1::TurnRef>,
@@ -145,14 +145,14 @@ impl Subject {
         Self { job: None, term: 0, turn: None, answered: true }
     }
 
-    /// Whether the message may be answered.
+    /// Whether a rejection of the message may be sent.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.answered
     }
 
-    /// The answer to a rejected message. None to `leaving`, after which the worker does not read, and to `failed`,
-    /// because a worker may answer a rejection with it, which would not end.
+    /// The answer to a rejected message. None for `leaving`, after which the worker does not read, and for `failed`: a
+    /// worker may answer a rejection with `failed`, and the exchange would never end.
     #[must_use]
     pub fn rejected(self, reason: v1::RejectedReason, message: String) -> Option<v1::Rejected> {
         let job = self.job.map(|job| job.to_string()).unwrap_or_default();

@@ -10,10 +10,10 @@ use crate::elements::{F32_BYTES, Followed, finite_prefix, read_f32, shape_text};
 use crate::error::WireError;
 use crate::v1;
 
-/// What a dimension of an incoming tensor must be.
+/// The rule for a dimension of an incoming tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dimension {
-    /// This and nothing else.
+    /// Exactly this number.
     Exactly(usize),
     /// 1 to this many.
     AtMost(usize),
@@ -72,7 +72,7 @@ impl AsRef<[f32]> for Bias {
     }
 }
 
-/// Numbers as their bytes in memory, which on little-endian processors are the bytes of the wire.
+/// Numbers as their bytes in memory. On little-endian processors, these are the bytes of the wire.
 struct InMemory<T>(T);
 
 impl<T: AsRef<[f32]>> AsRef<[u8]> for InMemory<T> {
@@ -96,8 +96,7 @@ fn encode_shared(shape: &[usize], numbers: impl AsRef<[f32]> + Send + 'static) -
 /// Elements that followed the message are taken from `followed`.
 ///
 /// # Errors
-/// The first thing that is wrong, in this order: element type, shape, size, number of bytes, a number that is not
-/// finite.
+/// The first error, in this order: element type, shape, size, number of bytes, a number that is not finite.
 pub fn decode_f32(
     field: &str,
     tensor: &v1::Tensor,
@@ -108,21 +107,21 @@ pub fn decode_f32(
     read(field, tensor, Rules { expected, limit, scan: Scan::Now }, followed)
 }
 
-/// Who looks for numbers that are not finite.
+/// Where numbers are checked to be finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scan {
-    /// The function that decodes.
+    /// In the decoding function.
     Now,
-    /// Its caller, with whatever else it checks of each number. Elements that followed in chunks were scanned as they
-    /// came.
+    /// In its caller, with the caller's other checks of each number. Elements that followed in chunks were checked on
+    /// arrival.
     Caller,
 }
 
-/// What a tensor must be.
+/// The rules for a tensor.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules<'a> {
     pub(crate) expected: &'a [Dimension],
-    /// Bytes.
+    /// The largest size in bytes.
     pub(crate) limit: usize,
     pub(crate) scan: Scan,
 }
@@ -178,7 +177,7 @@ pub fn decode_matrix(
     read_matrix(field, tensor, Rules { expected: &[rows, columns], limit, scan: Scan::Now }, followed)
 }
 
-/// As [`decode_matrix`], by two rules of dimensions.
+/// As [`decode_matrix`], with a rule for each dimension.
 pub(crate) fn read_matrix(
     field: &str,
     tensor: Option<&v1::Tensor>,
@@ -225,7 +224,7 @@ fn check_data_type(field: &str, dtype: i32) -> Result<(), WireError> {
     }
 }
 
-/// Checks before it multiplies: the dimensions are any numbers, and their product may overflow.
+/// Checks each dimension before multiplying them: a sender may choose any numbers, and their product may overflow.
 fn checked_shape(field: &str, given: &[u64], expected: &[Dimension], limit: usize) -> Result<Vec<usize>, WireError> {
     if given.len() != expected.len() || !given.iter().zip(expected).all(|(d, rule)| rule.admits(*d)) {
         return Err(WireError::Shape {

@@ -8,12 +8,12 @@ use crate::{ids, v1};
 
 const NANOSECONDS: f64 = 1e9;
 
-/// An encoder has taken its own step.
+/// The message that an encoder has taken its step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learned {
-    /// From the contribution to this one.
+    /// The step of the contribution.
     pub turn: TurnRef,
-    /// How the worker has spent its time since its last report.
+    /// How the worker spent its time since its last report.
     pub times: WorkerTimes,
 }
 

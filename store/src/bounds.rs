@@ -1,7 +1,7 @@
-//! Timeouts for servers: a slow line is waited for, a silent server is not.
+//! Timeouts for servers. They tolerate a slow connection, but not a silent server.
 //!
-//! A timeout for a whole request would limit how slow a line may be: a large object would never arrive, however often
-//! it is sent. So the timeout of a request grows with what it sends, and each chunk of an answer has its own timeout.
+//! A fixed timeout for a whole request would fail every upload of a large object over a slow connection, however often
+//! it is retried. So the timeout of a request grows with its size, and each chunk of a response has its own timeout.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use tokio::time::{Sleep, sleep, timeout};
 /// Timeouts for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// From when a request is sent to its answer, and between any two chunks of an answer.
+    /// The longest time between a request and its response, and between two chunks of a response.
     pub silence: Duration,
     /// The lowest rate at which a request is sent, in bytes per second: `silence` is extended by its size over this
     /// rate.
@@ -29,14 +29,14 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// 30 s, and 32 KiB/s: four concurrent upload chunks then need a line of 128 KiB/s.
+    /// 30 s, and 32 KiB/s: four concurrent upload chunks then need a connection of 128 KiB/s.
     fn default() -> Self {
         Self { silence: Duration::from_secs(30), slowest: 32 << 10 }
     }
 }
 
 impl Bounds {
-    /// The timeout until the answer begins to a request with a body of `sent` bytes.
+    /// The timeout for the response to a request with a body of `sent` bytes.
     fn until_answered(&self, sent: usize) -> Duration {
         self.silence + Duration::from_secs_f64(sent as f64 / f64::from(self.slowest.max(1)))
     }
@@ -83,11 +83,11 @@ impl HttpService for Bounded {
     }
 }
 
-/// The body of an answer, each chunk of which has its own timeout.
+/// The body of a response, each chunk of which has its own timeout.
 struct BoundedBody {
     body: HttpResponseBody,
     most: Duration,
-    /// The timeout of the next chunk, once the caller waits for it.
+    /// The timeout of the next chunk, which starts when the caller waits for it.
     waits: Option<Pin<Box<Sleep>>>,
 }
 

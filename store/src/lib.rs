@@ -1,4 +1,4 @@
-//! Object stores by URL, and the layout of checkpoints in them: shared by coordinator, worker and command line.
+//! Object stores by URL, and the layout of checkpoints in them. Coordinator, worker and command line share this crate.
 
 pub mod bounds;
 pub mod checkpoints;

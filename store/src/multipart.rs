@@ -1,11 +1,11 @@
-//! Uploads that are known by their ids, so that another process can abort them.
+//! Multipart uploads by id, so that another process can abort them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use object_store::multipart::MultipartStore;
 
-/// The part of a store that knows uploads by their ids.
+/// A store's interface to uploads by id.
 #[derive(Clone)]
 pub(crate) struct Uploads(pub(crate) Arc<dyn MultipartStore>);
 

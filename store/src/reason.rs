@@ -20,10 +20,7 @@ pub fn reason(error: &object_store::Error) -> String {
                 format!("the server answered {answer}; check the bucket and the credentials in the environment")
             }
             None => {
-                format!(
-                    "{}; check that the address is right and the store can be reached from this machine",
-                    innermost(other)
-                )
+                format!("{}; check the address, and that this machine can reach the store", innermost(other))
             }
         },
     }

@@ -1,7 +1,7 @@
 //! Files of a checkpoint that hold tensors: named f32 tensors in a safetensors file, with a JSON note in its header.
 //!
 //! The same content always gives the same bytes, which the run's digest needs: tensors are in the order of their names,
-//! and the header has one metadata key only, `antiphon`, because safetensors writes several in no fixed order.
+//! and the header has one metadata key only, `antiphon`, because safetensors writes several keys in no fixed order.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -17,27 +17,27 @@ const NOTE: &str = "antiphon";
 /// A dense f32 tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
-    /// Its dimensions; their product is the number of elements.
+    /// The dimensions, outermost first. Their product is the number of elements.
     pub shape: Vec<usize>,
-    /// Its elements.
+    /// The elements in row-major order.
     pub data: Vec<f32>,
 }
 
 /// Named tensors.
 pub type Arrays = BTreeMap<String, Array>;
 
-/// A file that does not hold the expected tensors.
+/// Why a file does not hold the expected tensors.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorsError {
-    /// Not a safetensors file, or a truncated one.
-    #[error("`{name}` is not a whole safetensors file: {reason}")]
+    /// The file is not a safetensors file, or is truncated.
+    #[error("`{name}` is not a complete safetensors file: {reason}; use another checkpoint")]
     Format {
         /// The file.
         name: String,
         /// The reader's error.
         reason: String,
     },
-    /// Another element type.
+    /// A tensor has another element type than f32.
     #[error("tensor `{tensor}` of `{name}` is {found}, not F32")]
     Type {
         /// The file.
@@ -47,8 +47,8 @@ pub enum TensorsError {
         /// Its type.
         found: String,
     },
-    /// The note is missing or of another shape.
-    #[error("`{name}` was not written by this version of antiphon: {reason}")]
+    /// The note is missing or has other fields.
+    #[error("`{name}` was not written by this version of antiphon: {reason}; use the version that wrote it")]
     Note {
         /// The file.
         name: String,
@@ -60,7 +60,7 @@ pub enum TensorsError {
 /// The bytes of a file.
 ///
 /// # Errors
-/// The note does not serialise, or a tensor's shape is not its data's.
+/// If the note cannot be serialised, or a tensor's shape does not match its data.
 pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Bytes, TensorsError> {
     let text = serde_json::to_string(note)
         .map_err(|error| TensorsError::Note { name: name.to_owned(), reason: error.to_string() })?;
@@ -72,7 +72,7 @@ pub fn encode(name: &str, tensors: &Arrays, note: &impl Serialize) -> Result<Byt
 /// The tensors and the note of a file.
 ///
 /// # Errors
-/// The file is not whole, holds anything but f32, or has no such note.
+/// If the file is not complete, holds other types than f32, or has no such note.
 pub fn decode<N: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<(Arrays, N), TensorsError> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format_error(name, &error))?;
     let file = SafeTensors::deserialize(bytes).map_err(|error| format_error(name, &error))?;

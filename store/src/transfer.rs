@@ -1,8 +1,8 @@
-//! Uploads and downloads in chunks of bounded size, a few of them at once.
+//! Uploads and downloads in chunks of bounded size, several at a time.
 //!
 //! A small object is one request. A larger one is a multipart upload in chunks, which the store joins at the end. An
 //! upload that is aborted, or whose future is dropped, leaves nothing behind, unless the process is killed or the store
-//! does not answer. Garbage collection removes what is left then; see [`crate::uploads`].
+//! does not answer. Garbage collection then removes the rest; see [`crate::uploads`].
 
 use antiphon_core::digest::{Hasher, Sha256Hash};
 use bytes::{Bytes, BytesMut};
@@ -12,15 +12,15 @@ use object_store::{ObjectStore, ObjectStoreExt as _, Result};
 
 use crate::uploads::Upload;
 
-/// Bytes of a chunk, which is also the largest object that is uploaded by one request. Stores take at most 10,000
-/// chunks, and none below 5 MiB but the last.
+/// The size of a chunk, and of the largest object that is uploaded in one request, in bytes. Stores accept at most
+/// 10,000 chunks, of at least 5 MiB each except the last.
 const CHUNK: usize = 16 << 20;
 /// Chunks in transfer at the same time.
 const AT_ONCE: usize = 4;
-/// Bytes that are hashed before other tasks of this thread may run.
+/// Bytes that are hashed before other tasks of this thread can run.
 const HASHED_AT_ONCE: usize = 1 << 20;
 
-/// Whether an object is uploaded by one request.
+/// Whether an object is uploaded in one request.
 pub(crate) fn is_one_request(bytes: &Bytes) -> bool {
     bytes.len() <= CHUNK
 }
@@ -35,7 +35,7 @@ pub(crate) async fn send(upload: &mut Upload, bytes: &Bytes) -> Result<()> {
 /// Reads an object of `size` bytes, and hashes it as it arrives. It needs memory for the object and a few chunks.
 ///
 /// # Errors
-/// The store's, also if the object is shorter.
+/// The store's error, or an error if the object is shorter.
 pub(crate) async fn download(objects: &dyn ObjectStore, path: &Path, size: u64) -> Result<(Bytes, Sha256Hash)> {
     let ranges = (0..size).step_by(CHUNK).map(|at| at..size.min(at + CHUNK as u64));
     let mut chunks = stream::iter(ranges).map(|range| objects.get_range(path, range)).buffered(AT_ONCE);

@@ -1,12 +1,12 @@
-//! Multipart uploads of large objects, and how abandoned ones are found.
+//! Multipart uploads of large objects, and the markers that identify abandoned uploads.
 //!
-//! A server keeps the chunks of an upload that was neither completed nor aborted, and no list of objects shows them. So
-//! that a process may be killed at any time, a *marker* is written beside the object before its first chunk is sent: a
+//! A server retains the chunks of an upload that was neither completed nor aborted, and no list of objects shows them.
+//! A process may be killed at any time. So a *marker* is written beside the object before its first chunk is sent: a
 //! small object with the id of the upload. It is removed when the upload is completed or aborted. Garbage collection
 //! reads the marker of a process that was killed, aborts the upload, and then removes the marker.
 //!
-//! A process that is killed after it created an upload, and before it wrote the marker, leaves an upload that is not
-//! found. It has no chunks, so it takes no storage.
+//! If a process is killed after it created an upload and before it wrote the marker, nothing identifies this upload. It
+//! has no chunks, so it takes no storage.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,20 +27,20 @@ use crate::multipart::Uploads;
 use crate::retry::{RetryPolicy, UploadForgotten};
 use crate::storage::Store;
 
-/// How the name of a marker begins. No file of a checkpoint has such a name, because it begins with a dot.
+/// The prefix of the names of markers. No file of a checkpoint has such a name, because it begins with a dot.
 const MARKER: &str = ".upload-";
-/// The largest marker in bytes: ids of uploads have at most a few hundred.
+/// The largest marker, in bytes. Ids of uploads have at most a few hundred.
 pub(crate) const LARGEST_MARKER: u64 = 16 << 10;
-/// For how long one chunk is retried before the whole upload is.
+/// How long a single chunk is retried. After that, the whole upload is retried.
 const CHUNK_RETRY: Duration = Duration::from_secs(60);
 
 /// The content of a marker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
-    /// Name of the object in the marker's folder. It is no path, so that the copy of a folder names no upload of the
+    /// The name of the object in the marker's folder. It is not a path, so a copy of the folder names no upload of the
     /// original.
     object: String,
-    /// Id of its upload.
+    /// The id of its upload.
     upload: MultipartId,
 }
 
@@ -50,7 +50,7 @@ impl Marker {
         name.starts_with(MARKER)
     }
 
-    /// Each upload has its own, so that two writers of an object do not remove each other's.
+    /// A name that is unique per upload, so that two writers of an object do not remove each other's markers.
     fn name(&self) -> String {
         let hash = sha256(format!("{}/{}", self.object, self.upload).as_bytes()).to_string();
         format!("{MARKER}{}", &hash[..32])
@@ -63,16 +63,16 @@ impl Marker {
     /// The marker in `bytes`, or what is wrong with it.
     ///
     /// # Errors
-    /// Not JSON, a missing field, or a bad file name.
+    /// If the text is not JSON, lacks a field, or has a bad file name.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let marker: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if is_name(&marker.object) { Ok(marker) } else { Err(format!("{:?} is not a file name", marker.object)) }
     }
 
-    /// Aborts the upload of the marker at `path`. It succeeds if the upload is completed or aborted already.
+    /// Aborts the upload of the marker at `path`. Also succeeds if the upload was already completed or aborted.
     ///
     /// # Errors
-    /// The store refuses it.
+    /// If the store refuses.
     pub(crate) async fn abort(&self, uploads: &Uploads, path: &Path) -> Result<()> {
         known(uploads.0.abort_multipart(&self.object_beside(path), &self.upload).await)
     }
@@ -84,14 +84,14 @@ impl Marker {
         Path::from_iter(folder).join(self.object.as_str())
     }
 
-    /// Whether the upload takes another chunk. It cannot be completed afterwards.
+    /// Whether the upload accepts another chunk. It cannot be completed afterwards.
     #[cfg(test)]
     pub(crate) async fn is_open(&self, uploads: &Uploads, path: &Path) -> bool {
         uploads.0.put_part(&self.object_beside(path), &self.upload, 7, PutPayload::new()).await.is_ok()
     }
 }
 
-/// An upload that the store does not know needs no abort.
+/// Treats an upload that the store does not know as aborted.
 fn known(aborted: Result<()>) -> Result<()> {
     match aborted {
         Err(Error::NotFound { .. }) => Ok(()),
@@ -99,12 +99,12 @@ fn known(aborted: Result<()>) -> Result<()> {
     }
 }
 
-/// An upload that is aborted when it is dropped before it is completed.
+/// An upload that is aborted if it is dropped before it is completed.
 pub(crate) struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
-    /// Begins an upload of the object `name` in `folder`. A chunk that fails is retried in stores that know uploads by
-    /// their ids, because over a slow line the chunks that have arrived are worth keeping.
+    /// Starts an upload of the object `name` in `folder`. In stores with uploads by id, a failed chunk is retried on
+    /// its own, because over a slow connection the other chunks are worth keeping.
     pub(crate) async fn begin(folder: &Store, name: &str, retry: &RetryPolicy) -> Result<Self> {
         let path = folder.object(name);
         let Some(uploads) = folder.uploads() else {
@@ -130,7 +130,7 @@ impl Upload {
         Ok(upload)
     }
 
-    /// The next chunk. Chunks may be sent concurrently, and in any order.
+    /// Sends the next chunk. Chunks may be sent concurrently, and in any order.
     pub(crate) fn put_chunk(&mut self, chunk: PutPayload) -> UploadPart {
         match &mut self.0 {
             Some(upload) => {
@@ -157,8 +157,8 @@ impl Upload {
     }
 }
 
-/// An upload that the store no longer knows: the answer to our own request was lost, or another process aborted it. The
-/// object that is there may be an older one, so this one has to be sent again.
+/// Turns the error for an unknown upload into [`UploadForgotten`]: the response to our own request was lost, or another
+/// process aborted the upload. The stored object may be an older one, so the upload must be repeated.
 fn remembered<T>(answer: Result<T>) -> Result<T> {
     match answer {
         Err(Error::NotFound { .. }) => Err(forgotten()),
@@ -189,17 +189,21 @@ struct Marked {
     id: MultipartId,
     marker: Path,
     retry: RetryPolicy,
-    /// How many were begun.
+    /// The number of chunks so far.
     chunks: usize,
-    /// The store's ids of those that have arrived.
+    /// The store's ids of the chunks that have arrived.
     sent: Arc<Mutex<BTreeMap<usize, PartId>>>,
 }
 
 impl Marked {
     async fn remove_marker(&self) {
         if let Err(error) = self.objects.delete(&self.marker).await {
-            // It names an upload that no longer exists. Garbage collection removes it.
-            debug!(marker = %self.marker, %error, "the marker of an upload is left");
+            // It names an upload that no longer exists, and garbage collection removes it later.
+            debug!(
+                marker = %self.marker,
+                %error,
+                "the marker of an upload cannot be removed now; garbage collection removes it later"
+            );
         }
     }
 }
@@ -213,8 +217,8 @@ impl MultipartUpload for Marked {
         self.chunks += 1;
         Box::pin(async move {
             let put = || uploads.0.put_part(&path, &id, number, chunk.clone());
-            let part = retry.run(format!("{path} {number}"), put).await?;
-            sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+            let chunk_id = retry.run(format!("{path} {number}"), put).await?;
+            sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, chunk_id);
             Ok(())
         })
     }
@@ -265,7 +269,7 @@ mod tests {
         let [name] = <[String; 1]>::try_from(names(&folder).await).expect("the marker and nothing else");
         assert!(Marker::is_named(&name) && !is_name(&name), "{name}");
         assert_eq!(marker(&folder, &name).await.object, FILE);
-        // In another order than that of the object.
+        // In another order than in the object.
         let (first, second) = (upload.put_chunk("ab".into()), upload.put_chunk("cd".into()));
         second.await.expect("it is sent");
         first.await.expect("it is sent");
@@ -318,8 +322,8 @@ mod tests {
         let sound = Store::open("memory://uploads/chunks").expect("it opens");
         let folder = sound.with_faults("errors=0.2".parse().expect("faults"));
         let retry = RetryPolicy::new(Duration::from_secs(60), 1);
-        let begun = retry.run("begin", || Upload::begin(&folder, FILE, &retry)).await;
-        let mut upload = begun.expect("it begins");
+        let upload = retry.run("begin", || Upload::begin(&folder, FILE, &retry)).await;
+        let mut upload = upload.expect("it begins");
         let chunks: Vec<UploadPart> = (0..30).map(|_| upload.put_chunk("ab".into())).collect();
         futures::future::try_join_all(chunks).await.expect("each arrives");
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-/// Where a coordinator listens by default.
+/// The default port of a coordinator.
 const PORT: u16 = 7070;
 
-/// Which coordinator a command connects to.
+/// The coordinator that a command connects to.
 #[derive(Debug, Clone, Args)]
 pub struct ConnectArgs {
     /// URL of the coordinator
@@ -16,7 +16,7 @@ pub struct ConnectArgs {
     pub coordinator: String,
 }
 
-/// What a command does whose connection is lost.
+/// What a command does when its connection is lost.
 #[derive(Debug, Clone, Args)]
 pub struct ReconnectArgs {
     /// Seconds to keep trying to reconnect after a connection is lost; 0 ends at once
@@ -33,7 +33,7 @@ impl ReconnectArgs {
     }
 }
 
-/// Where a server listens.
+/// The address that a server listens on.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
     /// Address to listen on; port 0 takes a free one

@@ -1,34 +1,52 @@
-//! Connecting to a coordinator: the one place where a channel is made.
+//! Connections to a coordinator. Channels are created only here.
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use antiphon_process::innermost;
+use tonic::transport::{self, Channel, Endpoint};
 
 use crate::limits::{CLIENT_CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
-use crate::status;
 
-/// How long one connection may take to be made, unless its caller says otherwise.
+/// The default timeout for establishing a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// An address that cannot be connected to.
+/// An invalid address of a coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("coordinator `{url}` is not an address: {reason}; give it as http://host:port")]
 pub struct AddressError {
-    /// As it was given.
+    /// The URL as given.
     pub url: String,
     /// What is wrong with it.
     pub reason: String,
 }
 
-/// When the other end counts as gone.
+/// A connection that could not be established.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to the coordinator at {url}: {}", self.reason())]
+pub struct ConnectError {
+    /// The URL of the coordinator.
+    pub url: String,
+    /// The error, whose innermost cause is the operating system's.
+    pub source: transport::Error,
+}
+
+impl ConnectError {
+    /// The message of the operating system.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        innermost(&self.source)
+    }
+}
+
+/// When a connection counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAlive {
-    /// Never: the other end is this process, or one that it watches.
+    /// Never, because the other end is this process or a process that it watches.
     Off,
-    /// A worker's: it is asked while a stream is open. It may be busy for long.
+    /// For workers: pings are sent while a stream is open. The other end may be busy for a long time.
     Streams,
-    /// A client's: it is asked all the time, and gone if it does not answer within five seconds. A coordinator that is
-    /// stopped, or whose machine is gone, says nothing.
+    /// For clients: pings are sent all the time, and the connection is lost if there is no answer within five seconds.
+    /// A stopped coordinator, or one whose machine failed, sends nothing.
     Always,
 }
 
@@ -40,15 +58,15 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// To the coordinator at `url`. No connection is made yet.
+    /// Connects to the coordinator at `url`. No connection is established yet.
     ///
     /// # Errors
-    /// `url` is not an address, or its scheme is not `http`.
+    /// If `url` is not an address, or its scheme is not `http`.
     pub fn new(url: &str, keep_alive: KeepAlive) -> Result<Self, AddressError> {
         let bad = |reason: String| AddressError { url: url.to_owned(), reason };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| bad(error.to_string()))?;
         if endpoint.uri().host().is_none() || endpoint.uri().scheme_str() != Some("http") {
-            // What asks for encryption must not be sent in the clear.
+            // A URL that requires encryption must not be used in the clear.
             return Err(bad("it has no host, or its scheme is not http".to_owned()));
         }
         let endpoint = endpoint
@@ -60,25 +78,25 @@ impl Dial {
         Ok(Self { url: url.to_owned(), endpoint: keep_alive.set(endpoint) })
     }
 
-    /// Where the coordinator is.
+    /// The URL of the coordinator.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A channel that connects when it is used, and again when its connection is lost.
+    /// A channel that connects when it is used, and reconnects when its connection is lost.
     #[must_use]
     pub fn lazy(&self) -> Channel {
         self.endpoint.connect_lazy()
     }
 
-    /// A connection that is made now, or the reason why there is none after `timeout`.
+    /// Establishes a connection now.
     ///
     /// # Errors
-    /// The coordinator does not answer.
-    pub async fn connect(&self, timeout: Duration) -> Result<Channel, String> {
+    /// If the coordinator does not answer within `timeout`.
+    pub async fn connect(&self, timeout: Duration) -> Result<Channel, ConnectError> {
         let connecting = self.endpoint.clone().connect_timeout(timeout).connect().await;
-        connecting.map_err(|error| status::connect_message(&error))
+        connecting.map_err(|source| ConnectError { url: self.url.clone(), source })
     }
 }
 
@@ -115,6 +133,8 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         drop(listener);
         let error = Dial::new(&url, KeepAlive::Always).expect("an address").connect(Duration::from_secs(60)).await;
-        assert!(error.is_err_and(|error| error.contains("refused")), "the system says why");
+        let error = error.expect_err("no server listens");
+        assert!(error.reason().contains("refused"), "the system says why: {error}");
+        assert_eq!(error.to_string(), format!("cannot connect to the coordinator at {url}: {}", error.reason()));
     }
 }

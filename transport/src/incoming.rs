@@ -1,17 +1,18 @@
-//! The connections that come in at a listener: the one place where they are set up.
+//! Incoming connections of a listener. They are configured only here.
 
 use futures::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 
-/// The connections that come in at a listener, set up so that messages go out at once.
+/// The incoming connections of a listener, configured to send messages without delay.
 pub fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
     TcpListenerStream::new(listener).map(|stream| stream.inspect(send_at_once))
 }
 
-/// A listener that tonic did not open leaves Nagle's algorithm on, which delays a turn by tens of milliseconds.
+/// Disables Nagle's algorithm, which would delay a turn by tens of milliseconds. tonic disables it only on its own
+/// listeners.
 fn send_at_once(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::warn!(%error, "a connection keeps Nagle's algorithm; turns will be slow");
+        tracing::warn!(%error, "Nagle's algorithm cannot be disabled on a connection; turns will be slow");
     }
 }

@@ -1,10 +1,11 @@
-//! Sizes of what crosses a connection.
+//! Size limits of connections.
 
-/// One frame for most tensors: with the default of 16 KiB a head of 300 kB takes twenty.
+/// The frame size, in bytes. Most tensors fit one frame; with the default of 16 KiB, a head of 300 kB would take
+/// twenty.
 pub(crate) const FRAME: u32 = 1 << 20;
-/// Bytes in flight per stream before the reader has to agree to more: several tensors.
+/// The flow-control window per stream, in bytes: several tensors.
 pub(crate) const STREAM_WINDOW: u32 = 8 << 20;
-/// The same for all streams of a connection that a server reads.
+/// The flow-control window of a server's connection, over all streams.
 pub(crate) const CONNECTION_WINDOW: u32 = 32 << 20;
-/// The same for all streams of a connection that a client reads: one stream carries its tensors.
+/// The flow-control window of a client's connection. One stream carries all its tensors.
 pub(crate) const CLIENT_CONNECTION_WINDOW: u32 = STREAM_WINDOW;

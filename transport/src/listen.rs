@@ -1,4 +1,4 @@
-//! Listening, and which addresses may be listened on.
+//! Listeners, and the addresses that they may use.
 
 use std::net::SocketAddr;
 
@@ -6,35 +6,35 @@ use tokio::net::TcpListener;
 
 use crate::args::ListenArgs;
 
-/// Why a server does not listen.
+/// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}")]
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {error}; stop the other program or pass another --listen")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// The system's reason.
+        /// The error of the operating system.
         error: std::io::Error,
     },
     /// Other machines could reach the address, and nothing is encrypted.
     #[error(
         "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
-         listen on 127.0.0.1, or say --insecure-allow-remote"
+         listen on 127.0.0.1, or pass --insecure-allow-remote"
     )]
     Remote {
         /// The address.
         address: SocketAddr,
     },
-    /// The listener is no socket any more.
+    /// The listener has no address.
     #[error("the listener has no address: {0}")]
     NoAddress(#[from] std::io::Error),
 }
 
-/// Listens as the arguments say.
+/// Opens a listener according to the arguments.
 ///
 /// # Errors
-/// The address cannot be listened on, or other machines could reach it although they may not.
+/// If the address cannot be bound, or if other machines could reach it without permission.
 pub async fn listen(args: &ListenArgs) -> Result<TcpListener, ListenError> {
     let address = args.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| ListenError::Bind { address, error })?;
@@ -42,10 +42,10 @@ pub async fn listen(args: &ListenArgs) -> Result<TcpListener, ListenError> {
     Ok(listener)
 }
 
-/// The listener's address, if it may be served on.
+/// The listener's address, if it is permitted.
 ///
 /// # Errors
-/// Other machines could reach it, and `allow_remote` does not say that they may.
+/// If other machines could reach it and `allow_remote` is false.
 pub fn check(listener: &TcpListener, allow_remote: bool) -> Result<SocketAddr, ListenError> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() && !allow_remote {

@@ -1,23 +1,23 @@
-//! A coordinator that is away: when to try again, when to report it, and when to give up.
+//! Outages of a coordinator: when to retry, when to report, and when to give up.
 //!
-//! Owns no connection and no clock: its caller tries, waits and reports.
+//! Owns no connection and no clock: its caller sends requests, waits and reports.
 
 use std::time::Duration;
 
 use antiphon_core::backoff::Backoff;
 use tokio::time::Instant;
 
-/// How long a try may take until the coordinator counts as away. With the longest pause it is no longer than
-/// [`NOTICE_INTERVAL`], so that there is a whole try between two notices.
+/// The timeout of an attempt. Together with the longest pause it is at most [`NOTICE_INTERVAL`], so there is a whole
+/// attempt between two notices.
 const TRY: Duration = Duration::from_secs(5);
-/// How long the only try may take, where none follows.
+/// The timeout of an attempt without retries.
 const ONLY_TRY: Duration = Duration::from_secs(30);
-/// The last try may take so long although time is up.
+/// The smallest timeout of the last attempt, even if it exceeds the policy's timeout.
 const LAST_TRY: Duration = Duration::from_millis(250);
-/// How often it is reported that the coordinator is away.
+/// The interval between reports of an outage.
 pub const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For how long a coordinator that is away is tried again, and how often.
+/// How long requests to an unreachable coordinator are retried, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReconnectPolicy {
     timeout: Duration,
@@ -25,19 +25,19 @@ pub struct ReconnectPolicy {
 }
 
 impl ReconnectPolicy {
-    /// One try, and none after it.
+    /// No retries.
     pub const ONCE: Self = Self::new(Duration::ZERO);
-    /// Without end.
+    /// Retries without a time limit.
     pub const FOREVER: Self = Self::new(Duration::MAX);
 
-    /// For so long, with pauses that grow to five seconds.
+    /// Retries for this long, with pauses that grow to five seconds.
     #[must_use]
     pub const fn new(timeout: Duration) -> Self {
         let backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
         Self { timeout, backoff }
     }
 
-    /// With pauses of this length.
+    /// The same policy with pauses of this length.
     #[must_use]
     pub const fn every(self, pause: Duration) -> Self {
         Self { backoff: Backoff { first: pause, longest: pause }, ..self }
@@ -49,64 +49,58 @@ impl ReconnectPolicy {
         self.timeout
     }
 
-    /// Whether there is one try only.
+    /// Whether there are no retries.
     #[must_use]
     pub const fn is_once(&self) -> bool {
         self.timeout.is_zero()
     }
 }
 
-/// A coordinator that may be away, from the first try on.
+/// A possible outage, starting with the first attempt.
 #[derive(Debug)]
-pub struct Outage {
+pub(crate) struct Outage {
     policy: ReconnectPolicy,
     since: Instant,
     failures: u32,
     next_try: Instant,
-    /// When it was reported last.
+    /// The time of the last report.
     noticed: Option<Instant>,
-    /// The last try's.
+    /// The error of the last attempt.
     error: String,
 }
 
 impl Outage {
-    /// One that began at `since`.
-    #[must_use]
-    pub fn new(since: Instant, policy: ReconnectPolicy) -> Self {
+    /// An outage that started at `since`.
+    pub(crate) fn new(since: Instant, policy: ReconnectPolicy) -> Self {
         Self { policy, since, failures: 0, next_try: since, noticed: None, error: String::new() }
     }
 
-    /// For how long so far, in whole seconds.
-    #[must_use]
-    pub fn seconds(&self, now: Instant) -> u64 {
+    /// How long it has lasted, in whole seconds.
+    pub(crate) fn seconds(&self, now: Instant) -> u64 {
         now.duration_since(self.since).as_secs()
     }
 
-    /// Whether a try has failed: until then the coordinator is not known to be away.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
+    /// Whether an attempt has failed. Until then the coordinator is not known to be unreachable.
+    pub(crate) fn has_failed(&self) -> bool {
         self.failures > 0
     }
 
-    /// When it is time for the next try.
-    #[must_use]
-    pub fn next_try(&self) -> Instant {
+    /// The time of the next attempt.
+    pub(crate) fn next_try(&self) -> Instant {
         self.next_try
     }
 
-    /// How long a try that begins now may take.
-    #[must_use]
-    pub fn try_timeout(&self, now: Instant) -> Duration {
+    /// The timeout of an attempt that starts now.
+    pub(crate) fn try_timeout(&self, now: Instant) -> Duration {
         match self.policy.is_once() {
             true => ONLY_TRY,
             false => self.policy.timeout.saturating_sub(now.duration_since(self.since)).clamp(LAST_TRY, TRY),
         }
     }
 
-    /// A try has failed. Whether another one follows. Clients of different `name` pause for different times, so that a
-    /// coordinator that comes back is not overrun.
-    #[must_use]
-    pub fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
+    /// Records a failed attempt, and returns whether another one follows. Clients with different `name`s pause for
+    /// different times, so that they do not overload a coordinator that returns.
+    pub(crate) fn failed(&mut self, now: Instant, error: String, name: &str) -> bool {
         self.error = error;
         let left = self.policy.timeout.checked_sub(now.duration_since(self.since)).filter(|left| !left.is_zero());
         let Some(left) = left else { return false };
@@ -117,20 +111,18 @@ impl Outage {
         true
     }
 
-    /// The error of the last try.
-    #[must_use]
-    pub fn error(&self) -> &str {
+    /// The error of the last attempt.
+    pub(crate) fn error(&self) -> &str {
         &self.error
     }
 
-    /// When it is to be reported that the coordinator is away.
-    #[must_use]
-    pub fn notice_at(&self) -> Instant {
+    /// The time of the next report.
+    pub(crate) fn notice_at(&self) -> Instant {
         self.noticed.map_or(self.since, |noticed| noticed + NOTICE_INTERVAL)
     }
 
-    /// It is reported now.
-    pub fn noticed(&mut self, now: Instant) {
+    /// Records a report.
+    pub(crate) fn noticed(&mut self, now: Instant) {
         self.noticed = Some(now);
     }
 }
@@ -141,12 +133,12 @@ mod tests {
 
     #[test]
     fn tries_and_notices_come_until_the_timeout_and_no_later() {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (timeout, mut tries, mut notices) = (Duration::from_secs(60), 0, Vec::new());
-        let mut outage = Outage::new(begun, ReconnectPolicy::new(timeout));
-        let mut now = begun;
+        let mut outage = Outage::new(started, ReconnectPolicy::new(timeout));
+        let mut now = started;
         loop {
-            // The coordinator does not answer, for as long as a try may take.
+            // The coordinator does not answer before the timeout of an attempt.
             now = now.max(outage.next_try()) + outage.try_timeout(now.max(outage.next_try()));
             tries += 1;
             if !outage.failed(now, "silence".to_owned(), "client") {
@@ -157,7 +149,7 @@ mod tests {
                 notices.push(outage.seconds(now));
             }
         }
-        let took = now - begun;
+        let took = now - started;
         assert!((timeout..=timeout + LAST_TRY).contains(&took), "{took:?}");
         assert!((6..20).contains(&tries), "{tries} tries");
         assert!((4..=7).contains(&notices.len()), "{notices:?}");

@@ -6,13 +6,13 @@ use tonic::transport::Server;
 
 use crate::limits::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
-/// How often a client is asked whether it is there.
+/// The interval between pings to a client.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// For how long a client may say nothing and keep its connection. Workers' silence is judged by leases, which may be
-/// long.
+/// How long a client may leave pings unanswered before its connection is closed. It is long because leases detect
+/// silent workers.
 const CLIENT_SILENCE: Duration = Duration::from_secs(3600);
 
-/// A gRPC server set up for tensors.
+/// A gRPC server that is configured for tensors.
 #[must_use]
 pub fn server() -> Server {
     Server::builder()

@@ -1,18 +1,18 @@
-//! What a failed call says: of its connection, or of its request.
+//! Whether a failed call is an error of the connection or of the request.
 
 use std::error::Error as _;
 
 use antiphon_process::innermost;
 use tonic::{Code, Status};
 
-/// Whether no answer came from the coordinator itself, so that the same call may succeed once it is back: it is away or
-/// shuts down, the connection broke, or another program answered.
+/// Whether the coordinator itself did not answer, so that the same call may succeed later: it is unreachable or shuts
+/// down, the connection broke, or another program answered.
 #[must_use]
 pub fn is_unreachable(status: &Status) -> bool {
     status.code() != Code::DeadlineExceeded && (status.code() == Code::Unavailable || is_broken(status))
 }
 
-/// Whether the coordinator refuses the call, so that the same call would be refused again.
+/// Whether the coordinator refused the call. It would refuse the same call again.
 #[must_use]
 pub fn is_rejected(status: &Status) -> bool {
     matches!(
@@ -32,13 +32,13 @@ pub fn is_broken(status: &Status) -> bool {
     status.source().is_some() || speaks_no_grpc(status)
 }
 
-/// Whether the answer is one of HTTP alone, such as 404: tonic makes a status of it.
+/// Whether the response is plain HTTP, such as 404, which tonic turns into a status.
 #[must_use]
 pub fn speaks_no_grpc(status: &Status) -> bool {
     status.message().starts_with("grpc-status header missing")
 }
 
-/// What is wrong, in one line: of a broken connection the system's own words.
+/// The error in one line. For a broken connection, the operating system's message.
 #[must_use]
 pub fn message(status: &Status) -> String {
     match (status.source(), status.message()) {
@@ -46,11 +46,6 @@ pub fn message(status: &Status) -> String {
         (None, "") => status.code().to_string(),
         (None, message) => message.to_owned(),
     }
-}
-
-/// Why a connection was not made: the message of the operating system.
-pub(crate) fn connect_message(error: &tonic::transport::Error) -> String {
-    innermost(error)
 }
 
 #[cfg(test)]

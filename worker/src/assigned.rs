@@ -6,23 +6,23 @@ use antiphon_proto::{ids, v1};
 
 use crate::failure::Failure;
 
-/// What failures are reported under, as the coordinator wrote it.
+/// The job and term that failures are reported under, as the coordinator sent them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Under {
     pub(crate) job: String,
     pub(crate) term: u64,
 }
 
-/// A job to work on.
+/// An assigned job.
 #[derive(Debug)]
 pub(crate) struct Assigned {
     pub(crate) job: JobId,
     pub(crate) term: Term,
     pub(crate) modality: ModalityName,
     pub(crate) spec: JobSpec,
-    /// The canonical JSON that `spec` was read from: a job with another one is another job.
+    /// The canonical JSON of `spec`. A job with other JSON is another job.
     pub(crate) specification: String,
-    /// URL of the checkpoint to restore; None starts from the first step.
+    /// The URL of the checkpoint to restore. None starts from the first step.
     pub(crate) restore: Option<String>,
 }
 

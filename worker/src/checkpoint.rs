@@ -1,4 +1,4 @@
-//! A modality's files, to and from a checkpoint's folder.
+//! Loads and saves a modality's files of a checkpoint.
 
 use antiphon_core::ids::ModalityName;
 use antiphon_proto::files::CheckpointFile;
@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use crate::trainer::{encoder_file, state_file};
 
-/// The encoder's file and its state's, both compared with the manifest.
+/// The file of the encoder and that of its training state, both checked against the manifest.
 ///
 /// # Errors
-/// There is no such checkpoint, a file is missing or damaged, or the store does not give one for as long as `retry` allows.
+/// If there is no such checkpoint, a file is missing or damaged, or the store fails until retries end.
 pub async fn load(
     url: &str,
     modality: &ModalityName,
@@ -25,10 +25,10 @@ pub async fn load(
     Ok((encoder, state))
 }
 
-/// Writes files into a checkpoint's folder. They count once the coordinator's manifest names them.
+/// Writes files into a checkpoint's folder. They count when the coordinator's manifest names them.
 ///
 /// # Errors
-/// The store refuses one, for longer than `retry` allows.
+/// If the store fails until retries end.
 pub async fn save(
     url: &str,
     files: Vec<(String, Bytes)>,

@@ -66,9 +66,9 @@ where
 pub struct Config {
     /// Unique among registered workers.
     pub worker: WorkerId,
-    /// Whose encoder the worker trains.
+    /// The modality whose encoder the worker trains.
     pub modality: ModalityName,
-    /// `http://host:port`.
+    /// The URL of the coordinator, as `http://host:port`.
     pub coordinator: String,
     /// How long to retry the first connection to the coordinator.
     pub connect_timeout: Duration,
@@ -82,9 +82,9 @@ pub struct Config {
     pub store_retry_timeout: Duration,
     /// Threads that decode samples.
     pub decode_threads: usize,
-    /// Bytes of undecoded samples kept in memory per split.
+    /// The largest number of bytes of undecoded samples in memory, per split.
     pub data_memory: u64,
-    /// Where the encoder computes.
+    /// The device that the encoder computes on.
     pub device: DeviceChoice,
     /// Encoders that this program registers besides the built-in ones.
     pub encoders: Encoders,
@@ -94,7 +94,7 @@ impl WorkerArgs {
     /// Fills in the defaults. The default name differs each time.
     ///
     /// # Errors
-    /// The drawn name is not one.
+    /// If the default name is invalid.
     pub fn complete(self, stores: StoreOptions, encoders: Encoders) -> Result<Config, BadName> {
         let worker = match self.name {
             Some(name) => name,

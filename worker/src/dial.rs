@@ -1,41 +1,47 @@
-//! Reaching the coordinator, again and again if need be.
+//! Connects to the coordinator, and reconnects. `antiphon_transport::Reconnect` is the loop; this file decides which
+//! errors it retries, and for how long.
 
 use antiphon_core::ids::WorkerId;
 use antiphon_model::device::DeviceError;
-
 use antiphon_process::Exit;
-use antiphon_transport::{AddressError, Dial, KeepAlive, Outage, ReconnectPolicy, status};
-use tokio::time::Instant;
-use tonic::Status;
+use antiphon_transport::reconnect::{Ended, Notice, RequestError};
+use antiphon_transport::{AddressError, ConnectError, Dial, KeepAlive, Reconnect, ReconnectPolicy, status};
 use tonic::transport::Channel;
-use tracing::{debug, info, warn};
+use tonic::{Code, Status};
+use tracing::{info, warn};
 
 use crate::config::Config;
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// The coordinator's address is not one.
+    /// The coordinator's address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// No coordinator answers.
     #[error("no coordinator at {url} after {seconds} s: {reason}; is it running (`antiphon coordinator`)?")]
     Unreachable {
-        /// Where.
+        /// The URL of the coordinator.
         url: String,
-        /// How long it was tried.
+        /// How long the worker retried, in seconds.
         seconds: u64,
         /// The last error.
         reason: String,
     },
-    /// The connection is lost, and was not to be made again.
+    /// The connection is lost, and reconnecting is disabled.
     #[error("the coordinator ended the connection: {reason}")]
     Disconnected {
         /// In its words.
         reason: String,
     },
-    /// The coordinator does not take this worker.
-    #[error("the coordinator does not take this worker: {reason}")]
+    /// Another worker is registered under the name of this one.
+    #[error("{reason}")]
+    NameTaken {
+        /// The coordinator's message, which says what to do.
+        reason: String,
+    },
+    /// The coordinator rejected this worker.
+    #[error("the coordinator rejected this worker: {reason}")]
     Refused {
         /// In its words.
         reason: String,
@@ -43,20 +49,21 @@ pub enum WorkerError {
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The engine's thread is gone.
+    /// The engine's thread has ended.
     #[error("the worker's engine stopped: {reason}")]
     Engine {
-        /// In words.
+        /// Why, as a message.
         reason: String,
     },
 }
 
 impl WorkerError {
-    /// What its process ends with.
+    /// The exit code of the worker's process.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Address(_) | Self::Device(_) => Exit::Usage,
+            // The same command would fail again, as long as the other worker runs.
+            Self::Address(_) | Self::Device(_) | Self::NameTaken { .. } => Exit::Usage,
             Self::Unreachable { .. } | Self::Disconnected { .. } | Self::Refused { .. } => Exit::Unreachable,
             Self::Engine { .. } => Exit::Failed,
         }
@@ -71,97 +78,121 @@ impl WorkerError {
 impl From<Status> for WorkerError {
     fn from(status: Status) -> Self {
         let reason = status::message(&status);
-        if status::is_rejected(&status) { Self::Refused { reason } } else { Self::Disconnected { reason } }
+        match status.code() {
+            Code::AlreadyExists => Self::NameTaken { reason },
+            _ if status::is_rejected(&status) => Self::Refused { reason },
+            _ => Self::Disconnected { reason },
+        }
     }
 }
 
-/// A worker's tries to reach its coordinator.
+impl From<ConnectError> for WorkerError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unreachable { seconds: 0, reason: error.reason(), url: error.url }
+    }
+}
+
+impl RequestError for WorkerError {
+    fn outage(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { reason, .. } | Self::Disconnected { reason } => Some(reason.clone()),
+            // The coordinator may not have noticed yet that the last connection of this worker is lost.
+            Self::NameTaken { reason } => Some(reason.clone()),
+            Self::Address(_) | Self::Refused { .. } | Self::Device(_) | Self::Engine { .. } => None,
+        }
+    }
+}
+
+/// A worker's connection to its coordinator, with its reconnect policies.
 pub(crate) struct Connection {
     dial: Dial,
-    /// Before the first connection, and after one is lost.
+    /// The policies before and after the first registration.
     connect: ReconnectPolicy,
     reconnect: ReconnectPolicy,
     worker: WorkerId,
-    was_connected: bool,
-    outage: Outage,
+    was_registered: bool,
+    /// The outage, from the first attempt until the worker is registered.
+    outage: Option<Reconnect>,
 }
 
 impl Connection {
     pub(crate) fn new(config: &Config) -> Result<Self, WorkerError> {
-        let connect = ReconnectPolicy::new(config.connect_timeout);
         Ok(Self {
             dial: Dial::new(&config.coordinator, KeepAlive::Streams)?,
-            connect,
+            connect: ReconnectPolicy::new(config.connect_timeout),
             reconnect: ReconnectPolicy::new(config.reconnect_timeout),
             worker: config.worker.clone(),
-            was_connected: false,
-            outage: begun(connect),
+            was_registered: false,
+            outage: None,
         })
     }
 
     fn policy(&self) -> ReconnectPolicy {
-        if self.was_connected { self.reconnect } else { self.connect }
+        if self.was_registered { self.reconnect } else { self.connect }
     }
 
-    /// Tries until there is a connection, or time is up.
+    fn outage(&mut self) -> &mut Reconnect {
+        let policy = self.policy();
+        self.outage.get_or_insert_with(|| Reconnect::new(policy, self.worker.as_str()).without_first_notice())
+    }
+
+    /// Retries until there is a connection, or the timeout ends.
     pub(crate) async fn connect(&mut self) -> Result<Channel, WorkerError> {
-        loop {
-            match self.dial.connect(self.outage.try_timeout(Instant::now())).await {
-                Ok(channel) => return Ok(channel),
-                Err(reason) => self.pause(reason).await?,
-            }
-        }
-    }
-
-    /// A worker has registered: the next loss begins a new count.
-    pub(crate) fn succeeded(&mut self) {
-        if self.was_connected {
-            info!(seconds = self.outage.seconds(Instant::now()), "the coordinator is back");
-        }
-        self.was_connected = true;
-        self.outage = begun(self.reconnect);
-    }
-
-    /// A connection is lost, or was refused: decides whether to try again, and when.
-    pub(crate) async fn lost(&mut self, error: WorkerError) -> Result<(), WorkerError> {
-        let reason = match error {
-            WorkerError::Disconnected { reason } if self.was_connected => reason,
-            // The coordinator may not have noticed yet that the last connection is lost.
-            WorkerError::Refused { reason } if self.was_connected && reason.contains("registered already") => reason,
-            WorkerError::Disconnected { reason } if !self.policy().is_once() => reason,
-            error => return Err(error),
+        let dial = self.dial.clone();
+        let connect = |timeout| {
+            let dial = &dial;
+            async move { Ok(dial.connect(timeout).await?) }
         };
-        if !self.outage.has_failed() {
-            if self.reconnect.is_once() {
-                return Err(WorkerError::Disconnected { reason });
-            }
-            self.outage = begun(self.policy());
-            warn!(reason, seconds = self.policy().timeout().as_secs(), "the connection is lost; trying again");
-        }
-        self.pause(reason).await
+        let connected = self.outage().until(connect, report).await;
+        connected.map_err(|ended| self.last_error(ended))
     }
 
-    async fn pause(&mut self, reason: String) -> Result<(), WorkerError> {
-        let now = Instant::now();
-        let seconds = self.outage.seconds(now);
-        if !self.outage.failed(now, reason.clone(), self.worker.as_str()) {
-            return Err(WorkerError::Unreachable { url: self.dial.url().to_owned(), seconds, reason });
+    /// Records the registration. The next lost connection starts a new outage.
+    pub(crate) fn registered(&mut self) {
+        let outage = self.outage.take();
+        if self.was_registered
+            && let Some(seconds) = outage.and_then(|outage| outage.seconds())
+        {
+            info!(seconds, "the coordinator is back");
         }
-        if self.outage.notice_at() <= now {
-            self.outage.noticed(now);
-            warn!(reason, seconds, "still no coordinator; trying again");
-        } else {
-            debug!(reason, "coordinator not there yet");
+        self.was_registered = true;
+    }
+
+    /// A connection is lost, or was refused: whether [`Self::connect`] is to make another one.
+    ///
+    /// # Errors
+    /// It is not: the error is final, or time is up.
+    pub(crate) fn lost(&mut self, error: WorkerError) -> Result<(), WorkerError> {
+        if matches!(error, WorkerError::NameTaken { .. }) && !self.was_registered {
+            return Err(error);
         }
-        tokio::time::sleep_until(self.outage.next_try()).await;
-        Ok(())
+        let policy = self.policy();
+        if let Some(reason) = error.outage()
+            && !self.outage.as_ref().is_some_and(Reconnect::has_failed)
+            && !policy.is_once()
+        {
+            warn!(reason, seconds = policy.timeout().as_secs(), "the connection is lost; the worker reconnects");
+            self.outage = None;
+        }
+        let failed = self.outage().failed(error, report);
+        failed.map_err(|ended| self.last_error(ended))
+    }
+
+    /// The final error, which says how long the worker retried.
+    fn last_error(&self, Ended { error, seconds }: Ended<WorkerError>) -> WorkerError {
+        match (error, seconds) {
+            (WorkerError::Unreachable { url, reason, .. }, Some(seconds)) => {
+                WorkerError::Unreachable { url, seconds, reason }
+            }
+            (WorkerError::Disconnected { reason }, Some(seconds)) if !self.policy().is_once() => {
+                WorkerError::Unreachable { url: self.dial.url().to_owned(), seconds, reason }
+            }
+            (error, _) => error,
+        }
     }
 }
 
-/// An outage that begins now, of which no notice is given at once.
-fn begun(policy: ReconnectPolicy) -> Outage {
-    let now = Instant::now();
-    let mut outage = Outage::new(now, policy);
-    outage.noticed(now);
-    outage
+fn report(Notice { seconds, error }: Notice<'_>) -> Result<(), WorkerError> {
+    warn!(reason = error, seconds, "the worker reaches no coordinator and retries");
+    Ok(())
 }

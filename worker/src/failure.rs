@@ -1,4 +1,4 @@
-//! Why a worker fails its job, and whether another try may succeed.
+//! Why a worker fails its job, and whether a retry may succeed.
 
 use antiphon_core::spec::SpecErrors;
 use antiphon_model::numerics::FingerprintError;
@@ -7,32 +7,32 @@ use antiphon_store::checkpoints::CheckpointError;
 
 use crate::trainer::TrainError;
 
-/// What ends a worker's part in a job.
+/// An error that ends a worker's part in a job.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The coordinator rejected a message from this worker.
     #[error("the coordinator rejected this worker's message: {message}")]
     Rejected {
         message: String,
-        /// It came too late, say; a message that is malformed would be so again.
+        /// Whether the cause may pass, such as a late message. A malformed message would be malformed again.
         transient: bool,
     },
-    /// A panic, which may be this machine's.
+    /// A panic, which may be caused by this machine.
     #[error("the worker panicked: {0}")]
     Panicked(String),
-    /// A message that makes no sense.
+    /// A message that cannot be parsed.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// A job that cannot be read.
-    #[error("the assigned job's specification")]
+    /// A specification that cannot be parsed.
+    #[error("the assigned job's specification is invalid")]
     Specification(#[source] SpecErrors),
     /// A checkpoint that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A checkpoint that does not fit the job.
-    #[error("checkpoint {url}")]
+    #[error("checkpoint `{url}` cannot be restored")]
     Restore { url: String, source: Box<TrainError> },
-    /// The numeric fingerprint cannot be taken.
+    /// The numeric fingerprint cannot be measured.
     #[error(transparent)]
     Fingerprint(#[from] FingerprintError),
     /// Training failed.
@@ -47,13 +47,13 @@ impl From<TrainError> for Failure {
 }
 
 impl Failure {
-    /// Whether another try may succeed, by this worker or another.
+    /// Whether a retry by this worker or another one may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Rejected { transient, .. } => *transient,
             Self::Panicked(_) => true,
             Self::Wire(_) | Self::Specification(_) => false,
-            // A checkpoint that was there when this worker was told of it may have been deleted for a newer one.
+            // The checkpoint may have been removed for a newer one since the job was assigned.
             Self::Checkpoint(error) => {
                 matches!(error, CheckpointError::Request { .. } | CheckpointError::NoCheckpoint { .. })
             }

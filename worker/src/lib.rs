@@ -1,4 +1,4 @@
-//! The worker: trains the encoder of one modality, and lends its head gradients to the coordinator.
+//! The worker: trains the encoder of one modality, and sends head gradients to the coordinator.
 //!
 //! ```text
 //! session (socket, async) ⇄ engine (its own thread) ─ trainer ─┬─ antiphon-data   Parquet or generated rows → batches

@@ -1,4 +1,4 @@
-//! `antiphon-worker`: parse, dial, serve until told to stop.
+//! `antiphon-worker`: parse, connect, serve until asked to stop.
 
 use std::process::ExitCode;
 

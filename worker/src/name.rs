@@ -1,27 +1,26 @@
-//! The name of a worker that was given none.
+//! The default name of a worker.
 
 use antiphon_core::ids::{BadName, ModalityName, WorkerId};
 
-/// Letters of a name.
+/// The longest name, in characters.
 const LONGEST: usize = 63;
 
-/// A name that no other worker has: modality, machine and process tell people which one it is. They do not tell one container from
-/// another, in each of which it may be process 1 of a machine of any name, nor a process from the one that was there before it:
-/// that is what the last digits are drawn for.
+/// A unique name. Modality, machine and process identify the worker for people. They are not unique: containers may
+/// have the same machine name and process 1, and a restarted process may have an old id. So random digits follow.
 pub(crate) fn fresh(modality: &ModalityName) -> Result<WorkerId, BadName> {
-    // Linux; elsewhere a name does without.
+    // On Linux. On other systems, the name has no machine.
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     made_of(modality, &machine, std::process::id(), drawn())
 }
 
-/// Other digits in every process, and each time.
-#[expect(clippy::disallowed_types, reason = "a name is to be another one each time, and no bit of a run depends on it")]
+/// Random digits, different in each call.
+#[expect(clippy::disallowed_types, reason = "names must differ each time, and no bit of a run depends on them")]
 fn drawn() -> u32 {
     use std::hash::{BuildHasher as _, RandomState};
     (RandomState::new().hash_one(()) >> 32) as u32
 }
 
-/// Modality and machine are cut where they are long: what tells workers apart comes last.
+/// Long modalities and machine names are truncated, because the unique part comes last.
 fn made_of(modality: &ModalityName, machine: &str, process: u32, drawn: u32) -> Result<WorkerId, BadName> {
     let tail = format!("-{process}-{drawn:08x}");
     let short = machine.trim().split('.').next().unwrap_or_default().to_ascii_lowercase();

@@ -1,5 +1,5 @@
-//! The worker's end of the training stream: it registers, and passes messages between the socket and the engine. It never
-//! computes.
+//! The worker's end of the training stream: it registers, and forwards messages between the socket and the engine. It
+//! never computes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use crate::config::Config;
 use crate::dial::{Connection, WorkerError};
 use crate::engine::{self, Engine, Order, Received, Status};
 
-/// Messages that may be on their way in either direction; the protocol needs two (an answer and a heartbeat).
+/// The number of messages in flight per direction. The protocol needs two (an answer and a heartbeat).
 const IN_FLIGHT: usize = 8;
 
-/// The shortest interval between heartbeats, however short a lease is.
+/// The shortest interval between heartbeats, for any lease.
 const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 
-/// Serves jobs until `shutdown`. A connection that is lost is made again, for as long as the configuration says.
+/// Serves jobs until `shutdown`, and reconnects according to the configuration.
 ///
 /// # Errors
-/// If the device cannot be used, or the coordinator cannot be reached in time or does not take this worker.
+/// If the device cannot be used, or the coordinator cannot be reached in time or rejects this worker.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), WorkerError> {
     let choice = config.device;
     let device = tokio::task::spawn_blocking(move || choice.open());
@@ -54,10 +54,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
                     debug!(%error, "the connection is lost while this worker stops");
                     return Ok(());
                 }
-                Err(error) => tokio::select! {
-                    reconnects = dial.lost(error) => reconnects?,
-                    () = shutdown.cancelled() => return Ok(()),
-                },
+                Err(error) => dial.lost(error)?,
             }
         }
     };
@@ -74,7 +71,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Work
     }
 }
 
-/// Resolves a second after the grace period, when no answer from the coordinator can be expected any longer.
+/// Resolves a second after the grace period, when the coordinator is no longer expected to answer.
 async fn long_after(shutdown: &CancellationToken, grace: Duration) {
     shutdown.cancelled().await;
     tokio::time::sleep(grace + Duration::from_secs(1)).await;
@@ -89,7 +86,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Registers, and passes messages on until the connection is lost, or this worker has stopped as it was asked to.
+    /// Registers, and forwards messages until the connection is lost or this worker has stopped on request.
     async fn serve(
         &mut self,
         channel: Channel,
@@ -131,18 +128,19 @@ impl Session<'_> {
                     self.order(order).await?;
                 }
                 _ = heartbeat.tick() => {
-                    // A full channel means that messages are flowing, which says as much as a heartbeat.
+                    // A full channel means that other messages are being sent, which renew the lease like a heartbeat.
                     let _ = outbound.try_send(worker_message::Message::Heartbeat(self.status.heartbeat()).into());
                 }
                 () = shutdown.cancelled(), if leave.is_none() => {
                     let Some((job, term)) = self.status.job() else { return Ok(()) };
-                    info!(%job, seconds = self.config.grace.as_secs(), "the worker was asked to stop and finishes its step");
+                    let seconds = self.config.grace.as_secs();
+                    info!(%job, seconds, "the worker was asked to stop and finishes its step");
                     let leaving = v1::Leaving { job: job.to_string(), term: term.0 };
                     outbound.send(worker_message::Message::Leaving(leaving).into()).await.map_err(closed)?;
                     leave = Some(Instant::now() + self.config.grace);
                 }
                 () = until(leave) => {
-                    warn!("the worker does not finish its step in time and stops; the coordinator retries the turn");
+                    warn!("the worker did not finish its step in time and stops; the coordinator retries the turn");
                     return Ok(());
                 }
             }
@@ -154,7 +152,7 @@ impl Session<'_> {
         match inbound.next_message().await? {
             Some((Message::Registered(registered), _)) => {
                 info!(term = registered.term, device = self.device, "the worker is registered");
-                dial.succeeded();
+                dial.registered();
                 Ok(Duration::from_millis(registered.heartbeat_interval_ms.clamp(100, 60_000)))
             }
             Some((other, _)) => {
@@ -188,9 +186,9 @@ async fn until(moment: Option<Instant>) {
 struct Inbound {
     stream: tonic::Streaming<v1::CoordinatorMessage>,
     assembler: Assembler<v1::CoordinatorMessage>,
-    /// Bytes of the largest tensor of the assigned job.
+    /// The total size limit of a message's tensors for the assigned job, in bytes.
     limit: usize,
-    /// How long this worker may be silent before the coordinator releases its slot.
+    /// The lease: how long this worker may be silent before the coordinator releases its slot.
     lease: Option<Duration>,
 }
 
@@ -204,7 +202,7 @@ impl Inbound {
         let Some((command, followed)) = self.next_message().await? else { return Ok(None) };
         let Message::Assign(assign) = command else { return Ok(Some(Received { command, followed }.into())) };
         let under = Under { job: assign.job.clone(), term: assign.term };
-        // The engine reports what is wrong with it.
+        // The engine reports the error, if there is one.
         let assigned = Assigned::decode(assign).map(Box::new);
         let spec = assigned.as_ref().ok().map(|assigned| &assigned.spec);
         self.limit = spec.map_or(0, |spec| engine::head_shape(spec).bytes());

@@ -1,4 +1,4 @@
-//! The stores that this program reads data and weights from: every one that `antiphon-store` opens.
+//! The stores for data and weights: all that `antiphon-store` can open.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use object_store::ObjectStore;
 #[derive(Debug, Clone, Copy)]
 struct AllStores;
 
-/// The stores that data and weights are read from: the file system, S3, Google Cloud Storage, Azure Blob Storage and web servers.
+/// The stores that data and weights are read from: the file system, S3, Google Cloud Storage, Azure Blob Storage and
+/// web servers.
 #[must_use]
 pub fn stores() -> Stores {
     Arc::new(AllStores)

@@ -3,7 +3,7 @@
 use antiphon_core::times::{Stopwatch, WorkerTimes};
 use tokio::time::Instant;
 
-/// Shares out the time of the computing thread among what it does.
+/// Divides the time of the computing thread among its activities.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watch {
     origin: Instant,
@@ -15,12 +15,12 @@ impl Watch {
         Self { origin: Instant::now(), stopwatch: Stopwatch::default() }
     }
 
-    /// The time since the last lap went into `activity`.
+    /// Adds the time since the last lap to `activity`.
     pub(crate) fn lap(&mut self, activity: impl FnOnce(&mut WorkerTimes) -> &mut f64) {
         self.stopwatch.lap(self.origin.elapsed(), activity);
     }
 
-    /// What has been shared out since this was last asked.
+    /// The times since the last call, which are then reset.
     pub(crate) fn take(&mut self) -> WorkerTimes {
         self.stopwatch.take()
     }

@@ -1,62 +1,55 @@
-//! What callers are told of errors: each error has a code, and each code a status of the protocol it goes out by.
+//! The code of each error that is reported to callers. `antiphon_proto::service_error` has the codes and their
+//! statuses.
 
-use std::fmt;
-
+use antiphon_proto::{ServiceError, ServiceErrorCode};
 use antiphon_store::retry::Transient as _;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::events::WatchError;
 use crate::job::resume::ResumeError;
-use crate::registry::coordinator::{StopError, UnknownJob};
+use crate::registry::coordinator::{RegisterWorkerError, StopError, UnknownJob};
 use crate::registry::submission::SubmitError;
 use crate::workers::pool::RegisterError;
+use crate::workers::session::{FirstMessageError, SessionEnd};
 
-/// The kind of an error, independent of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ServiceErrorCode {
-    /// What the request names is not there.
-    NotFound,
-    /// What the request would make is there already.
-    AlreadyExists,
-    /// The request is wrong in itself.
-    InvalidArgument,
-    /// The request is right, but does not fit what is there.
-    FailedPrecondition,
-    /// The coordinator has too little of something.
-    ResourceExhausted,
-    /// A retry may succeed.
-    Unavailable,
+/// The answer to a stream that did not begin with a registration.
+pub(super) fn first_message_status(error: FirstMessageError) -> Status {
+    let code = match &error {
+        // The stream's own status, for example for a message that cannot be decoded.
+        FirstMessageError::Disconnected(status) => return status.clone(),
+        FirstMessageError::TimedOut => ServiceErrorCode::DeadlineExceeded,
+        FirstMessageError::Closed => ServiceErrorCode::InvalidArgument,
+        FirstMessageError::NotRegister => ServiceErrorCode::FailedPrecondition,
+        FirstMessageError::Wire(error) => error.code(),
+    };
+    code.status(error)
 }
 
-impl ServiceErrorCode {
-    /// The code of gRPC.
-    fn grpc(self) -> Code {
-        match self {
-            Self::NotFound => Code::NotFound,
-            Self::AlreadyExists => Code::AlreadyExists,
-            Self::InvalidArgument => Code::InvalidArgument,
-            Self::FailedPrecondition => Code::FailedPrecondition,
-            Self::ResourceExhausted => Code::ResourceExhausted,
-            Self::Unavailable => Code::Unavailable,
-        }
+/// The status that ends a worker's stream, if the worker is still connected.
+pub(super) fn session_status(end: SessionEnd) -> Option<Status> {
+    match end {
+        SessionEnd::Closed | SessionEnd::Unread => None,
+        // A broken connection does not deliver it. After a message that cannot be decoded, it says why.
+        SessionEnd::Disconnected(status) => Some(status),
+        SessionEnd::Malformed(error) => Some(error.into()),
+        SessionEnd::TimedOut(_) => Some(ServiceErrorCode::DeadlineExceeded.status(end)),
+        SessionEnd::Closing => Some(ServiceErrorCode::Unavailable.status(end)),
     }
-}
-
-/// An error that a caller is told of.
-pub(super) trait ServiceError: fmt::Display {
-    /// What kind of an error it is.
-    fn code(&self) -> ServiceErrorCode;
-}
-
-/// The answer of a gRPC service to a request that failed.
-pub(super) fn status(error: impl ServiceError) -> Status {
-    Status::new(error.code().grpc(), error.to_string())
 }
 
 impl ServiceError for RegisterError {
     fn code(&self) -> ServiceErrorCode {
         match self {
             Self::Duplicate { .. } => ServiceErrorCode::AlreadyExists,
+        }
+    }
+}
+
+impl ServiceError for RegisterWorkerError {
+    fn code(&self) -> ServiceErrorCode {
+        match self {
+            Self::Stopping => ServiceErrorCode::Unavailable,
+            Self::Pool(error) => error.code(),
         }
     }
 }

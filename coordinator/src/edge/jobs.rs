@@ -3,12 +3,12 @@
 use std::pin::Pin;
 
 use antiphon_core::ids::JobId;
+use antiphon_proto::service_error::status;
 use antiphon_proto::v1::{self, job_service_server::JobService};
 use antiphon_proto::{WireError, ids};
 use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use super::error::status;
 use crate::events::EventWatcher;
 use crate::job::contract::JobState;
 use crate::registry::entry::JobView;

@@ -1,5 +1,5 @@
-//! Where people and workers connect: the gRPC services, how they shut down, and what callers are told of errors. A
-//! service decodes a request, calls the registry, and encodes the answer; it decides nothing.
+//! The gRPC services for people and workers, their shutdown, and the errors for callers. A service decodes a request,
+//! calls the registry, and encodes the answer. It decides nothing.
 
 mod error;
 pub mod jobs;

@@ -1,4 +1,4 @@
-//! Listens and serves until it is told to stop; then stops in order: no new connections, jobs to a turn boundary,
+//! Listens and serves until it is asked to stop. Then it stops in order: no new connections, jobs to a turn boundary,
 //! workers' streams, connections.
 
 use std::time::Duration;
@@ -18,30 +18,30 @@ use crate::config::{Config, CoordinatorArgs};
 use crate::journal::JournalError;
 use crate::registry::Coordinator;
 
-/// A job file is text.
+/// The largest message of the job service, in bytes. A job file is text.
 const JOB_MESSAGE_LIMIT: usize = 4 << 20;
-/// How long connections have to drain when everything has been said.
+/// How long connections have to drain after the last message.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Why a coordinator does not serve.
+/// Why a coordinator cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Its address cannot be listened on, or may not be.
+    /// Its address cannot be bound, or is not permitted.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The coordinator's state cannot be opened, or another coordinator has taken it over.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The descriptors for reflection are damaged.
-    #[error("reflection cannot be served: {0}")]
+    #[error("gRPC reflection cannot be served: {0}; this is a bug in the coordinator")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The server failed.
-    #[error("serving failed: {0}")]
+    #[error("the gRPC server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
 }
 
 impl ServeError {
-    /// What its process ends with.
+    /// The exit code of its process.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
@@ -52,10 +52,10 @@ impl ServeError {
     }
 }
 
-/// Listens and serves as its arguments say; stores are opened as `stores` says.
+/// Listens and serves according to its arguments and store options.
 ///
 /// # Errors
-/// The address cannot be listened on; and as [`serve`].
+/// If the address cannot be bound, and as [`serve`].
 pub async fn listen(
     args: &CoordinatorArgs,
     stores: StoreOptions,
@@ -68,7 +68,8 @@ pub async fn listen(
 /// Serves a coordinator with `config` on `listener` until `shutdown`, or until another one takes over its state.
 ///
 /// # Errors
-/// The listener is open to other machines without leave, its state cannot be opened or is taken over, or serving fails.
+/// If other machines could reach the listener without permission, if the state cannot be opened or is taken over, or if
+/// serving fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     antiphon_transport::listen::check(&listener, config.insecure_allow_remote)?;
     tracing::info!(state = config.state, "the coordinator opens its journal");
@@ -80,7 +81,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     serve_coordinator(coordinator, listener, shutdown).await
 }
 
-/// As [`serve`], for a coordinator that the caller uses in its own process too.
+/// As [`serve`], for a coordinator that the caller also uses directly.
 ///
 /// # Errors
 /// As [`serve`].
@@ -91,7 +92,7 @@ pub async fn serve_coordinator(
 ) -> Result<(), ServeError> {
     let address = antiphon_transport::listen::check(&listener, coordinator.config().insecure_allow_remote)?;
     antiphon_store::storage::install_crypto_provider();
-    tracing::info!(%address, "coordinator listens");
+    tracing::info!(%address, "the coordinator listens");
     let (closing, ending) = (CancellationToken::new(), CancellationToken::new());
     let (health, router) = router(&coordinator, &closing).await?;
     let serving = router.serve_with_incoming_shutdown(incoming(listener), ending.clone().cancelled_owned());
@@ -116,12 +117,12 @@ pub async fn serve_coordinator(
         tokio::select! {
             result = &mut serving => Ok(result?),
             () = async { closing.cancelled().await; tokio::time::sleep(DRAIN).await } => {
-                tracing::warn!("connections did not end in time; closing them");
+                tracing::warn!("some connections did not end in time; the coordinator closes them");
                 Ok(())
             }
         }
     };
-    // To the end, both of them: the journal is being closed.
+    // Both must finish, because the journal is being closed.
     let (drained, ()) = tokio::join!(drain, stop);
     match coordinator.journal_error() {
         Some(error) => Err(error.into()),

@@ -1,14 +1,14 @@
-//! The events of one job: numbered, appended by its task, read by any number of watchers.
+//! The events of one job. They are numbered, its task appends them, and any number of watchers read them.
 //!
-//! Invariants: an event is never changed or removed; a watcher sees every event after the number it began at, in order,
-//! exactly once, however slow it is (it reads from the log, and nothing is queued for it); the last event of a log that
-//! is over, and no other, says how the job ended; watchers of such a log end once they have read all of it.
+//! Invariants: an event is never changed or removed; a watcher sees every event after its start, in order and exactly
+//! once, at any speed (it reads from the log, and nothing is queued for it); only the last event of a finished log says
+//! how the job ended; watchers of such a log end after they have read all of it.
 //!
 //! Numbers count from 1. If a journal persists the events, those of a later term begin at the next multiple of 2³². So
-//! they are above all numbers that a watcher has seen, even if a crash loses the last events. Memory then has only the
-//! events that the journal does not have yet, and the newest [`TAIL`] of the others. A task persists them in order, and
-//! [`EventLog::wait_for_capacity`] holds back a job that appends them faster than the store takes them. A watcher is
-//! told how a job ended once that is durable.
+//! they are larger than all numbers that a watcher has seen, even if a crash loses the last events. Memory then holds
+//! only events that are not persisted yet, and the newest [`TAIL`] persisted ones. A task persists events in order, and
+//! [`EventLog::wait_for_capacity`] slows down a job that appends them faster than the store writes them. Watchers see
+//! the end of a job only after it is durable.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,13 +20,13 @@ use tokio::sync::watch;
 
 use crate::journal::{Event, Journal, JournalError};
 
-/// How many persisted events stay in memory.
+/// The number of persisted events that stay in memory.
 pub const TAIL: usize = 1024;
-/// The pause before the journal is given events again that it did not take.
+/// The pause before a failed write to the journal is retried.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How many events may wait for the journal before the job waits.
+/// The number of events that may wait for the journal before the job waits.
 const QUEUE: u64 = 4096;
-/// How many events the journal takes, or a watcher reads from it, at once.
+/// The number of events that are written to or read from the journal at once.
 const BATCH: usize = 256;
 
 /// A job's log. Clones share it.
@@ -46,12 +46,12 @@ struct Persisted {
 /// The events in memory.
 #[derive(Debug)]
 struct Tail {
-    /// The number of the first of them.
+    /// The number of the first event in memory.
     first: u64,
     events: VecDeque<Arc<str>>,
-    /// How the job ended, once its last event is here.
+    /// How the job ended, after its last event was appended.
     finished: Option<Finished>,
-    /// No event is appended any more.
+    /// Whether no further event is appended.
     closed: bool,
 }
 
@@ -59,12 +59,12 @@ struct Tail {
 struct Progress {
     /// The number of the last event.
     appended: u64,
-    /// The number of the last event that watchers may be told of.
+    /// The number of the last event that watchers may see.
     last: u64,
-    /// The number of the last event that the journal has.
+    /// The number of the last persisted event.
     written: u64,
     end: Option<End>,
-    /// The journal is closed for events.
+    /// Whether the journal is closed for events.
     failed: bool,
 }
 
@@ -77,18 +77,18 @@ enum End {
     Suspended,
 }
 
-/// An event that was not appended.
+/// Why an event was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     /// The job is over.
-    #[error("the job's events are closed")]
+    #[error("the job is over and accepts no further events")]
     Closed,
-    /// The event does not serialise.
-    #[error("the event is not fit for JSON: {0}")]
+    /// The event cannot be serialised.
+    #[error("the event cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Why a watcher gets no further events although the job is not over.
+/// Why a watcher receives no further events although the job is not over.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The coordinator ends.
@@ -113,8 +113,8 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    /// A log whose events `journal` persists, after those of earlier terms. It is in memory if the journal persists
-    /// nothing.
+    /// A log whose events `journal` persists, after those of earlier terms. The log is in memory only if the journal
+    /// persists nothing.
     #[must_use]
     pub fn open(journal: &Journal, job: &JobId) -> Self {
         if !journal.is_durable() {
@@ -126,7 +126,7 @@ impl EventLog {
         log
     }
 
-    /// The log of a job that ended in an earlier term with the event numbered `last`.
+    /// The log of a job that ended in an earlier term. `last` is the number of its last event.
     #[must_use]
     pub fn finished(journal: &Journal, job: &JobId, last: u64) -> Self {
         let log = Self::beginning(last, Some(Arc::new(Persisted { journal: journal.clone(), job: job.clone() })));
@@ -144,7 +144,7 @@ impl EventLog {
     /// Appends an event and returns its number. [`JobEvent::Finished`] closes the log.
     ///
     /// # Errors
-    /// The log is closed, or the event does not serialise.
+    /// If the log is closed, or the event cannot be serialised.
     pub fn append(&self, event: &JobEvent) -> Result<u64, EventError> {
         let json: Arc<str> = serde_json::to_string(event)?.into();
         let mut tail = self.tail();
@@ -160,7 +160,7 @@ impl EventLog {
         let (finished, persisted) = (tail.closed, self.persisted.is_some());
         self.progress.send_modify(|progress| {
             progress.appended = number;
-            // Watchers are told how a job ended once the journal has it.
+            // Watchers see the end of a job only after it is persisted.
             if !(finished && persisted) {
                 progress.last = number;
                 progress.end = finished.then_some(End::Finished);
@@ -169,7 +169,7 @@ impl EventLog {
         Ok(number)
     }
 
-    /// As [`EventLog::append`], of an event that the journal has already.
+    /// As [`EventLog::append`], for an event that is already persisted.
     pub(crate) fn append_persisted(&self, event: &Event) {
         let mut tail = self.tail();
         tail.events.push_back(Arc::clone(&event.json));
@@ -178,16 +178,16 @@ impl EventLog {
         });
     }
 
-    /// Closes the log. If it does not say how the job ended, appends an event that does, so that every watcher is told.
+    /// Closes the log. If it does not say how the job ended, appends an event that does, for the watchers.
     ///
     /// # Errors
-    /// The event does not serialise; the log is closed all the same.
+    /// If the event cannot be serialised. The log is closed anyway.
     pub fn close(&self, finished: impl FnOnce() -> Finished) -> Result<(), EventError> {
         if self.tail().closed {
             return Ok(());
         }
         match self.append(&JobEvent::Finished(finished())) {
-            // It was closed meanwhile.
+            // It was closed in the meantime.
             Ok(_) | Err(EventError::Closed) => Ok(()),
             Err(error) => {
                 self.end(End::Finished);
@@ -196,7 +196,7 @@ impl EventLog {
         }
     }
 
-    /// Closes the log of a job that is not over: the next coordinator resumes it. Watchers are told so.
+    /// Closes the log of a job that the next coordinator resumes, and reports this to watchers.
     pub fn suspend(&self) {
         if !self.tail().closed {
             self.end(End::Suspended);
@@ -208,14 +208,14 @@ impl EventLog {
         self.progress.send_modify(|progress| progress.end = Some(end));
     }
 
-    /// Waits until the journal has all events that were appended, or is closed.
+    /// Waits until all appended events are persisted, or the journal is closed.
     pub async fn wait_until_persisted(&self) {
         if self.persisted.is_some() {
             self.until(|progress| progress.failed || progress.written == progress.appended).await;
         }
     }
 
-    /// Waits until the journal has caught up, if too many events wait for it.
+    /// Waits for the journal if too many events are not persisted yet.
     pub async fn wait_for_capacity(&self) {
         if self.is_full() {
             self.until(|progress| !progress.is_full()).await;
@@ -228,7 +228,7 @@ impl EventLog {
         let _progress = progress.wait_for(reached).await;
     }
 
-    /// Whether watchers are told how the job ended: with a durable journal, only once the journal has it.
+    /// Whether watchers can see the end of the job. With a durable journal, they can only after the end is persisted.
     #[must_use]
     pub fn has_published_end(&self) -> bool {
         let progress = self.progress.borrow();
@@ -247,7 +247,7 @@ impl EventLog {
         self.progress.borrow().last
     }
 
-    /// Reads the events numbered above `after`, then the events to come.
+    /// Reads the events with numbers above `after`, then future events.
     #[must_use]
     pub fn watch(&self, after: u64) -> EventWatcher {
         EventWatcher {
@@ -263,7 +263,7 @@ impl EventLog {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes events to the journal until the log is closed and all are written, or the journal is closed.
+    /// Writes events to the journal until the log is closed and all events are written, or until the journal is closed.
     async fn persist(self) {
         let Some(persisted) = &self.persisted else { return };
         let mut progress = self.progress.subscribe();
@@ -279,11 +279,19 @@ impl EventLog {
                 Err(error @ (JournalError::Slow { .. } | JournalError::Store { .. }))
                     if !persisted.journal.is_closed() =>
                 {
-                    tracing::warn!(job = %persisted.job, %error, "the events of a job wait for the store");
+                    tracing::warn!(
+                        job = %persisted.job,
+                        %error,
+                        "the events of a job cannot be written now; the coordinator retries"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
-                    tracing::error!(job = %persisted.job, %error, "events of a job are lost");
+                    tracing::error!(
+                        job = %persisted.job,
+                        %error,
+                        "the last events of a job cannot be written and are lost"
+                    );
                     self.progress.send_modify(|progress| {
                         progress.failed = true;
                         progress.end.get_or_insert(End::Suspended);
@@ -311,12 +319,12 @@ impl EventLog {
 }
 
 impl Tail {
-    /// The next events after number `written`, up to `appended`, and how the job ended, if they say so.
+    /// The next events after number `written`, up to `appended`, and how the job ended, if they include the last event.
     fn batch(&self, written: u64, appended: u64) -> (Vec<Event>, Option<Finished>) {
         let until = appended.min(written + BATCH as u64);
         let event = |number: u64| Some(Event { number, json: self.event(number)? });
         let batch = (written + 1..=until).filter_map(event).collect();
-        // The last event may have been appended since `appended` was read: then it is in the next batch.
+        // The last event may have been appended since `appended` was read. Then the next batch contains it.
         let last = self.first + self.events.len() as u64 - 1;
         (batch, self.finished.clone().filter(|_| until == last))
     }
@@ -333,22 +341,22 @@ impl Progress {
     }
 }
 
-/// Reads a log from a number on, at its own pace.
+/// Reads a log from a number, at its own pace.
 #[derive(Debug)]
 pub struct EventWatcher {
     tail: Arc<Mutex<Tail>>,
     progress: watch::Receiver<Progress>,
     persisted: Option<Arc<Persisted>>,
-    /// Events that were read from the journal, and not returned yet.
+    /// Events that were read from the journal and not returned yet.
     page: VecDeque<Event>,
     seen: u64,
 }
 
 impl EventWatcher {
-    /// The next event; None once the job is over and all events were read. Cancelling this loses no event.
+    /// The next event; None after the last event of a finished job. Cancelling this loses no event.
     ///
     /// # Errors
-    /// The coordinator ends before the job does, or the journal cannot be read.
+    /// If the coordinator ends before the job, or the journal cannot be read.
     pub async fn next(&mut self) -> Result<Option<Event>, WatchError> {
         loop {
             if let Some(event) = self.page.pop_front() {
@@ -376,7 +384,7 @@ impl EventWatcher {
                 None => Vec::new(),
             };
             if page.is_empty() {
-                // No event has the numbers between two terms.
+                // No event has a number between two terms.
                 self.seen = first - 1;
             }
             self.page = page.into();

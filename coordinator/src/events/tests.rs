@@ -1,4 +1,4 @@
-//! Laws of a log in memory and of one that a journal keeps.
+//! Laws of logs in memory and of persisted logs.
 
 use antiphon_core::event::FinalState;
 use antiphon_core::ids::Turn;
@@ -74,7 +74,7 @@ fn the_journal_gets_the_end_of_a_job_with_its_last_event() {
         let (batch, finished) = tail.batch(written, appended);
         (batch.len(), finished.is_some())
     };
-    // The task that persists had looked before the last event came.
+    // The persisting task had read the counters before the last event was appended.
     assert_eq!(told(0, 1), (1, false));
     assert_eq!((told(1, 2), told(0, 2)), ((1, true), (2, true)));
 }
@@ -90,7 +90,7 @@ async fn a_job_finishes_once() {
     assert!(events[0].1.contains("first"), "{events:?}");
 }
 
-/// A log that a journal in memory keeps, under a name that is the test's own.
+/// A log in a journal in memory, under a name that is unique to the test.
 async fn persisted(name: &str) -> (Store, Journal, EventLog) {
     let state = Store::open(&format!("memory://events-{name}/state")).expect("memory opens");
     let journal = Journal::open(&state).await.expect("it opens");
@@ -159,7 +159,7 @@ async fn a_later_term_numbers_above_everything_and_misses_nothing() {
     let all = read_all(log.watch(0)).await;
     assert_eq!(numbers(&all), [1, 2, 3, first, first + 1]);
     assert_eq!(early.await.expect("the watcher ends"), all);
-    // A watcher saw more of the term before than was persisted.
+    // A watcher saw more events of the previous term than were persisted.
     assert_eq!(numbers(&read_all(log.watch(7)).await), [first, first + 1]);
     journal.close().await.expect("it closes");
 

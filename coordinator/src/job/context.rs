@@ -1,4 +1,4 @@
-//! What every owner of a part of a job's state knows of the job. None of it changes while the job runs.
+//! What every owner of a part of a job's state knows about the job. It does not change while the job runs.
 
 use antiphon_core::event::JobEvent;
 use antiphon_core::ids::{JobId, ModalityName, Term};
@@ -35,7 +35,7 @@ impl Context {
     /// Appends an event to the job's log.
     pub(super) fn emit(&self, event: &JobEvent) {
         if let Err(error) = self.events.append(event) {
-            error!(%error, "an event of the job is lost");
+            error!(%error, "an event of the job cannot be appended and is lost");
         }
     }
 }

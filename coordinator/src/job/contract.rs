@@ -4,67 +4,30 @@
 //! ```text
 //! shell ── JobConfig ──▶ job::spawn ──▶ JobHandle
 //!                                         inbox   JobInput: workers joining and leaving, their messages, stop
-//!                                         status  what people are told
+//!                                         status  the job's state, for people
 //! job task ── outbound of each worker ──▶ CoordinatorMessage
 //! ```
 //!
 //! Before a job's task starts, the shell appends the event that the job was submitted or recovered. Everything about
 //! one worker comes in order: `WorkerJoined`, its messages, `WorkerGone`. The pool fills the slots of the
-//! specification's modalities by itself, one worker each. It fills a slot again if the worker is gone or the job
-//! releases the slot. When the task ends, the shell closes the event log, tells the job's workers to let go of the job,
-//! and frees them.
+//! specification's modalities, with one worker each. It fills a slot again if the worker is lost or the job releases
+//! the slot. When the task ends, the shell closes the event log, evicts the job's workers, and frees them.
 
 use std::fmt;
-use std::sync::Arc;
 
 use antiphon_core::event::FinalState;
-use antiphon_core::ids::{JobId, ModalityName, Term, Turn, WorkerId};
+use antiphon_core::ids::{ModalityName, Turn, WorkerId};
 use antiphon_core::spec::JobSpec;
 use antiphon_proto::chunks::Followed;
 use antiphon_proto::contribution::ContributionLimits;
 use antiphon_proto::v1;
-use antiphon_store::checkpoints::CheckpointStore;
-use antiphon_store::retry::RetryPolicy;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
-use super::resume::Resumed;
-use super::specification::Specification;
-use crate::events::EventLog;
-use crate::head_threads::HeadThreads;
-use crate::journal::Journal;
-
-/// Messages that wait for a job before its workers' streams are held back.
+/// The capacity of a job's inbox. If it is full, its workers' streams wait.
 pub const INBOX: usize = 64;
 
-/// Everything that a job's task starts with.
-#[derive(Debug)]
-pub struct JobConfig {
-    /// The job.
-    pub id: JobId,
-    /// What to do.
-    pub spec: Specification,
-    /// The term under which it runs.
-    pub term: Term,
-    /// Where its checkpoints go.
-    pub store: CheckpointStore,
-    /// The checkpoint that it resumes from.
-    pub resume: Option<Box<Resumed>>,
-    /// Where events are appended; the shell closes it when the task ends.
-    pub events: EventLog,
-    /// Its workers.
-    pub workers: Arc<dyn Workers>,
-    /// What the head computes on.
-    pub threads: HeadThreads,
-    /// Asked before a manifest is written: whether this coordinator is still the leader.
-    pub journal: Journal,
-    /// For requests to its store.
-    pub retry: RetryPolicy,
-    /// The size of its replay buffer.
-    pub replay_buffer: ReplayBufferLimits,
-}
-
-/// What a contribution to the head of this job may look like.
+/// The shapes of contributions to the head of this job.
 #[must_use]
 pub fn contribution_limits(spec: &JobSpec) -> ContributionLimits {
     ContributionLimits {
@@ -74,7 +37,7 @@ pub fn contribution_limits(spec: &JobSpec) -> ContributionLimits {
     }
 }
 
-/// Bytes that the tensors of one message of a worker may have together: of a contribution, or a chunk of logits.
+/// The largest total size of the tensors in one message of a worker (a contribution or a chunk of logits), in bytes.
 #[must_use]
 pub fn message_bytes(spec: &JobSpec) -> usize {
     let logits =
@@ -82,12 +45,12 @@ pub fn message_bytes(spec: &JobSpec) -> usize {
     contribution_limits(spec).message_bytes().max(logits)
 }
 
-/// How large the replay buffer of a job may be.
+/// The limits of a job's replay buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayBufferLimits {
-    /// Bytes of memory.
+    /// The limit in memory, in bytes.
     pub memory: u64,
-    /// Bytes of a temporary file, in `TMPDIR`.
+    /// The limit of the temporary file in `TMPDIR`, in bytes.
     pub disk: u64,
 }
 
@@ -97,32 +60,32 @@ impl Default for ReplayBufferLimits {
     }
 }
 
-/// What a job asks of the pool that its workers come from.
+/// The pool's interface for a job.
 pub trait Workers: fmt::Debug + Send + Sync {
-    /// Releases a worker's slot: the next free worker of its modality gets it.
+    /// Releases a worker's slot. The next free worker of its modality gets it.
     fn release_slot(&self, worker: &WorkerId);
 
-    /// Gives a slot back to the worker that it was released from, even if another worker has got it meanwhile.
+    /// Gives a released slot back to its worker, even if another worker has got it in the meantime.
     fn reclaim_slot(&self, modality: &ModalityName, worker: &WorkerId);
 
-    /// Has a worker let go of this job.
+    /// Evicts a worker from this job.
     fn evict(&self, worker: &WorkerId, reason: &str);
 
-    /// Whether no worker has the slot of `modality` in this job, and no registered worker could get it.
+    /// Whether no worker has the slot of `modality` in this job and no registered worker could get it.
     fn is_unassigned(&self, modality: &ModalityName) -> bool;
 
-    /// How many workers of `modality` are registered, of any job: for the reason of a wait.
+    /// The number of registered workers of `modality`, in any job. The reason of a wait shows it.
     fn registered(&self, modality: &ModalityName) -> usize;
 }
 
 /// The shell's side of a running job.
 #[derive(Debug)]
 pub struct JobHandle {
-    /// Bounded; use a capacity of [`INBOX`].
+    /// The job's inbox. Its capacity is [`INBOX`].
     pub inbox: mpsc::Sender<JobInput>,
-    /// The newest status; the last one says how the job ended.
+    /// The newest status. The last one says how the job ended.
     pub status: watch::Receiver<JobStatus>,
-    /// Ends when the job does.
+    /// The job's task, which ends with the job.
     pub task: tokio::task::JoinHandle<()>,
 }
 
@@ -139,10 +102,10 @@ pub enum JobInput {
         worker: WorkerId,
         /// The modality whose slot it gets.
         modality: ModalityName,
-        /// Sends to the worker. Full while the worker does not read.
+        /// The channel to the worker. It is full while the worker does not read.
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
     },
-    /// The job has lost a worker, which will not answer.
+    /// The job has lost a worker, which will not answer any more.
     WorkerGone {
         /// The worker.
         worker: WorkerId,
@@ -153,58 +116,57 @@ pub enum JobInput {
     FromWorker {
         /// The worker.
         worker: WorkerId,
-        /// Never `register`, `heartbeat` or `released`, which the session answers.
+        /// The message. Never `register`, `heartbeat` or `released`, which the session handles.
         message: v1::worker_message::Message,
-        /// Elements of its tensors that came after it.
+        /// The elements of its tensors that followed it.
         followed: Followed,
-        /// When it was received.
+        /// The time at which it was received.
         since: Instant,
-        /// Lets the worker's next message in once this one is processed.
+        /// Admits the worker's next message after this one is processed.
         turnstile: OwnedSemaphorePermit,
     },
     /// A worker's heartbeat.
     Heartbeat {
         /// The worker.
         worker: WorkerId,
-        /// Grows with everything that the worker does.
+        /// A counter that grows with everything that the worker completes.
         progress: u64,
-        /// Whether it has something to do.
+        /// Whether it has work to do.
         busy: bool,
         /// The last error of a store that the worker retries.
         store_error: Option<String>,
     },
     /// Stop at the next turn boundary, with a checkpoint.
     Stop {
-        /// Without waiting for workers that are not there.
+        /// Whether the job stops without waiting for missing workers.
         now: bool,
     },
-    /// As [`JobInput::Stop`], but the job is not over: the next coordinator resumes it. A request to stop that came
-    /// before is not overruled.
+    /// As [`JobInput::Stop`], but the next coordinator resumes the job. An earlier request to stop still holds.
     Suspend,
 }
 
-/// The reason of a job that was asked to stop.
+/// The reason in the status of a job that was asked to stop.
 pub(crate) const STOPPED: &str = "stopped on request";
 
-/// What people are told of a job.
+/// The status of a job, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStatus {
-    /// The state.
+    /// The state of the job.
     pub state: JobState,
-    /// What the job does or waits for, or why it ended; empty once it has succeeded.
+    /// What the job does or waits for, or why it ended. Empty if it has succeeded.
     pub reason: String,
-    /// Since when a worker has had the head, if one has it.
+    /// Since when a worker has had the head, if a worker has it.
     pub since: Option<tokio::time::Instant>,
     /// Turns applied.
     pub turn: Turn,
-    /// Turns planned; None while unknown.
+    /// Turns planned in total. None while unknown.
     pub turns: Option<u64>,
-    /// URL of the newest complete checkpoint.
+    /// The URL of the newest complete checkpoint.
     pub checkpoint: Option<String>,
 }
 
 impl JobStatus {
-    /// Waiting, for the reason given, before anything has happened.
+    /// The status of a job that waits, for this reason, before anything has happened.
     #[must_use]
     pub fn waiting(reason: impl Into<String>) -> Self {
         Self {
@@ -233,7 +195,7 @@ impl From<FinalState> for JobState {
 pub enum JobState {
     /// It waits for workers, or for its data to be opened.
     Waiting,
-    /// It takes turns.
+    /// It trains.
     Running,
     /// It reached its length.
     Succeeded,

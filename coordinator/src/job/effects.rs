@@ -1,4 +1,4 @@
-//! Carries out what the turn machine asks for, by the owner that it concerns.
+//! Carries out the effects of the turn machine. Each owner carries out those of its part.
 
 use antiphon_core::event::{JobEvent, StepEvent};
 use antiphon_core::head::StepContext;
@@ -17,7 +17,7 @@ use super::head::{AppliedStep, Granted, StepToApply};
 use super::times::JobTimes;
 
 impl Job {
-    /// Carries out one effect, and adds what the turn machine is to be told because of it.
+    /// Carries out one effect, and adds the resulting inputs of the turn machine.
     pub(super) fn carry_out(&mut self, effect: Effect, inputs: &mut Vec<Input>) -> Result<(), JobError> {
         match effect {
             Effect::Assign { worker, modality, lease } => inputs.extend(self.assign(&worker, &modality, lease)),
@@ -70,7 +70,7 @@ impl Job {
         Ok(())
     }
 
-    /// Sends messages, and collects what the turn machine is to be told.
+    /// Sends messages, and collects the inputs for the turn machine.
     pub(super) fn act(&mut self, Actions { messages, inputs }: Actions) -> Vec<Input> {
         let mut following: Vec<Input> =
             messages.into_iter().filter_map(|(worker, message)| self.send(&worker, message)).collect();
@@ -96,7 +96,7 @@ impl Job {
             checkpoints: self.checkpoints.url(),
             restore: newest.map(|saved| saved.url.clone()),
         };
-        info!(%worker, %modality, "a worker is assigned");
+        info!(%worker, %modality, "a worker is assigned to the job");
         self.send(worker, Message::Assign(assign))
     }
 
@@ -116,7 +116,7 @@ impl Job {
         learning_rate::factor(&self.context.spec.head.optimizer.schedule, progress.epoch, progress.epochs)
     }
 
-    /// Steps the head. The event that tells of the step waits until the next worker has its grant.
+    /// Steps the head. The event for the step is emitted after the next worker has its grant.
     fn apply(&mut self, step: StepToApply, progress: Progress) -> Result<Option<Input>, JobError> {
         let AppliedStep { report, loss, accuracy, projector_trace, level } = self.head.apply(&step, &mut self.times)?;
         self.after_send.step = Some(StepEvent {
@@ -136,15 +136,15 @@ impl Job {
     }
 
     fn begin_checkpoint(&mut self, turn: Turn) -> Result<(), SaveError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let snapshot = self.head.snapshot()?;
         let tuned_weights = self.evaluations.tuned_weights().cloned();
         let state = EvaluationState { tuned_weights, numerics: self.membership.numerics().clone() };
-        self.checkpoints.begin(turn, begun, snapshot, state);
+        self.checkpoints.begin(turn, started, snapshot, state);
         Ok(())
     }
 
-    /// Folds the turn that is over into the projector.
+    /// Folds the ended turn into the projector.
     pub(super) fn fold(&mut self) {
         self.head.fold(self.turns.machine.holder(), &mut self.times);
     }

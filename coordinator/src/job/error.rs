@@ -12,22 +12,22 @@ use tokio::task::JoinError;
 
 use crate::journal::JournalError;
 
-/// Why a job cannot continue. People read the message as the reason of the job's failure.
+/// Why a job cannot continue. The message is shown as the reason of the job's failure.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JobError {
-    /// The head of a new job was not made.
-    #[error("the head cannot be made: {0}")]
+    /// The head of a new job could not be created.
+    #[error("the head cannot be created: {0}; this is a bug in the coordinator")]
     NewHead(JoinError),
-    /// The turn machine asks for a step whose contribution was not received.
-    #[error("a step was to be applied, but no contribution to it was received; this is a bug in the coordinator")]
+    /// The turn machine applies a step whose contribution was not received.
+    #[error("a step was applied without a contribution; this is a bug in the coordinator")]
     NoContribution,
-    /// The head does not take the step.
+    /// The head rejects the step.
     #[error("turn {turn} of `{modality}`: {source}")]
     Step { turn: Turn, modality: ModalityName, source: ContributionError },
-    /// A head that a worker has to replay is not readable.
-    #[error("a head of the replay buffer cannot be read: {0}")]
+    /// A head that a worker has to replay cannot be read.
+    #[error("a head of the replay buffer cannot be read: {0}; check the disk of TMPDIR, then resume the job")]
     ReplayBuffer(io::Error),
-    /// The workers' logits do not fit together.
+    /// The workers' logits contradict each other.
     #[error(transparent)]
     Join(#[from] join::JoinError),
     /// A sample cannot be evaluated.
@@ -41,8 +41,8 @@ pub(super) enum JobError {
 /// Why a checkpoint cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SaveError {
-    /// The turn machine asks for a manifest of a checkpoint that was not begun.
-    #[error("it was never begun; this is a bug in the coordinator")]
+    /// The turn machine writes a manifest of a checkpoint that was not started.
+    #[error("the checkpoint was never started; this is a bug in the coordinator")]
     NotPending,
     /// The head cannot be snapshotted.
     #[error(transparent)]
@@ -51,15 +51,15 @@ pub(super) enum SaveError {
     #[error(transparent)]
     Encode(#[from] TensorsError),
     /// The manifest cannot be encoded.
-    #[error("its manifest is not fit for JSON: {0}")]
+    #[error("its manifest cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// The store does not take it.
+    /// The store rejects it.
     #[error(transparent)]
     Store(#[from] CheckpointError),
-    /// It is not known whether this coordinator is still the leader, or it is not.
+    /// This coordinator is no longer the leader, or cannot confirm that it is.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A task that writes it ended abnormally.
-    #[error("a task that writes it ended: {0}")]
+    /// A task that writes the checkpoint ended abnormally.
+    #[error("a task that writes the checkpoint ended abnormally: {0}")]
     Task(#[from] JoinError),
 }

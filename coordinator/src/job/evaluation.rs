@@ -1,8 +1,8 @@
-//! Evaluations: each worker is asked for its next chunk of logits when the join needs it, and samples are fused one by
+//! Evaluations. Each worker is asked for its next chunk of logits when the join needs it, and samples are fused one by
 //! one.
 //!
-//! Invariants: at most one chunk of a modality is under way; logits of an abandoned evaluation are taken and dropped.
-//! What is to be sent and what the turn machine is to be told comes back as [`Actions`].
+//! Invariants: at most one chunk per modality is outstanding; logits of an abandoned evaluation are accepted and
+//! dropped. Messages and inputs of the turn machine are returned as [`Actions`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) struct Evaluations {
     test_report: Option<EvaluationReport>,
 }
 
-/// An evaluation that is under way.
+/// An evaluation in progress.
 #[derive(Debug)]
 struct Evaluation {
     id: EvaluationId,
@@ -45,11 +45,11 @@ struct Evaluation {
     asked: BTreeMap<ModalityName, Asked>,
 }
 
-/// What a modality's worker was asked for.
+/// The request to a modality's worker.
 #[derive(Debug, Default)]
 struct Asked {
     chunks: u64,
-    /// The last chunk has not come yet.
+    /// Whether the requested chunk has not arrived yet.
     outstanding: bool,
 }
 
@@ -60,11 +60,11 @@ pub(super) struct ReceivedLogits {
     pub(super) followed: Followed,
 }
 
-/// What is to be done next.
+/// The resulting messages and inputs.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
     pub(super) messages: Vec<(WorkerId, Message)>,
-    /// For the turn machine, after the messages.
+    /// Inputs of the turn machine, after the messages are sent.
     pub(super) inputs: Vec<Input>,
 }
 
@@ -73,7 +73,7 @@ impl Evaluations {
         Self { context, running: None, abandoned: None, tuned_weights, test_report: None }
     }
 
-    /// Begins an evaluation of a split under this head.
+    /// Starts an evaluation of a split under this head.
     pub(super) fn begin(&mut self, id: EvaluationId, split: Split, head: &Arc<Head<f32>>, turns: &Turns) -> Actions {
         let (spec, modalities) = (&self.context.spec, &self.context.modalities);
         let tuned = self.tuned_weights.as_ref();
@@ -97,16 +97,16 @@ impl Evaluations {
         actions
     }
 
-    /// A worker is lost: logits that are still to come are not needed.
+    /// Abandons the evaluation, because a worker is lost. Later logits are ignored.
     pub(super) fn abandon(&mut self, id: EvaluationId) {
         self.running = None;
         self.abandoned = Some(id);
     }
 
-    /// Takes a worker's logits.
+    /// Receives a worker's logits.
     ///
     /// # Errors
-    /// They are malformed, or were not asked for.
+    /// If they are malformed, or were not requested.
     pub(super) fn take(
         &mut self,
         worker: &WorkerId,
@@ -115,7 +115,7 @@ impl Evaluations {
         turns: &Turns,
         times: &mut JobTimes,
     ) -> Result<Actions, Refusal> {
-        // Not a worker that was told to let go: its replacement goes through the split.
+        // Not from an evicted worker, because its replacement evaluates the split.
         let modality = turns.machine.modality_of(worker).cloned().ok_or_else(Refusal::no_slot)?;
         let at_most = self.context.spec.evaluation.chunk as usize;
         let chunk = LogitsChunk::decode(message, classes, at_most, followed).map_err(Refusal::malformed)?;
@@ -124,12 +124,12 @@ impl Evaluations {
             return Ok(Actions::default());
         }
         let running = self.running.as_mut().filter(|running| running.id == chunk.evaluation);
-        let running = running.ok_or_else(|| Refusal::unexpected("no such evaluation is under way"))?;
+        let running = running.ok_or_else(|| Refusal::unexpected("no such evaluation is in progress"))?;
         let Some(asked) = running.asked.get_mut(&modality) else {
-            return Err(Refusal::unexpected(format!("no logits of `{modality}` were asked for")));
+            return Err(Refusal::unexpected(format!("no logits of `{modality}` were requested")));
         };
         if !asked.outstanding || chunk.sequence.checked_add(1) != Some(asked.chunks) {
-            return Err(Refusal::unexpected(format!("chunk {} of `{modality}` was not asked for", chunk.sequence)));
+            return Err(Refusal::unexpected(format!("chunk {} of `{modality}` was not requested", chunk.sequence)));
         }
         asked.outstanding = false;
         if let Some(spent) = chunk.times {
@@ -139,8 +139,8 @@ impl Evaluations {
         let last = chunk.last;
         match running.join.push(&modality, rows(chunk), last) {
             Ok(()) => self.advance(turns, &mut actions),
-            // The worker contradicts what it sent before, so its data cannot be trusted. Another worker's may be
-            // better.
+            // The worker contradicts its earlier messages, so its data cannot be trusted. Another worker's data may be
+            // right.
             Err(error) => {
                 let (worker, reason) = (worker.clone(), error.to_string());
                 actions.inputs.push(Input::WorkerFailed { worker, reason, transient: true });
@@ -149,7 +149,7 @@ impl Evaluations {
         Ok(actions)
     }
 
-    /// Counts every sample that is complete, then asks for what is missing, or ends the evaluation.
+    /// Counts every complete sample, then requests missing logits or ends the evaluation.
     fn advance(&mut self, turns: &Turns, actions: &mut Actions) {
         let Some(running) = self.running.as_mut() else { return };
         if let Err(error) = running.count() {
@@ -166,7 +166,7 @@ impl Evaluations {
         let Evaluation { id, split, evaluator, .. } = self.running.take()?;
         let report = evaluator.finish();
         if let Some(reason) = &report.not_tuned {
-            warn!(evaluation = id.0, reason, "the fusion weights are not tuned");
+            warn!(evaluation = id.0, reason, "the fusion weights cannot be tuned");
         }
         if split == Split::Validation {
             self.tuned_weights.clone_from(&report.tuned_weights);
@@ -179,7 +179,7 @@ impl Evaluations {
         Some(Input::EvaluationFinished { evaluation: id, score })
     }
 
-    /// What the evaluation that is under way waits for.
+    /// What the current evaluation waits for.
     pub(super) fn activity(&self, turns: &Turns) -> Option<String> {
         let running = self.running.as_ref()?;
         let outstanding = running.asked.iter().filter(|(_, asked)| asked.outstanding);
@@ -190,15 +190,15 @@ impl Evaluations {
             })
             .collect();
         let (turn, split) = (turns.turn(), running.split);
-        Some(format!("turn {turn}: evaluating {split}; logits are to come from {}", from.join(", ")))
+        Some(format!("turn {turn}: evaluating {split}; waiting for logits of {}", from.join(", ")))
     }
 
-    /// The fusion weights that the last validation gave.
+    /// The fusion weights of the last evaluation of the validation split.
     pub(super) fn tuned_weights(&self) -> Option<&BTreeMap<ModalityName, f64>> {
         self.tuned_weights.as_ref()
     }
 
-    /// What the test split gave.
+    /// The report on the test split.
     pub(super) fn test_report(&self) -> Option<&EvaluationReport> {
         self.test_report.as_ref()
     }
@@ -214,7 +214,7 @@ impl Evaluation {
         Ok(())
     }
 
-    /// The messages that ask for the chunks that the join needs next.
+    /// The messages that request the chunks that the join needs next.
     fn ask(&mut self, context: &Context, turns: &Turns) -> Vec<(WorkerId, Message)> {
         let hungry: Vec<ModalityName> = self.join.hungry().cloned().collect();
         let mut messages = Vec::new();

@@ -1,4 +1,5 @@
-//! What comes in: checked against the job's shapes, turned into inputs of the turn machine, answered if it is rejected.
+//! Incoming messages: checks them against the job's shapes, turns them into inputs of the turn machine, and answers
+//! rejected ones.
 
 use antiphon_core::ids::{ModalityName, Term, WorkerId};
 use antiphon_core::turn::{ContributionHeader, Input, SplitSizes};
@@ -26,7 +27,7 @@ impl Job {
             }
             JobInput::WorkerGone { worker, why } => {
                 if let Some(left) = self.membership.leave(worker, why, &self.turns) {
-                    // A worker that was told to let go may have had the head until now.
+                    // An evicted worker may have had the head until now.
                     let _had_no_slot = self.try_give(left);
                 }
             }
@@ -53,19 +54,19 @@ impl Job {
         }
     }
 
-    /// While the coordinator shuts down it takes no workers, so a turn or a checkpoint that needs a missing worker
-    /// would never end; the next coordinator resumes from the newest checkpoint. A person may want the same of a job. A
-    /// checkpoint that can still be completed is waited for, unless the store has failed for long.
+    /// During shutdown the coordinator accepts no workers, so a turn or checkpoint that needs a missing worker would
+    /// never end. The next coordinator resumes from the newest checkpoint. A user can request the same for a job. A
+    /// checkpoint that can still be completed is completed, unless the store has failed for a long time.
     pub(super) fn end_without_missing_workers(&mut self) {
         if !self.stop.waits_for_no_worker() || self.waiting().is_none() {
             return;
         }
         if self.checkpoints.store_errors_last_long() || self.membership.store_errors_last_long() {
-            info!("the job does not wait for a store that has failed for long");
+            info!("the job stops without its pending checkpoint, because the store has failed for a long time");
             return self.give(Input::StopWithoutCheckpoint);
         }
         if let Some(modality) = self.membership.unassigned() {
-            info!(%modality, "the job does not wait for a worker that is not there");
+            info!(%modality, "the job stops at once, because a modality has no worker");
             self.give(Input::StopNow);
         }
     }
@@ -76,7 +77,7 @@ impl Job {
         modality: ModalityName,
         outbound: mpsc::Sender<v1::CoordinatorMessage>,
     ) {
-        // Before the machine judges, because it has the worker assigned at once.
+        // Before the machine decides, because it may assign the worker at once.
         let before = self.membership.join(worker.clone(), modality.clone(), outbound);
         if let Err(rejected) = self.try_give(Input::Joined { worker: worker.clone(), modality }) {
             self.membership.turn_away(&worker, before, &rejected.to_string(), &self.turns);
@@ -93,7 +94,7 @@ impl Job {
             Message::FilesSaved(saved) => self.files_saved(worker, saved),
             Message::Failed(failed) => self.worker_failed(worker, failed),
             Message::Leaving(leaving) => self.leaving(worker, &leaving),
-            // The session answers these itself.
+            // The session handles these itself.
             Message::Register(_) | Message::Heartbeat(_) | Message::Released(_) | Message::Chunk(_) => Ok(()),
         };
         if let Err(Refusal { reason, message }) = taken {
@@ -111,9 +112,9 @@ impl Job {
         self.check_term(prepared.term)?;
         let samples = SplitSizes { train: prepared.train, validation: prepared.validation, test: prepared.test };
         self.membership.check_samples(worker, samples, &self.turns)?;
-        info!(%worker, ?samples, "a worker is prepared");
-        // Before the machine hears of it, because the last worker to be prepared starts the job, which tells of all of
-        // them.
+        info!(%worker, ?samples, "a worker has opened its data and encoder");
+        // Before the machine receives it, because the last prepared worker starts the job, and the `started` event
+        // describes all of them.
         let encoder = Encoder { parameters: prepared.parameters, fingerprint: prepared.fingerprint };
         let before = self.membership.set_encoder(worker, Some(encoder));
         let input = Input::Prepared { worker: worker.clone(), samples, steps_done: prepared.steps_done };
@@ -125,7 +126,7 @@ impl Job {
         Ok(())
     }
 
-    /// The tensors are checked in full before the machine hears of them: nothing is half applied.
+    /// The tensors are checked in full before the machine sees the header, so nothing is half applied.
     fn contribution(
         &mut self,
         worker: &WorkerId,
@@ -168,7 +169,7 @@ impl Job {
     fn files_saved(&mut self, worker: &WorkerId, message: v1::FilesSaved) -> Result<(), Refusal> {
         let saved = FilesSaved::try_from(message).map_err(Refusal::malformed)?;
         self.check_term(saved.term)?;
-        // Before the machine judges, because the last files have the manifest written at once.
+        // Before the machine decides, because the last files trigger the manifest at once.
         self.checkpoints.add_files(worker, &saved, &self.turns)?;
         self.membership.set_store_error(worker, None);
         self.try_give(Input::FilesSaved { worker: worker.clone(), turn: saved.turn }).map_err(|rejected| {

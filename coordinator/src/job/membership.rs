@@ -1,8 +1,8 @@
-//! The workers of a job: who has a slot or was told to let go of one, what each of them said of itself, and which slots
-//! lost theirs.
+//! The workers of a job: those with a slot and those that are being evicted, what each has reported, and which slots
+//! have lost their worker.
 //!
-//! Invariant: a worker that has a slot in the turn machine is a member here. Messages to a worker go out here only, and
-//! a worker that does not read them loses its slot.
+//! Invariant: a worker with a slot in the turn machine is a member here. Messages to workers are sent only here, and a
+//! worker that does not read them loses its slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use super::turns::Turns;
 pub(super) struct Membership {
     context: Arc<Context>,
     pool: Arc<dyn Workers>,
-    /// Also workers that were told to let go of the job and have not yet.
+    /// Includes evicted workers that have not released the job yet.
     members: BTreeMap<WorkerId, JobWorker>,
-    /// Since when a modality's slot has been without the worker that it had.
+    /// Since when each modality that lost its worker has been without one.
     lost: BTreeMap<ModalityName, Time>,
-    /// Samples that the checkpoint to resume from was trained with.
+    /// The samples of each modality when the checkpoint to resume from was written.
     samples_before: BTreeMap<ModalityName, SplitSizes>,
     numerics: Numerics,
 }
@@ -41,19 +41,19 @@ pub(super) struct Membership {
 pub(super) struct JobWorker {
     modality: ModalityName,
     outbound: mpsc::Sender<v1::CoordinatorMessage>,
-    /// Known once the worker is prepared.
+    /// Set when the worker is prepared.
     encoder: Option<Encoder>,
     joined: Time,
-    /// The checkpoint that the worker loads its encoder from, until it has.
+    /// The checkpoint that the worker is loading its encoder from.
     restores: Option<Turn>,
-    /// Errors of the store that the worker writes to or reads from, as it said last.
+    /// The store errors that the worker reported last.
     store_errors: StoreErrors,
 }
 
-/// What a worker says of its encoder.
+/// What a worker reports about its encoder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Encoder {
-    /// Numbers in it.
+    /// The number of its parameters.
     pub(super) parameters: u64,
     pub(super) fingerprint: NumericFingerprint,
 }
@@ -68,7 +68,7 @@ impl Membership {
         Self { context, pool, members: BTreeMap::new(), lost: BTreeMap::new(), samples_before, numerics }
     }
 
-    /// Takes a worker in; returns the member that it replaces.
+    /// Adds a worker. Returns the member that it replaces.
     pub(super) fn join(
         &mut self,
         worker: WorkerId,
@@ -81,14 +81,14 @@ impl Membership {
         self.members.insert(worker, member)
     }
 
-    /// Undoes [`Self::join`] of a worker that has no slot here, and sends the worker away.
+    /// Undoes [`Self::join`] of a worker that gets no slot here, and evicts the worker.
     pub(super) fn turn_away(&mut self, worker: &WorkerId, before: Option<JobWorker>, why: &str, turns: &Turns) {
-        info!(%worker, why, "a worker has no slot in the job");
+        info!(%worker, why, "the job rejects a worker, because it has no slot for it");
         let joined = match before {
             Some(member) => self.members.insert(worker.clone(), member),
             None => self.members.remove(worker),
         };
-        // The worker that has the slot was to be replaced, and has shown up before this one came.
+        // The previous worker of the slot came back before this one joined.
         if let Some(modality) = joined.map(|member| member.modality)
             && let Some(occupant) = turns.machine.worker(&modality)
         {
@@ -97,7 +97,7 @@ impl Membership {
         self.pool.evict(worker, why);
     }
 
-    /// A worker's connection is gone, or it has let go of the job as it was told.
+    /// A worker's connection has ended, or an evicted worker has released the job.
     pub(super) fn leave(&mut self, worker: WorkerId, why: String, turns: &Turns) -> Option<Input> {
         let member = self.members.remove(&worker)?;
         if turns.has_slot(&member.modality, &worker) {
@@ -106,11 +106,12 @@ impl Membership {
         Some(Input::Left { worker, why })
     }
 
-    /// Sends to a worker. A worker that does not read its messages is as good as gone: then its leaving is returned.
+    /// Sends a message to a worker. A worker that does not read its messages counts as lost; its `Left` input is then
+    /// returned.
     pub(super) fn send(&mut self, worker: &WorkerId, message: Message, turns: &Turns) -> Option<Input> {
         let member = self.members.get(worker)?;
         let Err(error) = member.outbound.try_send(message.into()) else { return None };
-        warn!(%worker, %error, "a worker does not read its messages");
+        warn!(%worker, %error, "a worker does not read its messages; the job evicts it");
         let why = "it does not read its messages".to_owned();
         let modality = member.modality.clone();
         self.members.remove(worker);
@@ -122,7 +123,7 @@ impl Membership {
         Some(Input::Left { worker: worker.clone(), why })
     }
 
-    /// Has a worker let go of the job. It is answered until it has.
+    /// Evicts a worker. It is still answered until it has released the job.
     pub(super) fn evict(&mut self, worker: &WorkerId, why: String, turns: &Turns) {
         if let Some(modality) = self.members.get(worker).map(|member| member.modality.clone()) {
             self.lose(&modality, worker, why.clone(), turns);
@@ -130,7 +131,7 @@ impl Membership {
         self.pool.evict(worker, &why);
     }
 
-    /// Offers a worker's slot to the other workers of its modality.
+    /// Releases a worker's slot to the other workers of its modality.
     pub(super) fn release_slot(&self, worker: &WorkerId, modality: ModalityName, why: String, turns: &Turns) {
         warn!(%worker, %modality, turn = turns.turn().0, why, "the slot of a worker is released");
         let (job, turn) = (self.context.id.clone(), turns.turn());
@@ -139,19 +140,19 @@ impl Membership {
         self.pool.release_slot(worker);
     }
 
-    /// Takes back [`Self::release_slot`].
+    /// Undoes [`Self::release_slot`].
     pub(super) fn reclaim_slot(&self, worker: &WorkerId, turns: &Turns) {
         if let Some(modality) = turns.machine.modality_of(worker) {
             self.pool.reclaim_slot(modality, worker);
         }
     }
 
-    /// The job begins or resumes: every worker is ready.
+    /// Called when every worker is ready and the job starts or resumes.
     pub(super) fn started(&mut self) {
         self.lost.clear();
     }
 
-    /// What each worker found, for the event that says that the job has started.
+    /// Data and encoder of each modality, for the `started` event.
     pub(super) fn starts(&self, turns: &Turns) -> BTreeMap<ModalityName, ModalityStart> {
         let start = |member: &JobWorker| {
             let samples = *turns.machine.samples().get(&member.modality)?;
@@ -163,7 +164,7 @@ impl Membership {
         self.members.values().filter_map(start).collect()
     }
 
-    /// A worker's encoder is where the head is.
+    /// Called when a worker's encoder has all steps of its modality.
     pub(super) fn ready(&mut self, worker: WorkerId, modality: ModalityName, replayed: u64, turns: &Turns) {
         info!(%worker, %modality, turn = turns.turn().0, replayed, "a worker is ready");
         let joined = self.members.get(&worker).map(|member| member.joined);
@@ -185,7 +186,7 @@ impl Membership {
         self.context.emit(&JobEvent::WorkerLost { job, turn, modality, worker, reason });
     }
 
-    /// A worker is about to load its encoder from the checkpoint of this turn; it is not removed meanwhile.
+    /// Records that a worker loads its encoder from the checkpoint of this turn, which must not be removed meanwhile.
     pub(super) fn restores(&mut self, worker: &WorkerId, checkpoint: Turn) {
         if let Some(member) = self.members.get_mut(worker) {
             member.restores = Some(checkpoint);
@@ -197,48 +198,50 @@ impl Membership {
         self.members.values().filter_map(|member| member.restores).collect()
     }
 
-    /// Checks that a resumed job has as many samples to train on as before: the order of batches depends on it.
+    /// Checks that a resumed job has as many training samples as before, because the order of batches depends on it.
     ///
     /// # Errors
-    /// It has not.
+    /// If the number differs.
     pub(super) fn check_samples(&self, worker: &WorkerId, given: SplitSizes, turns: &Turns) -> Result<(), Refusal> {
         let Some(modality) = turns.machine.modality_of(worker) else { return Ok(()) };
         match self.samples_before.get(modality) {
             Some(before) if before.train != given.train => Err(Refusal::malformed(format!(
-                "`{modality}` has {} samples to train on, but the checkpoint was written with {}; resume with the same data",
+                "`{modality}` has {} samples to train on, but the checkpoint was written with {}; resume with the same \
+                 data",
                 given.train, before.train
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Notes what a worker said of its encoder; returns what was noted before.
+    /// Records what a worker reports about its encoder. Returns the previous report.
     pub(super) fn set_encoder(&mut self, worker: &WorkerId, encoder: Option<Encoder>) -> Option<Encoder> {
         self.members.get_mut(worker).and_then(|member| std::mem::replace(&mut member.encoder, encoder))
     }
 
-    /// A worker has loaded its encoder. Tells of it if the worker rounds otherwise than those before it.
+    /// Records that a worker has loaded its encoder. Emits an event if it rounds differently from the workers before
+    /// it.
     pub(super) fn prepared(&mut self, worker: &WorkerId, fingerprint: NumericFingerprint, turns: &Turns) {
         let Some(member) = self.members.get_mut(worker) else { return };
         member.restores = None;
         member.store_errors.clear();
-        // A worker that says nothing of how it rounds.
+        // The worker reports no fingerprint.
         if fingerprint == NumericFingerprint(0) {
             return;
         }
         let modality = member.modality.clone();
         let Some(before) = self.numerics.note(&modality, fingerprint) else { return };
-        warn!(%worker, %modality, %fingerprint, ?before, "a worker rounds otherwise than the workers before it");
+        warn!(%worker, %modality, %fingerprint, ?before, "a worker rounds differently from the workers before it");
         let (job, turn, worker) = (self.context.id.clone(), turns.turn(), worker.clone());
         self.context.emit(&JobEvent::MixedNumerics { job, turn, modality, worker, fingerprint, before });
     }
 
-    /// How all workers so far round.
+    /// The numeric fingerprints of all workers so far.
     pub(super) fn numerics(&self) -> &Numerics {
         &self.numerics
     }
 
-    /// Notes the error of the store that a worker retries, or that there is none.
+    /// Records the store error that a worker retries, or that there is none.
     pub(super) fn set_store_error(&self, worker: &WorkerId, error: Option<String>) {
         match (self.members.get(worker), error) {
             (Some(member), Some(error)) => member.store_errors.note(error),
@@ -247,24 +250,24 @@ impl Membership {
         }
     }
 
-    /// The store errors of each worker, as a status tells of them.
+    /// The store errors of each worker, as the status shows them.
     pub(super) fn store_errors(&self) -> impl Iterator<Item = String> {
         self.members.iter().filter_map(|(worker, JobWorker { modality, store_errors, .. })| {
             store_errors.message().map(|error| format!("`{modality}` worker `{worker}`: {error}"))
         })
     }
 
-    /// Whether the store has failed for long, as some worker says.
+    /// Whether any worker reports that the store has failed for a long time.
     pub(super) fn store_errors_last_long(&self) -> bool {
         self.members.values().any(|member| member.store_errors.last_long())
     }
 
-    /// A modality whose slot no registered worker has or could get.
+    /// A modality whose slot no registered worker has or can get.
     pub(super) fn unassigned(&self) -> Option<&ModalityName> {
         self.context.modalities.iter().find(|modality| self.pool.is_unassigned(modality))
     }
 
-    /// How many workers of `modality` are registered, of whichever job.
+    /// The number of registered workers of `modality`, in any job.
     pub(super) fn registered(&self, modality: &ModalityName) -> usize {
         self.pool.registered(modality)
     }

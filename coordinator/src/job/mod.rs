@@ -12,13 +12,14 @@
 //! Invariants:
 //!
 //! 1. A contribution is decoded and checked in full before the machine sees its header, and applied before the task
-//!    looks at anything else.
-//! 2. Effects of one input are carried out in order. What an owner has to tell the machine because of them comes back
-//!    as inputs, which the machine is given after all effects.
-//! 3. Uploads run on separate tasks and come back as completions.
-//! 4. Owners know the job's `context` and the `turns`, not each other.
+//!    processes anything else.
+//! 2. Effects of one input are carried out in order. The resulting inputs of the owners are given to the machine after
+//!    all effects.
+//! 3. Uploads run on separate tasks and return as completions.
+//! 4. Owners know the job's `context` and the `turns`, but not each other.
 
 mod checkpoints;
+pub mod config;
 mod context;
 pub mod contract;
 mod effects;
@@ -52,8 +53,9 @@ use tracing::{Instrument as _, error, info};
 
 use crate::stall::StallDetector;
 use checkpoints::{Checkpoints, Completion, Writer};
+use config::JobConfig;
 use context::Context;
-use contract::{INBOX, JobConfig, JobHandle, JobInput, JobState, JobStatus};
+use contract::{INBOX, JobHandle, JobInput, JobState, JobStatus};
 use error::JobError;
 use evaluation::Evaluations;
 use head::JobHead;
@@ -79,7 +81,7 @@ async fn run(config: JobConfig, inputs: mpsc::Receiver<JobInput>, status: watch:
         Ok((job, completions)) => job.run(inputs, completions).await,
         Err(reason) => {
             let reason = reason.to_string();
-            error!(reason, "the job cannot begin");
+            error!(reason, "the job cannot start");
             let finished = Finished::new(id, FinalState::Failed, Some(reason.clone()));
             // The log is open until this task ends.
             let _open = events.append(&JobEvent::Finished(finished));
@@ -105,18 +107,18 @@ struct Job {
     status: watch::Sender<JobStatus>,
 }
 
-/// What is done once the messages of an input have gone out: no worker waits for it.
+/// Work that follows after the messages of an input are sent, because no worker waits for it.
 #[derive(Debug, Default)]
 struct AfterSend {
-    /// Fold the turn that is over into P.
+    /// Whether to fold the ended turn into P.
     fold: bool,
-    /// Tell of the step that was taken.
+    /// The event of the step that was taken.
     step: Option<StepEvent>,
-    /// The epoch is over: tell where its time went.
+    /// Whether to emit a `times` event, because an epoch ended.
     times: bool,
 }
 
-/// What an accepted input leads to.
+/// The consequences of an accepted input.
 #[derive(Debug, Default)]
 struct Following {
     inputs: Vec<Input>,
@@ -166,14 +168,13 @@ impl Job {
         self.report();
         let mut detector = StallDetector::start();
         while self.turns.machine.outcome().is_none() {
-            // The task may have stalled outside of its wait. A head whose step takes as long expires no lease meanwhile
-            // either.
+            // The task may have stalled outside its wait. A long step of the head must not expire leases either.
             self.end_stall(detector);
             detector = StallDetector::start();
             let deadline = self.turns.machine.next_deadline().map(|(at, _)| self.context.instant(at));
             let trains = self.turns.machine.granted().is_some();
             tokio::select! {
-                // A worker that has said something is heard before it is judged by its silence.
+                // Messages of a worker are processed before its lease is checked.
                 biased;
                 Some(completion) = completions.recv() => {
                     self.times.waited(trains);
@@ -203,28 +204,28 @@ impl Job {
         self.finish();
     }
 
-    /// Workers that could not be heard because the task stalled get their time again.
+    /// Restarts the leases of workers whose messages could not be read because the task stalled.
     fn end_stall(&mut self, detector: StallDetector) {
         if detector.has_stalled() {
             self.give(Input::StallEnded);
         }
     }
 
-    /// Gives the machine an input that it may reject only because it came too late.
+    /// Gives the machine an input that it rejects only if it came too late.
     fn give(&mut self, input: Input) {
         if let Err(rejected) = self.try_give(input) {
-            info!(%rejected, "an input came too late");
+            info!(%rejected, "the job ignores an input that came too late");
         }
     }
 
-    /// Gives the machine an input, carries out its effects in order, and then gives it whatever follows from them.
+    /// Gives the machine an input, carries out its effects in order, and then gives it the resulting inputs.
     fn try_give(&mut self, input: Input) -> Result<(), Rejected> {
         let mut queue = VecDeque::new();
         self.give_one(input)?.queue(&mut queue);
         while let Some(input) = queue.pop_front() {
             match self.give_one(input) {
                 Ok(following) => following.queue(&mut queue),
-                Err(rejected) => info!(%rejected, "an input came too late"),
+                Err(rejected) => info!(%rejected, "the job ignores an input that came too late"),
             }
         }
         Ok(())
@@ -243,7 +244,7 @@ impl Job {
                     self.turns.stay_at(turn);
                 }
                 self.after_send.fold = false;
-                // The effects that follow would rest on the one that failed.
+                // Later effects would depend on the one that failed.
                 following.failed = Some(error);
                 break;
             }
@@ -254,7 +255,7 @@ impl Job {
         Ok(following)
     }
 
-    /// Does what was left until the messages have gone out.
+    /// Does the work that waits for the messages to be sent.
     async fn settle(&mut self) {
         if !self.after_send.fold && self.after_send.step.is_none() && !self.after_send.times {
             return;
@@ -283,7 +284,7 @@ impl Job {
 }
 
 impl Following {
-    /// Queues the inputs; a failure is given first.
+    /// Queues the inputs, a failure first.
     fn queue(self, queue: &mut VecDeque<Input>) {
         queue.extend(self.inputs);
         if let Some(error) = self.failed {

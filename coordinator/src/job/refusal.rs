@@ -1,4 +1,4 @@
-//! The answer to a worker's message that changes nothing.
+//! The answer to a rejected message of a worker, which changes nothing.
 
 use antiphon_core::ids::Term;
 use antiphon_core::turn::Rejected;
@@ -22,15 +22,15 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// The sender was told to let go of its slot, or never had one.
+    /// The sender was evicted from its slot, or never had one.
     pub(super) fn no_slot() -> Self {
         Self::unexpected("the sender has no slot in this job")
     }
 
-    /// Checks that a message is of the job's own term.
+    /// Checks that a message belongs to the job's term.
     ///
     /// # Errors
-    /// It is of another term.
+    /// If it belongs to another term.
     pub(super) fn check_term(given: Term, current: Term) -> Result<(), Self> {
         if given == current {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a job resumes from: a checkpoint, loaded and checked against the specification.
+//! The checkpoint that a job resumes from, loaded and checked against the specification.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) struct Saved {
     pub(super) turn: Turn,
     pub(super) url: String,
     pub(super) digest: String,
-    /// The best checkpoint by then, this one or an earlier one: its validation score and turn.
+    /// The validation score and turn of the best checkpoint so far, this one or an earlier one.
     pub(super) best: Option<(f64, Turn)>,
 }
 
@@ -31,39 +31,39 @@ impl Saved {
     }
 }
 
-/// The best checkpoint that was there when this one was begun, or this one: its validation score and turn.
+/// The validation score and turn of the best checkpoint: this one, or the best one when it was started.
 pub(crate) fn best(manifest: &Manifest) -> Option<(f64, Turn)> {
-    // A job that resumes from it reads the whole position, and says what is wrong with it.
+    // If the position is invalid, the job that resumes from it reports the error.
     let position: Position = serde_json::from_value(manifest.state.clone()).ok()?;
     position.best
 }
 
-/// The best checkpoint as people are told of it.
+/// The best checkpoint in the form of the event.
 pub(crate) fn best_checkpoint(store: &CheckpointStore, (score, turn): (f64, Turn)) -> BestCheckpoint {
     BestCheckpoint { turn, checkpoint: store.checkpoint_url(turn), score }
 }
 
-/// What a job resumes from, loaded.
+/// A loaded checkpoint that a job resumes from.
 #[derive(Debug)]
 pub struct Resumed {
     pub(super) head: SharedHead<f32>,
     pub(super) position: Position,
     pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
-    /// Samples that each modality was trained with; empty if the checkpoint does not say.
+    /// The samples that each modality was trained with. Empty if the checkpoint does not contain them.
     pub(super) samples: BTreeMap<ModalityName, SplitSizes>,
     pub(super) numerics: Numerics,
     pub(super) saved: Saved,
     term: Term,
 }
 
-/// Why a job does not resume from a checkpoint.
+/// Why a job cannot resume from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
-    /// It cannot be read.
+    /// The checkpoint cannot be read.
     #[error(transparent)]
     Read(#[from] CheckpointError),
-    /// It is not for this job, or not whole.
-    #[error("checkpoint {url}: {source}")]
+    /// The checkpoint does not fit the job, or is incomplete.
+    #[error("cannot resume from checkpoint `{url}`: {source}")]
     Unfit {
         /// The checkpoint.
         url: String,
@@ -75,14 +75,14 @@ pub enum ResumeError {
 /// What is wrong with a checkpoint that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// Its specification is not one.
+    /// Its specification is invalid.
     #[error(transparent)]
     Specification(#[from] SpecErrors),
-    /// Its specification is another job's.
+    /// Its specification belongs to another job.
     #[error(transparent)]
     OtherJob(#[from] OtherJob),
-    /// Its position is not one.
-    #[error("its state cannot be read: {0}")]
+    /// Its position is invalid.
+    #[error("its state cannot be read: {0}; use the version of antiphon that wrote it")]
     Position(#[from] serde_json::Error),
     /// A file that its manifest names is missing.
     #[error(transparent)]
@@ -90,7 +90,7 @@ pub enum Unfit {
     /// A file is damaged.
     #[error(transparent)]
     File(#[from] TensorsError),
-    /// The head that it holds is not this job's.
+    /// Its head does not fit this job.
     #[error(transparent)]
     Head(#[from] HeadFilesError),
 }
@@ -99,7 +99,7 @@ impl Resumed {
     /// Loads the head and the position of a checkpoint, for a job whose own checkpoints are in `store`.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or is one of another kind of job.
+    /// If it cannot be read, is damaged, or does not fit the job.
     pub(crate) async fn load(
         checkpoint: &Checkpoint,
         spec: &Specification,
@@ -110,7 +110,7 @@ impl Resumed {
         let position = read_position(manifest, spec);
         let mut position = position.map_err(|source| ResumeError::Unfit { url: url.clone(), source: source.into() })?;
         if store.checkpoint_url(manifest.turn) != url {
-            // The best checkpoint so far is another job's, which may remove it any time.
+            // The best checkpoint so far belongs to another job, which may remove it at any time.
             position.best = None;
         }
         let head = load_head(checkpoint, spec).await?;
@@ -120,7 +120,7 @@ impl Resumed {
         Ok(Self { head, position, tuned_weights, samples, numerics, saved, term: manifest.term })
     }
 
-    /// URL of the checkpoint.
+    /// The URL of the checkpoint.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.saved.url

@@ -1,17 +1,18 @@
-//! What must not change between a checkpoint and the job that resumes from it: everything that its state depends on.
+//! The fields that must not change between a checkpoint and the job that resumes from it, because its state depends on
+//! them.
 
 use antiphon_core::spec::{CHANGEABLE_ON_RESUME, JobSpec};
 use serde_json::Value;
 
-/// A checkpoint is of another job: a field differs that may not.
+/// A checkpoint belongs to another job: a field differs that must not change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it was written with {path} {was}, and the job has {is}; they must be the same to resume from it")]
+#[error("it was written with {path} {was}, but the job has {is}; set {path} to the old value to resume from it")]
 pub struct OtherJob {
     /// The field.
     pub path: String,
-    /// Its value in the checkpoint.
+    /// Its value in the checkpoint, as JSON.
     pub was: String,
-    /// Its value in the job.
+    /// Its value in the job, as JSON.
     pub is: String,
 }
 
@@ -34,7 +35,7 @@ pub(super) fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), OtherJob> 
     }
 }
 
-/// The specification with its modalities under their names, so that paths name them.
+/// The specification with its modalities by name, so that paths contain the names.
 fn by_name(spec: &JobSpec) -> Value {
     let mut json = serde_json::to_value(spec).expect("a specification is plain JSON");
     if let Some(Value::Array(list)) = json.get("modalities") {
@@ -44,7 +45,7 @@ fn by_name(spec: &JobSpec) -> Value {
     json
 }
 
-/// The first path, in byte order of the keys, whose values differ and may not.
+/// The first path, in byte order of the keys, whose values differ but must not.
 fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<OtherJob> {
     if before == now || is_free(path) {
         return None;
@@ -53,7 +54,7 @@ fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<Oth
         return Some(OtherJob { path: path.join("."), was: before.to_string(), is: now.to_string() });
     };
     let mut keys: Vec<&String> = was.keys().chain(is.keys()).collect();
-    // What kind of thing it is first: its other fields follow from it.
+    // The kind comes first, because the other fields depend on it.
     keys.sort_by_key(|key| (!matches!(key.as_str(), "kind" | "source"), *key));
     keys.dedup();
     keys.into_iter().find_map(|key| {
@@ -151,7 +152,8 @@ schedule: {epochs: 2, batch: 4}
             let changed = JOB.replace(was, is);
             let message = same_job(&spec(JOB), &spec(&changed)).expect_err(is);
             let expected = format!(
-                "it was written with {path} {before}, and the job has {now}; they must be the same to resume from it"
+                "it was written with {path} {before}, but the job has {now}; set {path} to the old value to resume \
+                 from it"
             );
             assert_eq!(message.to_string(), expected);
         }

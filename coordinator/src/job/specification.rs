@@ -1,11 +1,11 @@
-//! A job's specification as it passes through this process: parsed once, and written out once.
+//! A job's specification in this process: parsed once, and serialised once.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use antiphon_core::spec::{JobSpec, SpecErrors};
 
-/// A parsed specification beside its canonical JSON. Clones share both.
+/// A parsed specification and its canonical JSON. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Specification {
     spec: Arc<JobSpec>,

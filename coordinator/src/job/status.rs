@@ -1,4 +1,4 @@
-//! What people are told of a job: what it does, what it waits for, how it ended.
+//! The status of a job: what it does, what it waits for, how it ended.
 
 use antiphon_core::event::{FinalState, Finished, JobEvent};
 use antiphon_core::turn::{Outcome, Waiting};
@@ -14,7 +14,7 @@ impl Job {
         Some(Waiting { reason: self.with_store_errors(waiting.reason), ..waiting })
     }
 
-    /// What the job does or waits for, and after it the store errors of its workers and of this coordinator.
+    /// The activity, followed by the store errors of the workers and of this coordinator.
     fn with_store_errors(&self, mut activity: String) -> String {
         if self.stop.is_stop() {
             activity.insert_str(0, "asked to stop; ");
@@ -23,7 +23,7 @@ impl Job {
         errors.fold(activity, |activity, error| format!("{activity}; {error}"))
     }
 
-    /// What is being done, and whose answer it waits for.
+    /// The current activity, and the worker that it waits for.
     fn activity(&self) -> String {
         let evaluating = self.evaluations.activity(&self.turns);
         self.with_store_errors(evaluating.unwrap_or_else(|| self.turns.machine.activity()))
@@ -35,7 +35,7 @@ impl Job {
         let (state, reason) = match (machine.outcome(), self.waiting()) {
             (Some(Outcome::Succeeded), _) => (JobState::Succeeded, String::new()),
             (Some(Outcome::Stopped), _) if self.stop.is_suspend() => {
-                (JobState::Waiting, "suspended until a coordinator is there again".to_owned())
+                (JobState::Waiting, "suspended until a coordinator runs again".to_owned())
             }
             (Some(Outcome::Stopped), _) => (JobState::Stopped, STOPPED.to_owned()),
             (Some(Outcome::Failed { reason }), _) => (JobState::Failed, reason.clone()),
@@ -80,7 +80,7 @@ impl Job {
         }));
     }
 
-    /// Tells where the time went so far.
+    /// Emits a `times` event.
     pub(super) fn emit_times(&mut self) {
         if let Some(times) = self.times.event(self.context.id.clone(), self.turns.turn()) {
             self.context.emit(&times);

@@ -1,29 +1,29 @@
-//! What a job was asked to do at the next turn boundary.
+//! The request to stop or suspend a job at the next turn boundary.
 
-/// Requests to end, so far.
+/// The requests so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StopRequest {
     asked: Option<Asked>,
-    /// The job ends without workers that are not there.
+    /// Whether the job stops without waiting for missing workers.
     now: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// To end.
+    /// The job stops.
     Stop,
-    /// To end here, and to resume under the next coordinator.
+    /// The job stops here and resumes under the next coordinator.
     Suspend,
 }
 
 impl StopRequest {
-    /// The job is to stop; `now`, without workers that are not there.
+    /// Requests a stop. With `now`, without waiting for missing workers.
     pub(super) fn stop(&mut self, now: bool) {
         self.asked = Some(Asked::Stop);
         self.now |= now;
     }
 
-    /// The job is to be suspended. A request to stop that came before is not overruled.
+    /// Requests a suspension. An earlier request to stop still holds.
     pub(super) fn suspend(&mut self) {
         self.asked.get_or_insert(Asked::Suspend);
         self.now = true;
@@ -37,7 +37,7 @@ impl StopRequest {
         self.asked == Some(Asked::Suspend)
     }
 
-    /// Whether the job is to end without workers that are not there.
+    /// Whether the job stops without waiting for missing workers.
     pub(super) fn waits_for_no_worker(self) -> bool {
         self.now
     }

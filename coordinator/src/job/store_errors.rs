@@ -1,4 +1,4 @@
-//! Errors of the store, for the job's status: a retry policy waits in silence otherwise.
+//! Store errors for the job's status, because retries alone would be invisible.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use antiphon_store::retry::RetryPolicy;
 use tokio::time::Instant;
 use tracing::warn;
 
-/// A store that has failed for so long, and within [`RECENT`], is not waited for by a job that is asked to stop now.
+/// If a store has failed for this long, and within [`RECENT`], a job that is asked to stop now does not wait for it.
 const LONG: Duration = Duration::from_secs(15);
-/// Longer than one attempt and the back-off before it.
+/// It is longer than an attempt and the back-off before it.
 const RECENT: Duration = Duration::from_secs(60);
 
 /// The last error of a store, until the store works again. Clones share it.
@@ -24,16 +24,16 @@ struct Failing {
 }
 
 impl StoreErrors {
-    /// A retry policy that notes its failures here.
+    /// The retry policy, which records its failures here.
     pub(super) fn noting(&self, retry: RetryPolicy) -> RetryPolicy {
         let noted = self.clone();
         retry.on_retry(move |retry| {
-            warn!(%retry, "a request to the store failed and is retried");
+            warn!(%retry, "a request to the store failed; the job retries it");
             noted.note(retry.to_string());
         })
     }
 
-    /// The store has failed.
+    /// Records an error of the store.
     pub(super) fn note(&self, message: String) {
         let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = Instant::now();
@@ -41,7 +41,7 @@ impl StoreErrors {
         *failing = Some(Failing { message, first, last });
     }
 
-    /// Whether the store has failed for long, and recently.
+    /// Whether the store has failed for a long time, and recently.
     pub(super) fn last_long(&self) -> bool {
         let failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         failing.as_ref().is_some_and(|failing| failing.first.elapsed() >= LONG && failing.last.elapsed() < RECENT)
@@ -52,7 +52,7 @@ impl StoreErrors {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|failing| failing.message.clone())
     }
 
-    /// The store works.
+    /// Records that the store works.
     pub(super) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -1,4 +1,4 @@
-//! Where the time of the job's task goes, and where its workers say that theirs goes.
+//! Accounts for the time of the job's task and of its workers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use antiphon_core::ids::{JobId, ModalityName, Turn};
 use antiphon_core::times::{Account, CoordinatorTimes, Queued, Stopwatch, WorkerTimes};
 use tokio::time::Instant;
 
-/// Epochs may be short: people are told of times at most this often, and at the end.
+/// The shortest interval between `times` events, because epochs may be short. The last one comes at the end.
 const AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 /// The accounts of one job.
@@ -49,17 +49,17 @@ impl JobTimes {
         }
     }
 
-    /// The time since the last lap went into `activity`.
+    /// Adds the time since the last lap to `activity`.
     pub(super) fn lap(&mut self, activity: impl FnOnce(&mut CoordinatorTimes) -> &mut f64) {
         self.stopwatch.lap(self.origin.elapsed(), activity);
     }
 
-    /// The task has waited for an input: idle if a worker had the head meanwhile, which `trains` says.
+    /// Counts a wait for an input: as idle if a worker had the head (`trains`).
     pub(super) fn waited(&mut self, trains: bool) {
         self.lap(|times| if trains { &mut times.idle } else { &mut times.other });
     }
 
-    /// A contribution is processed that was received at `since`.
+    /// Counts the queueing time of a contribution that was received at `since`.
     pub(super) fn dequeued(&mut self, since: Instant) {
         let queued = since.elapsed().as_secs_f64();
         self.waits.count += 1;
@@ -67,27 +67,27 @@ impl JobTimes {
         self.waits.most = self.waits.most.max(queued);
     }
 
-    /// Whether enough time has passed since people were told last.
+    /// Whether enough time has passed since the last `times` event.
     pub(super) fn is_long_ago(&self) -> bool {
         self.told.elapsed() >= AT_MOST_EVERY
     }
 
-    /// The head has taken a step.
+    /// Counts a step of the head.
     pub(super) fn stepped(&mut self) {
         self.steps += 1;
     }
 
-    /// A worker says where its time went outside of its steps.
+    /// Adds a worker's times outside its steps.
     pub(super) fn spent(&mut self, modality: &ModalityName, times: WorkerTimes) {
         self.modalities.entry(modality.clone()).or_default().seconds += times;
     }
 
-    /// A worker says where its time went in a step.
+    /// Adds a worker's times of a step.
     pub(super) fn learned(&mut self, modality: &ModalityName, times: WorkerTimes) {
         self.modalities.entry(modality.clone()).or_default().add_step(times);
     }
 
-    /// Where the time went so far. None as long as the head has taken no step.
+    /// The `times` event. None while the head has taken no step.
     pub(super) fn event(&mut self, job: JobId, turn: Turn) -> Option<JobEvent> {
         if self.steps == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! The turn machine, and how far the head has followed it.
+//! The turn machine, and the turns that the head has applied.
 
 use antiphon_core::ids::{ModalityName, Turn, WorkerId};
 use antiphon_core::turn::TurnMachine;
@@ -7,9 +7,9 @@ use antiphon_core::turn::TurnMachine;
 #[derive(Debug)]
 pub(super) struct Turns {
     pub(super) machine: TurnMachine,
-    /// Every worker has been ready at the same time.
+    /// Whether all workers have been ready at the same time.
     pub(super) started: bool,
-    /// The turns that the head has applied, where the machine counts one more whose step failed.
+    /// The turns that the head has applied, if a failed step made the machine count one more.
     applied: Option<Turn>,
 }
 
@@ -23,12 +23,12 @@ impl Turns {
         self.applied.unwrap_or(self.machine.position().turn)
     }
 
-    /// The head did not take the step that the machine counts already: it stays at `turn`.
+    /// Records that the head did not take a step that the machine counts, and stays at `turn`.
     pub(super) fn stay_at(&mut self, turn: Turn) {
         self.applied = Some(turn);
     }
 
-    /// Turns planned in all. Unknown until every worker has been ready.
+    /// Turns planned in total. Unknown until every worker has been ready.
     pub(super) fn planned(&self) -> Option<u64> {
         self.started.then(|| self.machine.turns_planned())
     }

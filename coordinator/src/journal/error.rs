@@ -1,46 +1,46 @@
-//! What can go wrong with a journal.
+//! The errors of a journal.
 
 use antiphon_core::ids::Term;
 use antiphon_store::storage::StorageError;
 
-/// Why a journal does not do what it was asked for.
+/// Why a request to the journal failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// A later coordinator has opened it, and this one is fenced.
+    /// A newer coordinator has opened the journal, and this one is fenced.
     #[error("another coordinator (term {by}) has taken over {state}; this one stops")]
     Fenced {
         /// URL of the state.
         state: String,
-        /// The later coordinator's term.
+        /// The term of the newer coordinator.
         by: Term,
     },
-    /// The store rejects the request, or fails.
+    /// The store rejected the request, or failed.
     #[error("cannot {doing} the coordinator's journal in `{url}`: {reason}")]
     Store {
         /// `open`, `read`, `write to`.
         doing: &'static str,
         /// Where the journal is.
         url: String,
-        /// The store's reason.
+        /// The store's error.
         reason: String,
     },
     /// The store does not answer.
     #[error(
-        "cannot {doing} the coordinator's journal in `{url}`: the store has not answered for {seconds} s; check that it can \
-         be reached from here"
+        "cannot {doing} the coordinator's journal in `{url}`: the store has not answered for {seconds} s; check that \
+         this machine can reach it"
     )]
     Slow {
         /// `open`, `read`, `write to`.
         doing: &'static str,
         /// Where the journal is.
         url: String,
-        /// For how long.
+        /// How long the store has not answered, in seconds.
         seconds: u64,
     },
-    /// Another version has written it.
+    /// Another version of Antiphon has written the journal.
     #[error(
-        "`{key}` in the coordinator's journal in `{url}` is not what this version of Antiphon writes ({reason}); start the \
-         version that wrote it, or give this coordinator another --state"
+        "`{key}` in the coordinator's journal in `{url}` has another format than this version of Antiphon writes \
+         ({reason}); start the version that wrote it, or give this coordinator another --state"
     )]
     Foreign {
         /// The key.

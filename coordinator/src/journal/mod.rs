@@ -1,65 +1,37 @@
-//! The coordinator's own state: the term, which jobs there are, their events and how they ended. It is a SlateDB
-//! database in a folder of the object store that holds the checkpoints, and outlives the process.
+//! The coordinator's own state: the term, the jobs, their events and how they ended. It is a SlateDB database in a
+//! folder of the object store, and outlives the process.
 //!
 //! Invariants: one coordinator writes at a time. Opening the journal takes a term above all earlier ones, durably. From
-//! then on the store rejects the writes of earlier coordinators ([`JournalError::Fenced`]). What is acknowledged to a
-//! client (a submission, a request to stop, the end of a job) is durable before. Events become durable in their order,
-//! within a second: a crash may lose the last ones, but none in the middle. The end of a job is durable together with
-//! the event that tells of it.
+//! then on the store rejects the writes of earlier coordinators ([`JournalError::Fenced`]). A submission, a request to
+//! stop and the end of a job are durable before the client sees an acknowledgement. Events become durable in order,
+//! within a second: a crash may lose the last ones, but none in the middle. The end of a job becomes durable together
+//! with its event.
 //!
-//! [`Journal::ephemeral`] persists nothing, for a coordinator that lives as long as its one job.
+//! [`Journal::ephemeral`] persists nothing, for a coordinator that ends with its only job.
 
+mod durable;
 mod error;
 mod record;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use antiphon_core::event::{Finished, JobEvent};
 use antiphon_core::ids::{JobId, Term, Turn};
-use antiphon_store::retry::{RetryPolicy, Transient};
-use antiphon_store::storage::{self, Store};
-use object_store::ObjectStore as _;
-use serde::de::DeserializeOwned;
-use slatedb::config::{
-    CompactionWorkerOptions, CompactorOptions, DbReaderOptions, GarbageCollectorDirectoryOptions,
-    GarbageCollectorOptions, Settings,
-};
-use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
-use tokio::time::{sleep, timeout};
+use antiphon_store::storage::Store;
+use slatedb::WriteBatch;
+use tokio::time::timeout;
 
+pub use durable::FOLDER;
 pub use error::JournalError;
 pub use record::{EndRecord, Event, JobRecord, Recorded};
 
 use crate::clock;
-use record::{StopRecord, TERM, TermRecord, decode, encode, event_key, event_number, key};
+use durable::{Durable, TIMEOUT};
+use record::{StopRecord, TERM, TermRecord, encode, event_key, event_number, key};
 
-/// The folder of the journal, beside the folders of jobs. It is not a job id, so no job can have it.
-pub const FOLDER: &str = "_coordinator";
-
-/// How long a request may take before it fails.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// Events become durable within this time, if the store takes them at once.
-const FLUSH: Duration = Duration::from_secs(1);
-/// How often an idle coordinator checks whether it is still the leader.
-const POLL: Duration = Duration::from_secs(2);
-/// How long a fenced coordinator searches for the term of its successor.
-const FIND_SUCCESSOR: Duration = Duration::from_secs(5);
-/// Bytes that a coordinator may have to replay when it starts: writes that are not sorted on the store yet.
-const REPLAY_BYTES: usize = 8 << 20;
-/// Events that are read or removed together.
+/// The number of events that are read or removed at once.
 const AT_ONCE: usize = 1024;
-/// Bytes of an object of sorted rows. The database uploads objects above 10 MiB in several requests; if the process is
-/// killed, no garbage collection finds what such an upload leaves.
-const OBJECT_BYTES: usize = 8 << 20;
-/// In a local folder: how old lists of the database's files are when they are removed. A folder does not reject the
-/// writes of a process that stalled for longer, so this is longer than any process stalls.
-const LISTS_RETAINED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Bytes that may wait for the store before events have to wait.
-const UNFLUSHED_BYTES: usize = 64 << 20;
 
 /// A coordinator's state. Clones share it.
 #[derive(Debug, Clone)]
@@ -68,16 +40,8 @@ pub struct Journal {
     durable: Option<Arc<Durable>>,
 }
 
-struct Durable {
-    db: Db,
-    term: Term,
-    /// The folder that holds the journal's and the jobs'.
-    state: Store,
-    place: Store,
-}
-
 impl Journal {
-    /// A journal that persists nothing. Its term is the first.
+    /// A journal that persists nothing. Its term is the first one.
     #[must_use]
     pub fn ephemeral() -> Self {
         Self { term: Term(1), durable: None }
@@ -87,46 +51,15 @@ impl Journal {
     /// before.
     ///
     /// # Errors
-    /// The store fails, the journal was written by another version, or another coordinator has opened it meanwhile.
+    /// If the store fails, another version wrote the journal, or another coordinator has opened it in the meantime.
     pub async fn open(state: &Store) -> Result<Self, JournalError> {
-        let place = state.child(FOLDER);
-        // The database retries without end; this says within a minute what is wrong with an address or with
-        // credentials.
-        let failed = |reason: String| JournalError::Store { doing: "open", url: place.url(), reason };
-        let retry = RetryPolicy::new(TIMEOUT, 0)
-            .on_retry(|retry| tracing::warn!(%retry, "opening the journal failed and is retried"));
-        let list = || place.objects().list_with_delimiter(Some(place.prefix()));
-        retry.run(place.url(), list).await.map_err(|error| failed(storage::reason(&error)))?;
-        let settings = Settings {
-            flush_interval: Some(FLUSH),
-            manifest_poll_interval: POLL,
-            l0_sst_size_bytes: REPLAY_BYTES,
-            max_unflushed_bytes: UNFLUSHED_BYTES,
-            compactor_options: Some(CompactorOptions {
-                worker: Some(CompactionWorkerOptions {
-                    max_sst_size: OBJECT_BYTES,
-                    ..CompactionWorkerOptions::default()
-                }),
-                ..CompactorOptions::default()
-            }),
-            garbage_collector_options: Some(garbage(&place, LISTS_RETAINED)),
-            ..Settings::default()
-        };
-        let open = || async {
-            let db = Db::builder(place.prefix().clone(), Arc::clone(place.objects())).with_settings(settings.clone());
-            db.build().await.map_err(OpenError)
-        };
-        let opened = timeout(TIMEOUT, retry.run(place.url(), open)).await.map_err(|_| slow("open", &place))?;
-        let db = opened.map_err(|error| failed(error.to_string()))?;
-        let mut durable = Durable { db, term: Term(0), state: state.clone(), place };
-        let before = durable.read::<TermRecord>(TERM).await?.map_or(Term(0), |before| before.term);
-        durable.term = before.next();
+        let durable = Durable::open(state).await?;
         let journal = Self { term: durable.term, durable: Some(Arc::new(durable)) };
         journal.write_term().await?;
         Ok(journal)
     }
 
-    /// The term that opening it began.
+    /// The term that opening the journal started.
     #[must_use]
     pub fn term(&self) -> Term {
         self.term
@@ -138,13 +71,13 @@ impl Journal {
         self.durable.is_some()
     }
 
-    /// Every job that was ever submitted, in order of submission.
+    /// All retained jobs, in order of submission.
     ///
     /// # Errors
-    /// The store fails, or the journal was written by another version.
+    /// If the store fails, or another version wrote the journal.
     pub async fn jobs(&self) -> Result<Vec<Recorded>, JournalError> {
         let Some(durable) = &self.durable else { return Ok(Vec::new()) };
-        // Three scans, whatever the number of jobs: no request is served before they are done.
+        // Three scans for any number of jobs, because no request is served before they are done.
         let stops = durable.scan::<StopRecord>("stop/").await?;
         let mut ends = durable.scan::<EndRecord>("end/").await?;
         let recorded = |(name, record): (String, JobRecord)| {
@@ -156,10 +89,10 @@ impl Journal {
         Ok(jobs)
     }
 
-    /// Adds a job with its first event. When this returns it is durable.
+    /// Adds a job with its first event. Both are durable when this returns.
     ///
     /// # Errors
-    /// The store fails; then the job is not there, or will be gone by the next write that the store takes.
+    /// If the store fails. The job is then not added, or the next successful write removes it.
     pub async fn add_job(&self, record: &JobRecord, submitted: &Event) -> Result<(), JournalError> {
         let Some(durable) = &self.durable else { return Ok(()) };
         let mut batch = WriteBatch::new();
@@ -170,13 +103,13 @@ impl Journal {
             let mut batch = WriteBatch::new();
             batch.delete(key("job", &record.job));
             batch.delete(event_key(&record.job, submitted.number));
-            // It is ordered after the first write; the error is that neither of them is written.
+            // It is ordered after the first write. The error means that neither is written.
             let _neither = timeout(TIMEOUT, durable.db.write(batch)).await;
         }
         written
     }
 
-    /// Notes that a job was asked to stop. When this returns it is durable.
+    /// Records that a job was asked to stop. The record is durable when this returns.
     ///
     /// # Errors
     /// The store fails.
@@ -187,8 +120,8 @@ impl Journal {
         durable.write_durably(batch).await
     }
 
-    /// Appends events of a job, which must come in order. They can be read when this returns, and are durable soon. The
-    /// last event comes with how the job ended, and is durable when this returns.
+    /// Appends events of a job, which must come in order. They can be read when this returns, and become durable soon.
+    /// The last event comes with how the job ended (`finished`) and is durable when this returns.
     ///
     /// # Errors
     /// The store fails.
@@ -210,10 +143,10 @@ impl Journal {
         durable.write_durably(batch).await
     }
 
-    /// The first events of a job with these numbers, `at_most` so many.
+    /// The first events of a job in this range of numbers, `at_most` of them.
     ///
     /// # Errors
-    /// The store fails, or the journal was written by another version.
+    /// If the store fails, or another version wrote the journal.
     pub async fn events(&self, job: &JobId, numbers: Range<u64>, at_most: usize) -> Result<Vec<Event>, JournalError> {
         let Some(durable) = &self.durable else { return Ok(Vec::new()) };
         if numbers.is_empty() {
@@ -241,10 +174,10 @@ impl Journal {
         rows.into_iter().map(event).collect()
     }
 
-    /// The turn of the newest checkpoint that a job's events tell of. Reads all of them.
+    /// The turn of the newest checkpoint in a job's events. Reads all events.
     ///
     /// # Errors
-    /// The store fails, or the journal was written by another version.
+    /// If the store fails, or another version wrote the journal.
     pub async fn newest_checkpoint(&self, job: &JobId) -> Result<Option<Turn>, JournalError> {
         let (mut newest, mut read) = (None, 0);
         loop {
@@ -252,7 +185,7 @@ impl Journal {
             let Some(last) = events.last() else { return Ok(newest) };
             read = last.number;
             for event in &events {
-                // An event that another version wrote tells of none.
+                // An event that another version wrote is skipped.
                 if let Ok(JobEvent::Checkpoint { turn, .. }) = serde_json::from_str(&event.json) {
                     newest = newest.max(Some(turn));
                 }
@@ -260,15 +193,16 @@ impl Journal {
         }
     }
 
-    /// Removes a job that is over: its events first, so that the next coordinator finds what a crash leaves.
+    /// Removes a finished job. Its events are removed first, so that after a crash the next coordinator finds the rest.
     ///
     /// # Errors
-    /// The store fails; some of it may be removed.
+    /// If the store fails. Some of it may be removed then.
     pub async fn remove_job(&self, job: &JobId) -> Result<(), JournalError> {
         let Some(durable) = &self.durable else { return Ok(()) };
         let mut removed = 0;
         loop {
-            // Not from the beginning each time: the database scans removed rows until it has compacted them.
+            // It continues after the removed events, because the database scans removed rows until it has compacted
+            // them.
             let events = self.events(job, removed + 1..u64::MAX, AT_ONCE).await?;
             removed = events.last().map_or(removed, |last| last.number);
             let mut batch = WriteBatch::new();
@@ -283,11 +217,11 @@ impl Journal {
         }
     }
 
-    /// Makes sure that no later coordinator has taken over: it writes, and the store rejects the write if one has. An
-    /// action that follows this at once is the leader's.
+    /// Confirms that no newer coordinator has taken over: the store would reject this write. An action right after it
+    /// is the leader's.
     ///
     /// # Errors
-    /// Another coordinator is the leader, or the store fails.
+    /// If another coordinator is the leader, or the store fails.
     pub async fn confirm_leadership(&self) -> Result<(), JournalError> {
         match &self.durable {
             Some(_) => self.write_term().await,
@@ -296,30 +230,19 @@ impl Journal {
     }
 
     /// Waits until the journal is closed for writes, because another coordinator is the leader or the database has
-    /// failed. None once the journal was closed. A journal that persists nothing never returns.
+    /// failed. None if the journal was closed on purpose. For a journal that persists nothing, this never returns.
     pub async fn closed(&self) -> Option<JournalError> {
         let Some(durable) = &self.durable else { return std::future::pending().await };
-        let mut status = durable.db.subscribe();
-        // The database lives as long as this does.
-        let reason = status.wait_for(|status| status.close_reason.is_some()).await.ok()?.close_reason?;
-        match reason {
-            CloseReason::Clean => None,
-            CloseReason::Fenced => Some(durable.fenced().await),
-            _ => Some(JournalError::Store {
-                doing: "write to",
-                url: durable.place.url(),
-                reason: "the database has stopped, see the log for why; restart the coordinator".to_owned(),
-            }),
-        }
+        durable.closed().await
     }
 
     /// Whether it is closed for writes.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.durable.as_ref().is_some_and(|durable| durable.db.subscribe().borrow().close_reason.is_some())
+        self.durable.as_ref().is_some_and(|durable| durable.is_closed())
     }
 
-    /// Makes everything durable, and closes the journal.
+    /// Makes all writes durable, and closes the journal.
     ///
     /// # Errors
     /// The store fails.
@@ -333,136 +256,6 @@ impl Journal {
         let mut batch = WriteBatch::new();
         batch.put(TERM, encode(&TermRecord { term: self.term }));
         durable.write_durably(batch).await
-    }
-}
-
-impl Durable {
-    /// Writes, and waits until it is durable.
-    async fn write_durably(&self, batch: WriteBatch) -> Result<(), JournalError> {
-        let write = async {
-            let written = self.db.write(batch).await?;
-            self.db.flush().await?;
-            written.await_durable().await
-        };
-        self.in_time("write to", write).await
-    }
-
-    async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, JournalError> {
-        let value = self.in_time("read", self.db.get(key)).await?;
-        value.map(|value| decode(&value).map_err(|reason| self.foreign(key.as_bytes(), reason))).transpose()
-    }
-
-    /// What keys with this prefix hold, by the rest of each key.
-    async fn scan<T: DeserializeOwned>(&self, prefix: &str) -> Result<BTreeMap<String, T>, JournalError> {
-        let read = async {
-            let mut rows = self.db.scan_prefix(prefix, ..).await?;
-            let mut values = Vec::new();
-            while let Some(row) = rows.next().await? {
-                values.push((row.key, row.value));
-            }
-            Ok(values)
-        };
-        let values = self.in_time("read", read).await?;
-        let decoded = |(key, value): (bytes::Bytes, bytes::Bytes)| {
-            let name = key.strip_prefix(prefix.as_bytes()).unwrap_or_default();
-            let value = decode(&value).map_err(|reason| self.foreign(&key, reason))?;
-            Ok((String::from_utf8_lossy(name).into_owned(), value))
-        };
-        values.into_iter().map(decoded).collect()
-    }
-
-    async fn in_time<T>(
-        &self,
-        doing: &'static str,
-        request: impl Future<Output = Result<T, slatedb::Error>>,
-    ) -> Result<T, JournalError> {
-        match timeout(TIMEOUT, request).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.explain(doing, &error).await),
-            Err(_) => Err(slow(doing, &self.place)),
-        }
-    }
-
-    async fn explain(&self, doing: &'static str, error: &slatedb::Error) -> JournalError {
-        match error.kind() {
-            ErrorKind::Closed(CloseReason::Fenced) => self.fenced().await,
-            _ => JournalError::Store { doing, url: self.place.url(), reason: error.to_string() },
-        }
-    }
-
-    fn foreign(&self, key: &[u8], reason: String) -> JournalError {
-        JournalError::Foreign { key: String::from_utf8_lossy(key).into_owned(), url: self.place.url(), reason }
-    }
-
-    /// Another coordinator is the leader, and writes its term soon after it has taken over. If there is no such term,
-    /// the store is at fault.
-    async fn fenced(&self) -> JournalError {
-        let look = async {
-            loop {
-                match self.newest_term().await {
-                    Some(term) if term > self.term => return term,
-                    _ => sleep(Duration::from_millis(100)).await,
-                }
-            }
-        };
-        match timeout(FIND_SUCCESSOR, look).await {
-            Ok(by) => JournalError::Fenced { state: self.state.url(), by },
-            Err(_) => JournalError::Store {
-                doing: "write to",
-                url: self.place.url(),
-                reason: "the store says that another coordinator has opened it, but none has written its term; if there is no \
-                         other, restart this one"
-                    .to_owned(),
-            },
-        }
-    }
-
-    /// The newest term on the store. This coordinator's database does not see the writes of its successor.
-    async fn newest_term(&self) -> Option<Term> {
-        let (path, objects) = (self.place.prefix().clone(), Arc::clone(self.place.objects()));
-        let reader =
-            DbReader::open(path, objects, DbReaderMode::FollowLatest, DbReaderOptions::default()).await.ok()?;
-        let value = reader.get(TERM).await.ok()??;
-        Some(decode::<TermRecord>(&value).ok()?.term)
-    }
-}
-
-/// Why the database does not open.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct OpenError(slatedb::Error);
-
-impl Transient for OpenError {
-    /// A truncated answer of the store may look like any error, except those that another coordinator causes.
-    fn is_transient(&self) -> bool {
-        !matches!(self.0.kind(), ErrorKind::Closed(_) | ErrorKind::Invalid)
-    }
-}
-
-/// Which files the database removes. A local folder has no conditional writes, which protect the lists on a server from
-/// a process that stalled; so a folder retains its lists for longer.
-fn garbage(place: &Store, lists_retained: Duration) -> GarbageCollectorOptions {
-    let default = GarbageCollectorOptions::default();
-    if place.local_folder().is_none() {
-        return default;
-    }
-    let lists =
-        GarbageCollectorDirectoryOptions { min_age: lists_retained, ..GarbageCollectorDirectoryOptions::default() };
-    GarbageCollectorOptions {
-        manifest_options: Some(lists),
-        compactions_options: Some(lists),
-        boundary_files_enabled: false,
-        ..default
-    }
-}
-
-fn slow(doing: &'static str, place: &Store) -> JournalError {
-    JournalError::Slow { doing, url: place.url(), seconds: TIMEOUT.as_secs() }
-}
-
-impl fmt::Debug for Durable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durable").field("place", &self.place.url()).field("term", &self.term).finish_non_exhaustive()
     }
 }
 

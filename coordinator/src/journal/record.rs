@@ -1,11 +1,11 @@
-//! What the journal has under which key, in JSON. Every value except an event's has the version of its format.
+//! The keys and JSON values of the journal. Every value except an event has a format version.
 //!
 //! ```text
 //! term                       TermRecord: the newest term
 //! job/<id>                   JobRecord: what was submitted
 //! stop/<id>                  StopRecord: it was asked to stop
 //! end/<id>                   EndRecord: how it ended
-//! event/<id>/<number>        the event as it is sent; its number has 16 hexadecimal digits, to sort by
+//! event/<id>/<number>        the event as it is sent; the number has 16 hexadecimal digits, so that keys sort by it
 //! ```
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The format that this version reads and writes.
+/// The format version that this program reads and writes.
 const VERSION: u64 = 2;
 
 /// The key of the newest term.
@@ -28,7 +28,7 @@ pub(super) struct TermRecord {
     pub(super) term: Term,
 }
 
-/// A job as it was submitted.
+/// A submitted job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Its id.
@@ -39,11 +39,11 @@ pub struct JobRecord {
     pub order: u64,
     /// Seconds since 1970 at its submission, by the coordinator's clock.
     pub submitted: u64,
-    /// The term of the checkpoint that it was submitted with.
+    /// The term of the checkpoint that it was submitted with, if any.
     pub after: Option<Term>,
-    /// URL of that checkpoint.
+    /// The URL of that checkpoint.
     pub resume: Option<String>,
-    /// The client's id of the submission.
+    /// The client's id of the submission, which retries repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
     /// The specification, as [`antiphon_core::spec::JobSpec::to_json`] writes it.
@@ -51,26 +51,26 @@ pub struct JobRecord {
 }
 
 impl JobRecord {
-    /// The job's term under a coordinator of term `leader`: later than under earlier coordinators, and than the term of
-    /// the checkpoint that the job was submitted with.
+    /// The job's term under a coordinator of term `leader`. It is higher than under earlier coordinators, and higher
+    /// than the term of the checkpoint that the job was submitted with.
     #[must_use]
     pub fn term_under(&self, leader: Term) -> Term {
         Self::term_after(self.after, leader)
     }
 
-    /// As [`Self::term_under`], of a job that is submitted with a checkpoint of term `after`, or without one.
+    /// As [`Self::term_under`], for a job that is submitted with a checkpoint of term `after`, or without a checkpoint.
     #[must_use]
     pub fn term_after(after: Option<Term>, leader: Term) -> Term {
         Term(after.unwrap_or_default().0.saturating_add(leader.0))
     }
 }
 
-/// One event as it is persisted and sent.
+/// One event, as it is persisted and sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// From 1.
+    /// The number within the job, counted from 1.
     pub number: u64,
-    /// One JSON object on one line.
+    /// The event as a JSON object on one line.
     pub json: Arc<str>,
 }
 
@@ -81,20 +81,20 @@ pub(super) struct StopRecord {}
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndRecord {
-    /// The term of the coordinator under which it did.
+    /// The term of the coordinator under which it ended.
     pub term: Term,
     /// The number of its last event.
     pub last_event: u64,
-    /// What the last event says.
+    /// The contents of its last event.
     pub finished: Finished,
-    /// Milliseconds since 1970 at its end, by the coordinator's clock.
+    /// The time of its end in milliseconds since 1970, by the coordinator's clock.
     pub ended: u64,
 }
 
-/// A job that the journal knows of.
+/// A job in the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
-    /// What was submitted.
+    /// The submission.
     pub record: JobRecord,
     /// Whether it was asked to stop.
     pub stop: bool,
@@ -125,11 +125,11 @@ pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     fields.to_string().into_bytes()
 }
 
-/// Reads what [`encode`] wrote; the error says what is wrong with it.
+/// Reads what [`encode`] wrote, or says what is wrong with it.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if value["version"] != VERSION {
-        return Err(format!("its version is {}, and this one reads {VERSION}", value["version"]));
+        return Err(format!("its version is {}, but this program reads {VERSION}", value["version"]));
     }
     serde_json::from_value(value).map_err(|error| error.to_string())
 }

@@ -1,11 +1,14 @@
 //! Laws of a journal, over a local folder and in memory.
 
+use std::time::Duration;
+
 use antiphon_core::event::FinalState;
 use antiphon_core::ids::Turn;
 
+use super::durable::{LISTS_RETAINED, garbage};
 use super::*;
 
-/// A place for a journal in each kind of store, which is gone with the folder.
+/// A place for a journal in each kind of store. It is removed with the folder.
 fn places(name: &str) -> (tempfile::TempDir, [Store; 2]) {
     let folder = tempfile::tempdir().expect("a folder");
     let local = Store::open(&folder.path().display().to_string()).expect("a path opens");
@@ -74,7 +77,7 @@ async fn every_opening_begins_a_later_term() {
             assert_eq!(journal.term(), Term(term), "{}", state.url());
             journal.close().await.expect("it closes");
         }
-        // A coordinator that ends without closing had a term too.
+        // A coordinator that ends without closing the journal uses up a term too.
         drop(open(&state).await);
         assert_eq!(open(&state).await.term(), Term(5), "{}", state.url());
     }
@@ -90,7 +93,7 @@ async fn acknowledged_jobs_survive_a_crash_in_order() {
         }
         journal.request_stop(&id("a")).await.expect("it is noted");
         journal.append(&id("m"), &events(2..=4), Some(&finished("m"))).await.expect("it is told");
-        // Not closed: the next one finds what is on the store.
+        // The journal is not closed: the next one finds what is in the store.
         let found = open(&state).await.jobs().await.expect("they can be read");
         let ended = found.iter().find_map(|job| job.end.as_ref()).map(|end| end.ended).expect("one is over");
         let end = EndRecord { term: Term(1), last_event: 4, finished: finished("m"), ended };
@@ -109,7 +112,7 @@ async fn events_of_one_job_are_read_in_pages_across_terms() {
     let later = 1 << 32;
     for state in places {
         let journal = open(&state).await;
-        // The ids of others begin like this one's.
+        // The ids of other jobs have the same prefix.
         for job in ["j", "j-1", "j1"] {
             journal.append(&id(job), &events(1..=10), None).await.expect("they are taken");
         }
@@ -184,15 +187,15 @@ async fn what_another_version_wrote_is_named_and_left_alone() {
     let journal = open(&state).await;
     let durable = journal.durable.as_ref().expect("it is durable");
     for (job, value, reason) in [
-        ("later", r#"{"version":3}"#, "its version is 3, and this one reads 2"),
+        ("later", r#"{"version":3}"#, "its version is 3, but this program reads 2"),
         ("broken", "{", "EOF while parsing an object at line 1 column 1"),
         ("other", r#"{"version":2}"#, "missing field `job`"),
     ] {
         durable.db.put(key("job", &id(job)), value).await.expect("it is written");
         let error = journal.jobs().await.expect_err("it is not ours").to_string();
         let expected = format!(
-            "`job/{job}` in the coordinator's journal in `{}/_coordinator` is not what this version of Antiphon writes \
-             ({reason}); start the version that wrote it, or give this coordinator another --state",
+            "`job/{job}` in the coordinator's journal in `{}/_coordinator` has another format than this version of \
+             Antiphon writes ({reason}); start the version that wrote it, or give this coordinator another --state",
             state.url()
         );
         assert_eq!(error, expected);
@@ -233,7 +236,7 @@ async fn in_a_folder_the_database_removes_old_lists() {
         let admin = slatedb::admin::AdminBuilder::new(place.prefix().clone(), Arc::clone(place.objects())).build();
         admin.run_gc_once(garbage(&place, durable)).await.expect("it looks");
     };
-    // What guards a server's lists can be written once in a folder, too.
+    // The guard file of lists can also be written only once in a folder.
     for round in 0..2 {
         for _ in 0..5 {
             open(&state).await.close().await.expect("it closes");

@@ -1,15 +1,15 @@
-//! The jobs of one coordinator: submit, list, watch, stop. The services are thin layers over this; a program that has a
+//! The jobs of one coordinator: submit, list, watch, stop. The services are thin layers over it. A program with a
 //! coordinator in its own process calls it directly.
 //!
-//! What is here is in memory. The journal has what the next coordinator needs to resume the jobs
-//! ([`Coordinator::open`]). When another coordinator has taken over, every job's task is aborted at once, and
-//! [`Coordinator::journal_closed`] says so.
+//! This state is in memory. The journal has what the next coordinator needs to resume the jobs ([`Coordinator::open`]).
+//! When another coordinator has taken over, every job's task is aborted at once, and [`Coordinator::journal_closed`]
+//! resolves.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use antiphon_core::ids::{JobId, RequestId, Term};
+use antiphon_core::ids::{JobId, ModalityName, RequestId, Term, WorkerId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -18,30 +18,42 @@ use crate::clock;
 use crate::config::Config;
 use crate::events::EventWatcher;
 use crate::head_threads::HeadThreads;
-use crate::job::contract::{JobConfig, JobHandle, JobInput, JobStatus};
+use crate::job::config::JobConfig;
+use crate::job::contract::{JobHandle, JobInput, JobStatus};
 use crate::journal::{Journal, JournalError};
-use crate::workers::pool::Pool;
+use crate::workers::pool::{Pool, RegisterError, Registration};
 
 /// Starts the task of a job.
 pub type SpawnJob = dyn Fn(JobConfig) -> JobHandle + Send + Sync;
 
 /// There is no such job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no job `{job}` here")]
+#[error("this coordinator has no job `{job}`")]
 pub struct UnknownJob {
-    /// The id asked for.
+    /// The requested id.
     pub job: JobId,
 }
 
-/// Why a job was not asked to stop.
+/// Why a request to stop failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
     /// There is no such job.
     #[error(transparent)]
     Unknown(#[from] UnknownJob),
-    /// The journal does not take the request.
+    /// The journal cannot store the request.
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+/// Why a worker was not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterWorkerError {
+    /// The coordinator is shutting down.
+    #[error("the coordinator is shutting down and accepts no workers")]
+    Stopping,
+    /// The pool rejects the worker.
+    #[error(transparent)]
+    Pool(#[from] RegisterError),
 }
 
 /// The jobs and workers of this process. Clones share them.
@@ -54,25 +66,25 @@ pub struct Coordinator {
     pub(super) jobs: Arc<Mutex<BTreeMap<JobId, Entry>>>,
     /// The job of each submission that had a request id.
     pub(super) requests: Arc<Mutex<BTreeMap<RequestId, JobId>>>,
-    /// The number of the next submission in their order.
+    /// The number of the next submission.
     pub(super) submissions: Arc<AtomicU64>,
-    /// Jobs whose task has not ended.
+    /// The number of jobs whose task has not ended.
     pub(super) running: Arc<watch::Sender<usize>>,
     pub(super) stopping: CancellationToken,
     /// Set when the journal is closed for writes.
     pub(super) journal_closed: Arc<watch::Sender<Option<JournalError>>>,
-    /// Started with the first job.
+    /// The head threads, which start with the first job.
     pub(super) threads: Arc<Mutex<Option<HeadThreads>>>,
 }
 
 impl Coordinator {
-    /// A coordinator without jobs or workers, whose jobs are run by [`crate::job::spawn`] and end with its process.
+    /// A coordinator without jobs or workers. [`crate::job::spawn`] runs its jobs, which end with the process.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self::with_jobs(config, Arc::new(crate::job::spawn))
     }
 
-    /// As [`Coordinator::new`], with jobs that the caller runs.
+    /// As [`Coordinator::new`], but `spawn` runs the jobs.
     #[must_use]
     pub fn with_jobs(config: Config, spawn: Arc<SpawnJob>) -> Self {
         Self::with_journal(config, Journal::ephemeral(), spawn)
@@ -112,13 +124,24 @@ impl Coordinator {
         &self.pool
     }
 
-    /// Whether it is shutting down. Then it takes neither jobs nor workers.
+    /// Registers a worker, for jobs that wait for its modality.
+    ///
+    /// # Errors
+    /// If this coordinator is shutting down, or the worker's id is taken.
+    pub fn register(&self, worker: WorkerId, modality: ModalityName) -> Result<Registration, RegisterWorkerError> {
+        if self.is_stopping() {
+            return Err(RegisterWorkerError::Stopping);
+        }
+        Ok(self.pool.register(worker, modality)?)
+    }
+
+    /// Whether it is shutting down. Then it accepts neither jobs nor workers.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// How a job is doing.
+    /// The view of a job.
     ///
     /// # Errors
     /// There is no such job.
@@ -126,7 +149,7 @@ impl Coordinator {
         self.with_job(job, |entry| entry.view(job))
     }
 
-    /// A job's specification, in JSON and with every default.
+    /// A job's specification, as JSON with all defaults.
     ///
     /// # Errors
     /// There is no such job.
@@ -134,7 +157,7 @@ impl Coordinator {
         self.with_job(job, |entry| Arc::clone(&entry.submitted.specification))
     }
 
-    /// How every job is doing, in the order of their submission.
+    /// The views of all jobs, in order of submission.
     #[must_use]
     pub fn list(&self) -> Vec<JobView> {
         let jobs = self.jobs();
@@ -145,7 +168,7 @@ impl Coordinator {
         views
     }
 
-    /// Reads a job's events after number `after`, then the events to come.
+    /// Reads a job's events with numbers above `after`, then future events.
     ///
     /// # Errors
     /// There is no such job.
@@ -153,11 +176,11 @@ impl Coordinator {
         self.with_job(job, |entry| entry.events.watch(after))
     }
 
-    /// Asks a job to stop at the next turn boundary, with a checkpoint; `now`, without waiting for workers that are not
-    /// there. Asking a job that is over changes nothing. When this returns, the request is durable.
+    /// Asks a job to stop at the next turn boundary, with a checkpoint. With `now`, the job does not wait for missing
+    /// workers. A finished job does not change. When this returns, the request is durable.
     ///
     /// # Errors
-    /// There is no such job, or the journal does not take it.
+    /// If there is no such job, or the journal cannot store the request.
     pub async fn stop(&self, job: &JobId, now: bool) -> Result<JobView, StopError> {
         if !self.job(job)?.status.state.is_final() {
             self.journal.request_stop(job).await?;
@@ -171,19 +194,19 @@ impl Coordinator {
         while let Err(mpsc::error::SendError(unsent)) = inbox.send(input).await {
             let now = self.with_job(job, |entry| entry.inbox.clone())?;
             if now.same_channel(&inbox) {
-                // It is over already.
+                // The job is already over.
                 break;
             }
-            // It was recovering, and has started.
+            // The job was recovering, and has started.
             (inbox, input) = (now, unsent);
         }
         Ok(())
     }
 
-    /// Waits until the journal is closed for writes, and returns the reason. By then every job's task is aborted.
-    /// Without a durable journal this waits permanently.
+    /// Waits until the journal is closed for writes, and returns the reason. Every job's task is aborted by then.
+    /// Without a durable journal, this never returns.
     pub async fn journal_closed(&self) -> JournalError {
-        // The sender lives as long as this coordinator does.
+        // The sender lives as long as this coordinator.
         let error =
             self.journal_closed.subscribe().wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
         match error {
@@ -220,8 +243,8 @@ impl Coordinator {
     /// Cleans up after a job's task.
     pub(super) async fn task_ended(&self, job: JobId, ended: Result<(), tokio::task::JoinError>) {
         let ended = match ended {
-            Ok(()) => "the job's task ended without a reason: this is a bug in the coordinator, see its log",
-            Err(error) if error.is_panic() => "the job's task panicked: this is a bug in the coordinator, see its log",
+            Ok(()) => "the job's task ended without a reason; this is a bug in the coordinator, see its log",
+            Err(error) if error.is_panic() => "the job's task panicked; this is a bug in the coordinator, see its log",
             Err(_) => "the coordinator shut down before the job reached a turn boundary",
         };
         let events = self.jobs().get_mut(&job).and_then(Entry::job_mut).map(|entry| {
@@ -236,7 +259,7 @@ impl Coordinator {
             tracing::info!(%job, ?state, reason, suspended, "the task of a job has ended");
             self.pool.remove_job(&job, &format!("job `{job}` is over"));
             if !suspended && let Err(error) = entry.events.close(|| view.finished()) {
-                tracing::error!(%job, %error, "the last event of the job is lost");
+                tracing::error!(%job, %error, "the last event of the job cannot be appended and is lost");
             }
             entry.events.clone()
         });

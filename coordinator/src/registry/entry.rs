@@ -1,4 +1,4 @@
-//! What the registry has under the id of a job, and how people see it.
+//! The registry's entry for a job, and its view for people.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::events::EventLog;
 use crate::job::contract::{JobInput, JobState, JobStatus};
 use crate::journal::JobRecord;
 
-/// The status says for how long a worker has had the head, if it has had it for longer than this.
+/// If a worker has had the head for longer than this, the status says for how long.
 const LONG: Duration = Duration::from_secs(10);
 
 /// A job as people see it.
@@ -27,17 +27,17 @@ pub struct JobView {
     pub submitted: u64,
     /// The term under which it runs.
     pub term: Term,
-    /// How it is doing.
+    /// The status of the job.
     pub status: JobStatus,
     /// The number of its last event.
     pub last_event: u64,
 }
 
-/// What the registry has under a job's id.
+/// The registry's entry for a job id.
 pub(super) enum Entry {
-    /// Its submission is being checked.
+    /// A submission that is being checked.
     Submitting,
-    /// The journal is forgetting it.
+    /// A job that is being removed from the journal.
     Removing,
     Registered(RegisteredJob),
 }
@@ -49,17 +49,17 @@ pub(super) struct RegisteredJob {
     pub(super) inbox: mpsc::Sender<JobInput>,
     pub(super) status: watch::Receiver<JobStatus>,
     pub(super) events: EventLog,
-    /// None if the job was over before this coordinator started.
+    /// Aborts the job's task. None if the job was over before this coordinator started.
     pub(super) abort: Option<tokio::task::AbortHandle>,
-    /// Set when the job's task has ended: the reason, in case its last status is not final.
+    /// The reason, set when the job's task has ended, in case its last status is not final.
     pub(super) ended: Option<&'static str>,
-    /// When the job was over, in milliseconds since 1970; set once that is persisted.
+    /// The end of the job in milliseconds since 1970, set after it is persisted.
     pub(super) over: Option<u64>,
-    /// Its task has ended, and its last events are persisted.
+    /// Whether its task has ended and its last events are persisted.
     pub(super) is_persisted: bool,
 }
 
-/// What a job was submitted as.
+/// The submission of a job.
 #[derive(Debug, Clone)]
 pub(super) struct Submitted {
     pub(super) name: JobName,
@@ -72,7 +72,7 @@ pub(super) struct Submitted {
 }
 
 impl Submitted {
-    /// `specification` is what the record holds too.
+    /// The submission of a record. `specification` is the record's.
     pub(super) fn new(record: &JobRecord, specification: Arc<str>) -> Self {
         Self { name: record.name.clone(), order: record.order, at: record.submitted, specification }
     }
@@ -131,7 +131,7 @@ impl RegisteredJob {
             status.reason = "its end is being written to the journal".to_owned();
         }
         if self.events.is_full() {
-            status.reason = "the store takes no events; turns wait for it".to_owned();
+            status.reason = "the store accepts no events; turns wait for it".to_owned();
             status.since = None;
         }
         if let Some(time) = status.since.map(|since| since.elapsed()).filter(|time| *time >= LONG) {
@@ -187,12 +187,12 @@ mod tests {
         let (inbox, status) = (mpsc::channel(1).0, watch::channel(JobStatus::waiting("something else")).1);
         let entry = RegisteredJob::new(submitted, Term(1), inbox, status, events.clone(), None);
         assert_eq!(entry.view(&job).status.reason, "something else");
-        // The task that persists them does not run meanwhile.
+        // The task that persists them does not run in the meantime.
         while !events.is_full() {
             let waiting = JobEvent::Waiting { job: job.clone(), reason: "something".to_owned(), seconds: 0.0 };
             events.append(&waiting).expect("the log is open");
         }
-        assert_eq!(entry.view(&job).status.reason, "the store takes no events; turns wait for it");
+        assert_eq!(entry.view(&job).status.reason, "the store accepts no events; turns wait for it");
         events.wait_for_capacity().await;
         assert_eq!(entry.view(&job).status.reason, "something else");
     }

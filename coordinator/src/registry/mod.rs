@@ -1,7 +1,7 @@
-//! Which jobs there are. `coordinator` has them, an `entry` each; `submission` adds them, `recovery` resumes
-//! those of the coordinator before, `retention` forgets the oldest that are over, `shutdown` ends them.
+//! The registry of jobs. `coordinator` holds them, with an `entry` each; `submission` adds jobs, `recovery` resumes
+//! those of the previous coordinator, `retention` removes the oldest finished ones, `shutdown` stops them.
 //!
-//! Knows jobs and workers, and nothing of how people and workers reach it.
+//! Knows jobs and workers, but not how people and workers connect.
 
 pub mod coordinator;
 pub mod entry;

@@ -1,10 +1,10 @@
-//! What a coordinator finds when it starts: it lists the jobs that are over, and resumes the others from their newest
+//! Recovery when a coordinator starts: it lists the finished jobs, and resumes the others from their newest
 //! checkpoints.
 //!
-//! A separate task searches for each job's checkpoint, beside serving. Meanwhile the job is there, waits, and says for
-//! what. The job keeps its place in the order in which the pool gives workers to jobs, and starts as soon as its
-//! checkpoint is found. Until then the pool gives no workers to the jobs behind it; if its store does not answer within
-//! [`PROMPT`], they get workers first.
+//! A separate task searches for each job's checkpoint while the coordinator serves. Meanwhile the job is visible,
+//! waits, and reports what it waits for. It keeps its position in the order in which jobs get workers, and starts when
+//! its checkpoint is found. Until then later jobs get no workers. If its store does not answer within [`PROMPT`], they
+//! get workers first.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,48 +23,49 @@ use super::entry::{RegisteredJob, Submitted};
 use super::search::{ATTEMPT, BACK_OFF, RecoveryError, Search, recovering};
 use crate::config::{Config, Keep};
 use crate::events::EventLog;
-use crate::job::contract::{INBOX, JobConfig, JobInput, JobStatus, STOPPED};
+use crate::job::config::JobConfig;
+use crate::job::contract::{INBOX, JobInput, JobStatus, STOPPED};
 use crate::job::resume;
 use crate::job::specification::Specification;
 use crate::journal::{EndRecord, JobRecord, Journal, JournalError, Recorded};
 
-/// Jobs whose stores are asked at the same time.
+/// The number of jobs that are searched for concurrently.
 const AT_ONCE: usize = 16;
-/// How long the jobs behind a job wait if its store does not answer.
+/// How long later jobs wait for a job whose store does not answer.
 const PROMPT: Duration = Duration::from_secs(2);
-/// How long a store may take to tell of a job that is to end before it resumes.
+/// The timeout of the search for a job that ends before it resumes.
 const LAST_SEARCH: Duration = Duration::from_secs(15);
 
-/// What became of a job that was recovering.
+/// The result of a recovery.
 enum Recovered {
     /// Its own task has started.
     Started,
-    /// It does not start: it is over, or this coordinator ends before.
+    /// The job does not start, because it is over or this coordinator ends first.
     Ended,
 }
 
-/// A job whose checkpoint is searched for.
+/// A recovering job.
 struct Recovering {
     record: JobRecord,
-    /// A person asked it to stop.
+    /// Whether a user asked it to stop.
     stop: bool,
     inbox: mpsc::Receiver<JobInput>,
     status: watch::Sender<JobStatus>,
     events: EventLog,
 }
 
-/// The newest checkpoint of a job that ends before it resumes, and the best.
+/// The newest and the best checkpoint of a job that ends before it resumes.
 struct Newest {
     checkpoint: Checkpoint,
     best: Option<BestCheckpoint>,
 }
 
 impl Coordinator {
-    /// A coordinator that persists what `config` says. With [`Keep::Jobs`] it takes the folder of the state over from
-    /// the coordinator before it, knows all jobs that were ever submitted there, and resumes those that are not over.
+    /// A coordinator with these settings. With [`Keep::Jobs`] it takes over the folder of the state from the previous
+    /// coordinator, lists all jobs there, and resumes those that are not over.
     ///
     /// # Errors
-    /// The journal cannot be opened or read, or another coordinator has taken over meanwhile.
+    /// If the journal cannot be opened or read, or another coordinator has taken over in the meantime.
     pub async fn open(config: Config) -> Result<Self, JournalError> {
         if config.keep == Keep::Nothing {
             return Ok(Self::new(config));
@@ -76,17 +77,17 @@ impl Coordinator {
         Ok(coordinator)
     }
 
-    /// Registers all jobs of the journal. When this returns they are all there, and those that are not over are
+    /// Registers all jobs of the journal. When this returns, all are listed, and those that are not over are
     /// recovering.
     ///
     /// # Errors
-    /// The journal cannot be read. A job that cannot resume fails, and the others do not notice.
+    /// If the journal cannot be read. A job that cannot resume fails alone.
     async fn recover(&self) -> Result<(), JournalError> {
         let jobs = self.journal.jobs().await?;
         let next = jobs.last().map_or(0, |job| job.record.order + 1);
         self.submissions.store(next, Ordering::Relaxed);
         let unfinished = jobs.iter().filter(|job| job.end.is_none()).count();
-        tracing::info!(term = %self.term(), jobs = jobs.len(), unfinished, "the journal is open");
+        tracing::info!(term = %self.term(), jobs = jobs.len(), unfinished, "the coordinator has opened its journal");
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
         for Recorded { record, stop, end } in jobs {
             if let Some(request) = &record.request {
@@ -109,7 +110,7 @@ impl Coordinator {
         let events = EventLog::open(&self.journal, &job);
         self.pool.hold_for(job.clone(), record.order);
         let search = Recovering { record, stop, inbox, status, events: events.clone() };
-        // Before the task can put the started job in this place.
+        // Registered before the task can replace it by the started job.
         let mut jobs = self.jobs();
         let task = tokio::spawn(self.clone().find(search, at_once));
         let abort = Some(task.abort_handle());
@@ -127,7 +128,7 @@ impl Coordinator {
         }
     }
 
-    /// Finds a job's checkpoint and resumes the job, unless it is told to end meanwhile.
+    /// Finds a job's checkpoint and resumes the job, unless it is asked to end in the meantime.
     async fn find(self, mut job: Recovering, at_once: Arc<Semaphore>) -> Recovered {
         let found = {
             let Recovering { record, stop, status, events, inbox } = &mut job;
@@ -149,7 +150,7 @@ impl Coordinator {
             Err(JobInput::Stop { .. }) => match self.newest_of(&job, &at_once).await {
                 Ok(newest) => job.end(FinalState::Stopped, None, newest),
                 Err(error) => {
-                    let reason = format!("{STOPPED}; which checkpoint is its newest is not known: {error}");
+                    let reason = format!("{STOPPED}; its newest checkpoint is not known: {error}");
                     job.end(FinalState::Stopped, Some(reason), None)
                 }
             },
@@ -158,11 +159,11 @@ impl Coordinator {
         }
     }
 
-    /// The newest checkpoint of a job that is to end before it resumes, its own or the one that it was submitted with.
-    /// A job that is asked to stop does not wait as long for a store as the others do.
+    /// The newest checkpoint of a job that ends before it resumes: its own, or the one that it was submitted with. A
+    /// job that is asked to stop does not wait as long for a store as other jobs.
     ///
     /// # Errors
-    /// Why the checkpoint is not known.
+    /// If the checkpoint cannot be determined.
     async fn newest_of(&self, job: &Recovering, at_once: &Semaphore) -> Result<Option<Newest>, RecoveryError> {
         let Recovering { record, status, .. } = job;
         let spec = Specification::from_json(&record.specification)?;
@@ -176,7 +177,7 @@ impl Coordinator {
         }))
     }
 
-    /// The job as it was submitted, from its own newest checkpoint, or else from the one that it was submitted with.
+    /// The configuration of the job, with its own newest checkpoint, or otherwise the one that it was submitted with.
     async fn find_checkpoint(
         &self,
         record: &JobRecord,
@@ -191,7 +192,7 @@ impl Coordinator {
             match config {
                 Err(error) if error.is_transient() => {
                     self.pool.limit_hold(&record.job, Duration::ZERO);
-                    tracing::warn!(job = %record.job, %error, "a job cannot resume yet and is retried");
+                    tracing::warn!(job = %record.job, %error, "a job cannot resume yet; the coordinator retries");
                     status.send_replace(recovering(&error.to_string()));
                     sleep(BACK_OFF).await;
                 }
@@ -209,7 +210,7 @@ impl Coordinator {
             Ok(found) => found?,
             Err(_) => {
                 self.pool.limit_hold(&record.job, Duration::ZERO);
-                tracing::warn!(job = %record.job, "a job is still loading; the jobs behind it start first");
+                tracing::warn!(job = %record.job, "the checkpoint of a job is still loading; later jobs start first");
                 found.await?
             }
         };
@@ -229,11 +230,11 @@ impl Coordinator {
     ) -> Search<'a> {
         let (job, told) = (record.job.clone(), status.clone());
         let retry = self.retry(&record.job).at_most(ATTEMPT).on_retry(move |retry| {
-            tracing::warn!(%job, %retry, "a request to the store failed and is retried");
+            tracing::warn!(%job, %retry, "a request to the store failed; the coordinator retries it");
             told.send_modify(|status| status.reason = recovering(&retry.message).reason);
         });
-        let (store, stores, begun) = (store.with_retry(retry.clone()), self.config.stores, Instant::now());
-        let search = Search { journal: &self.journal, record, store, stores, retry, begun, status };
+        let (store, stores, started) = (store.with_retry(retry.clone()), self.config.stores, Instant::now());
+        let search = Search { journal: &self.journal, record, store, stores, retry, started, status };
         search.tell(&format!("looking for its newest checkpoint in `{}`", search.store.url()));
         search
     }
@@ -241,13 +242,13 @@ impl Coordinator {
     /// Starts the task of a job whose checkpoint was found.
     async fn resume(&self, config: JobConfig, mut recovering: Recovering) -> Recovered {
         let job = config.id.clone();
-        let gone = format!("the coordinator of term {} is gone", self.term().0.saturating_sub(1));
+        let gone = format!("the coordinator of term {} has ended", self.term().0.saturating_sub(1));
         if let Err(error) = config.events.append(&recovered(&config, gone)) {
-            tracing::error!(%job, %error, "an event of the job is lost");
+            tracing::error!(%job, %error, "an event of the job cannot be appended and is lost");
         }
-        // The error is that another coordinator has taken over, which resumes the job.
+        // The error means that another coordinator has taken over, which resumes the job.
         let Ok(_) = self.start(config, Submitted::from(&recovering.record)) else { return Recovered::Ended };
-        // A request to stop that came until now must reach the job's task.
+        // A request to stop that has arrived by now must reach the job's task.
         recovering.inbox.close();
         let mut stop = None;
         while let Some(input) = recovering.inbox.recv().await {
@@ -257,7 +258,7 @@ impl Coordinator {
             }
         }
         if let Some(now) = stop {
-            // The error is that it is over already.
+            // The error means that the job is already over.
             let _over = self.tell(&job, JobInput::Stop { now }).await;
         }
         Recovered::Started
@@ -283,7 +284,7 @@ impl Coordinator {
 }
 
 impl Recovering {
-    /// The job is over before it resumed.
+    /// Ends the job before it has resumed.
     fn end(self, state: FinalState, reason: Option<String>, newest: Option<Newest>) -> Recovered {
         let newest = newest.as_ref();
         let turn = newest.map_or(Turn(0), |newest| newest.checkpoint.manifest().turn);
@@ -296,7 +297,7 @@ impl Recovering {
             ..Finished::new(self.record.job.clone(), state, reason.clone())
         };
         if let Err(error) = self.events.append(&JobEvent::Finished(finished)) {
-            tracing::error!(job = %self.record.job, %error, "the last event of the job is lost");
+            tracing::error!(job = %self.record.job, %error, "the last event of the job cannot be appended and is lost");
         }
         let reason = reason.unwrap_or_else(|| STOPPED.to_owned());
         self.status.send_replace(JobStatus { state: state.into(), turn, checkpoint, ..JobStatus::waiting(reason) });
@@ -304,7 +305,7 @@ impl Recovering {
     }
 }
 
-/// Waits until the job is told to end, one way or the other; not at all if it was told so before.
+/// Waits until the job is asked to stop or suspend. Returns at once if it was asked before.
 async fn told_to_end(inbox: &mut mpsc::Receiver<JobInput>, before: bool) -> JobInput {
     if before {
         return JobInput::Stop { now: false };
@@ -313,7 +314,7 @@ async fn told_to_end(inbox: &mut mpsc::Receiver<JobInput>, before: bool) -> JobI
         match inbox.recv().await {
             Some(asked @ (JobInput::Stop { .. } | JobInput::Suspend)) => return asked,
             Some(_) => {}
-            // The registry has the other end for as long as it has the job.
+            // The registry keeps the other end as long as it has the job.
             None => std::future::pending().await,
         }
     }

@@ -1,5 +1,4 @@
-//! Forgets the jobs that were over longest ago, so that the state does not grow without bound. Their checkpoints are
-//! not touched.
+//! Removes the jobs that ended longest ago, so that the state does not grow without limit. Their checkpoints stay.
 
 use std::time::Duration;
 
@@ -8,12 +7,12 @@ use antiphon_core::ids::JobId;
 use super::coordinator::Coordinator;
 use super::entry::Entry;
 
-/// The pause before a journal that does not forget a job is asked again.
+/// The pause before a failed removal from the journal is retried.
 const BACK_OFF: Duration = Duration::from_secs(10);
 
 impl Coordinator {
-    /// Forgets the oldest of the jobs that are over, if there are more than are to be known. From now on no request
-    /// finds them; their ids are free when the journal has forgotten them too.
+    /// Removes the oldest finished jobs if there are more than the limit. Requests no longer find them from now on.
+    /// Their ids become free when they are removed from the journal too.
     pub(super) fn prune(&self) {
         let mut jobs = self.jobs();
         let mut over: Vec<(u64, JobId)> =
@@ -34,13 +33,17 @@ impl Coordinator {
         for job in removed {
             while let Err(error) = self.journal.remove_job(&job).await {
                 if self.journal.is_closed() {
-                    // The next coordinator finds it.
+                    // The next coordinator removes it.
                     return;
                 }
-                tracing::warn!(%job, %error, "the journal has not forgotten a job that is over; retrying");
+                tracing::warn!(
+                    %job,
+                    %error,
+                    "a finished job cannot be removed from the journal now; the coordinator retries"
+                );
                 tokio::time::sleep(BACK_OFF).await;
             }
-            tracing::info!(%job, "a job that was over long ago is forgotten");
+            tracing::info!(%job, "an old finished job was removed from the journal");
             let mut jobs = self.jobs();
             self.requests().retain(|_, made| *made != job);
             jobs.remove(&job);

@@ -1,6 +1,6 @@
 //! The search for the checkpoint that a job resumes from after its coordinator was lost: its newest one, or the one
-//! that it was submitted with. The search retries for as long as that may help, and tells the job's status and events
-//! what it waits for.
+//! that it was submitted with. The search retries transient errors, and reports in the job's status and events what it
+//! waits for.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use crate::job::resume::{ResumeError, Resumed};
 use crate::job::specification::Specification;
 use crate::journal::{JobRecord, Journal, JournalError};
 
-/// How long a store may take to answer before it is asked again.
+/// The timeout of an attempt.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(30);
 /// The pause between two attempts.
 pub(super) const BACK_OFF: Duration = Duration::from_secs(10);
 
-/// Why a job does not resume.
+/// Why a job cannot resume.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecoveryError {
-    /// The specification in the journal is not one.
+    /// The specification in the journal is invalid.
     #[error(transparent)]
     Specification(#[from] SpecErrors),
     /// The job cannot be started.
@@ -40,24 +40,25 @@ pub(super) enum RecoveryError {
     /// Its checkpoints cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Its checkpoint is not one to resume from.
+    /// Its checkpoint does not fit the job.
     #[error(transparent)]
     Resume(#[from] ResumeError),
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The job has written a checkpoint that is not there.
+    /// The job has written a checkpoint that is missing now.
     #[error(
-        "`{folder}` holds no checkpoint, but one of turn {turn} was written there; is it the right place, and is it mounted?"
+        "`{folder}` holds no checkpoint, but the job has written one of turn {turn} there; check that the folder is \
+         mounted"
     )]
     NoCheckpoint {
         /// The folder of its checkpoints.
         folder: String,
-        /// The newest that it has written.
+        /// The turn of the newest checkpoint that it has written.
         turn: Turn,
     },
     /// The store does not answer.
-    #[error("`{folder}` does not answer")]
+    #[error("the store of `{folder}` does not answer")]
     NoAnswer {
         /// The folder of its checkpoints.
         folder: String,
@@ -65,15 +66,14 @@ pub(super) enum RecoveryError {
 }
 
 impl RecoveryError {
-    /// Whether the search may succeed later. A store that fails, or refuses these credentials, ends no job that it
-    /// holds.
+    /// Whether the search may succeed later. A store that fails or rejects these credentials does not fail the job.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Checkpoint(error) | Self::Resume(ResumeError::Read(error)) => {
                 matches!(error, CheckpointError::Request { .. })
             }
             Self::Journal(_) | Self::NoCheckpoint { .. } | Self::NoAnswer { .. } => true,
-            // Credentials that this coordinator was not given, or threads that it does not get.
+            // This coordinator may lack credentials, or the system may have no threads left.
             Self::Start(error) => {
                 matches!(error, SubmitError::Storage(StorageError::Settings { .. }) | SubmitError::Threads(_))
             }
@@ -89,18 +89,18 @@ pub(super) struct Search<'a> {
     pub(super) store: CheckpointStore,
     pub(super) stores: StoreOptions,
     pub(super) retry: RetryPolicy,
-    pub(super) begun: Instant,
+    pub(super) started: Instant,
     pub(super) status: &'a watch::Sender<JobStatus>,
 }
 
 impl Search<'_> {
-    /// Puts into the job's status what the search does or waits for.
+    /// Sets the job's status to what the search does or waits for.
     pub(super) fn tell(&self, what: &str) {
-        self.status.send_replace(JobStatus { since: Some(self.begun), ..recovering(what) });
+        self.status.send_replace(JobStatus { since: Some(self.started), ..recovering(what) });
     }
 
-    /// The job's own newest checkpoint, or else the one that it was submitted with, or none. A job does not restart
-    /// from there if it has written a checkpoint that is not found: its folder may not be mounted yet.
+    /// The job's own newest checkpoint, otherwise the one that it was submitted with, or none. If the job has written a
+    /// checkpoint that is missing, this is an error, because its folder may not be mounted yet.
     pub(super) async fn newest(&self) -> Result<Option<Checkpoint>, RecoveryError> {
         if let Some(newest) = self.store.newest().await? {
             return Ok(Some(newest));
@@ -114,7 +114,7 @@ impl Search<'_> {
         }
     }
 
-    /// As [`Self::newest`], with what the checkpoint holds, for a job of this specification.
+    /// As [`Self::newest`], loaded for a job with this specification.
     async fn load(&self, spec: &Specification) -> Result<Option<Resumed>, RecoveryError> {
         let newest = timeout(ATTEMPT, self.newest()).await;
         let Some(checkpoint) = newest.map_err(|_| self.no_answer())?? else { return Ok(None) };
@@ -122,7 +122,7 @@ impl Search<'_> {
         Ok(Some(Resumed::load(&checkpoint, spec, &self.store).await?))
     }
 
-    /// As [`Self::load`], retried for as long as that may help.
+    /// As [`Self::load`], with retries of transient errors.
     pub(super) async fn until_loaded(
         &self,
         spec: &Specification,
@@ -136,15 +136,15 @@ impl Search<'_> {
                 loaded => return loaded,
             }
             let reason = self.status.borrow().reason.clone();
-            tracing::warn!(%job, reason, "a job cannot resume yet and is retried");
-            let waited = self.begun.elapsed();
-            // Events stay: a store that is away for a day must not leave thousands. The status always has the last
-            // reason.
+            tracing::warn!(%job, reason, "a job cannot resume yet; the coordinator retries");
+            let waited = self.started.elapsed();
+            // Events are permanent, so a store that fails for a day must not cause thousands. The status always has the
+            // last reason.
             if told.is_none_or(|when| waited >= when * 2) {
                 told = Some(waited);
                 let seconds = waited.as_secs_f64();
                 if let Err(error) = events.append(&JobEvent::Waiting { job: job.clone(), reason, seconds }) {
-                    tracing::error!(%job, %error, "an event of the job is lost");
+                    tracing::error!(%job, %error, "an event of the job cannot be appended and is lost");
                 }
             }
             sleep(BACK_OFF).await;

@@ -1,4 +1,4 @@
-//! The end of a coordinator: its jobs reach a turn boundary and write a checkpoint, if they can.
+//! Shutdown of a coordinator: its jobs reach a turn boundary and write a checkpoint, if they can.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::coordinator::Coordinator;
 use super::entry::Entry;
 use crate::job::contract::JobInput;
 
-/// How long the journal has to take the last writes.
+/// The timeout of the last writes to the journal.
 const CLOSE: Duration = Duration::from_secs(15);
-/// How often the log says which jobs have not stopped.
+/// The interval at which the log lists jobs that have not stopped.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 impl Coordinator {
-    /// Takes no further jobs and workers, stops every job at a turn boundary, and ends those that do not get there in
-    /// time. Jobs that the journal has are not over then; the journal has everything when this returns.
+    /// Accepts no further jobs and workers, stops every job at a turn boundary, and aborts those that do not reach one
+    /// in time. Jobs in the journal are suspended, not over. Everything is persisted when this returns.
     pub async fn stop_all(&self) {
         self.stopping.cancel();
         let jobs: Vec<JobId> = self.jobs().keys().cloned().collect();
@@ -42,19 +42,26 @@ impl Coordinator {
             && let closed = timeout(CLOSE, self.journal.close()).await
             && !matches!(closed, Ok(Ok(())))
         {
-            tracing::warn!("the journal is not closed: the last events may be lost");
+            tracing::warn!("the journal was not closed in time; the last events may be lost");
         }
     }
 
     async fn end_all(&self) {
-        tracing::warn!(seconds = self.config.stop_within.as_secs(), "jobs did not stop in time; ending them");
+        tracing::warn!(
+            seconds = self.config.stop_within.as_secs(),
+            "some jobs did not stop in time; the coordinator \
+             aborts them"
+        );
         self.abort_all();
         if timeout(self.config.stop_within, self.all_over()).await.is_err() {
-            tracing::warn!("the store does not take the last events of jobs; shutting down without them");
+            tracing::warn!(
+                "the store does not accept the last events of jobs; the coordinator shuts down without \
+                 them"
+            );
         }
     }
 
-    /// Says in the log which jobs have not stopped, until it is dropped.
+    /// Logs which jobs have not stopped, until it is dropped.
     async fn report_running_jobs(&self) {
         let mut report = interval_at(Instant::now() + REPORT_EVERY, REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,10 +72,10 @@ impl Coordinator {
                 match &entry.abort {
                     Some(task) if !task.is_finished() => {
                         let reason = entry.view(job).status.reason;
-                        tracing::info!(%job, reason, "shutting down; a job has not stopped yet");
+                        tracing::info!(%job, reason, "the coordinator shuts down; a job has not stopped yet");
                     }
                     Some(_) if !entry.is_persisted => {
-                        tracing::info!(%job, "shutting down; the last events of a job are being written");
+                        tracing::info!(%job, "the coordinator shuts down; the last events of a job are being written");
                     }
                     Some(_) | None => {}
                 }
@@ -85,7 +92,7 @@ impl Coordinator {
     }
 
     async fn all_over(&self) {
-        // The sender lives as long as this coordinator does.
+        // The sender lives as long as this coordinator.
         let mut running = self.running.subscribe();
         let _count = running.wait_for(|running| *running == 0).await;
     }

@@ -1,4 +1,4 @@
-//! From a submission to a running job. Everything that can be wrong with it is found before it is acknowledged.
+//! From a submission to a running job. A submission is checked completely before it is acknowledged.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -20,13 +20,14 @@ use super::entry::{Entry, RegisteredJob, Submitted};
 use crate::clock;
 use crate::events::EventLog;
 use crate::head_threads::HeadThreads;
-use crate::job::contract::{self, JobConfig};
+use crate::job::config::JobConfig;
+use crate::job::contract;
 use crate::job::resume::{ResumeError, Resumed};
 use crate::job::specification::Specification;
 use crate::journal::{Event, JobRecord, JournalError};
 use crate::workers::pool::{Assignment, JobWorkers};
 
-/// How long a client that submits a job waits for a failing store.
+/// How long a submission waits for a failing store.
 const SUBMIT: Duration = Duration::from_secs(20);
 
 /// A request to run a job.
@@ -34,25 +35,25 @@ const SUBMIT: Duration = Duration::from_secs(20);
 pub struct Submission {
     /// The job file: YAML or JSON.
     pub specification: String,
-    /// The id of the job. Without it one is made of the job's name.
+    /// The id of the job. None derives one from the job's name.
     pub job: Option<JobId>,
-    /// URL of a checkpoint to resume from, or of the folder of a job whose newest checkpoint is meant.
+    /// The URL of a checkpoint to resume from, or of a job's folder for its newest checkpoint.
     pub resume: Option<String>,
-    /// The client's id of the request: the same submission sent twice under one id makes one job.
+    /// The client's id of the request. The same submission under the same id creates one job.
     pub request: Option<RequestId>,
 }
 
-/// Why a submission was rejected. It leaves nothing behind.
+/// Why a submission was rejected. A rejected submission leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The coordinator is shutting down.
-    #[error("the coordinator is shutting down and takes no jobs")]
+    #[error("the coordinator is shutting down and accepts no jobs")]
     Stopping,
-    /// The specification is not one.
+    /// The specification is invalid.
     #[error(transparent)]
     Specification(#[from] SpecErrors),
     /// The job's first event cannot be encoded.
-    #[error("the job's first event is not fit for JSON: {0}")]
+    #[error("the job's first event cannot be written as JSON: {0}; this is a bug in the coordinator")]
     Json(#[from] serde_json::Error),
     /// The id is taken.
     #[error("there is a job `{job}` already; choose another id")]
@@ -60,29 +61,29 @@ pub enum SubmitError {
         /// The id.
         job: JobId,
     },
-    /// It was sent before, and is being checked.
-    #[error("this submission was sent before, as job `{job}`, and is being checked; send it again later")]
+    /// The submission was sent before, and is being checked.
+    #[error("this submission was sent before, as job `{job}`, and is still being checked; retry it later")]
     Underway {
         /// The job's id.
         job: JobId,
     },
-    /// Its head does not fit.
+    /// Its head exceeds the memory limit.
     #[error(
-        "head.width: a head of {classes} classes by {width}, with projector, optimizer and a message of each worker, takes \
-         {needed} MiB, but a job may have {limit} here; start the coordinator (or the run) with --head-memory {needed}, or make \
-         the head narrower, `schedule.batch` or `evaluation.chunk` smaller"
+        "head.width: a head of {classes} classes by {width}, with projector, optimizer and a message of each worker, \
+         takes {needed} MiB, but the limit per job is {limit} MiB; start the coordinator (or the run) with \
+         --head-memory {needed}, or reduce `head.width`, `schedule.batch` or `evaluation.chunk`"
     )]
     HeadTooLarge {
         /// C.
         classes: usize,
         /// s.
         width: u32,
-        /// MiB that it takes.
+        /// The memory that the head needs, in MiB.
         needed: u64,
-        /// MiB that there are.
+        /// The limit per job, in MiB.
         limit: u64,
     },
-    /// The system starts no further threads.
+    /// The system cannot start the head threads.
     #[error(
         "the threads that heads compute on cannot be started: {0}; start the coordinator with fewer --head-threads"
     )]
@@ -90,44 +91,46 @@ pub enum SubmitError {
     /// The store cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The journal does not take it.
+    /// The journal cannot store the job.
     #[error("the job was not accepted: {0}")]
     Journal(#[from] JournalError),
     /// The checkpoints cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoint is not one to resume from.
+    /// The checkpoint does not fit the job.
     #[error(transparent)]
     Resume(#[from] ResumeError),
     /// The job's folder holds a later checkpoint than the one to resume from.
     #[error(
-        "`{folder}` already holds a checkpoint at turn {newest}, which is later than where this job begins; resume from that \
-         checkpoint, or choose another id"
+        "`{folder}` already holds a checkpoint at turn {newest}, which is later than the start of this job; resume \
+         from that checkpoint, or choose another id"
     )]
     Beyond {
         /// The folder of checkpoints.
         folder: String,
-        /// The newest complete one.
+        /// The turn of the newest complete checkpoint.
         newest: u64,
     },
-    /// The checkpoint is another kind of job's.
-    #[error("checkpoint `{checkpoint}` is of a job with modalities {theirs}, but this job has {ours}")]
+    /// The checkpoint belongs to a job with other modalities.
+    #[error(
+        "checkpoint `{checkpoint}` belongs to a job with modalities {theirs}, but this job has {ours}; resume from another checkpoint"
+    )]
     OtherModalities {
         /// The checkpoint.
         checkpoint: String,
-        /// Its modalities.
+        /// The modalities of the checkpoint's job, as text.
         theirs: String,
-        /// The job's modalities.
+        /// The modalities of the submitted job, as text.
         ours: String,
     },
 }
 
 impl Coordinator {
-    /// Accepts a job. When this returns, this coordinator has it and, with a durable journal, every later one. A
-    /// submission that was accepted before, under the same request id, returns the same job.
+    /// Accepts a job. When this returns, the job is registered and, with a durable journal, persisted. A submission
+    /// that was accepted before, under the same request id, returns the same job.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first error in the submission.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, SubmitError> {
         if self.is_stopping() {
             return Err(SubmitError::Stopping);
@@ -143,7 +146,7 @@ impl Coordinator {
         if !self.journal.is_durable() {
             return self.accept(config, request).await;
         }
-        // The client may hang up from now on: a job that the journal gets must be registered too.
+        // The client may disconnect from now on. A job that is written to the journal must be registered too.
         let coordinator = self.clone();
         let accepted = tokio::spawn(async move {
             let accepted = coordinator.accept(config, request).await;
@@ -184,7 +187,7 @@ impl Coordinator {
 
     fn check_head(&self, spec: &JobSpec) -> Result<(), SubmitError> {
         let (classes, width) = (spec.labels.classes.count(), spec.head.width);
-        // With the message that each worker may be sending.
+        // Including a message that each worker may be sending.
         let messages = (contract::message_bytes(spec) as u64).saturating_mul(spec.modalities.len() as u64);
         let needed =
             SharedHead::<f32>::memory_bytes(&spec.head, classes, spec.schedule.turn_batches).saturating_add(messages);
@@ -205,8 +208,8 @@ impl Coordinator {
         Ok(started.insert(threads).clone())
     }
 
-    /// Reserves the id, so that no other submission gets it while this one is being checked; or finds the job that was
-    /// made of this submission before, if the answer to it was lost.
+    /// Reserves the id while this submission is being checked. If the same submission was accepted before and its
+    /// answer was lost, returns that job.
     fn reserve(&self, submission: &Submission, name: &JobName) -> Result<Reserved, SubmitError> {
         let Submission { job: wanted, request, .. } = submission;
         let mut jobs = self.jobs();
@@ -215,7 +218,7 @@ impl Coordinator {
             match jobs.get(job) {
                 Some(Entry::Registered(_)) => return Ok(Reserved::Accepted(job.clone())),
                 Some(Entry::Submitting) => return Err(SubmitError::Underway { job: job.clone() }),
-                // The coordinator has forgotten it, or is about to.
+                // The job was removed, or is being removed.
                 Some(Entry::Removing) | None => {}
             }
         }
@@ -259,7 +262,7 @@ impl Coordinator {
         Ok(JobConfig { resume, ..self.job_config(job, spec, term, EventLog::open(&self.journal, job))? })
     }
 
-    /// A job that begins without a checkpoint.
+    /// The configuration of a job without a checkpoint.
     pub(super) fn job_config(
         &self,
         job: &JobId,
@@ -282,13 +285,15 @@ impl Coordinator {
         })
     }
 
-    /// The retry policy of a job's store before the job has a task. No two jobs back off for the same time.
+    /// The retry policy of a job's store before the job has a task. Different jobs back off for different times.
     pub(super) fn retry(&self, job: &JobId) -> RetryPolicy {
         let digest = sha256(job.as_str().as_bytes());
         let seed = digest.0.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
         let job = job.clone();
-        RetryPolicy::new(self.config.store_retry_timeout, seed)
-            .on_retry(move |retry| tracing::warn!(%job, %retry, "a request to the store failed and is retried"))
+        RetryPolicy::new(self.config.store_retry_timeout, seed).on_retry(move |retry| {
+            tracing::warn!(%job, %retry, "a request to the store failed; the coordinator \
+                                          retries it")
+        })
     }
 
     /// `<state>/<id>`, or `<to>/jobs/<id>` in the store that the specification names.
@@ -329,8 +334,8 @@ enum Reserved {
     New(Reservation),
 }
 
-/// An id that is reserved while its submission is being checked. Dropping this frees the id, unless a job was made of
-/// it meanwhile: also when the client has hung up and no caller waits for the answer.
+/// An id that is reserved while its submission is being checked. Dropping this frees the id, unless a job was created
+/// for it. This also happens when the client has disconnected.
 struct Reservation {
     coordinator: Coordinator,
     job: JobId,
@@ -349,7 +354,8 @@ impl Drop for Reservation {
     }
 }
 
-/// The job's name with a suffix that no job here has: derived, not drawn, and short enough to remain a name.
+/// The job's name with a suffix that is unique in this coordinator. It is derived, not random, and short enough to
+/// remain a name.
 fn fresh_id(name: &JobName, taken: impl Fn(&JobId) -> bool) -> JobId {
     let stem: String = name.as_str().chars().take(54).collect();
     let started = clock::since_epoch();

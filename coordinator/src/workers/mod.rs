@@ -1,6 +1,6 @@
-//! The workers: [`pool`] has which of them are registered and which job has which; [`session`] is one worker's stream.
+//! The workers: [`pool`] holds the registered workers and their jobs; [`session`] is one worker's stream.
 //!
-//! Owns every worker's registration and state. Does not know what a job does with its workers.
+//! Owns every worker's registration and state. It does not know what a job does with its workers.
 
 pub mod pool;
 pub mod session;

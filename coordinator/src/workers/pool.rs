@@ -1,11 +1,11 @@
-//! The workers that have registered, and which job has which of them.
+//! The registered workers, and the job of each.
 //!
-//! Invariants: a worker id is registered once at a time; a worker has one job at most; a worker that was told to let go
-//! of its job is free when it says so itself, because until then it may still be computing.
+//! Invariants: a worker id is registered once at a time; a worker has at most one job; an evicted worker becomes free
+//! only when it reports that it has released its job, because it may still be computing.
 //!
-//! Which free worker goes to which job is not decided here: [`placement::plan`] decides, the pool applies its moves.
+//! The pool does not decide which job gets which worker. [`placement::plan`] decides, and the pool applies its moves.
 //!
-//! The pool sends nothing: each worker's session watches its [`WorkerState`] and tells job and worker, so that
+//! The pool sends nothing: each worker's session watches its [`WorkerState`] and notifies job and worker, so that
 //! everything about one worker comes in order. The lock is held for a few map operations and never across an await.
 
 use std::collections::BTreeMap;
@@ -24,21 +24,21 @@ use crate::job::contract::{JobInput, Workers};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// The id is taken.
-    #[error("worker `{worker}` is registered already; stop the other one, or give this one another id")]
+    #[error("worker `{worker}` is registered already; stop the other one, or start this one with another `--name`")]
     Duplicate {
         /// The id.
         worker: WorkerId,
     },
 }
 
-/// What a registered worker does.
+/// The state of a registered worker.
 #[derive(Debug, Clone)]
 pub enum WorkerState {
-    /// Waiting for a job.
+    /// It waits for a job.
     Free,
     /// It has a job.
     Assigned(Assignment),
-    /// It was told to let go of its job, and has not said that it has.
+    /// It was evicted from its job and has not reported the release yet.
     Releasing {
         /// The job.
         job: JobId,
@@ -47,16 +47,16 @@ pub enum WorkerState {
     },
 }
 
-/// A worker's job.
+/// The job of a worker.
 #[derive(Debug, Clone)]
 pub struct Assignment {
     /// The job.
     pub job: JobId,
     /// The job's inbox.
     pub inbox: mpsc::Sender<JobInput>,
-    /// Bytes that the tensors of one message of the worker may have together.
+    /// The largest total size of the tensors in one message of the worker, in bytes.
     pub message_bytes: usize,
-    /// How long it may be silent before its slot is released.
+    /// The lease: how long the worker may be silent before its slot is released.
     pub lease: Duration,
 }
 
@@ -70,9 +70,9 @@ pub struct Pool {
 struct State {
     workers: BTreeMap<WorkerId, Worker>,
     jobs: Vec<Job>,
-    /// Jobs that have an order, but no slots yet.
+    /// Recovering jobs, which have an order but no slots yet.
     recovering: Vec<JobSlots>,
-    /// Plans count their time from here.
+    /// The origin of the time in plans.
     origin: Instant,
 }
 
@@ -85,11 +85,11 @@ struct Worker {
 #[derive(Debug)]
 struct Job {
     slots: JobSlots,
-    /// What each of its workers gets.
+    /// The assignment that each of its workers gets.
     assignment: Assignment,
 }
 
-/// A worker's hold on its id; dropping it takes the worker out of the pool.
+/// A worker's registration. Dropping it removes the worker from the pool.
 #[derive(Debug)]
 pub struct Registration {
     pool: Pool,
@@ -98,20 +98,20 @@ pub struct Registration {
     state: watch::Receiver<WorkerState>,
 }
 
-/// How many workers a modality has.
+/// The number of workers of a modality.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Registered.
+    /// The number of registered workers.
     pub registered: usize,
-    /// Of these, without a job.
+    /// The number of registered workers without a job.
     pub free: usize,
 }
 
 impl Pool {
-    /// Takes a worker in, and gives it a job if one waits for its modality.
+    /// Registers a worker, and assigns it to a job that waits for its modality.
     ///
     /// # Errors
-    /// Its id is taken.
+    /// If its id is taken.
     pub fn register(&self, worker: WorkerId, modality: ModalityName) -> Result<Registration, RegisterError> {
         let mut state = self.lock();
         if state.workers.contains_key(&worker) {
@@ -125,8 +125,7 @@ impl Pool {
         Ok(Registration { pool: self.clone(), worker, modality, state: watched })
     }
 
-    /// Takes a job in that is the `order`-th of all submissions, and gives it the workers that are free. If it was
-    /// recovering, it is not any more.
+    /// Adds the job with this number in the order of submission, and gives it free workers. It is no longer recovering.
     pub fn add_job(&self, order: u64, modalities: &[ModalityName], assignment: Assignment) {
         let mut state = self.lock();
         let job = assignment.job.clone();
@@ -137,14 +136,14 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// Reserves the order of a recovering job: jobs behind it get no workers before it is added or removed, or
-    /// [`Self::limit_hold`] says so.
+    /// Reserves the order of a recovering job. Later jobs get no workers until it is added or removed, or until
+    /// [`Self::limit_hold`] ends the wait.
     pub fn hold_for(&self, job: JobId, order: u64) {
         let readiness = Readiness::Recovering { holds_others_until: None };
         self.lock().recovering.push(JobSlots { job, order, readiness, gang: false, slots: BTreeMap::new() });
     }
 
-    /// After `limit` at the latest, the jobs behind this recovering job get workers before it.
+    /// Lets jobs after this recovering job get workers after `limit` at the latest.
     pub fn limit_hold(&self, job: &JobId, limit: Duration) {
         let mut state = self.lock();
         let until = state.now() + Span(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
@@ -155,19 +154,19 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// Removes a job that is over. Its workers have to let go of it.
+    /// Removes a finished job and evicts its workers.
     pub fn remove_job(&self, job: &JobId, reason: &str) {
         let mut state = self.lock();
         state.recovering.retain(|entry| entry.job != *job);
         state.jobs.retain(|entry| entry.slots.job != *job);
-        // Also the workers whose slot was given to others, if they have not let go of the job.
+        // This includes workers whose slot was given to others and that have not released the job yet.
         for worker in state.workers_of(job) {
             state.begin_release(&worker, job, reason);
         }
         state.fill_slots();
     }
 
-    /// Releases a worker's slot in a job: the next free worker gets it.
+    /// Releases a worker's slot in a job. The next free worker gets it.
     fn release_slot(&self, job: &JobId, worker: &WorkerId) {
         let mut state = self.lock();
         if let Some(slot) = state.slot_of(job, worker) {
@@ -176,10 +175,10 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// Gives a released slot back to its worker, even if another worker has got it meanwhile.
+    /// Gives a released slot back to its worker, even if another worker has got it in the meantime.
     fn reclaim_slot(&self, job: &JobId, modality: &ModalityName, worker: &WorkerId) {
         let mut state = self.lock();
-        // A worker whose connection has ended meanwhile sends nothing more, and must not keep other workers out.
+        // A worker whose connection has ended in the meantime sends nothing more, and must not block other workers.
         if !state.workers_of(job).contains(worker) {
             return;
         }
@@ -189,7 +188,7 @@ impl Pool {
         }
     }
 
-    /// Has a worker let go of a job. Its slot, if it still has it, goes to the next free worker.
+    /// Evicts a worker from a job. If it still has its slot, the next free worker gets the slot.
     fn evict(&self, job: &JobId, worker: &WorkerId, reason: &str) {
         let mut state = self.lock();
         if let Some(slot) = state.slot_of(job, worker) {
@@ -201,7 +200,7 @@ impl Pool {
         state.fill_slots();
     }
 
-    /// How many workers `modality` has.
+    /// The number of workers of `modality`.
     #[must_use]
     pub fn counts(&self, modality: &ModalityName) -> Counts {
         let state = self.lock();
@@ -218,7 +217,7 @@ impl Pool {
 }
 
 impl Default for Pool {
-    /// One without workers and jobs.
+    /// A pool without workers and jobs.
     fn default() -> Self {
         let (workers, jobs, recovering) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self { state: Arc::new(Mutex::new(State { workers, jobs, recovering, origin: Instant::now() })) }
@@ -238,14 +237,14 @@ impl Registration {
         &self.modality
     }
 
-    /// The worker's next state, when it has changed. States that lasted too short to be seen are left out.
+    /// Waits for the worker's next state. Short-lived states may be skipped.
     pub async fn next_state(&mut self) -> WorkerState {
-        // The sender lives in the pool as long as this registration does.
+        // The sender lives in the pool as long as this registration.
         let _changed = self.state.changed().await;
         self.state.borrow_and_update().clone()
     }
 
-    /// The worker says that it has let go of its job.
+    /// Records that the worker has released its job.
     pub fn released(&self) {
         let mut state = self.pool.lock();
         if let Some(worker) = state.workers.get(&self.worker)
@@ -266,7 +265,7 @@ impl Drop for Registration {
     }
 }
 
-/// What a job's task may ask of the pool.
+/// The pool's interface for a job's task.
 #[derive(Debug, Clone)]
 pub struct JobWorkers {
     pool: Pool,
@@ -274,7 +273,7 @@ pub struct JobWorkers {
 }
 
 impl JobWorkers {
-    /// What this job may ask of `pool`.
+    /// The interface of `pool` for this job.
     #[must_use]
     pub fn new(pool: Pool, job: JobId) -> Self {
         Self { pool, job }
@@ -340,13 +339,13 @@ impl State {
         }
     }
 
-    /// A worker's slot in a job, if it is still its own.
+    /// A worker's slot in a job, if the worker still has it.
     fn slot_of(&mut self, job: &JobId, worker: &WorkerId) -> Option<&mut Occupancy> {
         let entry = self.jobs.iter_mut().find(|entry| entry.slots.job == *job)?;
         entry.slots.slots.values_mut().find(|slot| slot.worker() == Some(worker))
     }
 
-    /// Who has this job to work on.
+    /// The workers that are assigned to this job.
     fn workers_of(&self, job: &JobId) -> Vec<WorkerId> {
         let has = |worker: &Worker| matches!(&*worker.state.borrow(), WorkerState::Assigned(at) if at.job == *job);
         self.workers.iter().filter(|(_, worker)| has(worker)).map(|(id, _)| id.clone()).collect()
@@ -388,7 +387,7 @@ mod tests {
         }
     }
 
-    /// Adds a job behind those that are there.
+    /// Adds a job after the existing ones.
     fn add(pool: &Pool, id: &str, modalities: &[&str]) {
         let order = pool.lock().jobs.len() as u64;
         add_as(pool, order, id, modalities);
@@ -451,7 +450,10 @@ mod tests {
         let first = worker(&pool, "w", "audio");
         let second = pool.register(first.worker().clone(), modality("image"));
         let message = second.expect_err("the id is taken").to_string();
-        assert_eq!(message, "worker `w` is registered already; stop the other one, or give this one another id");
+        assert_eq!(
+            message,
+            "worker `w` is registered already; stop the other one, or start this one with another `--name`"
+        );
         drop(first);
         assert_eq!(worker(&pool, "w", "image").modality().as_str(), "image");
     }
@@ -541,7 +543,7 @@ mod tests {
         assert_eq!(job_of(&b), None);
         of_job.release_slot(a.worker());
         assert_eq!(job_of(&b).as_deref(), Some("j"));
-        // The job had heard of `a` before it heard of `b`.
+        // The job had received a message of `a` before `b` joined.
         of_job.reclaim_slot(&modality("audio"), a.worker());
         of_job.evict(b.worker(), "the slot is taken");
         b.released();

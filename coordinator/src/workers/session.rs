@@ -1,8 +1,8 @@
-//! One worker's stream, from its first message to its last. The session tells the worker's job that it joins and
-//! leaves, passes its messages on, and notices when it falls silent.
+//! One worker's stream, from its first message to its last. The session notifies the job when the worker joins and
+//! leaves, forwards its messages, and detects when it falls silent.
 //!
-//! Invariant: everything about one worker reaches its job in order: that it joins, its messages, that it is gone. One
-//! message of a worker is with its job at a time.
+//! Invariant: everything about one worker reaches its job in order: joining, messages, leaving. A job processes one
+//! message of a worker at a time.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -26,93 +26,113 @@ use super::pool::{Assignment, Registration, WorkerState};
 use crate::job::contract::JobInput;
 use crate::stall::StallDetector;
 
-/// Messages that wait for a worker before its job does not send more.
+/// The capacity of the channel to a worker. If it is full, the worker does not read.
 pub const OUTBOX: usize = 8;
 
-/// How long a connection may take until `register` comes.
+/// The timeout for the `register` message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// Why a stream did not start with a registration.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstMessageError {
+    /// No message came in time.
+    #[error("no `register` message arrived within {} s", FIRST_MESSAGE.as_secs())]
+    TimedOut,
+    /// The worker closed its side.
+    #[error("the stream ended before a `register` message arrived")]
+    Closed,
+    /// The first message was another one.
+    #[error("the first message of a stream must be `register`")]
+    NotRegister,
+    /// A name in the message is invalid.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The connection broke, or a message cannot be decoded.
+    #[error(transparent)]
+    Disconnected(#[from] Status),
+}
 
 /// The first message of a stream, which must be a registration.
 ///
 /// # Errors
-/// None came in time, it was another message, or a name in it is not one.
-pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<Register, Status> {
-    let first = timeout(FIRST_MESSAGE, inbound.message()).await;
-    let first = first.map_err(|_| Status::deadline_exceeded("no `register` came within 10 seconds"))??;
-    let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before `register` came"))?;
-    match first.message {
+/// If no message arrived in time, if it was another message, or if a name in it is invalid.
+pub async fn first_message(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<Register, FirstMessageError> {
+    let first = timeout(FIRST_MESSAGE, inbound.message()).await.map_err(|_| FirstMessageError::TimedOut)??;
+    match first.ok_or(FirstMessageError::Closed)?.message {
         Some(Message::Register(register)) => Ok(Register::try_from(register)?),
-        Some(_) => Err(Status::failed_precondition("the first message of a stream must be `register`")),
+        Some(_) => Err(FirstMessageError::NotRegister),
         None => Err(WireError::Missing { field: "worker_message.message".to_owned() }.into()),
     }
 }
 
 /// A registered worker's stream.
 pub struct Session {
-    /// The worker in the pool.
+    /// The worker's registration in the pool.
     pub registration: Registration,
     /// Messages from the worker.
     pub inbound: Streaming<v1::WorkerMessage>,
     /// Messages to the worker.
     pub outbound: mpsc::Sender<v1::CoordinatorMessage>,
-    /// Silence after which it counts as gone.
+    /// The time without messages after which the worker counts as lost.
     pub silence: Duration,
-    /// Ends every session.
+    /// The token that ends every session.
     pub closing: CancellationToken,
 }
 
 /// A worker's job.
 struct Current {
     assignment: Assignment,
-    /// The worker was told to release the job.
+    /// Whether the worker was told to release the job.
     releasing: bool,
 }
 
-/// A message that came in, with the elements of its tensors.
+/// A received message, with the elements of its tensors.
 struct Incoming<M> {
     message: M,
     followed: Followed,
     subject: Subject,
 }
 
-/// Why a session is over.
-enum End {
+/// Why a session ended.
+#[derive(Debug)]
+pub enum SessionEnd {
     /// The worker closed its side.
     Closed,
-    /// The connection broke, or what came over it is no message.
+    /// The connection broke, or a message cannot be decoded.
     Disconnected(Status),
+    /// A message is malformed, and cannot be answered.
+    Malformed(WireError),
     /// The worker does not read its messages.
     Unread,
-    /// Nothing came from the worker for so long.
+    /// The worker sent nothing for this long.
     TimedOut(Duration),
     /// The coordinator shuts down.
     Closing,
 }
 
 impl Session {
-    /// Serves the stream to its end; `ended` gets the reason, unless the worker ended it.
-    pub async fn run(self, ended: oneshot::Sender<Status>) {
+    /// Serves the stream to its end. `ended` receives the reason.
+    pub async fn run(self, ended: oneshot::Sender<SessionEnd>) {
         let (worker, modality) = (self.registration.worker(), self.registration.modality());
         let span = tracing::error_span!("session", %worker, %modality);
         self.serve_to_the_end(ended).instrument(span).await;
     }
 
-    async fn serve_to_the_end(mut self, ended: oneshot::Sender<Status>) {
+    async fn serve_to_the_end(mut self, ended: oneshot::Sender<SessionEnd>) {
         let mut current: Option<Current> = None;
         let end = self.serve(&mut current).await;
         let worker = self.registration.worker().clone();
         tracing::info!(why = %end, "the session of a worker has ended");
         if let Some(Current { assignment, .. }) = current {
-            // Before the registration is dropped: the slot is filled again only after the job knows that it is empty.
+            // Sent before the registration is dropped, so that the slot is filled again only after the job knows that
+            // it is empty.
             let _job_over = assignment.inbox.send(JobInput::WorkerGone { worker, why: end.to_string() }).await;
         }
         drop(self.registration);
-        if let Some(status) = end.status() {
-            let _reader_gone = ended.send(status);
-        }
+        let _reader_gone = ended.send(end);
     }
 
-    async fn serve(&mut self, current: &mut Option<Current>) -> End {
+    async fn serve(&mut self, current: &mut Option<Current>) -> SessionEnd {
         let mut heard = Instant::now();
         let mut assembler = Assembler::default();
         let turnstile = Arc::new(Semaphore::new(1));
@@ -122,13 +142,13 @@ impl Session {
                 heard = Instant::now();
             }
             detector = StallDetector::start();
-            // A worker with a job may be silent for the job's lease, if that is longer.
+            // A worker with a job may be silent for the duration of the job's lease, if that is longer.
             let silence = current.as_ref().map_or(self.silence, |current| self.silence.max(current.assignment.lease));
-            // A change of state first: a worker whose job is over is released before its stream is closed.
+            // State changes first, so that a worker whose job is over is released before its stream is closed.
             let step = tokio::select! {
                 biased;
                 state = self.registration.next_state() => self.on_state(state, current).await,
-                () = self.closing.cancelled() => Err(End::Closing),
+                () = self.closing.cancelled() => Err(SessionEnd::Closing),
                 message = self.inbound.message() => match message {
                     Ok(Some(message)) => {
                         heard = Instant::now();
@@ -141,18 +161,18 @@ impl Session {
                                 self.on_message(incoming, &turnstile, current).await
                             }
                             Ok(Assembled::Rejected(message, error)) => self.on_refused(message, &error, current).await,
-                            Err(error) => Err(End::Disconnected(error.into())),
+                            Err(error) => Err(SessionEnd::Malformed(error)),
                         }
                     }
-                    Ok(None) => Err(End::Closed),
-                    Err(status) => Err(End::Disconnected(status)),
+                    Ok(None) => Err(SessionEnd::Closed),
+                    Err(status) => Err(SessionEnd::Disconnected(status)),
                 },
-                () = self.outbound.closed() => Err(End::Unread),
+                () = self.outbound.closed() => Err(SessionEnd::Unread),
                 () = detector.wait_until(Some(heard + silence)) => {
                     if detector.has_stalled() {
                         heard = Instant::now();
                     }
-                    if heard.elapsed() < silence { Ok(()) } else { Err(End::TimedOut(silence)) }
+                    if heard.elapsed() < silence { Ok(()) } else { Err(SessionEnd::TimedOut(silence)) }
                 }
             };
             if let Err(end) = step {
@@ -161,7 +181,7 @@ impl Session {
         }
     }
 
-    async fn on_state(&mut self, state: WorkerState, current: &mut Option<Current>) -> Result<(), End> {
+    async fn on_state(&mut self, state: WorkerState, current: &mut Option<Current>) -> Result<(), SessionEnd> {
         match state {
             WorkerState::Free => *current = None,
             WorkerState::Assigned(assignment) => {
@@ -170,12 +190,13 @@ impl Session {
                     modality: self.registration.modality().clone(),
                     outbound: self.outbound.clone(),
                 };
-                // The error is that the job is over; the pool says so next.
+                // The error means that the job is over, which the pool reports next.
                 let _job_over = assignment.inbox.send(joined).await;
                 *current = Some(Current { assignment, releasing: false });
             }
             WorkerState::Releasing { job, reason } => {
-                // Messages that it sends before it lets go still go to the job, which knows whether they are too late.
+                // Messages that the worker sends before it releases the job still go to the job, which decides whether
+                // they are too late.
                 if let Some(current) = current {
                     current.releasing = true;
                 }
@@ -191,8 +212,8 @@ impl Session {
         envelope: v1::WorkerMessage,
         error: &WireError,
         current: &Option<Current>,
-    ) -> Result<(), End> {
-        // A message that came too late for its job is not too large: there is no job to take it.
+    ) -> Result<(), SessionEnd> {
+        // A message that came too late for its job is not rejected as too large, but because there is no job for it.
         let reason = match current {
             Some(_) => v1::RejectedReason::Malformed,
             None => v1::RejectedReason::UnknownJob,
@@ -205,11 +226,10 @@ impl Session {
         Incoming { message, followed, subject }: Incoming<v1::WorkerMessage>,
         turnstile: &Arc<Semaphore>,
         current: &mut Option<Current>,
-    ) -> Result<(), End> {
+    ) -> Result<(), SessionEnd> {
         match stream::open(message) {
-            // The worker has given its job up, and cannot be told that its reason is unreadable: its slot must not wait
-            // for it.
-            Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(End::Disconnected(error.into())),
+            // The worker has given up its job and does not read an answer. Its slot must not wait for it.
+            Err(error @ WireError::OutOfRange { .. }) if !subject.is_answered() => Err(SessionEnd::Malformed(error)),
             Err(error) => self.reject(subject, v1::RejectedReason::Malformed, error.to_string()).await,
             Ok((job, Message::Heartbeat(beat))) => {
                 self.on_heartbeat(job, beat, current);
@@ -220,7 +240,7 @@ impl Session {
                     && let Some(Current { assignment, .. }) = current.take()
                 {
                     let worker = self.registration.worker().clone();
-                    let gone = JobInput::WorkerGone { worker, why: "it has let go of the job".to_owned() };
+                    let gone = JobInput::WorkerGone { worker, why: "it has released the job".to_owned() };
                     let _job_over = assignment.inbox.send(gone).await;
                 }
                 self.registration.released();
@@ -231,13 +251,14 @@ impl Session {
                 self.pass_on(&job, incoming, turnstile, current).await
             }
             Ok((None, _)) => {
-                let what = "`register` comes once, at the beginning of a stream".to_owned();
+                let what = "`register` is allowed only once, at the beginning of a stream".to_owned();
                 self.reject(subject, v1::RejectedReason::Unexpected, what).await
             }
         }
     }
 
-    /// Passes a heartbeat on to its job. If the job's inbox is full, the heartbeat says nothing that is not in there.
+    /// Forwards a heartbeat to the job. If the job's inbox is full, the messages in it renew the lease, so the
+    /// heartbeat is dropped.
     fn on_heartbeat(&self, job: Option<JobId>, beat: v1::Heartbeat, current: &Option<Current>) {
         if let Some(Current { assignment, releasing: false }) = current
             && job.as_ref() == Some(&assignment.job)
@@ -256,12 +277,12 @@ impl Session {
         Incoming { message, followed, subject }: Incoming<Message>,
         turnstile: &Arc<Semaphore>,
         current: &Option<Current>,
-    ) -> Result<(), End> {
+    ) -> Result<(), SessionEnd> {
         let worker = self.registration.worker().clone();
         match current {
             Some(Current { assignment, releasing }) if assignment.job == *job => {
                 let since = Instant::now();
-                // One message of a worker is with its job at a time, however fast it sends.
+                // The job processes one message of a worker at a time, however fast the worker sends.
                 let Ok(turnstile) = Arc::clone(turnstile).acquire_owned().await else { return Ok(()) };
                 let input = JobInput::FromWorker { worker: worker.clone(), message, followed, since, turnstile };
                 let sent = assignment.inbox.send(input).await;
@@ -269,7 +290,7 @@ impl Session {
                     let what = format!("job `{job}` is over");
                     return self.reject(subject, v1::RejectedReason::UnknownJob, what).await;
                 }
-                // Otherwise the error is that the job is over, which the pool says next.
+                // Otherwise the error means that the job is over, which the pool reports next.
                 Ok(())
             }
             _ => {
@@ -279,7 +300,12 @@ impl Session {
         }
     }
 
-    async fn reject(&mut self, subject: Subject, reason: v1::RejectedReason, message: String) -> Result<(), End> {
+    async fn reject(
+        &mut self,
+        subject: Subject,
+        reason: v1::RejectedReason,
+        message: String,
+    ) -> Result<(), SessionEnd> {
         tracing::debug!(?reason, why = message, "the coordinator rejected a message from a worker");
         match subject.rejected(reason, message) {
             Some(rejected) => self.tell(coordinator_message::Message::Rejected(rejected)).await,
@@ -287,16 +313,17 @@ impl Session {
         }
     }
 
-    /// Sends to the worker. A worker that does not read for as long as it may be silent is gone.
-    async fn tell(&mut self, message: coordinator_message::Message) -> Result<(), End> {
+    /// Sends a message to the worker. A worker that does not read for the time in which it may be silent counts as
+    /// lost.
+    async fn tell(&mut self, message: coordinator_message::Message) -> Result<(), SessionEnd> {
         match timeout(self.silence, self.outbound.send(message.into())).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Unread),
+            Ok(Err(_)) | Err(_) => Err(SessionEnd::Unread),
         }
     }
 }
 
-/// What a message is about; the worker's job, if it names none.
+/// The subject of a message. If the message names no job, the worker's job.
 fn subject(envelope: &v1::WorkerMessage, current: &Option<Current>) -> Subject {
     let mut subject = envelope.message.as_ref().map_or_else(Subject::nothing, Subject::of);
     if subject.job.is_none() {
@@ -305,19 +332,7 @@ fn subject(envelope: &v1::WorkerMessage, current: &Option<Current>) -> Subject {
     subject
 }
 
-impl End {
-    fn status(&self) -> Option<Status> {
-        match self {
-            Self::Closed | Self::Unread => None,
-            // A broken connection does not carry it; after a message that cannot be decoded it says why.
-            Self::Disconnected(status) => Some(status.clone()),
-            Self::TimedOut(_) => Some(Status::deadline_exceeded(self.to_string())),
-            Self::Closing => Some(Status::unavailable(self.to_string())),
-        }
-    }
-}
-
-impl std::fmt::Display for End {
+impl std::fmt::Display for SessionEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("it closed its stream"),
@@ -325,6 +340,7 @@ impl std::fmt::Display for End {
                 Some(error) => write!(f, "its connection is lost: {}", innermost(error)),
                 None => write!(f, "its connection is lost: {}", status.message()),
             },
+            Self::Malformed(error) => write!(f, "its connection is lost: {error}"),
             Self::Unread => f.write_str("it stopped reading"),
             Self::TimedOut(silence) => write!(f, "it sent nothing for {:.1} s", silence.as_secs_f64()),
             Self::Closing => f.write_str("the coordinator is shutting down"),

@@ -31,7 +31,7 @@ fn a_second_signal_ends_the_program_at_once() {
     for signal in ["-INT", "-TERM"] {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
-    assert!(log.any(|line| line.contains("asked to end a second time")), "it says so");
+    assert!(log.any(|line| line.contains("asked to stop a second time")), "it says so");
     assert_eq!(coordinator.wait().expect("it is a child").code(), Some(130));
 }
 
@@ -51,7 +51,7 @@ fn a_failed_start_has_an_exit_code_and_one_line() {
     let in_use = format!("error: cannot listen on {address}: Address already in use");
     assert!(code == Some(2) && said.starts_with(&in_use) && said.lines().count() == 1, "{said}");
     let (code, said) = end(&["--listen", "0.0.0.0:0", "--state", "memory://ends"]);
-    assert!(code == Some(2) && said.ends_with("or say --insecure-allow-remote\n"), "{said}");
+    assert!(code == Some(2) && said.ends_with("or pass --insecure-allow-remote\n"), "{said}");
     let (code, said) = end(&["--listen", "127.0.0.1:0", "--state", "ftp://nowhere/runs"]);
     assert!(code == Some(2) && said.starts_with("error: ") && said.lines().count() == 1, "{said}");
 }

@@ -236,9 +236,9 @@ impl FakeWorker {
         assert_eq!(assign.modality, self.modality);
         if let Some(url) = &assign.restore {
             let checkpoint = Checkpoint::open_url(url).await.expect("it resumes from a checkpoint");
-            let part = checkpoint.file(&format!("encoder-{}.state.safetensors", self.modality)).await;
-            let text = String::from_utf8(part.expect("its part is there").to_vec()).expect("the part is text");
-            self.steps = text.parse().expect("the part is a number");
+            let state = checkpoint.file(&format!("encoder-{}.state.safetensors", self.modality)).await;
+            let text = String::from_utf8(state.expect("its file is there").to_vec()).expect("the file is text");
+            self.steps = text.parse().expect("the file holds a number");
         }
         self.send(Message::Prepared(self.prepared(&assign.job, assign.term))).await;
     }
@@ -315,7 +315,7 @@ impl FakeWorker {
                 size: text.len() as u64,
                 sha256: Sha256::digest(text.as_bytes()).to_vec(),
             };
-            place.objects().put(&place.object(&name), PutPayload::from(text)).await.expect("the part is written");
+            place.objects().put(&place.object(&name), PutPayload::from(text)).await.expect("the file is written");
             files.push(file);
         }
         let (job, term, turn) = (save.job.clone(), save.term, save.turn);

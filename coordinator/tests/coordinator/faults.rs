@@ -58,7 +58,7 @@ async fn a_worker_that_dies_with_the_head_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_during_a_checkpoint_is_replaced() {
-    let server = Server::start("part").await;
+    let server = Server::start("files").await;
     let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
@@ -160,7 +160,7 @@ async fn a_result_after_the_turn_was_granted_again_is_rejected() {
     a.send(Message::Contribution(late)).await;
     let Told::Rejected(rejected) = a.hear().await else { panic!("it comes too late") };
     assert_eq!(rejected.reason(), v1::RejectedReason::StaleAttempt);
-    assert_eq!(rejected.message, "attempt 0 is not open; the open one is 1");
+    assert_eq!(rejected.message, "attempt 0 is not open; attempt 1 is");
     // It leaves without letting go of the job: a free worker would get the slot if the other one were late too.
     drop(a);
     second.answer(granted(again)).await;
@@ -235,7 +235,7 @@ async fn a_failure_with_too_long_a_reason_ends_the_connection() {
     let reason = "x".repeat(REASON_LIMIT + 1);
     a.send(Message::Failed(v1::Failed { job: job.clone(), term: 1, reason, transient: true })).await;
     let ended = a.next().await.expect_err("its stream ends").expect("it is told why");
-    let why = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
+    let why = "`failed.reason` is 8193 bytes long, expected a text of at most 8192 bytes";
     assert_eq!(told(&ended), format!("INVALID_ARGUMENT: {why}"));
     server.waits_for(&job, "turn 0 is blocked: waiting for 1 `a` worker: 0 registered").await;
     let mut a = FakeWorker::named(&server, "second-a", "a").await;
@@ -301,7 +301,7 @@ async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
     let peaceful = undisturbed(&server).await;
     let job = server.submit(TINY, "faulty").await.expect("it is taken");
     let (mut a, mut b) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
-    let store_error = "cannot write `part`: the server answered 503; tried for 35 s so far";
+    let store_error = "cannot write `encoder-b.safetensors`: the server answered 503; retrying for 35 s so far";
     let suffers = async {
         let mut asked = Vec::new();
         let mut waits = tokio::time::interval(std::time::Duration::from_millis(5));
@@ -317,9 +317,9 @@ async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
                 _ = waits.tick() => {
                     let reason = server.status(&job).await.reason;
                     if reason.starts_with("turn 8: a checkpoint is due;") && reason.contains(store_error) {
-                        let part = "checkpoint 4 waits for files of `b` worker `w-b`";
+                        let pending = "checkpoint 4 waits for files of `b` worker `w-b`";
                         let waits = "turn 8: a checkpoint is due;";
-                        assert_eq!(reason, format!("{waits} {part}; `b` worker `w-b`: {store_error}"));
+                        assert_eq!(reason, format!("{waits} {pending}; `b` worker `w-b`: {store_error}"));
                         break;
                     }
                 }

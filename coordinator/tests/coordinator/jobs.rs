@@ -24,7 +24,7 @@ pub(crate) async fn files(url: &str) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
     let mut files = Vec::new();
     for name in ["head.safetensors", "projector.safetensors", "encoder-a.safetensors", "encoder-b.safetensors"] {
-        let bytes = checkpoint.file(name).await.expect("the part is sound");
+        let bytes = checkpoint.file(name).await.expect("the file is sound");
         files.push((name.to_owned(), bytes.to_vec()));
     }
     files
@@ -175,8 +175,9 @@ async fn a_job_resumes_only_with_what_it_began_with() {
         async move { server.submit_from(&specification, job, checkpoint).await }
     };
     let reseeded = resume(TINY.replace("seed: 5", "seed: 6"), "reseeded").await.expect_err("it is another job");
-    let same = "they must be the same to resume from it";
-    let expected = format!("checkpoint {checkpoint}: it was written with seed 5, and the job has 6; {same}");
+    let same = "set seed to the old value to resume from it";
+    let expected =
+        format!("cannot resume from checkpoint `{checkpoint}`: it was written with seed 5, but the job has 6; {same}");
     assert_eq!(told(&reseeded), format!("FAILED_PRECONDITION: {expected}"));
 
     let longer = resume(TINY.replace("epochs: 2", "epochs: 3"), "longer").await.expect("it is taken");

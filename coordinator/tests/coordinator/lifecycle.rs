@@ -6,7 +6,8 @@ use std::time::Duration;
 use antiphon_coordinator::config::Config;
 use antiphon_coordinator::edge::server::{ServeError, serve};
 use antiphon_coordinator::events::EventWatcher;
-use antiphon_coordinator::job::contract::{INBOX, JobConfig, JobHandle, JobStatus};
+use antiphon_coordinator::job::config::JobConfig;
+use antiphon_coordinator::job::contract::{INBOX, JobHandle, JobStatus};
 use antiphon_coordinator::registry::Coordinator;
 use antiphon_proto::v1::JobState;
 use antiphon_transport::ListenError;
@@ -29,7 +30,7 @@ async fn other_machines_are_let_in_on_request_only() {
     let Err(error @ ServeError::Listen(ListenError::Remote { .. })) = refused else { panic!("{refused:?}") };
     let expected = format!(
         "{address} can be reached from other machines, and nothing is encrypted or authenticated yet: \
-         listen on 127.0.0.1, or say --insecure-allow-remote"
+         listen on 127.0.0.1, or pass --insecure-allow-remote"
     );
     assert_eq!(error.to_string(), expected);
     let shutdown = CancellationToken::new();
@@ -157,7 +158,7 @@ async fn no_request_is_served_after_shutdown() {
         request: None,
     };
     let refused = coordinator.submit(submission).await.expect_err("it takes no jobs");
-    assert_eq!(refused.to_string(), "the coordinator is shutting down and takes no jobs");
+    assert_eq!(refused.to_string(), "the coordinator is shutting down and accepts no jobs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +186,7 @@ async fn an_abandoned_submission_frees_its_id() {
     let (number, first) = asked.expect("a disk takes its time now and then");
     let again = server.coordinator.submit(submission(number)).await.expect_err("one of them is enough");
     let underway =
-        format!("this submission was sent before, as job `again-{number}`, and is being checked; send it again later");
+        format!("this submission was sent before, as job `again-{number}`, and is still being checked; retry it later");
     assert_eq!(again.to_string(), underway);
     drop(first);
     server.coordinator.submit(submission(number)).await.expect("the id is free again");

@@ -90,7 +90,7 @@ async fn an_acknowledged_job_resumes_and_the_older_coordinator_stops() {
     assert_eq!((told_of[0].0, told_of[1].0), (1, SECOND));
     let expected = serde_json::json!({
         "event": "recovered", "job": "first", "term": 2, "turn": 0, "checkpoint": null,
-        "reason": "the coordinator of term 1 is gone",
+        "reason": "the coordinator of term 1 has ended",
     });
     assert_eq!(told_of[1].1, expected);
     assert_eq!(told_of.last().expect("it has events").1["digest"], undisturbed("takeover-not", TINY).await["digest"]);
@@ -160,9 +160,9 @@ async fn a_suspended_job_ends_in_the_same_bits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_resume_in_order_and_one_that_cannot_fails_alone() {
     let first = leader("order").await;
-    let begun = first.submit(TINY, "begun").await.expect("it is taken");
+    let first_job = first.submit(TINY, "first").await.expect("it is taken");
     run_with_good_workers(&first).await;
-    let checkpoint = text(&first.finished(&begun).await["checkpoint"]).to_owned();
+    let checkpoint = text(&first.finished(&first_job).await["checkpoint"]).to_owned();
     let longer = TINY.replace("epochs: 2", "epochs: 3");
     first.submit_from(&longer, "lost", Some(checkpoint.clone())).await.expect("it is taken");
     for job in ["z", "a"] {
@@ -252,14 +252,14 @@ async fn a_job_does_not_restart_if_its_checkpoints_are_missing() {
     remove(&checkpoints, None).await;
     let second = leader("unmounted").await;
     let _workers = (FakeWorker::start(&second, "a").await, FakeWorker::start(&second, "b").await);
-    let missing = format!("`{}` holds no checkpoint, but one of turn ", checkpoints.url());
+    let missing = format!("`{}` holds no checkpoint, but the job has written one of turn ", checkpoints.url());
     second.begins_to_say("long", &format!("recovering: {missing}")).await;
     let stop = v1::StopJobRequest { job: "long".to_owned(), now: false };
     second.jobs().await.stop_job(stop).await.expect("it stops");
     let finished = events(&second, "long", 0).await.0.pop().expect("it has events").1;
     let reason = text(&finished["reason"]);
-    let unknown = format!("stopped on request; which checkpoint is its newest is not known: {missing}");
-    assert!(reason.starts_with(&unknown) && reason.ends_with("is it the right place, and is it mounted?"), "{reason}");
+    let unknown = format!("stopped on request; its newest checkpoint is not known: {missing}");
+    assert!(reason.starts_with(&unknown) && reason.ends_with("check that the folder is mounted"), "{reason}");
     second.stop().await;
 }
 
@@ -277,9 +277,9 @@ async fn a_job_with_an_incomplete_checkpoint_says_what_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_job_has_a_later_term_each_time() {
     let first = leader("terms").await;
-    let begun = first.submit(TINY, "begun").await.expect("it is taken");
+    let first_job = first.submit(TINY, "first").await.expect("it is taken");
     run_with_good_workers(&first).await;
-    let checkpoint = text(&first.finished(&begun).await["checkpoint"]).to_owned();
+    let checkpoint = text(&first.finished(&first_job).await["checkpoint"]).to_owned();
     assert_eq!(Checkpoint::open_url(&checkpoint).await.expect("it opens").manifest().term.0, 1);
     let longer = TINY.replace("epochs: 2", "epochs: 3");
     first.submit_from(&longer, "longer", Some(checkpoint)).await.expect("it is taken");
@@ -328,7 +328,7 @@ async fn the_oldest_jobs_are_forgotten_and_their_checkpoints_stay() {
     forgotten(&first, &["y", "x", "open"]).await;
     let request = v1::GetJobRequest { job: "z".to_owned() };
     let unknown = first.jobs().await.get_job(request).await.expect_err("it is not known");
-    assert_eq!(told(&unknown), "NOT_FOUND: there is no job `z` here");
+    assert_eq!(told(&unknown), "NOT_FOUND: this coordinator has no job `z`");
     Checkpoint::open_url(&checkpoint).await.expect("its checkpoint is there");
     first.stop().await;
 
@@ -342,7 +342,7 @@ async fn the_oldest_jobs_are_forgotten_and_their_checkpoints_stay() {
     run_with_good_workers(&second).await;
     forgotten(&second, &["open", "w"]).await;
     let beyond = second.submit(TINY, "z").await.expect_err("its folder is not empty");
-    assert!(told(&beyond).contains("which is later than where this job begins"), "its id is free: {beyond}");
+    assert!(told(&beyond).contains("which is later than the start of this job"), "its id is free: {beyond}");
     second.stop().await;
 }
 

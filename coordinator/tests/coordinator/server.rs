@@ -164,7 +164,7 @@ impl Server {
     }
 }
 
-/// `NOT_FOUND: there is no job …`
+/// The error as text, as in `NOT_FOUND: this coordinator has no job …`.
 pub(crate) fn told(status: &Status) -> String {
     let code = match status.code() {
         Code::InvalidArgument => "INVALID_ARGUMENT",

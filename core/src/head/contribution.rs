@@ -8,7 +8,7 @@ use crate::linalg::{Matrix, Real, sum_of_squares_in_kind};
 pub enum HeadGradient<T> {
     /// G = Dᵀ H, `C × s`.
     Dense(Matrix<T>),
-    /// D and H, whose product G is: smaller than G where `B (C + s) < C s`.
+    /// D and H, whose product is G. They are smaller than G where `B (C + s) < C s`.
     Factors {
         /// D = (softmax(Z) − onehot(y)) / B, `B × C`.
         errors: Matrix<T>,
@@ -28,9 +28,9 @@ pub struct Contribution<T> {
     pub mean_features: Vec<T>,
     /// Mean cross-entropy of the batch, in nats.
     pub loss: f64,
-    /// Samples of the batch that are classified correctly.
+    /// The number of samples of the batch that are classified correctly.
     pub correct: u32,
-    /// B.
+    /// B, the number of samples of the batch.
     pub samples: u32,
 }
 
@@ -60,7 +60,9 @@ pub enum ContributionError {
         value: f64,
     },
     /// The loss cannot be a mean cross-entropy.
-    #[error("loss is {value}, but a mean cross-entropy is finite and not negative; the encoder has diverged")]
+    #[error(
+        "loss is {value}, but a mean cross-entropy is finite and not negative; the encoder has diverged: lower its learning rate or set `clip`"
+    )]
     Loss {
         /// The loss.
         value: f64,
@@ -89,7 +91,7 @@ pub enum ContributionError {
         tensor: &'static str,
     },
     /// A turn of another modality is open.
-    #[error("a contribution of `{given}` came within a turn of `{open}`; end that turn first")]
+    #[error("a contribution of `{given}` came within a turn of `{open}`; end the turn of `{open}` first")]
     OtherTurn {
         /// The modality that has the turn.
         open: ModalityName,
@@ -129,12 +131,11 @@ impl<T: Real> Contribution<T> {
         Ok(CheckedContribution { contribution: self, shape: (classes, width) })
     }
 
-    /// Checks everything that can be known about a contribution to a head of C = `classes` and s = `width` without
-    /// applying it.
+    /// Checks all that can be checked of a contribution to a head of C = `classes` and s = `width` without applying it.
     ///
     /// # Errors
-    /// If a shape is not the head's, a number is infinite, NaN or so large that its square is, or the counts contradict
-    /// each other.
+    /// If a shape is not the head's, if a number is infinite or NaN or its square overflows, or if the counts
+    /// contradict each other.
     pub fn check(&self, classes: usize, width: usize) -> Result<(), ContributionError> {
         if self.samples == 0 || self.correct > self.samples {
             return Err(ContributionError::Counts { correct: self.correct, samples: self.samples });
@@ -249,7 +250,8 @@ mod tests {
             ),
             (
                 Contribution { loss: f64::NAN, ..good() },
-                "loss is NaN, but a mean cross-entropy is finite and not negative; the encoder has diverged",
+                "loss is NaN, but a mean cross-entropy is finite and not negative; the encoder has diverged: lower its \
+                 learning rate or set `clip`",
             ),
             (
                 Contribution { correct: 3, ..good() },

@@ -26,9 +26,9 @@ pub struct NamedTensor<T> {
 /// The contents of one file of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorFile<T> {
-    /// The tensors, in a fixed order.
+    /// The tensors, in the order in which they are written.
     pub tensors: Vec<NamedTensor<T>>,
-    /// Everything that is not a tensor, as JSON; empty if there is nothing.
+    /// Everything that is not a tensor, as JSON. Empty if there is nothing else.
     pub note: String,
 }
 
@@ -37,10 +37,10 @@ pub struct TensorFile<T> {
 pub struct HeadFiles<T> {
     /// `weight` (C, s) and `bias` (C).
     pub head: TensorFile<T>,
-    /// The optimizer's memory: `weight.momentum` and `bias.momentum`, or `.mean` and `.square` of both; its count of
-    /// steps and the head's version.
+    /// The optimizer's moments: `weight.momentum` and `bias.momentum`, or `.mean` and `.square` of both. Also its count
+    /// of steps and the head's version.
     pub state: TensorFile<T>,
-    /// `projector` (s, s); for a window that is not empty also `window` (rows, s), and the modality of each row.
+    /// `projector` (s, s). For a window that is not empty, also `window` (rows, s) and the modality of each row.
     pub projector: TensorFile<T>,
 }
 
@@ -72,13 +72,15 @@ pub enum HeadFilesError {
         modality: ModalityName,
     },
     /// A tensor is missing.
-    #[error("there is no tensor `{name}`; the file is not of this kind of job")]
+    #[error("there is no tensor `{name}`; use a checkpoint of a job with the same `head` section")]
     Missing {
         /// The name of the tensor.
         name: String,
     },
     /// A tensor does not have the shape that the job requires.
-    #[error("tensor `{name}` has shape {given:?} but this job needs {needed:?}")]
+    #[error(
+        "tensor `{name}` has shape {given:?} but this job needs {needed:?}; use a checkpoint of a job with the same head and labels"
+    )]
     Shape {
         /// The name of the tensor.
         name: String,
@@ -88,7 +90,7 @@ pub enum HeadFilesError {
         needed: Vec<usize>,
     },
     /// A tensor holds an infinity or NaN.
-    #[error("tensor `{name}` is infinite or NaN at element {position}; the file is damaged")]
+    #[error("tensor `{name}` is infinite or NaN at element {position}; the file is damaged: use another checkpoint")]
     NotFinite {
         /// The name of the tensor.
         name: String,
@@ -96,7 +98,7 @@ pub enum HeadFilesError {
         position: usize,
     },
     /// The JSON of a file cannot be read.
-    #[error("the note of the {file} cannot be read: {reason}; the file is damaged")]
+    #[error("the JSON note of the {file} cannot be read: {reason}; the file is damaged: use another checkpoint")]
     Note {
         /// The file.
         file: &'static str,
@@ -123,7 +125,7 @@ struct TurnNote {
 }
 
 impl<T: Real> SharedHead<T> {
-    /// Everything that [`Self::from_files`] needs to continue with the same bits.
+    /// Everything that [`Self::from_files`] needs to resume with the same bits.
     ///
     /// # Errors
     /// If a turn is open.
@@ -131,7 +133,7 @@ impl<T: Real> SharedHead<T> {
         self.snapshot().map(HeadSnapshot::into_files)
     }
 
-    /// As [`Self::to_files`], but only copies the optimizer's memory and P, so that it is quick.
+    /// As [`Self::to_files`], but copies only the optimizer's moments and P, so it is fast.
     ///
     /// # Errors
     /// If a turn is open.

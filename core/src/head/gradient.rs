@@ -1,4 +1,4 @@
-//! A gradient of W that is not made where its factors are there, and its norm.
+//! A gradient of W, which is not computed as a whole where its factors suffice, and its norm.
 
 use std::ops::Range;
 
@@ -8,18 +8,18 @@ use crate::linalg::{Matrix, Real, sum_of_squares};
 /// A gradient of W, `C × s`.
 #[derive(Clone, Copy)]
 pub(super) enum Gradient<'a, T> {
-    /// As it lies.
+    /// G itself.
     Dense(&'a Matrix<T>),
     /// Dᵀ H, for D (`B × C`) and H (`B × s`).
     Product { errors: &'a Matrix<T>, features: &'a Matrix<T> },
 }
 
-/// Numbers of W that a thread takes at a time, in whole rows, but not less than [`ROWS`] of them. The last bits of
-/// norms depend on both.
+/// Numbers of W that a thread processes at a time, in whole rows, but at least [`ROWS`] of them. The last bits of norms
+/// depend on both.
 const BLOCK: usize = 1 << 14;
 const ROWS: usize = 16;
 
-/// The rows of a matrix of this shape, cut into blocks.
+/// The rows of a matrix of this shape, divided into blocks.
 pub(super) fn blocks_of_rows((rows, width): (usize, usize)) -> Vec<Range<usize>> {
     ranges(rows, (BLOCK / width.max(1)).max(ROWS))
 }
@@ -32,7 +32,7 @@ impl<T: Real> Gradient<'_, T> {
         }
     }
 
-    /// These rows: where they lie, or written into `scratch`.
+    /// These rows: borrowed if they exist, otherwise computed into `scratch`.
     pub(super) fn rows<'b>(&'b self, rows: Range<usize>, scratch: &'b mut Vec<T>) -> &'b [T] {
         match self {
             Self::Dense(matrix) => &matrix.as_slice()[rows.start * matrix.cols()..rows.end * matrix.cols()],
@@ -44,7 +44,7 @@ impl<T: Real> Gradient<'_, T> {
         }
     }
 
-    /// What making all its rows costs, in numbers touched.
+    /// The cost of computing all rows, in numbers touched.
     pub(super) fn cost(&self) -> usize {
         let (rows, width) = self.shape();
         match self {
@@ -53,8 +53,8 @@ impl<T: Real> Gradient<'_, T> {
         }
     }
 
-    /// The Frobenius norm. Of a product as |Dᵀ H|² = Σ (D Dᵀ) ∘ (H Hᵀ), which costs 2 B² (C + s) multiplications in
-    /// `f64` and needs no memory, where that is less than the product's.
+    /// The Frobenius norm. For a product it is computed as |Dᵀ H|² = Σ (D Dᵀ) ∘ (H Hᵀ) where that is cheaper: 2 B² (C +
+    /// s) multiplications in `f64`, and no memory.
     pub(super) fn norm(&self) -> f64 {
         match self {
             Self::Dense(matrix) => matrix.norm(),
@@ -85,9 +85,9 @@ fn gram<T: Real>(matrix: &Matrix<T>) -> Matrix<f64> {
     let (rows, cols) = matrix.shape();
     let cost = cols.saturating_mul(rows).saturating_mul(rows) / PER_TOUCH;
     let sums = each(ranges(cols, COLUMNS), cost, |columns| {
-        let part = matrix.iter_rows().flat_map(|row| row[columns.clone()].iter().map(|x| x.to_f64())).collect();
-        let part = Matrix::from_vec(rows, columns.len(), part).expect("these columns of every row");
-        part.times_transposed(&part)
+        let block = matrix.iter_rows().flat_map(|row| row[columns.clone()].iter().map(|x| x.to_f64())).collect();
+        let block = Matrix::from_vec(rows, columns.len(), block).expect("these columns of every row");
+        block.times_transposed(&block)
     });
     let mut total = Matrix::zeros(rows, rows);
     for sum in sums {

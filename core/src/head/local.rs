@@ -1,4 +1,4 @@
-//! The worker's half of a step: everything that needs the granted head and the batch, and nothing else.
+//! The worker's half of a step: everything that needs only the granted head and the batch.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ pub struct Head<T> {
 /// The result of one batch on the worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalStep<T> {
-    /// What goes to the coordinator.
+    /// The message for the coordinator.
     pub contribution: Contribution<T>,
     /// dH = D W, `B × s`: what goes back through the encoder.
     pub feature_gradient: Matrix<T>,
@@ -29,10 +29,10 @@ pub struct LocalStep<T> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchErrors<T>(Matrix<T>);
 
-/// A head, or a batch for it, that does not fit.
+/// A head, or a batch, whose shapes or numbers do not fit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HeadError {
-    /// W and b do not belong together.
+    /// W and b have different numbers of rows, or none.
     #[error("a head of {rows} weight rows and {biases} biases was given; it needs one of each per class")]
     Bias {
         /// Rows of W.
@@ -57,7 +57,7 @@ pub enum HeadError {
         labels: usize,
     },
     /// A label is not a class.
-    #[error("label {label} of row {row} is not a class of this head; labels are 0 to {}", classes - 1)]
+    #[error("label {label} of row {row} is not a class of this head; use labels from 0 to {}", classes - 1)]
     Label {
         /// The row of the batch.
         row: usize,
@@ -98,7 +98,7 @@ impl<T: Real> Head<T> {
         }
     }
 
-    /// The head that a job with this seed begins with: W normal with deviation s^(−1/2), b = 0.
+    /// The initial head of a job with this seed: W normal with standard deviation s^(−1/2), b = 0.
     ///
     /// # Panics
     /// If there are no classes.
@@ -149,7 +149,8 @@ impl<T: Real> Head<T> {
         (self.weight, self.bias)
     }
 
-    /// Z = H Wᵀ + b (`B × C`) for evaluation: each row's bits depend on that row alone, not on what it is batched with.
+    /// Z = H Wᵀ + b (`B × C`) for evaluation: the bits of each row depend on that row alone, not on the rest of the
+    /// batch.
     ///
     /// # Panics
     /// If the features (`B × s`) are not as wide as the head.
@@ -201,11 +202,11 @@ impl<T: Real> Head<T> {
         Ok(LocalStep { contribution, feature_gradient: self.feature_gradient(&errors) })
     }
 
-    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs once that is on
-    /// its way.
+    /// What a batch contributes, for H (`B × s`) and y (`B`), and what [`Self::feature_gradient`] needs after the
+    /// contribution was sent.
     ///
     /// Z = H Wᵀ + b; L = mean cross-entropy; D = (softmax(Z) − onehot(y)) / B; G = Dᵀ H. The contribution holds G where
-    /// [it is no larger](Self::sends_gradient) than D and H together, else those.
+    /// [it is no larger](Self::sends_gradient) than D and H together, and D and H otherwise.
     ///
     /// # Errors
     /// If the shapes do not fit the head, a label is not a class, or a feature or logit is not finite.
@@ -245,7 +246,8 @@ impl<T: Real> Head<T> {
         errors.0.times(&self.weight)
     }
 
-    /// Whether H of this shape, `(B, s)`, and y (`B`) are a batch for this head, whatever the features are.
+    /// Whether H of this shape, `(B, s)`, and y (`B`) form a batch for this head. The features themselves are not
+    /// checked.
     ///
     /// # Errors
     /// If the shapes do not fit the head, or a label is not a class.
@@ -263,8 +265,8 @@ impl<T: Real> Head<T> {
         }
     }
 
-    /// Whether a batch of this many samples contributes G, rather than D and H: where it is no larger, `C s ≤ B (C +
-    /// s)`.
+    /// Whether a batch of this many samples contributes G rather than D and H. It does where G is no larger: `C s ≤ B
+    /// (C + s)`.
     #[must_use]
     pub fn sends_gradient(&self, samples: usize) -> bool {
         let (classes, width) = (self.classes(), self.width());
@@ -279,12 +281,12 @@ impl<T: Real> Head<T> {
         }
     }
 
-    /// Takes H Wᵀ and leaves D in its place.
+    /// Replaces H Wᵀ by D, in place.
     fn turn_logits_into_errors(&self, logits: &mut Matrix<T>, labels: &[u32]) -> Result<Scored, HeadError> {
         let (classes, batch) = (self.classes(), labels.len());
         let rows = ranges(batch, (LOGITS / classes).max(1));
         let blocks = rows.iter().cloned().zip(split_rows(logits.as_mut_slice(), classes, &rows)).collect();
-        // An exponential is worth some thirty other operations.
+        // An exponential costs about as much as thirty other operations.
         let scores = each(blocks, batch * classes * 32, |(rows, logits): (Range<usize>, &mut [T])| {
             let mut probabilities = vec![0.0; classes];
             let rows = logits.chunks_exact_mut(classes).zip(rows);
@@ -303,8 +305,8 @@ impl<T: Real> Head<T> {
         Ok(scored)
     }
 
-    /// Takes one sample's row of H Wᵀ and leaves its row of D: its cross-entropy and whether its greatest logit is its
-    /// label's, or None if a logit is not finite.
+    /// Replaces one sample's row of H Wᵀ by its row of D. Returns its cross-entropy and whether its greatest logit is
+    /// its label's, or None if a logit is not finite.
     fn score(&self, values: &mut [T], label: usize, batch: f64, probabilities: &mut [f64]) -> Option<(f64, bool)> {
         vectorised(
             #[inline(always)]
@@ -325,7 +327,7 @@ impl<T: Real> Head<T> {
     }
 }
 
-/// Logits that a thread takes at a time, in whole rows.
+/// Logits that a thread processes at a time, in whole rows.
 const LOGITS: usize = 1 << 10;
 
 struct Scored {
@@ -457,7 +459,7 @@ mod tests {
         );
         assert_eq!(
             message(Matrix::zeros(2, 2), &[0, 3]),
-            "label 3 of row 1 is not a class of this head; labels are 0 to 2"
+            "label 3 of row 1 is not a class of this head; use labels from 0 to 2"
         );
         assert_eq!(
             message(features(vec![0.0, 0.0, 1.0, f32::NAN]), &[0, 0]),

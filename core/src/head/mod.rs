@@ -5,17 +5,17 @@
 //!                    │                   Head::feature_gradient  dH = D W, once that is sent
 //!                    │ Contribution: G (or D and H), Σ rows of D, h̄, loss, counts
 //!                    ▼
-//! coordinator  Contribution::check       shapes, finiteness, counts; nothing is taken on trust
+//! coordinator  Contribution::check       shapes, finiteness, counts: all of it is checked
 //!              SharedHead::apply         G ← G P, optimizer step on (W, b), h̄ stored
-//!              SharedHead::end_turn      the turn's h̄ are folded into P, in order
+//!              SharedHead::end_turn      folds the turn's h̄ into P, in order
 //! ```
 //!
 //! Invariants:
 //! 1. A rejected contribution changes nothing.
-//! 2. P is constant within a turn: what a turn's steps contribute to P counts from the next turn on.
+//! 2. P is constant within a turn: the steps of a turn change P for the next turn.
 //! 3. All numbers of a [`SharedHead`] are finite.
-//! 4. Same calls, same bits, for any number of threads: work is cut into blocks of fixed size, which the threads of the
-//!    caller's rayon pool share.
+//! 4. The same calls give the same bits, for any number of threads. Work is divided into blocks of fixed size, which
+//!    the threads of the caller's rayon pool share.
 
 mod contribution;
 mod files;

@@ -1,5 +1,5 @@
-//! One step of the head: the gradient is projected and clipped, and goes through the optimizer, from one memory to
-//! another.
+//! One step of the head: the gradient is projected, clipped and given to the optimizer, which writes to a second
+//! buffer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::optimizer::{After, Before, Moments, Moved, Optimizer, Rates, clip_fac
 use crate::projector::Form;
 use crate::spec::ApplyTo;
 
-/// All that a step reads.
+/// Everything that a step reads.
 pub(super) struct Step<'a, T> {
     pub(super) head: &'a Head<T>,
     pub(super) optimizer: &'a Optimizer<T>,
@@ -24,14 +24,14 @@ pub(super) struct Step<'a, T> {
     pub(super) clip: Option<f64>,
 }
 
-/// What a step leads to.
+/// The result of a step.
 pub(super) struct Stepped<T> {
     pub(super) head: Arc<Head<T>>,
     pub(super) optimizer: Optimizer<T>,
     pub(super) norms: Norms,
 }
 
-/// What a [`super::StepReport`] says of a step.
+/// The norms that a [`super::StepReport`] reports.
 pub(super) struct Norms {
     pub(super) gradient: f64,
     pub(super) projected_ratio: f64,
@@ -39,7 +39,7 @@ pub(super) struct Norms {
 }
 
 impl<T: Real> Step<'_, T> {
-    /// The head and its optimizer as they are after this step.
+    /// The head and its optimizer after this step.
     pub(super) fn take(
         &self,
         contribution: &Contribution<T>,
@@ -113,7 +113,8 @@ impl<T: Real> Step<'_, T> {
         Ok(norms)
     }
 
-    /// G P, as (Dᵀ)(H P) where that is cheaper: B s (s + C) against C s (s + B) multiplications, which is B against C.
+    /// G P, computed as (Dᵀ)(H P) where that is cheaper: B s (s + C) multiplications instead of C s (s + B), so where B
+    /// < C.
     fn project<'b>(
         &self,
         gradient: Gradient<'b, T>,
@@ -135,8 +136,8 @@ impl<T: Real> Step<'_, T> {
         Gradient::Dense(projected)
     }
 
-    /// Steps W, some rows at a time: each is read once, its gradient made where it is needed, and what comes of it
-    /// written once.
+    /// Steps W, some rows at a time. Each row is read once, its gradient is computed where it is needed, and the result
+    /// is written once.
     fn step_weight(
         &self,
         rates: &Rates<T>,
@@ -177,19 +178,19 @@ impl<T: Real> Step<'_, T> {
     }
 }
 
-/// What became of a step of W when it was projected.
+/// The norms of a projected step of W.
 struct Projected {
     /// |(W − W_old) P|.
     step: f64,
-    /// |W_new − W_old|, which is that but for rounding.
+    /// |W_new − W_old|, which differs from `step` by rounding only.
     update: f64,
     finite: bool,
 }
 
-/// Rows of W: which, where they go, and where what is remembered of them goes.
+/// Rows of W: their range, their output, and the outputs of their two moments.
 type RowBlock<'a, T> = ((Range<usize>, &'a mut [T]), (&'a mut [T], &'a mut [T]));
 
-/// The memory of W, and of b.
+/// The moments of W and of b.
 fn moments<T>(moments: &[Moments<T>]) -> (&Moments<T>, &Moments<T>) {
     (&moments[0], &moments[1])
 }
@@ -199,7 +200,7 @@ fn moments_mut<T>(moments: &mut [Moments<T>]) -> (&mut Moments<T>, &mut Moments<
     (&mut weight[0], &mut bias[0])
 }
 
-/// to ← of(a, b), element by element, all of one shape.
+/// to ← of(a, b), element by element; all have the same shape.
 fn combine<T: Real>(to: &mut Matrix<T>, a: &Matrix<T>, b: &Matrix<T>, of: impl Fn(T, T) -> T + Sync + Send) {
     let (shape, width) = (to.shape(), to.cols());
     let rows = blocks_of_rows(shape);

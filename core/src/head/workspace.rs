@@ -1,4 +1,4 @@
-//! Memory that steps write into, so that none asks for any of the size of W or P.
+//! Memory that steps write into, so that no step allocates memory of the size of W or P.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::linalg::{Matrix, Real};
 use crate::optimizer::Optimizer;
 use crate::projector::Form;
 
-/// What one step leaves to the next but its result. It is no part of a shared head's state: all are equal, and a clone
-/// is empty.
+/// Buffers that one step leaves to the next. They are not part of a shared head's state: all workspaces are equal, and
+/// a clone is empty.
 #[derive(Debug)]
 pub(super) struct Workspace<T> {
-    /// The head and the optimizer before the last step, to be written over.
+    /// The head and the optimizer before the last step, which the next step overwrites.
     before: Option<(Arc<Head<T>>, Optimizer<T>)>,
     /// H P.
     pub(super) features: Matrix<T>,
@@ -22,21 +22,21 @@ pub(super) struct Workspace<T> {
     pub(super) projected: Matrix<T>,
     /// W_new − W_old, and (W_new − W_old) P.
     pub(super) update: [Matrix<T>; 2],
-    /// What the next turn multiplies by, if it is this modality's.
+    /// P for the next turn, if the turn is this modality's.
     pub(super) ready: Option<(ModalityName, Form<T>)>,
 }
 
 impl<T: Real> Workspace<T> {
-    /// Keeps a head and an optimizer that are done with.
+    /// Keeps a head and an optimizer that are no longer needed.
     pub(super) fn keep(&mut self, head: Arc<Head<T>>, optimizer: Optimizer<T>) {
         self.before = Some((head, optimizer));
     }
 
-    /// A head and an optimizer of these sizes to write to, without other references.
+    /// A head and an optimizer of these sizes to write to. Nothing else references them.
     pub(super) fn take(&mut self, head: &Head<T>, optimizer: &Optimizer<T>) -> (Arc<Head<T>>, Optimizer<T>) {
         let (mut old, memory) = self.before.take().unwrap_or_else(|| (Arc::new(head.blank()), optimizer.blank()));
         if Arc::get_mut(&mut old).is_none() {
-            // It is still being read.
+            // Another thread still reads it.
             old = Arc::new(head.blank());
         }
         (old, memory)

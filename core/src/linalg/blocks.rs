@@ -1,7 +1,7 @@
-//! Work cut into blocks whose size never depends on how many threads there are, so that neither do the bits.
+//! Work in blocks whose size does not depend on the number of threads, so the bits do not depend on it either.
 //!
-//! The blocks run on the threads that the caller [names](on_threads_of), or of the pool that the caller is in; or one
-//! after the other on the caller's own where there is too little to do.
+//! The blocks run on the pool that the caller [names](on_threads_of), otherwise on the pool that the caller is in.
+//! Small work runs on the caller's own thread, one block after the other.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,19 +10,19 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-/// Below so many numbers, each touched once, the hand-over to other threads costs more than it gains: a few hundred
-/// microseconds of work, where a hand-over takes ten and, on a machine that is busy with other things, ten times that.
+/// Work that touches fewer numbers than this is not shared: the hand-over to other threads would cost more than it
+/// gains. It is a few hundred microseconds of work. A hand-over takes ten, and a hundred on a busy machine.
 const WORTH_SHARING: usize = 1 << 20;
 
-/// Multiplications of a matrix product that take as long as touching one number.
+/// The number of multiplications in a matrix product that take as long as touching one number.
 pub(crate) const PER_TOUCH: usize = 4;
 
 thread_local! {
     static NAMED: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` on this thread, and what of its linear algebra is worth it on the threads of `pool`: unlike
-/// [`ThreadPool::install`], which hands everything over.
+/// Runs `work` on this thread, and its larger linear algebra on the threads of `pool`. [`ThreadPool::install`] would
+/// move everything to the pool.
 pub fn on_threads_of<R>(pool: &Arc<ThreadPool>, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Arc<ThreadPool>>);
     impl Drop for Restore {
@@ -34,14 +34,14 @@ pub fn on_threads_of<R>(pool: &Arc<ThreadPool>, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// `length` cut into ranges of `unit`, but for the last one, which is longer: `unit` to `2 · unit − 1`. One range where
-/// there is less than two units.
+/// `length` divided into ranges of `unit`. The last one has `unit` to `2 · unit − 1`; lengths below two units form one
+/// range.
 pub(crate) fn ranges(length: usize, unit: usize) -> Vec<Range<usize>> {
     let count = (length / unit).max(1);
     (0..count).map(|i| i * unit..if i + 1 == count { length } else { (i + 1) * unit }).collect()
 }
 
-/// `values`, rows of `width`, cut at these ranges of rows, which follow one another from the first row to the last.
+/// `values`, rows of `width`, split at these ranges of rows, which follow one another from the first row to the last.
 pub(crate) fn split_rows<'a, T>(mut values: &'a mut [T], width: usize, rows: &[Range<usize>]) -> Vec<&'a mut [T]> {
     let mut blocks = Vec::with_capacity(rows.len());
     for range in rows {
@@ -52,13 +52,12 @@ pub(crate) fn split_rows<'a, T>(mut values: &'a mut [T], width: usize, rows: &[R
     blocks
 }
 
-/// What `work` makes of each block, in order. `touched` is how many numbers all the blocks touch together.
+/// The result of `work` for each block, in order. `touched` is how many numbers all blocks touch together.
 pub(crate) fn each<P: Send, R: Send>(blocks: Vec<P>, touched: usize, work: impl Fn(P) -> R + Sync + Send) -> Vec<R> {
     each_with(blocks, touched, || (), |(), block| work(block))
 }
 
-/// [`each`] with memory that a thread uses for one block after the other, and that carries nothing from one to the
-/// next.
+/// [`each`] with scratch memory that a thread reuses from block to block. No result may depend on its contents.
 pub(crate) fn each_with<P: Send, S, R: Send>(
     blocks: Vec<P>,
     touched: usize,
@@ -118,6 +117,6 @@ mod tests {
             assert!(names(usize::MAX));
             assert!(!names(0));
         });
-        assert!(!names(usize::MAX), "the name is given for the work alone");
+        assert!(!names(usize::MAX), "the pool is used for the work alone");
     }
 }

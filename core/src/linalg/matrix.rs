@@ -7,20 +7,20 @@ use super::sums::all_finite;
 use super::vector::vectorised;
 use super::{Real, norm};
 
-/// Columns that are summed together.
+/// Columns whose sums a thread takes together.
 const COLUMNS: usize = 512;
 
-/// A matrix was made of the wrong number of elements.
+/// The number of elements does not match the shape of a matrix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a {rows} x {columns} matrix cannot be made of {elements} elements; give one per row and column, in row-major order"
 )]
 pub struct ShapeError {
-    /// Rows asked for.
+    /// The rows of the requested matrix.
     pub rows: usize,
-    /// Columns asked for.
+    /// The columns of the requested matrix.
     pub columns: usize,
-    /// Elements given.
+    /// The number of elements that were given.
     pub elements: usize,
 }
 
@@ -33,7 +33,7 @@ pub struct Matrix<T> {
     data: Vec<T>,
 }
 
-/// Nothing: 0 × 0.
+/// The empty matrix, 0 × 0.
 impl<T> Default for Matrix<T> {
     fn default() -> Self {
         Self { rows: 0, cols: 0, data: Vec::new() }
@@ -68,13 +68,13 @@ impl<T> Matrix<T> {
         }
     }
 
-    /// How many rows.
+    /// The number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How many columns.
+    /// The number of columns.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
@@ -127,17 +127,17 @@ impl<T> Matrix<T> {
 }
 
 impl<T: Real> Matrix<T> {
-    /// All zero.
+    /// A matrix of zeros.
     ///
     /// # Panics
-    /// If so many elements cannot be counted.
+    /// If the number of elements overflows.
     #[must_use]
     pub fn zeros(rows: usize, cols: usize) -> Self {
         let elements = rows.checked_mul(cols).expect("the shape of a matrix that fits in memory");
         Self { rows, cols, data: vec![T::ZERO; elements] }
     }
 
-    /// Makes it `rows × cols` in the memory that it has, if that is enough. What it holds then is to be written.
+    /// Makes it `rows × cols`, in the same memory if that is large enough. The caller must overwrite the elements.
     pub(crate) fn reshape(&mut self, rows: usize, cols: usize) {
         self.data.resize(rows.checked_mul(cols).expect("the shape of a matrix that fits in memory"), T::ZERO);
         (self.rows, self.cols) = (rows, cols);
@@ -153,7 +153,7 @@ impl<T: Real> Matrix<T> {
         identity
     }
 
-    /// `f` of each element.
+    /// A matrix of `f` of each element.
     #[must_use]
     pub fn map<U: Real>(&self, mut f: impl FnMut(T) -> U) -> Matrix<U> {
         Matrix { rows: self.rows, cols: self.cols, data: self.data.iter().map(|v| f(*v)).collect() }
@@ -165,7 +165,7 @@ impl<T: Real> Matrix<T> {
         self.map(T::to_f64)
     }
 
-    /// The nearest numbers of the kind `T`.
+    /// The nearest numbers of type `T`.
     #[must_use]
     pub fn from_f64(matrix: &Matrix<f64>) -> Self {
         matrix.map(T::from_f64)

@@ -1,8 +1,8 @@
 //! Dense matrices and the few operations that the head and the projector need.
 //!
-//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. Large ones are cut into blocks that the threads of the
-//! caller's rayon pool share; the blocks are the same for any number of threads, so that the same numbers go in and the
-//! same bits come out. Does not do: views, broadcasting, decompositions beyond Cholesky.
+//! Owns: [`Real`] (`f32`, `f64`), [`Matrix`], products, norms. The threads of the caller's rayon pool share large ones,
+//! in blocks that are the same for any number of threads. So the same input gives the same bits. There are no views, no
+//! broadcasting, and no decompositions but Cholesky.
 
 pub(crate) mod blocks;
 mod cholesky;
@@ -19,8 +19,8 @@ pub use real::Real;
 pub(crate) use sums::{all_finite, in_halves, sum_of_squares, sum_of_squares_in_kind};
 pub(crate) use vector::vectorised;
 
-/// Σ aᵢ bᵢ in 16 interleaved partial sums that are added up in a fixed order: the same bits wherever the slices lie in
-/// memory and whatever is computed beside them.
+/// Σ aᵢ bᵢ in 16 interleaved partial sums that are added up in a fixed order: The bits do not depend on where the
+/// slices are in memory, or on what else is computed.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -43,7 +43,7 @@ fn add_products<T: Real>(lanes: &mut [T; LANES], x: &[T; LANES], y: &[T; LANES])
     }
 }
 
-/// The sum of lanes to which the products of what no whole chunk is left for are added.
+/// The sum of the lanes, after the products of the last, incomplete chunk are added to them.
 #[inline(always)]
 fn finish<T: Real>(mut lanes: [T; LANES], x: &[T], y: &[T]) -> T {
     for (lane, (&x, &y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
@@ -63,8 +63,8 @@ pub(crate) fn dot_once<T: Real>(a: &[T], b: &[T]) -> T {
     finish(lanes, a_rest, b_rest)
 }
 
-/// [`dot`] of each of four vectors with `b`, all of the same length: the same bits, in less time than one after the
-/// other.
+/// [`dot`] of each of four vectors with `b`, all of the same length. It gives the same bits as four calls, in less
+/// time.
 #[inline(always)]
 pub(crate) fn four_dots<T: Real>(vectors: [&[T]; 4], b: &[T]) -> [T; 4] {
     let (b, b_rest) = b.as_chunks::<LANES>();
@@ -80,12 +80,12 @@ pub(crate) fn four_dots<T: Real>(vectors: [&[T]; 4], b: &[T]) -> [T; 4] {
     [finish(sum0, rest0, b_rest), finish(sum1, rest1, b_rest), finish(sum2, rest2, b_rest), finish(sum3, rest3, b_rest)]
 }
 
-/// The Euclidean norm, summed in `f64`, in an order that depends on nothing but how many numbers there are.
+/// The Euclidean norm, summed in `f64`, in an order that depends only on the length.
 pub fn norm<T: Real>(values: &[T]) -> f64 {
     sum_of_squares(values).sqrt()
 }
 
-/// The position of the greatest value; of the first of them where several are equal, 0 where there is none.
+/// The position of the first greatest value; 0 if there are no values.
 pub fn argmax<T: Real>(values: &[T]) -> usize {
     let mut best = 0;
     for (i, value) in values.iter().enumerate() {
@@ -103,7 +103,7 @@ pub fn softmax<T: Real>(logits: &[T]) -> (Vec<f64>, f64) {
     (probabilities, log_sum)
 }
 
-/// [`softmax`], written where there is room for it; the greatest of the logits, and ln Σ exp z.
+/// [`softmax`], written to `probabilities`. Returns the greatest logit, and ln Σ exp z.
 pub(crate) fn softmax_into<T: Real>(logits: &[T], probabilities: &mut [f64]) -> (f64, f64) {
     let max = vectorised(
         #[inline(always)]
@@ -121,7 +121,7 @@ pub(crate) fn softmax_into<T: Real>(logits: &[T], probabilities: &mut [f64]) -> 
     (max, max + sum.ln())
 }
 
-/// The greatest value, -∞ where there is none; NaNs are passed over.
+/// The greatest value, −∞ if there is none. NaNs are ignored.
 #[inline(always)]
 fn greatest<T: Real>(values: &[T]) -> T {
     const LANES: usize = 16;

@@ -1,8 +1,7 @@
 //! Matrix products, by the `gemm` crate, in tiles that threads share.
 //!
-//! Every element of a product is one sum over k in an order that does not depend on how the product is cut up, so its
-//! bits are those of the whole product at once. The tiles are fixed all the same: nothing rests on how many threads
-//! there are.
+//! Every element of a product is one sum over k, in an order that does not depend on the tiles. So its bits are those
+//! of an undivided product. The tiles do not depend on the number of threads either.
 
 use std::ops::Range;
 
@@ -11,14 +10,14 @@ use gemm::Parallelism;
 use super::blocks::{PER_TOUCH, each, ranges};
 use super::{Matrix, Real};
 
-/// Columns and rows of a tile: enough of them that laying out the operands for each tile costs little.
+/// Columns and rows of a tile: enough of them that packing the operands for each tile costs little.
 const COLUMNS: usize = 128;
 const ROWS: usize = 256;
 
 /// Multiplications below which a product is one tile.
 const WORTH_CUTTING: usize = 1 << 20;
 
-/// How a row-major matrix is read: as it lies, or transposed.
+/// A row-major matrix, read directly or transposed.
 #[derive(Clone, Copy)]
 struct Operand<'a, T> {
     values: &'a [T],
@@ -38,8 +37,8 @@ impl<'a, T: Real> Operand<'a, T> {
         Self { rows: self.cols, cols: self.rows, strides: (self.strides.1, self.strides.0), ..self }
     }
 
-    /// These rows.
-    fn part(self, rows: Range<usize>) -> Self {
+    /// The operand with these rows only.
+    fn row_range(self, rows: Range<usize>) -> Self {
         let values = &self.values[(rows.start * self.strides.0).min(self.values.len())..];
         Self { values, rows: rows.len(), ..self }
     }
@@ -91,10 +90,10 @@ impl<T: Real> Matrix<T> {
         write(Operand::of(self).transposed(), Operand::of(other), Then::Replace, out.as_mut_slice());
     }
 
-    /// These rows of Aᵀ B, on this thread: the bits of [`Self::transposed_times`], if there are two rows or more, and
-    /// more than 64 rows or columns where the whole has more than 64 of either.
+    /// These rows of Aᵀ B, on this thread. The bits are those of [`Self::transposed_times`] if there are at least two
+    /// rows, and more than 64 rows or columns where the whole product has more than 64 of either.
     pub(crate) fn rows_of_transposed_times(&self, rows: Range<usize>, other: &Self, out: &mut [T]) {
-        let left = Operand::of(self).transposed().part(rows.clone());
+        let left = Operand::of(self).transposed().row_range(rows.clone());
         assert!(rows.end <= self.cols() && left.cols == other.rows(), "rows of a product that does not exist");
         assert_eq!(out.len(), rows.len() * other.cols(), "one element for each of these rows and columns");
         let whole = Tile { rows: 0..rows.len(), cols: 0..other.cols() };
@@ -103,12 +102,12 @@ impl<T: Real> Matrix<T> {
 
     /// `self ← self − A B`.
     pub(crate) fn subtract_product(&mut self, a: &Self, b: &Self) {
-        assert_eq!(self.shape(), (a.rows(), b.cols()), "a product of another shape cannot be taken away");
+        assert_eq!(self.shape(), (a.rows(), b.cols()), "a product of another shape cannot be subtracted");
         write(Operand::of(a), Operand::of(b), Then::Subtract, self.as_mut_slice());
     }
 }
 
-/// What becomes of the destination.
+/// What the product does to the destination.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
     Replace,
@@ -127,8 +126,8 @@ fn write<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, out: &mut [T
     assert_eq!(out.len(), m * n, "one element for each row and column of the product");
     let destination = Destination::of(out, n);
     let multiplications = m.saturating_mul(k).saturating_mul(n);
-    // The engine has its own methods for products that are very thin, or small: a tile must be neither where the whole
-    // is not.
+    // `gemm` has special methods for small or very thin products. A tile must not use one where the whole product would
+    // not.
     if multiplications < WORTH_CUTTING || m.min(n) < 8 {
         return tile(a, b, then, &Tile { rows: 0..m, cols: 0..n }, &destination);
     }
@@ -138,13 +137,13 @@ fn write<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, out: &mut [T
     each(tiles.collect(), multiplications / PER_TOUCH, |at| tile(a, b, then, &at, &destination));
 }
 
-/// A part of a product.
+/// A block of a product.
 struct Tile {
     rows: Range<usize>,
     cols: Range<usize>,
 }
 
-/// Where a product goes: row-major, without gaps.
+/// The output of a product: row-major, without gaps.
 struct Destination<'a, T> {
     values: *mut T,
     length: usize,
@@ -167,7 +166,7 @@ fn stride(elements: usize) -> isize {
     isize::try_from(elements).expect("a matrix in memory has a width that fits isize")
 }
 
-// The engine takes pointers. This is the only place that hands it any.
+// `gemm` takes pointers. They are passed to it only here.
 #[allow(unsafe_code)]
 fn tile<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, at: &Tile, to: &Destination<'_, T>) {
     let (m, k, n) = (at.rows.len(), a.cols, at.cols.len());
@@ -182,9 +181,9 @@ fn tile<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, at: &Tile, to
     );
     let (a_first, b_first) = (at.rows.start * a.strides.0, at.cols.start * b.strides.1);
     let (beta, keep) = if then == Then::Subtract { (-T::ONE, true) } else { (T::ONE, false) };
-    // SAFETY: `T` is `f32` or `f64` (`Real` is sealed), which the engine knows. The assertions above say that the
-    // strides reach no element outside the slices, from the first row or column of the tile on to its last one; where
-    // there is nothing to sum (k = 0) the operands are not read, and their pointers are only moved (`wrapping_add`).
+    // SAFETY: `T` is `f32` or `f64` (`Real` is sealed), which `gemm` supports. The assertions above say that the
+    // strides reach no element outside the slices, from the first row or column of the tile to its last one. Where
+    // there is nothing to sum (k = 0), the operands are not read and their pointers are only moved (`wrapping_add`).
     // The destination is borrowed mutably for as long as `to` lives, and no two tiles of it that are written at a time
     // have an element in common.
     unsafe {

@@ -1,4 +1,4 @@
-//! The two kinds of number that the mathematics is written for.
+//! The two number types of the mathematics.
 
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -9,7 +9,7 @@ mod sealed {
     impl Sealed for f64 {}
 }
 
-/// `f32`, in which jobs run, or `f64`, in which the mathematics is checked.
+/// `f32`, which jobs use, or `f64`, which checks of the mathematics use.
 pub trait Real:
     sealed::Sealed
     + Copy
@@ -30,7 +30,7 @@ pub trait Real:
     const ZERO: Self;
     /// 1.
     const ONE: Self;
-    /// The nearest number of this kind.
+    /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
     /// The same number, exactly.
     fn to_f64(self) -> f64;

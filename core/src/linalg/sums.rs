@@ -1,18 +1,18 @@
-//! Sums over many numbers in a fixed order that a vector unit and several threads can take.
+//! Sums over many numbers in a fixed order that suits vector units and several threads.
 //!
-//! Numbers go by turns to the lanes of a block; lanes are added up in halves, blocks in order.
+//! The numbers of a block go to its lanes in turn. Lanes are added up in halves, blocks in order.
 
 use super::blocks::{each, ranges};
 use super::real::Real;
 use super::vector::vectorised;
 
-/// Partial sums that run beside each other. Bits depend on it.
+/// Partial sums that are computed side by side. Bits depend on it.
 const LANES: usize = 16;
 
 /// Numbers whose sum is taken before the sums are added up. Bits depend on it.
 const BLOCK: usize = 1 << 15;
 
-/// The lanes added up in halves: 0 to 8, 1 to 9, … and so on.
+/// The lanes added up in halves: lane 0 to lane 8, 1 to 9, and so on.
 #[inline(always)]
 pub(crate) fn in_halves<S: Real, const N: usize>(mut lanes: [S; N]) -> S {
     let mut width = N / 2;
@@ -61,7 +61,7 @@ pub(crate) fn sum_of_squares<T: Real>(values: &[T]) -> f64 {
     })
 }
 
-/// Σ x², in the numbers' own kind: finite only if all of them are.
+/// Σ x², in type `T`: finite only if all numbers are.
 pub(crate) fn sum_of_squares_in_kind<T: Real>(values: &[T]) -> T {
     over_blocks(values, |block| {
         vectorised(
@@ -71,7 +71,7 @@ pub(crate) fn sum_of_squares_in_kind<T: Real>(values: &[T]) -> T {
     })
 }
 
-/// Whether none is infinite or NaN.
+/// Whether no number is infinite or NaN.
 pub(crate) fn all_finite<T: Real>(values: &[T]) -> bool {
     let spoilt = over_blocks(values, |block| {
         vectorised(

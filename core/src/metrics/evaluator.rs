@@ -1,4 +1,4 @@
-//! Takes the samples of a split one by one and counts for every modality and rule.
+//! Counts the samples of a split, one by one, for every modality and every fusion rule.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::spec::FusionSpec;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
     /// The logits are not one entry per modality of the job.
-    #[error("logits of {given} modalities were given but the job has {needed}")]
+    #[error("logits of {given} modalities were given but the job has {needed}; give one entry per modality")]
     Modalities {
         /// The number of entries.
         given: usize,
@@ -25,7 +25,7 @@ pub enum EvaluationError {
     #[error("a sample has none of the job's modalities; leave it out")]
     NoModality,
     /// A modality's logits are not one per class.
-    #[error("`{modality}` gave {given} logits but the job has {needed} classes")]
+    #[error("`{modality}` gave {given} logits but the job has {needed} classes; give one logit per class")]
     Classes {
         /// The modality.
         modality: ModalityName,
@@ -35,7 +35,9 @@ pub enum EvaluationError {
         needed: usize,
     },
     /// A logit is infinite or NaN.
-    #[error("`{modality}` gave a logit for class {class} that is infinite or NaN; its encoder has diverged")]
+    #[error(
+        "`{modality}` gave a logit for class {class} that is infinite or NaN; its encoder has diverged: lower its learning rate or set `clip`"
+    )]
     NotFinite {
         /// The modality.
         modality: ModalityName,
@@ -43,7 +45,7 @@ pub enum EvaluationError {
         class: usize,
     },
     /// The label is not a class.
-    #[error("label {label} is not a class; labels are 0 to {}", classes - 1)]
+    #[error("label {label} is not a class; use labels from 0 to {}", classes - 1)]
     Label {
         /// The label.
         label: u32,
@@ -54,7 +56,7 @@ pub enum EvaluationError {
 
 /// Counts the samples of one split, one by one.
 ///
-/// On the validation split it also scores a fixed grid of weights, and the report holds the best of them.
+/// On the validation split it also scores a fixed grid of weights. The report holds the best of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluator {
     split: Split,
@@ -76,9 +78,10 @@ struct ModalityTally {
 }
 
 impl Evaluator {
-    /// Counts nothing yet. `modalities` are those of the job, in its order; `fusion` is the job's rule, scored beside
-    /// `entropy` and `mean` where it is `fixed`. `tuned` are the weights that an evaluation of the validation split
-    /// found; an evaluation of the validation split finds its own. A modality that weights do not name weighs nothing.
+    /// An evaluator that has counted nothing. `modalities` are those of the job, in its order. `fusion` is the job's
+    /// rule, which is scored beside `entropy` and `mean` if it is `fixed`. `tuned` are the weights that an evaluation
+    /// of the validation split found; they are ignored on the validation split. A modality without a weight has weight
+    /// 0.
     #[must_use]
     pub fn new(
         split: Split,
@@ -112,11 +115,11 @@ impl Evaluator {
         }
     }
 
-    /// Counts one sample: its label, and its logits (`C`) by each modality of the job, None where it lacks one.
+    /// Counts one sample: its label, and its logits (`C`) of each modality of the job. None stands for a modality that
+    /// the sample lacks.
     ///
     /// # Errors
-    /// If the logits are not one finite number per class for one or more of the modalities, or the label is not a
-    /// class.
+    /// If no modality has logits, if logits are not one finite number per class, or if the label is not a class.
     pub fn push(&mut self, label: u32, logits: &[Option<&[f32]>]) -> Result<(), EvaluationError> {
         self.check(label, logits)?;
         self.samples += 1;
@@ -269,7 +272,7 @@ mod tests {
         assert_eq!(again.tuned_weights, tuned.tuned_weights);
         let (one, other) = (&tuned.fused[&RuleName::Tuned], &again.fused[&RuleName::Tuned]);
         assert_eq!((one.accuracy, one.macro_f1), (other.accuracy, other.macro_f1));
-        assert!(one.ece.is_none() && other.ece.is_some(), "probabilities are for the weights that were chosen");
+        assert!(one.ece.is_none() && other.ece.is_some(), "only chosen weights have probabilities");
         assert_eq!(tuned.headline(&FusionSpec::Tuned), Some(one));
     }
 
@@ -323,15 +326,16 @@ mod tests {
         let good: &[f32] = &[0.0, 1.0];
         type Case<'a> = (u32, &'a [Option<&'a [f32]>], &'a str);
         let cases: [Case<'_>; 5] = [
-            (0, &[Some(good)], "logits of 1 modalities were given but the job has 2"),
+            (0, &[Some(good)], "logits of 1 modalities were given but the job has 2; give one entry per modality"),
             (0, &[None, None], "a sample has none of the job's modalities; leave it out"),
-            (0, &[None, Some(&[0.0; 3])], "`b` gave 3 logits but the job has 2 classes"),
+            (0, &[None, Some(&[0.0; 3])], "`b` gave 3 logits but the job has 2 classes; give one logit per class"),
             (
                 0,
                 &[Some(&[0.0, f32::NAN]), None],
-                "`a` gave a logit for class 1 that is infinite or NaN; its encoder has diverged",
+                "`a` gave a logit for class 1 that is infinite or NaN; its encoder has diverged: lower its learning \
+                 rate or set `clip`",
             ),
-            (2, &[Some(good), None], "label 2 is not a class; labels are 0 to 1"),
+            (2, &[Some(good), None], "label 2 is not a class; use labels from 0 to 1"),
         ];
         for (label, logits, message) in cases {
             assert_eq!(evaluator.push(label, logits).expect_err(message).to_string(), message);

@@ -10,15 +10,15 @@ use crate::spec::FusionSpec;
 /// The result of the evaluation of one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationReport {
-    /// The split.
+    /// The split that was evaluated.
     pub split: Split,
     /// Samples that have at least one modality.
     pub samples: u64,
     /// Each modality alone, over the samples that have it.
     pub modalities: BTreeMap<ModalityName, ModalityScores>,
-    /// Fused by every rule, over all samples.
+    /// All modalities fused by every rule, over all samples.
     pub fused: BTreeMap<RuleName, Scores>,
-    /// The weights behind `tuned`: found on this split if it is the validation split, else taken from there.
+    /// The weights of `tuned`, one per modality. They were found on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuned_weights: Option<BTreeMap<ModalityName, f64>>,
     /// Why no weights were tuned on a validation split, if none were.
@@ -26,12 +26,12 @@ pub struct EvaluationReport {
     pub not_tuned: Option<String>,
 }
 
-/// A modality alone.
+/// The scores of one modality alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModalityScores {
-    /// Samples that have this modality. Where there are none the figures are 0.
+    /// The number of samples that have this modality. If it is 0, all figures are 0.
     pub samples: u64,
-    /// How accurate its predictions are.
+    /// The scores of its predictions.
     #[serde(flatten)]
     pub scores: Scores,
     /// Mean cross-entropy in nats.
@@ -42,18 +42,18 @@ pub struct ModalityScores {
     pub lambda: f64,
 }
 
-/// How accurate predictions are.
+/// Accuracy, F1 and calibration of predictions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Share of correct predictions.
     pub accuracy: f64,
     /// Mean over classes of F1 = 2 tp / (2 tp + fp + fn); classes that neither occur nor are predicted are left out.
     pub macro_f1: f64,
-    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for the weights that are
-    /// tuned on this very split: that takes a probability for each of the weights tried.
+    /// Expected calibration error, 15 bins of equal width over the greatest probability. None for weights that were
+    /// tuned on this split, because it would need probabilities for every candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ece: Option<f64>,
-    /// The cells of the confusion matrix that are not 0, by label and prediction. Left out as `ece` is.
+    /// The cells of the confusion matrix that are not 0, by label and prediction. Empty where `ece` is None.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<ConfusionCell>,
 }
@@ -62,11 +62,11 @@ pub struct Scores {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u32, u32, u64)", into = "(u32, u32, u64)")]
 pub struct ConfusionCell {
-    /// What it is.
+    /// The true class, from 0.
     pub label: u32,
-    /// What it was taken for.
+    /// The predicted class, from 0.
     pub answer: u32,
-    /// How often.
+    /// The number of samples.
     pub count: u64,
 }
 
@@ -86,11 +86,11 @@ impl From<ConfusionCell> for (u32, u32, u64) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleName {
-    /// By entropy.
+    /// Weights by the entropy of each prediction.
     Entropy,
     /// The same weight for each.
     Mean,
-    /// The job's weights.
+    /// The weights in the job file.
     Fixed,
     /// Weights tuned on the validation split.
     Tuned,
@@ -108,7 +108,8 @@ impl From<&FusionSpec> for RuleName {
 }
 
 impl EvaluationReport {
-    /// The scores by the job's rule: what checkpoints are chosen by. By `mean` where there are no tuned weights yet.
+    /// The scores by the job's fusion rule, which choose the best checkpoint. By `mean` while there are no tuned
+    /// weights.
     #[must_use]
     pub fn headline(&self, fusion: &FusionSpec) -> Option<&Scores> {
         self.fused.get(&RuleName::from(fusion)).or_else(|| self.fused.get(&RuleName::Mean))

@@ -23,7 +23,7 @@ struct ClassCounts {
 }
 
 impl Answers {
-    /// Counts nothing yet. Its memory does not grow.
+    /// Counters at 0. Their memory does not grow.
     pub(super) fn new(classes: usize) -> Self {
         Self { classes: vec![ClassCounts::default(); classes], samples: 0, right: 0 }
     }
@@ -42,7 +42,7 @@ impl Answers {
         self.right
     }
 
-    /// Accuracy and F1; there is nothing to tell of calibration.
+    /// Accuracy and F1, without calibration.
     pub(super) fn scores(&self) -> Scores {
         Scores {
             accuracy: share(self.right as f64, self.samples),
@@ -61,7 +61,7 @@ impl Answers {
     }
 }
 
-/// Counts the answers of one way of answering, how sure they are, and what is taken for what.
+/// Counts the answers of one modality or rule: their confidences and their confusions.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Tally {
     answers: Answers,
@@ -69,7 +69,7 @@ pub(super) struct Tally {
     confusion: BTreeMap<(u32, u32), u64>,
 }
 
-/// The answers whose probability falls between two bounds.
+/// The answers whose probability lies between two bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Bin {
     right: u64,
@@ -77,7 +77,7 @@ struct Bin {
 }
 
 impl Tally {
-    /// Counts nothing yet.
+    /// Counters at 0.
     pub(super) fn new(classes: usize) -> Self {
         Self { answers: Answers::new(classes), bins: [Bin::default(); BINS], confusion: BTreeMap::new() }
     }
@@ -112,7 +112,7 @@ impl Tally {
     }
 }
 
-/// `sum / count`, and 0 where nothing was counted.
+/// `sum / count`, or 0 if nothing was counted.
 pub(super) fn share(sum: f64, count: u64) -> f64 {
     if count == 0 { 0.0 } else { sum / count as f64 }
 }

@@ -1,5 +1,5 @@
-//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored as samples go
-//! by. A candidate costs one answer per sample and a few numbers per class, and no probabilities.
+//! The search for the fusion weights that are most accurate on the validation split: a fixed grid, scored sample by
+//! sample. A candidate costs one answer per sample and a few numbers per class, but no probabilities.
 
 use super::report::Scores;
 use super::scores::Answers;
@@ -10,22 +10,22 @@ use crate::linalg::argmax;
 const MOST_CANDIDATES: u64 = 231;
 /// Weights are multiples of 1/20 or coarser.
 const FINEST: u64 = 20;
-/// Candidates times classes: logits to fuse per sample, and counts to keep.
+/// The limit of candidates times classes: logits to fuse per sample, and counters to store.
 const MOST_LOGITS: usize = 1 << 18;
 
 /// Scores every candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Tuning {
     candidates: Vec<(FusionRule, Answers)>,
-    /// Fused logits of the sample at hand.
+    /// Fused logits of the current sample.
     fused: Vec<f64>,
 }
 
 impl Tuning {
-    /// Nothing is scored yet.
+    /// A search that has scored nothing yet.
     ///
     /// # Errors
-    /// It would take too long and too much memory: why, in words.
+    /// Why the search would take too much time and memory, as a message.
     pub(super) fn new(modalities: usize, classes: usize) -> Result<Self, String> {
         let grid = candidates(modalities);
         let logits = grid.len().saturating_mul(classes);
@@ -49,7 +49,7 @@ impl Tuning {
         }
     }
 
-    /// The most accurate weights and their scores; of equals those nearest to equal weights.
+    /// The most accurate weights and their scores. Of equally accurate weights, those nearest to equal weights win.
     pub(super) fn best(&self) -> (Vec<f64>, Scores) {
         let mut best = &self.candidates[0];
         for candidate in &self.candidates {
@@ -80,7 +80,7 @@ fn candidates(modalities: usize) -> Vec<Vec<f64>> {
     std::iter::once(equal).chain(weights).collect()
 }
 
-/// How many ways there are to write n as a sum of so many terms: (n + m − 1 choose m − 1).
+/// In how many ways n is a sum of m terms: (n + m − 1 choose m − 1).
 fn compositions(n: u64, terms: u64) -> u64 {
     let mut ways: u64 = 1;
     for i in 1..=n {
@@ -89,17 +89,17 @@ fn compositions(n: u64, terms: u64) -> u64 {
     ways
 }
 
-fn extend_grid(grid: &mut Vec<Vec<u64>>, begun: &mut Vec<u64>, left: u64, terms: usize) {
-    if begun.len() + 1 == terms {
-        let mut point = begun.clone();
+fn extend_grid(grid: &mut Vec<Vec<u64>>, prefix: &mut Vec<u64>, left: u64, terms: usize) {
+    if prefix.len() + 1 == terms {
+        let mut point = prefix.clone();
         point.push(left);
         grid.push(point);
         return;
     }
     for n in 0..=left {
-        begun.push(n);
-        extend_grid(grid, begun, left - n, terms);
-        begun.pop();
+        prefix.push(n);
+        extend_grid(grid, prefix, left - n, terms);
+        prefix.pop();
     }
 }
 

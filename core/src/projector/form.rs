@@ -1,4 +1,4 @@
-//! The two ways in which a projector is held.
+//! The two representations of a projector.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use crate::linalg::{Matrix, Real, sum_of_squares};
 
 use super::window;
 
-/// P (`s × s`), as it lies, or as I − Xᵀ X. Equal where P is.
+/// P (`s × s`), stored itself or as I − Xᵀ X. Two forms are equal if their P is.
 #[derive(Debug, Clone)]
 pub(crate) enum Form<T> {
     /// P.
@@ -17,7 +17,7 @@ pub(crate) enum Form<T> {
     Without {
         /// X; without rows, P is the identity.
         x: Matrix<T>,
-        /// P, once it was asked for.
+        /// P, after its first use.
         dense: OnceLock<Matrix<T>>,
     },
 }
@@ -28,7 +28,7 @@ impl<T: Real> Form<T> {
         Self::Without { x, dense: OnceLock::new() }
     }
 
-    /// I (`s × s`), of which nothing is stored.
+    /// I (`s × s`). Nothing is stored.
     pub(super) fn identity(width: usize) -> Self {
         Self::without(Matrix::zeros(0, width))
     }
@@ -41,7 +41,7 @@ impl<T: Real> Form<T> {
         }
     }
 
-    /// P, symmetric to the last bit; made when it is first asked for.
+    /// P, symmetric to the last bit. It is computed at its first use.
     pub(super) fn matrix(&self) -> &Matrix<T> {
         match self {
             Self::Dense(matrix) => matrix,
@@ -57,7 +57,7 @@ impl<T: Real> Form<T> {
         }
     }
 
-    /// trace(P), without making P.
+    /// trace(P), without computing P.
     pub(super) fn trace(&self) -> f64 {
         match self {
             Self::Dense(matrix) => matrix.trace(),

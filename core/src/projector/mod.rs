@@ -1,11 +1,11 @@
-//! The projector P (`s × s`, symmetric): what keeps a modality's head steps orthogonal to the mean features of the
-//! others' (the paper's equation after Zeng et al. 2019), or of the last turns of the others.
+//! The projector P (`s × s`, symmetric). It keeps a modality's head steps orthogonal to the mean features of the other
+//! modalities, of all their turns (Zeng et al. 2019) or of their last ones.
 //!
-//! Owns: P, the rows that a window remembers. Invariants: P is symmetric to the last bit; P changes only between turns;
-//! 0 ≤ xᵀ P x ≤ xᵀ x. Does not do: decide what P multiplies, that is the shared head's business.
+//! Owns: P, and the rows of a window. Invariants: P is symmetric to the last bit; P changes only between turns; 0 ≤ xᵀ
+//! P x ≤ xᵀ x. It does not decide what P multiplies; the shared head does.
 //!
-//! `rls` holds P (s² numbers). `window` holds X (K s numbers) with P = I − Xᵀ X while K < s, and `off` nothing: they
-//! make P only when it is asked for.
+//! `rls` stores P (s² numbers). While K < s, `window` stores X (K s numbers) with P = I − Xᵀ X. `off` stores nothing.
+//! Both compute P only when it is needed.
 
 mod form;
 mod rls;
@@ -30,10 +30,10 @@ pub struct Projector<T: Real> {
     window: Vec<WindowTurn<T>>,
 }
 
-/// The mean features of the steps of one turn, as a window remembers them.
+/// The mean features of the steps of one turn, as a window stores them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowTurn<T> {
-    /// Whose turn it was.
+    /// The modality that had the turn.
     pub modality: ModalityName,
     /// h̄ of each of its steps, `s` each.
     pub rows: Vec<Vec<T>>,
@@ -46,20 +46,20 @@ impl<T: Real> Projector<T> {
         Self { spec: spec.clone(), form: identity(spec, width), window: Vec::new() }
     }
 
-    /// A projector that resumes from P (`s × s`) and the turns that its window remembers (none unless it is `window`).
+    /// A projector that resumes from P (`s × s`) and the turns of its window (none unless it is `window`).
     #[must_use]
     pub(crate) fn resumed(spec: &ProjectionSpec, matrix: Matrix<T>, window: Vec<WindowTurn<T>>) -> Self {
         Self { spec: spec.clone(), form: Form::Dense(matrix), window }
     }
 
-    /// P as it was for the last turn (`window`), or is for the next (`rls`, `off`). Where it is not held as it lies it
-    /// is made when it is first asked for, and kept until it changes.
+    /// P of the last turn (`window`), or of the next one (`rls`, `off`). If it is not stored, it is computed at its
+    /// first use and retained until it changes.
     #[must_use]
     pub fn matrix(&self) -> &Matrix<T> {
         self.form.matrix()
     }
 
-    /// trace of [`Self::matrix`], which is not made for it.
+    /// The trace of [`Self::matrix`], without computing the matrix.
     #[must_use]
     pub fn trace(&self) -> f64 {
         self.form.trace()
@@ -70,7 +70,7 @@ impl<T: Real> Projector<T> {
         &self.form
     }
 
-    /// The turns that the window remembers, from the oldest to the newest.
+    /// The turns in the window, from the oldest to the newest.
     #[must_use]
     pub fn window(&self) -> &[WindowTurn<T>] {
         &self.window
@@ -85,8 +85,8 @@ impl<T: Real> Projector<T> {
         }
     }
 
-    /// P for a turn of this modality, where it is not the one that is there already: the closed form of `window`,
-    /// P = (I + (1/α) Σ h̄ h̄ᵀ)⁻¹ over the remembered turns of the other modalities.
+    /// P for a turn of this modality, where it differs from the current one. That is the closed form of `window`: P =
+    /// (I + (1/α) Σ h̄ h̄ᵀ)⁻¹ over the window's turns of the other modalities.
     #[must_use]
     pub fn matrix_for_turn_of(&self, modality: &ModalityName) -> Option<Matrix<T>> {
         self.form_for_turn_of(modality).map(Form::into_matrix)
@@ -106,13 +106,13 @@ impl<T: Real> Projector<T> {
         Some(window::closed_form(&rows, *alpha, self.form.width()))
     }
 
-    /// Sets P for the turn that begins.
+    /// Sets P for the next turn.
     pub(crate) fn take_over(&mut self, form: Form<T>) {
         self.form = form;
     }
 
-    /// A turn of this modality has ended: its steps, in order, count for the turns that follow. `rls`: k = P h̄;
-    /// P ← P − k kᵀ / (α + h̄ᵀ k) for each step. `window`: the turn is remembered, the oldest beyond K forgotten.
+    /// Folds the steps of an ended turn of this modality into P, in order. `rls`: k = P h̄; P ← P − k kᵀ / (α + h̄ᵀ k)
+    /// for each step. `window`: adds the turn and drops the oldest turns beyond K.
     ///
     /// # Panics
     /// If a step's h̄ is not `s` wide.
@@ -133,7 +133,7 @@ impl<T: Real> Projector<T> {
         }
     }
 
-    /// P = I, and nothing is remembered.
+    /// Sets P = I and empties the window.
     pub fn reset(&mut self) {
         self.form = identity(&self.spec, self.form.width());
         self.window.clear();

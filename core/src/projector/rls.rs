@@ -16,11 +16,12 @@ pub struct Fold<T> {
 
 /// k = P h̄; P ← P − k kᵀ / (α + h̄ᵀ k) for each step in order, for P (`s × s`) and h̄ (`s`).
 ///
-/// Written as (kᵢ kⱼ) · (1 / (α + h̄ᵀ k)), which is symmetric to the last bit, so that P stays so: with
-/// (kᵢ / …) kⱼ the asymmetry of `f32` grows with each fold. h̄ᵀ k is not negative as P is positive semidefinite; where
-/// rounding makes it so it is taken for 0.
+/// It is computed as (kᵢ kⱼ) · (1 / (α + h̄ᵀ k)), which is symmetric to the last bit, so P stays symmetric. With (kᵢ /
+/// …) kⱼ the asymmetry of `f32` would grow with each fold. h̄ᵀ k is not negative because P is positive semidefinite; a
+/// negative value from rounding counts as 0.
 ///
-/// P is read once for the first k; then each step reads and writes it once, and takes the next step's k on the way.
+/// P is read once for the first k. Then each step reads and writes P once, and computes the next step's k in the same
+/// pass.
 pub(super) fn fold<T: Real>(projector: &mut Matrix<T>, steps: &[Fold<T>]) {
     let mut k = match steps.first() {
         Some(first) if projector.cols() > 0 => times(projector, &first.mean_features),
@@ -34,13 +35,13 @@ pub(super) fn fold<T: Real>(projector: &mut Matrix<T>, steps: &[Fold<T>]) {
     }
 }
 
-/// Numbers of P that a thread takes at a time, in whole rows.
+/// Numbers of P that a thread processes at a time, in whole rows.
 const BLOCK: usize = 1 << 14;
 
-/// Bytes of a P that a core's own cache keeps from one fold to the next.
+/// The largest P, in bytes, that stays in a core's own cache between two folds.
 const NEAR: usize = 1 << 20;
 
-/// Rows whose products with a vector are taken at once.
+/// Rows whose products with a vector are computed at once.
 const ROWS: usize = 4;
 
 fn rows_per_block(width: usize) -> usize {
@@ -66,7 +67,7 @@ fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
                 if near {
                     rows_times(p, h, k);
                 } else {
-                    // One row after the other: memory hands out one stream faster than four.
+                    // One row after the other: memory delivers one stream faster than four.
                     k.iter_mut().zip(p.chunks_exact(width)).for_each(|(k, row)| *k = dot_once(row, h));
                 }
             },
@@ -75,7 +76,7 @@ fn times<T: Real>(projector: &Matrix<T>, h: &[T]) -> Vec<T> {
     k
 }
 
-/// P ← P − k kᵀ · inverse, and P h for the new P and the `next` h; empty where there is none.
+/// P ← P − k kᵀ · inverse. Returns P h for the new P and the `next` h, or nothing without a `next`.
 fn take_away<T: Real>(projector: &mut Matrix<T>, k: &[T], inverse: T, next: Option<&[T]>) -> Vec<T> {
     let width = projector.cols();
     let rows = ranges(projector.rows(), rows_per_block(width));
@@ -106,7 +107,7 @@ fn take_away<T: Real>(projector: &mut Matrix<T>, k: &[T], inverse: T, next: Opti
     product
 }
 
-/// The product of each row of `p` with `h`, for rows that are near: the bits of [`dot`].
+/// The product of each row of `p` with `h`, for rows in the cache. It has the bits of [`dot`].
 #[inline(always)]
 fn rows_times<T: Real>(p: &[T], h: &[T], out: &mut [T]) {
     let width = h.len();

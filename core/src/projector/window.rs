@@ -5,8 +5,8 @@ use crate::linalg::{Cholesky, Matrix, Real};
 
 /// P = (I + (1/α) Rᵀ R)⁻¹ (`s × s`) for the rows R (`n × s`), computed in `f64`.
 ///
-/// For n < s by Woodbury: P = I − Xᵀ X with L Lᵀ = α I + R Rᵀ (`n × n`) and L X = R; P itself is not made, as a product
-/// with it costs less without. Otherwise P = Xᵀ X with L Lᵀ = I + (1/α) Rᵀ R and L X = I.
+/// For n < s by Woodbury: P = I − Xᵀ X with L Lᵀ = α I + R Rᵀ (`n × n`) and L X = R; P itself is not computed, because
+/// products with P are cheaper without it. Otherwise P = Xᵀ X with L Lᵀ = I + (1/α) Rᵀ R and L X = I.
 pub(super) fn closed_form<T: Real>(rows: &[&[T]], alpha: f64, width: usize) -> Form<T> {
     let flat = rows.iter().flat_map(|row| row.iter().map(|v| v.to_f64())).collect();
     let rows = Matrix::from_vec(rows.len(), width, flat).expect("every row of a window is as wide as the head");

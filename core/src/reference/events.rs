@@ -24,7 +24,7 @@ pub static JOB_EVENTS: &[Object] = &[
         "A new coordinator has taken over the job. It repeats the turns after the checkpoint that it resumes from.",
         &[
             JOB,
-            Field::new("term", Kind::Whole, "Term of the new coordinator, one higher than the last."),
+            Field::new("term", Kind::Whole, "Term of the new coordinator, one higher than the previous term."),
             Field::new("turn", Kind::Whole, "Turns that are applied in the checkpoint that the job resumes from."),
             Field::new("checkpoint", Kind::Text, "URL or path of that checkpoint; null if the job starts again.")
                 .or_null(),
@@ -33,7 +33,8 @@ pub static JOB_EVENTS: &[Object] = &[
     ),
     Object::new(
         "suspended",
-        "The coordinator shuts down before the job has finished. The next coordinator on the same state resumes the job.",
+        "The coordinator shuts down before the job has finished. The next coordinator on the same state resumes the \
+         job.",
         &[
             JOB,
             TURN,
@@ -57,7 +58,11 @@ pub static JOB_EVENTS: &[Object] = &[
             JOB,
             TURN,
             Field::new("turns", Kind::Whole, "Turns that are planned in total."),
-            Field::new("modalities", Kind::Map("modality", &Kind::Object(&MODALITY_START)), "What each worker found."),
+            Field::new(
+                "modalities",
+                Kind::Map("modality", &Kind::Object(&MODALITY_START)),
+                "Data and encoder of each modality.",
+            ),
         ],
     ),
     Object::new(
@@ -89,8 +94,8 @@ pub static JOB_EVENTS: &[Object] = &[
     ),
     Object::new(
         "mixed_numerics",
-        "A worker joined whose floating-point results differ from those of the workers before it. The final bits are then \
-         those of this mixture.",
+        "A worker joined whose floating-point results differ from those of the workers before it. The bits of the \
+         result then depend on which worker took which step.",
         &[
             JOB,
             TURN,
@@ -165,8 +170,8 @@ pub static JOB_EVENTS: &[Object] = &[
             Field::new(
                 "stall_seconds",
                 Kind::Number,
-                "Stall time: how many of these seconds training was stalled, for the snapshot or because a turn had to \
-                 wait for the store.",
+                "Stall time: the seconds of these in which training was stalled, for the snapshot or because a turn \
+                 waited for the store.",
             ),
         ],
     ),
@@ -207,13 +212,13 @@ pub static JOB_EVENTS: &[Object] = &[
 
 static MODALITY_START: Object = Object::new(
     "modality start",
-    "What one worker found when it opened its data.",
+    "What one worker reported when it had opened its data.",
     &[
         Field::new("samples", Kind::Object(&SPLIT_SIZES), "Samples that have this modality."),
         Field::new("parameters", Kind::Whole, "Number of parameters of the encoder."),
         Field::new("fingerprint", Kind::Text, "Numeric fingerprint of the worker: 16 hexadecimal digits.").optional(),
-        Field::new("turns_done", Kind::Whole, "Turns of this modality that are done already."),
-        Field::new("turns", Kind::Whole, "Turns of this modality that are planned in total, as far as is known."),
+        Field::new("turns_done", Kind::Whole, "Turns of this modality that were applied before."),
+        Field::new("turns", Kind::Whole, "Turns of this modality that are planned in total, as far as known."),
     ],
 );
 
@@ -221,9 +226,9 @@ static SPLIT_SIZES: Object = Object::new(
     "split sizes",
     "Samples in each split.",
     &[
-        Field::new("train", Kind::Whole, "Samples to train on."),
-        Field::new("validation", Kind::Whole, "Samples to choose the best checkpoint by."),
-        Field::new("test", Kind::Whole, "Samples to report on."),
+        Field::new("train", Kind::Whole, "Samples for training."),
+        Field::new("validation", Kind::Whole, "Samples that select the best checkpoint."),
+        Field::new("test", Kind::Whole, "Samples for the final report."),
     ],
 );
 
@@ -315,7 +320,7 @@ pub static EVALUATION_REPORT: Object = Object::new(
             "Weights of the rule `tuned`. They are found on the validation split.",
         )
         .optional(),
-        Field::new("not_tuned", Kind::Text, "Why no weights were searched for on a validation split.").optional(),
+        Field::new("not_tuned", Kind::Text, "Why no weights were tuned on the validation split.").optional(),
     ],
 );
 
@@ -329,16 +334,17 @@ static MODALITY_SCORES: Object = Object::new(
         Field::new(
             "lambda",
             Kind::Number,
-            "Mean fusion weight λ under the rule `entropy` over all samples; a sample without the modality counts as 0.",
+            "Mean fusion weight λ under the rule `entropy` over all samples; a sample without the modality counts as \
+             0.",
         ),
     ],
 )
 .with(&SCORES);
 
-/// How good predictions are.
+/// How accurate predictions are.
 pub static SCORES: Object = Object::new(
     "scores",
-    "How good predictions are.",
+    "How accurate predictions are.",
     &[
         Field::new("accuracy", Kind::Number, "Share of correct predictions."),
         Field::new(
@@ -349,14 +355,14 @@ pub static SCORES: Object = Object::new(
         Field::new(
             "ece",
             Kind::Number,
-            "Expected calibration error, over 15 bins of equal width of the highest probability. Left out for weights that \
-             were tuned on this same split.",
+            "Expected calibration error, over 15 bins of equal width of the highest probability. Omitted for weights \
+             that were tuned on this split.",
         )
         .optional(),
         Field::new(
             "confusion",
             Kind::List(&Kind::List(&Kind::Whole)),
-            "Non-zero cells of the confusion matrix, each as `[label, prediction, count]`. Left out where `ece` is.",
+            "Non-zero cells of the confusion matrix, each as `[label, prediction, count]`. Omitted where `ece` is.",
         )
         .optional(),
     ],

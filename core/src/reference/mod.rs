@@ -1,7 +1,7 @@
-//! What the reference pages say of the JSON objects that people and programs read: one table per object.
+//! What the reference pages say about the JSON objects that people and programs read: one table per object.
 //!
-//! The pages are written from these tables, and a test of the command line holds the tables against objects as they are
-//! serialised: every field that occurs is here, and every field here occurs.
+//! The pages are written from these tables, and a test of the command line compares the tables with serialised objects:
+//! every field that occurs is here, and every field here occurs.
 
 mod events;
 
@@ -10,31 +10,31 @@ pub use events::{EVALUATION_REPORT, JOB_EVENTS, SCORES};
 /// A JSON object.
 #[derive(Debug)]
 pub struct Object {
-    /// What `event` says of an object that is printed; else what the reference calls an object that is part of another.
+    /// The value of `event`, for an object that is printed. Otherwise the heading of the object in the reference.
     pub name: &'static str,
     /// When it is printed, or what it describes.
     pub meaning: &'static str,
     /// Its fields, in the order in which they are serialised.
     pub fields: &'static [Field],
-    /// Another object whose fields it has as well.
+    /// An object whose fields it has in addition.
     pub also: Option<&'static Object>,
 }
 
 impl Object {
-    /// An object of these fields.
+    /// An object with these fields.
     #[must_use]
     pub const fn new(name: &'static str, meaning: &'static str, fields: &'static [Field]) -> Self {
         Self { name, meaning, fields, also: None }
     }
 
-    /// The same with the fields of another object beside its own.
+    /// The same object with the fields of another one in addition.
     #[must_use]
     pub const fn with(mut self, also: &'static Object) -> Self {
         self.also = Some(also);
         self
     }
 
-    /// All its fields.
+    /// Its own fields, then those of `also`.
     pub fn all_fields(&self) -> impl Iterator<Item = &'static Field> {
         self.fields.iter().chain(self.also.iter().flat_map(|also| also.fields))
     }
@@ -43,31 +43,31 @@ impl Object {
 /// A field of an object.
 #[derive(Debug)]
 pub struct Field {
-    /// Its key.
+    /// The key in the JSON object.
     pub name: &'static str,
-    /// What its value is.
+    /// The type of the value.
     pub kind: Kind,
-    /// What it means, and its unit.
+    /// The meaning and the unit, as a sentence of the reference.
     pub meaning: &'static str,
-    /// Whether it is always there.
+    /// Whether the field is always present.
     pub presence: Presence,
 }
 
 impl Field {
-    /// A field that is always there.
+    /// A field that is always present.
     #[must_use]
     pub const fn new(name: &'static str, kind: Kind, meaning: &'static str) -> Self {
         Self { name, kind, meaning, presence: Presence::Always }
     }
 
-    /// The same, null where there is no value.
+    /// The same field, null where there is no value.
     #[must_use]
     pub const fn or_null(mut self) -> Self {
         self.presence = Presence::Nullable;
         self
     }
 
-    /// The same, left out where there is no value.
+    /// The same field, omitted where there is no value.
     #[must_use]
     pub const fn optional(mut self) -> Self {
         self.presence = Presence::Optional;
@@ -75,18 +75,18 @@ impl Field {
     }
 }
 
-/// Whether a field is there.
+/// Whether a field is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// In every object, with a value.
     Always,
     /// In every object, null where there is no value.
     Nullable,
-    /// Left out where there is no value.
+    /// Omitted where there is no value.
     Optional,
 }
 
-/// What a value is.
+/// The type of a JSON value.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// A string.
@@ -101,10 +101,10 @@ pub enum Kind {
     Flag,
     /// An object.
     Object(&'static Object),
-    /// An object with one key for each of something, and a value of this kind under each.
+    /// An object with a key for each item of the named kind, and a value of this type under each key.
     Map(&'static str, &'static Kind),
-    /// A list of values of this kind.
+    /// A list of values of this type.
     List(&'static Kind),
-    /// Any JSON, as its meaning describes it.
+    /// Any JSON value; the field's meaning describes it.
     Any,
 }

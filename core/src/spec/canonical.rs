@@ -1,6 +1,6 @@
-//! A job written out: every field, in the spelling of a job file, as JSON that [`super::parse`] reads back.
+//! A job in canonical form: every field, in the spelling of a job file, as JSON that [`super::parse`] reads back.
 //!
-//! The modalities are a list, because their order counts and JSON objects have none.
+//! The modalities are a list, because their order matters and JSON objects have no order.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -10,13 +10,13 @@ use super::model::*;
 use super::variables::escape;
 
 impl JobSpec {
-    /// The job with every default written out, on one line. The same job gives the same bytes.
+    /// The job with every default filled in, on one line. The same job gives the same bytes.
     #[must_use]
     pub fn to_json(&self) -> String {
         self.canonical().to_string()
     }
 
-    /// Reads what [`Self::to_json`] wrote. No variable is set.
+    /// Reads what [`Self::to_json`] wrote. Variables in the text are not set.
     ///
     /// # Errors
     /// As [`super::parse`]; messages call the text `job`.
@@ -116,7 +116,7 @@ fn input(input: &InputSpec) -> Json {
                 ("width", (*width).into()),
                 ("channels", (*channels).into()),
             ];
-            // Jobs of single images read as they did before there were clips.
+            // The JSON of jobs with single images stays as it was before clips existed.
             if *frames > 1 {
                 fields.push(("frames", (*frames).into()));
             }

@@ -1,8 +1,7 @@
-//! A job file as a tree in which every value knows its line and column.
+//! A job file as a tree of values with their lines and columns.
 //!
-//! Reading is bounded whatever the text: its length, the depth of nesting, and the number of values after aliases are
-//! followed. Scalars keep their text; what it means is decided by the field that reads it, so `no` stays the name it
-//! was.
+//! Reading is bounded for every text: its length, its depth of nesting, and its number of values with aliases expanded.
+//! Scalars keep their text. The field that reads a scalar decides what it means, so the name `no` stays a name.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +9,20 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
 use super::error::{Location, SpecError, shorten};
 
-/// Bytes of text.
+/// The largest job file, in bytes.
 const MOST_BYTES: usize = 1 << 20;
-/// Mappings and lists inside one another.
+/// The largest depth of nested mappings and lists.
 const MOST_DEPTH: usize = 32;
-/// Values, counting what an alias stands for; every kilobyte of text counts as one more.
+/// The largest number of values, with aliases expanded. Every kilobyte of text counts as one more.
 const MOST_NODES: usize = 20_000;
-/// Bytes of a key.
+/// The longest key, in bytes.
 const MOST_KEY: usize = 256;
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) location: Location,
-    /// The path that it is written under, empty for the whole document.
+    /// The path of its key, empty for the whole document.
     pub(super) path: String,
     pub(super) value: Value,
 }
@@ -38,13 +37,13 @@ pub(super) enum Value {
 /// How a scalar was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// Without quotes: may be a number, a truth value or nothing.
+    /// Without quotes: it may be a number, a truth value or null.
     Plain,
     /// With quotes: text.
     Quoted,
-    /// Made by expanding a variable: may be a number, is never nothing.
+    /// Expanded from a variable: it may be a number, but is never null.
     Expanded,
-    /// Could not be expanded; the error is already known.
+    /// Not expandable; the error is already recorded.
     Broken,
 }
 
@@ -80,13 +79,13 @@ impl Node {
         }
     }
 
-    /// Whether there is no value: `null`, `~` or nothing at all.
+    /// Whether there is no value: `null`, `~` or an empty scalar.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, style: Style::Plain }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// Whether some part of it could not be expanded.
+    /// Whether a scalar in it could not be expanded.
     pub(super) fn is_broken(&self) -> bool {
         match &self.value {
             Value::Scalar { style, .. } => *style == Style::Broken,
@@ -95,7 +94,7 @@ impl Node {
         }
     }
 
-    /// Where an override reached into it, if one did.
+    /// The location of the override that changed it, if one did.
     pub(super) fn overridden(&self) -> Option<&Location> {
         if let Location::Override { .. } = self.location {
             return Some(&self.location);
@@ -144,7 +143,7 @@ impl Node {
         }
     }
 
-    /// Writes each value's path into it, and takes out keys that are there a second time.
+    /// Sets the path of each value, and removes keys that occur a second time.
     pub(super) fn assign_paths(&mut self, path: &str, errors: &mut Vec<SpecError>) {
         path.clone_into(&mut self.path);
         match &mut self.value {
@@ -183,15 +182,15 @@ fn duplicate(path: &str, entry: &Entry, first: &Location) -> SpecError {
     SpecError { location: entry.location.clone(), key: shorten(path), value: None, rule }
 }
 
-/// `a.b` and `c` to `a.b.c`.
+/// `a.b` and `c` give `a.b.c`.
 pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Reads YAML, of which JSON is a part. The document is none when there is nothing but comments.
+/// Reads YAML, which includes JSON. Returns None if the text holds only comments.
 ///
 /// # Errors
-/// When the text is not YAML, or more than one document, or passes a bound. Keys that are given twice are still there.
+/// If the text is not YAML, holds more than one document, or exceeds a bound. Duplicate keys are no error here.
 pub(super) fn load(text: &str) -> Result<Option<Node>, SpecError> {
     if text.len() > MOST_BYTES {
         let rule = format!("the job has {} bytes; make it shorter than {MOST_BYTES}", text.len());
@@ -305,7 +304,7 @@ impl Builder {
         self.add(Node::new(location, value), anchor, 1)
     }
 
-    /// Puts a finished value where it belongs. `size` is how many values it newly brings.
+    /// Adds a finished value to the open mapping or list. `size` is the number of values that it adds.
     fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SpecError> {
         self.nodes += size;
         if self.nodes > MOST_NODES {

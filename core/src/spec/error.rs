@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// Where in a job something stands. Positions in the file come before overrides.
+/// A position in a job. Positions in the file come before overrides.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
     /// In the job file.
     File {
-        /// From 1.
+        /// Counted from 1.
         line: usize,
-        /// From 1, in characters.
+        /// Counted from 1, in characters.
         column: usize,
     },
     /// In an override.
@@ -22,20 +22,20 @@ pub enum Location {
 }
 
 impl Location {
-    /// Where a job file begins.
+    /// The beginning of a job file.
     pub const START: Self = Self::File { line: 1, column: 1 };
 }
 
 /// One thing that is wrong with a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError {
-    /// Where.
+    /// Where the wrong value or key is.
     pub location: Location,
-    /// The full path of the key, as in `modalities.audio.encoder.kind`; empty when no key could be made out.
+    /// The full path of the key, such as `modalities.audio.encoder.kind`. Empty if there is no key.
     pub key: String,
-    /// The value that was rejected, shortened; none where there is no value to show.
+    /// The rejected value, shortened. None if there is no value.
     pub value: Option<String>,
-    /// The rule and what to do, a sentence that follows the value.
+    /// The rule and what to do: the rest of a sentence that begins with the value.
     pub rule: String,
 }
 
@@ -56,11 +56,11 @@ impl fmt::Display for SpecError {
 pub struct SpecErrors {
     /// What messages call the job file.
     pub file: String,
-    /// In order of position; no two are equal.
+    /// Sorted by position, without duplicates.
     pub errors: Vec<SpecError>,
 }
 
-/// As many errors as are worth reading.
+/// The largest number of errors in a message.
 const MOST: usize = 100;
 
 impl SpecErrors {
@@ -75,7 +75,7 @@ impl SpecErrors {
         Self { file: file.to_owned(), errors: kept }
     }
 
-    /// The location of an error as messages give it: `job.yaml:12:9` or `--set batch=0`.
+    /// The location of an error as messages show it: `job.yaml:12:9` or `--set batch=0`.
     #[must_use]
     pub fn locate(&self, error: &SpecError) -> String {
         match &error.location {
@@ -99,7 +99,7 @@ impl fmt::Display for SpecErrors {
 
 impl std::error::Error for SpecErrors {}
 
-/// Text fit for one line of a message: control characters escaped, and cut after 60 characters.
+/// Text for one line of a message: control characters are escaped, and the text is truncated after 60 characters.
 pub(super) fn shorten(text: &str) -> String {
     const LENGTH: usize = 60;
     let mut short = String::new();

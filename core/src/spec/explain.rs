@@ -1,31 +1,31 @@
-//! Every field of a job with its value and what it means.
+//! Every field of a job, with its value and its meaning.
 
 use std::fmt::Write as _;
 
 use super::error::{Location, shorten};
 use super::json::Json;
 
-/// One field of a job as it was read.
+/// One field of a job that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldReport {
     /// The full path of the key.
     pub key: String,
-    /// The value that counts.
+    /// The value that the job uses.
     pub value: Json,
-    /// Where it was given; none for a default.
+    /// Where the job file or an override sets it. None for a default.
     pub given: Option<Location>,
-    /// What the number counts; empty for what has no unit.
+    /// The unit, such as `epochs`. Empty if the field has none.
     pub unit: &'static str,
-    /// The values that the field takes.
+    /// The allowed values, as text.
     pub range: String,
-    /// What it is for.
+    /// The purpose of the field.
     pub meaning: &'static str,
-    /// A value, as it would be written.
+    /// An example value, as a job file writes it.
     pub example: &'static str,
 }
 
-/// The fields of a job for people: `key: value unit`, then where the value is from, what it means and what it may be.
-/// `file` is what the text calls the job file.
+/// The fields of a job for people: `key: value unit`, then the origin of the value, its meaning and the allowed values.
+/// `file` is the name of the job file in the text.
 #[must_use]
 pub fn explain_text(fields: &[FieldReport], file: &str) -> String {
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What a field of a job file is: the one description that reading, checking and explaining share.
+//! The description of a field of a job file. Reading, checking and explaining share it.
 
 use std::fmt;
 use std::ops::Bound;
@@ -8,16 +8,16 @@ use std::ops::Bound;
 pub(super) struct Field {
     /// The key in its mapping.
     pub(super) key: &'static str,
-    /// What values it takes.
+    /// The values that it accepts.
     pub(super) kind: Kind,
-    /// The value that is taken when none is given, as it would be written; none when one must be given, or when the
-    /// default depends on the rest of the job.
+    /// The default, as a job file writes it. None if the field is required, or if the default depends on the rest of
+    /// the job.
     pub(super) default: Option<&'static str>,
-    /// What the number counts; empty for what has no unit.
+    /// The unit, such as `epochs`. Empty if the field has none.
     pub(super) unit: &'static str,
-    /// What it is for.
+    /// The purpose of the field.
     pub(super) meaning: &'static str,
-    /// A value, as it would be written.
+    /// An example value, as a job file writes it.
     pub(super) example: &'static str,
 }
 
@@ -39,7 +39,7 @@ impl Field {
     }
 }
 
-/// What values a field takes. Its text completes "is not ...".
+/// The values that a field accepts. Its text completes "is not ...".
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     /// A DNS label.
@@ -50,13 +50,13 @@ pub(super) enum Kind {
     Paths,
     /// True or false.
     Flag,
-    /// A whole number between two, both allowed.
+    /// A whole number between two bounds, both included.
     Whole(u64, u64),
-    /// So many (least, most) whole numbers, each within bounds.
+    /// A list of whole numbers: the bounds of its length and of each number.
     Wholes { count: (usize, usize), each: (u64, u64) },
     /// A finite number.
     Number(Bound<f64>, Bound<f64>),
-    /// A part of a whole, from 0 to below 1.
+    /// A fraction from 0 to below 1.
     Share,
     /// Seconds, above 0 and at most an hour.
     Seconds,
@@ -66,16 +66,16 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     /// A mapping with its own keys.
     Section,
-    /// Something read by its own rules, in words.
+    /// A value with its own rules, which this text describes.
     Other(&'static str),
 }
 
-/// A number above this one.
+/// A number above this bound.
 pub(super) const fn above(low: f64) -> Kind {
     Kind::Number(Bound::Excluded(low), Bound::Unbounded)
 }
 
-/// A number from this one on.
+/// A number of at least this bound.
 pub(super) const fn at_least(low: f64) -> Kind {
     Kind::Number(Bound::Included(low), Bound::Unbounded)
 }

@@ -1,4 +1,4 @@
-//! JSON whose keys stay in the order they were written, whatever serde_json is built with.
+//! JSON whose keys keep their order, whatever features serde_json is built with.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub enum Json {
 }
 
 impl Json {
-    /// Text, from whatever is text.
+    /// A string.
     pub(super) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }

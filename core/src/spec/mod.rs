@@ -1,4 +1,4 @@
-//! The job specification: what a job file may say, and what it means.
+//! The job specification: the contents of a job file and their meaning.
 //!
 //! ```text
 //! text ── document ──▶ tree ── overrides, variables ──▶ tree ── read, by the table in `fields` ──▶ JobSpec
@@ -6,10 +6,10 @@
 //! JobSpec ── canonical ──▶ JSON in the same spelling, every default written out
 //! ```
 //!
-//! Invariants: all that is wrong is reported at once, each error with its location; a [`JobSpec`] that came out of
+//! Invariants: all errors are reported at once, each with its location; a [`JobSpec`] that came out of
 //! [`parse`] keeps every rule of the table; reading what [`JobSpec::to_json`] wrote gives the same job. Nothing here
-//! opens a file or asks the environment: text and variables are arguments. Whether data exist and fit is found out by
-//! workers.
+//! opens a file or reads the environment: text and variables are arguments. Workers find out whether the data exist and
+//! fit.
 
 mod canonical;
 mod document;
@@ -44,11 +44,11 @@ use reader::{Log, Section};
 
 /// Reads a job file, in YAML or JSON.
 ///
-/// `file` is what messages call it. `overrides` are applied in order after the file was read. `variable` answers for
-/// `${NAME}` inside text; None means that the variable is not set.
+/// `file` is its name in messages. `overrides` are applied in order after the file was read. `variable` returns the
+/// value of `${NAME}`, or None if the variable is not set.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the file.
+/// All errors, in the order of the file.
 pub fn parse(
     text: &str,
     file: &str,
@@ -58,7 +58,7 @@ pub fn parse(
     parse_and_explain(text, file, overrides, variable).map(|(spec, _)| spec)
 }
 
-/// As [`parse`], of a job whatever encoder it names: for a program that does not build the encoder.
+/// As [`parse`], but with any encoder name: for a program that does not build the encoder.
 ///
 /// # Errors
 /// As [`parse`].
@@ -66,7 +66,7 @@ pub fn parse_any(text: &str, file: &str) -> Result<JobSpec, SpecErrors> {
     parse_knowing(text, file, &[], &|_| None, KnownEncoders::Any).map(|(spec, _)| spec)
 }
 
-/// As [`parse`], with the explanation of every field that the job has, in the order of the table.
+/// As [`parse`], with the explanation of every field of the job, in the order of the table.
 ///
 /// # Errors
 /// As [`parse`].
@@ -79,7 +79,7 @@ pub fn parse_and_explain(
     parse_knowing(text, file, overrides, variable, KnownEncoders::default())
 }
 
-/// As [`parse_and_explain`], of a job that may name these encoders besides the built-in ones.
+/// As [`parse_and_explain`], for a job that may name these encoders besides the built-in ones.
 ///
 /// # Errors
 /// As [`parse`].

@@ -1,14 +1,14 @@
-//! `--set a.b.c=value`: one value of a job replaced after its file was read.
+//! `--set a.b.c=value`: replaces one value of a job after its file was read.
 
 use super::document::{Entry, Node, Value, join, load};
 use super::error::{Location, SpecError, shorten};
 use super::fields::EXCLUSIVE;
 use super::reader::expand_short;
 
-/// Keys on the way to a value.
+/// The largest number of keys before `=`.
 const MOST_KEYS: usize = 16;
 
-/// `a.b.c=value`: the keys on the way to a field, or positions in a list, and its new value as YAML.
+/// `a.b.c=value`: the path of a field, in keys and positions in lists, and its new value as YAML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override(String);
 
@@ -31,7 +31,7 @@ impl From<String> for Override {
 }
 
 impl Override {
-    /// Puts the value into the tree, making the mappings on the way.
+    /// Sets the value in the tree, and creates missing mappings along its path.
     pub(super) fn apply(&self, index: usize, root: &mut Node) -> Result<(), SpecError> {
         let location = Location::Override { index, text: self.0.clone() };
         let refuse = |key: &str, rule: &str| SpecError {
@@ -123,7 +123,7 @@ fn item<'a>(items: &'a mut Vec<Node>, key: &str, location: &Location) -> Result<
     Ok(&mut items[at])
 }
 
-/// Takes out what the file said under a path of two keys; what another override said stays.
+/// Removes what the file sets under a path of two keys. What another override sets stays.
 fn remove_from_file(root: &mut Node, path: &str) {
     let Some((section, key)) = path.split_once('.') else {
         return;

@@ -1,7 +1,7 @@
 //! Walks a job's tree field by field.
 //!
-//! An error is noted and reading continues, so that one pass finds every error. Each field is read through its entry in
-//! the table, which knows the keys of a mapping, its rules for errors, and its explanation.
+//! An error is recorded and reading continues, so one pass finds every error. Each field is read through its entry in
+//! the table, which supplies the key, the rule for errors, and the explanation.
 
 use super::document::{Entry, Node, Style, Value, join, load};
 use super::error::SpecError;
@@ -13,7 +13,7 @@ use super::scalar;
 use super::suggest::nearest;
 use crate::ids::EncoderName;
 
-/// What a pass over a job found.
+/// The result of a pass over a job.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) errors: Vec<SpecError>,
@@ -24,9 +24,10 @@ pub(super) struct Log {
 /// Encoders that a job may name besides the built-in ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownEncoders {
-    /// Those that the program registers; none in a program without any.
+    /// The encoders that the program registers, if it registers any.
     Registered(Vec<EncoderName>),
-    /// All of them. For the coordinator, which builds no encoder: the client checked the job, and the worker builds the encoder.
+    /// Any name. The coordinator uses this, because it builds no encoder: the client checks the job and the worker
+    /// builds the encoder.
     Any,
 }
 
@@ -52,15 +53,15 @@ impl KnownEncoders {
     }
 }
 
-/// A value was refused, and the error is noted.
+/// A value was refused, and the error is recorded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused;
 
-/// A mapping that is being read. A value that was rejected is None, and its error is already noted.
+/// A mapping that is being read. A rejected value is None, and its error is already recorded.
 pub(super) struct Section<'r> {
     pub(super) log: &'r mut Log,
     node: Node,
-    /// Where it is read, which for an inherited mapping is not where it is written.
+    /// The path under which it is read. For an inherited mapping, that is not the path in the file.
     path: String,
     known: Vec<&'static str>,
 }
@@ -87,7 +88,7 @@ impl<'r> Section<'r> {
         self.section_of(field, node)
     }
 
-    /// The mapping under a key, with what it leaves out taken from another one.
+    /// The mapping under a key. Missing keys are inherited from another mapping.
     pub(super) fn inheriting(
         &mut self,
         field: &'static Field,
@@ -108,14 +109,14 @@ impl<'r> Section<'r> {
         self.child(field).unwrap_or_else(|| Node { path: join(&self.node.path, field.key), ..empty_at(&self.node) })
     }
 
-    /// A mapping that was put together from elsewhere, read as the one under a key.
+    /// A mapping that was assembled from other ones, read as if it stood under a key.
     pub(super) fn section_of(&mut self, field: &'static Field, node: Node) -> Option<Section<'_>> {
         self.known.push(field.key);
         let path = join(&self.path, field.key);
         Section::new(self.log, node, path, field)
     }
 
-    /// What is written under a key, if anything is.
+    /// The value under a key, if there is one.
     pub(super) fn child(&mut self, field: &'static Field) -> Option<Node> {
         self.known.push(field.key);
         self.node.child(field.key).cloned()
@@ -125,7 +126,7 @@ impl<'r> Section<'r> {
         self.node.child(field.key).is_some()
     }
 
-    /// Reads a field by `get`, which answers None for what does not fit.
+    /// Reads a field by `get`, which returns None for a value that does not fit.
     pub(super) fn read<T>(
         &mut self,
         field: &'static Field,
@@ -179,7 +180,7 @@ impl<'r> Section<'r> {
         Some((node, true))
     }
 
-    /// Notes that a key that must be there is not.
+    /// Records that a required key is missing.
     pub(super) fn missing(&mut self, field: &Field) {
         let rule = format!("is missing; give {}, for example `{}: {}`", field.kind, field.key, field.example);
         let location = self.node.location.clone();
@@ -218,7 +219,7 @@ impl<'r> Section<'r> {
         });
     }
 
-    /// Refuses a value that is fine by itself but not beside the others.
+    /// Refuses a value that is valid by itself but conflicts with others.
     pub(super) fn refuse(&mut self, field: &Field, value: impl ToString, rule: impl Into<String>) {
         let location_and_key = self.node.child(field.key).map(|node| (node.location.clone(), node.path.clone()));
         let (location, key) =
@@ -226,7 +227,7 @@ impl<'r> Section<'r> {
         self.log.errors.push(SpecError { location, key, value: Some(value.to_string()), rule: rule.into() });
     }
 
-    /// Refuses whatever keys were not asked for.
+    /// Refuses all keys that were not read.
     pub(super) fn finish(self) {
         let Value::Map(entries) = &self.node.value else { return };
         for Entry { key, location, node } in entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
@@ -303,7 +304,8 @@ impl<'r> Section<'r> {
         self.read(field, scalar::texts, |texts| texts_json(texts))
     }
 
-    /// The name of an encoder that is registered, if the field gives one; what is neither that nor built in is refused.
+    /// The name of a registered encoder, if the field holds one. A name that is neither registered nor built in is
+    /// refused.
     pub(super) fn registered(&mut self, field: &'static Field) -> Option<Result<EncoderName, Refused>> {
         let Kind::OneOf(built_in) = field.kind else { return None };
         let text = self.child(field)?.text().filter(|text| !built_in.contains(text))?.to_owned();
@@ -330,7 +332,7 @@ impl<'r> Section<'r> {
     }
 }
 
-/// `get`, or no value.
+/// Reads by `get`, and accepts null as no value.
 pub(super) fn optional<T>(get: impl Fn(&Node) -> Option<T>) -> impl Fn(&Node) -> Option<Option<T>> {
     move |node| {
         if node.is_null() { Some(None) } else { get(node).map(Some) }
@@ -350,7 +352,7 @@ fn empty_at(node: &Node) -> Node {
     Node { value: Value::Map(Vec::new()), ..node.clone() }
 }
 
-/// A bare value in place of a mapping becomes the mapping that it stands for; nothing becomes an empty one.
+/// Replaces a bare value by the mapping that it abbreviates, and null by an empty mapping.
 pub(super) fn expand_short(node: Node, path: &str) -> Node {
     let Some(key) = short_key(path) else { return node };
     match &node.value {
@@ -365,8 +367,8 @@ pub(super) fn expand_short(node: Node, path: &str) -> Node {
     }
 }
 
-/// The mapping `own` with what it leaves out taken from `base`, unless its `tag` (and what that is by default) says
-/// that it is another kind of thing.
+/// The mapping `own`, with missing keys inherited from `base`. If the two have different values of the `tag` key, given
+/// with its default, nothing is inherited.
 fn inherit(base: Node, own: Node, tag: (&str, &str), path: &str) -> Node {
     let (base, own) = (expand_short(base, path), expand_short(own, path));
     let Value::Map(entries) = &own.value else { return own };

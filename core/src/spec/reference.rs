@@ -5,8 +5,9 @@
 use super::field::Field;
 use super::fields::{data, encoder, head, input, job, keeping, labels, modality, optimizer, schedule, transfer};
 
-/// Fields that may change when a job is resumed from a checkpoint, as paths; `*` stands for any key. A path to a mapping
-/// includes everything in it. All other fields must be as they were, because the state in the checkpoint depends on them.
+/// Fields that may change when a job is resumed from a checkpoint, as paths; `*` stands for any key. A path to a
+/// mapping includes everything in it. All other fields must be unchanged, because the state in the checkpoint depends
+/// on them.
 pub const CHANGEABLE_ON_RESUME: &[&str] = &[
     "name",
     "schedule.epochs",
@@ -27,14 +28,14 @@ pub const CHANGEABLE_ON_RESUME: &[&str] = &[
     "head.optimizer.weight_decay",
 ];
 
-/// One mapping of a job file, or what is specific to one kind of it.
+/// One mapping of a job file, or the fields that are specific to one kind of it.
 #[derive(Debug)]
 pub struct SectionReference {
-    /// Where the mapping stands, with `*` for the name of a modality; empty for the file itself.
+    /// The path of the mapping, with `*` for the name of a modality. Empty for the whole file.
     pub path: &'static str,
-    /// The fields belong to mappings with these values only, as `kind: image`; empty for all.
+    /// The value that a mapping must have to have these fields, such as `kind: image`. Empty if all mappings have them.
     pub only: &'static str,
-    /// What the mapping is for.
+    /// The purpose of the mapping.
     pub meaning: &'static str,
     /// Its fields.
     pub fields: Vec<FieldReference>,
@@ -45,16 +46,16 @@ pub struct SectionReference {
 pub struct FieldReference {
     /// The key in its mapping.
     pub key: &'static str,
-    /// What values it takes, in words.
+    /// The allowed values, as text.
     pub range: String,
-    /// The value that is taken when none is given, as it would be written; none if one must be given, or if the default
-    /// depends on the rest of the job.
+    /// The default, as a job file writes it. None if the field is required, or if the default depends on the rest of
+    /// the job.
     pub default: Option<&'static str>,
-    /// What the number counts; empty for what has no unit.
+    /// The unit, such as `epochs`. Empty if the field has none.
     pub unit: &'static str,
-    /// A value, as it would be written.
+    /// An example value, as a job file writes it.
     pub example: &'static str,
-    /// What it is for.
+    /// The purpose of the field.
     pub meaning: &'static str,
     /// Whether the field is a mapping with a separate table.
     pub is_section: bool,
@@ -74,7 +75,7 @@ impl From<&Field> for FieldReference {
     }
 }
 
-/// Path, what it is restricted to, meaning, fields.
+/// Path, restriction, meaning, fields.
 type Row = (&'static str, &'static str, &'static str, &'static [&'static Field]);
 
 /// Every field of a job file, in the order in which a person would write it.
@@ -112,8 +113,8 @@ static TOP: &[Row] = &[
     (
         "modalities.*",
         "",
-        "One modality, under the name that you choose for it. `data` and `optimizer` may stand here too; what they leave \
-         out is taken from the top level.",
+        "One modality, under the name that you choose for it. `data` and `optimizer` can also be given here; fields \
+         that they omit are inherited from the top level.",
         &[&modality::INPUT, &modality::ENCODER, &modality::WORKERS],
     ),
     (
@@ -283,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    /// The tables as they are written: each field is one `static` there.
+    /// The source text of the tables, in which each field is one `static`.
     const TABLES: [&str; 3] =
         [include_str!("fields/mod.rs"), include_str!("fields/samples.rs"), include_str!("fields/training.rs")];
 
@@ -305,7 +306,7 @@ mod tests {
         let sections = reference();
         let is_field = |path: &str| {
             let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
-            // An optimizer is described once, for wherever it stands.
+            // An optimizer is described once, for all places where it occurs.
             let section = section.strip_prefix("modalities.*.").filter(|rest| *rest == "optimizer").unwrap_or(section);
             let section = section.strip_prefix("head.").filter(|rest| *rest == "optimizer").unwrap_or(section);
             let mut there = sections.iter().filter(|reference| reference.path == section);

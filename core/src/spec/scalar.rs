@@ -1,4 +1,5 @@
-//! What scalars mean: numbers, shares, times, periods, lists of them. Each answers None for what does not fit.
+//! The meaning of scalars: numbers, fractions, times, periods, and lists of them. Each function returns None for a
+//! value that does not fit.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -22,7 +23,7 @@ fn any_number(text: &str) -> Option<f64> {
     if plain { text.parse().ok().filter(|x: &f64| x.is_finite()) } else { None }
 }
 
-/// A number without exponent, with one put behind it: division would round a second time.
+/// A number without exponent, read with this exponent appended: a division would round a second time.
 fn scaled(text: &str, exponent: &str) -> Option<f64> {
     let text = text.trim_end();
     if text.contains(['e', 'E']) { None } else { any_number(&format!("{text}{exponent}")) }
@@ -33,7 +34,7 @@ pub(super) fn number(node: &Node, low: Bound<f64>, high: Bound<f64>) -> Option<f
     any_number(node.bare()?).filter(|x| (low, high).contains(x))
 }
 
-/// Whether it is meant as a share rather than as text.
+/// Whether it is meant as a fraction rather than as text.
 pub(super) fn looks_like_share(node: &Node) -> bool {
     node.bare().is_some_and(|text| text.ends_with('%') || any_number(text).is_some())
 }
@@ -110,7 +111,7 @@ pub(super) fn text(node: &Node) -> Option<String> {
     node.text().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// A list, each item of which fits.
+/// A list whose items all fit.
 pub(super) fn list<T>(node: &Node, item: impl Fn(&Node) -> Option<T>) -> Option<Vec<T>> {
     match &node.value {
         Value::List(items) => items.iter().map(item).collect(),

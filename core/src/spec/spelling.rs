@@ -1,4 +1,4 @@
-//! How a job file spells what the specification holds.
+//! How a job file spells the values of the specification.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ impl SynthKind {
         }
     }
 
-    /// The columns that it has, one per modality.
+    /// The columns of this data set, one per modality.
     #[must_use]
     pub fn columns(self) -> &'static [&'static str] {
         match self {
@@ -25,7 +25,7 @@ impl SynthKind {
 }
 
 impl EncoderSpec {
-    /// The kinds that every program has.
+    /// The kinds of encoder that every program has.
     pub const BUILT_IN: &'static [&'static str] =
         &["auto", "mlp", "cnn", "text", "resnet18", "resnet34", "resnet50", "vit", "bert"];
 

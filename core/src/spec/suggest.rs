@@ -1,6 +1,6 @@
-//! The known word that is nearest to one that is not known.
+//! The known word that is nearest to an unknown one.
 
-/// The nearest of `known`, if it is near enough to be what was meant; the first of equals.
+/// The nearest of `known`, if it is near enough to be a likely typo. Of several nearest words, the first.
 pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     if given.len() > 64 {
         return None;
@@ -10,7 +10,7 @@ pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= most).then_some(word)
 }
 
-/// Least number of insertions, deletions, replacements and swaps of neighbours that make `a` into `b`.
+/// The smallest number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];

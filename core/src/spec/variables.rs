@@ -3,17 +3,17 @@
 use super::document::{Node, Style, Value};
 use super::error::SpecError;
 
-/// Bytes that variables may bring into one job.
+/// The largest total length of expanded variables in one job, in bytes.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Looks variables up and counts what they bring.
+/// Looks up variables and counts their bytes.
 pub(super) struct Variables<'a> {
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) brought: usize,
 }
 
 impl Variables<'_> {
-    /// Expands every scalar of the tree; what cannot be expanded is noted and marked.
+    /// Expands every scalar of the tree. A scalar that cannot be expanded is recorded as an error and marked.
     pub(super) fn expand(&mut self, node: &mut Node, errors: &mut Vec<SpecError>) {
         match &mut node.value {
             Value::List(items) => items.iter_mut().for_each(|item| self.expand(item, errors)),

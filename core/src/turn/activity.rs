@@ -5,8 +5,8 @@ use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. Of an
-    /// evaluation the machine knows only the split; the shell knows which worker has to send logits.
+    /// What is being computed, and by which worker: `` turn 12: `audio` worker `audio-1` has the head ``. For an
+    /// evaluation the machine knows only the split; the shell knows which workers still have to send logits.
     #[must_use]
     pub fn activity(&self) -> String {
         let turn = self.position.turn;
@@ -51,7 +51,7 @@ impl TurnMachine {
         }
     }
 
-    /// When the step that is open was granted.
+    /// When the open step was granted.
     #[must_use]
     pub fn granted(&self) -> Option<Time> {
         match &self.phase {

@@ -9,7 +9,7 @@ use crate::spec::Every;
 use crate::time::Time;
 
 impl TurnMachine {
-    /// A turn is applied: do what is due, otherwise begin the next turn.
+    /// After a turn was applied: starts the duties that are due, or else the next turn.
     pub(super) fn after_turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.is_something_due() {
             self.enter_boundary(now, self.is_complete(), effects);
@@ -18,7 +18,7 @@ impl TurnMachine {
         }
     }
 
-    /// Whether the next turn follows at once, in the same epoch.
+    /// Whether the next turn of the same epoch follows without a duty.
     pub(super) fn goes_straight_on(&self) -> bool {
         !self.at_epoch_end() && !self.is_something_due()
     }
@@ -32,14 +32,14 @@ impl TurnMachine {
             || self.replay_buffer == ReplayBufferLevel::Full
     }
 
-    /// Whether a checkpoint has to free the replay buffer. A pending one will free some of it already.
+    /// Whether a checkpoint has to free the replay buffer. Not while a pending checkpoint will free some of it.
     fn saves_early(&self) -> bool {
         self.replay_buffer != ReplayBufferLevel::Normal
             && self.pending_checkpoint.is_none()
             && self.last_checkpoint != Some(self.position.turn)
     }
 
-    /// Collects the duties of this boundary and begins the first.
+    /// Collects the duties of this boundary and starts the first one.
     pub(super) fn enter_boundary(&mut self, now: Time, complete: bool, effects: &mut Vec<Effect>) {
         let mut duties = VecDeque::new();
         let is_new = self.last_checkpoint != Some(self.position.turn);
@@ -92,8 +92,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Begins the first duty that is left, if what it needs is there; training continues when none is left. A stop
-    /// that was requested meanwhile comes first.
+    /// Starts the first remaining duty once its workers are ready. Without remaining duties, training continues. A stop
+    /// that was requested in the meantime comes first.
     pub(super) fn begin_duty(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             let Phase::Boundary { duties, score } = &mut self.phase else { return };
@@ -109,7 +109,7 @@ impl TurnMachine {
                 }
                 Some(Duty::FreeBuffer) => {
                     if self.replay_buffer == ReplayBufferLevel::Full {
-                        // The last checkpoint may have begun too early to free enough.
+                        // The last checkpoint may have started too early to free enough.
                         if self.pending_checkpoint.is_none() && self.last_checkpoint != Some(self.position.turn) {
                             self.begin_checkpoint(score, effects);
                         }
@@ -135,7 +135,7 @@ impl TurnMachine {
         }
     }
 
-    /// Begins the evaluation that is due, if every worker is ready.
+    /// Starts the evaluation that is due, if every worker is ready.
     fn begin_evaluation(&mut self, effects: &mut Vec<Effect>) {
         if !self.all_ready() {
             return;
@@ -175,8 +175,8 @@ mod tests {
     fn names(effects: &[Effect]) -> Vec<String> {
         let short = |effect: &Effect| match effect {
             Effect::Evaluate { split, .. } => format!("evaluate {split}"),
-            Effect::Snapshot { turn } => format!("cut {turn}"),
-            Effect::SaveFiles { worker, turn } => format!("part {turn} of {worker}"),
+            Effect::Snapshot { turn } => format!("snapshot {turn}"),
+            Effect::SaveFiles { worker, turn } => format!("files {turn} of {worker}"),
             Effect::WriteManifest { turn } => format!("manifest {turn}"),
             Effect::Grant { turn, .. } => format!("grant {}", turn.turn),
             Effect::Finish(outcome) => format!("finish {outcome:?}"),
@@ -206,7 +206,7 @@ mod tests {
         let finished = |evaluation, score| Input::EvaluationFinished { evaluation: EvaluationId(evaluation), score };
         refuse(&mut machine, finished(7, 0.5));
         let effects = take(&mut machine, finished(0, 0.5));
-        assert_eq!(names(&effects), ["cut 1", "part 1 of w-audio", "evaluate test"]);
+        assert_eq!(names(&effects), ["snapshot 1", "files 1 of w-audio", "evaluate test"]);
         refuse(&mut machine, Input::CheckpointWritten { turn: Turn(1) });
         refuse(&mut machine, saved("audio", 2));
         refuse(&mut machine, saved("stranger", 1));
@@ -229,7 +229,7 @@ mod tests {
     fn no_turns_means_the_initial_state_is_written() {
         let mut machine = machine_of(spec(Length::Turns(0), Every::End, Every::End));
         let effects = prepare_all(&mut machine, SplitSizes { train: 20, ..SplitSizes::default() });
-        assert_eq!(names(&effects[effects.len() - 3..]), ["Started", "cut 0", "part 0 of w-audio"]);
+        assert_eq!(names(&effects[effects.len() - 3..]), ["Started", "snapshot 0", "files 0 of w-audio"]);
         assert_eq!(names(&save(&mut machine)), ["manifest 0", "finish Succeeded"]);
     }
 
@@ -239,10 +239,10 @@ mod tests {
         let mut seen = Vec::new();
         while machine.outcome().is_none() {
             let effects = drive(&mut machine, 10);
-            seen.extend(names(&effects).into_iter().filter(|n| n.starts_with("eval") || n.starts_with("cut")));
+            seen.extend(names(&effects).into_iter().filter(|n| n.starts_with("eval") || n.starts_with("snapshot")));
         }
         // Two turns are an epoch: turns 3 and 6 are saved, the ends of epoch 2 (turn 4) and of the job (6) validated.
-        assert_eq!(seen, ["cut 3", "evaluate validation", "evaluate validation", "cut 6", "evaluate test"]);
+        assert_eq!(seen, ["snapshot 3", "evaluate validation", "evaluate validation", "snapshot 6", "evaluate test"]);
     }
 
     #[test]
@@ -250,14 +250,14 @@ mod tests {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(2)), SAMPLES);
         contribute(&mut machine, 10);
         let effects = contribute(&mut machine, 10);
-        assert_eq!(names(&effects), ["Apply", "EndTurn", "cut 2", "part 2 of w-audio", "grant 2"]);
+        assert_eq!(names(&effects), ["Apply", "EndTurn", "snapshot 2", "files 2 of w-audio", "grant 2"]);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"]);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"], "one at a time");
         let waiting = machine.waiting(Time(1), |_| 1).expect("the next checkpoint waits").reason;
-        let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
-        assert_eq!(waiting, format!("turn 4: a checkpoint is due; {part}"));
+        let pending = "checkpoint 2 waits for files of `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: a checkpoint is due; {pending}"));
         let effects = save(&mut machine);
-        assert_eq!(names(&effects), ["manifest 2", "ForgetHeads", "cut 4", "part 4 of w-audio", "grant 4"]);
+        assert_eq!(names(&effects), ["manifest 2", "ForgetHeads", "snapshot 4", "files 4 of w-audio", "grant 4"]);
         assert_eq!(machine.waiting(Time(1), |_| 1), None);
     }
 
@@ -267,13 +267,13 @@ mod tests {
         contribute(&mut machine, 10);
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::High)).is_empty());
         let effects = contribute(&mut machine, 10);
-        assert_eq!(names(&effects), ["Apply", "EndTurn", "cut 2", "part 2 of w-audio", "grant 2"]);
+        assert_eq!(names(&effects), ["Apply", "EndTurn", "snapshot 2", "files 2 of w-audio", "grant 2"]);
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "grant 3", "EndTurn"], "one is on its way");
         assert!(take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full)).is_empty());
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
         let waiting = machine.waiting(Time(1), |_| 1).expect("the buffer is full").reason;
-        let part = "checkpoint 2 waits for files of `audio` worker `w-audio`";
-        assert_eq!(waiting, format!("turn 4: the replay buffer is full until a checkpoint is written; {part}"));
+        let pending = "checkpoint 2 waits for files of `audio` worker `w-audio`";
+        assert_eq!(waiting, format!("turn 4: the replay buffer is full until a checkpoint is written; {pending}"));
         let effects = save(&mut machine);
         let Some(Effect::ForgetHeads { versions }) = effects.get(1) else { panic!("{effects:?}") };
         assert_eq!(versions.iter().map(|version| version.0).collect::<Vec<_>>(), [0, 1]);
@@ -283,13 +283,13 @@ mod tests {
     #[test]
     fn a_checkpoint_that_frees_too_little_is_followed_by_another() {
         let mut machine = running(spec(Length::Turns(9), Every::End, Every::Turns(1)), SAMPLES);
-        assert_eq!(names(&contribute(&mut machine, 10))[2..], ["cut 1", "part 1 of w-audio", "grant 1"]);
+        assert_eq!(names(&contribute(&mut machine, 10))[2..], ["snapshot 1", "files 1 of w-audio", "grant 1"]);
         take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::Full));
         machine.spec.checkpoints.every = Every::End;
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn"]);
         // The level of the replay buffer stays the same.
         let effects = save(&mut machine);
-        assert_eq!(names(&effects), ["manifest 1", "ForgetHeads", "cut 2", "part 2 of w-audio"]);
+        assert_eq!(names(&effects), ["manifest 1", "ForgetHeads", "snapshot 2", "files 2 of w-audio"]);
         assert_eq!(names(&save(&mut machine)), ["manifest 2", "ForgetHeads"]);
         assert_eq!(names(&take(&mut machine, Input::ReplayBuffer(ReplayBufferLevel::High))), ["grant 2"]);
     }
@@ -298,7 +298,7 @@ mod tests {
     fn a_stop_is_heeded_at_the_next_boundary_with_a_checkpoint() {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         assert!(take(&mut machine, Input::Stop).is_empty(), "the open turn is finished first");
-        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "cut 1", "part 1 of w-audio"]);
+        assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "snapshot 1", "files 1 of w-audio"]);
         assert_eq!(names(&save(&mut machine)), ["manifest 1", "ForgetHeads", "finish Stopped"]);
     }
 
@@ -308,7 +308,7 @@ mod tests {
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
         let worker = machine.worker(&modality("audio")).expect("it has one").clone();
-        assert!(take(&mut machine, Input::StopNow).is_empty(), "a part is to come from who is there");
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "the files of a connected worker are awaited");
         take(&mut machine, Input::FilesSaved { worker: worker.clone(), turn: Turn(1) });
         take(&mut machine, Input::Left { worker, why: "for a test".to_owned() });
         assert!(take(&mut machine, Input::StopNow).is_empty(), "the manifest needs no worker");
@@ -335,7 +335,7 @@ mod tests {
         let mut machine = running(spec(Length::Epochs(3), Every::Epochs(1), Every::End), SAMPLES);
         take(&mut machine, Input::Stop);
         contribute(&mut machine, 10);
-        assert!(take(&mut machine, Input::StopNow).is_empty(), "its part is on its way");
+        assert!(take(&mut machine, Input::StopNow).is_empty(), "its files are on their way");
         let later = Time(1) + machine.lease_ttl();
         take_at(&mut machine, later, Input::Tick);
         assert_eq!(names(&take_at(&mut machine, later, Input::StopNow)), ["finish Stopped"]);
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(names(&contribute(&mut machine, 10)), ["Apply", "EndTurn", "evaluate validation"]);
         assert!(take(&mut machine, Input::Stop).is_empty());
         let done = Input::EvaluationFinished { evaluation: EvaluationId(0), score: 0.5 };
-        assert_eq!(names(&take(&mut machine, done)), ["cut 1", "part 1 of w-audio"]);
+        assert_eq!(names(&take(&mut machine, done)), ["snapshot 1", "files 1 of w-audio"]);
     }
 
     #[test]

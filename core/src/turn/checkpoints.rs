@@ -1,9 +1,9 @@
-//! Checkpoints: begun at a turn boundary, written while training continues.
+//! Checkpoints start at a turn boundary and are written while training continues.
 //!
 //! The head is snapshotted at the boundary. Every worker snapshots its encoder when it reads the message that asks for
-//! its files. Messages stay in order, so that is after the steps before the boundary and before those after it. If a
-//! worker is lost before its files are written, its replacement is asked for them when it has replayed the steps up to
-//! the boundary.
+//! its files. Messages stay in order, so the snapshot lies between the steps before the boundary and those after it. If
+//! a worker is lost before its files are written, its replacement is asked for them when it has replayed the steps up
+//! to the boundary.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use super::message::{Effect, Rejected};
@@ -12,10 +12,10 @@ use crate::ids::{ModalityName, Turn, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// Begins a checkpoint here. Not while another one is being written.
+    /// Starts a checkpoint at this boundary. No other checkpoint may be pending.
     pub(super) fn begin_checkpoint(&mut self, score: Option<f64>, effects: &mut Vec<Effect>) {
         let turn = self.position.turn;
-        // Before the snapshot, so that a job that resumes from this checkpoint knows its score.
+        // Before the snapshot, because the checkpoint stores its own score.
         if let Some(score) = score
             && self.position.best.is_none_or(|(best, _)| score > best)
         {
@@ -32,13 +32,13 @@ impl TurnMachine {
         }
     }
 
-    /// Whether a checkpoint is being written, and every worker whose files it needs is in its slot, with a valid lease.
+    /// Whether a checkpoint is pending and every worker whose files it needs holds its slot with a valid lease.
     pub(super) fn checkpoint_is_on_its_way(&self) -> bool {
         let is_there = |modality: &ModalityName| self.slots.get(modality).is_some_and(|slot| slot.expired.is_none());
         self.pending_checkpoint.as_ref().is_some_and(|pending| pending.missing().all(is_there))
     }
 
-    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and it was not
+    /// Asks this modality's worker for its files, if its encoder has exactly the checkpoint's steps and no worker was
     /// asked yet.
     pub(super) fn ask_for_files(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.get(modality) else { return };
@@ -55,7 +55,7 @@ impl TurnMachine {
         }
     }
 
-    /// The worker that was asked for this modality's files will not write them.
+    /// Records that the worker which was asked for this modality's files will not write them.
     pub(super) fn files_are_lost(&mut self, modality: &ModalityName) {
         if let Some(asked) = self.pending_checkpoint.as_mut().and_then(|pending| pending.missing.get_mut(modality)) {
             *asked = None;
@@ -140,7 +140,7 @@ mod tests {
         let effects = take(&mut machine, prepared("second", 0));
         assert_eq!(grants(&effects), [replay("w-second", 0)]);
         let effects = replayed(&mut machine, "second", &effects);
-        // The checkpoint was cut after its first step; it is asked before it takes the second.
+        // The snapshot was taken after its first step; it is asked before it takes the second.
         let Effect::SaveFiles { worker: asked, turn } = &effects[0] else { panic!("{effects:?}") };
         assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
         assert_eq!(grants(&effects), [replay("w-second", 2)]);

@@ -1,4 +1,4 @@
-//! Which modality has which turn of an epoch: pure functions of the schedule, the sizes of the data and the losses so
+//! Which modality has which turn of an epoch. Pure functions of the schedule, the sizes of the data and the losses so
 //! far.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::ModalityName;
 use crate::spec::{ScheduleSpec, TurnOrder};
 
-/// One epoch, laid out.
+/// The turns of one epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochPlan {
     /// The turns of one cycle, in order; a modality with weight w is named w times.
@@ -24,7 +24,7 @@ impl EpochPlan {
         self.cycles * self.cycle.len() as u64
     }
 
-    /// The modality of the `index`-th turn of the epoch; none past its end.
+    /// The modality of the `index`-th turn of the epoch; None after its end.
     #[must_use]
     pub fn modality(&self, index: u64) -> Option<&ModalityName> {
         if index >= self.turns() {
@@ -34,7 +34,7 @@ impl EpochPlan {
     }
 }
 
-/// Batches in one pass through `samples`: the last one may be smaller.
+/// The number of batches in one pass through `samples`. The last batch may be smaller.
 #[must_use]
 pub fn batches(samples: u64, batch: u32) -> u64 {
     samples.div_ceil(u64::from(batch))
@@ -47,7 +47,7 @@ pub fn batch_size(samples: u64, batch: u32, step: u64) -> u64 {
     u64::from(batch).min(samples - (position * u64::from(batch)).min(samples))
 }
 
-/// Lays out the next epoch. It ends when the modality that needs the most cycles has been through its data once.
+/// Plans the next epoch. It ends when the modality that needs the most cycles has seen all its data once.
 ///
 /// `modalities` are in the order of the job; `losses` are the mean training losses of the epoch before, empty in the
 /// first.
@@ -69,7 +69,7 @@ pub fn plan(
         order.sort_by(|a, b| loss(b).total_cmp(&loss(a)));
     }
     let most = order.iter().map(|name| weight(name)).max().unwrap_or(0);
-    // Round by round, so that a modality with several turns does not have them in a row while others could compute.
+    // Round by round. A modality with several turns does not have them in a row, so that others can compute in between.
     let cycle = (0..most)
         .flat_map(|round| order.iter().filter(move |name| weight(name) > round).map(|name| (*name).clone()))
         .collect();

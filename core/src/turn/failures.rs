@@ -1,4 +1,4 @@
-//! How often the workers of a modality have failed at one step.
+//! Counts how often the workers of a modality have failed at one step.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,13 @@ use crate::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failures {
     pub(super) steps_done: u64,
-    /// The number of failures, and of those that count against the job.
+    /// The number of all failures, and the number of those that count against the job.
     pub(super) all: u32,
     pub(super) counted: u32,
-    /// More than one worker has failed, so the cause is not one worker.
+    /// Whether more than one worker has failed, so that the cause is not one worker.
     pub(super) general: bool,
-    /// The last failure: its worker, its reason, and until when that worker backs off or, if `general`, every worker.
+    /// The last failure: its worker, its reason, and the time until which that worker (or, if `general`, every worker)
+    /// backs off.
     pub(super) worker: WorkerId,
     pub(super) reason: String,
     pub(super) until: Time,

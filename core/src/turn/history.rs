@@ -1,4 +1,4 @@
-//! What a replacement has to replay: every modality's steps since the checkpoint that it would start from.
+//! What a replacement worker has to replay: every modality's steps since the checkpoint that it would start from.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,7 +36,7 @@ struct OwnSteps {
 }
 
 impl History {
-    /// A history that starts here.
+    /// An empty history that starts after these steps.
     pub(super) fn from(steps_done: &BTreeMap<ModalityName, u64>) -> Self {
         let own =
             |(name, done): (&ModalityName, &u64)| (name.clone(), OwnSteps { first: *done, steps: VecDeque::new() });
@@ -48,7 +48,7 @@ impl History {
         self.base.get(modality).copied().unwrap_or(0)
     }
 
-    /// The head has taken this step.
+    /// Adds a step that the head has taken.
     pub(super) fn push(&mut self, modality: &ModalityName, step: PastStep) {
         self.modalities.entry(modality.clone()).or_default().steps.push_back(step);
     }
@@ -60,7 +60,7 @@ impl History {
         own.steps.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// A checkpoint with these steps of each encoder is complete: replacements start from it now.
+    /// Sets the base to a checkpoint that is now complete, with these steps of each encoder.
     pub(super) fn rebase(&mut self, steps_done: &BTreeMap<ModalityName, u64>) {
         self.base.clone_from(steps_done);
     }

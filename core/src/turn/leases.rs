@@ -40,7 +40,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// A message of the worker was accepted: it is connected and makes progress.
+    /// Renews the lease of a worker whose message was accepted: it is connected and makes progress.
     pub(super) fn heard(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) {
         let Some(modality) = self.modality_of(worker).cloned() else { return };
         let Some(slot) = self.slots.get_mut(&modality) else { return };
@@ -83,7 +83,7 @@ impl TurnMachine {
         }
     }
 
-    /// The coordinator received no messages until now: every lease starts now. Whatever else was due is done.
+    /// Restarts every lease after a time in which the coordinator received no messages. Other deadlines are processed.
     pub(super) fn stall_ended(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for slot in self.slots.values_mut() {
             (slot.heard, slot.progressed) = (now, now);

@@ -1,4 +1,4 @@
-//! The state of the turn machine, and what may be asked of it.
+//! The state of the turn machine, and its queries.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,7 +30,7 @@ pub struct TurnMachine {
     pub(super) pending_checkpoint: Option<PendingCheckpoint>,
     /// The turn of the newest checkpoint, complete or pending, or of the one that the job resumed from.
     pub(super) last_checkpoint: Option<Turn>,
-    /// How full the shell says that the replay buffer is.
+    /// The level of the replay buffer that the shell reported last.
     pub(super) replay_buffer: ReplayBufferLevel,
     pub(super) failures: BTreeMap<ModalityName, Failures>,
     pub(super) stop_requested: bool,
@@ -58,16 +58,16 @@ pub(super) struct OpenStep {
     /// The worker that was granted the step; none while there is no worker for it.
     pub(super) holder: Option<WorkerId>,
     pub(super) granted: Time,
-    /// The head has taken the step, and the encoder learns from it. Only in a sequential job.
+    /// Whether the head has taken the step and the encoder still learns from it. Only in a sequential job.
     pub(super) applied: bool,
 }
 
-/// What has to be done at a boundary. The first one is in progress, or waits.
+/// A task at a turn boundary. The first duty is in progress, or waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Duty {
     /// Evaluate a split with every worker. In progress once it has a number.
     Evaluate { evaluation: Option<EvaluationId>, split: Split },
-    /// Begin a checkpoint, once the last one is written.
+    /// Start a checkpoint, once the last one is written.
     Save,
     /// Wait until a checkpoint has freed the replay buffer.
     FreeBuffer,
@@ -76,7 +76,7 @@ pub(super) enum Duty {
 }
 
 impl TurnMachine {
-    /// A new job, or one that resumes at a checkpoint's position.
+    /// The machine of a new job, or of a job that resumes at a checkpoint's position.
     #[must_use]
     pub fn new(job: JobId, term: Term, spec: JobSpec, resume: Option<Position>, now: Time) -> Self {
         let last_checkpoint = resume.as_ref().map(|position| position.turn);
@@ -95,13 +95,13 @@ impl TurnMachine {
             stop_requested: false,
             next_lease: Lease(0),
             next_evaluation: EvaluationId(0),
-            wait: Some(Wait::begun(now)),
+            wait: Some(Wait::starting(now)),
             phase: Phase::Gathering,
             spec,
         }
     }
 
-    /// The phase in a word: `waiting`, `training`, `evaluating`, `saving`, `finishing`, `finished`.
+    /// The name of the phase: `waiting`, `training`, `evaluating`, `saving`, `finishing`, `finished`.
     #[must_use]
     pub fn phase_name(&self) -> &'static str {
         match &self.phase {
@@ -116,7 +116,7 @@ impl TurnMachine {
         }
     }
 
-    /// Where training stands.
+    /// The position of training.
     #[must_use]
     pub fn position(&self) -> &Position {
         &self.position
@@ -134,7 +134,7 @@ impl TurnMachine {
         self.pending_checkpoint.as_ref()
     }
 
-    /// How the job ended, once it has.
+    /// How the job ended. None until then.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.phase {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{EvaluationId, HeadVersion, Lease, MicroShard, ModalityName, Split, Turn, TurnRef, WorkerId};
 
-/// Something that happened, for the machine to act on.
+/// Something that happened and that the machine acts on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// The pool has given a slot to this worker.
@@ -27,12 +27,12 @@ pub enum Input {
     Heartbeat {
         /// The worker.
         worker: WorkerId,
-        /// A counter that grows with everything the worker completes.
+        /// A counter that grows with everything that the worker completes.
         progress: u64,
         /// Whether it has work to do.
         busy: bool,
     },
-    /// A worker was asked to stop, and asks to be evicted.
+    /// A worker was asked to stop, and asks the coordinator to evict it.
     Leaving {
         /// The worker.
         worker: WorkerId,
@@ -81,33 +81,33 @@ pub enum Input {
         /// The checkpoint's turn.
         turn: Turn,
     },
-    /// The replay buffer is as full as this.
+    /// The replay buffer has reached this level.
     ReplayBuffer(ReplayBufferLevel),
-    /// The shell could not do what was asked, for example because of the store.
+    /// The shell could not carry out an effect, for example because of a store error.
     ShellFailed {
         /// The reason, for people.
         reason: String,
     },
     /// The user asks the job to stop at the next turn boundary, with a checkpoint.
     Stop,
-    /// As [`Self::Stop`], but without waiting for workers that are missing.
+    /// As [`Self::Stop`], but without waiting for missing workers.
     StopNow,
     /// As [`Self::StopNow`], but without waiting for the pending checkpoint either: its store does not accept it.
     StopWithoutCheckpoint,
     /// Time has passed.
     Tick,
-    /// Much time has passed in which the coordinator itself was stalled and received no messages.
+    /// A stall of the coordinator has ended, in which it received no messages.
     StallEnded,
 }
 
 /// How full the replay buffer is. It holds the heads that a replay may need, until a checkpoint makes them unnecessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplayBufferLevel {
-    /// There is room for many more heads.
+    /// The buffer has space for many more heads.
     Normal,
-    /// A checkpoint begins at the next turn boundary, whether one is due or not.
+    /// A checkpoint starts at the next turn boundary, whether one is due or not.
     High,
-    /// As [`Self::High`], and no turn begins until a checkpoint has freed the buffer.
+    /// As [`Self::High`], and no turn starts until a checkpoint has freed the buffer.
     Full,
 }
 
@@ -116,13 +116,13 @@ pub enum ReplayBufferLevel {
 pub struct ContributionHeader {
     /// The worker that computed it.
     pub worker: WorkerId,
-    /// The step that it answers.
+    /// The granted step that it answers.
     pub turn: TurnRef,
     /// Its micro-shard of the batch.
     pub micro_shard: MicroShard,
     /// The number of samples.
     pub samples: u32,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy of the batch, in nats.
     pub loss: f64,
 }
 
@@ -152,7 +152,7 @@ impl SplitSizes {
 /// Something that the shell has to do. Effects are carried out in the order given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Tell the worker its job and modality.
+    /// Assign the job and a modality to the worker.
     Assign {
         /// The worker.
         worker: WorkerId,
@@ -198,7 +198,7 @@ pub enum Effect {
         /// The worker in the slot.
         worker: WorkerId,
     },
-    /// Tell a worker that it no longer has the job.
+    /// Tell a worker that the job no longer needs it.
     Evict {
         /// The worker.
         worker: WorkerId,
@@ -246,7 +246,7 @@ pub enum Effect {
         /// The split.
         split: Split,
     },
-    /// Forget the evaluation: a worker is lost. Another evaluation of the split follows.
+    /// Abandon the evaluation, because a worker is lost. Another evaluation of the split follows.
     AbandonEvaluation {
         /// The number of the evaluation.
         evaluation: EvaluationId,
@@ -263,7 +263,7 @@ pub enum Effect {
         /// The checkpoint's turn.
         turn: Turn,
     },
-    /// All files are there: write the manifest of [`super::TurnMachine::pending_checkpoint`].
+    /// All files are written: write the manifest of [`super::TurnMachine::pending_checkpoint`].
     WriteManifest {
         /// The checkpoint's turn.
         turn: Turn,
@@ -273,7 +273,7 @@ pub enum Effect {
         /// In ascending order.
         versions: Vec<HeadVersion>,
     },
-    /// Report what the job waits for.
+    /// Emit an event that says what the job waits for.
     ReportWait,
     /// The job is over; release its workers.
     Finish(Outcome),
@@ -282,9 +282,9 @@ pub enum Effect {
 /// The progress of a job in epochs, which learning rates depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Epochs done; a fraction within an epoch.
+    /// Epochs done, as a real number.
     pub epoch: f64,
-    /// Epochs of the whole job; a fraction if its length is given in turns.
+    /// Epochs of the whole job. A real number, because the length may be given in turns.
     pub epochs: f64,
 }
 
@@ -334,7 +334,7 @@ pub enum Rejected {
         current_step: u32,
     },
     /// The step was granted again since.
-    #[error("attempt {given} is not open; the open one is {current}")]
+    #[error("attempt {given} is not open; attempt {current} is")]
     StaleAttempt {
         /// The attempt in the message.
         given: u32,
@@ -342,7 +342,7 @@ pub enum Rejected {
         current: u32,
     },
     /// The contribution was computed with another head.
-    #[error("head version {given} was not granted; the granted one is {current}")]
+    #[error("head version {given} was not granted; version {current} was")]
     StaleHead {
         /// The head version in the message.
         given: u64,
@@ -365,8 +365,8 @@ pub enum Rejected {
         /// The step in the message.
         step: u32,
     },
-    /// The encoder does not learn from that step, or no longer does.
-    #[error("turn {turn} step {step} is not one that the encoder learns from")]
+    /// The encoder does not learn from this step, or no longer does.
+    #[error("the encoder is not learning from turn {turn} step {step}")]
     NotLearning {
         /// The turn in the message.
         turn: Turn,
@@ -386,7 +386,7 @@ pub enum Rejected {
         modality: ModalityName,
     },
     /// The job is in a phase that does not accept this.
-    #[error("not expected while the job is {phase}")]
+    #[error("the message is not expected while the job is {phase}")]
     Unexpected {
         /// The phase.
         phase: &'static str,

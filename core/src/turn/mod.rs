@@ -24,10 +24,11 @@
 //! **Faults.** A lost worker costs its own modality only. Its replacement loads the encoder from the newest complete
 //! checkpoint and replays the modality's steps since then, under the heads that were granted for them. The head and the
 //! other encoders continue until a turn needs the missing worker. A worker's *lease expires* when it sends no heartbeat
-//! for the lease's time, or makes no progress for the turn's: its slot is released to other workers, and stays its own
-//! until one comes. What it sends is accepted as long as its turn has not been granted to another worker.
+//! for `lease_ttl`, or makes no progress for `turn_deadline`. Its slot is then released to other workers, but the
+//! worker keeps the slot until another one takes it. Its contribution is accepted as long as its turn has not been
+//! granted to another worker.
 //!
-//! **Checkpoints** are begun at a turn boundary and written while training continues ([`PendingCheckpoint`]). One is
+//! **Checkpoints** start at a turn boundary and are written while training continues ([`PendingCheckpoint`]). One is
 //! written at a time: the next one waits for it, and so does the end of the job.
 //!
 //! The state is in `machine.rs` and the files below it, which hold data only. Every other file has the transitions of
@@ -75,10 +76,10 @@ pub use waiting::Waiting;
 use crate::time::Time;
 
 impl TurnMachine {
-    /// Takes one input and appends what is to be done because of it.
+    /// Processes one input and appends the resulting effects.
     ///
     /// # Errors
-    /// An input that does not fit the state is rejected with its reason; the state and `effects` are as before.
+    /// If the input does not fit the state. The state and `effects` are then unchanged.
     pub fn step(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         match input {
             Input::Joined { worker, modality } => self.join(now, worker, modality, effects)?,

@@ -14,8 +14,8 @@ pub struct PendingCheckpoint {
     pub position: Position,
     /// The validation score of exactly this state, if it was evaluated.
     pub score: Option<f64>,
-    /// The modalities whose files are missing, each with the worker that was asked for them; none while no worker has
-    /// reached that step.
+    /// The modalities whose files are missing, each with the worker that was asked for them, or None while no worker
+    /// has reached that step.
     pub(super) missing: BTreeMap<ModalityName, Option<WorkerId>>,
 }
 
@@ -31,7 +31,7 @@ impl PendingCheckpoint {
         self.missing.keys()
     }
 
-    /// Whether every worker's files are there, and the manifest is being written.
+    /// Whether all files of workers are written and the manifest is being written.
     #[must_use]
     pub fn has_all_files(&self) -> bool {
         self.missing.is_empty()

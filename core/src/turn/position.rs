@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::epoch::EpochPlan;
 use crate::ids::{HeadVersion, ModalityName, Turn};
 
-/// How far training has come: all of the machine that a checkpoint holds and that a resumed job needs.
+/// How far training has come: the state of the machine that a checkpoint holds and a resumed job needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
@@ -32,7 +32,7 @@ pub struct Position {
 /// A running mean of losses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossSum {
-    /// Σ of the steps' mean losses, nats.
+    /// Σ of the steps' mean losses, in nats.
     pub sum: f64,
     /// Steps in the sum.
     pub steps: u64,

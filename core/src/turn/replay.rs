@@ -8,7 +8,7 @@ use crate::ids::{Attempt, ModalityName};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// The encoder has replayed this step.
+    /// Counts a replayed step and starts the next one.
     pub(super) fn replayed(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         if let Some(Slot { state: SlotState::Replaying { done, at, .. }, .. }) = self.slots.get_mut(modality) {
             *done += 1;
@@ -25,7 +25,7 @@ impl TurnMachine {
         }
     }
 
-    /// Has the worker replay the next step. After the last one, what waited for the worker resumes.
+    /// Sends the worker the next step to replay. After the last one, whatever waited for the worker resumes.
     pub(super) fn replay_next(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.ask_for_files(modality, effects);
         let behind = self.steps_done(modality);

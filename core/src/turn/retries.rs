@@ -1,8 +1,8 @@
 //! Workers that report a failure. A permanent failure fails the job; a transient one is retried.
 //!
-//! The first retry is at once by another free worker, otherwise by the same worker after a back-off in which its slot
-//! is released. If a second worker fails too, the cause is not one worker: no worker is tried until a longer back-off
-//! is over. The third failure at the same step fails the job. A worker that cannot open data which another worker has
+//! Another free worker takes the first retry at once. Without one, the same worker retries after a back-off in which
+//! its slot is released. If a second worker fails too, the cause is not one worker: every worker waits for a longer
+//! back-off. The third failure at the same step fails the job. A worker that cannot open data which another worker has
 //! opened for this job is itself the cause, whatever it reports: it is retried with a growing back-off, and does not
 //! fail the job.
 
@@ -16,11 +16,11 @@ use crate::time::{Span, Time};
 /// The number of transient failures at the same step that fails the job.
 const MOST_FAILURES: u32 = 3;
 
-/// The first back-off after a failure, as a share of the lease: 1 s of its default. Every further one is
+/// The first back-off after a failure, as a fraction of the lease: 1 s for the default lease. Each further one is
 /// [`BACKOFF_GROWTH`] times as long.
 const FIRST_BACKOFF: f64 = 1.0 / 15.0;
 const BACKOFF_GROWTH: f64 = 4.0;
-/// The back-off grows at most this many times: to about a minute of the default lease.
+/// The back-off grows at most this many times: to about a minute for the default lease.
 const MOST_GROWTHS: u32 = 3;
 
 impl TurnMachine {
@@ -58,14 +58,14 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Whether this slot's worker still opens its data and encoder, and another worker has opened them for this job
-    /// before.
+    /// Whether this slot's worker is still opening its data and encoder, and another worker has opened them for this
+    /// job before.
     fn opens_what_was_opened(&self, modality: &ModalityName) -> bool {
         let opens = self.slots.get(modality).is_some_and(|slot| matches!(slot.state, SlotState::Opening { .. }));
         opens && self.samples.contains_key(modality)
     }
 
-    /// Until when this worker backs off, if it does.
+    /// The end of this worker's back-off, if it backs off.
     pub(super) fn backoff_of(&self, now: Time, worker: &WorkerId, modality: &ModalityName) -> Option<Time> {
         let failed = self.failures.get(modality)?;
         ((failed.worker == *worker || failed.general) && failed.until > now).then_some(failed.until)

@@ -12,7 +12,7 @@ pub(super) struct Slot {
     pub(super) worker: WorkerId,
     pub(super) lease: Lease,
     pub(super) state: SlotState,
-    /// The step that the head has taken and from which the encoder still learns, as far as the worker has reported.
+    /// The step that the head has taken and from which the encoder still learns, according to the worker's last report.
     pub(super) learning: Option<(Turn, Step)>,
     /// The time of its last message, and of the last one with progress.
     pub(super) heard: Time,
@@ -22,18 +22,18 @@ pub(super) struct Slot {
     pub(super) busy: bool,
     /// Why the slot is released to other workers, if it is.
     pub(super) expired: Option<LeaseExpiry>,
-    /// The worker was asked to stop, and gives up the slot after the open step.
+    /// Whether the worker was asked to stop and gives up the slot after the open step.
     pub(super) leaving: bool,
 }
 
 /// What the worker in a slot does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum SlotState {
-    /// It has failed, and is assigned the job again at this time.
+    /// It has failed. At this time it is assigned the job again.
     BackingOff { until: Time },
-    /// It opens its data and loads its encoder as it was after `base` steps.
+    /// It opens its data and loads its encoder with the state after `base` steps.
     Opening { base: u64 },
-    /// Its encoder, loaded as it was after `base` of the modality's steps, has `done` of them; `at` is the one that it
+    /// Its encoder was loaded with `base` of the modality's steps and now has `done` of them. `at` is the step that it
     /// replays.
     Replaying { base: u64, done: u64, at: Option<PastStep> },
     /// Its encoder has all of the modality's steps.
@@ -43,7 +43,7 @@ pub(super) enum SlotState {
 /// Why a lease has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LeaseExpiry {
-    /// The worker sends nothing.
+    /// The worker sends no messages.
     NoHeartbeat,
     /// The worker sends heartbeats, but makes no progress.
     NoProgress,
@@ -75,7 +75,7 @@ impl Slot {
         self.is_ready() && self.expired.is_none() && !self.leaving
     }
 
-    /// Steps that its encoder has, where the head has taken `all` of this modality; none while the encoder is being
+    /// Steps that its encoder has, if the head has taken `all` steps of this modality. None while the encoder is being
     /// loaded.
     pub(super) fn steps_taken(&self, all: u64) -> Option<u64> {
         match self.state {
@@ -85,7 +85,7 @@ impl Slot {
         }
     }
 
-    /// The first step that it has to replay; none where it has to replay none.
+    /// The first step that it has to replay, if it has to replay any.
     pub(super) fn replays_from(&self) -> Option<u64> {
         match self.state {
             SlotState::Opening { base } => Some(base),
@@ -94,7 +94,7 @@ impl Slot {
         }
     }
 
-    /// Until when it backs off.
+    /// The end of its back-off, if it backs off.
     pub(super) fn backs_off_until(&self) -> Option<Time> {
         match self.state {
             SlotState::BackingOff { until } => Some(until),
@@ -109,7 +109,7 @@ impl Slot {
             return None;
         }
         let no_heartbeat = (self.heard + ttl, LeaseExpiry::NoHeartbeat);
-        // How long it takes to open data depends on the data, not on a turn.
+        // The time to open data depends on the data, not on `turn_deadline`.
         let works = !matches!(self.state, SlotState::Opening { .. }) && (self.busy || granted.is_some());
         let no_progress =
             works.then(|| (granted.unwrap_or(Time(0)).max(self.progressed) + turn, LeaseExpiry::NoProgress));

@@ -7,7 +7,7 @@ use crate::ids::{ModalityName, WorkerId};
 use crate::time::Time;
 
 impl TurnMachine {
-    /// The pool has a worker for a slot that is empty or released.
+    /// Puts a worker from the pool into a slot that is empty or released.
     pub(super) fn join(
         &mut self,
         now: Time,
@@ -83,7 +83,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// A slot's worker can be granted steps: whatever waited for it resumes.
+    /// Called when a slot's worker can be granted steps: resumes whatever waited for it.
     pub(super) fn slot_is_filled(&mut self, now: Time, modality: &ModalityName, effects: &mut Vec<Effect>) {
         match &self.phase {
             Phase::Gathering => {
@@ -111,7 +111,7 @@ impl TurnMachine {
         }
     }
 
-    /// A worker was asked to stop: it gives up its slot, after the open step if it was granted that.
+    /// A worker was asked to stop. It gives up its slot, after the open step if that step was granted to it.
     pub(super) fn leaving(&mut self, now: Time, worker: &WorkerId, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let modality = self.modality_with_slot(worker)?;
@@ -152,8 +152,8 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// Empties a slot. A contribution that its worker still sends to the open step is accepted unless its grant is
-    /// revoked: see [`Self::revoke_grant`].
+    /// Empties a slot. A late contribution of its worker to the open step is accepted unless the grant is revoked: see
+    /// [`Self::revoke_grant`].
     pub(super) fn empty_slot(&mut self, modality: &ModalityName, effects: &mut Vec<Effect>) {
         self.slots.remove(modality);
         self.files_are_lost(modality);

@@ -1,5 +1,5 @@
-//! A turn machine at hand for tests: jobs without data, workers named after their modality, and steps that check the
-//! invariants as they go.
+//! A turn machine for tests: jobs without data, workers named after their modality, and steps that check the
+//! invariants.
 
 use super::epoch;
 use super::machine::{Duty, Phase, TurnMachine};
@@ -79,7 +79,7 @@ pub(super) fn resumed(spec: JobSpec, position: Position) -> TurnMachine {
     TurnMachine::new(JobId::try_from("test-1").expect("a good id"), Term(1), spec, Some(position), Time(0))
 }
 
-/// Lets every worker join and prepare; all effects of it.
+/// Lets every worker join and prepare. Returns all effects.
 pub(super) fn prepare_all(machine: &mut TurnMachine, samples: SplitSizes) -> Vec<Effect> {
     let names: Vec<ModalityName> = machine.spec().modalities.iter().map(|m| m.name.clone()).collect();
     let mut effects = Vec::new();
@@ -101,12 +101,12 @@ pub(super) fn running(spec: JobSpec, samples: SplitSizes) -> TurnMachine {
     machine
 }
 
-/// Takes an input that must be taken.
+/// Gives an input that must be accepted.
 pub(super) fn take(machine: &mut TurnMachine, input: Input) -> Vec<Effect> {
     take_at(machine, Time(1), input)
 }
 
-/// The same at a time.
+/// The same at this time.
 pub(super) fn take_at(machine: &mut TurnMachine, now: Time, input: Input) -> Vec<Effect> {
     let mut effects = Vec::new();
     let told = format!("{input:?}");
@@ -115,7 +115,7 @@ pub(super) fn take_at(machine: &mut TurnMachine, now: Time, input: Input) -> Vec
     effects
 }
 
-/// Gives an input that must be refused, and sees that nothing changed.
+/// Gives an input that must be refused, and checks that nothing changed.
 pub(super) fn refuse(machine: &mut TurnMachine, input: Input) -> Rejected {
     let before = machine.clone();
     let mut effects = Vec::new();
@@ -177,7 +177,7 @@ pub(super) fn drive(machine: &mut TurnMachine, samples: u32) -> Vec<Effect> {
     take(machine, input)
 }
 
-/// The same with the batch sizes that the data say.
+/// The same with batch sizes that follow from the data.
 pub(super) fn drive_sizes(machine: &mut TurnMachine) -> Vec<Effect> {
     let samples = match &machine.phase {
         Phase::Training(open) => {
@@ -245,7 +245,7 @@ pub(super) fn replay(whom: &str, turn: u64) -> (bool, String, u64, u32, u64) {
     (true, whom.to_owned(), turn, 0, turn)
 }
 
-/// The worker has replayed the step that it was told to.
+/// Reports that the worker has replayed the step of these effects.
 pub(super) fn replayed(machine: &mut TurnMachine, who: &str, effects: &[Effect]) -> Vec<Effect> {
     let turn = effects.iter().find_map(|effect| match effect {
         Effect::Replay { turn, .. } => Some(turn.clone()),

@@ -12,14 +12,14 @@ use crate::spec::{Alpha, Length, ProjectionSpec, Reset, ScheduleMode};
 use crate::time::Time;
 
 impl OpenStep {
-    /// One that is not granted yet.
+    /// A step that is not granted yet.
     fn new(modality: ModalityName, step: Step) -> Self {
         Self { modality, step, attempt: Attempt(0), holder: None, granted: Time(0), applied: false }
     }
 }
 
 impl TurnMachine {
-    /// Every worker is prepared: continue from the position, which may already be the end.
+    /// Starts training at the position, which may already be the end, once every worker is prepared.
     pub(super) fn begin(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.position.plan.cycle.is_empty() {
             self.lay_out_epoch();
@@ -39,7 +39,7 @@ impl TurnMachine {
     ) -> Result<(), Rejected> {
         let open = self.check_contribution(header)?;
         let given = &header.turn;
-        // The sender may have lost its slot meanwhile; then its encoder does not count.
+        // The sender may have lost its slot in the meantime. Then its encoder does not count.
         if let Some(slot) = self.slots.get_mut(&open.modality).filter(|slot| slot.worker == header.worker) {
             slot.learning = Some((given.turn, given.step));
         }
@@ -68,7 +68,7 @@ impl TurnMachine {
         Ok(())
     }
 
-    /// A worker's encoder has taken its step, for the first time or as a replay; what waits for that resumes.
+    /// A worker's encoder has taken its step, for the first time or as a replay. Whatever waited for it resumes.
     pub(super) fn learned(
         &mut self,
         now: Time,
@@ -136,7 +136,7 @@ impl TurnMachine {
         };
         let holds = open.holder.as_ref() == Some(&header.worker);
         let current = (self.position.turn, open.step);
-        // To a worker that lost its slot, the newer attempt says more than that it has no slot.
+        // For a worker that lost its slot, the newer attempt is a better reason than the missing slot.
         if (given.turn, given.step) == current && given.attempt < open.attempt {
             return Err(Rejected::StaleAttempt { given: given.attempt.0, current: open.attempt.0 });
         }
@@ -271,7 +271,7 @@ impl TurnMachine {
         }
     }
 
-    /// How many epochs are done, counting the turns of the one under way, and how many there are in all.
+    /// How many epochs are done, including the turns of the current one, and how many there are in total.
     pub(super) fn progress(&self) -> Progress {
         let turns = self.position.plan.turns().max(1) as f64;
         let epochs = match self.spec.schedule.length {
@@ -289,7 +289,7 @@ impl TurnMachine {
         }
     }
 
-    /// Whole epochs behind us.
+    /// The number of complete epochs.
     #[must_use]
     pub fn epochs_done(&self) -> u64 {
         self.position.epoch + u64::from(self.at_epoch_end())
@@ -299,7 +299,7 @@ impl TurnMachine {
         self.position.turn_in_epoch == self.position.plan.turns()
     }
 
-    /// Turns that a modality has had, and those it has in the whole job, as far as they are known.
+    /// Turns that a modality has had, and its turns in the whole job, as far as they are known.
     #[must_use]
     pub fn turns_of(&self, modality: &ModalityName) -> (u64, u64) {
         let steps = self.position.steps_done.get(modality).copied().unwrap_or(0);
@@ -309,7 +309,7 @@ impl TurnMachine {
         (steps / u64::from(self.spec.schedule.turn_batches), planned)
     }
 
-    /// Turns of the whole job, as far as they are known: epochs of a changing layout count as the one under way.
+    /// Turns of the whole job, as far as they are known. Epochs whose plan is not known yet count like the current one.
     #[must_use]
     pub fn turns_planned(&self) -> u64 {
         match self.spec.schedule.length {

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{Span, Time};
 
-/// A wait is reported after this time, and again whenever it has lasted twice as long.
+/// A wait is reported after this time, and again each time its length has doubled.
 const FIRST_REPORT: Span = Span::from_secs(2);
 /// The longest time between two reports.
 const LATEST_REPORT: Span = Span::from_secs(60);
 
-/// A wait that is not over.
+/// A wait that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wait {
     pub(super) since: Time,
@@ -17,7 +17,7 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    pub(super) fn begun(now: Time) -> Self {
+    pub(super) fn starting(now: Time) -> Self {
         Self { since: now, reported: now }
     }
 

@@ -10,9 +10,9 @@ use crate::time::{Span, Time};
 /// Why a job is not computing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// For people: `` waiting for 1 `audio` worker: 0 registered ``.
+    /// The reason in the job's status, such as `` waiting for 1 `audio` worker: 0 registered ``.
     pub reason: String,
-    /// For how long so far.
+    /// How long the wait has lasted so far.
     pub waited: Span,
 }
 
@@ -44,7 +44,7 @@ impl TurnMachine {
         Some(Waiting { reason, waited: now.since(wait.since) })
     }
 
-    /// The reason for every slot whose worker cannot be granted a step.
+    /// The reasons of all slots whose worker cannot be granted a step.
     fn unready(&self, registered: &impl Fn(&ModalityName) -> usize) -> String {
         let names = self.spec.modalities.iter().map(|modality| &modality.name);
         let unready = names.filter(|name| self.slots.get(*name).is_none_or(|slot| !slot.is_able()));
@@ -86,7 +86,7 @@ impl TurnMachine {
         }
     }
 
-    /// Whether the job needs something next that no worker computes.
+    /// Whether the job's next step needs something that no worker computes now.
     fn waits(&self) -> bool {
         match &self.phase {
             Phase::Gathering => true,
@@ -105,10 +105,10 @@ impl TurnMachine {
         }
     }
 
-    /// Notes when a wait begins and ends.
+    /// Records when a wait begins and ends.
     pub(super) fn note_wait(&mut self, now: Time) {
         match (self.waits(), self.wait) {
-            (true, None) => self.wait = Some(Wait::begun(now)),
+            (true, None) => self.wait = Some(Wait::starting(now)),
             (false, Some(_)) => self.wait = None,
             _ => {}
         }
@@ -149,14 +149,15 @@ impl TurnMachine {
         }
     }
 
-    /// The user asks the job to stop: at the next turn boundary, with a checkpoint. A second request changes nothing.
-    /// With `now` a job that waits stops at once, and resumes later from its newest checkpoint; it does not stop at
-    /// once while a checkpoint is pending that needs no missing worker.
+    /// Stops the job at the next turn boundary, with a checkpoint. A second request changes nothing. With `now`, a
+    /// waiting job stops at once and can be resumed from its newest checkpoint. If a pending checkpoint needs no
+    /// missing worker, the job completes that checkpoint first.
     pub(super) fn stop(&mut self, now: bool, effects: &mut Vec<Effect>) -> Result<(), Rejected> {
         self.not_finished()?;
         let at_once = now && self.wait.is_some() && !self.checkpoint_is_on_its_way();
         self.stop_requested = true;
-        // While workers gather nothing has been trained since the last checkpoint, so there is nothing to save.
+        // While the job gathers workers, nothing has been trained since the last checkpoint, so there is nothing to
+        // save.
         if self.phase == Phase::Gathering || at_once {
             self.finish(Outcome::Stopped, effects);
         }

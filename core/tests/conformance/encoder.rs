@@ -1,4 +1,4 @@
-//! The encoder of the vectors: two linear layers with a ReLU between, in plain code.
+//! The encoder of the vectors: two linear layers with a ReLU between them, in plain code.
 
 use antiphon_core::linalg::{Matrix, Real};
 use antiphon_core::optimizer::Optimizer;
@@ -32,14 +32,14 @@ impl<T: Real> Encoder<T> {
         Self { w1, b1, w2, b2, optimizer: Optimizer::new(rule, &sizes) }
     }
 
-    /// The layer between (B × hidden), and H (B × s).
+    /// The hidden layer (B × hidden), and H (B × s).
     pub(crate) fn forward(&self, x: &Matrix<T>) -> (Matrix<T>, Matrix<T>) {
         let middle = affine(x, &self.w1, &self.b1).map(|v| if v > T::ZERO { v } else { T::ZERO });
         let features = affine(&middle, &self.w2, &self.b2);
         (middle, features)
     }
 
-    /// One step on dH (B × s), for the batch x that gave the layer between.
+    /// One step on dH (B × s), for the batch x and its hidden layer.
     pub(crate) fn step(&mut self, x: &Matrix<T>, middle: &Matrix<T>, feature_gradient: &Matrix<T>, lr: f64) {
         let mut middle_gradient = feature_gradient.times(&self.w2);
         for (gradient, value) in middle_gradient.as_mut_slice().iter_mut().zip(middle.as_slice()) {

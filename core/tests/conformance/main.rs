@@ -1,5 +1,5 @@
-//! Core's mathematics against numbers that an independent program made from the definitions
-//! (`vectors/make_vectors.py --check` compares the two): in f64 to 1e-9, in the f32 that jobs run in to 1e-4.
+//! Core's mathematics against the numbers of an independent program that follows the definitions
+//! (`vectors/make_vectors.py --check` compares the two): to 1e-9 in f64, and to 1e-4 in f32, which jobs use.
 
 mod encoder;
 mod trace;
@@ -143,22 +143,22 @@ fn check_fusion<T: Tolerance>() {
 #[derive(Deserialize)]
 struct StreamVectors {
     seed: u64,
-    path: Vec<PathPart>,
+    path: Vec<PathComponent>,
     numbers: Vec<u64>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum PathPart {
+enum PathComponent {
     Number(u64),
     Text(String),
 }
 
-impl<'a> From<&'a PathPart> for rng::Component<'a> {
-    fn from(part: &'a PathPart) -> Self {
-        match part {
-            PathPart::Number(number) => (*number).into(),
-            PathPart::Text(text) => text.into(),
+impl<'a> From<&'a PathComponent> for rng::Component<'a> {
+    fn from(component: &'a PathComponent) -> Self {
+        match component {
+            PathComponent::Number(number) => (*number).into(),
+            PathComponent::Text(text) => text.into(),
         }
     }
 }

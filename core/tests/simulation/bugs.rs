@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::scenario::Scenario;
 use crate::{naive, world};
 
-/// What a shell or a worker does wrong.
+/// A mistake of the shell or of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Bug {
     /// The shell steps the head twice with one contribution.
     AppliesTwice,
     /// The shell steps the head with a contribution that the machine has rejected.
     AppliesRejected,
-    /// The shell sends the head as it was before the step that it has just taken.
+    /// The shell sends the head from before its last step.
     GrantsTheHeadBefore,
     /// The shell carries out effects in another order: P is reset before the epoch's last turn is folded.
     ResetsTooEarly,
@@ -24,9 +24,9 @@ pub(crate) enum Bug {
     SavesBeforeLearning,
     /// The shell loses a contribution that the machine has accepted.
     LosesAContribution,
-    /// The shell loses a worker's message that its encoder has learned.
+    /// The shell loses a `Learned` message of a worker.
     LosesLearned,
-    /// The shell loses a worker's message that its files are saved.
+    /// The shell loses a `FilesSaved` message of a worker.
     LosesFilesSaved,
     /// The shell accepts messages of older terms.
     TakesOldTerms,
@@ -34,7 +34,7 @@ pub(crate) enum Bug {
     StoreTakesOldTerms,
     /// The shell has a worker replay a step twice.
     ReplaysOneTooMany,
-    /// The shell leaves out a step of a replay.
+    /// The shell skips a step of a replay.
     ReplaysOneTooFew,
     /// The shell replays steps under the newest head.
     ReplaysUnderTheNewestHead,
@@ -42,7 +42,7 @@ pub(crate) enum Bug {
     StopsAtOnce,
 }
 
-/// What the simulation finds in a seed's scenario with this bug.
+/// The error that the simulation finds in a seed's scenario with this bug.
 fn find(bug: Bug, seed: u64) -> Option<String> {
     let scenario = Scenario { bug: Some(bug), ..Scenario::any(seed) };
     let naive = Rc::new(naive::run(&scenario));
@@ -83,7 +83,7 @@ fn a_head_of_before_the_step_is_found() {
 
 #[test]
 fn a_reset_before_the_last_turn_is_over_is_found() {
-    // A checkpoint that is cut between the two shows it before the next step does.
+    // A snapshot between the two shows it before the next step does.
     assert_found(Bug::ResetsTooEarly, 15, &["step ", "checkpoint "]);
 }
 
@@ -94,7 +94,7 @@ fn features_of_an_encoder_that_has_yet_to_learn_are_found() {
 
 #[test]
 fn files_of_an_encoder_that_has_not_learned_are_found() {
-    // Steps are as they should be: only what is saved is not.
+    // The steps are right; only the saved files are wrong.
     assert_found(Bug::SavesBeforeLearning, 10, &["checkpoint "]);
 }
 
@@ -130,7 +130,7 @@ fn a_step_that_is_replayed_twice_is_found() {
 
 #[test]
 fn a_step_that_is_not_replayed_is_found() {
-    assert_found(Bug::ReplaysOneTooFew, 8, &["was granted", "part `"]);
+    assert_found(Bug::ReplaysOneTooFew, 8, &["was granted", "encoder `"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The simulated shell round the turn machine: what the coordinator's job does with a message and with the machine's
-//! effects, with the real machine and the real shared head, but without sockets, tasks and files.
+//! The simulated shell around the turn machine. It handles messages and carries out effects as the coordinator's job
+//! does, with the real machine and the real shared head, but without sockets, tasks and files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use crate::worker::{ToCoordinator, ToWorker};
 /// A deadline that is this late shows that the coordinator was stalled.
 const STALLED: Span = Span::from_secs(1);
 
-/// What a coordinator looks at.
+/// An input of a coordinator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Inbound {
     /// A worker is connected.
@@ -32,7 +32,7 @@ pub(crate) enum Inbound {
         worker: WorkerId,
         modality: ModalityName,
     },
-    /// The pool lends one to the job.
+    /// The pool assigns a worker to the job.
     Joined {
         worker: WorkerId,
         modality: ModalityName,
@@ -53,7 +53,7 @@ pub(crate) enum Inbound {
     Stop {
         now: bool,
     },
-    /// A deadline is over.
+    /// A deadline has passed.
     Due,
 }
 
@@ -62,9 +62,9 @@ pub(crate) enum Inbound {
 pub(crate) enum Refusal {
     /// The machine rejects it.
     Rejected(Rejected),
-    /// The shell does, without asking the machine.
+    /// The shell rejects it, without asking the machine.
     Shell(String),
-    /// Something is wrong with the machine or the shell: the simulation has found what it looks for.
+    /// The machine or the shell is wrong: the simulation has found a bug.
     Broken(String),
 }
 
@@ -74,17 +74,17 @@ impl From<Rejected> for Refusal {
     }
 }
 
-/// What the coordinator sets off.
+/// An output of the coordinator.
 #[derive(Debug)]
 pub(crate) enum Sent {
     ToWorker(WorkerId, ToWorker),
     /// A manifest is to be written.
     Manifest(Box<Manifest>),
-    /// The job's task is to look at this next.
+    /// The job's task processes this next.
     Inbox(Inbound),
 }
 
-/// A checkpoint in the making.
+/// The head's files of a pending checkpoint.
 pub(super) struct PendingHead {
     pub(super) turn: Turn,
     pub(super) head: antiphon_core::head::HeadFiles<f32>,
@@ -99,39 +99,39 @@ pub(crate) struct Coordinator {
     pub(crate) term: Term,
     pub(crate) machine: TurnMachine,
     pub(crate) head: SharedHead<f32>,
-    /// Of every step since the checkpoints that a replacement may begin from: the head that was granted.
+    /// The granted heads of all steps since the checkpoints from which a replacement may start.
     pub(super) heads: BTreeMap<HeadVersion, Head<f32>>,
     /// The bound of the replay buffer, in heads.
     pub(super) heads_at_most: usize,
     pub(super) buffer_level: ReplayBufferLevel,
     pub(crate) pool: Pool,
-    /// Who has the job to work on, also those that were told to let go of it.
+    /// The workers that have the job, including those that were evicted and have not released it yet.
     pub(super) members: BTreeMap<WorkerId, ModalityName>,
-    /// The contribution whose header the machine is looking at.
+    /// The contribution whose header the machine is checking.
     pub(super) incoming: Option<Contribution<f32>>,
     /// The step that a worker may take.
     pub(super) granted: Option<TurnRef>,
-    /// Whose turn is over and is to be folded when all effects of the input are carried out.
+    /// The modality whose ended turn is folded after all effects of the input.
     pub(super) waiting_fold: Option<ModalityName>,
-    /// Sequential: whose encoder has to learn before the next grant.
+    /// Sequential: the modality whose encoder has to learn before the next grant.
     pub(super) learning: Option<ModalityName>,
     pub(super) evaluation: Option<Evaluation>,
     pub(super) abandoned: Option<EvaluationId>,
-    pub(super) cut: Option<PendingHead>,
+    pub(super) snapshot: Option<PendingHead>,
     pub(crate) newest: Option<Turn>,
     next: Vec<Input>,
     pub(super) apply: Source,
     pub(super) fold: Source,
-    /// How long the message at hand has taken so far.
+    /// How long the current message has taken so far.
     pub(super) spent: Span,
-    /// What it set off, and how long after it came.
+    /// Its outputs, each with the time since it arrived.
     pub(super) sent: Vec<(Span, Sent)>,
     pub(crate) report: Report,
     /// When which modality's step was applied.
     pub(crate) applied: Vec<(Time, ModalityName)>,
-    /// All effects since they were last asked for.
+    /// All effects since they were last taken.
     pub(crate) effects: Vec<Effect>,
-    /// What has happened here, for the test that counts that everything does.
+    /// What has happened here, for the test that everything happens.
     pub(crate) seen: BTreeSet<&'static str>,
 }
 
@@ -172,7 +172,7 @@ impl Coordinator {
             learning: None,
             evaluation: None,
             abandoned: None,
-            cut: None,
+            snapshot: None,
             newest: from.map(Manifest::turn),
             next: Vec::new(),
             apply: source(scenario.coordinator.apply, "apply"),
@@ -187,12 +187,12 @@ impl Coordinator {
         })
     }
 
-    /// How long the message at hand took, and what it set off.
+    /// How long the current message took, and its outputs.
     pub(crate) fn take_sent(&mut self) -> (Span, Vec<(Span, Sent)>) {
         (std::mem::take(&mut self.spent), std::mem::take(&mut self.sent))
     }
 
-    /// Looks at one thing.
+    /// Processes one input.
     pub(crate) fn take(&mut self, now: Time, inbound: Inbound) -> Result<(), Refusal> {
         let taken = match inbound {
             Inbound::Registers { worker, modality } => {
@@ -214,7 +214,7 @@ impl Coordinator {
         taken
     }
 
-    /// A deadline of the machine is over, or nothing: spurious calls do nothing.
+    /// Gives the machine a tick if a deadline has passed. Spurious calls do nothing.
     fn due(&mut self, now: Time) -> Result<(), Refusal> {
         let Some((deadline, why)) = self.machine.next_deadline().filter(|(at, _)| *at <= now) else { return Ok(()) };
         let late = now.since(deadline) >= STALLED;
@@ -242,7 +242,7 @@ impl Coordinator {
     }
 
     fn joined(&mut self, now: Time, worker: WorkerId, modality: ModalityName) -> Result<(), Refusal> {
-        // It may be gone again.
+        // The worker may have left in the meantime.
         if !self.pool.knows(&worker) {
             return Ok(());
         }
@@ -268,7 +268,7 @@ impl Coordinator {
         }
     }
 
-    /// A worker's connection is gone, or it has let go of the job as it was told.
+    /// A worker's connection has ended, or an evicted worker has released the job.
     fn gone(&mut self, now: Time, worker: WorkerId) -> Result<(), Refusal> {
         self.pool.remove(&worker);
         self.lost(now, worker)
@@ -278,7 +278,7 @@ impl Coordinator {
         if self.members.remove(&worker).is_none() {
             return Ok(());
         }
-        // One that was told to let go may have had the head until now.
+        // An evicted worker may have had the head until now.
         match self.give(now, Input::Left { worker, why: "it is gone".to_owned() }) {
             Err(Refusal::Broken(why)) => Err(Refusal::Broken(why)),
             _ => Ok(()),
@@ -299,14 +299,14 @@ impl Coordinator {
                 self.same_term(term)?;
                 self.evaluated(now, &worker, evaluation, logits)
             }
-            ToCoordinator::FilesSaved { term, turn, part } => {
+            ToCoordinator::FilesSaved { term, turn, digest } => {
                 self.same_term(term)?;
-                self.files_saved(now, worker, turn, part)
+                self.files_saved(now, worker, turn, digest)
             }
             ToCoordinator::Heartbeat { progress, busy } => {
                 match self.give(now, Input::Heartbeat { worker, progress, busy }) {
                     Err(Refusal::Broken(why)) => Err(Refusal::Broken(why)),
-                    // One that has lost its place may still send some.
+                    // A worker that has lost its slot may still send some.
                     _ => Ok(()),
                 }
             }
@@ -349,7 +349,8 @@ impl Coordinator {
         Err(Rejected::StaleTerm { given: given.0, current: self.term.0 }.into())
     }
 
-    /// Gives the machine an input and carries out its effects, in order, and then whatever comes of them.
+    /// Gives the machine an input, carries out its effects in order, and then gives it the inputs that result from
+    /// them.
     pub(super) fn give(&mut self, now: Time, input: Input) -> Result<(), Refusal> {
         let mut taken = self.give_one(now, input);
         while !self.next.is_empty() && !matches!(taken, Err(Refusal::Broken(_))) {
@@ -361,7 +362,7 @@ impl Coordinator {
         taken
     }
 
-    /// Gives the machine an input when the effects of the one at hand are carried out.
+    /// Gives the machine an input after the effects of the current one.
     pub(super) fn next_input(&mut self, input: Input) {
         self.next.push(input);
     }

@@ -12,7 +12,7 @@ pub(crate) enum Delay {
     Uniform(u64, u64),
     /// Many short ones and a few long ones, with this mean.
     Exponential(f64),
-    /// `usual`, but once in `times` it is `rare`.
+    /// `usual`, and `rare` once in `times` draws.
     Hiccup {
         usual: u64,
         rare: u64,
@@ -26,7 +26,7 @@ impl Delay {
         let scale = 10.0 * 10.0_f64.powf(4.0 * rng::uniform(stream));
         let micros = scale as u64;
         match rng::below(stream, 6) {
-            // Things that take no time happen at the same moment as others, and the order of events decides.
+            // Activities that take no time happen at the same moment as others. Then the order of events decides.
             0 => Self::Fixed(0),
             1 => Self::Fixed(micros),
             2 => Self::Uniform(0, 2 * micros),
@@ -35,7 +35,7 @@ impl Delay {
         }
     }
 
-    /// About the longest that comes up, in microseconds.
+    /// About the longest delay that occurs, in microseconds.
     pub(crate) fn longest(self) -> u64 {
         match self {
             Self::Fixed(micros) => micros,
@@ -61,7 +61,7 @@ impl Delay {
     }
 }
 
-/// A distribution with its own random stream, so that what is drawn elsewhere does not matter to it.
+/// A distribution with its own random stream, independent of draws elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     delay: Delay,
@@ -78,18 +78,18 @@ impl Source {
     }
 }
 
-/// What the coordinator's own work takes.
+/// How long the coordinator's own work takes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CoordinatorDelays {
     /// Project, step the head.
     pub(crate) apply: Delay,
     /// Fold a turn into the projector.
     pub(crate) fold: Delay,
-    /// Write a manifest, while the coordinator does other things.
+    /// Write a manifest, while the coordinator works on.
     pub(crate) manifest: Delay,
 }
 
-/// What one worker's work takes, and its connection.
+/// How long one worker's work takes, and its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct WorkerDelays {
     pub(crate) join: Delay,
@@ -118,7 +118,7 @@ impl WorkerDelays {
     pub(crate) fn any(stream: &mut Stream) -> Self {
         Self {
             join: Delay::any(stream),
-            // Long enough at times that the job says what it waits for.
+            // Sometimes so long that the job reports what it waits for.
             prepare: if rng::below(stream, 20) == 0 { Delay::Uniform(0, 30_000_000) } else { Delay::any(stream) },
             forward: Delay::any(stream),
             local_step: Delay::any(stream),

@@ -1,4 +1,4 @@
-//! The simulated shell carries out what the turn machine asks for.
+//! The simulated shell carries out the effects of the turn machine.
 
 use antiphon_core::head::{Contribution, StepContext};
 use antiphon_core::ids::{HeadVersion, MicroShard, ModalityName, Turn, TurnRef, WorkerId};
@@ -13,7 +13,7 @@ use crate::store::Manifest;
 use crate::worker::ToWorker;
 
 impl Coordinator {
-    /// Carries out one effect. An error is something that must never be.
+    /// Carries out one effect. An error is a state that must never occur.
     pub(super) fn carry_out(&mut self, now: Time, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::Assign { worker, .. } => {
@@ -60,7 +60,7 @@ impl Coordinator {
             Effect::Snapshot { turn } => {
                 self.no_step_is_open("a checkpoint")?;
                 let head = self.head.to_files().map_err(|error| error.to_string())?;
-                self.cut = Some(PendingHead { turn, head, state: head_state(&self.head)? });
+                self.snapshot = Some(PendingHead { turn, head, state: head_state(&self.head)? });
             }
             Effect::SaveFiles { worker, turn } => self.send(worker, ToWorker::SaveFiles { term: self.term, turn }),
             Effect::WriteManifest { turn } => self.write_manifest(turn)?,
@@ -76,7 +76,7 @@ impl Coordinator {
 
     fn grant(&mut self, worker: WorkerId, turn: TurnRef, progress: Progress) -> Result<(), String> {
         match &self.granted {
-            // The worker that had it has lost it.
+            // The worker that had the step has lost it.
             Some(open) if (open.turn, open.step) == (turn.turn, turn.step) && open.attempt < turn.attempt => {
                 self.seen.insert("a turn was granted again");
             }
@@ -114,7 +114,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The tensors are checked in full before the machine hears of them.
+    /// The tensors are checked in full before the machine sees the header.
     pub(super) fn contribution(
         &mut self,
         now: Time,
@@ -199,33 +199,40 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn files_saved(&mut self, now: Time, worker: WorkerId, turn: Turn, part: Digest) -> Result<(), Refusal> {
+    pub(super) fn files_saved(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        turn: Turn,
+        digest: Digest,
+    ) -> Result<(), Refusal> {
         if self.bug == Some(Bug::LosesFilesSaved) && turn.0 % 3 == 2 {
             return Ok(());
         }
         let modality = self.machine.modality_of(&worker).cloned();
         let modality = modality.ok_or_else(|| Refusal::Shell("the sender has no slot in this job".to_owned()))?;
         let name = format!("encoder-{modality}");
-        let cut = self.cut.as_mut().filter(|cut| cut.turn == turn && !cut.state.contains_key(&name));
-        let cut = cut.ok_or_else(|| Refusal::Shell(format!("`{name}` of checkpoint {turn} is not waited for")))?;
-        // Before the machine judges, because the last part has the manifest written at once.
-        cut.state.insert(name.clone(), part);
+        let head = self.snapshot.as_mut().filter(|head| head.turn == turn && !head.state.contains_key(&name));
+        let head = head.ok_or_else(|| Refusal::Shell(format!("`{name}` of checkpoint {turn} is not waited for")))?;
+        // Before the machine decides, because the last file triggers the manifest at once.
+        head.state.insert(name.clone(), digest);
         let taken = self.give(now, Input::FilesSaved { worker, turn });
-        if let (Err(Refusal::Rejected(_)), Some(cut)) = (&taken, &mut self.cut) {
-            cut.state.remove(&name);
+        if let (Err(Refusal::Rejected(_)), Some(head)) = (&taken, &mut self.snapshot) {
+            head.state.remove(&name);
         }
         taken
     }
 
     fn write_manifest(&mut self, turn: Turn) -> Result<(), String> {
-        let never = || format!("checkpoint {turn} was never begun");
-        let PendingHead { head, state, .. } = self.cut.take().filter(|cut| cut.turn == turn).ok_or_else(never)?;
-        let cut = self
+        let never = || format!("checkpoint {turn} was never started");
+        let snapshot = self.snapshot.take().filter(|head| head.turn == turn);
+        let PendingHead { head, state, .. } = snapshot.ok_or_else(never)?;
+        let pending = self
             .machine
             .pending_checkpoint()
-            .filter(|cut| cut.turn() == turn && cut.has_all_files())
+            .filter(|pending| pending.turn() == turn && pending.has_all_files())
             .ok_or_else(never)?;
-        let (position, score) = (cut.position.clone(), cut.score);
+        let (position, score) = (pending.position.clone(), pending.score);
         let manifest = Manifest { term: self.term, position, score, head, state };
         self.sent.push((self.spent, Sent::Manifest(Box::new(manifest))));
         Ok(())

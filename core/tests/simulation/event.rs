@@ -1,4 +1,4 @@
-//! What is to happen in a simulation, and what waits for the coordinator.
+//! The future events of a simulation, and the inputs that wait for the coordinator.
 
 use antiphon_core::ids::{Term, Turn};
 use antiphon_core::time::Span;
@@ -8,11 +8,10 @@ use crate::learner::Learner;
 use crate::store::Manifest;
 use crate::worker::{ToCoordinator, ToWorker};
 
-/// Something that is to happen.
+/// A future event.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// Something of a worker is there for the coordinator to look at. A copy or a lie is not genuine, and belongs to a
-    /// tenure.
+    /// A worker's message reaches the coordinator. A copy or a forged message is not genuine, and belongs to a tenure.
     Arrives {
         from: usize,
         connection: u64,
@@ -24,29 +23,29 @@ pub(crate) enum Event {
     ArrivesLate {
         inbound: Inbound,
     },
-    /// A coordinator learns that a connection is gone.
+    /// A coordinator learns that a connection has ended.
     IsGone {
         at: usize,
         connection: u64,
     },
-    /// A message is there for a worker to look at.
+    /// A message reaches a worker.
     Reaches {
         to: usize,
         connection: u64,
         message: ToWorker,
     },
-    /// A worker is done with what it was busy with.
+    /// A worker has finished its current work.
     WorkerDone {
         at: usize,
         life: u64,
     },
-    /// A worker's part is in the store, or will not be.
+    /// A worker's files are in the store, or will not be.
     Uploaded {
         at: usize,
         tenure: u64,
         term: Term,
         turn: Turn,
-        part: Box<Learner>,
+        encoder: Box<Learner>,
         fails: bool,
     },
     /// A worker's heartbeat is due.
@@ -58,7 +57,7 @@ pub(crate) enum Event {
     Connects {
         at: usize,
     },
-    /// A new worker of the modality is there.
+    /// A new worker of the modality starts.
     Starts {
         modality: usize,
     },
@@ -72,13 +71,13 @@ pub(crate) enum Event {
         term: Term,
         turn: Turn,
     },
-    /// The coordinator is done with the last thing it looked at.
+    /// The coordinator has processed its last input.
     CoordinatorDone {
         term: Term,
     },
-    /// A deadline of the coordinator's machine is over.
+    /// A deadline of the coordinator's machine has passed.
     Deadline,
-    /// What was to happen to a worker that has stopped or hangs.
+    /// An event of a worker that is paused or hangs, for later.
     Postponed(Box<Event>),
     /// The user asks the job to stop.
     AskedToStop {
@@ -90,12 +89,12 @@ pub(crate) enum Event {
     },
 }
 
-/// What an event tells of a job that has not ended.
+/// What a pending event means for a job that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Something is on its way, or is being done.
     Work,
-    /// A fault is to pass.
+    /// A fault will end.
     Fault,
     /// Time passes.
     Timer,
@@ -122,10 +121,10 @@ impl Event {
     }
 }
 
-/// Something that the coordinator has yet to look at.
+/// An input that the coordinator has not processed yet.
 pub(crate) struct Item {
     pub(crate) inbound: Inbound,
-    /// Of a copy or a lie: whom it seems to be of, and the tenure that it belongs to.
+    /// For a copy or a forged message: its apparent sender, and the tenure that it belongs to.
     pub(crate) doubtful: Option<(usize, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong in a simulation, and when: after any event, whatever the workers and the coordinator are doing then.
+//! The faults of a simulation and their times: after any event, whatever the workers and the coordinator are doing.
 
 use std::collections::BTreeMap;
 
@@ -26,13 +26,13 @@ pub(crate) enum Fault {
     Disconnects,
     /// A worker is asked to stop.
     Leaves,
-    /// The store does not answer a worker that loads or saves next.
+    /// The store does not answer the worker's next load or save.
     StoreFails,
-    /// Manifests that are being written take long.
+    /// Writing manifests takes long.
     ManifestsTakeLong,
     /// The coordinator dies, and another one takes over from the store.
     CoordinatorDies,
-    /// The same, but the first one wakes up in the term of the other and continues.
+    /// As [`Self::CoordinatorDies`], but the first coordinator wakes up in the term of the next one and continues.
     CoordinatorIsReplaced,
     /// The coordinator stalls for a while.
     CoordinatorPauses,
@@ -41,7 +41,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// What strikes unasked.
+    /// All faults but requests to stop.
     const ALL: [Self; 10] = [
         Self::Dies,
         Self::Pauses,
@@ -72,14 +72,14 @@ impl Fault {
     }
 }
 
-/// How much goes wrong.
+/// How many faults there are, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Faults {
-    /// At the most.
+    /// The largest number of faults.
     pub(crate) count: u64,
     /// Events between one and the next, on average.
     pub(crate) every: u64,
-    /// What of.
+    /// The kinds to draw from.
     pub(crate) kinds: Vec<Fault>,
 }
 
@@ -93,23 +93,22 @@ impl Faults {
         Self { count: 1 + rng::below(stream, 10), every: 3 + rng::below(stream, 100), kinds }
     }
 
-    /// Nothing but requests to stop.
+    /// Requests to stop only.
     pub(crate) fn stops(stream: &mut Stream) -> Self {
         Self { count: 1 + rng::below(stream, 3), every: 3 + rng::below(stream, 200), kinds: vec![Fault::Stops] }
     }
 }
 
-/// Faults that are to come.
+/// The future faults.
 pub(crate) struct Injector {
     faults: Faults,
     stream: Stream,
     left: u64,
     /// Events until the next one.
     countdown: u64,
-    /// Whom the last one hit: often it is the same modality again.
+    /// The modality that the last fault hit. The next fault often hits the same one.
     last: usize,
-    /// Failures of the store of each modality: more than this many in a row would fail the job, which is not tested
-    /// here.
+    /// Store failures of each modality in a row. Too many would fail the job, which is not tested here.
     store_failures: BTreeMap<usize, u64>,
 }
 
@@ -148,7 +147,7 @@ impl Injector {
 }
 
 impl World<'_> {
-    /// Lets something go wrong, if it is time.
+    /// Injects a fault, if it is time.
     pub(super) fn disturb(&mut self) -> Result<(), String> {
         if self.stops.next().is_some() {
             self.ask_to_stop();
@@ -164,7 +163,7 @@ impl World<'_> {
                     return Ok(());
                 }
                 if fault == Fault::CoordinatorPauses {
-                    // Whatever it is busy with takes so much longer.
+                    // Its current work takes this much longer.
                     self.stall = self.injector.span(ttl);
                 } else {
                     self.coordinator_goes(fault == Fault::CoordinatorIsReplaced);
@@ -215,7 +214,7 @@ impl World<'_> {
                 let after = self.injector.span(ttl);
                 self.foresee(now + after, Event::Starts { modality });
             }
-            // One that has stopped already does not stop once more: messages to it keep their order.
+            // A paused worker is not paused again, so that messages to it keep their order.
             Fault::Pauses if self.processes[at].paused <= now => {
                 let until = now + self.injector.span(Span(2 * ttl.0));
                 self.processes[at].paused = until;
@@ -242,7 +241,7 @@ impl World<'_> {
         }
     }
 
-    /// Everything that is on its way is lost; the coordinator learns of it at once, or much later.
+    /// Loses all messages in transit. The coordinator learns of the lost connection at once, or much later.
     pub(super) fn lose_connection(&mut self, at: usize, ttl: Span) {
         let Some(connection) = self.processes[at].connection.take() else { return };
         self.processes[at].engine.disconnect();
@@ -250,7 +249,7 @@ impl World<'_> {
         self.foresee(self.now + after, Event::IsGone { at, connection });
     }
 
-    /// A coordinator is dead, or is believed to be. The next one is not asked to stop.
+    /// Removes a coordinator that is dead, or believed dead. The next one is not asked to stop.
     pub(super) fn coordinator_goes(&mut self, wakes_up: bool) {
         self.coordinator_is_down = true;
         self.asked = None;
@@ -264,7 +263,7 @@ impl World<'_> {
             _ => None,
         }));
         for inbound in &on_their_way {
-            // Late, they reach the next one. What says nothing of its term is not sent on.
+            // They reach the next coordinator late. Messages without a term are dropped.
             if let Inbound::Says { worker, message } = inbound
                 && message.term().is_some()
                 && self.injector.coin()
@@ -290,7 +289,7 @@ impl World<'_> {
         self.keeps_old = wakes_up;
     }
 
-    /// The coordinator of an older term continues where it was: nothing that it says or writes counts.
+    /// The coordinator of an older term continues. Its messages and writes must have no effect.
     pub(super) fn old_coordinator_wakes(&mut self, on_their_way: Vec<Inbound>) -> Result<(), String> {
         let Some(mut old) = self.old.take() else { return Ok(()) };
         for inbound in on_their_way {
@@ -299,7 +298,7 @@ impl World<'_> {
             }
             let (_, sent) = old.take_sent();
             for (_, sent) in sent {
-                // Its connections are gone: what it says reaches no worker, or is of a term that is over.
+                // Its connections have ended: its messages reach no worker, or have an old term.
                 if !matches!(&sent, Sent::ToWorker(_, message) if message.term().is_none()) {
                     self.set_off(self.now, old.term, sent)?;
                 }
@@ -308,7 +307,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The next coordinator begins, from the newest checkpoint.
+    /// Starts the next coordinator from the newest checkpoint.
     pub(super) fn coordinator_begins(&mut self) -> Result<(), String> {
         let term = Term(self.coordinator.term.0 + 1);
         let mut before = self.coordinator.report.clone();
@@ -327,9 +326,9 @@ impl World<'_> {
             .coordinator
             .machine
             .pending_checkpoint()
-            .is_some_and(|cut| cut.has_all_files() && Some(cut.turn()) != turn)
+            .is_some_and(|pending| pending.has_all_files() && Some(pending.turn()) != turn)
         {
-            self.seen.insert("a coordinator was lost between parts and manifest");
+            self.seen.insert("a coordinator was lost between files and manifest");
         }
         self.trace.begins(self.now, term, turn);
         self.seen.extend(std::mem::take(&mut self.coordinator.seen));

@@ -1,5 +1,5 @@
-//! One modality that learns: its samples, a small encoder and its optimizer. Plain functions without any order of
-//! events, so that simulated workers and the naive model share them.
+//! A modality: its samples, a small encoder and its optimizer. These plain functions know no order of events, so
+//! simulated workers and the naive model share them.
 
 use std::rc::Rc;
 
@@ -23,7 +23,7 @@ pub(crate) struct TableSizes {
     pub(crate) train: u64,
     pub(crate) validation: u64,
     pub(crate) test: u64,
-    /// Of a hundred samples so many lack a modality.
+    /// Per cent of the samples that lack a modality.
     pub(crate) missing: u64,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// Labels belong to a sample, whatever modalities it has; values and what is missing belong to the modality.
+    /// Labels depend on the sample only. Values, and whether they are missing, depend on the modality too.
     fn draw(job: &JobSpec, modality: &ModalityName, split: Split, count: u64, missing: u64) -> Self {
         let classes = job.labels.classes.count() as u64;
         let split_name = split.to_string();
@@ -47,7 +47,7 @@ impl Samples {
             let label = rng::below(&mut labels, classes) as u32;
             let is_missing = rng::below(&mut own, 100) < missing;
             let value = value(&mut own, label);
-            // There must be something to learn from.
+            // At least one sample must remain for training.
             let is_last_hope = split == Split::Train && id + 1 == count && samples.ids.is_empty();
             if !is_missing || is_last_hope {
                 samples.ids.push(id);
@@ -134,7 +134,7 @@ impl Learner {
         self.train.len().div_ceil(self.batch as u64)
     }
 
-    /// Features of a step's batch, by the encoder as it is. Changes nothing.
+    /// The features of a step's batch by the current encoder. Changes nothing.
     pub(crate) fn forward(&self, step: u64) -> Forward {
         let rows = self.rows(step);
         let labels = rows.iter().map(|row| self.train.labels[*row]).collect();
@@ -176,13 +176,14 @@ impl Learner {
         rows.into_iter().map(one).collect()
     }
 
-    /// Every bit that its next step depends on.
+    /// A digest of every bit that its next step depends on.
     pub(crate) fn digest(&self) -> Digest {
         let moments = self.optimizer.moments().iter().flat_map(|moments| moments.first.iter().chain(&moments.second));
         digest(self.parameters.iter().chain(moments).copied(), &format!("{} {}", self.steps, self.optimizer.steps()))
     }
 
-    /// Which samples are in a step's batch: another permutation in each pass through the data, the last batch smaller.
+    /// The samples of a step's batch. Each pass through the data has another permutation, and its last batch may be
+    /// smaller.
     fn rows(&self, step: u64) -> Vec<usize> {
         let (pass, position) = (step / self.batches(), (step % self.batches()) as usize);
         let mut stream = rng::stream(self.seed, &["shuffle".into(), self.name().into(), pass.into()]);

@@ -19,14 +19,14 @@ pub(crate) struct Naive {
     pub(crate) report: Report,
     /// All files, after each turn.
     pub(crate) states: Vec<State>,
-    /// Which of its modality's steps each step of the head is, from 0.
+    /// For each step of the head, the number of the step within its modality, from 0.
     pub(crate) own_steps: Vec<u64>,
     /// Each encoder after each of its steps.
     pub(crate) encoders: BTreeMap<ModalityName, Vec<Digest>>,
 }
 
 impl Naive {
-    /// A checkpoint after this many turns, whether one is due there or not.
+    /// The checkpoint after this many turns, whether one is due there or not.
     pub(crate) fn checkpoint(&self, turn: Turn) -> Option<CheckpointRecord> {
         let validated = |it: &&EvaluationRecord| it.turn == turn && it.split == Split::Validation;
         let score = self.report.evaluations.iter().find(validated).map(|evaluation| evaluation.score);
@@ -36,7 +36,7 @@ impl Naive {
 }
 
 impl Naive {
-    /// What must be reported, where a job may have cut `early` checkpoints besides.
+    /// The expected report of a job that has also written these `early` checkpoints.
     pub(crate) fn expected(&self, early: &[CheckpointRecord]) -> Report {
         let mut expected = self.report.clone();
         let due = self.report.checkpoints.iter().map(|checkpoint| checkpoint.turn);
@@ -53,7 +53,7 @@ impl Naive {
     }
 }
 
-/// Goes through a job, one thing after the other.
+/// Runs a job, one step after the other.
 pub(crate) fn run(scenario: &Scenario) -> Naive {
     let mut looped = Loop::new(scenario);
     let mut epoch = 0;
@@ -138,7 +138,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Whose the turns of the next epoch are, as positions in the job.
+    /// The modalities of the next epoch's turns, as positions in the job.
     fn turns(&self) -> Vec<usize> {
         let schedule = &self.job.schedule;
         let mut order: Vec<usize> = (0..self.learners.len()).collect();
@@ -158,7 +158,7 @@ impl<'a> Loop<'a> {
                 }
             }
         }
-        // One turn for each that has any left, again and again.
+        // One turn for each modality that has any left, round by round.
         let (mut cycle, mut left) = (Vec::new(), weights.clone());
         while left.iter().any(|left| *left > 0) {
             for at in &order {
@@ -168,7 +168,7 @@ impl<'a> Loop<'a> {
                 }
             }
         }
-        // Cycles until every modality has been through all of its data.
+        // Cycles until every modality has seen all of its data.
         let through = |cycles: u64| {
             let steps = |weight: u64| cycles * weight * u64::from(schedule.turn_batches);
             self.learners.iter().zip(&weights).all(|(learner, weight)| steps(*weight) >= learner.batches())
@@ -200,7 +200,7 @@ impl<'a> Loop<'a> {
         self.report.steps.push(StepRecord::new(Turn(self.turn), step, learner.name(), loss, &self.head));
     }
 
-    /// What is due after a turn: `turn_in_epoch` turns of this epoch are done, and `epochs_done` whole epochs.
+    /// Does what is due after a turn, when `turn_in_epoch` turns of this epoch and `epochs_done` whole epochs are done.
     fn boundary(&mut self, epoch: u64, turn_in_epoch: u64, epochs_done: u64) {
         let is_over = self.is_over(epochs_done);
         let ends_epoch = epochs_done > epoch;

@@ -1,5 +1,4 @@
-//! What a network or a worker gone wrong adds to what was sent: copies that come late, and contributions that are not
-//! as they should be. All of it must be refused.
+//! Messages that a faulty network or worker adds: late copies, and wrong contributions. All of them must be refused.
 
 use antiphon_core::ids::{Term, TurnRef};
 use antiphon_core::rng::{self, Stream};
@@ -7,16 +6,17 @@ use antiphon_core::time::{Span, Time};
 
 use crate::worker::ToCoordinator;
 
-/// How much of it there is.
+/// How many of these messages there are.
 pub(crate) struct Noise {
-    /// Of a hundred messages so many come again.
+    /// Per cent of messages that arrive twice.
     pub(crate) copies: u64,
-    /// Of a hundred contributions so many come wrong as well.
+    /// Per cent of contributions that are accompanied by a wrong one.
     pub(crate) lies: u64,
 }
 
 impl Noise {
-    /// What comes beside a message: when, seemingly from whom, and what. `liar` is another worker, if there is one.
+    /// The extra messages for a message: their time, apparent sender and contents. `liar` is another worker, if there
+    /// is one.
     pub(crate) fn around(
         &self,
         from: usize,
@@ -26,7 +26,7 @@ impl Noise {
         stream: &mut Stream,
     ) -> Vec<(Time, usize, ToCoordinator)> {
         let mut added = Vec::new();
-        // To give a sign of life or to let go twice is no fault.
+        // A second heartbeat or release is harmless.
         let says_nothing_new = matches!(
             message,
             ToCoordinator::Heartbeat { .. } | ToCoordinator::Leaving { .. } | ToCoordinator::Released
@@ -41,7 +41,7 @@ impl Noise {
             && rng::below(stream, 100) < self.lies
             && let Some((liar, lie)) = lie(from, liar, message.clone(), stream)
         {
-            // Also before the one that is true.
+            // Sometimes before the genuine one.
             let earlier = Time(arrival.0.saturating_sub(rng::below(stream, 1_000)));
             let at = if rng::below(stream, 2) == 0 { earlier } else { later(arrival, stream) };
             added.push((at, liar, lie));
@@ -68,13 +68,13 @@ fn lie(
         5 => contribution.samples += 1,
         6 => micro_shard.count = 2,
         7 => contribution.loss = f64::NAN,
-        // Another worker answers what it was not asked.
+        // Another worker sends the contribution, which was not granted to it.
         _ => liar = other?,
     }
     Some((liar, ToCoordinator::Contribution { turn, micro_shard, contribution }))
 }
 
-/// At once, or after anything up to a second.
+/// At once, or up to a second later.
 pub(crate) fn later(at: Time, stream: &mut Stream) -> Time {
     at + Span(10.0_f64.powf(6.0 * rng::uniform(stream)) as u64 - 1)
 }

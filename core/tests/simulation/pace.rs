@@ -1,4 +1,5 @@
-//! How long a job takes, in virtual time: pipelined as long as its slowest encoder, sequential as long as all of them.
+//! How long a job takes, in virtual time: as long as its slowest encoder if it is pipelined, as long as all encoders if
+//! it is sequential.
 
 use std::rc::Rc;
 
@@ -21,7 +22,7 @@ const APPLY: u64 = 400;
 const HEAD_STEP: u64 = MESSAGE + LOCAL_STEP + MESSAGE + APPLY;
 const FOLD: u64 = 200;
 
-/// What an encoder takes, in µs.
+/// How long an encoder's passes take, in µs.
 #[derive(Clone, Copy)]
 struct Encoder {
     forward: u64,
@@ -34,7 +35,7 @@ impl Encoder {
     }
 }
 
-/// The median time of a cycle of encoders that take so long, each step `spread` per cent more or less.
+/// The median cycle time of these encoders. The time of each step varies by `spread` per cent.
 fn cycle(encoders: &[Encoder], mode: ScheduleMode, spread: u64) -> u64 {
     let about = |micros: u64| match spread {
         0 => Delay::Fixed(micros),
@@ -90,7 +91,7 @@ fn pipelined_a_cycle_takes_the_slowest_encoder_and_the_head() {
     for spread in [0, 10] {
         assert_within(5.0, cycle(&UNEQUAL, ScheduleMode::Pipelined, spread), expected);
     }
-    // The head is there before the slowest encoder's features are, so not even the messages cost anything.
+    // The head arrives before the slowest encoder's features are ready, so even the messages cost nothing.
     assert_eq!(cycle(&UNEQUAL, ScheduleMode::Pipelined, 0), slowest(&UNEQUAL) + LOCAL_STEP);
 }
 

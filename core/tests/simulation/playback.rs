@@ -1,5 +1,5 @@
-//! Trace files: a scenario and everything that its coordinators looked at, one JSON object a line, with what came of
-//! it. Played back, fresh machines and heads must do the same.
+//! Trace files: a scenario and all inputs of its coordinators with their effects, one JSON object per line. Fresh
+//! machines and heads must react to these inputs in the same way.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,23 +18,23 @@ use crate::store::Manifest;
 /// A line of a trace file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Record {
-    /// What is simulated.
+    /// The scenario of the simulation.
     Scenario(Box<Scenario>),
     /// A coordinator becomes the leader, from this checkpoint.
     Begins { at: Time, term: Term, from: Option<Turn> },
-    /// The coordinator looked at this, and this came of it.
+    /// An input of the coordinator, and its effects.
     LookedAt { at: Time, inbound: Inbound, effects: Vec<Effect>, refused: Option<String> },
     /// A checkpoint exists.
     Stored { turn: Turn },
-    /// The hash of everything that came of anything.
+    /// The hash of all effects.
     Ends { digest: Digest },
 }
 
-/// Lines of a trace file, but for the scenario.
+/// The lines of a trace file after the scenario.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Recording {
     lines: Vec<String>,
-    /// What came of everything, one after the other.
+    /// All effects, in order.
     outcomes: String,
 }
 
@@ -75,10 +75,10 @@ fn told(taken: &Result<(), Refusal>) -> Option<String> {
     taken.as_ref().err().map(|refusal| format!("{refusal:?}"))
 }
 
-/// Has fresh coordinators look at what the ones of a file looked at. Says how many things that were.
+/// Gives fresh coordinators the inputs in a file. Returns the number of inputs.
 ///
 /// # Errors
-/// The first line from which they do something else, or that cannot be read.
+/// The first line that cannot be read or whose effects differ.
 pub(crate) fn play(file: &str) -> Result<u64, String> {
     let mut lines = file.lines().enumerate();
     let read = |(at, line): (usize, &str)| {
@@ -100,8 +100,8 @@ pub(crate) fn play(file: &str) -> Result<u64, String> {
                 let from = from.map(|turn| stored.get(&turn).ok_or_else(|| differs(format!("no checkpoint {turn}"))));
                 let from = from.transpose()?;
                 before.go_back(from.map(|manifest| &manifest.position));
-                let begun = Coordinator::begin(&scenario, &naive, term, from, at, before);
-                coordinator = Some(begun.map_err(differs)?);
+                let started = Coordinator::begin(&scenario, &naive, term, from, at, before);
+                coordinator = Some(started.map_err(differs)?);
             }
             Record::Stored { turn } => {
                 let manifest = written.get(&turn).ok_or_else(|| differs(format!("{turn} was never written")))?;

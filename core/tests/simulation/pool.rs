@@ -16,16 +16,16 @@ enum State {
     Releasing,
 }
 
-/// What a pool wants done.
+/// A request of the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// The job is to be told of a worker.
+    /// Tell the job that a worker joins.
     Join(WorkerId, ModalityName),
-    /// A worker is to let go of the job.
+    /// Tell a worker to release the job.
     Release(WorkerId),
 }
 
-/// The workers of one coordinator that has one job.
+/// The workers of a coordinator with one job.
 #[derive(Debug)]
 pub(crate) struct Pool {
     workers: BTreeMap<WorkerId, (ModalityName, State)>,
@@ -57,7 +57,7 @@ impl Pool {
         self.fill();
     }
 
-    /// Its connection is gone.
+    /// Removes a worker whose connection has ended.
     pub(crate) fn remove(&mut self, worker: &WorkerId) {
         self.workers.remove(worker);
         if let Some(slot) = self.slot_of(worker) {

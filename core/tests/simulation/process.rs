@@ -1,4 +1,4 @@
-//! Worker processes: they start, dial, give signs of life, stop, and lose their connections.
+//! Worker processes: they start, connect, send heartbeats, pause, and lose their connections.
 
 use antiphon_core::ids::WorkerId;
 use antiphon_core::time::{Span, Time};
@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::worker::{Done, ToCoordinator, Worker};
 use crate::world::World;
 
-/// One direction of a connection: what is sent later does not arrive earlier.
+/// One direction of a connection. Messages stay in order.
 pub(crate) struct Link {
     delay: Source,
     last: Time,
@@ -31,20 +31,20 @@ pub(crate) struct Process {
     /// The number of its connection, while there is one.
     pub(crate) connection: Option<u64>,
     connections: u64,
-    /// The connection that the coordinator knows it by.
+    /// The connection under which the coordinator knows it.
     pub(crate) registered: Option<u64>,
-    /// Until when it has stopped.
+    /// The end of its pause.
     pub(crate) paused: Time,
-    /// Until when its engine gets nothing done.
+    /// The time until which its engine hangs.
     pub(crate) hung: Time,
-    /// It was asked to stop.
+    /// Whether it was asked to stop.
     leaving: bool,
     pub(crate) to_worker: Link,
     pub(crate) to_coordinator: Link,
 }
 
 impl World<'_> {
-    /// One more worker of a modality. It has yet to dial.
+    /// Adds a worker of a modality. It has not connected yet.
     pub(super) fn start(&mut self, modality: usize) -> usize {
         let at = self.processes.len();
         let count = self.processes.iter().filter(|process| process.modality == modality).count() + 1;
@@ -95,19 +95,19 @@ impl World<'_> {
             Event::Beat { at, connection } => self.beat(at, connection),
             Event::Reaches { to, connection, message } if self.processes[to].connection == Some(connection) => {
                 self.trace.reached(self.now, &self.processes[to].engine.id, &message);
-                let begun = self.processes[to].engine.hear(message);
-                self.foresee_done(to, begun);
+                let takes = self.processes[to].engine.hear(message);
+                self.foresee_done(to, takes);
             }
             Event::WorkerDone { at, life } => return self.worker_done(at, life),
-            Event::Uploaded { at, tenure, term, turn, part, fails } => {
+            Event::Uploaded { at, tenure, term, turn, encoder, fails } => {
                 let is_mine = self.processes[at].engine.tenure == tenure;
                 if fails && is_mine {
                     let reason = "the store does not answer".to_owned();
                     self.send(at, ToCoordinator::Failed { term, reason, transient: true });
                 } else if !fails {
-                    self.store.put_part(turn, &part)?;
+                    self.store.put_encoder(turn, &encoder)?;
                     if is_mine {
-                        self.send(at, ToCoordinator::FilesSaved { term, turn, part: part.digest() });
+                        self.send(at, ToCoordinator::FilesSaved { term, turn, digest: encoder.digest() });
                     }
                 }
             }
@@ -120,7 +120,7 @@ impl World<'_> {
         if self.processes[at].engine.life != life {
             return Ok(());
         }
-        let (answer, begun) = self.processes[at].engine.done(&self.store)?;
+        let (answer, takes) = self.processes[at].engine.done(&self.store)?;
         match answer {
             Some(Done::Says(answer)) => {
                 let is_last = matches!(answer, ToCoordinator::Released) && self.processes[at].leaving;
@@ -130,19 +130,19 @@ impl World<'_> {
                     return Ok(());
                 }
             }
-            Some(Done::Uploads { term, turn, part, fails }) => {
+            Some(Done::Uploads { term, turn, encoder, fails }) => {
                 let process = &mut self.processes[at];
                 let (tenure, takes) = (process.engine.tenure, process.engine.upload_takes());
-                self.foresee(self.now + takes, Event::Uploaded { at, tenure, term, turn, part, fails });
+                self.foresee(self.now + takes, Event::Uploaded { at, tenure, term, turn, encoder, fails });
             }
             None => {}
         }
-        self.foresee_done(at, begun);
+        self.foresee_done(at, takes);
         Ok(())
     }
 
-    fn foresee_done(&mut self, at: usize, begun: Option<Span>) {
-        if let Some(takes) = begun {
+    fn foresee_done(&mut self, at: usize, takes: Option<Span>) {
+        if let Some(takes) = takes {
             let life = self.processes[at].engine.life;
             self.foresee(self.now + takes, Event::WorkerDone { at, life });
         }
@@ -170,8 +170,8 @@ impl World<'_> {
         self.foresee(self.now + Span(self.ttl().0 / 3), Event::Beat { at, connection });
     }
 
-    /// Whether a worker that has dialled can be registered: not while its last connection is not known to be gone,
-    /// after which it dials again.
+    /// Whether a worker that connects can be registered. It cannot while the coordinator still believes in its last
+    /// connection; then it reconnects.
     pub(super) fn registers(&mut self, worker: &WorkerId) -> Result<bool, String> {
         let at = self.processes.iter().position(|process| process.engine.id == *worker);
         let at = at.ok_or_else(|| format!("`{worker}` is unknown"))?;
@@ -200,7 +200,7 @@ impl World<'_> {
         self.foresee(self.now + Span(self.ttl().0 / 3 + 1), Event::Beat { at, connection });
     }
 
-    /// A worker is asked to stop. It says so if it has a job, and is gone when it is let go.
+    /// Asks a worker to stop. A worker with a job sends `Leaving` and exits when it is released.
     pub(super) fn leave(&mut self, at: usize) {
         self.processes[at].leaving = true;
         match self.processes[at].engine.term() {
@@ -209,7 +209,7 @@ impl World<'_> {
         }
     }
 
-    /// A worker's process ends, and another one takes its place some time later.
+    /// Ends a worker's process. Another process replaces it some time later.
     fn quit(&mut self, at: usize) {
         let ttl = self.ttl();
         self.lose_connection(at, Span(ttl.0 / 10));

@@ -1,4 +1,4 @@
-//! Contributions in a trace file: numbers that JSON has no words for are written as their bits.
+//! Contributions in a trace file. Numbers that JSON cannot express are written as their bits.
 
 use antiphon_core::head::{Contribution, HeadGradient};
 use antiphon_core::linalg::Matrix;

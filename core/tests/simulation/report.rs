@@ -1,4 +1,4 @@
-//! What a job did, as far as it must not depend on when things happened, and where two such reports file.
+//! What a job did, as far as it must not depend on timing, and the first difference between two reports.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The hash of these numbers, to the bit, and of what goes with them.
+/// The hash of the bits of these numbers, and of a note.
 pub(crate) fn digest(numbers: impl IntoIterator<Item = f32>, note: &str) -> Digest {
     let mut hash = Sha256::new();
     let bytes: Vec<u8> = numbers.into_iter().flat_map(|number| number.to_bits().to_le_bytes()).collect();
@@ -31,7 +31,7 @@ pub(crate) fn digest(numbers: impl IntoIterator<Item = f32>, note: &str) -> Dige
     Digest(u64::from_le_bytes(*first))
 }
 
-/// Everything that a job learns, by the name of the file.
+/// The digests of all files of a job, by name.
 pub(crate) type State = BTreeMap<String, Digest>;
 
 /// The files of the shared head: `head`, `state` (its optimizer) and `projector`.
@@ -102,7 +102,7 @@ pub(crate) struct Report {
     pub(crate) outcome: Option<Outcome>,
     /// The best validation score of a checkpoint, and its turn.
     pub(crate) best: Option<(f64, Turn)>,
-    /// Turns, steps of the head, epochs before the one under way, turns of that one.
+    /// Turns, steps of the head, complete epochs, and turns of the current epoch.
     pub(crate) counts: [u64; 4],
     pub(crate) state: State,
 }
@@ -112,17 +112,17 @@ pub(crate) fn digest_of(text: &str) -> Digest {
     digest([], text)
 }
 
-/// What of a machine's position is compared.
+/// The counts of a position that are compared.
 pub(crate) fn counts(position: &Position) -> [u64; 4] {
     [position.turn.0, position.head_version.0, position.epoch, position.turn_in_epoch]
 }
 
 impl Report {
-    /// The job resumes from a checkpoint: what came after it is undone.
+    /// Removes everything after the checkpoint from which the job resumes.
     pub(crate) fn go_back(&mut self, position: Option<&Position>) {
         let (version, turn) = position.map_or((0, None), |at| (at.head_version.0, Some(at.turn)));
         self.steps.truncate(version as usize);
-        // A test at the end comes after the last checkpoint.
+        // The evaluation of the test split follows the last checkpoint.
         self.evaluations
             .retain(|it| turn.is_some_and(|turn| it.turn < turn || it.turn == turn && it.split == Split::Validation));
     }
@@ -148,8 +148,8 @@ fn file<T: PartialEq + fmt::Debug>(what: &str, ours: &T, theirs: &T) -> Option<S
     (ours != theirs).then(|| format!("{what}\n  simulated: {ours:?}\n  naive:     {theirs:?}"))
 }
 
-/// The score of an evaluation: the share of samples whose label has the greatest sum of logits over the modalities that
-/// they have, summed in byte order of the modalities' names.
+/// The score of an evaluation: the fraction of samples whose label has the greatest sum of logits over their
+/// modalities, in byte order of the modalities' names.
 pub(crate) fn score(answers: &BTreeMap<ModalityName, Vec<crate::learner::Logits>>) -> f64 {
     let mut sums: BTreeMap<u64, (u32, Vec<f32>)> = BTreeMap::new();
     for sample in answers.values().flatten() {

@@ -1,5 +1,4 @@
-//! What is simulated: a job, its data, how long everything takes and what goes wrong on the way. A seed gives all of
-//! it.
+//! A scenario: a job, its data, its delays and its faults. A seed determines all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,35 +13,35 @@ use crate::delays::{CoordinatorDelays, Delay, WorkerDelays};
 use crate::faults::Faults;
 use crate::learner::{Learner, TableSizes};
 
-/// Where modalities get their names. Not in byte order, so that the order of the job and that of its maps are two.
+/// The names of modalities. They are not in byte order, so that the order of the job differs from the order of maps.
 const NAMES: [&str; 4] = ["text", "audio", "image", "depth"];
 
-/// More heads than any of these jobs has.
+/// More heads than any of these jobs makes.
 const PLENTY: usize = 1 << 20;
 
-/// Everything that a simulation is a function of.
+/// The complete input of a simulation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Scenario {
     pub(crate) job: JobSpec,
-    /// Of each modality, in the order of the job.
+    /// The data of each modality, in the order of the job.
     pub(crate) tables: Vec<TableSizes>,
     /// Root of the random streams of all delays and disturbances.
     pub(crate) schedule_seed: u64,
     pub(crate) coordinator: CoordinatorDelays,
-    /// In the order of the job.
+    /// The delays of each modality's workers, in the order of the job.
     pub(crate) workers: Vec<WorkerDelays>,
-    /// Of a hundred messages of a worker so many come once more, later.
+    /// Per cent of a worker's messages that arrive a second time, later.
     pub(crate) copies: u64,
-    /// Of a hundred contributions so many are followed or overtaken by one that is wrong.
+    /// Per cent of contributions that a wrong one follows or overtakes.
     pub(crate) lies: u64,
     /// The bound of the replay buffer, in heads.
     pub(crate) heads: usize,
-    /// Workers of each modality that wait for a place from the beginning.
+    /// Workers of each modality that wait for a slot from the beginning.
     pub(crate) spares: u64,
     pub(crate) faults: Faults,
     /// Requests to stop.
     pub(crate) stops: Faults,
-    /// What is done wrong on purpose, to see that it is found.
+    /// A planted bug, to test that the simulation finds it.
     pub(crate) bug: Option<Bug>,
 }
 
@@ -58,7 +57,7 @@ impl Scenario {
         Self { tables: tables.collect(), ..Self::quiet(job).under_schedule(seed) }
     }
 
-    /// This job, on any delays and disturbances.
+    /// This job, with random delays and faults.
     pub(crate) fn under_schedule(self, seed: u64) -> Self {
         let mut stream = rng::stream(seed, &["schedule".into()]);
         let (mut copies, mut lies) = (0, 0);
@@ -89,8 +88,8 @@ impl Scenario {
         new
     }
 
-    /// Leases that outlast a message, and deadlines that outlast what a worker or the coordinator does in one go:
-    /// shorter ones would have every worker replaced again and again.
+    /// Leases that outlast a message, and deadlines that outlast any single step of work. Shorter ones would replace
+    /// workers all the time.
     fn set_leases(&mut self, stream: &mut Stream) {
         let longest = |delays: &[Delay]| delays.iter().map(|delay| delay.longest()).max().unwrap_or(0);
         let messages = self.workers.iter().map(|worker| longest(&[worker.outbound, worker.inbound])).max().unwrap_or(0);
@@ -106,7 +105,7 @@ impl Scenario {
         self.job.schedule.turn_deadline = (factor * ttl + 4.0 * (messages + own + work) as f64) / 1e6;
     }
 
-    /// This job, in no time and without disturbances.
+    /// This job, without delays and faults.
     pub(crate) fn quiet(job: JobSpec) -> Self {
         use crate::delays::Delay::Fixed;
         let zero = Fixed(0);
@@ -137,13 +136,13 @@ impl Scenario {
         }
     }
 
-    /// The modalities as they are before the first step.
+    /// The modalities before the first step.
     pub(crate) fn learners(&self) -> Vec<Learner> {
         let both = self.job.modalities.iter().zip(&self.tables);
         both.map(|(modality, sizes)| Learner::new(&self.job, modality, *sizes)).collect()
     }
 
-    /// What this scenario is an example of.
+    /// The kinds of scenario that this one belongs to.
     pub(crate) fn kinds(&self) -> BTreeSet<String> {
         let schedule = &self.job.schedule;
         let order = match &schedule.order {
@@ -210,7 +209,7 @@ pub(crate) fn small_job(seed: u64, names: &[&str]) -> JobSpec {
     };
     let modality = |name: &&str| ModalitySpec {
         name: ModalityName::try_from(*name).expect("a good name"),
-        // What simulated workers learn from is in their tables.
+        // Not used: the data of simulated workers are in their tables.
         data: DataSpec::Synth {
             kind: SynthKind::Features,
             column: "a".to_owned(),

@@ -1,4 +1,4 @@
-//! Whatever the schedule, the bits of the plain loop.
+//! Every schedule gives the bits of the plain loop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::scenario::{Scenario, small_job};
 use crate::trace::Trace;
 use crate::world::{self, Run};
 
-/// Schedules that are tried unless `ANTIPHON_SIMULATIONS` says how many.
+/// The number of schedules, unless `ANTIPHON_SIMULATIONS` sets it.
 const SCHEDULES: u64 = 10_000;
 
-/// What there must be enough of among them: at least one schedule in two hundred.
+/// Kinds that at least one schedule in two hundred must belong to.
 const KINDS: &[&str] = &[
     "checkpoint every: epochs",
     "checkpoint every: the end",
@@ -90,7 +90,7 @@ const KINDS: &[&str] = &[
     "weak-first: another order than the job's",
 ];
 
-/// What is seldom: at least one schedule in five thousand.
+/// Rare kinds, that at least one schedule in five thousand must belong to.
 const SELDOM: &[&str] = &[
     "died: evaluating",
     "died: holding the head",
@@ -99,23 +99,23 @@ const SELDOM: &[&str] = &[
     "died: replaying",
     "seen: a job stopped at once",
     "seen: a checkpoint was there that the coordinator had not heard of",
-    "seen: a coordinator was lost between parts and manifest",
+    "seen: a coordinator was lost between files and manifest",
     "seen: a manifest of an older term was refused",
     "seen: a result came from a worker that had lost its slot",
 ];
 
-/// Seeds that are worth keeping, and what each is an example of: a seed means something else once scenarios are drawn
-/// in another way, and that is to be seen.
+/// Seeds of past failures and the kinds that they belong to. If scenarios are drawn in another way, the kinds change
+/// and the test shows it.
 const KEPT: [(u64, &[&str]); 4] = [
-    // Each of these is the first that showed a mistake of the turn machine. A checkpoint was due because the replay
+    // Each of these was the first to show a bug of the turn machine. A checkpoint was due because the replay
     // buffer was nearly full, and the pending one did not free enough when it was full: no other checkpoint began.
     (28, &["seen: the replay buffer was full"]),
     // The coordinator stalled while it waited, and was woken again and again to report it.
     (68, &["seen: the coordinator stalled"]),
     // An evaluation waited for a worker that had gone silent, and no message said so.
     (89, &["faults: true"]),
-    // A worker had stopped for longer than a turn may take: its deadline lay behind when it woke up, and the
-    // coordinator took itself for the one that had stalled.
+    // A worker had stopped for longer than a turn may take: its deadline was in the past when it woke up, and the
+    // coordinator wrongly concluded that it had stalled itself.
     (34_895, &["seen: a lease expired without heartbeats", "seen: a slot was reclaimed"]),
 ];
 
@@ -131,7 +131,7 @@ fn simulate(scenario: &Scenario) -> Result<Run, String> {
     }
 }
 
-/// The same. Panics with everything that is needed to find out why not.
+/// As [`simulate`], but panics on a difference, with everything that is needed to investigate it.
 fn check(seed: u64, scenario: &Scenario) -> Run {
     simulate(scenario).unwrap_or_else(|why| fail(seed, scenario, &why))
 }
@@ -146,7 +146,7 @@ fn fail(seed: u64, scenario: &Scenario, why: &str) -> ! {
     )
 }
 
-/// The trace file of a scenario, whatever comes of it.
+/// The trace file of a scenario, whether it fails or not.
 fn record(scenario: &Scenario) -> String {
     let naive = Rc::new(naive::run(scenario));
     let mut trace = match world::run_traced(scenario, &naive, Trace::recording()) {
@@ -156,7 +156,7 @@ fn record(scenario: &Scenario) -> String {
     trace.take_recording().map(|recording| recording.file(scenario)).unwrap_or_default()
 }
 
-/// What a scenario, and what came of it, is an example of.
+/// The kinds that a scenario and its run belong to.
 fn kinds(scenario: &Scenario, run: &Run) -> BTreeSet<String> {
     let mut kinds = scenario.kinds();
     kinds.extend(run.seen.iter().cloned());
@@ -196,7 +196,7 @@ fn show(seed: u64) {
     eprintln!("seed {seed} gives the bits of the plain loop\n{lines}\n{scenario}\n{kinds:#?}\n{:#?}", run.report);
 }
 
-/// What many seeds came to.
+/// The results of many seeds.
 #[derive(Default)]
 struct Summary {
     seen: BTreeMap<String, u64>,
@@ -230,20 +230,20 @@ impl Summary {
     }
 }
 
-/// Tries the seeds below this on all processors. A seed's run knows nothing of the others, so the outcome is that of
-/// one thread.
+/// Tries the seeds below this on all processors. Runs are independent of each other, so the outcome is that of one
+/// thread.
 #[expect(clippy::disallowed_methods, reason = "seeds are independent of each other")]
 fn try_all(seeds: u64) -> Summary {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     std::thread::scope(|scope| {
-        let part = |first: u64| {
+        let worker = |first: u64| {
             scope.spawn(move || {
                 let mut summary = Summary::default();
                 (first..seeds).step_by(threads as usize).for_each(|seed| summary.add(seed));
                 summary
             })
         };
-        let shares: Vec<_> = (0..threads).map(part).collect();
+        let shares: Vec<_> = (0..threads).map(worker).collect();
         let done = shares.into_iter().map(|share| share.join().expect("a run does not panic"));
         done.fold(Summary::default(), Summary::and)
     })
@@ -284,7 +284,7 @@ fn a_trace_file_plays_back_to_the_same_effects() {
         let file = record(&Scenario::any(seed));
         let count = play(&file).unwrap_or_else(|difference| panic!("seed {seed}: {difference}"));
         assert!(count >= 3, "seed {seed}: no worker joined");
-        // Another record is seen, and so is one that is left out.
+        // A changed record is detected, and so is a missing one.
         let lines: Vec<&str> = file.lines().collect();
         let join = lines.iter().position(|line| line.contains("\"Joined\"")).expect("a worker joined");
         let without: Vec<&str> = [&lines[..join], &lines[join + 1..]].concat();
@@ -304,7 +304,7 @@ fn seeds_that_were_kept_give_the_bits_of_the_plain_loop() {
     }
 }
 
-/// A job with something of everything: three epochs of nine turns of two steps.
+/// A job with a bit of everything: three epochs of nine turns of two steps.
 fn eventful() -> Scenario {
     let mut job = small_job(11, &["text", "audio", "image"]);
     job.head.projection = ProjectionSpec::Rls { alpha: Alpha::Decay, reset: Reset::Epoch, apply_to: ApplyTo::Update };
@@ -347,7 +347,7 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
     assert_eq!(digests.len(), 200, "seeds with the same trace");
 }
 
-/// The comparison would see the smallest thing: another seed of the job is another job.
+/// The comparison detects the smallest difference: another seed gives another job.
 #[test]
 fn another_job_has_another_result() {
     let scenario = eventful();

@@ -1,4 +1,4 @@
-//! The user asks the job to stop, politely or at once, and later to resume from its newest checkpoint.
+//! The user asks the job to stop, gracefully or at once, and later to resume from its newest checkpoint.
 
 use antiphon_core::ids::Turn;
 use antiphon_core::turn::Outcome;
@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::world::World;
 
 impl World<'_> {
-    /// The user asks, and at times repeats it.
+    /// The user asks, and sometimes repeats the request.
     pub(super) fn ask_to_stop(&mut self) {
         let times = 1 + u64::from(self.stops.coin());
         let mut at = self.now;
@@ -19,7 +19,7 @@ impl World<'_> {
         }
     }
 
-    /// A request reaches the coordinator; one that is not there is not asked later.
+    /// A request reaches the coordinator. It is dropped if there is no coordinator.
     pub(super) fn asked_to_stop(&mut self, now: bool) -> Result<(), String> {
         if self.coordinator_is_down {
             return Ok(());
@@ -33,7 +33,7 @@ impl World<'_> {
         self.serve()
     }
 
-    /// The job has stopped. The checkpoint that it was to leave is there, and it resumes from that later.
+    /// The job has stopped and left its checkpoint, from which it resumes later.
     pub(super) fn has_stopped(&mut self) -> Result<(), String> {
         let Some(at_once) = self.asked else { return Err("the job stopped unasked".to_owned()) };
         let of_this_term = |event: &&Event| match event {

@@ -1,4 +1,4 @@
-//! The simulated store: checkpoints, and the fence that keeps a replaced coordinator out.
+//! The simulated store: checkpoints, and the fence against replaced coordinators.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::learner::Learner;
 use crate::naive::Naive;
 use crate::report::{CheckpointRecord, State};
 
-/// What a manifest says, with the head's files.
+/// A manifest, with the head's files.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) term: Term,
@@ -34,11 +34,11 @@ pub(crate) struct Store {
     naive: Rc<Naive>,
     bug: Option<Bug>,
     keep: usize,
-    /// The newest term that has been seen: no coordinator of an older one writes a manifest.
+    /// The newest term so far. No coordinator of an older term can write a manifest.
     fence: Term,
     manifests: BTreeMap<Turn, Manifest>,
     files: BTreeMap<(Turn, ModalityName), Learner>,
-    /// Every checkpoint that ever was.
+    /// Every checkpoint that was ever written.
     pub(crate) log: Vec<CheckpointRecord>,
 }
 
@@ -58,19 +58,19 @@ impl Store {
         self.manifests.last_key_value().map(|(_, manifest)| manifest)
     }
 
-    /// A worker's files are there. A worker that writes them once more must write the same.
-    pub(crate) fn put_part(&mut self, turn: Turn, part: &Learner) -> Result<(), String> {
-        let (name, digest) = (part.name(), part.digest());
+    /// Stores a worker's files. A worker that writes them again must write the same bits.
+    pub(crate) fn put_encoder(&mut self, turn: Turn, encoder: &Learner) -> Result<(), String> {
+        let (name, digest) = (encoder.name(), encoder.digest());
         let expected = self.naive.states.get(turn.0 as usize).and_then(|state| state.get(&format!("encoder-{name}")));
         if expected != Some(&digest) {
-            return Err(format!("part `{name}` of checkpoint {turn} is {digest:?} and should be {expected:?}"));
+            return Err(format!("encoder `{name}` of checkpoint {turn} is {digest:?} and should be {expected:?}"));
         }
-        self.files.insert((turn, name.clone()), part.clone());
+        self.files.insert((turn, name.clone()), encoder.clone());
         Ok(())
     }
 
-    /// A worker loads its part; it may have been removed meanwhile.
-    pub(crate) fn part(&self, turn: Turn, modality: &ModalityName) -> Option<&Learner> {
+    /// A worker loads its encoder, which may have been removed in the meantime.
+    pub(crate) fn encoder(&self, turn: Turn, modality: &ModalityName) -> Option<&Learner> {
         self.manifests.get(&turn)?;
         self.files.get(&(turn, modality.clone()))
     }
@@ -90,8 +90,10 @@ impl Store {
         }
         for (name, digest) in &manifest.state {
             if let Some(modality) = name.strip_prefix("encoder-") {
-                let of = |((at, part), _): &(&(Turn, ModalityName), &Learner)| *at == turn && part.as_str() == modality;
-                let stored = self.files.iter().find(of).map(|(_, part)| part.digest());
+                let of = |((at, encoder), _): &(&(Turn, ModalityName), &Learner)| {
+                    *at == turn && encoder.as_str() == modality
+                };
+                let stored = self.files.iter().find(of).map(|(_, encoder)| encoder.digest());
                 if stored != Some(*digest) {
                     return Err(format!("checkpoint {turn} names `{name}` {digest:?}, and there is {stored:?}"));
                 }
@@ -109,7 +111,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Keeps the newest and the best.
+    /// Retains the newest checkpoints and the best.
     fn retain(&mut self, best: Option<Turn>) {
         let newest: Vec<Turn> = self.manifests.keys().rev().take(self.keep).copied().collect();
         let oldest = newest.last().copied().unwrap_or_default();

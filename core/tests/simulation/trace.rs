@@ -13,16 +13,16 @@ use crate::worker::{ToCoordinator, ToWorker};
 /// Lines shown of a long trace: the last ones.
 const SHOWN: usize = 40;
 
-/// A line per event.
+/// A log with one line per event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Trace {
     lines: Vec<String>,
-    /// What the coordinator looked at and what came of it, for a file that can be played back.
+    /// The coordinator's inputs and their effects, for a file that can be played back.
     recording: Option<Recording>,
 }
 
 impl Trace {
-    /// One that can be played back.
+    /// A trace that can be played back.
     pub(crate) fn recording() -> Self {
         Self { recording: Some(Recording::default()), ..Self::default() }
     }
@@ -31,7 +31,7 @@ impl Trace {
         self.recording.take()
     }
 
-    /// The coordinator has looked at something.
+    /// Records an input of the coordinator.
     pub(crate) fn record(
         &mut self,
         now: Time,
@@ -82,7 +82,7 @@ impl Trace {
             ToWorker::Grant { turn, replay: true, .. } => format!("replay granted {}", Step(turn)),
             ToWorker::Grant { turn, .. } => format!("granted {}", Step(turn)),
             ToWorker::Evaluate { evaluation, split, .. } => format!("evaluation {evaluation} of {split}"),
-            ToWorker::SaveFiles { turn, .. } => format!("part of checkpoint {turn}"),
+            ToWorker::SaveFiles { turn, .. } => format!("asked for the files of checkpoint {turn}"),
             ToWorker::Release => "released".to_owned(),
         };
         self.line(now, &format!("{worker} has a message: {what}"));
@@ -144,7 +144,7 @@ impl fmt::Display for Said<'_> {
             ToCoordinator::Evaluated { evaluation, logits, .. } => {
                 write!(f, "evaluation {evaluation}, {} samples", logits.len())
             }
-            ToCoordinator::FilesSaved { turn, part, .. } => write!(f, "part of checkpoint {turn} is {part:?}"),
+            ToCoordinator::FilesSaved { turn, digest, .. } => write!(f, "files of checkpoint {turn} are {digest:?}"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A simulated worker: takes the coordinator's messages one at a time, as the engine of a real one does. A contribution
 //! is sent before the encoder learns from it, and the next forward pass runs before the next grant is there, unless the
-//! schedule is sequential. The files of a checkpoint are snapshotted when the message is read, and go to the store
-//! beside what follows.
+//! schedule is sequential. The files of a checkpoint are snapshotted when the message is read, and are uploaded while
+//! the worker continues.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::report::Digest;
 use crate::scenario::Scenario;
 use crate::store::Store;
 
-/// What a coordinator says.
+/// A message of the coordinator.
 #[derive(Debug, Clone)]
 pub(crate) enum ToWorker {
     /// Load the encoder from this checkpoint, or start from the seed.
@@ -61,7 +61,7 @@ impl ToWorker {
     }
 }
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToCoordinator {
     Heartbeat {
@@ -90,7 +90,7 @@ pub(crate) enum ToCoordinator {
     FilesSaved {
         term: Term,
         turn: Turn,
-        part: Digest,
+        digest: Digest,
     },
     Failed {
         term: Term,
@@ -118,7 +118,7 @@ impl ToCoordinator {
     }
 }
 
-/// What a worker is busy with. It shows when it is done.
+/// A unit of a worker's work. Its effect shows when it is done.
 #[derive(Debug, Clone)]
 enum Work {
     Prepare { term: Term, restore: Option<Turn> },
@@ -130,20 +130,20 @@ enum Work {
     Release,
 }
 
-/// What comes of one unit of work.
+/// The result of one unit of work.
 #[derive(Debug)]
 pub(crate) enum Done {
     Says(ToCoordinator),
-    /// Its part, on its way to the store.
+    /// Its encoder, on its way to the store.
     Uploads {
         term: Term,
         turn: Turn,
-        part: Box<Learner>,
+        encoder: Box<Learner>,
         fails: bool,
     },
 }
 
-/// How long what takes.
+/// The delays of each kind of work.
 struct Sources {
     prepare: Source,
     forward: Source,
@@ -153,39 +153,39 @@ struct Sources {
     save: Source,
 }
 
-/// The job at hand.
+/// The current job.
 struct Assignment {
     term: Term,
     learner: Learner,
     /// Features of the next batch, computed before it is granted.
     ahead: Option<Forward>,
-    /// The batch that the encoder is to learn from.
+    /// The batch that the encoder learns from next.
     used: Option<Forward>,
 }
 
 /// A worker's engine.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
-    /// Its encoder as it is before the first step.
+    /// Its encoder before the first step.
     new: Learner,
     naive: Rc<Naive>,
     mode: ScheduleMode,
     bug: Option<Bug>,
     sources: Sources,
     inbox: VecDeque<ToWorker>,
-    /// The first is under way.
+    /// The first unit is in progress.
     work: VecDeque<Work>,
     assignment: Option<Assignment>,
-    /// Counts jobs that it was given or lost: what belongs to an earlier one is nothing to it.
+    /// Counts jobs that it was assigned or lost. Work for an earlier job has no effect.
     pub(crate) tenure: u64,
-    /// Counts connections: what it was busy with before the last one was lost is forgotten.
+    /// Counts connections. Work from before the last lost connection is dropped.
     pub(crate) life: u64,
-    /// Grows with everything that it gets done.
+    /// Grows with everything that it completes.
     pub(crate) progress: u64,
-    /// The next load or save fails, for a reason that may pass.
+    /// Whether the next load or save fails with a transient error.
     pub(crate) store_fails: bool,
     /// What [`Bug::SavesBeforeLearning`] saves.
-    early_part: Option<Learner>,
+    early_encoder: Option<Learner>,
 }
 
 impl Worker {
@@ -210,7 +210,7 @@ impl Worker {
             life: 0,
             progress: 0,
             store_fails: false,
-            early_part: None,
+            early_encoder: None,
             id,
             new,
             naive,
@@ -221,12 +221,12 @@ impl Worker {
         !self.work.is_empty()
     }
 
-    /// The term of the job at hand.
+    /// The term of the current job.
     pub(crate) fn term(&self) -> Option<Term> {
         self.assignment.as_ref().map(|at| at.term)
     }
 
-    /// What it is doing, in a word.
+    /// A word for its current work.
     pub(crate) fn doing(&self) -> &'static str {
         match (self.work.front(), &self.assignment) {
             (Some(Work::Prepare { .. }), _) => "opening",
@@ -242,7 +242,7 @@ impl Worker {
         }
     }
 
-    /// Its connection is lost: whatever it still says is lost too.
+    /// Its connection is lost, and with it all messages that it still sends.
     pub(crate) fn disconnect(&mut self) {
         self.inbox.clear();
         self.work.clear();
@@ -252,23 +252,22 @@ impl Worker {
 
     fn let_go(&mut self) {
         self.assignment = None;
-        self.early_part = None;
+        self.early_encoder = None;
         self.tenure += 1;
     }
 
-    /// A message is there. Says how long what it begins because of it takes; none if it is busy with something else, or
-    /// idle.
+    /// Receives a message. Returns how long the work takes that starts because of it, if any starts.
     pub(crate) fn hear(&mut self, message: ToWorker) -> Option<Span> {
         if let (ToWorker::SaveFiles { .. }, Some(Bug::SavesBeforeLearning), Some(at)) =
             (&message, self.bug, &self.assignment)
         {
-            self.early_part = Some(at.learner.clone());
+            self.early_encoder = Some(at.learner.clone());
         }
         self.inbox.push_back(message);
         if self.work.is_empty() { self.begin() } else { None }
     }
 
-    /// What it was busy with is done. Answers, and says how long the next thing takes, if there is any.
+    /// Finishes the current work. Returns its result, and how long the next unit takes, if there is one.
     pub(crate) fn done(&mut self, store: &Store) -> Result<(Option<Done>, Option<Span>), String> {
         let work = self.work.pop_front().ok_or("a worker was done with nothing")?;
         self.progress += 1;
@@ -276,7 +275,7 @@ impl Worker {
         Ok((answer, self.begin()))
     }
 
-    /// Begins what is next: the rest of a message's work, then the forward pass ahead, then the next message.
+    /// Starts the next unit: the rest of a message's work, then the forward pass ahead, then the next message.
     fn begin(&mut self) -> Option<Span> {
         while self.work.is_empty() {
             let pipelined = self.mode == ScheduleMode::Pipelined;
@@ -298,13 +297,13 @@ impl Worker {
         })
     }
 
-    /// How long a part takes to the store.
+    /// How long an upload takes.
     pub(crate) fn upload_takes(&mut self) -> Span {
         self.sources.save.draw()
     }
 
     fn take(&mut self, message: ToWorker) {
-        // Of another term or without a job, it says nothing any more.
+        // Messages of another term, or without a job, are not sent.
         if message.term().is_some_and(|term| self.term() != Some(term)) {
             return;
         }
@@ -339,7 +338,7 @@ impl Worker {
         let at = self.assignment.as_mut().ok_or("work without a job")?;
         match work {
             Work::Forward => {
-                // Of the next step, also where the encoder has yet to learn from the last one: that is what a bug does.
+                // For the next step, even if the encoder has not learned from the last one yet, as a planted bug does.
                 at.ahead = Some(at.learner.forward(at.learner.steps + u64::from(at.used.is_some())));
                 Ok(None)
             }
@@ -354,8 +353,8 @@ impl Worker {
                 says(ToCoordinator::Evaluated { term, evaluation, logits: at.learner.evaluate(split, &head) })
             }
             Work::Save { term, turn } => {
-                let part = Box::new(self.early_part.take().unwrap_or_else(|| at.learner.clone()));
-                Ok(Some(Done::Uploads { term, turn, part, fails: std::mem::take(&mut self.store_fails) }))
+                let encoder = Box::new(self.early_encoder.take().unwrap_or_else(|| at.learner.clone()));
+                Ok(Some(Done::Uploads { term, turn, encoder, fails: std::mem::take(&mut self.store_fails) }))
             }
             Work::Prepare { .. } | Work::Release => Err("done already".to_owned()),
         }
@@ -370,8 +369,8 @@ impl Worker {
         }
         let learner = match restore {
             None => self.new.clone(),
-            Some(turn) => match store.part(turn, self.new.name()) {
-                Some(part) => part.clone(),
+            Some(turn) => match store.encoder(turn, self.new.name()) {
+                Some(encoder) => encoder.clone(),
                 None => {
                     let reason = format!("checkpoint {turn} is not there any more");
                     return Ok(ToCoordinator::Failed { term, reason, transient: true });
@@ -385,7 +384,7 @@ impl Worker {
         Ok(ToCoordinator::Prepared { term, samples, steps_done })
     }
 
-    /// The encoder is what it is in the plain loop after as many steps.
+    /// Checks that the encoder equals that of the plain loop after as many steps.
     fn check_encoder(&self) -> Result<(), String> {
         let Some(at) = &self.assignment else { return Ok(()) };
         let (name, steps, digest) = (at.learner.name(), at.learner.steps, at.learner.digest());
@@ -396,7 +395,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The contribution goes out at once, unless the head has taken it before; the encoder learns afterwards.
+    /// The contribution goes out at once, unless the step is a replay; the encoder learns afterwards.
     fn local_step(
         &mut self,
         turn: TurnRef,
@@ -405,7 +404,7 @@ impl Worker {
         replay: bool,
     ) -> Result<Option<Done>, String> {
         let at = self.assignment.as_mut().ok_or("a grant without a job")?;
-        // Each grant is for the step after the last one, as the plain loop has it.
+        // Each grant is for the step that follows in the plain loop.
         let version = turn.head_version.0 as usize;
         let own = self.naive.own_steps.get(version).copied();
         let mine = self.naive.report.steps.get(version).is_some_and(|step| step.modality == *at.learner.name());

@@ -1,12 +1,11 @@
-//! The simulation itself: a virtual clock, the events that are to come, and the network between a coordinator and its
-//! workers.
+//! The simulation itself: a virtual clock, the future events, and the network between a coordinator and its workers.
 //!
 //! Everything that happens is an [`Event`] at a time; events of one moment happen in the order in which they were
-//! foreseen. So a run is a function of its scenario. Faults come after events ([`crate::faults`]), and what they lead
-//! to are events too.
+//! scheduled. So a run is a function of its scenario. Faults follow events ([`crate::faults`]), and their consequences
+//! are events too.
 //!
-//! Messages of one worker and to one worker stay in their order, as in a stream; those of different workers do not.
-//! Coordinator and workers do one thing at a time, and what comes meanwhile waits.
+//! Messages from one worker and to one worker stay in order, as in a stream; messages of different workers do not.
+//! Coordinator and workers process one input at a time, and others wait.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -31,7 +30,7 @@ use crate::store::{Manifest, Store};
 use crate::trace::{Said, Trace};
 use crate::worker::ToCoordinator;
 
-/// No job of these sizes needs as many events: one that does goes in circles.
+/// No job of these sizes needs as many events: one that does is in an endless loop.
 const MOST_EVENTS: u64 = 1_000_000;
 
 /// The result of a simulation.
@@ -39,18 +38,18 @@ const MOST_EVENTS: u64 = 1_000_000;
 pub(crate) struct Run {
     pub(crate) report: Report,
     pub(crate) trace: Trace,
-    /// How often what was refused, by the name of the reason.
+    /// How many messages were refused, by reason.
     pub(crate) refused: BTreeMap<String, u64>,
     /// When which modality's step was applied.
     pub(crate) applied: Vec<(Time, ModalityName)>,
-    /// What came about.
+    /// What happened in the run.
     pub(crate) seen: BTreeSet<String>,
 }
 
 impl Run {
-    /// Where it parts from the plain loop.
+    /// The first difference from the plain loop.
     pub(crate) fn differs_from(&self, naive: &Naive) -> Option<String> {
-        // What it did until it failed was compared as it went.
+        // What it did until it failed was compared step by step.
         if matches!(self.report.outcome, Some(Outcome::Failed { .. })) {
             return None;
         }
@@ -61,25 +60,25 @@ impl Run {
     }
 }
 
-/// Something that must never be has happened.
+/// A broken invariant.
 #[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) why: String,
     pub(crate) trace: Trace,
 }
 
-/// A coordinator, its workers, and what is to come.
+/// A coordinator, its workers, and the future events.
 pub(crate) struct World<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) naive: Rc<Naive>,
     pub(super) now: Time,
     pub(super) events: BTreeMap<(Time, u64), Event>,
     foreseen: u64,
-    /// How many events of each class are to come: work, faults, timers.
+    /// The number of future events of each class: work, faults, timers.
     pending: [u64; 3],
     pub(super) coordinator: Coordinator,
     pub(super) coordinator_is_down: bool,
-    /// Whether the coordinator that was lost last is to wake up.
+    /// Whether the last lost coordinator will wake up.
     pub(super) keeps_old: bool,
     pub(super) old: Option<Coordinator>,
     pub(super) store: Store,
@@ -87,12 +86,12 @@ pub(crate) struct World<'a> {
     pub(super) busy: bool,
     /// How long the coordinator stalls next.
     pub(super) stall: Span,
-    /// The deadline that was foreseen last.
+    /// The deadline that was scheduled last.
     pub(super) deadline: Option<Time>,
     pub(super) processes: Vec<Process>,
     pub(super) new: Vec<Learner>,
     manifest: Source,
-    /// Until when manifests take long.
+    /// The time until which manifests take long.
     pub(super) manifests_late: Time,
     noise: Noise,
     pub(super) noise_stream: Stream,
@@ -101,7 +100,7 @@ pub(crate) struct World<'a> {
     /// Whether the job was asked to stop, and at once.
     pub(super) asked: Option<bool>,
     quiet_since: Option<Time>,
-    /// Since when, of that, without a reason.
+    /// Since when it has waited without giving a reason.
     silent_since: Option<Time>,
     refused: BTreeMap<String, u64>,
     pub(super) applied: Vec<(Time, ModalityName)>,
@@ -116,7 +115,7 @@ pub(crate) fn run(scenario: &Scenario, naive: &Rc<Naive>) -> Result<Run, Box<Bro
     run_traced(scenario, naive, Trace::default())
 }
 
-/// The same with a trace that may keep more.
+/// As [`run`], with a trace that may record more.
 pub(crate) fn run_traced(scenario: &Scenario, naive: &Rc<Naive>, trace: Trace) -> Result<Run, Box<Broken>> {
     let mut world = match World::new(scenario, naive, trace) {
         Ok(world) => world,
@@ -203,7 +202,7 @@ impl<'a> World<'a> {
         Err(format!("nothing is to come any more, and {}", self.stands()))
     }
 
-    /// The job is over: what it has learned is in its last checkpoint.
+    /// Checks a finished job: its last checkpoint holds all that it has learned.
     fn end(&mut self) -> Result<(), String> {
         let report = &mut self.coordinator.report;
         report.checkpoints.clone_from(&self.store.log);
@@ -214,7 +213,7 @@ impl<'a> World<'a> {
                 report.state.extend(encoders.map(|(name, digest)| (name.clone(), *digest)));
                 Ok(())
             }
-            // The store failed more often than a job bears.
+            // The store failed more often than a job tolerates.
             (Some(Outcome::Failed { reason }), _) if reason.ends_with("(3 times in a row)") => {
                 self.seen.insert("the store failed too often");
                 Ok(())
@@ -229,8 +228,8 @@ impl<'a> World<'a> {
         format!("the job is at \"{}\", waiting: {:?}", machine.activity(), waiting.map(|waiting| waiting.reason))
     }
 
-    /// Nothing waits without a reason that is told, for longer than it takes to see that a worker is not there; and
-    /// nothing waits forever.
+    /// Checks that the job waits without a reported reason only as long as it takes to notice a missing worker, and
+    /// that nothing waits forever.
     fn check_waits(&mut self) -> Result<(), String> {
         let [work, faults, _] = self.pending;
         if work > 0 || self.busy || self.coordinator_is_down || !self.inbox.is_empty() {
@@ -337,7 +336,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The coordinator looks at what has come, one thing after the other; deadlines come last.
+    /// The coordinator processes its inputs, one after the other; deadlines come last.
     pub(super) fn serve(&mut self) -> Result<(), String> {
         while !self.busy && !self.coordinator_is_down && self.coordinator.report.outcome.is_none() {
             if self.stall > Span(0) {
@@ -392,8 +391,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What a worker says that has lost its place may be refused, and logits of an evaluation that was abandoned;
-    /// nothing else.
+    /// Messages of a worker that has lost its slot may be refused, and logits of an abandoned evaluation; nothing else.
     fn may_be_refused(&mut self, inbound: &Inbound, refusal: &Refusal) -> Result<(), String> {
         let Inbound::Says { worker, message } = inbound else {
             return Err(format!("{inbound:?} was refused: {refusal:?}"));
@@ -411,7 +409,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// What was never sent so must be refused, and change nothing.
+    /// A forged message must be refused and change nothing.
     fn look_at_wrong(&mut self, inbound: Inbound) -> Result<(), String> {
         let Inbound::Says { worker, message } = &inbound else { return Ok(()) };
         let told = Said(message).to_string();
@@ -444,7 +442,7 @@ impl<'a> World<'a> {
             Sent::Manifest(manifest) => {
                 let (takes, answer) = (self.manifest.draw(), self.manifest.draw());
                 let late = self.manifests_late.since(at).0;
-                // It takes effect at once and is heard of late, or both are late.
+                // Either only the answer is late, or the write too.
                 let early = self.noise_is_even();
                 let (takes, answer) =
                     if early { (takes, Span(answer.0 + late)) } else { (Span(takes.0 + late), answer) };
@@ -453,7 +451,7 @@ impl<'a> World<'a> {
             Sent::ToWorker(worker, message) => {
                 let to = self.processes.iter().position(|known| known.engine.id == worker);
                 let to = to.ok_or_else(|| format!("a message to `{worker}`, which is not known"))?;
-                // What is sent over a closed connection is lost, also if there is a new one.
+                // Messages over a closed connection are lost, even if there is a new one.
                 let process = &self.processes[to];
                 if let Some(connection) = process.registered.filter(|known| process.connection == Some(*known)) {
                     let arrival = self.processes[to].to_worker.arrival(at);
@@ -468,7 +466,7 @@ impl<'a> World<'a> {
         rng::below(&mut self.noise_stream, 2) == 0
     }
 
-    /// A worker sends; the network may deliver more than was sent.
+    /// A worker sends a message; the network may add others.
     pub(super) fn send(&mut self, from: usize, message: ToCoordinator) {
         let process = &mut self.processes[from];
         let Some(connection) = process.connection else { return };

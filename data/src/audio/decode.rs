@@ -1,10 +1,10 @@
-//! Sound files to mono samples, with their headers checked against what is there.
+//! Sound files to mono samples. Headers are checked against the content.
 //!
-//! Of WAV the lengths of chunks are checked, and the number of samples that the header promises. Of FLAC the checksum of
-//! each frame, and, where the whole file was decoded (it is no longer than what is asked for), the number of samples and the
-//! MD5 of them all, if the header gives one. Of MP3 nothing but that its frames can be decoded: its checksums are optional and
-//! not looked at, and its header promises nothing that could be relied on, so that a recording which was cut short between two
-//! frames passes for a shorter one.
+//! In WAV files the lengths of chunks and the number of samples are checked. In FLAC files the checksum of each frame
+//! is checked. If the whole file is decoded because it is not longer than needed, so are the number of samples and the
+//! MD5 in the header, if it has one. MP3 frames must only be decodable: checksums are optional and ignored, and the
+//! header makes no reliable promise. So an MP3 file that was truncated between two frames counts as a shorter
+//! recording.
 
 use std::io::Cursor;
 
@@ -19,10 +19,10 @@ use symphonia::core::meta::MetadataOptions;
 use super::super::error::SampleError;
 use super::super::image::beginning;
 
-const REPLACE: &str = "the recording is damaged or cut short; replace it, or make the value null";
-/// Sample rates that a recording can have, in Hz.
+const REPLACE: &str = "the recording is damaged or truncated; replace it, or make the value null";
+/// The accepted sample rates, in Hz.
 const RATES: std::ops::RangeInclusive<u32> = 1000..=768_000;
-/// Samples decoded beyond those needed, so that resampling sees what follows the cut.
+/// Extra samples that are decoded, so that resampling sees what follows the end.
 const MARGIN: usize = 4096;
 
 /// Mono samples in [-1, 1].
@@ -34,12 +34,12 @@ pub(super) struct Recording {
     pub(super) samples: Vec<f32>,
 }
 
-/// Whether a file begins as WAV, FLAC or MP3 do.
+/// Whether a file begins like WAV, FLAC or MP3.
 pub(in super::super) fn is_audio(bytes: &[u8]) -> bool {
     container(bytes).is_some()
 }
 
-/// WAV, FLAC or MP3, by how a file begins.
+/// The format by the first bytes of a file: WAV, FLAC or MP3.
 pub(super) fn container(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Some("WAV"),
@@ -50,10 +50,10 @@ pub(super) fn container(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Decodes the first `seconds` of a file, and a little more.
+/// Decodes the first `seconds` of a file, and a margin.
 pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleError> {
     let Some(container) = container(bytes) else {
-        let what = format!("not audio that can be read (it begins with {})", beginning(bytes));
+        let what = format!("not a supported audio file (it begins with {})", beginning(bytes));
         return Err(SampleError::new(what, "store it as WAV, FLAC or MP3"));
     };
     if container == "WAV" {
@@ -70,13 +70,13 @@ pub(super) fn decode(bytes: &[u8], seconds: f64) -> Result<Recording, SampleErro
     let mut decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(failed)?;
     let (recording, ended) = samples(format.as_mut(), decoder.as_mut(), id, seconds, failed)?;
     if ended && decoder.finalize().verify_ok == Some(false) {
-        let what = format!("the {container}'s samples are not those that its MD5 was taken of");
+        let what = format!("the {container}'s samples do not match its MD5");
         return Err(SampleError::new(what, REPLACE));
     }
     let there = recording.samples.len() as u64;
     match promised {
         Some(promised) if ended && there < promised => Err(SampleError::new(
-            format!("the {container}'s header promises {promised} samples, but {there} are there"),
+            format!("the {container}'s header promises {promised} samples, but there are {there}"),
             REPLACE,
         )),
         _ if there == 0 => Err(SampleError::new(format!("the {container} has no samples"), REPLACE)),
@@ -135,7 +135,7 @@ fn check_rate(rate: u32, before: u32, channels: usize) -> Result<(), SampleError
     Ok(())
 }
 
-/// Whether the chunks of a WAV file are as long as they say. Writers that could not seek leave a length of 2³² - 1.
+/// Checks the lengths of the chunks of a WAV file. A writer that could not seek leaves a length of 2³² − 1.
 fn check_wav(bytes: &[u8]) -> Result<(), SampleError> {
     let mut at = 12;
     while let Some(header) = bytes.get(at..at + 8) {
@@ -143,7 +143,7 @@ fn check_wav(bytes: &[u8]) -> Result<(), SampleError> {
         let there = bytes.len() - at - 8;
         if length != u32::MAX && length as usize > there {
             let name = header[..4].escape_ascii();
-            let what = format!("the WAV's header promises {length} bytes in its `{name}` chunk, but {there} are there");
+            let what = format!("the WAV's header promises {length} bytes in its `{name}` chunk, but there are {there}");
             return Err(SampleError::new(what, REPLACE));
         }
         if let (b"fmt ", Some(format)) = (&header[..4], bytes.get(at + 8..at + 24)) {
@@ -157,7 +157,7 @@ fn check_wav(bytes: &[u8]) -> Result<(), SampleError> {
     Err(SampleError::new("the WAV has no `data` chunk", REPLACE))
 }
 
-/// Whether the `fmt ` chunk says what a recording can have: its decoder multiplies these numbers unchecked.
+/// Checks the ranges of the numbers in the `fmt ` chunk, which the decoder multiplies unchecked.
 fn check_wav_format(format: &[u8]) -> Result<(), SampleError> {
     let channels = u16::from_le_bytes([format[2], format[3]]);
     let rate = u32::from_le_bytes([format[4], format[5], format[6], format[7]]);

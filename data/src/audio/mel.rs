@@ -1,7 +1,7 @@
 //! Power spectra in mel bands.
 //!
-//! The scale is that of HTK, mel(f) = 2595 log10(1 + f / 700), from 0 Hz to half the sample rate; bands are triangles of
-//! height 1 between neighbouring centres. A band so narrow that no bin falls into it takes the bin nearest its centre.
+//! The scale is that of HTK, mel(f) = 2595 log10(1 + f / 700), from 0 Hz to half the sample rate; bands are triangles
+//! of height 1 between neighbouring centres. A band that is too narrow for any bin uses the bin nearest to its centre.
 
 use std::f64::consts::TAU;
 use std::fmt;
@@ -11,14 +11,14 @@ use realfft::{RealFftPlanner, RealToComplex};
 
 use super::super::error::SampleError;
 
-/// Power below this is taken for this, before the logarithm.
+/// The smallest power. Lower values are raised to it before the logarithm.
 const FLOOR: f32 = 1e-10;
 
-/// A window, its transform and the bands.
+/// The window, its transform and the mel bands.
 pub(super) struct MelBands {
     transform: Arc<dyn RealToComplex<f32>>,
     hann: Vec<f32>,
-    /// Of each band: its first bin, and the weights from there.
+    /// The first bin of each band, and the weights starting there.
     bands: Vec<(usize, Vec<f32>)>,
 }
 
@@ -74,7 +74,8 @@ fn bands(rate: u32, window: usize, mels: usize) -> Vec<(usize, Vec<f32>)> {
     (0..mels).map(|band| triangle(edge(band), edge(band + 1), edge(band + 2), bin, window / 2)).collect()
 }
 
-/// The weights of the bins between `low` and `high`, 1 at `centre`; all in Hz, bins `bin` Hz apart, the last being `last`.
+/// The weights of the bins between `low` and `high`, 1 at `centre`; all in Hz, bins `bin` Hz apart, the last being
+/// `last`.
 fn triangle(low: f64, centre: f64, high: f64, bin: f64, last: usize) -> (usize, Vec<f32>) {
     let first = (low / bin).floor() as usize + 1;
     let end = ((high / bin).ceil() as usize).min(last + 1);

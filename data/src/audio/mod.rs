@@ -1,10 +1,11 @@
 //! WAV, FLAC and MP3 files to log-mel spectrograms.
 //!
 //! ```text
-//! bytes ─ decode (mono) ─ resample ─ cut or pad to `seconds` ─ Hann windows, |FFT|² ─ mel bands ─ ln(max(x, 1e-10)) ─ standardise
+//! bytes ─ decode (mono) ─ resample ─ truncate or pad to `seconds` ─ Hann windows, |FFT|² ─ mel bands ─ ln(max(x, 1e-10)) ─ standardise
 //! ```
 //! Standardisation is per mel band, by the training split's mean and deviation over the frames that begin within their
-//! recording. Frames that begin after its end are 0, which is the mean: silence would be an extreme that says nothing.
+//! recording. Frames that begin after its end are 0, the mean: the level of silence would be an extreme value without
+//! meaning.
 
 mod decode;
 mod mel;
@@ -22,24 +23,24 @@ pub(super) use decode::is_audio;
 pub(super) struct Spectrogram {
     /// (mels, frames), row-major.
     pub(super) values: Vec<f32>,
-    /// Frames that begin within the recording; the first is always counted.
+    /// The number of frames that begin within the recording. The first frame always counts.
     pub(super) heard: usize,
 }
 
-/// What a recording is, for a person who looks at it.
+/// A recording's properties, for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Survey {
     /// WAV, FLAC or MP3.
     pub(super) format: &'static str,
     /// Hz.
     pub(super) rate: u32,
-    /// Of the part that was decoded.
+    /// The length of the decoded part, in seconds.
     pub(super) seconds: f64,
     /// Largest absolute sample, of the mean of all channels; 1 is full scale.
     pub(super) peak: f32,
 }
 
-/// Decodes the first `seconds` of a file to see what it is.
+/// Decodes the first `seconds` of a file and returns its properties.
 pub(super) fn survey(bytes: &[u8], seconds: f64) -> Result<Survey, SampleError> {
     let recording = guarded(|| decode::decode(bytes, seconds))?;
     Ok(Survey {
@@ -50,7 +51,7 @@ pub(super) fn survey(bytes: &[u8], seconds: f64) -> Result<Survey, SampleError> 
     })
 }
 
-/// What turns a recording into a spectrogram.
+/// Turns a recording into a spectrogram.
 #[derive(Debug)]
 pub(super) struct Listener {
     rate: u32,
@@ -60,7 +61,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// `seconds` at `rate` Hz, seen through windows of `window` samples, `hop` apart, in `mels` bands.
+    /// For `seconds` at `rate` Hz, with windows of `window` samples, `hop` apart, in `mels` bands.
     pub(super) fn new(rate: u32, seconds: f64, mels: u32, window: u32, hop: u32) -> Self {
         let samples = ((seconds * f64::from(rate)).round() as usize).max(1);
         Self { rate, samples, hop: hop.max(1) as usize, bands: MelBands::new(rate, window as usize, mels as usize) }
@@ -71,7 +72,7 @@ impl Listener {
         self.bands.len()
     }
 
-    /// Columns of a spectrogram: windows that fit, at least 1.
+    /// Columns of a spectrogram: the number of windows that fit, at least 1.
     pub(super) fn frames(&self) -> usize {
         1 + self.samples.saturating_sub(self.bands.window()) / self.hop
     }
@@ -87,7 +88,8 @@ impl Listener {
     }
 }
 
-/// The mel bands of some noise, the same everywhere: what is seen of a sound depends on the processor's vector units.
+/// The mel bands of fixed noise. A numeric fingerprint includes them, because their bits depend on the
+/// processor's vector units.
 pub fn noise_spectrogram() -> Result<Vec<f32>, SampleError> {
     let bands = MelBands::new(8000, 256, 16);
     let mut stream = rng::stream(0, &["noise".into()]);

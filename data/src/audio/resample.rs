@@ -1,7 +1,8 @@
-//! Resampling by a windowed sinc, phase by phase: exact ratios, the same bits every time, no delay.
+//! Resampling by a windowed sinc, phase by phase: exact ratios, reproducible bits, no delay.
 //!
-//! y(j) = Σ_n x(n) h(j r - n), r = from / to, h(t) = c sinc(c t) times a Hann window over ±[`LOBES`] / c, c = min(1, to / from):
-//! below the lower Nyquist frequency nothing changes, above it sound is removed instead of being folded back.
+//! y(j) = Σ_n x(n) h(j r - n), r = from / to, h(t) = c sinc(c t) times a Hann window over ±[`LOBES`] / c, c = min(1, to
+//! / from): frequencies below the lower Nyquist frequency pass unchanged, higher ones are removed instead of being
+//! aliased.
 
 use std::f64::consts::PI;
 
@@ -32,8 +33,8 @@ pub(super) fn resample(samples: &[f32], from: u32, to: u32, limit: usize) -> Vec
 
 /// h at offset - n, for n from 1 - half to half, scaled to a sum of 1.
 fn taps(offset: f64, from: u32, to: u32) -> Vec<f32> {
-    let cut = (f64::from(to) / f64::from(from)).min(1.0);
-    let reach = LOBES / cut;
+    let cutoff = (f64::from(to) / f64::from(from)).min(1.0);
+    let reach = LOBES / cutoff;
     let half = reach.ceil() as i64;
     let kernel = |n: i64| {
         let t = offset - n as f64;
@@ -41,7 +42,7 @@ fn taps(offset: f64, from: u32, to: u32) -> Vec<f32> {
             return 0.0;
         }
         let window = 0.5 + 0.5 * (PI * t / reach).cos();
-        let x = PI * cut * t;
+        let x = PI * cutoff * t;
         window * if x.abs() < 1e-12 { 1.0 } else { x.sin() / x }
     };
     let weights: Vec<f64> = (1 - half..=half).map(kernel).collect();

@@ -1,11 +1,11 @@
-//! A look into data files: what is in them, how much of it, and what is missing, before anything is trained on it.
+//! Inspection of data files before training: their columns, their number of rows, and missing values.
 //!
 //! ```text
 //! names ─ source ─ shard ─┬ tables: files of the same columns ─ tally: missing values, classes, ids
 //!                         └ sample: the first rows, value by value
 //! ```
-//! Every row is read, a batch at a time; what stays in memory is 40 bytes or so per row for its id. A value that cannot be
-//! read is shown as such; a file that cannot be read is an error.
+//! Every row is read, a batch at a time. About 40 bytes per row stay in memory, for its id. A value that cannot be read
+//! is shown as unreadable; a file that cannot be read is an error.
 
 mod sample;
 mod tally;
@@ -25,36 +25,36 @@ use tally::Tally;
 pub use sample::{NamedValue, Picture, SampleReport, ValueReport};
 pub use tally::{ClassReport, DuplicateReport, IdReport, LabelReport};
 
-/// Columns that are read where none is named.
+/// The default columns.
 const LABEL: &str = "label";
 const ID: &str = "id";
 
-/// What is looked at.
+/// The options of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InspectOptions {
     /// The column of classes. None: `label`, in files that have it.
     pub label: Option<String>,
     /// The column of ids. None: `id`, in files that have it.
     pub id: Option<String>,
-    /// Rows to show of every table.
+    /// The number of rows to show from every table.
     pub samples: usize,
 }
 
-/// What was found.
+/// The result of an inspection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inspection {
-    /// Files by their columns: files of the same columns are one table.
+    /// The tables. Files with the same columns form one table.
     pub tables: Vec<TableReport>,
 }
 
-/// Files of the same columns.
+/// Files with the same columns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TableReport {
-    /// In the order of their names.
+    /// The files, sorted by name.
     pub files: Vec<FileReport>,
-    /// Rows of all files.
+    /// The number of rows in all files.
     pub rows: u64,
-    /// In the order of the files.
+    /// The columns, in the order of the files.
     pub columns: Vec<ColumnReport>,
     /// None without such a column.
     pub labels: Option<LabelReport>,
@@ -71,9 +71,9 @@ pub struct FileReport {
     pub file: String,
     /// Its size.
     pub bytes: u64,
-    /// Rows in it.
+    /// The number of rows in the file.
     pub rows: u64,
-    /// Row groups, of which one is in memory at a time when the file is read.
+    /// The number of row groups. When the file is read, one row group is in memory at a time.
     pub row_groups: usize,
 }
 
@@ -82,22 +82,22 @@ pub struct FileReport {
 pub struct ColumnReport {
     /// Its name.
     pub name: String,
-    /// Its type as Arrow calls it.
+    /// The Arrow name of its type.
     pub arrow: String,
-    /// Its type as Hugging Face's `datasets` calls it.
+    /// The name of its type in Hugging Face's `datasets`.
     pub feature: String,
-    /// Rows without a value.
+    /// The number of rows without a value.
     pub missing: u64,
-    /// The same as a share of all rows; 0 if there are none.
+    /// The fraction of rows without a value. 0 if there are no rows.
     pub missing_rate: f64,
 }
 
-/// Looks into all files of `stores` that the names (paths or URLs, with wildcards) stand for. `progress` is told of the rows read so
-/// far, and of how many there are.
+/// Inspects all files in `stores` that match the names (paths or URLs, with wildcards). `progress` receives the number
+/// of rows read so far, and of all rows.
 ///
 /// # Errors
-/// Names that no file has, stores that do not answer, files that are not Parquet or are damaged, and files without a column
-/// that the options name.
+/// If a name matches no file, a store does not answer, a file is damaged or not Parquet, or a file lacks a column that
+/// the options name.
 pub async fn inspect(
     names: &[String],
     stores: &Stores,
@@ -129,7 +129,7 @@ pub async fn inspect(
     Ok(Inspection { tables })
 }
 
-/// Files with the same columns together, otherwise in the order that they were in.
+/// Groups files with the same columns, and otherwise keeps their order.
 fn by_columns(shards: Vec<Shard>) -> Vec<Vec<Shard>> {
     let mut groups: Vec<Vec<Shard>> = Vec::new();
     for shard in shards {

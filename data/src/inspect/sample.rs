@@ -11,23 +11,23 @@ use super::super::error::SampleError;
 use super::super::image::{self, ImageSize, beginning, is_image};
 use super::super::shard::Shard;
 
-/// Longer side of a picture, in its own pixels.
+/// The longer side of a picture, in pixels.
 const PICTURE: u32 = 56;
-/// Seconds that are decoded of a recording.
+/// The largest number of seconds that are decoded from a recording.
 const SECONDS: f64 = 600.0;
-/// Characters shown of a text.
+/// The largest number of characters shown of a text.
 const CHARACTERS: usize = 240;
-/// Numbers shown of a vector.
+/// The largest number of numbers shown of a vector.
 const NUMBERS: usize = 6;
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SampleReport {
-    /// The file that it is in.
+    /// The path or URL of its file.
     pub file: String,
-    /// Its number there, from 0.
+    /// The number of the row in its file, from 0.
     pub row: u64,
-    /// One per column, in the order of the file.
+    /// The values, one per column, in the order of the file.
     pub values: Vec<NamedValue>,
 }
 
@@ -36,12 +36,12 @@ pub struct SampleReport {
 pub struct NamedValue {
     /// The column.
     pub column: String,
-    /// What is in it.
+    /// The value in it.
     #[serde(flatten)]
     pub value: ValueReport,
 }
 
-/// What a value is.
+/// A description of a value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ValueReport {
@@ -65,7 +65,7 @@ pub enum ValueReport {
     Clip {
         /// How many.
         frames: usize,
-        /// `PNG` or `JPEG`, as all that follows of the one in the middle.
+        /// `PNG` or `JPEG`. This field and the next ones describe the middle frame.
         format: &'static str,
         /// Pixels.
         width: u32,
@@ -83,7 +83,7 @@ pub enum ValueReport {
         format: &'static str,
         /// Hz.
         rate: u32,
-        /// Its length; at most 10 minutes are looked at.
+        /// The length in seconds. At most 10 minutes are read.
         seconds: f64,
         /// Largest absolute sample; 1 is full scale.
         peak: f32,
@@ -92,38 +92,38 @@ pub enum ValueReport {
     },
     /// A string.
     Text {
-        /// Its beginning.
+        /// The first characters of the string.
         text: String,
-        /// How many it has in all.
+        /// The number of characters of the whole string.
         characters: usize,
     },
     /// A list of numbers.
     Features {
         /// How many.
         length: usize,
-        /// The first of them.
+        /// The first numbers.
         first: Vec<f32>,
     },
-    /// A single number, or what has a type that no modality can have.
+    /// A single number, or a value of a type that no modality can have.
     Plain {
         /// As text.
         value: String,
     },
     /// A value that training would refuse.
     Unreadable {
-        /// Why, and what to do.
+        /// What is wrong, and what to do.
         error: String,
     },
 }
 
-/// A grey image, no larger than the one that it shows.
+/// A small grey version of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Picture {
     /// Pixels, at most 56.
     pub width: usize,
     /// Pixels, at most 56.
     pub height: usize,
-    /// 0 is black; row by row.
+    /// The grey levels, row by row. 0 is black.
     pub levels: Vec<u8>,
 }
 
@@ -160,7 +160,7 @@ async fn look_at(shard: &Shard, array: &ArrayRef, row: usize) -> ValueReport {
     }
 }
 
-/// What a file is, wherever it is.
+/// Describes a file, in the row or beside the Parquet file.
 async fn file_of(shard: &Shard, found: &File) -> Result<ValueReport, String> {
     match found {
         File::Bytes(bytes) => file(bytes),
@@ -172,7 +172,7 @@ async fn file_of(shard: &Shard, found: &File) -> Result<ValueReport, String> {
     .map_err(|error| error.to_string())
 }
 
-/// What the frame in the middle of a clip is.
+/// Describes the middle frame of a clip.
 async fn clip_of(shard: &Shard, frames: usize, taken: &[(u32, File)]) -> Result<ValueReport, String> {
     let Some((position, found)) = taken.first() else { return Err("the clip has no frames".to_owned()) };
     match file_of(shard, found).await {
@@ -184,7 +184,7 @@ async fn clip_of(shard: &Shard, frames: usize, taken: &[(u32, File)]) -> Result<
     }
 }
 
-/// A number, or the type of what nothing can be made of.
+/// A number as text, or the type of an unsupported value.
 fn plain(column: &Column, array: &ArrayRef, row: usize) -> Option<String> {
     if let Some(number) = column.integer(row) {
         return Some(number.to_string());
@@ -206,7 +206,8 @@ fn file(bytes: &[u8]) -> Result<ValueReport, SampleError> {
         return Ok(ValueReport::Audio { format, rate, seconds: heard.seconds, peak: heard.peak, bytes: bytes.len() });
     }
     if !is_image(bytes) {
-        let what = format!("neither an image nor audio that can be read (it begins with {})", beginning(bytes));
+        let what =
+            format!("neither a supported image nor a supported audio file (it begins with {})", beginning(bytes));
         return Err(SampleError::new(what, "store it as PNG, JPEG, WAV, FLAC or MP3"));
     }
     let format = if bytes.starts_with(b"\x89PNG") { "PNG" } else { "JPEG" };

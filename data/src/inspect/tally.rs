@@ -1,4 +1,4 @@
-//! What is counted over all rows of a table: missing values, classes, ids that occur twice.
+//! Counts over all rows of a table: missing values, classes and duplicate ids.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,9 +10,9 @@ use super::super::audio::is_audio;
 use super::super::column::{Cell, Column, File};
 use super::super::image::is_image;
 
-/// Classes that are counted one by one.
+/// The largest number of classes that are counted individually.
 const CLASSES: usize = 10_000;
-/// Ids that are named of those that occur twice.
+/// The largest number of duplicate ids that are named.
 const NAMED: usize = 3;
 
 /// The rows of each class.
@@ -20,38 +20,38 @@ const NAMED: usize = 3;
 pub struct LabelReport {
     /// The column.
     pub column: String,
-    /// Integers in order, then strings in order.
+    /// The classes: integers in order, then strings in order.
     pub classes: Vec<ClassReport>,
-    /// Rows of classes beyond the first 10 000 that were met.
+    /// The number of rows in classes beyond the first 10,000.
     pub others: u64,
-    /// Rows whose label is null, or is neither an integer nor a string.
+    /// The number of rows whose label is null, or neither an integer nor a string.
     pub without: u64,
 }
 
 /// One class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClassReport {
-    /// As it is in the rows.
+    /// The label as it is in the rows.
     pub label: String,
-    /// What the file's metadata call this number.
+    /// The name of this number in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Rows that have it.
+    /// The number of rows with this label.
     pub rows: u64,
 }
 
-/// Whether ids tell rows apart.
+/// Whether ids are unique.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IdReport {
     /// The column.
     pub column: String,
-    /// Rows whose id an earlier row of the table has.
+    /// The number of rows whose id also occurs in an earlier row of the table.
     pub duplicates: u64,
-    /// Of those, rows whose id an earlier row of the same file has.
+    /// The number of these rows whose id occurs in an earlier row of the same file.
     pub within_files: u64,
-    /// The first of them.
+    /// The first duplicates.
     pub examples: Vec<DuplicateReport>,
-    /// Rows whose id is null, or is neither an integer nor a string.
+    /// The number of rows whose id is null, or neither an integer nor a string.
     pub without: u64,
 }
 
@@ -60,9 +60,9 @@ pub struct IdReport {
 pub struct DuplicateReport {
     /// The id.
     pub id: String,
-    /// File and row, from 0, where it is first.
+    /// The file and row, from 0, of its first occurrence.
     pub first: (String, u64),
-    /// File and row where it is again.
+    /// The file and row of its second occurrence.
     pub again: (String, u64),
 }
 
@@ -72,7 +72,7 @@ enum Class {
     Text(String),
 }
 
-/// Counts so far.
+/// The counts so far.
 pub(super) struct Tally {
     rows: u64,
     missing: Vec<u64>,
@@ -85,12 +85,12 @@ struct Ids {
     position: usize,
     report: IdReport,
     files: Vec<String>,
-    /// Where an id is first, by half of its SHA-256: file and row.
+    /// The file and row of the first occurrence of an id, by half of its SHA-256.
     seen: HashMap<[u8; 16], (usize, u64)>,
 }
 
 impl Tally {
-    /// Of a table with these columns, of which one may have classes and one ids.
+    /// Counters for a table with these columns, with the positions of the label and id columns.
     pub(super) fn new(columns: &[&str], label: Option<usize>, id: Option<usize>) -> Self {
         let name = |position: usize| columns[position].to_owned();
         let labels = |position| LabelReport { column: name(position), classes: Vec::new(), others: 0, without: 0 };
@@ -115,7 +115,7 @@ impl Tally {
         }
     }
 
-    /// Adds rows of a file, the first of which is row `first` there.
+    /// Counts a batch of a file. Its first row is row `first` of the file.
     pub(super) fn count(&mut self, file: &str, first: u64, batch: &RecordBatch) {
         self.rows += batch.num_rows() as u64;
         for (position, array) in batch.columns().iter().enumerate() {
@@ -154,17 +154,17 @@ impl Tally {
         self.rows
     }
 
-    /// Rows without a value in a column.
+    /// The number of rows without a value in a column.
     pub(super) fn missing(&self, position: usize) -> u64 {
         self.missing[position]
     }
 
-    /// `Image` or `Audio`, by the first value of a column; of a list of files by the one in its middle.
+    /// `Image` or `Audio`, by the first value of a column. For a list of files, by its middle file.
     pub(super) fn media(&self, position: usize) -> Option<&'static str> {
         self.media[position]
     }
 
-    /// The reports; `names` are what the classes of a column are called, by number.
+    /// The reports. `names` gives the class names of a column, by number.
     pub(super) fn finish(self, names: impl Fn(usize) -> Vec<String>) -> (Option<LabelReport>, Option<IdReport>) {
         let labels = self.labels.map(|(position, mut report, counts)| {
             let names = names(position);

@@ -91,7 +91,8 @@ async fn what_is_wrong_with_rows_is_counted_and_shown() {
     let ValueReport::Unreadable { error } = &table.samples[0].values[2].value else { panic!("a GIF") };
     assert_eq!(
         error,
-        "neither an image nor audio that can be read (it begins with `GIF89a`); store it as PNG, JPEG, WAV, FLAC or MP3"
+        "neither a supported image nor a supported audio file (it begins with `GIF89a`); store it as PNG, JPEG, WAV, \
+         FLAC or MP3"
     );
     assert_eq!(table.samples[0].values[3].value, ValueReport::Plain { value: "1.5".to_owned() });
 }

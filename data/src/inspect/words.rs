@@ -1,11 +1,11 @@
-//! Types of columns in the words of Hugging Face's `datasets`.
+//! Types of columns as Hugging Face's `datasets` names them.
 
 use arrow_schema::{DataType, Field, Schema};
 use serde_json::Value;
 
 use super::super::column::ColumnKind;
 
-/// What a file's metadata says about a column, where `datasets` wrote it.
+/// The metadata that `datasets` wrote about a column, if there are any.
 pub(super) fn declared(schema: &Schema, column: &str) -> Option<Value> {
     let metadata: Value = serde_json::from_str(schema.metadata().get("huggingface")?).ok()?;
     metadata.get("info")?.get("features")?.get(column).cloned()
@@ -17,8 +17,8 @@ pub(super) fn class_names(declared: Option<&Value>) -> Vec<String> {
     names.into_iter().flatten().map(|name| name.as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// `Image()`, `ClassLabel(10 names)`, `Value("int64")` ... : as declared, or else by the type and, for files, by what the
-/// first one is.
+/// `Image()`, `ClassLabel(10 names)`, `Value("int64")` ... : as declared, or otherwise by the type and, for files, by
+/// the first file.
 pub(super) fn feature(field: &Field, declared: Option<&Value>, media: Option<&str>) -> String {
     let kind = declared.and_then(|declared| declared.get("_type")).and_then(Value::as_str);
     let items = declared.and_then(|declared| declared.get("feature").or_else(|| declared.get(0)));

@@ -1,4 +1,4 @@
-//! A file of a store, read by range. Requests are retried a few times by the store's client; none waits without bound.
+//! A file of a store, read by range. The store's client retries requests a few times. Every wait is bounded.
 
 use std::future::Future;
 use std::ops::Range;
@@ -14,17 +14,17 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::super::error::DataError;
 use super::super::stores::Stores;
 
-/// How long one request may take, its retries included. None asks for more than [`BLOCK`], so that it bounds silence rather
-/// than the size of what is read.
+/// The timeout of one request, including its retries. A request reads at most [`BLOCK`], so the timeout bounds silence,
+/// not the size of a file.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of one request at most.
+/// The largest number of bytes in one request.
 const BLOCK: u64 = 4 << 20;
-/// Blocks of one range that are asked for at once.
+/// The number of blocks of one range that are requested concurrently.
 const BLOCKS_AT_ONCE: usize = 2;
 /// Ranges no further apart than this are fetched as one.
 const GAP: u64 = 1 << 20;
 
-/// A file that was found.
+/// A file in a store.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub(super) stores: Stores,
@@ -41,7 +41,7 @@ impl Source {
         &self.url
     }
 
-    /// In bytes.
+    /// The size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -50,7 +50,7 @@ impl Source {
     /// One range of bytes.
     ///
     /// # Errors
-    /// When the store does not answer within its bounds, or the file has changed.
+    /// If the store does not answer in time, or the file has changed.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, DataError> {
         self.read_blocks(&self.url, &self.path, range).await
     }
@@ -66,7 +66,7 @@ impl Source {
     /// A file that a row names relative to this file's folder. It must be below that folder.
     ///
     /// # Errors
-    /// Names that leave the folder, and as [`Source::read`].
+    /// If the name leaves the folder, and as [`Source::read`].
     pub async fn read_beside(&self, name: &str) -> Result<Bytes, DataError> {
         let refused = |reason: &str| DataError::Location { location: name.to_owned(), reason: reason.to_owned() };
         if name.starts_with('/') || name.split('/').any(|segment| segment == "..") || name.contains("://") {
@@ -83,7 +83,7 @@ impl Source {
         self.read_blocks(&url, &path, 0..found.size).await
     }
 
-    /// Reads a range in blocks, so that a long one on a slow line takes its time.
+    /// Reads a range in blocks, so that a long range over a slow connection does not time out.
     async fn read_blocks(&self, url: &str, path: &Path, range: Range<u64>) -> Result<Bytes, DataError> {
         let blocks = range.clone().step_by(BLOCK as usize).map(|start| start..range.end.min(start + BLOCK));
         let mut blocks = stream::iter(blocks)
@@ -112,7 +112,7 @@ impl Folder for Path {
     }
 }
 
-/// Awaits a request, and makes its failure a message.
+/// Awaits a request, and turns its failure into a message.
 pub(super) async fn bounded<T>(
     stores: &Stores,
     url: &str,
@@ -140,7 +140,7 @@ pub(super) fn unreachable_error(stores: &Stores, url: &str, error: &object_store
         Error::Unauthenticated { .. } => {
             ("the credentials were not accepted".to_owned(), "set the credentials of this store in the environment")
         }
-        other => (innermost(other), "check that the address is right and the store can be reached from here"),
+        other => (innermost(other), "check the address, and that this machine can reach the store"),
     };
     DataError::Unreachable { url: url.to_owned(), reason, remedy, passing: stores.is_transient(error) }
 }

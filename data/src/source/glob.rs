@@ -1,4 +1,4 @@
-//! Wildcards: which files of a store a name stands for.
+//! Wildcards: the files of a store that match a name.
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -8,7 +8,7 @@ use super::super::stores::Stores;
 use super::file::{Source, TIMEOUT, bounded, unreachable_error};
 use super::store::Location;
 
-/// The files that `name` stands for; at least one.
+/// The files that match `name`, at least one.
 pub(super) async fn expand(location: &Location, name: &str) -> Result<Vec<Source>, DataError> {
     let found = if location.segments.iter().any(|segment| has_wildcard(segment)) {
         if !location.lists {
@@ -54,7 +54,7 @@ async fn head(location: &Location, name: &str) -> Result<Option<Source>, DataErr
     }
 }
 
-/// The files of a name with wildcards: folder by folder, listing only where a segment has a wildcard.
+/// The files of a name with wildcards: folder by folder. Only folders before a segment with a wildcard are listed.
 async fn walk(location: &Location, name: &str) -> Result<Vec<Source>, DataError> {
     let mut folders = vec![Vec::<String>::new()];
     let mut files = Vec::new();
@@ -103,7 +103,7 @@ async fn list(location: &Location, folder: &[String], name: &str) -> Result<List
     Ok(Listing { folders, files: found.objects.into_iter().map(|meta| (meta.location, meta.size)).collect() })
 }
 
-/// What the deepest folder of the name that has no wildcard holds instead.
+/// The contents of the deepest folder of the name without a wildcard, for the message.
 async fn what_is_there(location: &Location, name: &str) -> Result<String, DataError> {
     let literal = location.segments.iter().take_while(|segment| !has_wildcard(segment)).count();
     let folder = &location.segments[..literal.min(location.segments.len().saturating_sub(1))];
@@ -118,7 +118,7 @@ async fn what_is_there(location: &Location, name: &str) -> Result<String, DataEr
     })
 }
 
-/// Whether a name fits a pattern in which `*` stands for any text and `?` for any character.
+/// Whether a name matches a pattern in which `*` matches any text and `?` any character.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n, mut star) = (0, 0, None);

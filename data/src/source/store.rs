@@ -1,4 +1,4 @@
-//! One name of data: which store it is in, and the segments of its path.
+//! A name of data: its store, and the segments of its path.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use object_store::ObjectStore;
 use super::super::error::DataError;
 use super::super::stores::Stores;
 
-/// Schemes of URLs that stores are opened by.
+/// The URL schemes of supported stores.
 const SCHEMES: [&str; 10] = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https", "memory"];
 
 /// A name, parsed.
 #[derive(Debug)]
 pub(super) struct Location {
-    /// Who opened the store.
+    /// The stores that opened it.
     pub(super) stores: Stores,
-    /// Where it is.
+    /// The store of the name.
     pub(super) store: Arc<dyn ObjectStore>,
-    /// What comes before the path in messages: `s3://bucket`, or nothing for local paths.
+    /// The prefix of the path in messages: `s3://bucket`, or nothing for local paths.
     pub(super) root: String,
-    /// The path, cut at `/`, wildcards and all.
+    /// The segments of the path, including wildcards.
     pub(super) segments: Vec<String>,
-    /// Whether names can be listed.
+    /// Whether the store can list names.
     pub(super) lists: bool,
 }
 
 impl Location {
-    /// Reads a path or URL, and opens its store. Nothing is asked of the store yet.
+    /// Parses a path or URL, and opens its store. No request is sent yet.
     pub(super) fn parse(name: &str, stores: &Stores) -> Result<Self, DataError> {
         let Some((scheme, rest)) = name.split_once("://") else {
             return Self::local(name, name, stores);
@@ -42,12 +42,18 @@ impl Location {
             ));
         }
         if !SCHEMES.contains(&scheme) {
-            let reason = "is not a scheme that can be read; use a path, file, s3, gs, az, http or https";
+            let reason = "is not a supported scheme; use a path, file, s3, gs, az, http or https";
             return Err(bad(name, &format!("`{scheme}` {reason}")));
         }
         let root = format!("{scheme}://{authority}");
         let store = open(name, &root, stores)?;
-        Ok(Self { stores: Stores::clone(stores), store, root, segments: cut(path), lists: !scheme.starts_with("http") })
+        Ok(Self {
+            stores: Stores::clone(stores),
+            store,
+            root,
+            segments: segments_of(path),
+            lists: !scheme.starts_with("http"),
+        })
     }
 
     fn local(path: &str, name: &str, stores: &Stores) -> Result<Self, DataError> {
@@ -55,16 +61,16 @@ impl Location {
         let Some(text) = absolute.to_str() else {
             return Err(bad(name, "the path is not UTF-8; rename its folders"));
         };
-        let mut segments = Vec::new();
-        for segment in cut(text) {
-            if segment == ".." { drop(segments.pop()) } else { segments.push(segment) }
+        let mut kept = Vec::new();
+        for segment in segments_of(text) {
+            if segment == ".." { drop(kept.pop()) } else { kept.push(segment) }
         }
         let store = open(name, "/", stores)?;
-        Ok(Self { stores: Stores::clone(stores), store, root: String::new(), segments, lists: true })
+        Ok(Self { stores: Stores::clone(stores), store, root: String::new(), segments: kept, lists: true })
     }
 }
 
-fn cut(path: &str) -> Vec<String> {
+fn segments_of(path: &str) -> Vec<String> {
     path.split('/').filter(|segment| !segment.is_empty() && *segment != ".").map(str::to_owned).collect()
 }
 
@@ -82,7 +88,7 @@ mod tests {
     use crate::stores::LocalStores;
 
     #[test]
-    fn names_are_cut_into_store_and_segments() {
+    fn names_are_split_into_store_and_segments() {
         let of = |name: &str| {
             let location = Location::parse(name, &LocalStores::shared()).expect(name);
             (location.root, location.segments.join("|"))
@@ -93,9 +99,9 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_read_say_why() {
-        for (name, part) in [("ftp://host/x", "`ftp` is not a scheme"), ("s3:///x", "missing")] {
+        for (name, expected) in [("ftp://host/x", "`ftp` is not a scheme"), ("s3:///x", "missing")] {
             let message = Location::parse(name, &LocalStores::shared()).expect_err(name).to_string();
-            assert!(message.contains(part), "{message}");
+            assert!(message.contains(expected), "{message}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Arithmetic whose result is the same on every machine: additions, multiplications and square roots only, which IEEE
-//! 754 rounds in one way. The mathematics library of a platform may round `sin` and `exp` in others.
+//! Arithmetic whose result is the same on every machine: only additions, multiplications and square roots, whose
+//! rounding IEEE 754 defines. The mathematics libraries of platforms may round `sin` and `exp` differently.
 
 use antiphon_core::rng::{self, Stream};
 
-/// sin(2π x) for x in whole turns; error below 1e-7.
+/// sin(2π x), for x in full turns. The error is below 1e-7.
 pub(super) fn sine(turns: f64) -> f64 {
     let x = turns - (turns + 0.5).floor();
     let x = if x > 0.25 {
@@ -22,12 +22,12 @@ pub(super) fn sine(turns: f64) -> f64 {
     a * (1.0 - s / 6.0 * series)
 }
 
-/// cos(2π x) for x in whole turns.
+/// cos(2π x), for x in full turns.
 pub(super) fn cosine(turns: f64) -> f64 {
     sine(turns + 0.25)
 }
 
-/// e^x for |x| up to 700; relative error below 1e-7.
+/// e^x for |x| up to 700. The relative error is below 1e-7.
 pub(super) fn exponential(x: f64) -> f64 {
     let doublings = x * std::f64::consts::LOG2_E;
     let whole = doublings.floor().clamp(-1020.0, 1020.0);
@@ -40,7 +40,7 @@ pub(super) fn exponential(x: f64) -> f64 {
     series * f64::from_bits(exponent << 52)
 }
 
-/// 10^(x / 20): the ratio of amplitudes that x decibels are.
+/// 10^(x / 20): the ratio of amplitudes of x decibels.
 pub(super) fn decibels(x: f64) -> f64 {
     exponential(x * std::f64::consts::LN_10 / 20.0)
 }
@@ -54,7 +54,7 @@ impl Dice {
         Self(stream)
     }
 
-    /// In [low, high).
+    /// A number in [low, high).
     pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * rng::uniform(&mut self.0)
     }
@@ -64,7 +64,7 @@ impl Dice {
         rng::uniform(&mut self.0) < probability
     }
 
-    /// In 0 .. `n`; `n` is at least 1.
+    /// An integer in 0 .. `n`. `n` is at least 1.
     pub(super) fn below(&mut self, n: usize) -> usize {
         ((rng::uniform(&mut self.0) * n as f64) as usize).min(n - 1)
     }

@@ -1,13 +1,14 @@
 //! Generated data sets: rows made from a seed, without a download.
 //!
-//! 1. A row is a pure function of (kind, seed, split, index, column): any worker makes any row at any time, in any order.
-//! 2. Bytes do not depend on the machine: see `exact`; PNG files may differ between releases of their encoder, never
+//! 1. A row is a pure function of (kind, seed, split, index, column): any worker makes any row at any time, in any
+//!    order.
+//! 2. Bytes do not depend on the machine (see `exact`). PNG files may differ between releases of their encoder, but not
 //!    in their pixels.
-//! 3. Ten rows in a row hold every class once.
+//! 3. Rows 10 i to 10 i + 9 hold every class once.
 //! 4. Writers and speakers of one split do not occur in another.
-//! 5. A sample never lacks all of its columns, not even when every column has its own share of missing values.
+//! 5. A sample never lacks all of its columns, even if every column has missing values.
 //!
-//! Files are written by [`mod@write`]; who reads rows to train on them is [`super::Dataset`](crate).
+//! [`mod@write`] writes files. [`super::Dataset`](crate) reads rows for training.
 
 mod classes;
 mod digits;
@@ -24,7 +25,7 @@ use exact::Dice;
 
 pub use classes::CLASSES;
 
-/// What cannot be generated.
+/// Why a data set cannot be generated.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SynthError {
     /// The data set has no such column.
@@ -32,12 +33,12 @@ pub enum SynthError {
     UnknownColumn {
         /// The data set's name.
         kind: &'static str,
-        /// The column that was asked for.
+        /// The requested column.
         column: String,
-        /// The columns that there are.
+        /// The columns of the data set.
         known: &'static [&'static str],
     },
-    /// So many samples cannot lack a value while each sample keeps one.
+    /// Each sample must keep a value, so this many values cannot be missing.
     #[error(
         "missing share {missing} is not possible in generated data `{kind}`: every sample keeps one of its {columns} \
          columns, so use a number from 0 to {most:.3}"
@@ -45,14 +46,14 @@ pub enum SynthError {
     MissingShare {
         /// The data set's name.
         kind: &'static str,
-        /// The share that was asked for.
+        /// The requested share.
         missing: f64,
-        /// How many columns there are.
+        /// The number of columns.
         columns: usize,
-        /// The largest share that is possible.
+        /// The largest possible share.
         most: f64,
     },
-    /// There is nothing to learn from.
+    /// The training split is empty.
     #[error("generated data `{kind}` needs at least 1 training sample: set samples.train")]
     NoTrainingSamples {
         /// The data set's name.
@@ -64,7 +65,7 @@ fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// What the values of a column are.
+/// The kind of values in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {
     /// PNG, 28 × 28, grey.
@@ -73,7 +74,7 @@ pub enum ColumnKind {
     Audio,
     /// UTF-8.
     Text,
-    /// So many numbers.
+    /// A vector of this many numbers.
     Features(u32),
 }
 
@@ -92,7 +93,7 @@ impl Column {
         self.name
     }
 
-    /// What its values are.
+    /// The kind of its values.
     #[must_use]
     pub fn kind(&self) -> ColumnKind {
         self.kind
@@ -108,7 +109,7 @@ fn column_kind(kind: SynthKind, position: usize) -> ColumnKind {
     }
 }
 
-/// Makes the rows of one data set.
+/// Generates the rows of one data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generator {
     kind: SynthKind,
@@ -118,10 +119,10 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A data set with `samples` rows per split, of which the share `missing` lacks a value, column by column.
+    /// A data set with `samples` rows per split. In each column, the fraction `missing` of values is missing.
     ///
     /// # Errors
-    /// When `missing` is not in 0 ..= (columns − 1) / columns, or the training split would be empty.
+    /// If `missing` is not in 0 ..= (columns − 1) / columns, or the training split would be empty.
     pub fn new(kind: SynthKind, seed: u64, samples: SynthSamples, missing: f64) -> Result<Self, SynthError> {
         let columns = kind.columns().len();
         let most = (columns - 1) as f64 / columns as f64;
@@ -134,13 +135,13 @@ impl Generator {
         Ok(Self { kind, seed, samples, missing })
     }
 
-    /// Which data set this is.
+    /// The kind of data set.
     #[must_use]
     pub fn kind(&self) -> SynthKind {
         self.kind
     }
 
-    /// Rows of a split, those that lack values among them.
+    /// The number of rows of a split, including those that lack values.
     #[must_use]
     pub fn len(&self, split: Split) -> u64 {
         match split {
@@ -167,7 +168,7 @@ impl Generator {
     /// The column of this name.
     ///
     /// # Errors
-    /// When the data set has no such column.
+    /// If the data set has no such column.
     pub fn column(&self, name: &str) -> Result<Column, SynthError> {
         self.columns().into_iter().find(|column| column.name == name).ok_or_else(|| SynthError::UnknownColumn {
             kind: self.kind.name(),
@@ -196,8 +197,8 @@ impl Generator {
 
     /// Whether a row has a value in `column`.
     ///
-    /// One column per row, drawn evenly, is kept whatever the share of missing values is; the others go with
-    /// probability missing · n / (n − 1) for n columns, so that each lacks the share `missing` of its values.
+    /// One column per row, drawn uniformly, always keeps its value. Each other value is missing with probability
+    /// missing · n / (n − 1) for n columns, so each column lacks the fraction `missing` of its values.
     #[must_use]
     pub fn has(&self, split: Split, index: u64, column: Column) -> bool {
         let columns = self.kind.columns().len();
@@ -208,7 +209,7 @@ impl Generator {
         kept == column.position || !lacking[column.position]
     }
 
-    /// A row with its value in `column`, None where it is missing. Any index has a row, also those past the end.
+    /// A row with its value in `column`, None where it is missing. Every index has a row, even past the end.
     #[must_use]
     pub fn row(&self, split: Split, index: u64, column: Column) -> RawRow {
         let label = self.label(split, index);
@@ -232,13 +233,13 @@ impl Generator {
             }
             ColumnKind::Text => RawValue::Text(digits::text::phrase(digit, &mut dice)),
             ColumnKind::Features(_) => {
-                let part = |name: &str, number: u32| self.dice(&["centre", column.name, name], u64::from(number));
-                RawValue::Features(features::vector(label, column.position, &part, &mut dice))
+                let stream = |name: &str, number: u32| self.dice(&["centre", column.name, name], u64::from(number));
+                RawValue::Features(features::vector(label, column.position, &stream, &mut dice))
             }
         }
     }
 
-    /// The stream that belongs to `path` and `number` in this data set.
+    /// The random stream of `path` and `number` in this data set.
     fn dice(&self, path: &[&str], number: u64) -> Dice {
         let mut components = vec!["synth".into(), self.kind.name().into()];
         components.extend(path.iter().map(|&name| rng::Component::from(name)));

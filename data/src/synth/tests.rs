@@ -37,7 +37,7 @@ fn a_row_is_a_function_of_seed_split_and_index() {
         }
         backwards.reverse();
         assert_eq!(forwards, backwards, "order of access");
-        // Another size of the data set, or share of missing values, changes no value that is there.
+        // Another size of the data set, or another share of missing values, changes no existing value.
         let samples = SynthSamples { train: 1, validation: 0, test: 0 };
         let other = Generator::new(kind, 5, samples, 0.0).expect("a data set that is possible");
         for (row, full) in forwards.iter().zip(rows(&other, Split::Train, 12)) {
@@ -93,7 +93,7 @@ fn values_are_missing_as_asked_and_never_all_of_a_sample() {
                 assert!(has.contains(&true), "row {index} has nothing");
                 has.iter().zip(&mut lacking).for_each(|(has, count)| *count += u32::from(!has));
             }
-            // Five deviations of a share that is measured on so many rows.
+            // Five standard deviations of a share that is measured on this many rows.
             let bound = 5.0 * (missing * (1.0 - missing) / ROWS as f64).sqrt();
             for count in lacking {
                 let share = f64::from(count) / ROWS as f64;
@@ -132,7 +132,7 @@ fn what_is_not_possible_is_said() {
     assert_eq!(unknown.to_string(), "generated data `features` has no column `image`: use one of `a`, `b`");
 }
 
-/// A job on generated rows, or on the files that were written of them.
+/// A job with generated rows.
 fn job(kind: SynthKind) -> JobSpec {
     let modalities = kind.columns().join(", ");
     let text = format!(
@@ -242,8 +242,8 @@ fn files_are_there_together_or_not_at_all() {
     assert_eq!(names(&folder), replaced, "other files stay");
 }
 
-/// SHA-256 of the first values, their ids and labels. A change of these is a change of everybody's data: do it on purpose
-/// only, and say so in the change log. PNG files are hashed as pixels, since their encoder may change.
+/// SHA-256 of the first values, their ids and labels. A change of these hashes changes every user's data. Make it only
+/// on purpose, and list it in the change log. PNG files are hashed as pixels, because their encoder may change.
 #[test]
 fn the_bits_of_the_generator_stay_as_they_are() {
     let hash = |kind, name: &str| {

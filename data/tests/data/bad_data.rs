@@ -134,8 +134,8 @@ async fn values() {
     let ragged = lists(&[Some(vec![1.0, 2.0]), Some(vec![3.0]), None]);
     Case::of("x", features(), ragged).golden("features-ragged").await;
     let (good, whole) = (png(8, 8, 1), png(8, 8, 2));
-    let cut = &whole[..whole.len() - 30];
-    Case::of("image", image(), files(&[Some(&good), None, Some(cut)])).golden("png-truncated").await;
+    let truncated = &whole[..whole.len() - 30];
+    Case::of("image", image(), files(&[Some(&good), None, Some(truncated)])).golden("png-truncated").await;
     Case::of("image", image(), files(&[Some(&good), Some(b"GIF89a.."), None])).golden("image-unknown").await;
     let recording = wav(8000, 2000, 440.0);
     let mut lying = recording.clone();
@@ -148,7 +148,7 @@ async fn values() {
 #[tokio::test]
 async fn frames_of_clips() {
     let (good, whole) = (png(8, 8, 1), png(8, 8, 2));
-    let (good, cut) = (good.as_slice(), &whole[..whole.len() - 30]);
+    let (good, truncated) = (good.as_slice(), &whole[..whole.len() - 30]);
     let fine = || Some(vec![Some(good); 3]);
     let of = |frames, second: Option<Vec<Option<&[u8]>>>| {
         let input = InputSpec::Image { height: None, width: None, channels: 1, frames };
@@ -157,10 +157,10 @@ async fn frames_of_clips() {
     of(2, fine()).run().await.expect("good clips");
     of(2, Some(Vec::new())).golden("clip-empty").await;
     of(2, Some(vec![Some(good), None, Some(good)])).golden("clip-null-frame").await;
-    of(3, Some(vec![Some(good), Some(good), Some(cut)])).golden("clip-broken-frame").await;
+    of(3, Some(vec![Some(good), Some(good), Some(truncated)])).golden("clip-broken-frame").await;
     of(1, Some(vec![Some(good), Some(b"GIF89a..".as_slice()), Some(good)])).golden("clip-unknown-frame").await;
     // A frame that is not taken is not decoded.
-    of(1, Some(vec![Some(good), Some(good), Some(cut)])).run().await.expect("the one in the middle is fine");
+    of(1, Some(vec![Some(good), Some(good), Some(truncated)])).run().await.expect("the one in the middle is fine");
     let input = InputSpec::Image { height: None, width: None, channels: 1, frames: 2 };
     Case::of("image", input, files(&[Some(good), Some(good), None])).golden("frames-of-single-images").await;
     Case::of("audio", audio(), clips(&[fine(), None, None])).golden("clips-as-audio").await;

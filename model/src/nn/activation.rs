@@ -1,4 +1,4 @@
-//! ReLU, as operators apply it to what they computed, and its gradient.
+//! ReLU, which operators apply to their results, and its gradient.
 
 use candle_core::{Result, Tensor};
 
@@ -9,23 +9,23 @@ use super::vector::vectorised;
 
 const NAME: &str = "activation";
 
-/// Numbers that one thread takes at a time. No bit depends on it.
+/// Numbers that one thread processes at a time. No bit depends on it.
 const CHUNK: usize = 1 << 14;
 
-/// What follows a product or a normalisation.
+/// The activation after a product or a normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
     Identity,
     Relu,
 }
 
-/// The larger one; NaN if `x` is, so that a training that diverged is seen.
+/// The larger one. NaN if `x` is NaN, so that divergence stays visible.
 #[inline(always)]
 pub(crate) fn at_least<T: Number>(floor: T, x: T) -> T {
     if x < floor { floor } else { x }
 }
 
-/// The gradient of what came through ReLU: zero where `output` is.
+/// The gradient through ReLU: zero where `output` is zero.
 pub(crate) fn through<T: Number>(output: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let (y, g) = (Reading::of(output), Reading::of(gradient));
     let (y, g) = (y.values::<T>(NAME)?, g.values::<T>(NAME)?);

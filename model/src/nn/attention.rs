@@ -14,11 +14,12 @@ use super::vector::vectorised;
 
 const NAME: &str = "attention";
 
-/// For each sequence and each of `heads`: `softmax(Q Kᵀ / √d) V`, `d = W / heads`. `input` is (N, 3W), in each row queries, keys and
-/// values, head after head; the result is (N, W). `starts` has the first row of each sequence, then N; a sequence is attended to by itself only.
+/// For each sequence and each of `heads`: `softmax(Q Kᵀ / √d) V`, `d = W / heads`. `input` is (N, 3W), in each row
+/// queries, keys and values, head after head; the result is (N, W). `starts` has the first row of each sequence, then
+/// N. Sequences do not attend to each other.
 ///
 /// # Errors
-/// When the rows are not those of the sequences or the heads do not divide the width.
+/// If the rows do not match the sequences, or the heads do not divide the width.
 pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (rows, triple) = x.dims2()?;
@@ -38,12 +39,12 @@ struct Attention {
     width: usize,
 }
 
-/// Queries, keys or values of one head of one sequence: columns from `column` on in rows of `stride`.
-fn part<T: Number>(rows: &[T], length: usize, column: usize, depth: usize, stride: usize) -> View<'_, T> {
+/// Queries, keys or values of one head of one sequence: `depth` columns, starting at `column`, of rows of `stride`.
+fn columns<T: Number>(rows: &[T], length: usize, column: usize, depth: usize, stride: usize) -> View<'_, T> {
     View::strided(&rows[column..], length, depth, stride)
 }
 
-/// Writes a (length, depth) matrix to the columns from `column` on in rows of `stride`.
+/// Writes a (length, depth) matrix to the columns that start at `column`, in rows of `stride`.
 fn position<T: Number>(matrix: &[T], into: &mut [T], column: usize, depth: usize, stride: usize) {
     for (row, into) in matrix.chunks_exact(depth).zip(into.chunks_exact_mut(stride)) {
         into[column..column + depth].copy_from_slice(row);
@@ -62,8 +63,8 @@ impl Attention {
     /// The probabilities (length, length) of one head.
     fn probabilities<T: Number>(&self, rows: &[T], length: usize, head: usize) -> Vec<T> {
         let (depth, stride) = (self.depth(), 3 * self.width);
-        let queries = part(rows, length, head * depth, depth, stride);
-        let keys = part(rows, length, self.width + head * depth, depth, stride);
+        let queries = columns(rows, length, head * depth, depth, stride);
+        let keys = columns(rows, length, self.width + head * depth, depth, stride);
         let mut scores = unwritten(length * length);
         multiply(&mut scores, false, queries, keys.transposed());
         let scale = self.scale();
@@ -83,21 +84,23 @@ impl Attention {
         let mut mixed = unwritten(length * depth);
         for head in 0..self.heads {
             let probabilities = self.probabilities(rows, length, head);
-            let values = part(rows, length, 2 * self.width + head * depth, depth, 3 * self.width);
+            let values = columns(rows, length, 2 * self.width + head * depth, depth, 3 * self.width);
             multiply(&mut mixed, false, View::new(&probabilities, length, length), values);
             position(&mixed, out, head * depth, depth, self.width);
         }
     }
 
-    /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`, `dQ = dS K`, `dK = dSᵀ Q`.
+    /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`,
+    /// `dQ = dS K`, `dK = dSᵀ Q`.
     fn text_backward<T: Number>(&self, rows: &[T], gradient: &[T], out: &mut [T]) {
         let (depth, stride, width) = (self.depth(), 3 * self.width, self.width);
         let length = gradient.len() / width;
         let mut product = unwritten(length * depth);
         let mut scores = unwritten(length * length);
         for first in (0..self.heads).map(|head| head * depth) {
-            let [queries, keys, values] = [0, width, 2 * width].map(|c| part(rows, length, c + first, depth, stride));
-            let from_out = part(gradient, length, first, depth, width);
+            let [queries, keys, values] =
+                [0, width, 2 * width].map(|c| columns(rows, length, c + first, depth, stride));
+            let from_out = columns(gradient, length, first, depth, width);
             let probabilities = self.probabilities(rows, length, first / depth);
             multiply(&mut product, false, View::new(&probabilities, length, length).transposed(), from_out);
             position(&product, out, 2 * width + first, depth, stride);
@@ -155,7 +158,7 @@ fn softmax<T: Number>(row: &mut [T], scale: T) {
     }
 }
 
-/// Puts `length` values together in eight lanes, and the lanes at the end: a fixed order that a processor may take eight at a time.
+/// Reduces `length` values in eight lanes, and the lanes at the end. The order is fixed and suits vector units.
 #[inline(always)]
 fn in_lanes<T: Number>(length: usize, start: T, value: impl Fn(usize) -> T, together: impl Fn(T, T) -> T) -> T {
     let mut lanes = [start; 8];
@@ -189,7 +192,7 @@ mod tests {
         Arc::new([0, 3, 4, 8])
     }
 
-    /// The same from candle's own operators, sequence by sequence and head by head.
+    /// The same operator, composed of candle's operators, sequence by sequence and head by head.
     fn composed(input: &Tensor, heads: usize, sequences: &[usize]) -> Result<Tensor> {
         let width = input.dim(1)? / 3;
         let depth = width / heads;
@@ -198,9 +201,10 @@ mod tests {
             let sequence = input.narrow(0, sequence[0], sequence[1] - sequence[0])?;
             let mut columns = Vec::new();
             for head in 0..heads {
-                let part = |n: usize| sequence.narrow(1, n * width + head * depth, depth)?.contiguous();
-                let scores = (part(0)?.matmul(&part(1)?.t()?.contiguous()?)? / (depth as f64).sqrt())?.exp()?;
-                columns.push(scores.broadcast_div(&scores.sum_keepdim(1)?)?.matmul(&part(2)?)?);
+                let projection = |n: usize| sequence.narrow(1, n * width + head * depth, depth)?.contiguous();
+                let scores =
+                    (projection(0)?.matmul(&projection(1)?.t()?.contiguous()?)? / (depth as f64).sqrt())?.exp()?;
+                columns.push(scores.broadcast_div(&scores.sum_keepdim(1)?)?.matmul(&projection(2)?)?);
             }
             rows.push(Tensor::cat(&columns, 1)?);
         }

@@ -1,4 +1,4 @@
-//! Batch normalisation (Ioffe & Szegedy 2015) over channels that lie together, with what follows it: a residual, ReLU.
+//! Batch normalisation (Ioffe & Szegedy 2015) with channels last, and the residual and ReLU that follow it.
 
 use candle_core::{Result, Tensor};
 
@@ -15,25 +15,25 @@ const NAME: &str = "batch_norm";
 /// Added to variances (PyTorch's default).
 const EPSILON: f64 = 1e-5;
 
-/// Rows whose sums are taken before they are added up. Bits depend on it.
+/// The number of rows per group, whose sums are then added up. Bits depend on it.
 const ROWS_PER_GROUP: usize = 1024;
 
-/// Mean and variance of each channel: what a batch normalisation subtracts and divides by.
+/// Mean and variance of each channel, by which a batch normalisation standardises.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ChannelStatistics {
     /// C means.
     pub(crate) mean: Vec<f64>,
     /// C variances, divided by n (not n − 1).
     pub(crate) variance: Vec<f64>,
-    /// How many numbers each was taken over.
+    /// How many numbers each covers.
     pub(crate) count: usize,
-    /// Where they were taken on a card and are still there; means and variances are empty then.
+    /// The statistics on the card, if they were computed there and not copied yet. Means and variances are then empty.
     #[cfg(feature = "cuda")]
     pub(crate) device: Option<super::cuda::batch_norm::DeviceStatistics>,
 }
 
 impl ChannelStatistics {
-    /// Of these values.
+    /// Statistics with these values.
     pub(crate) fn known(mean: Vec<f64>, variance: Vec<f64>, count: usize) -> Self {
         Self {
             mean,
@@ -44,7 +44,7 @@ impl ChannelStatistics {
         }
     }
 
-    /// Over all but the last dimension of a tensor (…, C), accumulated in f64 in a fixed order.
+    /// The statistics over all but the last dimension of a tensor (…, C), accumulated in f64 in a fixed order.
     pub(crate) fn of(input: &Tensor) -> Result<Self> {
         on_cuda!(input, batch_norm::statistics(input));
         let channels = input.dims().last().copied().unwrap_or(1);
@@ -88,10 +88,10 @@ fn grouped(
     })
 }
 
-/// Where statistics come from.
+/// The origin of statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// From the input itself: the gradient goes through them.
+    /// From the input itself. The gradient flows through them.
     Batch,
     /// From earlier batches.
     Running,
@@ -99,11 +99,11 @@ pub(crate) enum Origin {
 
 /// `y = activation((x − mean) / √(variance + ε) · scale + shift + residual)`.
 ///
-/// `input`, `residual` and the result are (…, C), `scale` and `shift` (C). With [`Origin::Batch`] the statistics are those of `input` itself
-/// and the gradient goes through them; else they are constants.
+/// `input`, `residual` and the result are (…, C), `scale` and `shift` (C). With [`Origin::Batch`] the statistics are
+/// those of `input` itself, and the gradient flows through them. Otherwise they are constants.
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// If the shapes do not fit.
 pub(crate) fn batch_norm(
     input: &Value,
     (scale, shift): (&Value, &Value),
@@ -137,7 +137,7 @@ pub(crate) fn batch_norm(
     }))
 }
 
-/// In f64, converted to the tensors' numbers once for each pass.
+/// The operator's coefficients in f64, which each pass converts to the tensors' type.
 struct BatchNorm {
     mean: Vec<f64>,
     /// 1 / √(variance + ε)
@@ -170,7 +170,7 @@ impl BatchNorm {
         self.mean.len()
     }
 
-    /// What a result must exceed to come through.
+    /// The threshold that a result must exceed to pass.
     fn floor<T: Number>(&self) -> T {
         match self.activation {
             Activation::Relu => T::ZERO,
@@ -216,9 +216,9 @@ impl BatchNorm {
         tensor(out, input.shape(), input)
     }
 
-    /// Of input, scale, shift and, if there is one, residual. With g the gradient of what came through the activation and x̂ the normalised
-    /// input: `dx = factor · (g − mean(g) − x̂ · mean(g·x̂))`, without the means when the statistics are constants. Only what is
-    /// wanted is computed.
+    /// The gradients of input, scale, shift and, if there is one, residual. With g the gradient through the activation
+    /// and x̂ the normalised input: `dx = factor · (g − mean(g) − x̂ · mean(g·x̂))`, without the means if the
+    /// statistics are constants. Only wanted gradients are computed.
     fn gradients<T: Number>(
         &self,
         input: &Tensor,
@@ -323,8 +323,8 @@ impl BatchNorm {
     }
 }
 
-/// Lets through the gradient of what came through ReLU, which it computes again from the input: reading the output would cost
-/// more. Without `GATED` all comes through.
+/// The gradient through ReLU. It recomputes the sign from the input, because reading the output would cost more.
+/// Without `GATED` everything passes.
 struct Gate<'a, T, const GATED: bool> {
     factor: &'a [T],
     offset: &'a [T],
@@ -337,7 +337,7 @@ impl<T> Gate<'_, T, false> {
 impl<T: Number, const GATED: bool> Gate<'_, T, GATED> {
     #[inline(always)]
     fn through(&self, channel: usize, x: T, gradient: T) -> T {
-        // Just as the forward pass computes it, so that no sign differs.
+        // Exactly as in the forward pass, so that no sign differs.
         let passed = !GATED || x * self.factor[channel] + self.offset[channel] > T::ZERO;
         if passed { gradient } else { T::ZERO }
     }
@@ -352,7 +352,7 @@ mod tests {
     use super::super::check::{assert_close, check_gradients, noise};
     use super::*;
 
-    /// The same from candle's own operators.
+    /// The same operator, composed of candle's operators.
     fn composed(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
         let mean = x.mean_keepdim((0, 1, 2))?;
         let centred = x.broadcast_sub(&mean)?;
@@ -365,7 +365,7 @@ mod tests {
         [noise(shape, 1), noise(shape.3, 2), noise(shape.3, 3), noise(shape, 4)]
     }
 
-    /// By its own statistics.
+    /// Normalises by the batch's own statistics.
     fn normed(v: &[Value], residual: bool, activation: Activation) -> Result<Value> {
         let statistics = ChannelStatistics::of(v[0].tensor())?;
         batch_norm(&v[0], (&v[1], &v[2]), (&statistics, Origin::Batch), v.get(3).filter(|_| residual), activation)

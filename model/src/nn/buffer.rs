@@ -2,17 +2,16 @@
 
 use super::number::Number;
 
-/// `length` numbers that are all about to be written: setting them to 0 first would cost as much as many an operator does.
+/// Uninitialised memory for `length` numbers. Setting them to 0 first would cost as much as some operators.
 ///
-/// For callers that write each of them before anything reads it, whatever their inputs are: what shapes a caller relies on, its operator
-/// has checked. Builds with debug assertions, which tests are, fill them with NaN, so that one which was forgotten does not stay
-/// hidden.
+/// The caller must write each number before anything reads it, for all inputs; its operator has checked the shapes.
+/// Builds with debug assertions, such as tests, fill the memory with NaN, so that a forgotten number shows.
 pub(crate) fn unwritten<T: Number>(length: usize) -> Vec<T> {
     if cfg!(debug_assertions) {
         return vec![T::NAN; length];
     }
     let mut values = Vec::with_capacity(length);
-    // SAFETY: there is room for them, numbers need no dropping, and callers write before they read.
+    // SAFETY: the capacity suffices, numbers need no dropping, and callers write before they read.
     #[allow(clippy::uninit_vec, reason = "see above")]
     unsafe {
         values.set_len(length);

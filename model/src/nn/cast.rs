@@ -1,4 +1,4 @@
-//! Between f32, which parameters are in, and bf16, which may flow between operators on a card.
+//! Conversion between f32, the type of parameters, and bf16, which activations on a card may have.
 
 use candle_core::Result;
 
@@ -7,19 +7,19 @@ use super::value::Value;
 
 const NAME: &str = "cast";
 
-/// f32 rounded to the nearest in bf16; the gradient goes back in f32.
+/// Rounds f32 to the nearest bf16. The gradient is in f32.
 ///
 /// # Errors
-/// When the input is not in f32 on a card.
+/// If the input is not in f32 on a card.
 pub(crate) fn narrow(input: &Value) -> Result<Value> {
     on_cuda!(input.tensor(), elementwise::narrow(input));
     candle_core::bail!("{NAME}: there is no bf16 in main memory")
 }
 
-/// The same numbers in f32; the gradient goes back rounded to bf16.
+/// The same numbers in f32. The gradient is rounded to bf16.
 ///
 /// # Errors
-/// When the input is not in bf16 on a card.
+/// If the input is not in bf16 on a card.
 pub(crate) fn widen(input: &Value) -> Result<Value> {
     on_cuda!(input.tensor(), elementwise::widen(input));
     candle_core::bail!("{NAME}: there is no bf16 in main memory")

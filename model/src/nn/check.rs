@@ -9,23 +9,23 @@ use super::value::{Node, Tape, Value, backward};
 use crate::device::DeviceChoice;
 use crate::encoder::check_numbers;
 
-/// Where operators are tried: in main memory, and on a card where the build is for one and there is one. With
-/// `ANTIPHON_TEST_CARD` in the environment there must be one.
+/// The devices for tests of operators: main memory, and a card if the build supports one and there is one. With the
+/// environment variable `ANTIPHON_TEST_CARD`, there must be a card.
 ///
 /// # Panics
-/// When there must be one and is none.
+/// If there must be a card but there is none.
 pub(crate) fn devices() -> Vec<Device> {
     let card = DeviceChoice::Cuda(0).open();
     assert!(card.is_ok() || std::env::var_os("ANTIPHON_TEST_CARD").is_none(), "{card:?}");
     std::iter::once(Device::Cpu).chain(card.ok()).collect()
 }
 
-/// Those of [`devices`] that compute in bf16.
+/// The [`devices`] that compute in bf16.
 pub(crate) fn bf16_cards() -> impl Iterator<Item = Device> {
     devices().into_iter().filter(|device| check_numbers(Precision::Bf16.into(), device).is_ok())
 }
 
-/// Numbers between −1 and 1 without pattern, in f64.
+/// Pseudo-random numbers between −1 and 1, in f64.
 pub(crate) fn noise(shape: impl Into<Shape>, seed: u64) -> Tensor {
     let shape = shape.into();
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678;
@@ -45,7 +45,7 @@ pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// # Panics
-/// When shapes differ, or values by more than `tolerance`, relative to the larger of 1 and the value expected.
+/// If shapes differ, or values differ by more than `tolerance`, relative to the larger of 1 and the expected value.
 pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(got.dims(), expected.dims());
     for (i, (g, e)) in flat(got).into_iter().zip(flat(expected)).enumerate() {
@@ -53,11 +53,11 @@ pub(crate) fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64) {
     }
 }
 
-/// Compares `backward` of `Σ weights · function(inputs)` with central differences, for every element of every input; and the
-/// gradients of some inputs, the others being constants, with those. On every device.
+/// Compares `backward` of `Σ weights · function(inputs)` with central differences, for every element of every input, on
+/// every device. Also compares the gradients with those for which some inputs are constants.
 ///
 /// # Panics
-/// When an input gets no gradient or a wrong one, or one is computed that is not wanted.
+/// If an input gets no gradient or a wrong one, or an unwanted gradient is computed.
 pub(crate) fn check_gradients(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     devices().iter().for_each(|device| check_gradients_on(device, inputs, &function));
 }
@@ -85,7 +85,7 @@ fn check_gradients_on(device: &Device, inputs: &[Tensor], function: &impl Fn(&[V
     }
 }
 
-/// Gradients of the inputs whose bits are set in `wanted`, the others being constants, and the weights they are for.
+/// Gradients of the inputs whose bits are set in `wanted`, and their weights. The other inputs are constants.
 fn gradients_of(
     wanted: usize,
     inputs: &[Tensor],
@@ -107,7 +107,7 @@ fn gradients_of(
 /// Compares a gradient with central differences of `score` at some elements of a variable.
 ///
 /// # Panics
-/// When they differ.
+/// If they differ.
 pub(crate) fn check_elements(
     name: &str,
     variable: &Var,
@@ -115,7 +115,7 @@ pub(crate) fn check_elements(
     elements: &[usize],
     score: impl Fn() -> Result<f64>,
 ) {
-    // A kink (of ReLU, of pooling) within a step spoils the difference; a shorter step rarely meets one.
+    // A kink (of ReLU or pooling) within a step spoils the difference. A shorter step rarely contains one.
     const STEPS: [f64; 2] = [1e-6, 5e-8];
     let (original, gradient) = (flat(variable), flat(gradient));
     let score_at = |i: usize, offset: f64| {

@@ -1,8 +1,9 @@
-//! Two-dimensional convolution over grids whose channels lie together (B, H, W, C).
+//! Two-dimensional convolution over grids with channels last, (B, H, W, C).
 //!
-//! A patch of such a grid is a few runs of memory, one for each row of the kernel, so the product of patches and kernel is taken
-//! right from the padded input ([`tile::rows`]); no patch is ever copied. The gradient of the input is the same walk over the
-//! gradient of the output with the kernel turned round, once for each remainder modulo the stride.
+//! A patch of such a grid consists of a few runs of memory, one per row of the kernel. So the product of patches and
+//! kernel is computed directly from the padded input ([`tile::rows`]), and no patch is copied. The gradient of the
+//! input is the same walk over the gradient of the output with a reversed kernel, once for each remainder modulo the
+//! stride.
 
 use candle_core::{Result, Tensor};
 
@@ -17,21 +18,23 @@ use super::walk::{Axis, Walk};
 
 const NAME: &str = "convolution";
 
-/// Outputs of a kernel whose weights are put in their positions together.
+/// Outputs whose kernel weights are packed together.
 const OUTPUTS_AT_A_TIME: usize = 16;
 
-/// `y[b, i, j, o] = Σ_{u, v, c} x[b, i·stride + u − padding, j·stride + v − padding, c] · w[o, c, u, v]`, zero outside x.
+/// `y[b, i, j, o] = Σ_{u, v, c} x[b, i·stride + u − padding, j·stride + v − padding, c] · w[o, c, u, v]`, zero outside
+/// x.
 ///
-/// `input` is (B, H, W, C), `kernel` (O, C, U, V) as PyTorch keeps it, the result (B, ⌊(H + 2·padding − U)/stride⌋ + 1, …, O).
+/// `input` is (B, H, W, C), `kernel` (O, C, U, V) as in PyTorch, the result (B, ⌊(H + 2·padding − U)/stride⌋ + 1, …,
+/// O).
 ///
 /// # Errors
-/// When the shapes do not fit or the kernel is larger than the padded input.
+/// If the shapes do not fit, or the kernel is larger than the padded input.
 pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding: usize) -> Result<Value> {
     let (x, w) = (input.tensor().contiguous()?, kernel.tensor().contiguous()?);
     let geometry = Geometry::of(x.dims4()?, w.dims4()?, stride, padding)?;
     on_cuda!(x, convolution::convolution(input, kernel, stride, padding));
     let output = by_number!(x.dtype(), NAME, geometry.forward(&x, &w))?;
-    // The first convolution of an encoder reads data, whose gradient is not wanted; nor is that of a frozen kernel.
+    // The first convolution of an encoder reads data, which needs no gradient. A frozen kernel needs none either.
     let (x, w) = (kernel.wanted().then_some(x), input.wanted().then_some(w));
     Ok(Value::of(output, [input, kernel], move |g| {
         let for_input = w.map(|w| by_number!(g.dtype(), NAME, geometry.input_gradient(&w, g))).transpose()?;
@@ -112,7 +115,7 @@ impl Geometry {
         let (w, g) = (Reading::of(kernel), Reading::of(gradient));
         let (w, g) = (w.values::<T>(NAME)?, g.values::<T>(NAME)?);
         let length = self.samples * self.sample();
-        // With a stride beyond the kernel there are positions that no tap reaches.
+        // If the stride exceeds the kernel, no tap reaches some positions.
         let all_met = [self.vertical, self.horizontal].iter().all(|axis| axis.stride <= axis.taps);
         let mut out = if all_met { unwritten(length) } else { vec![T::ZERO; length] };
         for (down, across) in self.vertical.phases().flat_map(|down| self.horizontal.phases().map(move |a| (down, a))) {
@@ -131,24 +134,29 @@ impl Geometry {
             });
             let walk = Walk::new(down.backward(), across.backward(), self.outputs);
             let group = walk.samples_per_task(self.samples);
-            each_chunk(&mut out, group * self.sample(), <(Vec<T>, Vec<T>)>::default, |(scratch, part), number, out| {
-                let samples = out.len() / self.sample();
-                let g =
-                    &g[number * group * self.positions() * self.outputs..][..samples * self.positions() * self.outputs];
-                if self.vertical.stride == 1 {
-                    return walk.product(g, &panels, scratch, out);
-                }
-                part.resize(samples * walk.positions() * self.channels, T::ZERO);
-                walk.product(g, &panels, scratch, part);
-                let pixels = part.chunks_exact(self.channels).enumerate();
-                for (n, pixel) in pixels {
-                    let (sample, position) = (n / walk.positions(), n % walk.positions());
-                    let y = down.position(position / across.positions());
-                    let x = across.position(position % across.positions());
-                    let at = (sample * self.vertical.length + y) * self.horizontal.length + x;
-                    out[at * self.channels..][..self.channels].copy_from_slice(pixel);
-                }
-            });
+            each_chunk(
+                &mut out,
+                group * self.sample(),
+                <(Vec<T>, Vec<T>)>::default,
+                |(scratch, products), number, out| {
+                    let samples = out.len() / self.sample();
+                    let g = &g[number * group * self.positions() * self.outputs..]
+                        [..samples * self.positions() * self.outputs];
+                    if self.vertical.stride == 1 {
+                        return walk.product(g, &panels, scratch, out);
+                    }
+                    products.resize(samples * walk.positions() * self.channels, T::ZERO);
+                    walk.product(g, &panels, scratch, products);
+                    let pixels = products.chunks_exact(self.channels).enumerate();
+                    for (n, pixel) in pixels {
+                        let (sample, position) = (n / walk.positions(), n % walk.positions());
+                        let y = down.position(position / across.positions());
+                        let x = across.position(position % across.positions());
+                        let at = (sample * self.vertical.length + y) * self.horizontal.length + x;
+                        out[at * self.channels..][..self.channels].copy_from_slice(pixel);
+                    }
+                },
+            );
         }
         tensor(out, (self.samples, self.vertical.length, self.horizontal.length, self.channels), gradient)
     }
@@ -161,7 +169,7 @@ impl Geometry {
         let sums = walk.kernel_sums(x, g, self.outputs);
         let (area, patch) = (self.area(), self.patch());
         let mut out = unwritten(sums.len());
-        // A few outputs at a time, whose sums lie together.
+        // A few outputs at a time, whose sums are adjacent.
         each_chunk(
             &mut out,
             OUTPUTS_AT_A_TIME * patch,

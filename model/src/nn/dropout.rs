@@ -1,4 +1,4 @@
-//! Dropout (Srivastava et al. 2014), from a stream that is handed in.
+//! Dropout (Srivastava et al. 2014), from a random stream that the caller provides.
 
 use antiphon_core::rng::{self, Stream};
 use candle_core::{Result, Tensor};
@@ -12,7 +12,7 @@ const NAME: &str = "dropout";
 /// Sets each value to 0 with this probability and divides the others by `1 − probability`.
 ///
 /// # Errors
-/// When `input` is not a tensor of real numbers in main memory.
+/// If `input` is not a tensor of real numbers in main memory.
 pub(crate) fn dropout(input: &Value, probability: f64, stream: &mut Stream) -> Result<Value> {
     let kept: Vec<bool> = (0..input.tensor().elem_count()).map(|_| rng::uniform(stream) >= probability).collect();
     let scale = 1.0 / (1.0 - probability);

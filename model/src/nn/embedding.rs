@@ -10,10 +10,10 @@ use super::value::Value;
 
 const NAME: &str = "embedding";
 
-/// Sequences of a batch, one after the other, without padding.
+/// The sequences of a batch, one after the other, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Packed {
-    /// N ids, N being the sum of the lengths.
+    /// N token ids, where N is the sum of the lengths.
     pub(crate) tokens: Vec<u32>,
     /// B + 1 ascending positions in `tokens`: sequence i is `starts[i] .. starts[i + 1]`.
     pub(crate) starts: Arc<[usize]>,
@@ -30,17 +30,17 @@ impl Packed {
         Self { tokens, starts: starts.into() }
     }
 
-    /// Of each token, its place within its sequence.
+    /// The position of each token within its sequence.
     fn positions(&self) -> impl Iterator<Item = usize> {
         self.starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0])
     }
 }
 
-/// `y[n] = table[token n] + positions[place of n within its sequence] + kinds[0]`: `table` is (V, W), `positions` (L, W), `kinds` (K, W) if there are any,
-/// the result (N, W).
+/// `y[n] = table[token n] + positions[position of n within its sequence] + kinds[0]`: `table` is (V, W), `positions`
+/// (L, W), `kinds` (K, W) if there are any, the result (N, W).
 ///
 /// # Errors
-/// When a token is not in the table or a sequence is longer than there are positions.
+/// If a token is not in the table, or a sequence has more tokens than there are positions.
 pub(crate) fn embedding(
     table: &Value,
     positions: &Value,
@@ -52,7 +52,8 @@ pub(crate) fn embedding(
     let length = sequences.positions().max().map_or(0, |p| p + 1);
     if token >= vocabulary || length > longest || width != position_width {
         candle_core::bail!(
-            "{NAME}: token {token} and {length} positions in tables of {vocabulary} × {width} and {longest} × {position_width}"
+            "{NAME}: token {token} and {length} positions in tables of {vocabulary} × {width} and {longest} × \
+             {position_width}"
         );
     }
     if kinds.is_some_and(|kinds| !matches!(*kinds.tensor().dims(), [some, own] if some > 0 && own == width)) {
@@ -93,7 +94,7 @@ impl Embedding {
         tensor(out, (self.sequences.tokens.len(), self.width), table)
     }
 
-    /// Of the table and the positions, as far as they are wanted.
+    /// The wanted gradients of the table and the positions.
     fn gradients<T: Number>(&self, gradient: &Tensor, wanted: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
         let tokens = || self.sequences.tokens.iter().map(|token| *token as usize);
         let table = wanted[0].then(|| self.summed::<T>(gradient, self.vocabulary, tokens()));
@@ -101,7 +102,7 @@ impl Embedding {
         Ok([table.transpose()?, positions.transpose()?])
     }
 
-    /// (`rows`, W), into each row of which the gradients of the tokens that read it are summed.
+    /// A (`rows`, W) matrix. Each row is the sum of the gradients of the tokens that read it.
     fn summed<T: Number>(&self, gradient: &Tensor, rows: usize, read: impl Iterator<Item = usize>) -> Result<Tensor> {
         let reading = Reading::of(gradient);
         let mut sums = vec![T::ZERO; rows * self.width];

@@ -1,4 +1,4 @@
-//! The Gaussian error linear unit (Hendrycks & Gimpel 2016): by Φ itself, not by the approximation with tanh.
+//! The Gaussian error linear unit (Hendrycks & Gimpel 2016): with Φ itself, not with the tanh approximation.
 
 use candle_core::{Result, Tensor};
 
@@ -11,13 +11,13 @@ use super::vector::vectorised;
 
 const NAME: &str = "gelu";
 
-/// Numbers of a task.
+/// Numbers per task.
 const AT_ONCE: usize = 1 << 14;
 
 /// `y = x · Φ(x)`, Φ the normal distribution's cumulative function.
 ///
 /// # Errors
-/// When the input is not of real numbers.
+/// If the input is not a tensor of real numbers.
 pub(crate) fn gelu(input: &Value) -> Result<Value> {
     on_cuda!(input.tensor(), elementwise::gelu(input));
     let x = input.tensor().contiguous()?;

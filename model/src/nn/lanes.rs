@@ -1,17 +1,17 @@
-//! Registers that hold several numbers, one kind for each vector unit.
+//! Registers that hold several numbers, one type per vector unit.
 
 use super::number::Number;
 
 /// A register of numbers of one kind.
 ///
 /// # Safety
-/// Every function may be called only on a processor that has the vector unit; pointers must be good for `COUNT` numbers.
+/// Functions may be called only on a processor with the vector unit. Pointers must be valid for `COUNT` numbers.
 pub(crate) trait Lanes: Copy {
     type Number: Number;
-    /// Numbers in it.
+    /// The number of lanes.
     const COUNT: usize;
     unsafe fn zero() -> Self;
-    /// One number, everywhere.
+    /// A register with the same number in every lane.
     unsafe fn splat(from: *const Self::Number) -> Self;
     unsafe fn load(from: *const Self::Number) -> Self;
     unsafe fn store(self, to: *mut Self::Number);

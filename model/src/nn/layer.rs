@@ -1,4 +1,4 @@
-//! Layers: operators together with their parameters, and the pass that goes through them.
+//! Layers: operators with their parameters, and the forward pass through them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,32 +16,32 @@ use super::linear::linear;
 use super::parameters::Parameters;
 use super::value::{Node, Tape, Value};
 
-/// Names the dropout masks of one step: the same key, the same masks.
+/// Identifies the dropout masks of one step. The same key gives the same masks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropoutKey {
     /// The job's seed.
     pub seed: u64,
-    /// Whose encoder it is.
+    /// The modality of the encoder.
     pub modality: ModalityName,
-    /// Steps of this modality since the job began.
+    /// Steps of this modality since the start of the job.
     pub step: u64,
-    /// Which block of the batch.
+    /// The micro-shard of the batch.
     pub shard: MicroShard,
 }
 
-/// Parameters that are not trained: they enter a pass as constants, so that nothing is computed or remembered for a gradient
-/// of them, nor for one of what came before them if that is frozen too.
+/// Parameters that are not trained. They enter a pass as constants, so nothing is computed or stored for their
+/// gradients. If everything before them is frozen too, the backward pass ends there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frozen(Vec<TensorId>);
 
 impl Frozen {
-    /// None: every parameter is trained.
+    /// No frozen parameters.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Exactly these.
+    /// These parameters are frozen.
     pub fn new<'a>(parameters: impl IntoIterator<Item = &'a Var>) -> Self {
         Self(parameters.into_iter().map(|variable| variable.as_tensor().id()).collect())
     }
@@ -51,31 +51,31 @@ impl Frozen {
     }
 }
 
-/// What a forward pass is for.
+/// The purpose of a forward pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// A gradient of all parameters but the frozen ones will be asked for: dropout drops, normalisation takes the batch's own
-    /// statistics, that with frozen parameters too.
+    /// Training: gradients of all parameters but the frozen ones follow. Dropout is active, and normalisations use the
+    /// batch's own statistics, even those with frozen parameters.
     Train(DropoutKey, Frozen),
-    /// Predictions: no dropout, running statistics, nothing is remembered for a backward pass.
+    /// Prediction: no dropout, running statistics, and nothing is stored for a backward pass.
     Evaluate,
 }
 
-/// One forward pass on its way through the layers, always in the same order.
+/// One forward pass through the layers, which are always called in the same order.
 #[derive(Debug)]
 pub(crate) struct Pass<'a> {
     mode: &'a Mode,
     /// The numbers that flow between layers.
     activations: DType,
-    /// When training.
+    /// The tape, in training only.
     tape: Option<Arc<Tape>>,
     variables: Variables,
-    /// Of each batch normalisation met so far.
+    /// The statistics of each batch normalisation so far.
     statistics: Vec<ChannelStatistics>,
     dropouts: u64,
 }
 
-/// The trained parameters that a pass met, and their values on its tape.
+/// The trained parameters of a pass, and their values on its tape.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Variables(Vec<(TensorId, Value)>);
 
@@ -84,7 +84,7 @@ impl Variables {
         self.0.iter().find(|(id, _)| *id == variable.as_tensor().id()).map(|(_, value)| value)
     }
 
-    /// The number on the tape of each of these parameters; None if the pass did not meet it.
+    /// The number of each of these parameters on the tape. None if the pass did not use it.
     pub(crate) fn numbers(&self, parameters: &[(String, Var)]) -> Vec<Option<usize>> {
         parameters.iter().map(|(_, variable)| self.value(variable)?.node().map(Node::number)).collect()
     }
@@ -101,17 +101,17 @@ impl<'a> Pass<'a> {
         self.activations
     }
 
-    /// What was made of parameters alone, in the numbers that flow between layers.
+    /// Converts a value that depends only on parameters to the type of activations.
     pub(crate) fn enter(&self, x: &Value) -> Result<Value> {
         if self.activations == DType::BF16 { narrow(x) } else { Ok(x.clone()) }
     }
 
-    /// What comes out of the last layer, in the numbers of features.
+    /// Converts the output of the last layer to the type of features.
     pub(crate) fn leave(&self, x: &Value) -> Result<Value> {
         if self.activations == DType::BF16 { widen(x) } else { Ok(x.clone()) }
     }
 
-    /// When training: the parameters that are not trained.
+    /// The frozen parameters, in training only.
     pub(crate) fn frozen(&self) -> Option<&Frozen> {
         match self.mode {
             Mode::Train(_, frozen) => Some(frozen),
@@ -119,12 +119,13 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The trained parameters it met, and batch statistics in the order of the layers; both are empty when evaluating.
+    /// The trained parameters of the pass, and the batch statistics in the order of the layers. Both are empty in
+    /// evaluation.
     pub(crate) fn finish(self) -> (Variables, Vec<ChannelStatistics>) {
         (self.variables, self.statistics)
     }
 
-    /// Parameters are constants when evaluating, and frozen ones always are, so that nothing is recorded.
+    /// The value of a parameter. In evaluation, and for a frozen parameter, it is a constant, so nothing is recorded.
     pub(crate) fn parameter(&mut self, variable: &Var) -> Value {
         let frozen = matches!(self.mode, Mode::Train(_, frozen) if frozen.contains(variable));
         let Some(tape) = self.tape.as_ref().filter(|_| !frozen) else {
@@ -138,7 +139,7 @@ impl<'a> Pass<'a> {
         value
     }
 
-    /// Drops each value with this probability and scales the rest up, when training.
+    /// In training, sets each value to 0 with this probability and scales up the others.
     pub(crate) fn dropout(&mut self, input: &Value, probability: f64) -> Result<Value> {
         let Mode::Train(key, _) = self.mode else { return Ok(input.clone()) };
         let (shard, layer) = (key.shard.index, self.dropouts);
@@ -159,7 +160,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Weights uniform within ±`gain`·√(3/inputs), that is of deviation `gain`/√inputs; biases 0.
+    /// Weights are uniform within ±`gain`·√(3/inputs), so their deviation is `gain`/√inputs. Biases are 0.
     pub(crate) fn new(made: &mut Parameters<'_>, name: &str, inputs: usize, outputs: usize, gain: f64) -> Result<Self> {
         let bound = gain * (3.0 / inputs as f64).sqrt();
         let weight = made.uniform(format!("{name}.weight"), (outputs, inputs), bound)?;
@@ -167,7 +168,7 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// Weights normal with this deviation; biases 0.
+    /// Weights are normal with this deviation. Biases are 0.
     pub(crate) fn normal(
         made: &mut Parameters<'_>,
         name: &str,
@@ -213,22 +214,22 @@ impl LayerNorm {
     }
 }
 
-/// The share of a batch in the running statistics (PyTorch's default).
+/// The weight of a batch in the running statistics (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Batch normalisation over all but the channels, which come last.
+/// Batch normalisation over all dimensions but the last one, the channels.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchNorm {
     name: String,
     scale: Var,
     shift: Var,
-    /// In f32, as a checkpoint keeps it, so that a run resumes from it with the same bits.
+    /// In f32, as in checkpoints, so that a resumed run has the same bits.
     running_mean: Vec<f32>,
     running_variance: Vec<f32>,
 }
 
 impl BatchNorm {
-    /// Channels of this deviation at the start.
+    /// A normalisation whose channels initially have this deviation.
     pub(crate) fn new(made: &mut Parameters<'_>, name: &str, channels: usize, deviation: f64) -> Result<Self> {
         let scale = made.constant(format!("{name}.weight"), channels, deviation)?;
         let shift = made.constant(format!("{name}.bias"), channels, 0.0)?;
@@ -236,8 +237,8 @@ impl BatchNorm {
         Ok(Self { name: name.to_owned(), scale, shift, running_mean, running_variance })
     }
 
-    /// Normalises (…, C), adds the residual if there is one, and activates. Training normalises by the batch's own statistics, by the
-    /// running ones where those would be of a single number per channel.
+    /// Normalises (…, C), adds the residual if there is one, and applies the activation. Training normalises by the
+    /// batch's own statistics, or by the running ones if the batch has a single number per channel.
     pub(crate) fn forward(
         &self,
         pass: &mut Pass<'_>,
@@ -251,7 +252,7 @@ impl BatchNorm {
         }
         let statistics = ChannelStatistics::of(&input.tensor().contiguous()?)?;
         let out = if statistics.count < 2 {
-            // One number less its own mean says nothing, whatever the input is.
+            // A single number minus its own mean is 0 for every input.
             batch_norm(input, affine, (&self.running(), Origin::Running), residual, activation)
         } else {
             batch_norm(input, affine, (&statistics, Origin::Batch), residual, activation)
@@ -265,8 +266,8 @@ impl BatchNorm {
         ChannelStatistics::known(wide(&self.running_mean), wide(&self.running_variance), 0)
     }
 
-    /// `running ← (1 − 0.1) running + 0.1 batch`, the variance with n − 1 in its denominator; nothing of a single number,
-    /// which has no variance.
+    /// `running ← (1 − 0.1) running + 0.1 batch`, with n − 1 in the denominator of the variance. A single number has no
+    /// variance and is ignored.
     pub(crate) fn absorb(&mut self, batch: &ChannelStatistics) {
         if batch.count < 2 {
             return;
@@ -277,7 +278,7 @@ impl BatchNorm {
         self.running_variance.iter_mut().zip(&batch.variance).for_each(|(old, new)| blend(old, new * unbiased));
     }
 
-    /// Named in PyTorch's style, in f32.
+    /// The running statistics, named in PyTorch's style, in f32.
     pub(crate) fn buffers(&self) -> Result<Vec<(String, Tensor)>> {
         let tensor = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
         let mean = (format!("{}.running_mean", self.name), tensor(&self.running_mean)?);
@@ -285,7 +286,7 @@ impl BatchNorm {
         Ok(vec![mean, variance])
     }
 
-    /// Takes over what [`Self::buffers`] gave; names that are not its own are left alone.
+    /// Loads the result of [`Self::buffers`]. Other names are ignored.
     pub(crate) fn load_buffers(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let read =
             |suffix: &str| tensors.get(&format!("{}.{suffix}", self.name)).map(Tensor::to_vec1::<f32>).transpose();

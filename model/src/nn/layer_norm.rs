@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba et al. 2016). candle's own fast one has no backward.
+//! Layer normalisation (Ba et al. 2016). candle's fast version has no backward pass.
 
 use candle_core::{Result, Tensor};
 
@@ -11,16 +11,16 @@ use super::vector::vectorised;
 
 const NAME: &str = "layer_norm";
 
-/// What PyTorch adds to variances.
+/// PyTorch's default for the number added to variances.
 pub(crate) const EPSILON: f64 = 1e-5;
 
-/// Rows whose parameter gradients are summed before the sums are added up. Bits depend on it.
+/// The number of rows per group, whose parameter gradients are summed first. Bits depend on it.
 const ROWS_PER_GROUP: usize = 64;
 
-/// `y = (x − mean) / √(variance + ε) · scale + shift`, each row by itself: `input` is (N, W), `scale` and `shift` (W).
+/// `y = (x − mean) / √(variance + ε) · scale + shift`, row by row: `input` is (N, W), `scale` and `shift` (W).
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// If the shapes do not fit.
 pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f64) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (_, width) = x.dims2()?;
@@ -42,7 +42,8 @@ struct LayerNorm {
     epsilon: f64,
 }
 
-/// Sum of `term` over a row, in eight lanes that are added up at the end: a fixed order that a processor may take eight at a time.
+/// The sum of `term` over a row, in eight lanes that are added up at the end. The order is fixed and suits vector
+/// units.
 #[inline(always)]
 fn sum<T: Number>(row: &[T], term: impl Fn(usize, f64) -> f64) -> f64 {
     let mut lanes = [0.0; 8];
@@ -92,8 +93,8 @@ impl LayerNorm {
         tensor(out, input.shape(), input)
     }
 
-    /// With x̂ the normalised row and d = g · scale: `dx = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε)`; then Σ g·x̂ and Σ g over the
-    /// rows. What is not wanted is left out.
+    /// With x̂ the normalised row and d = g · scale: `dx = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε)`; then Σ
+    /// g·x̂ and Σ g over the rows. Only wanted gradients are computed.
     fn gradients<T: Number>(
         &self,
         [input, scale, gradient]: [&Tensor; 3],

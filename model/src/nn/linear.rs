@@ -16,7 +16,7 @@ const NAME: &str = "linear";
 /// `y = activation(x Wᵀ + b)`: `input` is (N, I), `weight` (O, I), `bias` (O), the result (N, O).
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// If the shapes do not fit.
 pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Activation) -> Result<Value> {
     let (x, w, b) = (input.tensor().contiguous()?, weight.tensor().contiguous()?, bias.tensor().contiguous()?);
     let ((rows, inputs), (outputs, weight_inputs)) = (x.dims2()?, w.dims2()?);
@@ -28,7 +28,7 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     let y = by_number!(x.dtype(), NAME, operator.forward([&x, &w, &b]))?;
     let bias_wanted = bias.wanted();
     let (x, w) = (weight.wanted().then_some(x), input.wanted().then_some(w));
-    // Only ReLU looks at what came out.
+    // Only the gradient of ReLU needs the output.
     let output = (activation == Activation::Relu).then(|| y.clone());
     Ok(Value::of(y, [input, weight, bias], move |g| {
         let g = match &output {

@@ -4,19 +4,19 @@
 //! convolution ─ batch_norm ─ pooling                       images and spectrograms, (B, H, W, C)
 //! embedding, sequence ─ layer_norm ─ attention ─ gelu ─ segment_mean     sequences, packed: no row is padding
 //! linear, dropout, cast                                    everywhere
-//!         │                    all of them leave their way back on a tape: value
+//!         │                    all of them record their backward pass on a tape: value
 //! walk ─ product ─ tile ─ lanes                            products of matrices; vector, parallel, buffer: loops
 //! update                                                   what optimizers do to parameters, in place
 //! ```
 //!
 //! Invariants:
-//! 1. Bits never depend on the number of threads: sums have a fixed order, and what is cut into blocks for threads has no sum
-//!    that reaches over them.
-//! 2. In evaluation a sample's bits never depend on its batch.
+//! 1. Bits never depend on the number of threads: sums have a fixed order, and no sum spans the blocks that threads
+//!    share.
+//! 2. In evaluation, a sample's bits never depend on its batch.
 //! 3. Every operator's backward agrees with finite differences in f64.
 //!
-//! Operators run in main memory, or on an NVIDIA card (`cuda`, with its own invariants) if the tensors are there; nothing here
-//! knows of modalities, heads or turns.
+//! Operators run in main memory, or on an NVIDIA card (`cuda`, with its own invariants) if the tensors are there.
+//! Nothing here knows modalities, heads or turns.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
@@ -43,7 +43,7 @@ pub(crate) mod pooling;
 mod product;
 pub(crate) mod segment_mean;
 pub(crate) mod sequence;
-#[allow(unsafe_code, reason = "the innermost loops go by pointers, which its two entries have checked")]
+#[allow(unsafe_code, reason = "the innermost loops use pointers, which its two entry points have checked")]
 mod tile;
 pub(crate) mod update;
 pub(crate) mod value;

@@ -1,11 +1,11 @@
-//! The numbers that operators are written for, and their way out of a candle tensor.
+//! The number types of operators, and access to the numbers of a candle tensor.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Error, Layout, Result, Shape, Storage, StorageRef, Tensor, WithDType};
 
 use super::tile::{Kernel, kernel_f32, kernel_f64};
 
-/// f32, which trains, or f64, in which gradients are checked.
+/// f32, for training, or f64, for checks of gradients.
 pub(crate) trait Number: WithDType {
     const ZERO: Self;
     const ONE: Self;
@@ -19,9 +19,9 @@ pub(crate) trait Number: WithDType {
     fn normal(self) -> (Self, Self);
     /// `self · factor + addend`, rounded once.
     fn fused(self, factor: Self, addend: Self) -> Self;
-    /// The product of matrices for this processor.
+    /// The kernel of matrix products for this processor.
     fn kernel() -> Kernel<Self>;
-    /// The numbers of a storage, if it holds this kind.
+    /// The numbers of a storage, if it holds this type.
     fn slice_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
 }
 
@@ -66,13 +66,14 @@ macro_rules! number {
 number!(f32, F32, kernel_f32, exponential, normal);
 number!(f64, F64, kernel_f64, f64::exp, normal_f64);
 
-/// eˣ to 3e-7 relative, as a loop that a vector unit can take: 2ⁿ · 2ᶠ with a polynomial for 2ᶠ, |f| ≤ ½. What the standard library
-/// gives is a call to a different function on every system, so neither fast nor the same to the last bit.
+/// eˣ with a relative error of 3e-7, in a form that vector units can execute: 2ⁿ · 2ᶠ with a polynomial for 2ᶠ, |f| ≤
+/// ½. The standard library calls a different function on every system, which is neither fast nor the same to the last
+/// bit.
 #[inline(always)]
 fn exponential(x: f32) -> f32 {
     /// The result is 0 below its negative, and infinity above it.
     const LIMIT: f32 = 87.0;
-    // Adding and taking away 1.5 · 2²³ rounds to a whole number.
+    // Adding and subtracting 1.5 · 2²³ rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-LIMIT, LIMIT);
     let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
@@ -92,7 +93,7 @@ fn exponential(x: f32) -> f32 {
     }
 }
 
-/// Φ(x) to 3e-7 by Abramowitz & Stegun 7.1.26, and φ(x), which have an exponential in common.
+/// Φ(x) with an error of 3e-7 (Abramowitz & Stegun 7.1.26), and φ(x). Both use the same exponential.
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
     let bell = exponential(-0.5 * x * x);
@@ -134,7 +135,7 @@ pub(crate) fn values<'a, T: Number>(
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
 }
 
-/// [`values`], to be changed.
+/// [`values`], writable.
 pub(crate) fn values_mut<'a, T: Number>(
     storage: &'a mut CpuStorage,
     layout: &Layout,
@@ -160,12 +161,12 @@ impl<'a> Reading<'a> {
     pub(crate) fn values<T: Number>(&self, operator: &'static str) -> Result<&[T]> {
         match &*self.storage {
             Storage::Cpu(storage) => values(storage, self.layout, operator),
-            _ => Err(Error::Msg(format!("{operator} has an implementation in main memory only"))),
+            _ => Err(Error::Msg(format!("{operator} is implemented in main memory only; move its tensors there"))),
         }
     }
 }
 
-/// A tensor of these values beside another.
+/// A tensor of these values, on the device of another tensor.
 pub(crate) fn tensor<T: Number>(values: Vec<T>, shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), like.device())
 }

@@ -1,16 +1,16 @@
-//! Work shared out over threads in blocks whose size never depends on how many threads there are, so that neither do
-//! the bits.
+//! Work for threads, in blocks whose size does not depend on the number of threads, so the bits do not depend on it
+//! either.
 
 use rayon::prelude::*;
 
 use super::number::Number;
 use super::vector::vectorised;
 
-/// Below so many values the hand-over costs more than it gains.
+/// Below this number of values, a hand-over to other threads costs more than it gains.
 const WORTH_SHARING: usize = 1 << 14;
 
-/// Gives each run of `length` values to `work`, with its number; the last run may be shorter. `scratch` makes what a
-/// thread reuses between runs, and must not carry anything from one to the next.
+/// Gives each run of `length` values to `work`, with its number; the last run may be shorter. `scratch` creates memory
+/// that a thread reuses between runs. No result may depend on its contents.
 pub(crate) fn each_chunk<T: Number, S>(
     values: &mut [T],
     length: usize,
@@ -28,7 +28,8 @@ pub(crate) fn each_chunk<T: Number, S>(
     }
 }
 
-/// `whole` cut into about `per_thread` blocks for each thread, each a multiple of `unit`: for work whose bits do not depend on it.
+/// The length of blocks that divide `whole` into about `per_thread` blocks per thread, a multiple of `unit`. For work
+/// whose bits do not depend on it.
 pub(crate) fn block_for_threads(whole: usize, per_thread: usize, unit: usize) -> usize {
     whole.div_ceil(per_thread * rayon::current_num_threads()).next_multiple_of(unit)
 }
@@ -73,15 +74,15 @@ pub(crate) fn sum_of_groups<T: Number>(
     let partials: Vec<Vec<T>> = (0..groups)
         .into_par_iter()
         .map(|group| {
-            let mut part = vec![T::ZERO; length];
-            work(group, &mut part);
-            part
+            let mut partial = vec![T::ZERO; length];
+            work(group, &mut partial);
+            partial
         })
         .collect();
     total(partials, length)
 }
 
-/// Rows whose sums are taken before they are added up. Bits depend on it.
+/// The number of rows per group, whose sums are then added up. Bits depend on it.
 const ROWS_PER_GROUP: usize = 256;
 
 /// The sum of the rows of `width` numbers.
@@ -105,16 +106,16 @@ pub(crate) fn sum_of_rows<T: Number>(values: &[T], width: usize) -> Vec<f64> {
 fn total<T: Number>(partials: Vec<Vec<T>>, length: usize) -> Vec<T> {
     let mut partials = partials.into_iter();
     let mut total = partials.next().unwrap_or_else(|| vec![T::ZERO; length]);
-    for part in partials {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    for partial in partials {
+        total.iter_mut().zip(partial).for_each(|(t, p)| *t += p);
     }
     total
 }
 
-/// Cuts `values` into consecutive blocks of `width · (ends[i + 1] − ends[i])` values.
+/// Splits `values` into consecutive blocks of `width · (ends[i + 1] − ends[i])` values.
 ///
 /// # Panics
-/// When `ends` is not ascending or asks for more than there is.
+/// If `ends` is not ascending or exceeds the number of rows.
 pub(crate) fn split_at_rows<'a, T>(mut values: &'a mut [T], width: usize, ends: &[usize]) -> Vec<&'a mut [T]> {
     let mut blocks = Vec::with_capacity(ends.len().saturating_sub(1));
     for pair in ends.windows(2) {

@@ -1,21 +1,21 @@
-//! Parameters at their first values: each from its own stream, so that adding one changes no other.
+//! Initial parameters. Each has its own random stream, so adding one changes no other.
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::rng::{self, Stream};
 use antiphon_core::spec::Precision;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
-/// The numbers of an encoder.
+/// The number types of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
-    /// Of parameters, their gradients, and the features.
+    /// The type of parameters, their gradients, and the features.
     pub(crate) parameters: DType,
-    /// Of what flows between layers.
+    /// The type of activations between layers.
     pub(crate) activations: DType,
 }
 
 impl Numbers {
-    /// f64 throughout, where rounding would stand in the way of a comparison.
+    /// f64 throughout, for comparisons that rounding would disturb.
     pub const F64: Self = Self { parameters: DType::F64, activations: DType::F64 };
 }
 
@@ -29,7 +29,7 @@ impl From<Precision> for Numbers {
     }
 }
 
-/// Makes the parameters of one encoder and remembers them in the order they were made.
+/// Creates the parameters of one encoder, and lists them in the order of creation.
 #[derive(Debug)]
 pub(crate) struct Parameters<'a> {
     seed: u64,
@@ -45,17 +45,17 @@ impl<'a> Parameters<'a> {
         Self { seed, modality, numbers, device, made: Vec::new() }
     }
 
-    /// Uniform within ±`bound`.
+    /// A parameter that is uniform within ±`bound`.
     pub(crate) fn uniform(&mut self, name: String, shape: impl Into<Shape>, bound: f64) -> Result<Var> {
         self.drawn(name, shape.into(), |stream| (2.0 * rng::uniform(stream) - 1.0) * bound)
     }
 
-    /// Normal with mean 0.
+    /// A parameter that is normal with mean 0.
     pub(crate) fn normal(&mut self, name: String, shape: impl Into<Shape>, deviation: f64) -> Result<Var> {
         self.drawn(name, shape.into(), |stream| rng::normal(stream) * deviation)
     }
 
-    /// Uniform from `low` to `high`.
+    /// A parameter that is uniform from `low` to `high`.
     pub(crate) fn uniform_between(
         &mut self,
         name: String,
@@ -66,7 +66,7 @@ impl<'a> Parameters<'a> {
         self.drawn(name, shape.into(), |stream| low + rng::uniform(stream) * (high - low))
     }
 
-    /// Normal around `mean`.
+    /// A parameter that is normal around `mean`.
     pub(crate) fn normal_around(
         &mut self,
         name: String,
@@ -77,29 +77,29 @@ impl<'a> Parameters<'a> {
         self.drawn(name, shape.into(), |stream| mean + rng::normal(stream) * deviation)
     }
 
-    /// The one of this name, if it was made.
+    /// The parameter of this name, if it was created.
     pub(crate) fn find(&self, name: &str) -> Option<&Var> {
         self.made.iter().find(|(made, _)| made == name).map(|(_, variable)| variable)
     }
 
-    /// Whether parameters are made in this type and on this device.
+    /// Whether parameters have this type and device.
     pub(crate) fn makes(&self, dtype: DType, device: &Device) -> bool {
         dtype == self.numbers.parameters && device.same_device(self.device)
     }
 
-    /// The same everywhere.
+    /// A parameter with the same value in every element.
     pub(crate) fn constant(&mut self, name: String, shape: impl Into<Shape>, value: f64) -> Result<Var> {
         let shape = shape.into();
         let values = vec![value; shape.elem_count()];
         self.keep(name, shape, values)
     }
 
-    /// What flows between the layers that the parameters are of.
+    /// The type of activations between layers.
     pub(crate) fn activations(&self) -> DType {
         self.numbers.activations
     }
 
-    /// Names and values, in the order they were made.
+    /// Names and values, in the order of creation.
     pub(crate) fn into_made(self) -> Vec<(String, Var)> {
         self.made
     }

@@ -1,4 +1,4 @@
-//! Pooling over grids whose channels lie together (B, H, W, C).
+//! Pooling over grids with channels last, (B, H, W, C).
 
 use std::ops::Range;
 
@@ -13,17 +13,17 @@ use super::vector::vectorised;
 
 const NAME: &str = "pooling";
 
-/// A square window that goes over a grid.
+/// A square window that moves over a grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) size: usize,
     pub(crate) stride: usize,
-    /// What lies outside the grid is left out of the window.
+    /// Positions added on each side of the grid. They do not count in a window.
     pub(crate) padding: usize,
 }
 
 impl Window {
-    /// Windows that touch and do not overlap.
+    /// Adjacent windows that do not overlap.
     pub(crate) fn tiles(size: usize) -> Self {
         Self { size, stride: size, padding: 0 }
     }
@@ -38,10 +38,11 @@ impl Window {
     }
 }
 
-/// `y[b, i, j, c] = max of x[b, ·, ·, c] over the window at (i, j)`; rows and columns that do not fill a window are left out.
+/// `y[b, i, j, c] = max of x[b, ·, ·, c] over the window at (i, j)`; rows and columns that do not fill a window are
+/// ignored.
 ///
 /// # Errors
-/// When the window is empty, larger than the padded input, or nothing but padding.
+/// If the window is empty, larger than the padded input, or only padding.
 pub(crate) fn max_pool(input: &Value, window: Window) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (_, height, width, _) = x.dims4()?;
@@ -58,7 +59,7 @@ pub(crate) fn max_pool(input: &Value, window: Window) -> Result<Value> {
     }))
 }
 
-/// The largest values, and where in its window each was: u · size + v of the first.
+/// The largest values, and the position of each in its window: u · size + v of the first one.
 fn max_forward<T: Number>(input: &Tensor, window: Window) -> Result<(Tensor, Vec<u8>)> {
     let (samples, height, width, channels) = input.dims4()?;
     let reading = Reading::of(input);
@@ -80,7 +81,7 @@ fn max_forward<T: Number>(input: &Tensor, window: Window) -> Result<(Tensor, Vec
                         - j * window.stride) as u8;
                     let first = y == down.start && column == across.start;
                     for ((best, chosen), x) in best.iter_mut().zip(chosen.iter_mut()).zip(x) {
-                        // What is not a number stays, so that a training that diverged is seen.
+                        // A NaN stays, so that divergence remains visible.
                         let larger = first | (*x > *best) | x.is_no_number();
                         *best = if larger { *x } else { *best };
                         *chosen = if larger { tap } else { *chosen };
@@ -130,11 +131,11 @@ fn max_backward<T: Number>(
     tensor(out, shape, gradient)
 }
 
-/// `y[b, i, j, c] = mean of x[b, ⌊i·H/R⌋ .. ⌈(i+1)·H/R⌉, ⌊j·W/S⌋ .. ⌈(j+1)·W/S⌉, c]`: `input` is (B, H, W, C), the result (B, R, S, C).
-/// PyTorch calls it adaptive average pooling.
+/// `y[b, i, j, c] = mean of x[b, ⌊i·H/R⌋ .. ⌈(i+1)·H/R⌉, ⌊j·W/S⌋ .. ⌈(j+1)·W/S⌉, c]`: `input` is (B, H, W, C), the
+/// result (B, R, S, C). PyTorch calls it adaptive average pooling.
 ///
 /// # Errors
-/// When the grid has no cells or more than the input has positions.
+/// If the grid has no cells, or more cells than the input has positions.
 pub(crate) fn grid_mean(input: &Value, (rows, columns): (usize, usize)) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (samples, height, width, channels) = x.dims4()?;

@@ -1,14 +1,14 @@
 //! Matrix products over slices.
 //!
-//! The right operand is laid out in [`Panels`] first, once for all who need it. Every element of a product is one sum in
-//! ascending order (see [`super::tile`]), so that bits depend neither on threads nor on how the product is cut up.
+//! The right operand is first packed into [`Panels`], once for all users. Every element of a product is one sum in
+//! ascending order (see [`super::tile`]), so bits depend neither on threads nor on the blocks of the product.
 
 use super::buffer::unwritten;
 use super::number::Number;
 use super::parallel::{block_for_threads, each_chunk};
 use super::tile::{self, Into, PANEL, Runs};
 
-/// A matrix laid over a slice.
+/// A view of a slice as a matrix.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a, T> {
     values: &'a [T],
@@ -19,22 +19,22 @@ pub(crate) struct View<'a, T> {
 }
 
 impl<'a, T: Number> View<'a, T> {
-    /// Row-major, without gaps.
+    /// A row-major view without gaps.
     pub(crate) fn new(values: &'a [T], rows: usize, columns: usize) -> Self {
         Self::strided(values, rows, columns, columns)
     }
 
-    /// Row-major, each row beginning `row_stride` values after the one before.
+    /// A row-major view in which rows start `row_stride` values apart.
     ///
     /// # Panics
-    /// When `values` is too short.
+    /// If `values` is too short.
     pub(crate) fn strided(values: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         let end = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns };
         assert!(end <= values.len(), "a {rows} × {columns} view with stride {row_stride} over {} values", values.len());
         Self { values, rows, columns, row_stride, column_stride: 1 }
     }
 
-    /// The same values with rows for columns.
+    /// The transposed view of the same values.
     pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
@@ -46,7 +46,7 @@ impl<'a, T: Number> View<'a, T> {
     }
 }
 
-/// A right operand (K × N) laid out for [`tile`]: [`PANEL`] columns at a time, filled up with zeros.
+/// A right operand (K × N), packed for [`tile`]: panels of [`PANEL`] columns, the last one padded with zeros.
 #[derive(Debug)]
 pub(crate) struct Panels<T> {
     depth: usize,
@@ -54,7 +54,7 @@ pub(crate) struct Panels<T> {
     values: Vec<T>,
 }
 
-/// Rows of a matrix that are laid out at a time, so that what is written stays near.
+/// Rows of a matrix that are packed at a time, so that the output stays in the cache.
 const ROWS_AT_A_TIME: usize = 64;
 
 impl<T: Number> Panels<T> {
@@ -77,7 +77,8 @@ impl<T: Number> Panels<T> {
         })
     }
 
-    /// Of a matrix that `fill` writes, some columns at a time: row k of those to `panel[k · PANEL..]`, which is zero at first.
+    /// The panels of a matrix that `fill` writes, some columns at a time: row k of these columns to `panel[k ·
+    /// PANEL..]`, which is initially zero.
     pub(crate) fn filled(
         depth: usize,
         columns: usize,
@@ -98,9 +99,9 @@ impl<T: Number> Panels<T> {
         self.columns
     }
 
-    /// First column of each panel, how many it has, and its values.
+    /// The first column of each panel, its number of columns, and its values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, usize, &[T])> {
-        // Without rows there is nothing to lay out, and the product is 0.
+        // Without rows there is nothing to pack, and the product is 0.
         let panels = (0..self.columns).step_by(PANEL);
         panels.map(|first| {
             let panel = &self.values[first * self.depth..][..self.depth * PANEL];
@@ -109,21 +110,21 @@ impl<T: Number> Panels<T> {
     }
 }
 
-/// Bytes of the left operand that are multiplied by one panel after the other, so that they stay near.
+/// Bytes of the left operand that are multiplied by one panel after the other, so that they stay in the cache.
 const NEAR: usize = 1 << 17;
 
 /// `into = left right`, or `into += left right` with `accumulate`; `into` is row-major without gaps.
 ///
 /// # Panics
-/// When the shapes do not fit.
+/// If the shapes do not fit.
 pub(crate) fn multiply<T: Number>(into: &mut [T], accumulate: bool, left: View<'_, T>, right: View<'_, T>) {
     multiply_panels(into, accumulate, left, &Panels::of(right));
 }
 
-/// [`multiply`] with a right operand that is laid out already.
+/// [`multiply`] with a packed right operand.
 ///
 /// # Panics
-/// When the shapes do not fit.
+/// If the shapes do not fit.
 pub(crate) fn multiply_panels<T: Number>(into: &mut [T], accumulate: bool, left: View<'_, T>, right: &Panels<T>) {
     assert_eq!(left.columns, right.depth, "inner dimensions differ");
     assert_eq!(into.len(), left.rows * right.columns, "the product does not fit its destination");
@@ -152,11 +153,11 @@ pub(crate) fn multiply_panels<T: Number>(into: &mut [T], accumulate: bool, left:
     }
 }
 
-/// Rows of the operands whose products are summed before the sums are added up. Bits depend on it.
+/// Rows of the operands per partial sum; the sums are then added up. Bits depend on it.
 pub(crate) const ROWS_PER_SUM: usize = 512;
 
-/// `out (M, N) = leftᵀ right`, for `left` (K, M) row-major and any `right` (K, N), of which `panels(rows)` gives some rows: the form of
-/// every gradient of a weight.
+/// `out (M, N) = leftᵀ right`, for `left` (K, M) row-major and any `right` (K, N), of which `panels(rows)` packs some
+/// rows. Every gradient of a weight has this form.
 pub(crate) fn transposed_product<T: Number>(
     left: &[T],
     (depth, rows, columns): (usize, usize, usize),

@@ -1,4 +1,4 @@
-//! Means over some rows of each sample.
+//! Means over segments of rows, one per sample.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ const NAME: &str = "segment_mean";
 /// `y[b] = mean of rows segments[b]`: `input` is (N, W), the result (B, W). The mean of no rows is 0.
 ///
 /// # Errors
-/// When a segment reaches past the input.
+/// If a segment exceeds the input.
 pub(crate) fn segment_mean(input: &Value, segments: Vec<Range<usize>>) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let (rows, width) = x.dims2()?;

@@ -1,4 +1,4 @@
-//! From patches to a sequence of tokens.
+//! From patches to sequences of tokens with a class token.
 
 use candle_core::{Result, Tensor};
 
@@ -8,11 +8,11 @@ use super::value::Value;
 
 const NAME: &str = "sequence";
 
-/// For each sample `class + positions[0]`, then `patch + bias + positions[1 + n]` for each of its patches: `patches` is (B, N, W), `bias` (W), `class`
-/// (1, 1, W), `positions` (1, 1 + N, W), the result (B · (1 + N), W).
+/// For each sample `class + positions[0]`, then `patch + bias + positions[1 + n]` for each of its patches: `patches` is
+/// (B, N, W), `bias` (W), `class` (1, 1, W), `positions` (1, 1 + N, W), the result (B · (1 + N), W).
 ///
 /// # Errors
-/// When the shapes do not fit.
+/// If the shapes do not fit.
 pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, positions: &Value) -> Result<Value> {
     let x = patches.tensor().contiguous()?;
     let (_, count, width) = x.dims3()?;
@@ -48,7 +48,7 @@ fn forward<T: Number>(patches: &Tensor, rest: &[Tensor; 3]) -> Result<Tensor> {
     tensor(out, (samples * (1 + count), width), patches)
 }
 
-/// Only of what is wanted.
+/// The wanted gradients.
 fn gradients<T: Number>(
     gradient: &Tensor,
     (samples, count, width): (usize, usize, usize),

@@ -1,31 +1,31 @@
-//! The innermost loops: a few rows of a product at a time, held in registers.
+//! The innermost loops: a few rows of a product at a time, in registers.
 //!
 //! ```text
 //! out (m, n) = Σ_k left[m][k] · panel[k][n]        m ≤ 8 rows, n ≤ 32 columns
 //! ```
 //!
-//! Invariant: every sum runs over k in ascending order, one fused multiply-add after the other, whatever the tile it falls
-//! in and whatever the vector unit. So bits depend on the operands alone: not on batch, threads, or kind of processor.
+//! Invariant: every sum runs over k in ascending order, one fused multiply-add after the other, in every tile and on
+//! every vector unit. So bits depend only on the operands, not on batch, threads or processor.
 
 use super::lanes::Lanes;
 use super::number::Number;
 
-/// Columns of a panel, the form in which the right operand is laid out: `panel[k · PANEL + n]`, filled up with zeros.
+/// Columns of a panel, the packed form of the right operand: `panel[k · PANEL + n]`, padded with zeros.
 pub(crate) const PANEL: usize = 32;
 
-/// How a row of the left operand lies in memory: in runs, as the patch of a convolution does.
+/// The memory layout of a row of the left operand: runs, as in the patch of a convolution.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Runs {
-    /// Runs of a row.
+    /// The number of runs per row.
     pub(crate) count: usize,
-    /// Numbers of a run, one after the other.
+    /// The number of consecutive numbers in a run.
     pub(crate) length: usize,
-    /// From the start of a run to that of the next.
+    /// The distance between the starts of two runs.
     pub(crate) step: usize,
 }
 
 impl Runs {
-    /// One after the other without gaps.
+    /// Rows without gaps: one run.
     pub(crate) fn whole(length: usize) -> Self {
         Self { count: 1, length, step: 0 }
     }
@@ -35,14 +35,14 @@ impl Runs {
     }
 }
 
-/// Where a tile goes: row r from `stride · r` on.
+/// The output of a tile. Row r starts at `stride · r`.
 #[derive(Debug)]
 pub(crate) struct Into<'a, T> {
     pub(crate) values: &'a mut [T],
     pub(crate) stride: usize,
-    /// At most [`PANEL`].
+    /// The number of columns, at most [`PANEL`].
     pub(crate) columns: usize,
-    /// Adds the product to what is there.
+    /// Whether the product is added to the output instead of replacing it.
     pub(crate) accumulate: bool,
 }
 
@@ -58,26 +58,27 @@ impl<T: Number> Into<'_, T> {
     }
 }
 
-/// `into (+)= left · panel`, row r of `left` being the runs from `starts[r]` on.
+/// `into (+)= left · panel`, where row r of `left` consists of the runs that start at `starts[r]`.
 ///
 /// # Panics
-/// When a run, the panel or the destination reaches past its slice.
+/// If a run, the panel or the destination exceeds its slice.
 pub(crate) fn rows<T: Number>(left: &[T], starts: &[usize], runs: Runs, panel: &[T], into: Into<'_, T>) {
     into.check(starts.len());
     let reach = runs.reach();
     assert!(starts.iter().all(|start| start + reach <= left.len()), "a run reaches past its slice");
     assert!(runs.count * runs.length * PANEL <= panel.len(), "the panel is too short");
     let left = Left::Rows { values: left.as_ptr(), starts, runs };
-    // SAFETY: the processor has the unit that `kernel` chose, and all that the kernel reads and writes was checked above.
+    // SAFETY: the processor has the vector unit that `kernel` chose, and everything that the kernel reads and writes
+    // was checked above.
     unsafe {
         T::kernel()(&left, panel.as_ptr(), into.destination());
     }
 }
 
-/// `into (+)= left · panel`, column k of `left` being the `rows` numbers from `starts[k]` on.
+/// `into (+)= left · panel`, where column k of `left` consists of the `rows` numbers that start at `starts[k]`.
 ///
 /// # Panics
-/// When a column, the panel or the destination reaches past its slice.
+/// If a column, the panel or the destination exceeds its slice.
 pub(crate) fn columns<T: Number>(left: &[T], starts: &[usize], rows: usize, panel: &[T], into: Into<'_, T>) {
     into.check(rows);
     assert!(starts.iter().all(|start| start + rows <= left.len()), "a column reaches past its slice");
@@ -92,7 +93,7 @@ pub(crate) fn columns<T: Number>(left: &[T], starts: &[usize], rows: usize, pane
 /// A function for one vector unit.
 pub(crate) type Kernel<T> = unsafe fn(&Left<'_, T>, *const T, Destination<T>);
 
-/// Where the left operand lies, checked.
+/// The checked left operand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Left<'a, T> {
     Rows { values: *const T, starts: &'a [usize], runs: Runs },
@@ -118,7 +119,7 @@ impl<T: Number> Left<'_, T> {
 
     /// # Safety
     /// There are rows `first .. first + count`.
-    unsafe fn part(&self, first: usize, count: usize) -> Self {
+    unsafe fn block(&self, first: usize, count: usize) -> Self {
         match *self {
             Left::Rows { values, starts, runs } => Left::Rows { values, starts: &starts[first..first + count], runs },
             Left::Columns { values, starts, .. } => {
@@ -128,7 +129,7 @@ impl<T: Number> Left<'_, T> {
     }
 }
 
-/// Cuts the product into tiles of at most `MOST` rows and two registers of columns.
+/// Divides the product into tiles of at most `MOST` rows and two registers of columns.
 #[inline(always)]
 unsafe fn product<V: Lanes, const MOST: usize>(
     left: &Left<'_, V::Number>,
@@ -140,19 +141,19 @@ unsafe fn product<V: Lanes, const MOST: usize>(
     let blocks = rows.div_ceil(MOST);
     let mut row = 0;
     for block in 0..blocks {
-        // Of about the same height, so that none is left with a row or two.
+        // Of about the same height, so that no tile has only a row or two.
         let height = (rows - row).div_ceil(blocks - block);
         unsafe {
-            let part = left.part(row, height);
+            let left = left.block(row, height);
             for column in (0..to.columns).step_by(wide) {
                 let (panel, values) = (panel.add(column), to.values.wrapping_add(row * to.stride + column));
                 if column + wide <= to.columns {
-                    tile_of::<V>(height, &part, panel, Destination { values, ..to });
+                    tile_of::<V>(height, &left, panel, Destination { values, ..to });
                 } else {
                     let mut edge = [V::Number::ZERO; 8 * PANEL];
                     let whole =
                         Destination { values: edge.as_mut_ptr(), stride: wide, columns: wide, accumulate: false };
-                    tile_of::<V>(height, &part, panel, whole);
+                    tile_of::<V>(height, &left, panel, whole);
                     copy_edge(&edge, (height, to.columns - column, wide), Destination { values, ..to });
                 }
             }
@@ -310,7 +311,7 @@ pub(crate) use x86::{kernel_f32, kernel_f64};
 mod tests {
     use super::*;
 
-    /// Shapes whose tiles are whole, and cut off below and to the right.
+    /// Shapes with whole tiles, and with partial tiles at the bottom and at the right.
     const SHAPES: [(usize, usize, usize); 4] = [(1, 1, 1), (8, 40, 32), (13, 147, 21), (23, 700, 32)];
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
@@ -322,7 +323,7 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    /// The bits that a kernel gives, added to what is there, with the left operand by rows and by columns.
+    /// The bits of a kernel's result, accumulated, with the left operand by rows and by columns.
     fn bits(kernel: Kernel<f32>, (rows, depth, columns): (usize, usize, usize)) -> Vec<u32> {
         let (left, panel) = (numbers(rows * depth, 1), numbers(depth * PANEL, 2));
         let starts: Vec<usize> = (0..rows).map(|row| row * depth).collect();
@@ -335,14 +336,14 @@ mod tests {
         for operand in operands {
             let mut out = numbers(rows * columns, 3);
             let into = Into { values: &mut out, stride: columns, columns, accumulate: true };
-            // SAFETY: operands, panel and destination have just the sizes that are named, and callers ask for the unit.
+            // SAFETY: operands, panel and destination have exactly these sizes, and callers check for the vector unit.
             unsafe { kernel(&operand, panel.as_ptr(), into.destination()) };
             all.extend(out.into_iter().map(f32::to_bits));
         }
         all
     }
 
-    /// The sums that [`bits`] stands for, one after the other.
+    /// The bits of the same sums, computed one after the other.
     fn plain_sums((rows, depth, columns): (usize, usize, usize)) -> Vec<u32> {
         let (left, panel, before) = (numbers(rows * depth, 1), numbers(depth * PANEL, 2), numbers(rows * columns, 3));
         let sum = |left: &dyn Fn(usize) -> f32, n: usize| {

@@ -1,4 +1,4 @@
-//! Steps of optimizers, in place and in one pass over parameter, moments and gradient.
+//! Optimizer steps, in place and in one pass over parameter, moments and gradient.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -12,10 +12,10 @@ use super::vector::vectorised;
 
 const NAME: &str = "optimizer";
 
-/// Numbers that a thread takes at a time. The bits of [`sum_of_squares`] depend on it.
+/// Numbers that a thread processes at a time. The bits of [`sum_of_squares`] depend on it.
 const BLOCK: usize = 1 << 14;
 
-/// A parameter, what is remembered of it, and its gradient: contiguous, of one shape, type and device.
+/// A parameter, its moments and its gradient: contiguous, with the same shape, type and device.
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) parameter: &'a Tensor,
@@ -37,10 +37,10 @@ impl Change<'_> {
     }
 }
 
-/// Of each change: `v ← μ v + (share · g + λ p); p ← p − lr v`
+/// For each change: `v ← μ v + (share · g + λ p); p ← p − lr v`
 ///
 /// # Errors
-/// When the tensors of a change are of different sizes.
+/// If the tensors of a change have different sizes.
 pub(crate) fn sgd(changes: &[Change<'_>], share: f64, momentum: f64) -> Result<()> {
     fn run<T: Number>([p, v, g]: [&Tensor; 3], numbers: [f64; 4]) -> Result<()> {
         let [share, momentum, decay, lr] = numbers.map(T::from_f64);
@@ -73,7 +73,7 @@ pub(crate) fn sgd(changes: &[Change<'_>], share: f64, momentum: f64) -> Result<(
     Ok(())
 }
 
-/// What a step of AdamW is made of, beside what is a change's own.
+/// The coefficients of an AdamW step that all changes share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Adam {
     pub(crate) share: f64,
@@ -83,10 +83,11 @@ pub(crate) struct Adam {
     pub(crate) epsilon: f64,
 }
 
-/// Of each change: `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`, of `share · g`.
+/// For each change: `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← decay · p − rate · m / (√v / correction + ε)`,
+/// of `share · g`.
 ///
 /// # Errors
-/// As [`sgd`], and when a change has no second moment.
+/// As [`sgd`], and if a change has no second moment.
 pub(crate) fn adamw(changes: &[Change<'_>], adam: Adam) -> Result<()> {
     fn run<T: Number>([p, m, v, g]: [&Tensor; 4], adam: Adam, rates: [f64; 2]) -> Result<()> {
         let Adam { share, betas: [beta1, beta2], .. } = adam;
@@ -104,7 +105,7 @@ pub(crate) fn adamw(changes: &[Change<'_>], adam: Adam) -> Result<()> {
                             #[inline(always)]
                             || {
                                 for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-                                    // Clipped first: the square of a gradient that needs it, or of its share, may not fit.
+                                    // Clipped before squaring, because the square of a large gradient may overflow.
                                     let g = share * *g;
                                     *m = old1 * *m + new1 * g;
                                     *v = old2 * *v + new2 * g * g;
@@ -142,7 +143,7 @@ pub(crate) fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
     by_number!(to.dtype(), NAME, run(from, to))
 }
 
-/// Of all numbers of each tensor, in f64 and in a fixed order.
+/// The sum of squares of each tensor, in f64 and in a fixed order.
 ///
 /// # Errors
 /// As [`sgd`].
@@ -158,7 +159,7 @@ fn sum_of_squares<T: Number>(tensor: &Tensor) -> Result<f64> {
         vectorised(
             #[inline(always)]
             || {
-                // Eight lanes that are added up at the end: an order that a processor may take eight at a time.
+                // Eight lanes that are added up at the end: an order that suits vector units.
                 let mut lanes = [0.0; 8];
                 for eight in block.chunks(8) {
                     for (lane, value) in lanes.iter_mut().zip(eight) {
@@ -180,9 +181,9 @@ fn same_size(tensors: &[&Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// Gives the numbers of a contiguous tensor in main memory to `work`, to be changed where they are.
+/// Gives the numbers of a contiguous tensor in main memory to `work`, which changes them in place.
 fn in_place<T: Number, R>(tensor: &Tensor, work: impl FnOnce(&mut [T]) -> R) -> Result<R> {
-    // candle lends a tensor's storage for writing to operators only; this is one that runs once.
+    // candle gives write access to a tensor's storage only to operators. This operator runs once.
     struct Once<T, W, R> {
         work: Cell<Option<W>>,
         result: Cell<Option<R>>,

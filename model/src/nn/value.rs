@@ -1,11 +1,11 @@
-//! Tensors on their way through the operators, and the tape that leads back.
+//! Tensors that flow through operators, and the tape for the backward pass.
 //!
-//! Every operator computes its result and, where a gradient will be wanted, leaves a step on the tape: a function from the
-//! gradient of its result to those of its inputs. [`backward`] takes the steps off in reverse order, so that what a step held
-//! (inputs, results) is let go of as soon as it is used, and a gradient is only added where two paths meet.
+//! Every operator computes its result and, if a gradient is wanted, records a step on the tape: a function from the
+//! gradient of its result to those of its inputs. [`backward`] removes the steps in reverse order. So what a step holds
+//! (inputs, results) is freed as soon as it is used, and gradients are added only where two paths meet.
 //!
-//! candle's own tape keeps all of it until the end, and adds every gradient to a tensor of zeros; some of its operators leave
-//! no step at all. Nothing here uses it.
+//! candle's own tape keeps everything until the end and adds every gradient to a tensor of zeros. Some of its operators
+//! record no step at all. So it is not used here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use candle_core::{Result, Tensor};
 
 use super::dispatch::on_cuda;
 
-/// A tensor, and where it came about if a gradient of it is wanted.
+/// A tensor, and its node on the tape if its gradient is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
     tensor: Tensor,
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     number: usize,
 }
 
-/// What was computed, in order.
+/// The recorded steps, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Tape(Mutex<Recording>);
 
@@ -83,8 +83,8 @@ impl Value {
         self.node.as_ref()
     }
 
-    /// The result of an operator on `inputs`. `backward` gets the gradient of `output`, contiguous, and gives those of the inputs that
-    /// are [wanted](Self::wanted), and None for the others: a gradient that is not wanted is not computed.
+    /// The result of an operator on `inputs`. `backward` receives the contiguous gradient of `output`. It returns the
+    /// gradients of the inputs that are [wanted](Self::wanted), and None for the others, which it must not compute.
     pub(crate) fn of<const N: usize>(
         output: Tensor,
         inputs: [&Self; N],
@@ -104,7 +104,7 @@ impl Value {
     /// The same numbers in another shape.
     ///
     /// # Errors
-    /// When there are more or fewer.
+    /// If the number of elements differs.
     pub(crate) fn reshape(&self, shape: impl candle_core::shape::ShapeWithOneHole) -> Result<Self> {
         let before = self.tensor.shape().clone();
         let output = self.tensor.reshape(shape)?;
@@ -114,7 +114,7 @@ impl Value {
     /// The sum of two values of one shape.
     ///
     /// # Errors
-    /// When their shapes differ.
+    /// If their shapes differ.
     pub(crate) fn add(&self, other: &Self) -> Result<Self> {
         let output = sum(&self.tensor, &other.tensor)?;
         let wanted = [self, other].map(Self::wanted);
@@ -127,27 +127,27 @@ fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a + b
 }
 
-/// The gradients of `variables` from the gradient of a result, in their order; None where no path leads to one. The tape is used
-/// up by it.
+/// The gradients of `variables` from the gradient of a result, in their order. None if no path leads to a variable.
+/// This consumes the tape.
 ///
 /// # Errors
-/// When an operator fails.
+/// If an operator fails.
 pub(crate) fn backward(result: &Node, gradient: Tensor, variables: &[Option<usize>]) -> Result<Vec<Option<Tensor>>> {
     let Recording { values, steps } = std::mem::take(&mut *result.tape.recording());
     let mut gradients: Vec<Option<Tensor>> = vec![None; values.max(result.number + 1)];
     gradients[result.number] = Some(gradient);
     for Step { inputs, output, backward } in steps.into_iter().rev() {
-        // No step has a variable as output; any other value is needed by no step before the one that made it.
+        // A variable is no step's output. No step before the one that computed a value needs the value.
         let Some(gradient) = gradients[output].take() else { continue };
         let partials = backward(&gradient.contiguous()?)?;
         drop(gradient);
-        for (input, part) in inputs.into_iter().zip(partials) {
+        for (input, partial) in inputs.into_iter().zip(partials) {
             #[cfg(test)]
-            assert!(input.is_some() || part.is_none(), "a gradient that is not wanted was computed");
-            if let (Some(input), Some(part)) = (input, part) {
+            assert!(input.is_some() || partial.is_none(), "a gradient that is not wanted was computed");
+            if let (Some(input), Some(partial)) = (input, partial) {
                 gradients[input] = Some(match gradients[input].take() {
-                    Some(already) => sum(&already, &part)?,
-                    None => part,
+                    Some(already) => sum(&already, &partial)?,
+                    None => partial,
                 });
             }
         }
@@ -160,7 +160,7 @@ impl Node {
         self.number
     }
 
-    /// Steps on the tape so far.
+    /// The number of steps on the tape so far.
     #[cfg(test)]
     pub(crate) fn steps(&self) -> usize {
         self.tape.recording().steps.len()
@@ -210,7 +210,7 @@ mod tests {
         let [early, late] = [Arc::clone(&held), Arc::clone(&held)];
         let seen = Arc::clone(&held);
         let y = Value::of(numbers(&[1.0]), [&x], move |g| {
-            // Held still: `held`, `early` and what this closure watches with; the step that came after is gone.
+            // References remain in `held`, `early` and this closure. The later step was freed.
             assert_eq!(Arc::strong_count(&seen), 3);
             drop(early);
             Ok([Some(g.clone())])

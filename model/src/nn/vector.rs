@@ -1,6 +1,6 @@
-//! Loops over numbers, compiled once more for the vector unit of the processor.
+//! Loops over numbers, compiled a second time for the processor's vector unit.
 
-/// Runs `work` with the widest vector unit that the processor has, if the compiler can make use of it. The bits are the same:
+/// Runs `work`, compiled for the widest vector unit of the processor. The bits are the same:
 /// neither the order of operations nor their rounding depends on it.
 #[inline(always)]
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {

@@ -1,4 +1,4 @@
-//! How a kernel goes over a grid (H, W, C): which positions it meets, and the products it takes there.
+//! The walk of a kernel over a grid (H, W, C): the positions that it covers, and their products.
 
 use std::ops::Range;
 
@@ -11,28 +11,28 @@ use super::tile::{self, Into, Runs};
 /// One dimension of a convolution.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Axis {
-    /// Of the input.
+    /// The length of the input.
     pub(crate) length: usize,
-    /// Of the kernel.
+    /// The length of the kernel.
     pub(crate) taps: usize,
     pub(crate) stride: usize,
     pub(crate) padding: usize,
 }
 
 impl Axis {
-    /// Of the output.
+    /// The length of the output.
     pub(crate) fn positions(&self) -> usize {
         (self.length + 2 * self.padding - self.taps) / self.stride + 1
     }
 
-    /// From input to output.
+    /// The walk from input to output.
     pub(crate) fn forward(&self) -> Line {
         let &Self { length, taps, stride, padding } = self;
         Line { length, before: signed(padding), taps, stride, positions: self.positions() }
     }
 
-    /// The positions of the input fall into as many kinds as the stride is long: those of a kind meet the same taps of the kernel.
-    /// Kinds that meet none are left out.
+    /// The phases of the input, as many as the stride. Positions of a phase meet the same taps of the kernel. Phases
+    /// that meet no taps are omitted.
     pub(crate) fn phases(&self) -> impl Iterator<Item = Phase> + Clone {
         let axis = *self;
         let phase = (0..self.stride.min(self.taps)).map(move |remainder| Phase { axis, remainder });
@@ -40,8 +40,8 @@ impl Axis {
     }
 }
 
-/// The positions y of the input with `y + padding ≡ remainder` modulo the stride. They meet the taps with that remainder, the last
-/// one first.
+/// The positions y of the input with `y + padding ≡ remainder` modulo the stride. They meet the taps with that
+/// remainder, the last one first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Phase {
     axis: Axis,
@@ -53,7 +53,7 @@ impl Phase {
         (self.axis.taps - self.remainder).div_ceil(self.axis.stride)
     }
 
-    /// The kernel's tap that comes n-th.
+    /// The n-th tap of the kernel in this phase.
     pub(crate) fn tap(&self, n: usize) -> usize {
         self.remainder + self.axis.stride * (self.taps() - 1 - n)
     }
@@ -67,12 +67,12 @@ impl Phase {
         self.axis.length.saturating_sub(self.first()).div_ceil(self.axis.stride)
     }
 
-    /// The n-th position.
+    /// The n-th position of this phase.
     pub(crate) fn position(&self, n: usize) -> usize {
         self.first() + n * self.axis.stride
     }
 
-    /// From the gradient of the output to that of the positions of this kind.
+    /// The walk from the gradient of the output to the gradient of this phase.
     pub(crate) fn backward(&self) -> Line {
         let Axis { stride, padding, .. } = self.axis;
         let before = signed(self.taps()) - 1 - signed((self.first() + padding) / stride);
@@ -84,8 +84,8 @@ fn signed(n: usize) -> isize {
     isize::try_from(n).expect("no length is longer than isize::MAX")
 }
 
-/// A walk along one dimension: the n-th of `positions` meets `taps` positions of the source, from `n · stride − before` on; those outside
-/// `0 .. length` are zero.
+/// A walk along one dimension: the n-th of `positions` covers `taps` positions of the source, starting at `n · stride −
+/// before`. Positions outside `0 .. length` are zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Line {
     length: usize,
@@ -96,7 +96,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Positions of the source that are met, or would be.
+    /// The number of covered positions of the source, including padding.
     fn window(&self) -> usize {
         (self.positions - 1) * self.stride + self.taps
     }
@@ -114,10 +114,10 @@ pub(crate) struct Walk {
     channels: usize,
 }
 
-/// Rows of a product that make a task worth while.
+/// The smallest number of rows of a product per task.
 const ROWS_PER_TASK: usize = 256;
 
-/// Bytes of a source that are multiplied by one panel after the other, so that they stay near.
+/// Bytes of a source that are multiplied by one panel after the other, so that they stay in the cache.
 const NEAR: usize = 1 << 17;
 
 impl Walk {
@@ -130,7 +130,7 @@ impl Walk {
         self.down.positions * self.across.positions
     }
 
-    /// How many of `samples` a task takes.
+    /// How many of `samples` a task processes.
     pub(crate) fn samples_per_task(&self, samples: usize) -> usize {
         ROWS_PER_TASK.div_ceil(self.positions()).clamp(1, samples.max(1))
     }
@@ -169,7 +169,7 @@ impl Walk {
         }
     }
 
-    /// What the walk meets of a sample, with zeros for what lies outside.
+    /// Copies the covered window of a sample, with zeros for positions outside.
     fn copy_window<T: Number>(&self, sample: &[T], window: &mut [T]) {
         let inside = inside(self.across.window(), self.across.before, self.across.length);
         let from = (signed(inside.start) - self.across.before).unsigned_abs();
@@ -187,8 +187,9 @@ impl Walk {
         }
     }
 
-    /// `out[u, (v, c), o] = Σ over samples and positions · source[position, tap (u, v), c] · gradient[position, o]`, for `gradient` (samples,
-    /// positions, `outputs`): the gradient of a kernel. The sums of [`ROWS_PER_SUM`] positions are added up in their order.
+    /// `out[u, (v, c), o] = Σ over samples and positions · source[position, tap (u, v), c] · gradient[position, o]`,
+    /// for `gradient` (samples, positions, `outputs`): the gradient of a kernel. The sums of [`ROWS_PER_SUM`] positions
+    /// are added up in their order.
     pub(crate) fn kernel_sums<T: Number>(&self, samples: &[T], gradient: &[T], outputs: usize) -> Vec<T> {
         let whole = self.down.stays_inside() && self.across.stays_inside();
         let padded = if whole { Vec::new() } else { self.windows(samples) };
@@ -205,11 +206,11 @@ impl Walk {
             let summed = first..positions.min(first + ROWS_PER_SUM);
             let starts: Vec<usize> = summed.clone().map(|position| self.start(position, height, row)).collect();
             let panels = Panels::of(View::new(&gradient[summed.start * outputs..], summed.len(), outputs));
-            // Blocks that stay within a row of the kernel.
+            // Blocks within a row of the kernel.
             let taps = out.chunks_mut(run * outputs).enumerate();
             let blocks = taps.flat_map(|(tap, out)| {
                 let partials = out.chunks_mut(at_once * outputs).enumerate();
-                partials.map(move |(part, out)| (tap * row + part * at_once, out))
+                partials.map(move |(number, out)| (tap * row + number * at_once, out))
             });
             each_block(blocks.collect(), |_, (from, out): (usize, &mut [T])| {
                 let rows = out.len() / outputs;
@@ -222,14 +223,14 @@ impl Walk {
         out
     }
 
-    /// Where in padded samples of rows of `row` numbers the walk stands at a position of all samples'.
+    /// The start of a patch in padded samples with rows of `row` numbers, by the position among all samples.
     fn start(&self, position: usize, height: usize, row: usize) -> usize {
         let (sample, position) = (position / self.positions(), position % self.positions());
         let (i, j) = (position / self.across.positions, position % self.across.positions);
         (sample * height + i * self.down.stride) * row + j * self.across.stride * self.channels
     }
 
-    /// What the walk meets of each sample, one after the other.
+    /// The covered window of each sample, one after the other.
     fn windows<T: Number>(&self, samples: &[T]) -> Vec<T> {
         let window = self.down.window() * self.across.window() * self.channels;
         let mut out = unwritten(samples.len() / self.sample() * window);
@@ -243,7 +244,7 @@ impl Walk {
     }
 }
 
-/// Of `count` positions from `−before` on, those within `0 .. length`.
+/// The part within `0 .. length` of `count` positions that start at `−before`.
 fn inside(count: usize, before: isize, length: usize) -> Range<usize> {
     let within = |n: isize| usize::try_from(n).unwrap_or(0).min(count);
     let start = within(before);

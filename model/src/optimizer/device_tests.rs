@@ -1,4 +1,4 @@
-//! Steps on a card against those in main memory. Without a card there is nothing to compare.
+//! Compares steps on a card with those in main memory. Does nothing without a card.
 
 use candle_core::{DType, Device};
 
@@ -6,7 +6,7 @@ use super::tests::{adamw, sgd, spec};
 use super::*;
 use crate::nn::check::{assert_close, devices, noise};
 
-/// Of several sizes, some larger than a block.
+/// Tensors of several sizes, some larger than a block.
 fn tensors(seed: u64, device: &Device, dtype: DType) -> Vec<Tensor> {
     let shapes = [(3, 4), (1, 5), (70, 300), (1, 1)].into_iter().zip(seed..);
     let moved = |tensor: Tensor| tensor.to_dtype(dtype).and_then(|t| t.to_device(device)).expect("moved");

@@ -163,7 +163,8 @@ fn what_has_no_rate_stays_and_each_rate_is_applied() {
         let names: Vec<String> = half.state().expect("state").into_iter().map(|(name, _)| name).collect();
         assert!(names.iter().all(|name| name.ends_with(".adapter.bias")), "{names:?}");
 
-        // Alone at three times the rate is the same as frozen beside it with a factor of three.
+        // Training a parameter alone at three times the rate is the same as training it with a factor of three beside a
+        // frozen one.
         let (alone, mut fast) = named(&transfer(&["weight"], 1.0));
         fast.step(&alone, &gradients(0), 0.15).expect("a step");
         for (a, b) in values(&alone)[1].iter().zip(&values(&frozen)[1]) {

@@ -1,4 +1,4 @@
-//! Taking tensors over into an encoder.
+//! Loads tensors into an encoder.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ impl Own {
     /// Names and shapes of an encoder's parameters and buffers.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     pub fn of(encoder: &dyn Encoder) -> Result<Self, WeightsError> {
         let parameters = encoder.parameters().iter().map(|(name, var)| (name.clone(), var.dims().to_vec()));
         let buffers = encoder.buffers()?.into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec()));
@@ -20,11 +20,11 @@ impl Own {
     }
 }
 
-/// Sets parameters and buffers to these tensors, which go by the encoder's names; what is not among them stays as it is.
-/// All are checked before the first is taken over.
+/// Sets parameters and buffers to these tensors, under the encoder's names. Others stay unchanged. All tensors are
+/// checked before the first one is loaded.
 ///
 /// # Errors
-/// [`WeightsError::WrongTensor`] for one that the encoder does not have in this shape, [`WeightsError::NotFinite`].
+/// [`WeightsError::WrongTensor`] if the encoder has no such tensor or another shape, and [`WeightsError::NotFinite`].
 pub fn load(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
     let own = Own::of(encoder)?;
     for (name, tensor) in tensors {
@@ -45,9 +45,9 @@ pub fn load(encoder: &mut dyn Encoder, tensors: &BTreeMap<String, Tensor>) -> Re
 
 fn check(own: &Own, name: &str, tensor: &Tensor) -> Result<(), WeightsError> {
     let wrong = |problem| WeightsError::WrongTensor { name: name.to_owned(), problem };
-    let shape = own.shape(name).ok_or_else(|| wrong("is none of the encoder's".to_owned()))?;
+    let shape = own.shape(name).ok_or_else(|| wrong("is not a tensor of the encoder; remove it".to_owned()))?;
     if shape != tensor.dims() {
-        return Err(wrong(format!("is of shape {:?}, not {shape:?}", tensor.dims())));
+        return Err(wrong(format!("has shape {:?}, not {shape:?}", tensor.dims())));
     }
     let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     match values.into_iter().find(|value| !value.is_finite()) {

@@ -1,19 +1,20 @@
-//! What can go wrong with pretrained weights.
+//! The errors of pretrained weights.
 
 use antiphon_data::DataError;
 
 use super::report::Report;
 use crate::encoder::EncoderError;
 
-/// Weights that cannot be fetched, read or taken over.
+/// Why weights cannot be fetched, read or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The place cannot be read.
+    /// The file cannot be reached.
     #[error("weights cannot be fetched: {0}")]
     Unreachable(#[from] DataError),
-    /// Fetched files cannot be kept.
+    /// The cache folder cannot store fetched files.
     #[error(
-        "fetched weights cannot be kept in `{folder}`: {reason}; make it writable, or set ANTIPHON_CACHE to a folder that is"
+        "fetched weights cannot be stored in `{folder}`: {reason}; make the folder writable, or set ANTIPHON_CACHE to \
+         a writable folder"
     )]
     Cache {
         /// The folder.
@@ -21,17 +22,17 @@ pub enum WeightsError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Another file than the job means.
+    /// The file does not have the expected SHA-256.
     #[error("weights `{file}` have SHA-256 {found}, but `weights.sha256` is {expected}; correct one of the two")]
     Digest {
         /// The file.
         file: String,
-        /// As the job gives it.
+        /// The SHA-256 in the job.
         expected: String,
-        /// What the file has.
+        /// The SHA-256 of the file.
         found: String,
     },
-    /// Not a file of weights, or a broken one.
+    /// The file holds no weights, or is damaged.
     #[error("weights `{file}` cannot be read: {reason}")]
     Unreadable {
         /// The file.
@@ -42,7 +43,7 @@ pub enum WeightsError {
     /// Names or shapes do not match the encoder.
     #[error(
         "weights `{file}` do not fit encoder `{kind}`: {report}\n\
-         take weights of this encoder, trained on such input, or set `strict: false` to load the {} that fit and draw the others", .report.loaded
+         use weights of this encoder that were trained on the same kind of input, or set `strict: false` to load the {} that fit and initialise the others randomly", .report.loaded
     )]
     Misfit {
         /// The file.
@@ -52,8 +53,8 @@ pub enum WeightsError {
         /// Every name that differs.
         report: Box<Report>,
     },
-    /// Not one tensor fits.
-    #[error("no tensor of weights `{file}` fits encoder `{kind}`: {report}\ntake weights of this encoder")]
+    /// No tensor fits.
+    #[error("no tensor of weights `{file}` fits encoder `{kind}`: {report}\nuse weights of this encoder")]
     NothingFits {
         /// The file.
         file: String,
@@ -62,15 +63,15 @@ pub enum WeightsError {
         /// Every name that differs.
         report: Box<Report>,
     },
-    /// A value with which nothing can be computed.
-    #[error("tensor `{name}` has {value} in it; weights are finite numbers")]
+    /// A weight is infinite or NaN.
+    #[error("tensor `{name}` contains {value}, but weights must be finite; use another file")]
     NotFinite {
-        /// Of the encoder.
+        /// The name of the tensor in the encoder.
         name: String,
         /// The first such value.
         value: f32,
     },
-    /// A tensor of another shape, or that the encoder does not have.
+    /// A tensor has another shape, or the encoder has no such tensor.
     #[error("tensor `{name}` {problem}")]
     WrongTensor {
         /// The tensor.
@@ -87,7 +88,7 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// Whether another try may succeed: of a store that did not answer, or a device that failed.
+    /// Whether a retry may succeed: a store did not answer, or a device failed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -1,9 +1,10 @@
-//! From the name of a file of weights to the file: one here is read where it lies, one elsewhere is fetched once and kept.
+//! From the name of a file of weights to the file. A local file is read directly; a remote file is fetched once and
+//! cached.
 //!
-//! A kept file is called after the hash of its URL and of the SHA-256 that the job expects, and gets that name when it is
-//! whole and is the right one, so that workers that fetch it at once do not disturb each other and a fetch that was
-//! broken off leaves nothing behind that looks whole. Beside it stands what its own SHA-256 was (`.sha256`), so that one that
-//! was damaged since is seen, whether the job names a SHA-256 or not.
+//! The name of a cached file is a hash of its URL and of the SHA-256 that the job expects. The file gets this name only
+//! when it is complete and verified. So workers that fetch it at the same time do not disturb each other, and an
+//! aborted fetch leaves no file that looks complete. Its own SHA-256 is stored beside it (`.sha256`), so later damage
+//! is detected even if the job names no SHA-256.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,12 +24,12 @@ use tracing::{info, warn};
 use super::WeightsError;
 use super::file::io_reason;
 
-/// Bytes that are asked for at once.
+/// The number of bytes per request.
 const BLOCK: u64 = 16 << 20;
-/// A fetch that takes longer says how far it is, this often.
+/// The interval at which a long fetch logs its progress.
 const SAY: Duration = Duration::from_secs(2);
 
-/// The folder that keeps what was fetched.
+/// The cache folder of fetched files.
 #[derive(Debug, Clone)]
 pub struct Cache {
     folder: Option<PathBuf>,
@@ -36,7 +37,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A folder, which is made when something is to be kept, of files from `stores`.
+    /// A cache in this folder, which is created when needed, for files from `stores`.
     #[must_use]
     pub fn at(folder: PathBuf, stores: Stores) -> Self {
         Self { folder: Some(folder), stores }
@@ -53,10 +54,10 @@ impl Cache {
         Self { folder, stores }
     }
 
-    /// The path of the file that a job names, fetched if need be and checked against its SHA-256.
+    /// The path of the file that a job names. It is fetched if necessary, and checked against its SHA-256.
     ///
     /// # Errors
-    /// A place that cannot be read, a folder that cannot be written to, or a file with another hash than expected.
+    /// If the file cannot be reached, the folder cannot be written to, or the file has another hash than expected.
     pub async fn fetch(&self, weights: &WeightsSpec) -> Result<PathBuf, WeightsError> {
         if let Some(path) = local(&weights.from) {
             check(&path, &weights.from, weights.sha256.as_deref())?;
@@ -69,7 +70,7 @@ impl Cache {
             match check(&kept, &weights.from, Some(noted.trim())) {
                 Ok(()) => return Ok(kept),
                 Err(error) => {
-                    warn!(%error, kept = %kept.display(), "the cached weights are damaged and are fetched again")
+                    warn!(%error, kept = %kept.display(), "the cached weights are damaged; fetching them again")
                 }
             }
         }
@@ -83,7 +84,7 @@ impl Cache {
     fn folder(&self) -> Result<&Path, WeightsError> {
         let unknown = || WeightsError::Cache {
             folder: "~/.cache/antiphon/weights".to_owned(),
-            reason: "there is no home folder".to_owned(),
+            reason: "there is no home folder to put it in".to_owned(),
         };
         self.folder.as_deref().ok_or_else(unknown)
     }
@@ -107,7 +108,7 @@ impl Cache {
                     weights = source.url(),
                     mebibytes = (start + bytes.len() as u64) >> 20,
                     of = source.size() >> 20,
-                    "fetching"
+                    "fetching pretrained weights"
                 );
             }
         }
@@ -116,12 +117,12 @@ impl Cache {
         file.as_file().sync_all().map_err(failed)?;
         std::fs::write(note_beside(kept), found).map_err(failed)?;
         file.persist(kept).map_err(|error| failed(error.error))?;
-        info!(weights = source.url(), kept = %kept.display(), "fetched");
+        info!(weights = source.url(), kept = %kept.display(), "pretrained weights were fetched and cached");
         Ok(())
     }
 }
 
-/// A path, however it is spelled; none for what is elsewhere.
+/// The path of a local file, given as a path or URL. None for a remote file.
 fn local(name: &str) -> Option<PathBuf> {
     match name.split_once("://") {
         None => Some(PathBuf::from(name)),
@@ -135,16 +136,16 @@ fn kept_name(weights: &WeightsSpec) -> String {
     sha256(format!("{}\n{expected}", weights.from).as_bytes()).to_string()
 }
 
-/// Where the SHA-256 of a kept file is noted.
+/// The file that stores the SHA-256 of a cached file.
 fn note_beside(kept: &Path) -> PathBuf {
     kept.with_extension("sha256")
 }
 
 fn several(name: &str, found: usize) -> DataError {
-    DataError::Location { location: name.to_owned(), reason: format!("it stands for {found} files; name one") }
+    DataError::Location { location: name.to_owned(), reason: format!("it matches {found} files; name one") }
 }
 
-/// Compares a file, which messages call `name`, with the hash that is expected of it, if one is.
+/// Compares a file, called `name` in messages, with its expected hash, if there is one.
 fn check(path: &Path, name: &str, expected: Option<&str>) -> Result<(), WeightsError> {
     let unreadable =
         |error: std::io::Error| WeightsError::Unreadable { file: name.to_owned(), reason: io_reason(&error) };

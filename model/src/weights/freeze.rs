@@ -1,24 +1,24 @@
-//! Which parameters of an encoder are trained, and how fast.
+//! The learning rates of an encoder's parameters, and which parameters are frozen.
 
 use antiphon_core::spec::TransferSpec;
 use candle_core::Var;
 
 use crate::encoder::Frozen;
 
-/// Parameters of the last layer, from the encoder's own width to the head's, begin with this.
+/// The prefix of the parameters of the last layer, from the encoder's own width to the head's.
 pub(super) const ADAPTER: &str = "adapter.";
 
-/// Patterns that no parameter has the name of.
+/// A pattern in `freeze` matches no parameter.
 #[derive(Debug, thiserror::Error)]
-#[error("`freeze` names `{pattern}`, which no parameter of the encoder is called; {advice}")]
+#[error("the pattern `{pattern}` in `freeze` matches no parameter of the encoder; {advice}")]
 pub struct NoSuchParameter {
     /// The pattern.
     pub pattern: String,
-    /// What they are called.
+    /// Names that the pattern may have meant, as text.
     pub advice: String,
 }
 
-/// What the learning rate of each parameter is multiplied by; none for those that are not trained.
+/// The factor of the learning rate of each parameter. None for parameters that are not trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates(Vec<Option<f64>>);
 
@@ -29,10 +29,10 @@ impl Rates {
         Self(vec![Some(1.0); parameters])
     }
 
-    /// Those of an encoder with these parameters.
+    /// The rates of an encoder with these parameters.
     ///
     /// # Errors
-    /// A pattern that matches nothing, with names that are near.
+    /// If a pattern matches no parameter. The error lists similar names.
     pub fn new(transfer: &TransferSpec, parameters: &[(String, Var)]) -> Result<Self, NoSuchParameter> {
         for pattern in &transfer.freeze {
             if !parameters.iter().any(|(name, _)| matches(pattern, name)) {
@@ -47,7 +47,7 @@ impl Rates {
         Ok(Self(parameters.iter().map(|(name, _)| rate(name)).collect()))
     }
 
-    /// Those of these parameters, which are the ones that the rates are of, that are not trained.
+    /// The parameters that are not trained. `parameters` must be those of [`Self::new`].
     #[must_use]
     pub fn frozen(&self, parameters: &[(String, Var)]) -> Frozen {
         Frozen::new(
@@ -61,11 +61,11 @@ impl Rates {
     }
 }
 
-/// Whether `*` for any characters and `?` for one make the pattern the name.
+/// Whether a name matches a pattern in which `*` matches any characters and `?` one character.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
-    // Where the last `*` is, and how much of the name it has taken so far.
+    // The position of the last `*`, and how much of the name it matches so far.
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         if pattern.get(p) == Some(&'*') {
@@ -83,14 +83,14 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// Names that share most of their beginning with the pattern.
+/// The names that share the longest prefix with the pattern.
 fn advice(pattern: &str, names: &[&str]) -> String {
     const SHOWN: usize = 5;
     let shared = |name: &str| name.chars().zip(pattern.chars()).take_while(|(a, b)| a == b).count();
     let most = names.iter().map(|name| shared(name)).max().unwrap_or(0);
     let near: Vec<String> =
         names.iter().filter(|name| shared(name) == most).take(SHOWN).map(|name| format!("`{name}`")).collect();
-    let what = if most == 0 { "its parameters are called" } else { "near it are" };
+    let what = if most == 0 { "its parameters are" } else { "similar names are" };
     let more = if near.len() == SHOWN { " and so on" } else { "" };
     format!("{what} {}{more}", near.join(", "))
 }
@@ -144,13 +144,13 @@ mod tests {
     fn a_pattern_that_matches_nothing_says_what_there_is() {
         assert_eq!(
             rates(&["layer3.*"], 1.0),
-            Err("`freeze` names `layer3.*`, which no parameter of the encoder is called; near it are \
+            Err("the pattern `layer3.*` in `freeze` matches no parameter of the encoder; similar names are \
                  `layer1.0.weight`, `layer1.1.weight`, `layer2.0.weight`"
                 .to_owned())
         );
         assert_eq!(
             rates(&["stem"], 1.0),
-            Err("`freeze` names `stem`, which no parameter of the encoder is called; its parameters are called \
+            Err("the pattern `stem` in `freeze` matches no parameter of the encoder; its parameters are \
                  `conv1.weight`, `layer1.0.weight`, `layer1.1.weight`, `layer2.0.weight`, `adapter.weight` and so on"
                 .to_owned())
         );

@@ -5,10 +5,10 @@
 //!                                                                            └─▶ report: missing, unexpected, unlike
 //! ```
 //!
-//! Invariants: nothing of a file is executed; an encoder is changed as a whole or not at all; what was not taken over is
-//! told. [`Rates`] beside it says which parameters are then trained, and how fast.
+//! Invariants: nothing of a file is executed; an encoder is changed as a whole or not at all; tensors that were not
+//! loaded are reported. [`Rates`] determines which parameters are trained, and how fast.
 //!
-//! It does not know of jobs, checkpoints (which hold an encoder's values already) or optimizers.
+//! It does not know jobs, checkpoints (which already hold an encoder's values) or optimizers.
 
 mod apply;
 mod error;
@@ -30,11 +30,11 @@ pub use report::{Report, Unlike};
 use crate::encoder::Encoder;
 use names::{Family, Own};
 
-/// Fetches the file that a job names and sets the encoder to what is in it. `kind` is what the encoder was built from.
+/// Fetches the file that a job names and loads it into the encoder, which was built from `kind`.
 ///
 /// # Errors
-/// A file that cannot be fetched or read, that does not fit (with `strict`, in any name or shape), or that holds numbers
-/// that are not finite; the encoder is as it was then.
+/// If the file cannot be fetched or read, does not fit (with `strict`, in any name or shape), or holds numbers that are
+/// not finite. The encoder is then unchanged.
 pub async fn begin(
     encoder: &mut dyn Encoder,
     kind: &EncoderSpec,
@@ -54,9 +54,9 @@ pub async fn begin(
     }
     load(encoder, &translated.tensors)?;
     if report.is_complete() {
-        info!(weights = file, tensors = report.loaded, "the encoder begins from weights");
+        info!(weights = file, tensors = report.loaded, "the encoder starts from pretrained weights");
     } else {
-        warn!(weights = file, "the encoder begins from weights in part: {report}");
+        warn!(weights = file, "the encoder starts from pretrained weights that fit only partly: {report}");
     }
     Ok(report)
 }

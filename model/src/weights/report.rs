@@ -1,29 +1,29 @@
-//! What of a file an encoder takes, and what not.
+//! Which tensors of a file fit an encoder, and which do not.
 
 use std::fmt;
 
-/// Names of one kind that are worth reading.
+/// The largest number of names shown of each kind.
 const SHOWN: usize = 20;
 
 /// How a file's tensors, under the encoder's names, compare with the encoder's own. Names are in byte order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// How many fit.
+    /// The number of tensors that fit.
     pub loaded: usize,
-    /// The encoder has them and the file has not; without the adapter's, which need not be there.
+    /// Tensors that the encoder has and the file lacks, except those of the adapter, which are optional.
     pub missing: Vec<String>,
-    /// As the file calls what the encoder has no place for.
+    /// Tensors of the file, by its names, that the encoder does not have.
     pub unexpected: Vec<String>,
-    /// Both have them, but not alike.
+    /// Tensors that both have, in different shapes or types.
     pub unlike: Vec<Unlike>,
 }
 
-/// A tensor that cannot take the place of the encoder's.
+/// A tensor of the file that does not fit the encoder's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unlike {
-    /// As the encoder calls it.
+    /// Its name in the encoder.
     pub name: String,
-    /// Shape or type in the file.
+    /// The shape or type in the file.
     pub given: String,
     /// The encoder's shape.
     pub wanted: String,
@@ -43,17 +43,17 @@ impl fmt::Display for Report {
         let Self { loaded, missing, unexpected, unlike } = self;
         write!(
             f,
-            "{loaded} tensors fit, {} are missing, {} are unexpected, {} are of another shape",
+            "{loaded} tensors fit, {} missing, {} unexpected, {} with another shape",
             missing.len(),
             unexpected.len(),
             unlike.len()
         )?;
         let unlike: Vec<String> =
             unlike.iter().map(|Unlike { name, given, wanted }| format!("{name} {given}, not {wanted}")).collect();
-        for (what, names) in [("missing", missing), ("unexpected", unexpected), ("of another shape", &unlike)] {
+        for (what, names) in [("missing", missing), ("unexpected", unexpected), ("with another shape", &unlike)] {
             list(f, what, names)?;
         }
-        // What the input decides: other shapes there are no reason to take other weights.
+        // The input determines these shapes, so other weights would not help.
         for (ending, remedy) in REMEDIES {
             if let Some(Unlike { name, .. }) = self.unlike.iter().find(|unlike| unlike.name.ends_with(ending)) {
                 write!(f, "\n  {name}: {remedy}")?;
@@ -63,22 +63,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// What to do where a parameter whose shape the input decides is of another one, by the end of its name.
+/// Remedies for parameters whose shape the input determines, by the end of the name.
 const REMEDIES: [(&str, &str); 4] = [
-    ("conv1.weight", "give `input: {channels: …}` as the weights were trained with, which is 3 for colour"),
+    (
+        "conv1.weight",
+        "set `input: {channels: …}` to the value that the weights were trained with, which is 3 for colour",
+    ),
     (
         "patch_embed.proj.weight",
-        "give `input: {channels: …}` and `encoder: {patch: …}` as the weights were trained with",
+        "set `input: {channels: …}` and `encoder: {patch: …}` to the values that the weights were trained with",
     ),
-    ("pos_embed", "give an input of the size that the weights were trained with: positions are not interpolated"),
-    ("word_embeddings.weight", "give `input: {tokenizer: …}`, the tokenizer that the weights were trained with"),
+    ("pos_embed", "use the input size that the weights were trained with, because positions are not interpolated"),
+    ("word_embeddings.weight", "set `input: {tokenizer: …}` to the tokenizer that the weights were trained with"),
 ];
 
 fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
     if names.is_empty() {
         return Ok(());
     }
-    let separator = if what == "of another shape" { "; " } else { ", " };
+    let separator = if what == "with another shape" { "; " } else { ", " };
     write!(f, "\n  {what}: {}", names[..names.len().min(SHOWN)].join(separator))?;
     match names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         Some(more) => write!(f, " and {more} more"),

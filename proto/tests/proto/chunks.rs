@@ -156,7 +156,7 @@ fn a_shape_that_overflows_is_rejected() {
 #[test]
 fn a_stream_with_a_missing_or_wrong_chunk_is_an_error() {
     let [dense, _] = both_forms();
-    let begun = || chunked(said(dense.clone())).take(2);
+    let first_two = || chunked(said(dense.clone())).take(2);
     let missing = LIMITS.classes * LIMITS.width * 4 - CHUNK;
     let needed = |given: usize, missing: usize| {
         format!(
@@ -166,11 +166,11 @@ fn a_stream_with_a_missing_or_wrong_chunk_is_an_error() {
     };
     let cases = [
         (vec![chunk(4)], needed(4, 0)),
-        (begun().chain([chunk(3)]).collect(), needed(3, missing)),
-        (begun().chain([chunk(0)]).collect(), needed(0, missing)),
-        (begun().chain([chunk(missing + 4)]).collect(), needed(missing + 4, missing)),
+        (first_two().chain([chunk(3)]).collect(), needed(3, missing)),
+        (first_two().chain([chunk(0)]).collect(), needed(0, missing)),
+        (first_two().chain([chunk(missing + 4)]).collect(), needed(missing + 4, missing)),
         (
-            begun().chain(begun()).collect(),
+            first_two().chain(first_two()).collect(),
             format!("`chunk.data, of which {missing} bytes are outstanding,` is missing"),
         ),
     ];

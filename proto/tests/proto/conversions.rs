@@ -101,12 +101,12 @@ fn prepared() -> v1::Prepared {
 }
 
 fn saved() -> FilesSaved {
-    let part = CheckpointFile { name: "encoder-audio.safetensors".to_owned(), size: 12, sha256: [7; 32] };
+    let file = CheckpointFile { name: "encoder-audio.safetensors".to_owned(), size: 12, sha256: [7; 32] };
     FilesSaved {
         job: job(),
         term: Term(2),
         turn: Turn(8),
-        files: vec![part],
+        files: vec![file],
         snapshot: std::time::Duration::from_millis(3),
     }
 }
@@ -203,7 +203,7 @@ fn a_store_error_is_short_and_one_line() {
         stream::open(Message::Heartbeat(beat).into()).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(told("é".repeat(512)), Ok(()));
-    let long = "`heartbeat.store_error` is 1025 bytes long, expected a text of 1024 bytes at most";
+    let long = "`heartbeat.store_error` is 1025 bytes long, expected a text of at most 1024 bytes";
     assert_eq!(told("x".repeat(1025)), Err(long.to_owned()));
     let lines = "`heartbeat.store_error` is a text with '\\n', expected no control characters";
     assert_eq!(told("a\nb".to_owned()), Err(lines.to_owned()));
@@ -217,7 +217,7 @@ fn a_reason_is_short() {
         stream::open(Message::Failed(failed).into()).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(told("a\nb".to_owned() + &"x".repeat(8189)), Ok(()));
-    let long = "`failed.reason` is 8193 bytes long, expected a text of 8192 bytes at most";
+    let long = "`failed.reason` is 8193 bytes long, expected a text of at most 8192 bytes";
     assert_eq!(told("x".repeat(8193)), Err(long.to_owned()));
     let control = "`failed.reason` is a text with '\\u{1b}', expected no control characters";
     assert_eq!(told("\u{1b}[31m".to_owned()), Err(control.to_owned()));

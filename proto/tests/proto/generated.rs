@@ -1,4 +1,5 @@
-//! The generated code is what the `.proto` files say. `UPDATE=1 cargo test -p antiphon-proto --test proto generated` writes it.
+//! The generated code is what the `.proto` files say. `UPDATE=1 cargo test -p antiphon-proto --test proto generated`
+//! writes it.
 
 use std::path::Path;
 

@@ -11,13 +11,13 @@ use crate::transfer;
 /// One complete checkpoint.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// It retries its requests.
+    /// The folder of the checkpoint, which retries its requests.
     pub(super) folder: Store,
     pub(super) manifest: Manifest,
 }
 
 impl Checkpoint {
-    /// What the checkpoint holds.
+    /// The manifest of the checkpoint.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -38,10 +38,10 @@ impl Checkpoint {
         Ok(Self { folder, manifest })
     }
 
-    /// The bytes of a file, compared with the manifest's size and SHA-256.
+    /// The bytes of a file, checked against the manifest's size and SHA-256.
     ///
     /// # Errors
-    /// The manifest has no such file, the store does not return it before retries end, or it is damaged.
+    /// If the manifest has no such file, the store does not return it before retries end, or it is damaged.
     pub async fn file(&self, name: &str) -> Result<Bytes, CheckpointError> {
         let entry = self.manifest.files.get(name);
         let entry = entry.ok_or_else(|| CheckpointError::NoFile { url: self.url(), file: name.to_owned() })?;
@@ -75,7 +75,7 @@ impl Checkpoint {
     }
 }
 
-/// The manifest in a folder that retries its requests; None where there is none.
+/// The manifest in a folder that retries its requests, if there is one.
 pub(super) async fn stored_manifest(folder: &Store) -> Result<Option<Bytes>, CheckpointError> {
     let read = match folder.objects().get(&folder.object(MANIFEST)).await {
         Ok(found) => found.bytes().await.map(Some),

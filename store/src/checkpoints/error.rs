@@ -26,16 +26,17 @@ pub enum CheckpointError {
         /// The folder that was searched.
         url: String,
     },
-    /// The checkpoint is complete already; another coordinator may have written it.
-    #[error("`{url}` exists already: its checkpoint is complete, and is not written again")]
+    /// The checkpoint is already complete. Another coordinator may have written it.
+    #[error("`{url}` exists already: the checkpoint is complete and is never written twice")]
     Exists {
         /// The manifest.
         url: String,
     },
-    /// The checkpoint is complete already, with another file of this name or without one. Its writer has been replaced.
+    /// The checkpoint is already complete, and its file of this name is different or missing. The writer has been
+    /// replaced.
     #[error(
-        "`{url}` is not written: its checkpoint is complete already, with another file of this name or without one; \
-         its writer was too late"
+        "`{url}` is not written: another process has completed the checkpoint with a different file of this name, or \
+         without one"
     )]
     Superseded {
         /// The file.
@@ -57,16 +58,16 @@ pub enum CheckpointError {
         /// The file.
         file: String,
     },
-    /// A file differs from what the manifest says.
+    /// A file does not match the manifest.
     #[error("`{url}` is damaged: its {what} is {given}, but the manifest says {expected}")]
     Damaged {
         /// The file.
         url: String,
-        /// `size` or `SHA-256`.
+        /// The property that differs: `size` or `SHA-256`.
         what: &'static str,
-        /// What was found.
+        /// The value of the file.
         given: String,
-        /// What the manifest says.
+        /// The value in the manifest.
         expected: String,
     },
 }

@@ -1,9 +1,9 @@
-//! Writing the files of a checkpoint: the only code that does.
+//! Writes the files of a checkpoint. No other code does.
 //!
 //! A writer may have been replaced without knowing it, and its requests may arrive late. So a file is created, or
-//! replaces exactly the object that the writer has seen; and it is never written to a folder that has a manifest, whose
-//! files must not change. The manifest is checked before every attempt, and again before a multipart upload is
-//! completed, which no store does on a condition.
+//! replaces exactly the object that the writer has seen. It is never written to a folder with a manifest, whose files
+//! must not change. The manifest is checked before every attempt, and again before a multipart upload is completed,
+//! because no store completes one conditionally.
 
 use bytes::Bytes;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
@@ -15,13 +15,13 @@ use crate::storage::Store;
 use crate::transfer;
 use crate::uploads::Upload;
 
-/// Writes a file into the folder of a checkpoint, replacing what an earlier attempt may have left there; it counts once
-/// a manifest names it. Where the same bytes are there already nothing is written. If the future is dropped before it
-/// is done, the file is unchanged. `folder` must not retry: this does.
+/// Writes a file into the folder of a checkpoint. It replaces the file of an earlier attempt, and writes nothing if the
+/// same bytes exist. The file counts when a manifest names it. If the future is dropped before it resolves, the file is
+/// unchanged. `folder` must not retry, because this function does.
 ///
 /// # Errors
-/// The checkpoint is complete, with another file of this name or none: [`CheckpointError::Superseded`]. The store
-/// refuses it, for longer than `retry` allows.
+/// [`CheckpointError::Superseded`] if the checkpoint is complete and its file of this name is different or missing. The
+/// store's error if retries end.
 pub async fn write_file(
     folder: &Store,
     name: &str,
@@ -47,7 +47,7 @@ struct File<'a> {
     retry: &'a RetryPolicy,
 }
 
-/// What has the name of the file already.
+/// The object that already has the name of the file.
 enum Found {
     Nothing,
     Same,
@@ -59,9 +59,9 @@ enum Attempt {
     Put,
     /// There is a manifest.
     Complete,
-    /// The object to replace is not there, or is another one.
+    /// The object to replace does not exist, or is another one.
     Occupied,
-    /// The store cannot replace one particular object: folders cannot.
+    /// The store cannot replace a particular object: local folders cannot.
     Unconditional,
 }
 
@@ -104,7 +104,7 @@ impl File<'_> {
         }
     }
 
-    /// One attempt.
+    /// Uploads the file in one attempt.
     async fn upload(&self) -> Result<(), CheckpointError> {
         let is_complete = self.is_complete().await?;
         let found = self.found().await?;
@@ -121,7 +121,7 @@ impl File<'_> {
             upload.complete().await.map_err(|source| self.failed(source))
         };
         let sent = sent.await;
-        // Unless it is complete.
+        // This does nothing if the upload is complete.
         upload.abort().await;
         sent
     }
@@ -135,7 +135,7 @@ impl File<'_> {
         }
     }
 
-    /// Ends without writing: the file is the same, or there is a manifest.
+    /// The result if nothing needs to be written: the file is the same, or there is a manifest.
     fn settled(&self, found: &Found) -> Result<(), CheckpointError> {
         match found {
             Found::Same => Ok(()),

@@ -1,4 +1,4 @@
-//! The manifest: what a checkpoint holds, and that it is complete.
+//! The manifest lists the files of a checkpoint and marks the checkpoint as complete.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 /// Name of the manifest inside a checkpoint's folder.
 pub const MANIFEST: &str = "manifest.json";
 
-/// The format that this software writes, and the newest that it reads.
+/// The format version that this software reads and writes.
 pub const FORMAT: u32 = 2;
 
-/// What a checkpoint holds.
+/// The manifest of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// The format version, [`FORMAT`].
     pub format: u32,
     /// The job.
     pub job: JobId,
-    /// Of the coordinator that wrote it.
+    /// The term of the coordinator that wrote it.
     pub term: Term,
     /// Turns applied so far.
     pub turn: Turn,
     /// Epochs of the job that are complete.
     pub epoch: u64,
-    /// The job's specification, every default written out.
+    /// The job's specification with all defaults.
     pub specification: serde_json::Value,
-    /// File name to size and hash.
+    /// Size and hash of each file, by name.
     pub files: BTreeMap<String, FileEntry>,
     /// The score by which checkpoints are compared, if this state was evaluated on the validation split; higher is
     /// better.
@@ -42,7 +42,7 @@ pub struct Manifest {
     /// Samples of each split that each modality was trained with.
     #[serde(default)]
     pub samples: Option<BTreeMap<ModalityName, SplitSizes>>,
-    /// How the workers that have computed for the job round.
+    /// The numeric fingerprints of the workers that have computed for the job.
     #[serde(default)]
     pub numerics: Numerics,
     /// The state of the turn machine, for the version that wrote it.
@@ -52,13 +52,13 @@ pub struct Manifest {
 /// A file of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Of its bytes.
+    /// The SHA-256 of its bytes.
     pub sha256: Sha256Hash,
 }
 
-/// Read first, so that another format is reported as such.
+/// The format version alone. It is read first, so that another format is reported as such.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
@@ -71,7 +71,7 @@ impl Manifest {
         what(self) == what(other) && self.specification == other.specification
     }
 
-    /// The digest of the run as it was at this turn, as `sha256:…`; see [`run_digest`].
+    /// The digest of the run at this turn, as `sha256:…`. See [`run_digest`].
     #[must_use]
     pub fn digest(&self) -> String {
         let files = self.files.iter().filter(|(name, _)| in_digest(name));
@@ -79,7 +79,7 @@ impl Manifest {
         format!("sha256:{}", run_digest(&hashes))
     }
 
-    /// The text that is stored: JSON for people to read, ending in a line break.
+    /// The stored text: indented JSON that ends in a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("a manifest's maps have text keys");
@@ -89,7 +89,7 @@ impl Manifest {
     /// The manifest in `bytes`, or what is wrong with it.
     ///
     /// # Errors
-    /// Not JSON, another format, a field that is missing or wrong, or a bad file name.
+    /// If the text is not JSON, has another format version, has a missing or wrong field, or has a bad file name.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if format != FORMAT {

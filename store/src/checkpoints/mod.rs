@@ -6,10 +6,10 @@
 //! ```
 //! Invariants:
 //! 1. A checkpoint exists when its manifest does, and a manifest is never overwritten.
-//! 2. What is read is compared with the manifest's sizes and SHA-256 before it is used.
+//! 2. Every file that is read is checked against the manifest's size and SHA-256 before it is used.
 //! 3. No file is overwritten once there is a manifest.
-//! 4. Garbage collection removes a checkpoint's manifest before its files. It leaves a checkpoint newer than the newest
-//!    complete one, one in progress, and the files of a manifest that was written meanwhile.
+//! 4. Garbage collection removes a checkpoint's manifest before its files. It does not touch a checkpoint that is newer
+//!    than the newest complete one or in progress, or files whose manifest was written in the meantime.
 
 mod checkpoint;
 mod error;

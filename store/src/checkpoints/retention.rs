@@ -1,4 +1,4 @@
-//! Which checkpoints are retained, and what is removed.
+//! Which checkpoints are retained, and which objects are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,12 +17,12 @@ use crate::retry::Transient as _;
 use crate::uploads::{LARGEST_MARKER, Marker};
 
 impl CheckpointStore {
-    /// Retains the newest `keep` complete checkpoints (at least one), `best`, and those of `in_use`, from which workers
-    /// load, and removes the other complete ones. Returns the removed turns.
+    /// Removes complete checkpoints, except the newest `keep` (at least one), `best`, and those in `in_use`, from which
+    /// workers load. Returns the removed turns.
     ///
     /// # Errors
-    /// The store does not answer. What was removed stays removed. Another call continues; files that are left of a
-    /// checkpoint are removed by [`Self::collect_garbage`].
+    /// If the store does not answer. Another call continues. [`Self::collect_garbage`] removes remaining files of a
+    /// checkpoint.
     pub async fn retain(
         &self,
         keep: usize,
@@ -35,7 +35,7 @@ impl CheckpointStore {
         let removed: Vec<Turn> = old.iter().copied().filter(|turn| !wanted(turn)).collect();
         let objects = self.objects().await?;
         for turn in &removed {
-            // The manifest first: half a checkpoint must not look like a whole one.
+            // The manifest first, so that half a checkpoint does not look complete.
             let manifest = self.checkpoint_folder(*turn).object(MANIFEST);
             self.delete(vec![manifest.clone()]).await?;
             let files = objects.iter().filter(|(path, of, _)| of == turn && *path != manifest);
@@ -44,19 +44,18 @@ impl CheckpointStore {
         Ok(removed)
     }
 
-    /// Removes what no manifest names: files of checkpoints that were never completed and are older than the newest
-    /// complete one, other files inside complete ones, uploads that a killed process began, and in a local folder files
-    /// that it was writing. Checkpoints of `in_progress` are not touched, complete or not. Returns how many objects and
-    /// files were removed.
+    /// Removes objects that no manifest names: files of incomplete checkpoints older than the newest complete one,
+    /// extra files in complete ones, uploads of killed processes, and their temporary files in a local folder.
+    /// Checkpoints in `in_progress` are not touched, complete or not. Returns the number of removed objects and files.
     ///
     /// # Errors
-    /// The store does not answer, or a manifest cannot be read: then nothing is removed.
+    /// If the store does not answer, or a manifest cannot be read. In the latter case nothing is removed.
     pub async fn collect_garbage(&self, in_progress: &BTreeSet<Turn>) -> Result<usize, CheckpointError> {
         self.collect(in_progress, |turn, newest| newest.is_some_and(|newest| turn <= newest)).await
     }
 
-    /// As [`Self::collect_garbage`], and files of checkpoints newer than the newest complete one as well. The caller
-    /// must be the only user of the folder, and must not be writing.
+    /// As [`Self::collect_garbage`], but also removes files of incomplete checkpoints that are newer than the newest
+    /// complete one. The caller must be the only user of the folder, and must not be writing.
     ///
     /// # Errors
     /// As [`Self::collect_garbage`].
@@ -93,7 +92,7 @@ impl CheckpointStore {
             match self.delete(objects.into_iter().map(|(path, _)| path).collect()).await {
                 Ok(removed) => count += removed,
                 Err(error) if error.is_transient() => return Err(error),
-                // An upload that may not be aborted does not keep the rest.
+                // An upload that cannot be aborted does not prevent other removals.
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -101,8 +100,7 @@ impl CheckpointStore {
         failed.map_or(Ok(count + half_written), Err)
     }
 
-    /// Retains objects that a manifest names which was not there when they were listed: another coordinator has written
-    /// it.
+    /// Retains objects of a manifest that another coordinator has written since they were listed.
     async fn retain_completed_meanwhile(
         &self,
         turn: Turn,
@@ -116,13 +114,13 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// A local folder's objects are written to files beside them, which are then renamed. Those that never were are no
-    /// objects.
+    /// Removes temporary files. A local store writes an object to a temporary file beside it and then renames that
+    /// file.
     async fn remove_half_written(&self, abandoned: impl Fn(&Turn) -> bool) -> Result<usize, CheckpointError> {
         let Some(folder) = self.folder.local_folder() else { return Ok(0) };
         let failed = |source: io::Error| {
             let source = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(source) };
-            CheckpointError::Request { doing: "remove what was half written in", url: self.url(), source }
+            CheckpointError::Request { doing: "remove temporary files in", url: self.url(), source }
         };
         let found = tokio::task::spawn_blocking(move || half_written(&folder)).await;
         let found = found.map_err(io::Error::other).and_then(|found| found).map_err(failed)?;
@@ -134,16 +132,16 @@ impl CheckpointStore {
                 Err(error) => return Err(failed(error)),
             }
             if let Some(folder) = file.parent() {
-                // It goes with its last file; while there is another, that is an error.
+                // This fails while the folder has other files.
                 let _ = tokio::fs::remove_dir(folder).await;
             }
         }
         Ok(count)
     }
 
-    /// Removes objects, and with a marker the upload that it names. Returns how many.
+    /// Removes objects, and for a marker also its upload. Returns their number.
     async fn delete(&self, paths: Vec<Path>) -> Result<usize, CheckpointError> {
-        // An upload that these credentials may not abort does not keep the rest, nor other uploads.
+        // An upload that these credentials may not abort does not prevent the removal of other objects and uploads.
         let (markers, others): (Vec<Path>, Vec<Path>) =
             paths.into_iter().partition(|path| path.filename().is_some_and(Marker::is_named));
         let mut count = others.len();
@@ -154,7 +152,7 @@ impl CheckpointStore {
         for path in &markers {
             match self.delete_marker(path).await {
                 Ok(removed) => count += usize::from(removed),
-                // The store does not answer, and would not for the next one.
+                // The store does not answer, so the next request would fail too.
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -162,7 +160,7 @@ impl CheckpointStore {
         failed.map_or(Ok(count), Err)
     }
 
-    /// Whether it existed and is a marker.
+    /// Removes a marker and its upload. Returns whether it existed and is a marker.
     async fn delete_marker(&self, path: &Path) -> Result<bool, CheckpointError> {
         let Some(marker) = self.marker(path).await? else { return Ok(false) };
         self.abort(&marker, path).await?;
@@ -178,7 +176,7 @@ impl CheckpointStore {
     }
 
     async fn abort(&self, marker: &Marker, path: &Path) -> Result<(), CheckpointError> {
-        // A store without uploads by id: the folder was copied from one that has them.
+        // The store has no uploads by id: the folder was copied from a store that has them.
         let Some(uploads) = self.folder.uploads() else { return Ok(()) };
         let aborted = self.retry.run(path.as_ref(), || async move {
             marker.abort(uploads, path).await.map_err(|source| self.failed("abort the upload named by", path, source))
@@ -186,8 +184,8 @@ impl CheckpointStore {
         aborted.await
     }
 
-    /// None if it was removed meanwhile, and if it is not a marker: then it stays, because it may be needed to abort an
-    /// upload.
+    /// The marker at `path`. None if it was removed in the meantime, or is not a marker. An invalid marker stays,
+    /// because a person may need it to abort an upload.
     async fn marker(&self, path: &Path) -> Result<Option<Marker>, CheckpointError> {
         let read = async {
             let size = self.folder.objects().head(path).await?.size;
@@ -201,8 +199,10 @@ impl CheckpointStore {
             read => read.map_err(|source| self.failed("read", path, source))?,
         };
         let marker = read.and_then(|bytes| Marker::from_json(&bytes));
-        let told =
-            |reason: &String| warn!(%path, reason, "an object has the name of an upload marker but is none; it stays");
+        let told = |reason: &String| {
+            warn!(%path, reason, "an object has the name of an upload marker but is not a valid \
+                                  marker; it is not removed")
+        };
         Ok(marker.inspect_err(told).ok())
     }
 
@@ -211,7 +211,7 @@ impl CheckpointStore {
     }
 }
 
-/// The files `<name>#<number>` in the folders of checkpoints: the local store calls an unfinished file so.
+/// The files `<name>#<number>` in the folders of checkpoints, which are the local store's temporary files.
 fn half_written(folder: &FilePath) -> io::Result<Vec<(Turn, PathBuf)>> {
     let mut found = Vec::new();
     for checkpoint in entries(folder)? {
@@ -280,11 +280,11 @@ mod tests {
         store.complete(&manifest).await.expect("it is complete");
     }
 
-    /// Begins an upload and abandons it, as a killed process does.
+    /// Starts an upload and abandons it, like a killed process.
     async fn abandon(store: &CheckpointStore, turn: u64) {
-        let begun = RetryPolicy::new(Duration::from_secs(60), 1);
+        let policy = RetryPolicy::new(Duration::from_secs(60), 1);
         let folder = store.checkpoint_folder(Turn(turn));
-        let upload = begun.run("begin", || Upload::begin(&folder, FILE, &store.retry)).await;
+        let upload = policy.run("begin", || Upload::begin(&folder, FILE, &store.retry)).await;
         let mut upload = upload.expect("it begins");
         // Whether it arrives or not.
         let _ = upload.put_chunk(PutPayload::from_static(b"chunk")).await;
@@ -331,7 +331,7 @@ mod tests {
             for turn in [2, 2, 3, 5, 9] {
                 abandon(&store, turn).await;
             }
-            // With faults there may be more of them, whose answers were lost.
+            // With faults there may be more markers, from lost responses.
             let before = markers(&sound).await;
             assert!(before.len() >= 5, "{root}: {before:?}");
             store.collect_garbage(&BTreeSet::from([Turn(3)])).await.expect("it clears up");
@@ -361,7 +361,7 @@ mod tests {
         assert!(markers(&store).await.is_empty() && !is_open(&store, &marker).await);
     }
 
-    /// Uploads, of which those of the first turn may not be aborted.
+    /// Uploads that refuse to abort those of the first turn.
     struct Refusing(Uploads);
 
     #[async_trait]

@@ -19,9 +19,9 @@ pub const FOLDER: &str = "checkpoints";
 /// All checkpoints of one job.
 #[derive(Debug, Clone)]
 pub struct CheckpointStore {
-    /// It makes each request once.
+    /// The folder, without retries.
     plain: Store,
-    /// The same folder, which retries its requests.
+    /// The same folder, with retries.
     pub(super) folder: Store,
     pub(super) retry: RetryPolicy,
 }
@@ -37,8 +37,8 @@ impl CheckpointStore {
         Self { plain: folder.clone(), folder, retry: RetryPolicy::none() }
     }
 
-    /// The same checkpoints, with retries of every request to the store, also those of checkpoints that are opened
-    /// here.
+    /// The same checkpoints, with retries of every request to the store, including requests of checkpoints that are
+    /// opened from here.
     #[must_use]
     pub fn with_retry(self, retry: RetryPolicy) -> Self {
         Self { folder: self.plain.retrying(&retry), retry, ..self }
@@ -56,29 +56,28 @@ impl CheckpointStore {
         self.checkpoint_folder(turn).url()
     }
 
-    /// Writes a file of the checkpoint at `turn`; it counts once a manifest names it. See [`write_file`].
+    /// Writes a file of the checkpoint at `turn`. The file counts when a manifest names it. See [`write_file`].
     ///
     /// # Errors
-    /// The checkpoint is complete, with another file of this name or none; the store does not take it before retries
-    /// end.
+    /// If the checkpoint is complete and its file of this name is different or missing, or if the store fails until
+    /// retries end.
     pub async fn write_file(&self, turn: Turn, name: &str, bytes: Bytes) -> Result<FileEntry, CheckpointError> {
         write_file(&folder_at(&self.plain, turn), name, bytes, &self.retry).await
     }
 
     /// Completes a checkpoint: checks that every file is there with its size, then writes the manifest if there is
-    /// none. It succeeds as well if the same manifest is there, or one of the same files by a coordinator of another
-    /// term.
+    /// none. Also succeeds if the same manifest exists, or one with the same files by a coordinator of another term.
     ///
     /// # Errors
-    /// A file is missing or has another size than the manifest says; the checkpoint has another manifest already; the
-    /// store does not take it before retries end.
+    /// If a file is missing or has another size than in the manifest, if the checkpoint has another manifest, or if the
+    /// store fails until retries end.
     pub async fn complete(&self, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint { folder: self.checkpoint_folder(manifest.turn), manifest: manifest.clone() };
         for (name, entry) in &manifest.files {
             checkpoint.check_size(name, entry).await?;
         }
         let Err(error) = self.put_manifest(&checkpoint).await else { return Ok(checkpoint) };
-        // The answer to our own write may have been lost, so the stored manifest decides.
+        // The response to our own write may have been lost, so the stored manifest decides.
         match stored_manifest(&checkpoint.folder).await {
             Ok(None) | Err(_) => Err(error),
             Ok(Some(found)) if found == manifest.to_json() => Ok(checkpoint),
@@ -96,7 +95,7 @@ impl CheckpointStore {
         put.map(drop).map_err(|source| request("write", folder, MANIFEST, source))
     }
 
-    /// The turns of the complete checkpoints, ascending.
+    /// The turns of the complete checkpoints, in ascending order.
     ///
     /// # Errors
     /// The store does not answer.
@@ -111,7 +110,7 @@ impl CheckpointStore {
     /// The newest complete checkpoint, if there is one.
     ///
     /// # Errors
-    /// The store does not answer, or its manifest is not one.
+    /// If the store does not answer, or the manifest is invalid.
     pub async fn newest(&self) -> Result<Option<Checkpoint>, CheckpointError> {
         match self.list().await?.last() {
             None => Ok(None),
@@ -156,11 +155,11 @@ impl Checkpoint {
         Self::open_with(url, &StoreOptions::default(), &RetryPolicy::none()).await
     }
 
-    /// As [`Checkpoint::open_url`], in a store that is opened with these options, with retries of every request, also
-    /// those that read files.
+    /// As [`Checkpoint::open_url`], with these store options, and with retries of every request, including later reads
+    /// of files.
     ///
     /// # Errors
-    /// There is none, or its manifest is not one, or the store does not answer before retries end.
+    /// If there is none, its manifest is invalid, or the store does not answer before retries end.
     pub async fn open_with(url: &str, options: &StoreOptions, retry: &RetryPolicy) -> Result<Self, CheckpointError> {
         let folder = options.open(url)?;
         match Self::at(folder.retrying(retry)).await {

@@ -1,29 +1,29 @@
-//! Which faults are asked for.
+//! The configuration of faults.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The variable of the environment that switches faults on.
+/// The environment variable that enables faults.
 pub const VARIABLE: &str = "ANTIPHON_STORE_FAULTS";
 
-/// How often a store fails, and how. Shares are of requests, from 0 to 1.
+/// How often a store fails, and how. Shares are fractions of requests, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
-    /// Which requests fail.
+    /// The seed, which determines the requests that fail.
     pub seed: u64,
-    /// Share that is answered by an error without being carried out.
+    /// The share of requests that fail without being carried out.
     pub errors: f64,
-    /// Share that is carried out and answered by an error.
+    /// The share of requests that are carried out but answered with an error.
     pub lost: f64,
-    /// Share that is carried out late.
+    /// The share of requests that are delayed.
     pub slow: f64,
-    /// The mean delay, in milliseconds; delays are spread evenly from zero to twice as much.
+    /// The mean delay in milliseconds. Delays are uniform between zero and twice the mean.
     pub slow_ms: u64,
-    /// Share of reads and lists of which only the first half arrives.
+    /// The share of reads and lists of which only the first half arrives.
     pub truncated: f64,
 }
 
-/// An entry that is not a fault.
+/// An entry that names no fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{entry}` is not a fault; write seed=NUMBER, slow_ms=MILLISECONDS, or errors=SHARE, lost=SHARE, slow=SHARE and \
@@ -34,7 +34,7 @@ pub struct BadFaults {
     pub entry: String,
 }
 
-/// A value of [`VARIABLE`] that is not understood.
+/// A value of [`VARIABLE`] that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{VARIABLE}: {0}")]
 pub struct BadVariable(#[from] BadFaults);
@@ -64,10 +64,10 @@ impl FromStr for Faults {
 }
 
 impl Faults {
-    /// The faults that the environment variable [`VARIABLE`] asks for; None if it asks for none.
+    /// The faults in the environment variable [`VARIABLE`]. None if it is not set.
     ///
     /// # Errors
-    /// The variable's value is not understood.
+    /// If the variable's value cannot be parsed.
     pub fn from_environment() -> Result<Option<Self>, BadVariable> {
         match std::env::var_os(VARIABLE) {
             None => Ok(None),

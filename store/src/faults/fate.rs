@@ -13,7 +13,7 @@ use tracing::info;
 use super::config::Faults;
 
 /// The log message of every fault, at level `info`.
-pub const MESSAGE: &str = "the store fails on purpose";
+pub const MESSAGE: &str = "the store injects a fault into a request";
 
 /// The number of requests so far.
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +65,10 @@ impl Fate {
         if self.lost { Err(self.error("lost")) } else { Ok(done) }
     }
 
-    /// The error that a client would report of a failing server.
+    /// The error that a client would report for a failing server.
     fn error(&self, fault: &'static str) -> object_store::Error {
         self.tell(fault);
-        let source = io::Error::new(ErrorKind::ConnectionReset, format!("a fault on purpose: {fault}"));
+        let source = io::Error::new(ErrorKind::ConnectionReset, format!("an injected fault: {fault}"));
         object_store::Error::Generic { store: "with faults", source: Box::new(source) }
     }
 
@@ -94,11 +94,11 @@ impl Fate {
     }
 
     pub(super) fn listed(self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let begun = stream::once(async move { self.before().await }).try_filter_map(async |()| Ok(None));
+        let first = stream::once(async move { self.before().await }).try_filter_map(async |()| Ok(None));
         let end = async move { if self.truncated || self.lost { Some(Err(self.error("truncated"))) } else { None } };
         let whole = if self.truncated { list.take(1).boxed() } else { list };
         // A list ends with its first error.
-        let all = begun.chain(whole).chain(stream::once(end).filter_map(futures::future::ready));
+        let all = first.chain(whole).chain(stream::once(end).filter_map(futures::future::ready));
         all.scan(false, |failed, item| {
             let ended = *failed;
             *failed = item.is_err();

@@ -22,8 +22,8 @@ pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
     faults: Faults,
     requests: Requests,
-    /// Whether an object carries attributes by which its writer can recognise it. In stores without attributes the
-    /// answer to a conditional put is never lost, because its writer could not find out whether the object is its own.
+    /// Whether objects have attributes by which a writer recognises its own. In stores without attributes, the response
+    /// to a conditional put is never lost, because the writer could not find out whether the object is its own.
     has_attributes: bool,
 }
 

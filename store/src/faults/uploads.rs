@@ -9,8 +9,7 @@ use super::config::Faults;
 use super::fate::{Fate, Requests};
 use crate::multipart::Uploads;
 
-/// An upload with requests that may fail, in a store without ids of uploads. An abort always takes effect, because it
-/// would not be retried.
+/// An upload with faults, in a store without uploads by id. An abort always succeeds, because it would not be retried.
 #[derive(Debug)]
 pub(super) struct FaultyUpload {
     pub(super) upload: Box<dyn MultipartUpload>,
@@ -41,7 +40,7 @@ impl MultipartUpload for FaultyUpload {
     }
 }
 
-/// Uploads by their ids with faults.
+/// Uploads by id, with faults.
 pub(crate) struct FaultyUploads {
     inner: Uploads,
     faults: Faults,

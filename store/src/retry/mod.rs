@@ -1,11 +1,10 @@
 //! Retries of transient store errors, with growing pauses, for a bounded time.
 //!
-//! Object stores answer 503 under load, connections break, and a file server is away while it restarts. None of that
-//! should end hours of training. An error that waiting does not cure (no access, a wrong address, an object that exists
-//! already) is not retried.
+//! Object stores answer 503 under load, connections break, and file servers restart. None of that should end hours of
+//! training. Permanent errors (no access, a wrong address, an object that exists already) are not retried.
 //!
-//! [`RetryPolicy::run`] retries any operation. [`Retrying`] is a store that retries each of its requests. Writing a
-//! file of a checkpoint uses the policy directly, because it looks at the folder before each attempt.
+//! [`RetryPolicy::run`] retries any operation. [`Retrying`] is a store that retries each of its requests. Code that
+//! writes a file of a checkpoint uses the policy directly, because it checks the folder before each attempt.
 
 mod policy;
 mod store;

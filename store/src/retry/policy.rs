@@ -1,4 +1,4 @@
-//! How long an operation is retried, and who is told.
+//! How long an operation is retried, and who is notified.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::transient::Transient;
 
-/// The pauses after failures.
+/// The back-off between attempts.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(10) };
 
 /// A failure that is followed by another attempt.
@@ -17,9 +17,9 @@ const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Dur
 pub struct Retry {
     /// The error message, which names the object.
     pub message: String,
-    /// Failures so far, with this one.
+    /// The number of failures so far, including this one.
     pub failures: u32,
-    /// Time since the first attempt began.
+    /// The time since the start of the first attempt.
     pub elapsed: Duration,
     /// The pause before the next attempt.
     pub pause: Duration,
@@ -31,7 +31,7 @@ impl fmt::Display for Retry {
     }
 }
 
-/// For how long operations are retried, and who is told.
+/// How long operations are retried, and who is notified.
 #[derive(Clone)]
 pub struct RetryPolicy {
     timeout: Duration,
@@ -54,31 +54,31 @@ impl RetryPolicy {
         Self { timeout: Duration::ZERO, seed: 0, on_retry: None }
     }
 
-    /// Retries an operation until `timeout` has passed since its first failure, which may be long after its start: an
-    /// upload over a slow line is no failure. The pauses are a function of `seed` and of the operation, so that clients
+    /// Retries an operation until `timeout` has passed since its first failure. The failure may come long after the
+    /// start: a slow upload is not a failure. The pauses are a function of `seed` and of the operation, so that clients
     /// with different seeds do not retry at the same moment.
     #[must_use]
     pub const fn new(timeout: Duration, seed: u64) -> Self {
         Self { timeout, seed, on_retry: None }
     }
 
-    /// The same policy, for no longer than `most`.
+    /// The same policy with a timeout of at most `most`.
     #[must_use]
     pub fn at_most(self, most: Duration) -> Self {
         Self { timeout: self.timeout.min(most), ..self }
     }
 
-    /// The same policy, and `on_retry` is called before every retry.
+    /// The same policy, which calls `on_retry` before every retry.
     #[must_use]
     pub fn on_retry(self, on_retry: impl Fn(&Retry) + Send + Sync + 'static) -> Self {
         Self { on_retry: Some(Arc::new(on_retry)), ..self }
     }
 
-    /// Runs `operation` until it succeeds, its error is not transient, or the timeout ends. `what` names it, for the
-    /// pauses.
+    /// Runs `operation` until it succeeds, its error is not transient, or the timeout ends. `what` names it and so
+    /// determines the pauses.
     ///
     /// # Errors
-    /// The last failure.
+    /// The error of the last attempt.
     pub async fn run<T, E, F>(&self, what: impl AsRef<str>, mut operation: impl FnMut() -> F) -> Result<T, E>
     where
         E: Transient,
@@ -102,7 +102,7 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause after another failure, `failing` after the first one; None when the timeout has ended.
+    /// The pause after a failure that comes `failing` after the first one. None if the timeout has ended.
     fn pause(&self, failures: u32, failing: Duration, what: &str) -> Option<Duration> {
         let left = self.timeout.checked_sub(failing).filter(|left| !left.is_zero())?;
         Some(PAUSES.pause(failures, self.seed, &["store".into(), what.into()]).min(left))
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!((result, told), (Err(Failure("busy")), Vec::new()));
     }
 
-    /// The pauses if every attempt takes a millisecond, and when the last failure came.
+    /// The pauses if every attempt takes a millisecond, and the time of the last failure.
     fn back_off(most: Duration, seed: u64) -> (Vec<Duration>, Duration) {
         let policy = RetryPolicy::new(most, seed);
         let (mut all, mut waited) = (Vec::new(), Duration::from_millis(1));

@@ -18,9 +18,9 @@ use crate::reason::reason;
 
 /// A store that retries each of its requests after a transient error.
 ///
-/// It answers a read or a list when all of it has arrived, so large objects are read in ranges. A conditional put whose
-/// answer was lost fails when it is retried, because its own object is there: its caller compares. Multipart uploads
-/// are not retried here, but as a whole by their caller.
+/// It returns a read or a list only when all of it has arrived, so large objects are read in ranges. If the response to
+/// a conditional put is lost, the retry fails because the object exists, and the caller compares it. Multipart uploads
+/// are not retried here; their caller retries them as a whole.
 #[derive(Clone)]
 pub struct Retrying {
     inner: Arc<dyn ObjectStore>,
@@ -82,7 +82,7 @@ impl Retrying {
     }
 }
 
-/// The same answer with its whole body.
+/// The same response with its whole body.
 async fn with_body(found: GetResult) -> Result<GetResult> {
     let (meta, range) = (found.meta.clone(), found.range.clone());
     let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());

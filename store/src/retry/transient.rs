@@ -6,15 +6,15 @@ use std::io::{self, ErrorKind};
 use antiphon_process::innermost;
 use object_store::client::{HttpError, HttpErrorKind};
 
-/// An error that says whether the same operation may succeed a little later.
+/// An error that knows whether a retry may succeed.
 pub trait Transient: fmt::Display {
-    /// Whether waiting may help.
+    /// Whether a retry may succeed.
     fn is_transient(&self) -> bool;
 }
 
-/// A multipart upload that the store no longer knows, for example after a lost answer. A retry starts a new upload.
+/// The store no longer knows a multipart upload, for example after a lost response. A retry starts a new upload.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the store has forgotten the upload")]
+#[error("the store no longer knows the upload")]
 pub(crate) struct UploadForgotten;
 
 impl Transient for object_store::Error {
@@ -29,7 +29,7 @@ impl Transient for object_store::Error {
     }
 }
 
-/// Whether the cause is transient: a broken connection, an error of the operating system, or a server's answer.
+/// Whether the cause is transient: a broken connection, an error of the operating system, or a server's response.
 fn waiting_may_help(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -45,14 +45,14 @@ fn waiting_may_help(error: &(dyn std::error::Error + 'static)) -> bool {
     answered(&innermost(error))
 }
 
-/// Whether a server's answer is transient: an error of a server or gateway, or too many requests. The type that holds
-/// the status is private to the client, its message is not.
+/// Whether a server's response is transient: an error of a server or gateway, or too many requests. The client's type
+/// with the status is private, so its message is parsed.
 fn answered(text: &str) -> bool {
     if let Some(answer) = text.strip_prefix("Server returned non-2xx status code: ") {
         let status = answer.split(' ').next().and_then(|digits| digits.parse::<u16>().ok());
         return status.is_some_and(|status| status >= 500 || status == 408 || status == 429);
     }
-    // S3 reports it inside an answer that began as a success.
+    // S3 reports it inside a response that started as a success.
     text.starts_with("Server returned error response: ")
 }
 

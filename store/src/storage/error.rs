@@ -2,14 +2,14 @@
 
 use antiphon_process::innermost;
 
-/// The URLs that stores have.
+/// The supported kinds of URL, for messages.
 pub(super) const SCHEMES: &str =
     "a path, file://, memory://NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// Not a URL.
+    /// The text is not a URL.
     #[error("`{url}` is not a URL ({source}); use {SCHEMES}")]
     Url {
         /// What was given.
@@ -17,7 +17,7 @@ pub enum StorageError {
         /// What is wrong with it.
         source: url::ParseError,
     },
-    /// A scheme that no store has.
+    /// No store has this scheme.
     #[error("`{url}`: there is no store for `{scheme}://`; use {SCHEMES}")]
     Scheme {
         /// What was given.
@@ -25,19 +25,19 @@ pub enum StorageError {
         /// Its scheme.
         scheme: String,
     },
-    /// A web server, which is read-only.
+    /// The store is a web server, which is read-only.
     #[error("`{url}` can be read but not written to; use {SCHEMES}")]
     ReadOnly {
         /// What was given.
         url: String,
     },
-    /// A URL without bucket, container or name.
+    /// The URL has no bucket, container or name.
     #[error("`{url}` names no bucket, container or store; use {SCHEMES}")]
     NoBucket {
         /// What was given.
         url: String,
     },
-    /// A path that no object can have.
+    /// The path cannot be the path of an object.
     #[error("`{url}` is not a usable path: {source}")]
     Path {
         /// What was given.
@@ -45,7 +45,7 @@ pub enum StorageError {
         /// What is wrong with it.
         source: object_store::path::Error,
     },
-    /// A relative path in a process without a working folder.
+    /// The path is relative, but the process has no working folder.
     #[error("`{url}` is relative, but the working folder is unknown: {source}; use an absolute path")]
     WorkingFolder {
         /// What was given.

@@ -11,7 +11,7 @@ use object_store::{Error, MultipartId, ObjectStore, PutPayload, PutResult, Resul
 
 use crate::multipart::Uploads;
 
-/// The store of that name, which is shared in this process.
+/// The store of this name, which is shared in this process.
 pub(crate) fn store(name: &str) -> (Arc<dyn ObjectStore>, Uploads) {
     static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -19,10 +19,10 @@ pub(crate) fn store(name: &str) -> (Arc<dyn ObjectStore>, Uploads) {
     (Arc::clone(store) as Arc<dyn ObjectStore>, Uploads(Arc::new(UploadsInMemory(Arc::clone(store)))))
 }
 
-/// Uploads to memory, which answers as a server does to an id that it does not know.
+/// Uploads to memory, with a server's errors for unknown ids.
 struct UploadsInMemory(Arc<InMemory>);
 
-/// How the store's error for an unknown upload begins; its type is private.
+/// The prefix of the store's error for an unknown upload; its type is private.
 const UNKNOWN: &str = "MultipartUpload not found";
 
 fn like_a_server<T>(answer: Result<T>, path: &Path) -> Result<T> {

@@ -1,11 +1,11 @@
-//! Object stores by URL: a local folder, memory, S3, Google Cloud Storage, Azure Blob Storage; to read only, web
-//! servers. This is the one place where stores are opened.
+//! Object stores by URL: a local folder, memory, S3, Google Cloud Storage, Azure Blob Storage; and, read-only, web
+//! servers. Stores are opened only here.
 //!
 //! ```text
-//! client of the store ─▶ faults on purpose ─▶ Store ─▶ retries ─▶ checkpoints
+//! client of the store ─▶ injected faults ─▶ Store ─▶ retries ─▶ checkpoints
 //! ```
 //! Each stage but the first wraps an [`object_store::ObjectStore`] in another one. Faults are added when a store is
-//! opened ([`StoreOptions`]), retries by the caller, who knows how long it may wait ([`Store::retrying`]).
+//! opened ([`StoreOptions`]). The caller adds retries, because it knows how long it may wait ([`Store::retrying`]).
 
 mod error;
 mod memory;

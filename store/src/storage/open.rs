@@ -2,7 +2,7 @@
 //!
 //! Credentials and endpoints come from each cloud's usual environment variables (`AWS_ACCESS_KEY_ID`,
 //! `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on). The clients
-//! retry each request for up to half a minute, and give up a server that is silent for longer than [`Bounds`] allow.
+//! retry each request for up to half a minute, and give up on a server that is silent for longer than [`Bounds`] allow.
 
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
@@ -28,29 +28,29 @@ use crate::multipart::Uploads;
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How a program opens its stores.
+/// The options with which a program opens its stores.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StoreOptions {
-    /// How long a server may take.
+    /// The timeouts for servers.
     pub bounds: Bounds,
-    /// Faults on purpose, in every store that is opened to be written to.
+    /// Injected faults, in every store that is opened for writing.
     pub faults: Option<Faults>,
 }
 
 impl StoreOptions {
-    /// The options that the environment asks a program for: `ANTIPHON_STORE_FAULTS`.
+    /// The options from the environment (`ANTIPHON_STORE_FAULTS`).
     ///
     /// # Errors
-    /// The variable's value is not understood.
+    /// If the variable's value cannot be parsed.
     pub fn from_environment() -> Result<Self, BadVariable> {
         Ok(Self { faults: Faults::from_environment()?, ..Self::default() })
     }
 
-    /// Opens `url` to read and write. Nothing is read or written yet, so an unreachable server shows at the first
+    /// Opens `url` for reading and writing. No request is sent yet, so an unreachable server shows at the first
     /// request.
     ///
     /// # Errors
-    /// The URL is of no known kind or cannot be written to, or the settings for it are incomplete.
+    /// If the URL has no known kind or cannot be written to, or its settings are incomplete.
     pub fn open(&self, url: &str) -> Result<Store, StorageError> {
         if url.starts_with("http://") || url.starts_with("https://") {
             return Err(StorageError::ReadOnly { url: url.to_owned() });
@@ -62,11 +62,11 @@ impl StoreOptions {
         })
     }
 
-    /// As [`Self::open`], to read only: `http://` and `https://` are taken too, which can list nothing. Never with
-    /// faults.
+    /// As [`Self::open`], for reading only. `http://` and `https://` are accepted too, but cannot list. Faults are
+    /// never injected.
     ///
     /// # Errors
-    /// The URL is of no known kind, or the settings for it are incomplete.
+    /// If the URL has no known kind, or its settings are incomplete.
     pub fn open_to_read(&self, url: &str) -> Result<Store, StorageError> {
         self.client(url)
     }
@@ -90,7 +90,7 @@ impl StoreOptions {
 }
 
 impl Store {
-    /// Opens `url` to read and write with the default [`StoreOptions`]: without faults.
+    /// Opens `url` for reading and writing with the default [`StoreOptions`], without faults.
     ///
     /// # Errors
     /// As [`StoreOptions::open`].
@@ -98,7 +98,7 @@ impl Store {
         StoreOptions::default().open(url)
     }
 
-    /// Opens `url` to read with the default [`StoreOptions`].
+    /// Opens `url` for reading with the default [`StoreOptions`].
     ///
     /// # Errors
     /// As [`StoreOptions::open_to_read`].
@@ -107,9 +107,9 @@ impl Store {
     }
 }
 
-/// Installs the one cryptographic provider of this process for TLS; every call but the first does nothing.
+/// Installs the only cryptographic provider of this process for TLS. Later calls do nothing.
 pub fn install_crypto_provider() {
-    // The error is that one is installed already, which is what was asked for.
+    // The error means that a provider is installed already, which is fine.
     let _installed_before = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -122,7 +122,7 @@ fn local(url: &str, path: &std::path::Path) -> Result<Store, StorageError> {
     Ok(Store::new(Arc::new(objects), None, prefix, LOCAL.to_owned()))
 }
 
-/// `/a/../b` is `/b`: a URL would say the same, and the folder need not exist yet.
+/// Resolves `/a/../b` to `/b`, as URLs do. The folder need not exist yet.
 fn without_dots(path: &std::path::Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -153,7 +153,7 @@ fn remote(url: &str, parsed: &Url, bounds: Bounds) -> Result<Store, StorageError
     Ok(Store::new(objects, uploads, prefix, format!("{root}/")))
 }
 
-/// What [`Store`] makes a place of.
+/// An opened client, from which a [`Store`] is made.
 struct Client {
     objects: Arc<dyn ObjectStore>,
     uploads: Option<Uploads>,
@@ -171,7 +171,7 @@ impl Client {
     }
 }
 
-/// A store that a server holds; `root` is its URL without a path.
+/// The client of a server's store. `root` is its URL without a path.
 fn served(root: &str, scheme: &str, bounds: Bounds) -> object_store::Result<Client> {
     install_crypto_provider();
     let (key, connect) = (ClientConfigKey::ConnectTimeout, format!("{} seconds", CONNECT.as_secs()));

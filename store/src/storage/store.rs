@@ -10,17 +10,17 @@ use crate::faults::{Faults, Faulty, FaultyUploads};
 use crate::multipart::Uploads;
 use crate::retry::{RetryPolicy, Retrying};
 
-/// What the URL of a local folder begins with.
+/// The prefix of the URL of a local folder.
 pub(super) const LOCAL: &str = "/";
 
 /// A folder of an object store: everything below a prefix. Clones share the store.
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// In stores where an upload that is not completed has to be aborted.
+    /// The uploads by id, in stores where an incomplete upload has to be aborted.
     uploads: Option<Uploads>,
     prefix: Path,
-    /// Without the prefix, ending in `/`: `s3://bucket/`, `memory://name/`, `/`.
+    /// The URL of the store without the prefix, ending in `/`: `s3://bucket/`, `memory://name/`, `/`.
     base: String,
 }
 
@@ -29,7 +29,7 @@ impl Store {
         Self { objects, uploads, prefix, base }
     }
 
-    /// The same folder, with requests that fail on purpose.
+    /// The same folder, with injected faults.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         let has_attributes = self.local_folder().is_none();
@@ -37,14 +37,14 @@ impl Store {
         Self { objects: Arc::new(Faulty::new(self.objects, faults, has_attributes)), uploads, ..self }
     }
 
-    /// The same folder, with other uploads by their ids.
+    /// The same folder, with other uploads by id.
     #[cfg(test)]
     pub(crate) fn with_uploads(self, uploads: Uploads) -> Self {
         Self { uploads: Some(uploads), ..self }
     }
 
-    /// The same folder, with requests that are retried after a transient error, as [`Retrying`] says. Uploads by their
-    /// ids are not retried.
+    /// The same folder, with requests that are retried after a transient error, as in [`Retrying`]. Uploads by id are
+    /// not retried.
     #[must_use]
     pub fn retrying(&self, policy: &RetryPolicy) -> Self {
         let objects = Retrying::new(Arc::clone(&self.objects), policy.clone(), self.base.clone());
@@ -57,8 +57,8 @@ impl Store {
         &self.objects
     }
 
-    /// The store's uploads by their ids. None where no upload has to be aborted: in local folders garbage collection
-    /// removes what is left of one, and Azure deletes it after a week.
+    /// The store's uploads by id. None if no upload has to be aborted: in local folders, garbage collection removes
+    /// temporary files, and Azure deletes incomplete uploads after a week.
     pub(crate) fn uploads(&self) -> Option<&Uploads> {
         self.uploads.as_ref()
     }
@@ -86,7 +86,7 @@ impl Store {
         format!("{}{path}", self.base)
     }
 
-    /// The folder of the file system that this is, if it is one.
+    /// The path of this folder, if it is in the file system.
     #[must_use]
     pub fn local_folder(&self) -> Option<PathBuf> {
         (self.base == LOCAL).then(|| PathBuf::from(self.url()))
@@ -98,7 +98,7 @@ impl Store {
         self.prefix.filename()
     }
 
-    /// The URL of this folder, which [`Store::open`] takes (for a local folder, its absolute path).
+    /// The URL of this folder, which [`Store::open`] accepts. For a local folder, its absolute path.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of(&self.prefix)

@@ -1,5 +1,5 @@
-//! Arrows between the crates of the workspace: each depends on crates below it only, as section `[crates]` of `rooms.txt` has
-//! them, and what knows no wire has none of the wire's crates anywhere below.
+//! Arrows between the crates of the workspace: each depends on crates below it only, as section `[crates]` of
+//! `rooms.txt` has them, and what knows no wire has none of the wire's crates anywhere below.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Rust source as tokens, as far as the checks need it: no comments, no contents of strings, no code that is compiled for
-//! tests only.
+//! Rust source as tokens, as far as the checks need it: no comments, no contents of strings, no code that is compiled
+//! for tests only.
 
 /// One token and the line it starts on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! Rules about the repository itself, each a check that names file and line: what imports what, how long things are, which
-//! words are retired, and where the documents lead.
+//! Rules about the repository itself, each a check that names file and line: what imports what, how long things are,
+//! which words are retired, and where the documents lead.
 //!
-//! [`modules`], [`circles`], [`rooms`] and [`crates`] are about imports; [`sizes`], [`words`] and [`documents`] about what
-//! their names say. `cargo test` runs all of them on this repository, and `cargo run -p antiphon-testing-house -- CHECK` shows
-//! what one of them finds.
+//! [`modules`], [`circles`], [`rooms`] and [`crates`] are about imports; [`sizes`], [`words`] and [`documents`] about
+//! what their names say. `cargo test` runs all of them on this repository, and
+//! `cargo run -p antiphon-testing-house -- CHECK` shows what one of them finds.
 
 pub mod circles;
 pub mod crates;
@@ -60,7 +60,7 @@ fn imports(files: &[File]) -> Result<Vec<Violation>, String> {
     let mut all = Vec::new();
     for (folder, read) in members(files) {
         let imports = read.imports();
-        violations.extend(rooms::check(&folder, &read.rooms(), &imports, &orders));
+        violations.extend(rooms::check(&folder, &read.modules(), &imports, &orders));
         all.extend(imports);
     }
     violations.extend(circles::check(&all, &allowed));

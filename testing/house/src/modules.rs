@@ -1,8 +1,8 @@
 //! The modules of one crate, and which file imports what from which other.
 //!
-//! An import is a path that starts with `crate`, `super`, `self` or the name of a module in scope, in a `use` or inline. It
-//! leads to the file that *defines* the name: re-exports are followed. What a module re-exports of its own children is no
-//! import, for it gives them a name and uses nothing; nor is a `mod` item or the path in `pub(in …)`.
+//! An import is a path that starts with `crate`, `super`, `self` or the name of a module in scope, in a `use` or
+//! inline. It leads to the file that *defines* the name: re-exports are followed. What a module re-exports of its own
+//! children is no import, for it gives them a name and uses nothing; nor is a `mod` item or the path in `pub(in …)`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +57,11 @@ impl Crate {
     /// The modules of the root.
     pub fn rooms(&self) -> BTreeSet<&str> {
         self.scopes.keys().filter_map(|module| module.first()).map(String::as_str).collect()
+    }
+
+    /// Every module below the root, as `room/module`.
+    pub fn modules(&self) -> BTreeSet<String> {
+        self.scopes.keys().filter(|module| !module.is_empty()).map(|module| module.join("/")).collect()
     }
 
     /// `folder` is where the children of `module` are.

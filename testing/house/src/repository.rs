@@ -30,7 +30,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Every file below `root`, sorted by path. Left out are build output and hidden folders other than `.ci` and `.github`.
+/// Every file below `root`, sorted by path. Left out are build output and hidden folders other than `.ci` and
+/// `.github`.
 ///
 /// # Errors
 ///

@@ -1,7 +1,10 @@
-//! Rooms: what lies directly below a crate's `src`, a file or a folder, in an order. A room imports rooms below it only.
+//! Rooms: what lies directly below a crate's `src`, a file or a folder, in an order. A room imports rooms below it
+//! only.
 //!
-//! The order is written in `rooms.txt`: a section a crate, the top first; rooms in one line do not import each other. The
-//! root of a crate (`lib.rs`, `main.rs`) is above all of them and is not written.
+//! The order is written in `rooms.txt`: a section a crate, the top first; rooms in one line do not import each other.
+//! The root of a crate (`lib.rs`, `main.rs`) is above all of them and is not written. A module inside a room may be
+//! written too, as `room/module`. It is then a room of its own, which the rest of the room imports as it imports any
+//! other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,38 +47,51 @@ impl Orders {
     pub fn depth(&self, section: &str, name: &str) -> Option<usize> {
         self.section(section)?.iter().position(|layer| layer.iter().any(|room| room == name))
     }
+
+    /// The room of a module: the longest written one that holds it, otherwise its first name. None for the root.
+    fn room_of<'a>(&self, section: &str, module: &'a str) -> Option<&'a str> {
+        let ends = module.rmatch_indices('/').map(|(end, _)| end);
+        let mut holding = std::iter::once(module.len()).chain(ends).map(|end| &module[..end]);
+        let written = holding.find(|room| self.depth(section, room).is_some());
+        written.or_else(|| first_name(module)).filter(|room| !room.is_empty())
+    }
 }
 
-/// The room of a file: the first name below `src`. None for the root.
-fn room_of<'a>(folder: &str, file: &'a str) -> Option<&'a str> {
-    let below = file.strip_prefix(folder)?.strip_prefix("/src/")?;
-    let room = below.split('/').next()?;
-    let room = room.strip_suffix(".rs").unwrap_or(room);
-    (!matches!(room, "lib" | "main")).then_some(room)
+/// The module of a file, as `room/module`: empty for the root.
+fn module_of<'a>(folder: &str, file: &'a str) -> Option<&'a str> {
+    let below = file.strip_prefix(folder)?.strip_prefix("/src/")?.strip_suffix(".rs")?;
+    let module = below.strip_suffix("/mod").unwrap_or(below);
+    Some(if matches!(module, "lib" | "main") { "" } else { module })
 }
 
-/// The room that an import leads to, which can be a module in the root's own file. None for the root itself.
-fn room_below(import: &Import) -> Option<&str> {
-    import.name.split("::").next().filter(|room| !room.is_empty())
+/// The module that an import leads to, which can be one in the root's own file: empty for the root itself.
+fn module_below(import: &Import) -> String {
+    import.name.rsplit_once("::").map_or("", |(module, _)| module).replace("::", "/")
 }
 
-/// Every import that does not lead to a lower room, and every room that `orders` lacks or that is not there.
-pub fn check(folder: &str, rooms: &BTreeSet<&str>, imports: &[Import], orders: &Orders) -> Vec<Violation> {
+fn first_name(module: &str) -> Option<&str> {
+    module.split('/').next().filter(|room| !room.is_empty())
+}
+
+/// Every import that does not lead to a lower room, and every room that `orders` lacks or that is not there. `modules`
+/// are those of the crate, as `room/module`.
+pub fn check(folder: &str, modules: &BTreeSet<String>, imports: &[Import], orders: &Orders) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for room in rooms {
+    for room in modules.iter().filter(|module| !module.contains('/')) {
         if orders.depth(folder, room).is_none() {
             let message = format!("`{room}` is not in {FILE}: write below [{folder}] where it belongs");
             violations.push(Violation::new(&format!("{folder}/src/{room}"), 0, message));
         }
     }
     for room in orders.section(folder).into_iter().flatten().flatten() {
-        if !rooms.contains(&**room) {
+        if !modules.contains(room) {
             violations.push(Violation::new(FILE, 0, format!("{folder} has no room `{room}`: take it out")));
         }
     }
     for import in imports {
-        let from = room_of(folder, &import.from);
-        let to = room_below(import);
+        let below = module_below(import);
+        let from = module_of(folder, &import.from).and_then(|module| orders.room_of(folder, module));
+        let to = orders.room_of(folder, &below);
         let upwards = match (from, to) {
             (None, _) => false,
             (Some(_), None) => true,
@@ -97,12 +113,16 @@ pub fn check(folder: &str, rooms: &BTreeSet<&str>, imports: &[Import], orders: &
     violations
 }
 
-/// An order that today's imports agree with, to begin one with: each room as low as it can be. None where there is a circle.
+/// An order that today's imports agree with, to begin one with: each room as low as it can be. None where there is a
+/// circle.
 pub fn suggest(folder: &str, rooms: &BTreeSet<&str>, imports: &[Import]) -> Option<Vec<Vec<String>>> {
     let mut left = rooms.clone();
     let pairs: BTreeSet<(&str, &str)> = imports
         .iter()
-        .filter_map(|import| Some((room_of(folder, &import.from)?, room_below(import)?)))
+        .filter_map(|import| {
+            let to = import.name.split("::").next().filter(|room| !room.is_empty())?;
+            Some((first_name(module_of(folder, &import.from)?)?, to))
+        })
         .filter(|(from, to)| from != to)
         .collect();
     let mut layers = Vec::new();
@@ -134,7 +154,11 @@ mod tests {
     }
 
     fn found(imports: &[Import]) -> usize {
-        check("a", &["b", "c", "d"].into(), imports, &Orders::parse(ORDER)).len()
+        check("a", &modules(&["b", "c", "d"]), imports, &Orders::parse(ORDER)).len()
+    }
+
+    fn modules(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
@@ -158,7 +182,19 @@ mod tests {
 
     #[test]
     fn a_room_that_is_not_written_and_one_that_is_gone_are_found() {
-        assert_eq!(check("a", &["b", "c", "e"].into(), &[], &Orders::parse(ORDER)).len(), 2);
+        assert_eq!(check("a", &modules(&["b", "c", "e"]), &[], &Orders::parse(ORDER)).len(), 2);
+    }
+
+    #[test]
+    fn a_module_that_is_written_is_a_room_of_its_own() {
+        let orders = Orders::parse("[a]\nb c\nb/low\n");
+        let modules = modules(&["b", "b/low", "b/other", "c"]);
+        let found = |imports: &[Import]| check("a", &modules, imports, &orders).len();
+        assert_eq!(found(&[import("b/other", "b/low"), import("b/mod", "b/low"), import("c", "b/low")]), 0);
+        assert_eq!(found(&[import("b/low", "b/other")]), 1, "it is below the rest of its room");
+        assert_eq!(found(&[import("c", "b/other")]), 1, "its line is not that of its room");
+        let gone = Orders::parse("[a]\nb c\nb/low b/gone\n");
+        assert_eq!(check("a", &modules, &[], &gone).len(), 1);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How long files, functions and names are, and how many fields a struct of the coordinator has.
 //!
-//! Tests do not count towards the length of a file: neither test files nor the `#[cfg(test)]` modules of others. Nor does
-//! generated code. The length of functions is clippy's `too_many_lines` as well, which leaves out blank lines and comments;
-//! here they count.
+//! Tests do not count towards the length of a file: neither test files nor the `#[cfg(test)]` modules of others. Nor
+//! does generated code. The length of functions is clippy's `too_many_lines` as well, which leaves out blank lines and
+//! comments; here they count.
 
 use std::collections::BTreeSet;
 

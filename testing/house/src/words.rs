@@ -1,12 +1,14 @@
 //! Retired words: terms that have a better one, and forms that nobody uses in speech.
 //!
-//! `words.txt` has a pattern a line: alternatives with `|` between them, then `->` and what to write instead. A pattern of
-//! words is found in every text file, whatever its capitals: in prose, over the ends of lines, and in identifiers, whose parts
-//! are words too (`LapsedSeat`, `lapsed_seat`). `word !next` is not found before `next`. A pattern that begins with `` ` `` is
-//! for words that are everyday ones in prose: it is found only as a whole identifier, in code and between backticks, and
-//! capitals count. `only folder/:` before the patterns restricts a line to files below a folder.
+//! `words.txt` has a pattern a line: alternatives with `|` between them, then `->` and what to write instead. A pattern
+//! of words is found in every text file, whatever its capitals: in prose, over the ends of lines, and in identifiers,
+//! whose parts are words too (`LapsedSeat`, `lapsed_seat`). `word !next` is not found before `next`. A pattern that
+//! begins with `` ` `` is for words that are everyday ones in prose: it is found only as a whole identifier, in code
+//! and between backticks, and capitals count. `only folder/:` before the patterns restricts a line to files below a
+//! folder.
 //!
-//! `words-allowed.txt` says where a retired word may stand: `path: words : reason`; a path that ends in `/` is a folder.
+//! `words-allowed.txt` says where a retired word may stand: `path: words : reason`; a path that ends in `/` is a
+//! folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What the engine's thread is doing, for heartbeats.
+//! The activity of the computing thread, for heartbeats.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use antiphon_core::ids::{JobId, Term};
 use antiphon_proto::stream;
 use antiphon_proto::v1;
 
-/// What heartbeats report.
+/// The contents of heartbeats.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     job: Mutex<Option<(JobId, Term)>>,
@@ -17,7 +17,7 @@ pub(crate) struct Status {
     store_error: Mutex<StoreError>,
 }
 
-/// The last error of a store request that is being retried; empty without one. Clones share it.
+/// The last error of a store request that is being retried. Empty if there is none. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoreError(Arc<Mutex<String>>);
 
@@ -32,14 +32,14 @@ impl Status {
         }
     }
 
-    /// A store request starts: heartbeats report its errors, and no longer those of earlier requests.
+    /// Starts a store request. Heartbeats report its errors, and no longer those of earlier requests.
     pub(super) fn begin_store_request(&self) -> StoreError {
         let store_error = StoreError::default();
         *self.store_error.lock().unwrap_or_else(PoisonError::into_inner) = store_error.clone();
         store_error
     }
 
-    /// The job at hand, and the term in which it was assigned.
+    /// The assigned job and its term.
     pub(crate) fn job(&self) -> Option<(JobId, Term)> {
         self.job.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -53,7 +53,7 @@ impl Status {
         self.steps_done.store(steps, Ordering::Relaxed);
     }
 
-    /// Something is done; the next thing is begun, if there is one.
+    /// Counts progress. `busy` says whether more work follows.
     pub(super) fn got_on(&self, busy: bool) {
         self.progress.fetch_add(1, Ordering::Relaxed);
         self.busy.store(busy, Ordering::Relaxed);
@@ -61,12 +61,12 @@ impl Status {
 }
 
 impl StoreError {
-    /// Sets the error, shortened to what a heartbeat may carry.
+    /// Sets the error, shortened to the limit of a heartbeat.
     pub(super) fn note(&self, text: &str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream::store_error(text);
     }
 
-    /// The request succeeded or was given up.
+    /// Clears the error after the request succeeded or was abandoned.
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

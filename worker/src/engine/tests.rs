@@ -8,7 +8,7 @@ use super::*;
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 10, test: 10}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {epochs: 1, batch: 5}\n";
 
-/// Puts messages to a real engine, and gathers all that it answers until it ends.
+/// Sends messages to a real engine, and returns all its answers.
 async fn answers(commands: Vec<Command>) -> Vec<Message> {
     let config = Config {
         worker: "w".try_into().expect("a name"),
@@ -39,7 +39,7 @@ async fn answers(commands: Vec<Command>) -> Vec<Message> {
     answers
 }
 
-/// As the session passes it on.
+/// The order that the session makes of a command.
 fn order(command: Command) -> Order {
     match command {
         Command::Assign(assign) => {

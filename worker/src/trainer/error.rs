@@ -1,4 +1,4 @@
-//! What can go wrong with the training of one modality.
+//! The errors of training one modality.
 
 use antiphon_core::ids::{EvaluationId, ModalityName};
 use antiphon_data::DataError;
@@ -11,10 +11,10 @@ use antiphon_store::tensors::TensorsError;
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The job does not name the worker's modality.
-    #[error("the job has no modality `{0}`")]
+    #[error("the job has no modality `{0}`; start the worker with `--modality` set to one of the job's modalities")]
     NoModality(ModalityName),
-    /// There is nothing to train on.
-    #[error("the training split of `{0}` has no samples")]
+    /// The training split is empty.
+    #[error("the training split of `{0}` has no samples; give files with rows of this modality")]
     NoSamples(ModalityName),
     /// The batches ended before the samples did.
     #[error("the split ended before its last sample")]
@@ -22,8 +22,8 @@ pub enum TrainError {
     /// Steps were called out of order.
     #[error("the step has no {0}")]
     OutOfOrder(&'static str),
-    /// Logits were asked for without an evaluation.
-    #[error("logits of evaluation {0}, which was not started")]
+    /// Logits were requested without an evaluation.
+    #[error("logits of evaluation {0} were requested, but the evaluation was not started")]
     NoEvaluation(EvaluationId),
     /// Training has diverged.
     #[error("the logits of sample `{id}` are not finite; training has diverged: lower the learning rates")]
@@ -32,23 +32,23 @@ pub enum TrainError {
         id: String,
     },
     /// A file of a checkpoint belongs to another modality.
-    #[error("`{file}` is of modality `{modality}`")]
+    #[error("`{file}` belongs to modality `{modality}`; use another checkpoint")]
     OtherModality {
         /// The file.
         file: String,
         /// The modality in its note.
         modality: ModalityName,
     },
-    /// A tokenizer that a checkpoint cannot hold.
-    #[error("the tokenizer is not UTF-8: {0}")]
+    /// A tokenizer cannot be stored in a checkpoint.
+    #[error("the tokenizer file is not UTF-8: {0}; save it as UTF-8")]
     Tokenizer(#[from] std::string::FromUtf8Error),
-    /// Bad data, or data that cannot be read.
+    /// The data are invalid or cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The encoder or its optimizer failed.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
-    /// Pretrained weights that cannot be used.
+    /// Pretrained weights cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// `freeze` names no parameter.
@@ -63,19 +63,19 @@ pub enum TrainError {
     /// candle failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// Another error, and what was being done.
+    /// Another error, with its context.
     #[error("{context}")]
     Within {
         /// What the error is about, such as the encoder of a modality or a step.
         context: String,
-        /// What went wrong.
+        /// The error.
         source: Box<TrainError>,
     },
 }
 
 impl TrainError {
-    /// Whether another try may succeed, by this worker or another: a store did not answer, or a device or disk failed. What is
-    /// wrong with data, a specification or the numbers would be wrong again.
+    /// Whether a retry by this worker or another one may succeed: a store did not answer, or a device or disk failed.
+    /// Errors in data, specifications or numbers are permanent.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -83,7 +83,7 @@ impl TrainError {
             Self::Encoder(error) => error.is_transient(),
             Self::Weights(error) => error.is_transient(),
             Self::Head(error) => error.is_transient(),
-            // Another worker has another device, and other memory.
+            // Another worker has another device and other memory.
             Self::Tensor(_) => true,
             Self::Within { source, .. } => source.is_transient(),
             Self::NoModality(_)
@@ -100,7 +100,7 @@ impl TrainError {
     }
 }
 
-/// Adds what an error is about.
+/// Adds context to an error.
 pub(super) trait Within<T> {
     fn within(self, context: impl FnOnce() -> String) -> Result<T, TrainError>;
 }

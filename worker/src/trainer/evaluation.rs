@@ -1,4 +1,4 @@
-//! Going through a split in order of id, one chunk of logits at a time.
+//! Evaluates a split in order of ids, one chunk of logits at a time.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::{Model, TrainError, Trainer};
 /// Logits of consecutive samples.
 #[derive(Debug)]
 pub struct Chunk {
-    /// In ascending order of bytes.
+    /// The ids of the samples, in ascending byte order.
     pub ids: Vec<String>,
-    /// One for each id.
+    /// The class of each sample.
     pub labels: Vec<u32>,
-    /// (ids, C); none of an empty chunk.
+    /// Z, (ids, C). None in an empty chunk.
     pub logits: Option<Matrix<f32>>,
-    /// The split is through.
+    /// Whether this is the last chunk of the split.
     pub last: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// A pass through `data` (none is an empty split) in chunks of `chunk` samples.
+    /// A pass through `data` (None is an empty split) in chunks of `chunk` samples.
     #[must_use]
     pub fn new(
         evaluation: EvaluationId,
@@ -52,10 +52,10 @@ impl Pass {
         Self { evaluation, head: head.into(), left, batches }
     }
 
-    /// The next chunk; an empty last one when there is nothing left.
+    /// The next chunk. An empty last chunk if no samples are left.
     ///
     /// # Errors
-    /// A sample that cannot be decoded, logits that are not finite, or a failure of the device.
+    /// If a sample cannot be decoded, logits are not finite, or the device fails.
     pub fn next_chunk(&mut self, model: &Model) -> Result<Chunk, TrainError> {
         let Some(batches) = self.batches.as_mut().filter(|_| self.left > 0) else {
             return Ok(Chunk { ids: Vec::new(), labels: Vec::new(), logits: None, last: true });
@@ -69,7 +69,7 @@ impl Pass {
     }
 }
 
-/// Whether the logits of every sample can be compared; `ids` has one for each row.
+/// Checks that all logits are finite. `ids` has one id per row.
 fn check_finite(logits: &Matrix<f32>, ids: &[String]) -> Result<(), TrainError> {
     match logits.iter_rows().position(|row| row.iter().any(|logit| !logit.is_finite())) {
         None => Ok(()),
@@ -78,7 +78,7 @@ fn check_finite(logits: &Matrix<f32>, ids: &[String]) -> Result<(), TrainError> 
 }
 
 impl Trainer {
-    /// Begins a pass under this head; it takes the place of one that was not finished.
+    /// Starts a pass under this head. It replaces an unfinished pass.
     pub fn begin_evaluation(&mut self, evaluation: EvaluationId, split: Split, head: Arc<Head<f32>>, chunk: usize) {
         let data = match split {
             Split::Train => Some(&self.data.train),
@@ -88,10 +88,10 @@ impl Trainer {
         self.evaluation = Some(Pass::new(evaluation, head, data, &self.model, chunk, self.options.prefetch));
     }
 
-    /// The next chunk of the pass that was begun.
+    /// The next chunk of the current pass.
     ///
     /// # Errors
-    /// No such pass, or as [`Pass::next_chunk`].
+    /// If there is no such pass, or as [`Pass::next_chunk`].
     pub fn next_logits(&mut self, evaluation: EvaluationId) -> Result<Chunk, TrainError> {
         let pass = self.evaluation.as_mut().filter(|pass| pass.evaluation == evaluation);
         let pass = pass.ok_or(TrainError::NoEvaluation(evaluation))?;

@@ -1,8 +1,9 @@
 //! A modality's files of a checkpoint.
 //!
-//! `encoder-<modality>.safetensors` is what predictions need: parameters and running statistics under their own names, the
-//! preprocessor's tensors under `input.`, and the preprocessor's settings in the note. `encoder-<modality>.state.safetensors` is
-//! what training needs besides: the optimizer's moments and the number of steps done, from which every random stream follows.
+//! `encoder-<modality>.safetensors` holds what predictions need: parameters and running statistics under their own
+//! names, the preprocessor's tensors under `input.`, and the preprocessor's settings in the note.
+//! `encoder-<modality>.state.safetensors` holds what only training needs: the optimizer's moments and the number of
+//! steps, which determines every random stream.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ pub fn encoder_file(modality: &ModalityName) -> String {
     antiphon_core::files::encoder(modality)
 }
 
-/// The file of what training needs besides.
+/// The file of what only training needs.
 #[must_use]
 pub fn state_file(modality: &ModalityName) -> String {
     antiphon_core::files::encoder_state(modality)
@@ -41,12 +42,12 @@ struct EncoderNote {
     modality: ModalityName,
     width: u32,
     input: PreprocessorSettings,
-    /// The `tokenizer.json`, where one is used, so that a checkpoint needs no other file.
+    /// The `tokenizer.json`, if one is used, so that a checkpoint needs no other file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokenizer: Option<String>,
 }
 
-/// The note of its state.
+/// The note of the state file.
 #[derive(Debug, Serialize, Deserialize)]
 struct StateNote {
     modality: ModalityName,
@@ -74,10 +75,10 @@ impl Model {
         Ok(tensors::encode(&encoder_file(modality), &arrays, &note)?)
     }
 
-    /// A model out of the bytes of [`encoder_file`].
+    /// A model from the bytes of [`encoder_file`].
     ///
     /// # Errors
-    /// A file that is broken, or of another modality or encoder than the job's.
+    /// If the file is damaged, or belongs to another modality or encoder than the job's.
     pub fn from_file(
         job: &JobSpec,
         modality: &ModalitySpec,
@@ -101,11 +102,11 @@ impl Model {
     }
 }
 
-/// Whether the bytes of [`state_file`] fit this modality and its model, as [`Trainer::restore`] asks of them. Steps that the
-/// encoder has taken.
+/// Checks that the bytes of [`state_file`] fit this modality and its model, as in [`Trainer::restore`]. Returns the
+/// number of steps that the encoder has taken.
 ///
 /// # Errors
-/// A file that is broken or of another modality, encoder or optimizer.
+/// If the file is damaged, or belongs to another modality, encoder or optimizer.
 pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> Result<u64, TrainError> {
     let parameters = model.encoder.parameters();
     let rates = Rates::new(&modality.transfer, parameters)?;
@@ -113,7 +114,7 @@ pub fn check_state(modality: &ModalitySpec, model: &Model, bytes: &[u8]) -> Resu
     restore_optimizer(&mut optimizer, &modality.name, bytes)
 }
 
-/// Takes over the moments in the bytes of [`state_file`]. Steps that the encoder has taken.
+/// Restores the moments from the bytes of [`state_file`]. Returns the number of steps that the encoder has taken.
 fn restore_optimizer(optimizer: &mut Optimizer, modality: &ModalityName, bytes: &[u8]) -> Result<u64, TrainError> {
     let name = state_file(modality);
     let (moments, note): (Arrays, StateNote) = tensors::decode(&name, bytes)?;
@@ -143,10 +144,10 @@ impl Trainer {
         Ok(vec![(encoder_file(modality), self.model.to_file(modality)?), (state, moments)])
     }
 
-    /// Resumes from the bytes of the two files. What was computed ahead is dropped.
+    /// Resumes from the bytes of the two files. Drops a forward pass that was computed ahead.
     ///
     /// # Errors
-    /// Files that are broken or of another modality, encoder or optimizer.
+    /// If a file is damaged, or belongs to another modality, encoder or optimizer.
     pub fn restore(&mut self, job: &JobSpec, encoder: &[u8], state: &[u8]) -> Result<(), TrainError> {
         self.model = Model::from_file(job, &self.spec, encoder, &self.options.machine)?;
         let steps_done = restore_optimizer(&mut self.optimizer, &self.spec.name, state)?;

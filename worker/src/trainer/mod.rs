@@ -1,8 +1,8 @@
 //! One modality's training, without any wire: batches, the encoder and its optimizer.
 //!
-//! A step is [`Trainer::compute_ahead`] (H, which needs the encoder only), [`Trainer::contribute`] (the head's part, which
-//! needs the head that was granted) and [`Trainer::learn`] (the encoder's part, which needs dH only). The forward pass
-//! changes nothing, so what was computed ahead never shows in a checkpoint or an evaluation.
+//! A step has three parts: [`Trainer::compute_ahead`] (H, which needs only the encoder), [`Trainer::contribute`] (the
+//! contribution, which needs the granted head) and [`Trainer::learn`] (the encoder's step, which needs only dH). The
+//! forward pass changes nothing, so computing ahead never affects a checkpoint or an evaluation.
 
 mod error;
 mod evaluation;
@@ -33,11 +33,11 @@ use crate::watch::Watch;
 /// How a trainer uses the machine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Decoding ahead.
+    /// The options of decoding ahead.
     pub prefetch: PrefetchOptions,
-    /// Where undecoded samples are held.
+    /// The stores of the data, and the storage of undecoded samples.
     pub data: OpenOptions,
-    /// Where the encoder computes, and which there are.
+    /// The device, and the registered encoders.
     pub machine: Machine,
 }
 
@@ -48,7 +48,7 @@ pub struct Trainer {
     batch: u32,
     model: Model,
     optimizer: Optimizer,
-    /// Which of the encoder's parameters are trained.
+    /// The learning-rate factors of the encoder's parameters.
     rates: Rates,
     data: Splits,
     batches: Prefetcher,
@@ -66,12 +66,12 @@ struct Splits {
     test: Option<Arc<Dataset>>,
 }
 
-/// A forward pass that waits for the head.
+/// A forward pass whose batch waits for the head.
 #[derive(Debug)]
 struct Ahead {
     labels: Vec<u32>,
     forward: Forward,
-    /// D, once it is known.
+    /// D, after the contribution.
     errors: Option<Errors>,
 }
 
@@ -79,11 +79,11 @@ impl Trainer {
     /// Opens the data, fits the preprocessor on the training split and builds the encoder.
     ///
     /// # Errors
-    /// Bad data, or an encoder that does not fit them or the device.
+    /// If the data are invalid, or the encoder does not fit them or the device.
     pub async fn open(job: &JobSpec, modality: &ModalityName, options: Options) -> Result<Self, TrainError> {
         let spec = job.modalities.iter().find(|m| m.name == *modality);
         let spec = spec.ok_or_else(|| TrainError::NoModality(modality.clone()))?.clone();
-        // Before anything is fetched.
+        // Checked before anything is fetched.
         encoder::check_numbers(spec.precision.into(), &options.machine.device)
             .within(|| format!("the encoder of `{modality}`"))?;
         let open = async |split| {
@@ -118,7 +118,7 @@ impl Trainer {
         })
     }
 
-    /// The encoder as it was before its first step, with its data still open.
+    /// Resets the encoder to its state before the first step. The data stay open.
     ///
     /// # Errors
     /// As [`Trainer::open`].
@@ -129,11 +129,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// Sets the encoder to the pretrained weights that the job names, if it names any. Not for an
-    /// encoder that is restored from a checkpoint, which has its values.
+    /// Loads the pretrained weights that the job names, if it names any. A checkpoint already has its values, so a
+    /// restored encoder does not need this.
     ///
     /// # Errors
-    /// Weights that cannot be fetched or do not fit.
+    /// If the weights cannot be fetched or do not fit.
     pub async fn begin_from_weights(&mut self, cache: &Cache) -> Result<(), TrainError> {
         if let Some(weights) = &self.spec.transfer.weights {
             let shape = self.model.preprocessor.shape();
@@ -168,10 +168,10 @@ impl Trainer {
         self.model.encoder.parameters().iter().map(|(name, var)| (name.as_str(), var.dims()))
     }
 
-    /// H of the next batch, unless it is there already.
+    /// Computes H of the next batch, unless it is computed already.
     ///
     /// # Errors
-    /// A sample that cannot be decoded, or a failure of the device.
+    /// If a sample cannot be decoded, or the device fails.
     pub fn compute_ahead(&mut self) -> Result<(), TrainError> {
         if self.ahead.is_none() {
             let batch = self.batches.next().ok_or(TrainError::SplitEnded)??;
@@ -196,15 +196,16 @@ impl Trainer {
         &self.spec.name
     }
 
-    /// What the encoder computes in.
+    /// The number format that the encoder computes in.
     pub(crate) fn precision(&self) -> Precision {
         self.spec.precision
     }
 
-    /// Z, L, D and G under the head that was granted. The contribution goes to the coordinator; [`Trainer::learn`] is next.
+    /// Computes the contribution under the granted head (Z, L, D and G), for the coordinator. [`Trainer::learn`]
+    /// follows.
     ///
     /// # Errors
-    /// As [`Trainer::compute_ahead`]; features or logits that are not finite.
+    /// As [`Trainer::compute_ahead`], and if features or logits are not finite.
     pub fn contribute(&mut self, head: &Head<f32>) -> Result<Contribution<f32>, TrainError> {
         self.compute_ahead()?;
         let ahead = self.ahead.as_mut().ok_or(TrainError::OutOfOrder("batch"))?;
@@ -215,13 +216,15 @@ impl Trainer {
         Ok(contribution)
     }
 
-    /// dH (B × s) through the encoder, and one step of its optimizer. `head` is the one that [`Trainer::contribute`] had.
+    /// Propagates dH (B × s) through the encoder and takes one step of its optimizer. `head` must be the one that
+    /// [`Trainer::contribute`] used.
     ///
     /// # Errors
-    /// A failure of the device, or gradients that are not finite.
+    /// If the device fails, or gradients are not finite.
     pub fn learn(&mut self, head: &Head<f32>, at: Progress) -> Result<(), TrainError> {
         let Ahead { mut forward, errors, .. } = self.ahead.take().ok_or(TrainError::OutOfOrder("batch"))?;
-        // A card has them ready now; after the optimizer they would have to be waited for.
+        // Copied before the optimizer's step is enqueued, because afterwards the copy would have to wait for that step
+        // on the card.
         let statistics = std::mem::take(&mut forward.pending).in_memory()?;
         let feature_gradient = errors.ok_or(TrainError::OutOfOrder("contribution"))?.feature_gradient(head)?;
         self.watch.lap(|times| &mut times.head);

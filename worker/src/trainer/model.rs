@@ -1,4 +1,4 @@
-//! What a modality's checkpoint makes: an encoder and the preprocessor that feeds it.
+//! A modality's model: an encoder and the preprocessor of its input.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use tracing::warn;
 use super::TrainError;
 use super::error::Within as _;
 
-/// What models are built with.
+/// What models need from the machine and the program.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Where encoders compute.
+    /// The device that encoders compute on.
     pub device: Device,
     /// Encoders that the program registers besides the built-in ones.
     pub encoders: Encoders,
@@ -23,18 +23,18 @@ pub struct Machine {
 
 /// An encoder with its preprocessor.
 pub struct Model {
-    /// f_m.
+    /// The encoder f_m.
     pub encoder: Box<dyn Encoder>,
-    /// Raw values to inputs.
+    /// Turns raw values into the encoder's input.
     pub preprocessor: Arc<Preprocessor>,
 }
 
 impl Model {
-    /// A new model: the preprocessor fitted on the training split, the encoder at its first values.
+    /// A new model: a preprocessor that is fitted on the training split, and an encoder with initial parameters.
     ///
     /// # Errors
-    /// Samples that cannot be decoded, or an encoder that does not fit them. An encoder that leaves out the end of every
-    /// spectrogram fits, and a warning says so.
+    /// If samples cannot be decoded, or the encoder does not fit them. If the encoder ignores the end of every
+    /// spectrogram, a warning is logged.
     pub async fn fit(
         job: &JobSpec,
         modality: &ModalitySpec,
@@ -49,10 +49,10 @@ impl Model {
         Self::build(job, modality, preprocessor, machine)
     }
 
-    /// A model with this preprocessor, the encoder at its first values.
+    /// A model with this preprocessor and an encoder with initial parameters.
     ///
     /// # Errors
-    /// An encoder that does not fit the preprocessor's output.
+    /// If the encoder does not fit the preprocessor's output.
     pub fn build(
         job: &JobSpec,
         modality: &ModalitySpec,
@@ -71,7 +71,7 @@ impl Model {
         Ok(Self { encoder, preprocessor: Arc::new(preprocessor) })
     }
 
-    /// Training batches from a step on, decoded ahead.
+    /// Training batches starting at a step, decoded ahead.
     pub(super) fn batches(
         &self,
         data: &Arc<Dataset>,
@@ -83,15 +83,15 @@ impl Model {
     }
 }
 
-/// Patches must fill images, whose size anybody can choose. How many frames a spectrogram has follows from lengths in seconds, so
-/// there the last ones may be left out, which is what the answer says.
+/// Checks that patches fill the input. Users choose the size of images, so patches must divide it. The number of frames
+/// of a spectrogram follows from lengths in seconds, so its last frames may be ignored; the result is then a warning.
 fn check_patches(encoder: &EncoderSpec, preprocessor: &Preprocessor) -> Result<Option<String>, EncoderError> {
     let (EncoderSpec::Vit { patch, .. }, Some(images)) = (encoder, preprocessor.shape().images()) else {
         return Ok(None);
     };
     let (patch, Images { height, width, .. }) = (*patch as usize, images);
     let (rows, columns) = (height - height % patch, width - width % patch);
-    // A patch that is larger than the input is refused where the encoder is built.
+    // A patch that is larger than the input is refused when the encoder is built.
     if (rows, columns) == (height, width) || rows == 0 || columns == 0 {
         return Ok(None);
     }
@@ -102,8 +102,8 @@ fn check_patches(encoder: &EncoderSpec, preprocessor: &Preprocessor) -> Result<O
     }
     Ok(Some(format!(
         "encoder `vit` with patches of {patch} reads {rows} of {height} mel bands and {columns} of {width} frames of every \
-         spectrogram, because no patch is filled by the rest; another `patch`, or `mels`, `seconds` and `hop` of the input \
-         that suit it, would leave nothing out"
+         spectrogram and ignores the rest, which fills no patch; change `patch`, or `mels`, `seconds` and `hop` of the \
+         input, to use everything"
     )))
 }
 
@@ -136,11 +136,11 @@ labels: 10
             let preprocessor = Preprocessor::fit(modality, &train).await.expect("data that decode");
             answers.push(check_patches(&modality.encoder, &preprocessor).map_err(|error| error.to_string()));
         }
-        let refused = "encoder `vit` cuts images of 28 × 28 into patches of 16 × 16, which does not come out even; \
+        let refused = "encoder `vit` cannot divide images of 28 × 28 into patches of 16 × 16 without a remainder; \
                        use `input: {kind: image, height: 32, width: 32}`, or `patch: 14`";
-        let told = "encoder `vit` with patches of 16 reads 32 of 32 mel bands and 16 of 31 frames of every spectrogram, because \
-                    no patch is filled by the rest; another `patch`, or `mels`, `seconds` and `hop` of the input that suit it, \
-                    would leave nothing out";
+        let told = "encoder `vit` with patches of 16 reads 32 of 32 mel bands and 16 of 31 frames of every spectrogram and \
+                    ignores the rest, which fills no patch; change `patch`, or `mels`, `seconds` and `hop` of the input, to \
+                    use everything";
         assert_eq!(answers, [Err(refused.to_owned()), Ok(Some(told.to_owned()))]);
     }
 }

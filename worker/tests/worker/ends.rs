@@ -19,7 +19,7 @@ fn a_second_signal_ends_it_at_once() {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
     let mut lines = log.lines().map(|line| line.expect("a line"));
-    assert!(lines.any(|line| line.contains("asked to end a second time")), "it says so");
+    assert!(lines.any(|line| line.contains("asked to stop a second time")), "it says so");
     assert_eq!(worker.wait().expect("it is a child").code(), Some(130));
 }
 

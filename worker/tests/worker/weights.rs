@@ -65,7 +65,7 @@ fn kept(trainer: &Trainer) -> [Values; 2] {
     let mut files = trainer.files().expect("files").into_iter();
     [(); 2].map(|()| {
         let (name, bytes) = files.next().expect("two");
-        let (arrays, _): (Arrays, serde_json::Value) = tensors::decode(&name, &bytes).expect("a part");
+        let (arrays, _): (Arrays, serde_json::Value) = tensors::decode(&name, &bytes).expect("a file");
         arrays.into_iter().map(|(name, array)| (name, array.data)).collect()
     })
 }
@@ -80,7 +80,7 @@ async fn an_encoder_starts_from_the_checkpoint_of_another_job() {
     let [learnt, _] = kept(&first);
 
     let cache = Cache::at(folder.path().join("cache"), antiphon_worker::stores());
-    let begun = |options: String| {
+    let loaded = |options: String| {
         let cache = cache.clone();
         async move {
             let mut trainer = trainer(&job(&options)).await.expect("a job");
@@ -89,10 +89,10 @@ async fn an_encoder_starts_from_the_checkpoint_of_another_job() {
         }
     };
     let from = format!("encoder.weights={}", path.display());
-    let [begins, _] = kept(&begun(from.clone()).await);
+    let [begins, _] = kept(&loaded(from.clone()).await);
     assert_eq!(begins, learnt);
 
-    let mut frozen = begun(format!("{from} encoder.freeze=[layers.0.*,'*.bias']")).await;
+    let mut frozen = loaded(format!("{from} encoder.freeze=[layers.0.*,'*.bias']")).await;
     step(&mut frozen, 2);
     let [values, moments] = kept(&frozen);
     for (name, value) in &values {
@@ -107,7 +107,7 @@ async fn an_encoder_starts_from_the_checkpoint_of_another_job() {
 
     // The first step of AdamW is as long as the learning rate, whatever the gradient.
     let moved = async |options: String| {
-        let mut trainer = begun(options).await;
+        let mut trainer = loaded(options).await;
         step(&mut trainer, 1);
         let [after, _] = kept(&trainer);
         let largest =
@@ -126,7 +126,7 @@ async fn a_resumed_job_does_not_read_the_weights_again() {
     step(&mut first, 2);
     let files = first.files().expect("files");
     let mut second = trainer(&job).await.expect("nothing is read yet");
-    second.restore(&job, &files[0].1, &files[1].1).expect("its own parts");
+    second.restore(&job, &files[0].1, &files[1].1).expect("its own files");
     step(&mut first, 2);
     step(&mut second, 2);
     assert_eq!(kept(&first), kept(&second));

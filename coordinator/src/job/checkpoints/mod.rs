@@ -1,12 +1,12 @@
-//! Checkpoints of a job: one is begun at a turn boundary and written while training continues.
+//! Checkpoints of a job. They start at a turn boundary and are written while training continues.
 //!
 //! ```text
 //! begin ──▶ head snapshotted, encoded and uploaded by a task ──────────┐
 //!   └─▶ each worker uploads its own files ─▶ add_files ─▶ complete ────┴─▶ manifest ─▶ Completion ─▶ written
 //! ```
 //!
-//! Invariants: one checkpoint is pending at a time; a manifest is written only after the journal has said that this
-//! coordinator is still the leader; a failed upload or manifest comes back as a completion, never as a panic.
+//! Invariants: one checkpoint is pending at a time; a manifest is written only after the journal has confirmed that
+//! this coordinator is still the leader; a failed upload or manifest is returned as a completion, never as a panic.
 
 mod stall_time;
 mod write;
@@ -46,29 +46,29 @@ use write::{Keep, Target, write_head, write_manifest};
 pub(super) struct Checkpoints {
     context: Arc<Context>,
     writer: Writer,
-    /// Errors of the store as this coordinator sees it.
+    /// Store errors of this coordinator's own requests.
     errors: StoreErrors,
     pending: Option<PendingCheckpoint>,
     stall: Option<StallTime>,
-    /// Writes the manifest; aborted with the job.
+    /// The task that writes the manifest, which is aborted with the job.
     completing: Option<AbortOnDropHandle<()>>,
     newest: Option<Saved>,
 }
 
-/// What checkpoints are written with.
+/// What is needed to write checkpoints.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) store: CheckpointStore,
-    /// Asked before a manifest is written.
+    /// The journal, which confirms leadership before a manifest is written.
     pub(super) journal: Journal,
-    /// What becomes of a checkpoint is sent here.
+    /// The channel for results of checkpoints.
     pub(super) completions: mpsc::UnboundedSender<Completion>,
 }
 
-/// What becomes of a checkpoint whose manifest was to be written.
+/// The result of writing a manifest.
 pub(super) type Completion = Result<Written, JobError>;
 
-/// A checkpoint that was begun and has no manifest yet.
+/// A checkpoint that was started and has no manifest yet.
 #[derive(Debug)]
 struct PendingCheckpoint {
     turn: Turn,
@@ -77,7 +77,7 @@ struct PendingCheckpoint {
     state: EvaluationState,
 }
 
-/// What a checkpoint holds beside head, encoders and position, as it is when the checkpoint is begun.
+/// The contents of a checkpoint besides head, encoders and position, at its start.
 #[derive(Debug)]
 pub(super) struct EvaluationState {
     pub(super) tuned_weights: Option<BTreeMap<ModalityName, f64>>,
@@ -88,12 +88,12 @@ pub(super) struct EvaluationState {
 #[derive(Debug)]
 pub(super) struct Written {
     saved: Saved,
-    /// It is the best by validation so far.
+    /// Whether it has the best validation score so far.
     best: bool,
 }
 
 impl Checkpoints {
-    /// `newest` is the checkpoint that the job resumes from.
+    /// The checkpoints of a job that resumes from `newest`, if it resumes.
     pub(super) fn new(context: Arc<Context>, writer: Writer, retry: RetryPolicy, newest: Option<Saved>) -> Self {
         let errors = StoreErrors::default();
         let store = writer.store.with_retry(errors.noting(retry));
@@ -108,15 +108,15 @@ impl Checkpoints {
         }
     }
 
-    /// Begins a checkpoint of this snapshot, which was begun at `begun`, and starts to write the head.
-    pub(super) fn begin(&mut self, turn: Turn, begun: Instant, snapshot: HeadSnapshot<f32>, state: EvaluationState) {
-        self.stall = Some(StallTime::since(begun));
+    /// Starts a checkpoint of this snapshot, which was requested at `started`, and starts to write the head.
+    pub(super) fn begin(&mut self, turn: Turn, started: Instant, snapshot: HeadSnapshot<f32>, state: EvaluationState) {
+        self.stall = Some(StallTime::since(started));
         let head = tokio::spawn(write_head(self.writer.store.clone(), turn, snapshot).in_current_span());
         let head = AbortOnDropHandle::new(head);
         self.pending = Some(PendingCheckpoint { turn, files: BTreeMap::new(), head, state });
     }
 
-    /// The message that has a worker write its files, of the encoder as it is when the worker reads it.
+    /// The message that asks a worker for its files. The worker snapshots its encoder when it reads the message.
     pub(super) fn save_message(&self, turn: Turn) -> Message {
         Message::SaveFiles(v1::SaveFiles {
             job: self.context.id.to_string(),
@@ -126,10 +126,10 @@ impl Checkpoints {
         })
     }
 
-    /// Notes the files that a worker wrote.
+    /// Records the files that a worker wrote.
     ///
     /// # Errors
-    /// They are not those of its modality, no such checkpoint is pending, or they are noted already.
+    /// If they are not the files of its modality, no such checkpoint is pending, or they are recorded already.
     pub(super) fn add_files(&mut self, worker: &WorkerId, saved: &FilesSaved, turns: &Turns) -> Result<(), Refusal> {
         let modality = turns.machine.modality_of(worker).ok_or_else(Refusal::no_slot)?;
         let expected = [files::encoder(modality), files::encoder_state(modality)];
@@ -160,11 +160,11 @@ impl Checkpoints {
         }
     }
 
-    /// All files of the workers are there: writes the manifest on a separate task, which sends a [`Completion`].
+    /// Writes the manifest on a separate task, which sends a [`Completion`]. All files of workers must be written.
     /// `in_use` are checkpoints that workers are loading.
     ///
     /// # Errors
-    /// The manifest cannot be made.
+    /// If the manifest cannot be created.
     pub(super) fn complete(&mut self, turn: Turn, in_use: BTreeSet<Turn>, turns: &Turns) -> Result<(), SaveError> {
         let pending = self.pending.take().ok_or(SaveError::NotPending)?;
         let antiphon_core::turn::PendingCheckpoint { position, score, .. } =
@@ -196,14 +196,14 @@ impl Checkpoints {
                 Ok(saved) => Ok(Written { best: best == Some(saved.turn), saved }),
                 Err(source) => Err(JobError::Checkpoint { turn, source }),
             };
-            // The error is that the job has ended meanwhile.
+            // The error means that the job has ended in the meantime.
             let _ended = completions.send(written);
         };
         self.completing = Some(AbortOnDropHandle::new(tokio::spawn(completing.in_current_span())));
         Ok(())
     }
 
-    /// A checkpoint is complete.
+    /// Records a complete checkpoint.
     pub(super) fn written(&mut self, Written { saved, best }: Written) -> Input {
         let turn = saved.turn;
         let stall = self.stall.take();
@@ -221,14 +221,14 @@ impl Checkpoints {
         Input::CheckpointWritten { turn }
     }
 
-    /// Notes whether a turn waits for the pending checkpoint.
+    /// Records whether a turn waits for the pending checkpoint.
     pub(super) fn note_wait(&mut self, waits: bool) {
         if let Some(stall) = &mut self.stall {
             stall.note(waits);
         }
     }
 
-    /// URL of the folder of all checkpoints of the job.
+    /// The URL of the folder of all checkpoints of the job.
     pub(super) fn url(&self) -> String {
         self.writer.store.url()
     }
@@ -238,18 +238,18 @@ impl Checkpoints {
         self.newest.as_ref()
     }
 
-    /// The best checkpoint, as the newest complete one knows it: one that was only begun is none.
+    /// The best complete checkpoint. A pending checkpoint does not count.
     pub(super) fn best(&self) -> Option<BestCheckpoint> {
         let best = self.newest.as_ref().and_then(|newest| newest.best);
         best.map(|best| best_checkpoint(&self.writer.store, best))
     }
 
-    /// The store's last error, as this coordinator sees it.
+    /// The last store error of this coordinator's own requests.
     pub(super) fn store_error(&self) -> Option<String> {
         self.errors.message()
     }
 
-    /// Whether the store has failed for long, as this coordinator sees it.
+    /// Whether this coordinator's own requests have failed for a long time.
     pub(super) fn store_errors_last_long(&self) -> bool {
         self.errors.last_long()
     }

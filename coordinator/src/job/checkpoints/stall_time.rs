@@ -1,35 +1,35 @@
-//! For how long a checkpoint stalls training.
+//! How long a checkpoint stalls training.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the pending checkpoint takes, and for how long it stalled training.
+/// The duration of the pending checkpoint, and how long it has stalled training.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StallTime {
-    begun: Instant,
-    /// While the head was snapshotted.
+    started: Instant,
+    /// The time in which the head was snapshotted.
     head: Duration,
     /// The longest of the workers' snapshots.
     workers: Duration,
-    /// While turns waited for the checkpoint.
+    /// The time in which turns waited for the checkpoint.
     turns: Duration,
     /// Since when a turn waits for it.
     waits: Option<Instant>,
 }
 
 impl StallTime {
-    /// Of a checkpoint that was begun at `begun`, and whose head is snapshotted now.
-    pub(super) fn since(begun: Instant) -> Self {
-        Self { begun, head: begun.elapsed(), workers: Duration::ZERO, turns: Duration::ZERO, waits: None }
+    /// The stall time of a checkpoint that started at `started` and whose head was snapshotted until now.
+    pub(super) fn since(started: Instant) -> Self {
+        Self { started, head: started.elapsed(), workers: Duration::ZERO, turns: Duration::ZERO, waits: None }
     }
 
-    /// A worker's snapshot took this long.
+    /// Adds the time of a worker's snapshot.
     pub(super) fn add_worker(&mut self, snapshot: Duration) {
         self.workers = self.workers.max(snapshot);
     }
 
-    /// Notes whether a turn waits for the checkpoint.
+    /// Records whether a turn waits for the checkpoint.
     pub(super) fn note(&mut self, waits: bool) {
         match (waits, self.waits) {
             (true, None) => self.waits = Some(Instant::now()),
@@ -41,12 +41,12 @@ impl StallTime {
         }
     }
 
-    /// From the beginning of the checkpoint until now.
+    /// The time since the start of the checkpoint.
     pub(super) fn taken(&self) -> Duration {
-        self.begun.elapsed()
+        self.started.elapsed()
     }
 
-    /// For how long training was stalled, in all.
+    /// The total time in which training was stalled.
     pub(super) fn stalled(mut self) -> Duration {
         self.note(false);
         self.head + self.workers + self.turns

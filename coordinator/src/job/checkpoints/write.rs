@@ -1,5 +1,5 @@
-//! What writes a checkpoint beside the job's task: the head's files, the manifest, and the removal of what is not
-//! needed any more.
+//! Tasks beside the job's task that write a checkpoint: the head's files, the manifest, and the removal of old
+//! checkpoints.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use super::super::resume::Saved;
 use super::super::store_errors::StoreErrors;
 use crate::journal::{Journal, JournalError};
 
-/// How long the journal may take a write before the job's status says so.
+/// How long a write to the journal may take before the job's status reports it.
 const SLOW_JOURNAL: Duration = Duration::from_secs(5);
 
-/// Where a checkpoint is written, and what decides whether it may be.
+/// The target of a checkpoint, and the journal that permits it.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) store: CheckpointStore,
@@ -31,12 +31,12 @@ pub(super) struct Target {
     pub(super) errors: StoreErrors,
 }
 
-/// Which checkpoints are retained.
+/// The checkpoints to retain.
 #[derive(Debug)]
 pub(super) struct Keep {
     pub(super) newest: usize,
     pub(super) best: Option<Turn>,
-    /// A worker may be loading its encoder from a checkpoint that is old by now.
+    /// Old checkpoints from which workers are loading their encoders.
     pub(super) in_use: BTreeSet<Turn>,
 }
 
@@ -67,7 +67,7 @@ fn encode_head(HeadFiles { head, state, projector }: HeadFiles<f32>) -> Result<V
         .collect()
 }
 
-/// Waits for the head's files and writes the manifest, which makes the checkpoint exist; then removes old checkpoints.
+/// Waits for the head's files and writes the manifest, which completes the checkpoint. Then removes old checkpoints.
 pub(super) async fn write_manifest(
     Target { store, journal, errors }: &Target,
     mut manifest: Manifest,
@@ -75,28 +75,29 @@ pub(super) async fn write_manifest(
     keep: Keep,
 ) -> Result<Saved, SaveError> {
     manifest.files.extend(head.await??);
-    // A coordinator that was fenced while it was stalled must not complete a checkpoint of its successor's, nor clean
-    // up after it.
+    // A coordinator that was fenced while it stalled must not complete a checkpoint of its successor, or remove its
+    // files.
     wait_for_leadership(journal, errors).await?;
     let checkpoint = store.complete(&manifest).await?;
     wait_for_leadership(journal, errors).await?;
-    // The checkpoint exists; that an old one could not be removed does not undo it.
+    // The checkpoint exists, even if an old one cannot be removed.
     if let Err(error) = store.retain(keep.newest, keep.best, &keep.in_use).await {
-        warn!(%error, "old checkpoints of the job were not removed");
+        warn!(%error, "old checkpoints of the job cannot be removed now; the next checkpoint retries it");
     }
     report_removed(store.collect_garbage(&BTreeSet::new()).await);
     Ok(Saved::new(&manifest, checkpoint.url()))
 }
 
-/// Waits until it is sure that this coordinator is the leader, however long the store takes, and notes that it waits.
+/// Waits until the journal confirms that this coordinator is the leader, however long the store takes. Reports a long
+/// wait.
 async fn wait_for_leadership(journal: &Journal, errors: &StoreErrors) -> Result<(), JournalError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         match timeout(SLOW_JOURNAL, journal.confirm_leadership()).await {
             Ok(Ok(())) => return Ok(()),
             Err(_) | Ok(Err(JournalError::Slow { .. })) => {
-                let seconds = begun.elapsed().as_secs();
-                errors.note(format!("the coordinator's journal has taken no writes for {seconds} s; trying again"));
+                let seconds = started.elapsed().as_secs();
+                errors.note(format!("the coordinator's journal has accepted no writes for {seconds} s; retrying"));
                 warn!(seconds, "a checkpoint waits for the coordinator's journal");
             }
             Ok(Err(error)) => return Err(error),
@@ -104,8 +105,8 @@ async fn wait_for_leadership(journal: &Journal, errors: &StoreErrors) -> Result<
     }
 }
 
-/// Removes files of checkpoints that were never completed. Nothing depends on it, so it does not wait long for a
-/// failing store. A coordinator that was fenced must not clean up after its successor.
+/// Removes files of incomplete checkpoints. Nothing depends on it, so it does not wait long for a failing store. A
+/// fenced coordinator must not remove files of its successor.
 pub(in super::super) async fn clean_up_before(store: &CheckpointStore, journal: &Journal) {
     if !matches!(timeout(SLOW_JOURNAL, journal.confirm_leadership()).await, Ok(Ok(()))) {
         return;
@@ -117,7 +118,10 @@ pub(in super::super) async fn clean_up_before(store: &CheckpointStore, journal: 
 fn report_removed(removed: Result<usize, CheckpointError>) {
     match removed {
         Ok(0) => {}
-        Ok(files) => info!(files, "files of checkpoints that were never completed are removed"),
-        Err(error) => warn!(%error, "files of checkpoints that were never completed are left"),
+        Ok(files) => info!(files, "files of incomplete checkpoints were removed"),
+        Err(error) => {
+            warn!(%error, "files of incomplete checkpoints cannot be removed now; a later checkpoint retries \
+                           it")
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! The job's shared head: the one place where it changes. It owns the head with its projector and optimizer, the replay
-//! buffer of the heads that were granted, and the contribution that the turn machine is looking at.
+//! The job's shared head, which changes only here. This file owns the head with its projector and optimizer, the replay
+//! buffer of granted heads, and the contribution that the turn machine is checking.
 //!
-//! Invariants: the head is stepped with a checked contribution only, and only when the turn machine says so; a head is
-//! in the replay buffer before the next one exists. It knows no worker and sends nothing: it makes messages.
+//! Invariants: the head is stepped only with a checked contribution, and only by an effect of the turn machine; a head
+//! is in the replay buffer before the next one exists. It knows no worker and sends nothing, but creates messages.
 
 mod replay_buffer;
 
@@ -30,15 +30,15 @@ use replay_buffer::ReplayBuffer;
 pub(super) struct JobHead {
     head: SharedHead<f32>,
     replay_buffer: ReplayBuffer,
-    /// How full the machine believes the replay buffer to be.
+    /// The level of the replay buffer that was last reported to the machine.
     level: ReplayBufferLevel,
     threads: HeadThreads,
     weights: Weights,
-    /// The contribution whose header the machine is looking at.
+    /// The contribution whose header the machine is checking.
     incoming: Option<CheckedContribution<f32>>,
 }
 
-/// Where a grant stands in the job.
+/// The turn, lease and progress of a grant.
 #[derive(Debug)]
 pub(super) struct Granted {
     pub(super) turn: TurnRef,
@@ -46,7 +46,7 @@ pub(super) struct Granted {
     pub(super) progress: Progress,
 }
 
-/// A step that the turn machine wants applied.
+/// A step that the turn machine applies.
 #[derive(Debug)]
 pub(super) struct StepToApply {
     pub(super) turn: TurnRef,
@@ -54,18 +54,18 @@ pub(super) struct StepToApply {
     pub(super) at: StepContext,
 }
 
-/// A step that the head took.
+/// A step that the head has taken.
 #[derive(Debug)]
 pub(super) struct AppliedStep {
     pub(super) report: StepReport,
     pub(super) loss: f64,
     pub(super) accuracy: f64,
     pub(super) projector_trace: f64,
-    /// The replay buffer is fuller than the machine knew.
+    /// The new level of the replay buffer, if it has changed.
     pub(super) level: Option<Input>,
 }
 
-/// What the header of a contribution says, beside the turn machine's own fields.
+/// The header of a contribution, besides the turn machine's own fields.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) turn: TurnRef,
@@ -75,7 +75,7 @@ pub(super) struct Received {
 }
 
 impl JobHead {
-    /// `steps` is how many steps a turn has.
+    /// The head of a job whose turns have `steps` steps.
     pub(super) fn new(head: SharedHead<f32>, steps: u32, limits: ReplayBufferLimits, threads: HeadThreads) -> Self {
         let (classes, width) = (head.head().classes(), head.head().width());
         Self {
@@ -88,21 +88,21 @@ impl JobHead {
         }
     }
 
-    /// Number of classes, C.
+    /// C, the number of classes.
     pub(super) fn classes(&self) -> usize {
         self.head.head().classes()
     }
 
-    /// W and b as they are now.
+    /// The current W and b.
     pub(super) fn share(&self) -> Arc<Head<f32>> {
         self.head.share()
     }
 
-    /// Checks a contribution in full, and holds it until [`Self::release`]: the turn machine judges its header
-    /// meanwhile, and nothing is half applied.
+    /// Checks a contribution in full, and holds it until [`Self::release`]. The turn machine checks its header in the
+    /// meantime, so nothing is half applied.
     ///
     /// # Errors
-    /// The message is malformed.
+    /// If the message is malformed.
     pub(super) fn receive(
         &mut self,
         message: &v1::Contribution,
@@ -116,16 +116,15 @@ impl JobHead {
         Ok(received)
     }
 
-    /// Drops the contribution that was received, if the machine did not have it applied.
+    /// Drops the received contribution, if the machine did not apply it.
     pub(super) fn release(&mut self) {
         self.incoming = None;
     }
 
-    /// Projects the received contribution and steps the head: the one place where a turn's gradient meets the shared
-    /// head.
+    /// Projects the received contribution and steps the head. Only this function applies gradients to the shared head.
     ///
     /// # Errors
-    /// Nothing was received, or the head does not take it. The head is as before.
+    /// If no contribution was received, or the head rejects it. The head is then unchanged.
     pub(super) fn apply(&mut self, step: &StepToApply, times: &mut JobTimes) -> Result<AppliedStep, JobError> {
         let StepToApply { turn, modality, at } = step;
         let contribution = self.incoming.take().ok_or(JobError::NoContribution)?;
@@ -149,7 +148,7 @@ impl JobHead {
         })
     }
 
-    /// Folds the turn that is over into P, and prepares what the next turn, of modality `next`, multiplies by.
+    /// Folds the ended turn into P, and prepares P for the next turn, of modality `next`.
     pub(super) fn fold(&mut self, next: Option<&ModalityName>, times: &mut JobTimes) {
         let head = &mut self.head;
         self.threads.run(&self.weights, || {
@@ -173,10 +172,10 @@ impl JobHead {
         Message::Grant(grant.encode())
     }
 
-    /// The message that has a worker's encoder replay a step, under the head that was granted for it.
+    /// The message that lets a worker's encoder replay a step, under the head that was granted for it.
     ///
     /// # Errors
-    /// The replay buffer cannot be read.
+    /// If the replay buffer cannot be read.
     pub(super) fn replay(&mut self, Granted { turn, lease, progress }: Granted) -> Result<Message, JobError> {
         let version = turn.head_version;
         let head = self.threads.run(&self.weights, || self.replay_buffer.get(version));
@@ -191,10 +190,10 @@ impl JobHead {
         self.level_change()
     }
 
-    /// Copies what a checkpoint needs of the head.
+    /// Copies the head's state for a checkpoint.
     ///
     /// # Errors
-    /// A turn is open.
+    /// If a turn is open.
     pub(super) fn snapshot(&self) -> Result<HeadSnapshot<f32>, HeadFilesError> {
         self.threads.run(&self.weights, || self.head.snapshot())
     }

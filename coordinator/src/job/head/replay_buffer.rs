@@ -1,9 +1,9 @@
-//! The replay buffer: the heads of every step since the checkpoints that a replacement worker may begin from. It
-//! replays its steps under them.
+//! The replay buffer: the heads of every step since the checkpoints from which a replacement worker may start. The
+//! worker replays its steps under these heads.
 //!
-//! The buffer is in memory up to a bound, then in a temporary file. Before the file is full a checkpoint is due, which
-//! frees heads. A thread writes the file, so that turns do not wait for a disk that keeps up with them. At most
-//! [`BEHIND`] heads are on their way to the file; they are in memory beside the heads that stay there.
+//! The buffer is in memory up to a limit, then in a temporary file. Before the file is full, a checkpoint becomes due,
+//! which frees heads. A thread writes the file, so turns wait only for a disk that is too slow. At most [`BEHIND`]
+//! heads wait to be written; they are in memory in addition to the heads that stay there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,58 +19,58 @@ use tracing::warn;
 
 use super::super::contract::ReplayBufferLimits;
 
-/// Heads that may be on their way to the file before turns wait for it.
+/// The number of heads that may wait to be written before turns wait for the file.
 const BEHIND: usize = 2;
 
-/// Granted heads of C by s, by their version.
+/// Granted heads of C × s, by version.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
     capacity: Capacity,
     memory: BTreeMap<HeadVersion, Arc<Head<f32>>>,
     file: FileSlots,
-    /// Heads of [`FileSlots::used`] that are on their way to the file.
+    /// Heads in [`FileSlots::used`] that are not written yet.
     writing: BTreeMap<HeadVersion, Arc<Head<f32>>>,
     spill: Option<Spill>,
-    /// The file did not take a head, and no head was forgotten since.
+    /// Whether a write to the file failed and no head was forgotten since.
     full: bool,
 }
 
-/// How many heads of one size fit.
+/// The number of heads that fit.
 #[derive(Debug, Clone, Copy)]
 struct Capacity {
     classes: usize,
     width: usize,
     /// Heads that fit in memory.
     in_memory: usize,
-    /// Heads that fit in memory and file together.
+    /// Heads that fit in memory and in the file together.
     at_most: usize,
-    /// Heads that one turn needs.
+    /// Heads per turn.
     turn: usize,
 }
 
-/// Where heads are in the file, counted in heads.
+/// The slots of the file and the heads in them.
 #[derive(Debug, Default)]
 struct FileSlots {
     used: BTreeMap<HeadVersion, u64>,
-    /// Slots that the file has.
+    /// The number of slots of the file.
     count: u64,
     /// Slots whose heads are forgotten.
     free: Vec<u64>,
 }
 
 impl FileSlots {
-    /// A slot that no head is in.
+    /// Takes a free slot.
     fn take(&mut self) -> u64 {
         self.free.pop().unwrap_or(self.count)
     }
 
-    /// The head of this version is in `slot`, which [`Self::take`] gave.
+    /// Records that `slot`, from [`Self::take`], holds the head of this version.
     fn put(&mut self, version: HeadVersion, slot: u64) {
         self.count = self.count.max(slot + 1);
         self.used.insert(version, slot);
     }
 
-    /// A slot that [`Self::take`] gave is not used after all.
+    /// Returns an unused slot from [`Self::take`].
     fn give_back(&mut self, slot: u64) {
         self.free.extend((slot < self.count).then_some(slot));
     }
@@ -80,13 +80,13 @@ impl FileSlots {
     }
 }
 
-/// The temporary file, and the thread that writes it: in order, so that of two heads for one place the later one stays.
+/// The temporary file, and the thread that writes it in order, so that the later of two heads in one slot remains.
 #[derive(Debug)]
 struct Spill {
     file: Arc<File>,
     orders: mpsc::Sender<Order>,
     done: mpsc::Receiver<(HeadVersion, io::Result<()>)>,
-    /// Ordered and not done yet.
+    /// The number of heads that are ordered and not written yet.
     behind: usize,
 }
 
@@ -95,7 +95,7 @@ struct Spill {
 struct Order {
     version: HeadVersion,
     head: Arc<Head<f32>>,
-    /// In bytes.
+    /// The position in the file, in bytes.
     at: u64,
 }
 
@@ -113,7 +113,7 @@ impl Spill {
                 let write = write.and_then(|()| written.write_all_at(bias, at + weight.len() as u64));
                 drop(head);
                 if tell.send((version, write)).is_err() {
-                    // The job is over.
+                    // The job has ended.
                     return;
                 }
             }
@@ -123,7 +123,7 @@ impl Spill {
 }
 
 impl ReplayBuffer {
-    /// An empty buffer. The heads of three turns of `steps` steps fit, whatever the limits.
+    /// An empty buffer. The heads of three turns of `steps` steps always fit, regardless of the limits.
     pub(super) fn new(classes: usize, width: usize, steps: u32, limits: ReplayBufferLimits) -> Self {
         let bytes = Self::bytes(classes, width).max(1);
         let heads = |limit: u64| usize::try_from(limit / bytes).unwrap_or(usize::MAX);
@@ -145,11 +145,11 @@ impl ReplayBuffer {
         numbers.saturating_mul(size_of::<f32>() as u64)
     }
 
-    /// How full the buffer is.
+    /// The level of the buffer.
     pub(super) fn level(&self) -> ReplayBufferLevel {
         let Capacity { at_most, turn, .. } = self.capacity;
         let heads = self.memory.len() + self.file.used.len();
-        // The turn after this one may have been granted before the machine heard of the level.
+        // The next turn may have been granted before the machine received the level.
         if self.full || heads.saturating_add(turn.saturating_mul(2)) > at_most {
             ReplayBufferLevel::Full
         } else if heads > at_most / 2 {
@@ -159,8 +159,8 @@ impl ReplayBuffer {
         }
     }
 
-    /// Adds the head of this version. If the temporary file takes no further heads, they stay in memory, and the buffer
-    /// is full until a checkpoint frees some. Waits only for a file that is behind by more than [`BEHIND`].
+    /// Adds the head of this version. If the temporary file fails, heads stay in memory, and the buffer is full until a
+    /// checkpoint frees some. Waits only if more than [`BEHIND`] heads are not written yet.
     pub(super) fn add(&mut self, version: HeadVersion, head: Arc<Head<f32>>) {
         self.memory.insert(version, head);
         self.note_written(BEHIND);
@@ -178,13 +178,13 @@ impl ReplayBuffer {
     /// The head of this version.
     ///
     /// # Errors
-    /// The buffer does not hold it, or the temporary file cannot be read.
+    /// If the buffer does not hold it, or the temporary file cannot be read.
     pub(super) fn get(&mut self, version: HeadVersion) -> io::Result<Arc<Head<f32>>> {
         if let Some(head) = self.memory.get(&version).or_else(|| self.writing.get(&version)) {
             return Ok(Arc::clone(head));
         }
         let slot = self.file.used.get(&version).copied();
-        let slot = slot.ok_or_else(|| io::Error::other(format!("it does not hold head version {version}")))?;
+        let slot = slot.ok_or_else(|| io::Error::other(format!("the buffer does not hold head version {version}")))?;
         self.read(slot).map(Arc::new)
     }
 
@@ -198,7 +198,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Has a head written.
+    /// Orders the thread to write a head.
     fn write(&mut self, version: HeadVersion, head: &Arc<Head<f32>>) -> io::Result<()> {
         let spill = match &mut self.spill {
             Some(spill) => spill,
@@ -216,13 +216,13 @@ impl ReplayBuffer {
         Ok(())
     }
 
-    /// Notes what the file has by now, and waits while it lacks more than `behind`.
+    /// Records which heads are written, and waits while more than `behind` are not.
     fn note_written(&mut self, behind: usize) {
         while let Some(spill) = &mut self.spill {
             let done = if spill.behind > behind { spill.done.recv().ok() } else { spill.done.try_recv().ok() };
             let Some((version, written)) = done else { return };
             spill.behind -= 1;
-            // A head that was forgotten meanwhile is not needed.
+            // The head was forgotten in the meantime.
             let Some(head) = self.writing.remove(&version) else { continue };
             if let Err(error) = written {
                 self.file.forget(version);
@@ -231,7 +231,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// A head that the file does not take.
+    /// Keeps a head in memory that the file did not accept.
     fn stays(&mut self, version: HeadVersion, head: Arc<Head<f32>>, error: &io::Error) {
         warn!(%error, %version, "a head of the replay buffer cannot be written to TMPDIR and stays in memory");
         self.memory.insert(version, head);
@@ -254,7 +254,7 @@ impl ReplayBuffer {
 }
 
 impl Capacity {
-    /// Where a slot begins in the file, in bytes.
+    /// The position of a slot in the file, in bytes.
     fn offset(self, slot: u64) -> u64 {
         slot * ReplayBuffer::bytes(self.classes, self.width)
     }
@@ -268,7 +268,7 @@ mod tests {
         Arc::new(Head::initial(seed, 3, 4))
     }
 
-    /// Two fit in memory, six in all; a head takes 60 bytes.
+    /// A buffer with space for two heads in memory and six in total. A head takes 60 bytes.
     fn heads(steps: u32) -> ReplayBuffer {
         ReplayBuffer::new(3, 4, steps, ReplayBufferLimits { memory: 130, disk: 250 })
     }
@@ -306,7 +306,7 @@ mod tests {
             buffer.add(HeadVersion(version), head(version));
         }
         buffer.forget(&[HeadVersion(0)]);
-        // In the slot of the forgotten head, which may still be on its way there.
+        // Into the slot of a forgotten head, which may not be written yet.
         buffer.add(HeadVersion(5), head(5));
         buffer.note_written(0);
         assert!(buffer.writing.is_empty(), "{:?}", buffer.writing.keys());
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!([0, 3].map(|count| level(1, count)), [ReplayBufferLevel::Normal; 2]);
         assert_eq!(level(1, 4), ReplayBufferLevel::High);
         assert_eq!([5, 6].map(|count| level(1, count)), [ReplayBufferLevel::Full; 2]);
-        // At most ten: three turns and one.
+        // At most ten heads: three turns and one.
         assert_eq!(
             [level(3, 4), level(3, 5)],
             [ReplayBufferLevel::Normal, ReplayBufferLevel::Full],

@@ -1,4 +1,4 @@
-//! The coordinator's half of a step: the one place where the head changes.
+//! The coordinator's half of a step: the only place where the head changes.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::spec::{ApplyTo, HeadSpec, OptimizerRule, ProjectionSpec};
 
 /// The shared head with everything that decides its next step: projector, optimizer, the open turn.
 ///
-/// A step writes the new W and b, and what the optimizer remembers, beside the old ones, so that a step which goes
-/// wrong changes nothing, and a head that was [shared](Self::share) never changes; two sets of them take turns. In
-/// numbers of the kind `T`, for W of C · s: 4 C s for SGD and 6 C s for AdamW; P adds s² (for `off` and a `window` once
-/// P itself is asked for, as a checkpoint does), a `window` over K steps up to 3 K s; `apply_to: update` adds 2 C s,
-/// the steps of a turn s each. See [`Self::memory_bytes`]. Beside it a step holds H P (B · s) where D and H are sent, G
-/// P (C · s) where G is, 32 rows of W (32 K numbers where they are short) for each thread at the most, and a head more
-/// for each head that is still referenced.
+/// A step writes the new W, b and moments beside the old ones; two sets of buffers alternate. So a step that fails
+/// changes nothing, and a head that was [shared](Self::share) never changes. The memory, in numbers of type `T` for W
+/// of C · s, is 4 C s for SGD and 6 C s for AdamW. P adds s² (for `off` and `window` only once P itself is needed, as
+/// for a checkpoint). A `window` over K steps adds up to 3 K s, `apply_to: update` adds 2 C s, and each step of a turn
+/// adds s. See [`Self::memory_bytes`]. During a step, H P (B · s) is added where D and H are sent, or G P (C · s) where
+/// G is. Each thread adds at most 32 rows of W (32 K numbers if the rows are short), and each head that is still
+/// referenced adds a head.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(bound = "T: Real + Serialize")]
 pub struct SharedHead<T: Real> {
@@ -42,44 +42,44 @@ fn itself<T: Serialize, S: Serializer>(shared: &Arc<T>, serializer: S) -> Result
     shared.as_ref().serialize(serializer)
 }
 
-/// The turn that has begun and not ended: its steps' mean features wait to be folded.
+/// The open turn. The mean features of its steps wait to be folded.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct OpenTurn<T> {
     modality: ModalityName,
     steps: Vec<Fold<T>>,
 }
 
-/// What a step needs to know of the job's progress.
+/// What a step needs to know about the job's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepContext {
-    /// What the head's learning rate is multiplied by ([`crate::learning_rate::factor`]).
+    /// The factor of the head's learning rate ([`crate::learning_rate::factor`]).
     pub lr_factor: f64,
-    /// α, with which this step's mean features are folded ([`crate::learning_rate::alpha`]). `window` has its own.
+    /// α, with which this step's mean features are folded ([`crate::learning_rate::alpha`]). `window` uses its own α.
     pub alpha: f64,
 }
 
 /// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
-    /// The head after the step.
+    /// The version of the head after the step.
     pub version: HeadVersion,
     /// |G|, the Frobenius norm of the gradient of W before projection and clipping.
     pub gradient_norm: f64,
-    /// |X P| / |X| of what P multiplies: X is G, or the step W_new − W_old. 1 where P is I or X is 0. Near 0 the head is
-    /// frozen.
+    /// |X P| / |X|, where X is what P multiplies: G, or the step W_new − W_old. 1 where P is I or X is 0. Near 0, the
+    /// head is frozen.
     pub projected_ratio: f64,
     /// |W_new − W_old|.
     pub update_norm: f64,
 }
 
 impl<T: Real> SharedHead<T> {
-    /// The shared head that a job with this seed begins with.
+    /// The initial shared head of a job with this seed.
     #[must_use]
     pub fn new(spec: &HeadSpec, classes: usize, seed: u64) -> Self {
         Self::with_head(spec, Head::initial(seed, classes, spec.width as usize))
     }
 
-    /// A shared head that begins with this head, P = I and a new optimizer.
+    /// A shared head that starts with this head, P = I and a new optimizer.
     #[must_use]
     pub fn with_head(spec: &HeadSpec, head: Head<T>) -> Self {
         Self {
@@ -106,8 +106,8 @@ impl<T: Real> SharedHead<T> {
         Arc::clone(&self.head)
     }
 
-    /// Bytes that a shared head of `classes` (C) takes once it has taken some steps, all of which stays; see
-    /// [`SharedHead`] for what comes on top of it. `steps` is how many a turn has.
+    /// Bytes that a shared head of `classes` (C) holds permanently after its first steps. [`SharedHead`] lists what a
+    /// step adds. `steps` is the number of steps per turn.
     #[must_use]
     pub fn memory_bytes(spec: &HeadSpec, classes: usize, steps: u32) -> u64 {
         let (width, steps) = (u64::from(spec.width), u64::from(steps));
@@ -132,13 +132,13 @@ impl<T: Real> SharedHead<T> {
         numbers.saturating_mul(size_of::<T>() as u64)
     }
 
-    /// How many steps it has taken.
+    /// The number of steps that it has taken.
     #[must_use]
     pub fn version(&self) -> HeadVersion {
         self.version
     }
 
-    /// P and what it remembers.
+    /// P, and the window that it was computed from.
     #[must_use]
     pub fn projector(&self) -> &Projector<T> {
         &self.projector
@@ -150,7 +150,7 @@ impl<T: Real> SharedHead<T> {
         self.projector.trace()
     }
 
-    /// The modality whose turn has begun and not ended.
+    /// The modality whose turn is open, if there is one.
     #[must_use]
     pub fn open_turn(&self) -> Option<&ModalityName> {
         self.open.as_ref().map(|turn| &turn.modality)
@@ -163,7 +163,7 @@ impl<T: Real> SharedHead<T> {
     ///
     /// # Errors
     /// If the contribution fails its [check](Contribution::check), belongs to another modality than the open turn, or
-    /// would make the head infinite or NaN. Nothing is changed then.
+    /// would make the head infinite or NaN. Nothing changes in these cases.
     pub fn apply(
         &mut self,
         modality: &ModalityName,
@@ -174,8 +174,8 @@ impl<T: Real> SharedHead<T> {
         self.step(modality, contribution, at, &mut || {})
     }
 
-    /// As [`Self::apply`], of a contribution that is checked already; `projected` is called when the gradient has been
-    /// multiplied by P and the optimizer is next, so that the caller can measure time.
+    /// As [`Self::apply`], for a contribution that was checked. `projected` is called between the projection and the
+    /// optimizer, so that the caller can measure both.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -199,18 +199,18 @@ impl<T: Real> SharedHead<T> {
         at: StepContext,
         projected: &mut dyn FnMut(),
     ) -> Result<StepReport, ContributionError> {
-        let begun = self.turn_projector(modality)?;
+        let opened = self.turn_projector(modality)?;
         let step = Step {
             head: &self.head,
             optimizer: &self.optimizer,
-            projector: begun.as_ref().unwrap_or(self.projector.form()),
+            projector: opened.as_ref().unwrap_or(self.projector.form()),
             applies_to: self.projector.applies_to(),
             lr: self.lr * at.lr_factor,
             clip: self.clip,
         };
         let stepped = step.take(contribution, &mut self.workspace, projected)?;
 
-        if let Some(form) = begun {
+        if let Some(form) = opened {
             self.projector.take_over(form);
         }
         let head = std::mem::replace(&mut self.head, stepped.head);
@@ -227,8 +227,7 @@ impl<T: Real> SharedHead<T> {
         })
     }
 
-    /// Ends the open turn: the mean features of its steps are folded into P in order, for the turns that follow. Does
-    /// nothing where no turn is open.
+    /// Ends the open turn: folds the mean features of its steps into P, in order. Does nothing if no turn is open.
     pub fn end_turn(&mut self) {
         if let Some(turn) = self.open.take() {
             self.workspace.ready = None;
@@ -236,8 +235,8 @@ impl<T: Real> SharedHead<T> {
         }
     }
 
-    /// Computes the P of the next turn, which is this modality's: the closed form of a `window`. Without this call, the
-    /// turn's first step computes it.
+    /// Computes P for the next turn, of this modality, if the projection is a `window`. Without this call, the first
+    /// step of the turn computes it.
     pub fn prepare_for(&mut self, modality: &ModalityName) {
         if self.open.is_none() {
             let form = self.projector.form_for_turn_of(modality);
@@ -251,7 +250,7 @@ impl<T: Real> SharedHead<T> {
         self.projector.reset();
     }
 
-    /// P for this step where it differs from the one that is there: at the beginning of a `window` turn.
+    /// P for this step where it differs from the current one: at the beginning of a `window` turn.
     fn turn_projector(&mut self, modality: &ModalityName) -> Result<Option<Form<T>>, ContributionError> {
         match &self.open {
             Some(turn) if turn.modality == *modality => Ok(None),

@@ -174,7 +174,7 @@ fn the_steps_of_a_turn_are_folded_in_order_as_if_one_by_one() {
     assert_eq!(shared.projector().matrix(), expected.matrix());
     let ended = shared.clone();
     shared.end_turn();
-    assert_eq!(shared, ended, "ending a turn that has ended does nothing");
+    assert_eq!(shared, ended, "ending a turn twice does nothing");
 }
 
 #[test]
@@ -284,16 +284,28 @@ fn files_that_do_not_fit_say_why() {
     let files = shared.to_files().expect("no turn is open");
     let message = |classes, files| SharedHead::from_files(&spec, classes, files).expect_err("bad files").to_string();
 
-    assert_eq!(message(4, &files), "tensor `weight` has shape [3, 6] but this job needs [4, 6]");
+    assert_eq!(
+        message(4, &files),
+        "tensor `weight` has shape [3, 6] but this job needs [4, 6]; use a checkpoint of a \
+         job with the same head and labels"
+    );
     let mut without = files.clone();
     without.projector.tensors.retain(|t| t.name != "window");
-    assert_eq!(message(3, &without), "there is no tensor `window`; the file is not of this kind of job");
+    assert_eq!(
+        message(3, &without),
+        "there is no tensor `window`; use a checkpoint of a job with the same `head` \
+         section"
+    );
     let mut damaged = files.clone();
     damaged.head.tensors[1].data[2] = f64::NAN;
-    assert_eq!(message(3, &damaged), "tensor `bias` is infinite or NaN at element 2; the file is damaged");
+    assert_eq!(
+        message(3, &damaged),
+        "tensor `bias` is infinite or NaN at element 2; the file is damaged: use another \
+         checkpoint"
+    );
     let mut garbled = files.clone();
     garbled.state.note = "{".into();
-    assert!(message(3, &garbled).starts_with("the note of the head state cannot be read: "));
+    assert!(message(3, &garbled).starts_with("the JSON note of the head state cannot be read: "));
 }
 
 #[test]

@@ -8,11 +8,11 @@ use super::field::{Field, Kind};
 pub(super) use samples::{data, encoder, input, modality, transfer};
 pub(super) use training::{head, keeping, labels, optimizer, schedule};
 
-/// The largest number of rows, columns, tokens, ... that a size may be.
+/// The largest size in rows, columns or tokens.
 const SIZE: u64 = 65_536;
 const PLENTY: u64 = u32::MAX as u64;
 
-/// The key that a bare value in place of a mapping stands for: `encoder: cnn` is `encoder: {kind: cnn}`.
+/// The key that a bare value abbreviates: `encoder: cnn` is `encoder: {kind: cnn}`.
 pub(super) fn short_key(path: &str) -> Option<&'static str> {
     if path == "schedule" {
         return None;
@@ -25,7 +25,7 @@ pub(super) fn short_key(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Keys of one mapping that exclude each other; an override of one takes the place of the other.
+/// Keys of one mapping that exclude each other. An override of one replaces the other.
 pub(super) const EXCLUSIVE: [(&str, &str); 1] = [("schedule.epochs", "schedule.turns")];
 
 /// The whole file.

@@ -1,4 +1,4 @@
-//! The fields of one modality: its samples and what reads them.
+//! The fields of one modality: its samples and its encoder.
 
 use super::super::field::{Field, Kind, above};
 use super::SIZE;
@@ -46,7 +46,8 @@ pub(in crate::spec) mod data {
     pub(in crate::spec) static VALIDATION: Field = Field::new(
         "validation",
         Kind::Other(
-            "a share of `train` from 0 up to, but not including, 1, such as 0.1 or 10%, or a path or URL, or a list of them",
+            "a share of `train` from 0 up to, but not including, 1, such as 0.1 or 10%, or a path or URL, or a list of \
+             them",
         ),
         "10%",
         "the validation split, which selects the best checkpoint: a share of `train`, the same samples in every \
@@ -144,10 +145,14 @@ pub(in crate::spec) mod input {
     )
     .default("16000")
     .unit("Hz");
-    pub(in crate::spec) static SECONDS: Field =
-        Field::new("seconds", Kind::Seconds, "1.5 s", "the length to which recordings are cut or padded with silence")
-            .default("1 s")
-            .unit("s");
+    pub(in crate::spec) static SECONDS: Field = Field::new(
+        "seconds",
+        Kind::Seconds,
+        "1.5 s",
+        "the length to which recordings are truncated or padded with silence",
+    )
+    .default("1 s")
+    .unit("s");
     pub(in crate::spec) static MELS: Field =
         Field::new("mels", Kind::Whole(1, 1024), "64", "the number of bands of the log-mel spectrogram")
             .default("64")
@@ -278,7 +283,7 @@ pub(in crate::spec) mod encoder {
         Field::new("dropout", Kind::Share, "0.1", "the share of units that are set to zero in training").default("0.1");
 }
 
-/// `encoder`, whatever its kind: what it begins from, and which of it is trained.
+/// `encoder`, for all kinds: its pretrained weights, and which parameters are trained.
 pub(in crate::spec) mod transfer {
     use super::*;
 

@@ -42,8 +42,8 @@ pub(in crate::spec) mod head {
         "kind",
         Kind::OneOf(&["off", "rls", "window"]),
         "rls",
-        "the kind of projection: `rls` takes in every turn, as in the paper, `window` only the last turns of the \
-         other modalities, `off` none",
+        "the kind of projection: `rls` uses every turn, as in the paper, `window` only the last turns of the other \
+         modalities, `off` none",
     )
     .default("rls");
     pub(in crate::spec) static ALPHA: Field = Field::new(
@@ -108,12 +108,8 @@ pub(in crate::spec) mod optimizer {
         "the norm to which larger gradients are scaled down; without it no gradient is clipped",
     )
     .default("null");
-    pub(in crate::spec) static SCHEDULE: Field = Field::new(
-        "schedule",
-        Kind::Section,
-        "{kind: cosine}",
-        "how the learning rate changes in the course of the job",
-    );
+    pub(in crate::spec) static SCHEDULE: Field =
+        Field::new("schedule", Kind::Section, "{kind: cosine}", "how the learning rate changes during the job");
     pub(in crate::spec) static SCHEDULE_KIND: Field =
         Field::new("kind", Kind::OneOf(&["constant", "step", "cosine"]), "cosine", "the shape of the schedule")
             .default("constant");

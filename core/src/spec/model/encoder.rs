@@ -1,4 +1,4 @@
-//! Encoders, and what they start from.
+//! Encoders, and their pretrained weights.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::ids::EncoderName;
 pub enum EncoderSpec {
     /// `mlp` for features, `cnn` for images and audio, `text` for text, with that kind's defaults.
     Auto,
-    /// Fully connected layers with ReLU between.
+    /// Fully connected layers with ReLU between them.
     Mlp {
         /// Widths of the hidden layers.
         hidden: Vec<u32>,
@@ -27,7 +27,7 @@ pub enum EncoderSpec {
         /// Dropout before the adapter, 0 ≤ p < 1.
         dropout: f64,
     },
-    /// Embedding and transformer blocks, mean pooled over the tokens that are there.
+    /// Embedding and transformer blocks, mean pooled over all tokens but padding.
     Text {
         /// Width of the embedding and the blocks; a multiple of `heads`.
         width: u32,
@@ -38,7 +38,7 @@ pub enum EncoderSpec {
         /// Dropout in the blocks, 0 ≤ p < 1.
         dropout: f64,
     },
-    /// A residual network of 3×3 convolutions (He et al. 2016) as torchvision has it, without its last layer.
+    /// A residual network of 3×3 convolutions (He et al. 2016) as in torchvision, without its last layer.
     Resnet {
         /// The number of layers.
         depth: ResnetDepth,
@@ -47,8 +47,8 @@ pub enum EncoderSpec {
     Vit {
         /// Width, blocks and heads.
         size: VitSize,
-        /// Rows and columns of a patch, 1 to 64; divides those of images, and mel bands. Frames of a spectrogram that
-        /// do not fill one are left out.
+        /// Rows and columns of a patch, 1 to 64. It divides the rows and columns of images, and the mel bands. Frames
+        /// of a spectrogram that do not fill a patch are ignored.
         patch: u32,
         /// How token features become one vector.
         pooling: Pooling,
@@ -66,14 +66,14 @@ pub enum EncoderSpec {
     },
     /// An encoder that the program registers besides the built-in ones.
     Custom {
-        /// By which it is registered.
+        /// The name under which it is registered.
         name: EncoderName,
-        /// What the job says for it. The encoder itself checks them, so a worker reports what is wrong.
+        /// The options in the job file. The encoder itself checks them, so a worker reports errors in them.
         options: BTreeMap<String, OptionValue>,
     },
 }
 
-/// An option of an encoder that the program registers.
+/// The value of an option of a custom encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OptionValue {
@@ -85,7 +85,7 @@ pub enum OptionValue {
     Number(f64),
     /// Text.
     Text(String),
-    /// A list of the others.
+    /// A list of option values.
     List(Vec<OptionValue>),
 }
 
@@ -104,20 +104,20 @@ impl fmt::Display for OptionValue {
     }
 }
 
-/// The number format in which an encoder computes. Its parameters, their gradients and its optimizer's memory are in 32
-/// bits either way, and so are its features.
+/// The number format in which an encoder computes. Its features, its parameters, their gradients and its optimizer's
+/// moments have 32 bits in both formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits throughout.
     #[default]
     F32,
-    /// bfloat16, 16 bits with the exponent of 32, between layers and as factors of products, whose sums are in 32. On
-    /// CUDA cards only.
+    /// bfloat16 between layers and as factors of products: 16 bits with the exponent range of 32-bit floats. Sums have
+    /// 32 bits. On CUDA cards only.
     Bf16,
 }
 
-/// Layers with weights of a residual network.
+/// The number of layers with weights in a residual network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResnetDepth {
@@ -162,9 +162,9 @@ pub enum BertSize {
 pub struct TransformerSize {
     /// Numbers per token.
     pub width: u32,
-    /// Blocks, one after the other.
+    /// The number of blocks.
     pub layers: u32,
-    /// Attention heads, which divide the width.
+    /// Attention heads per block; a divisor of `width`.
     pub heads: u32,
 }
 
@@ -182,7 +182,7 @@ impl VitSize {
 }
 
 impl BertSize {
-    /// Rows of the table of positions: the largest number of tokens of a text.
+    /// Rows of the position embedding: the largest number of tokens of a text.
     pub const POSITIONS: u32 = 512;
 
     /// Its dimensions.
@@ -205,15 +205,15 @@ impl BertSize {
 pub enum Pooling {
     /// The extra first token.
     Cls,
-    /// The mean of what stands for the input: patches, or all tokens of a text.
+    /// The mean over the input: the patches, or all tokens of a text.
     Mean,
 }
 
-/// What an encoder starts from, and which parameters are trained.
+/// Pretrained weights of an encoder, and which parameters are trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferSpec {
-    /// Pretrained weights; None starts from the seed.
+    /// Pretrained weights. None means random weights from the job's seed.
     pub weights: Option<WeightsSpec>,
     /// Patterns of parameter names, with `*` and `?`; those parameters are not trained.
     pub freeze: Vec<String>,
@@ -235,6 +235,6 @@ pub struct WeightsSpec {
     pub from: String,
     /// The file's SHA-256, 64 lower-case hexadecimal digits.
     pub sha256: Option<String>,
-    /// Whether every parameter of the encoder must be in the file and the other way round, the adapter's aside.
+    /// Whether the file must hold exactly the encoder's parameters, except those of the adapter.
     pub strict: bool,
 }

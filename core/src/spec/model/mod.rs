@@ -1,8 +1,8 @@
-//! The job specification once every field has its value: what coordinator and workers read.
+//! The job specification in which every field has a value, as coordinator and workers read it.
 //!
-//! Parsing and validation live beside this file; a [`JobSpec`] that came out of [`super::parse`] keeps every rule
-//! that its field documentation states. A whole job is serialised in the spelling of a job file; the serialised form of
-//! its parts alone is for state that only this project reads.
+//! Parsing and validation are beside this file. A [`JobSpec`] from [`super::parse`] satisfies every rule in the
+//! documentation of its fields. A whole job is serialised in the spelling of a job file. Sections alone are serialised
+//! only for state that no other program reads.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub use schedule::*;
 /// A whole job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
-    /// Its name, for people.
+    /// The name of the job, for people. It need not be unique.
     pub name: JobName,
     /// The seed of every random stream.
     pub seed: u64,
@@ -29,7 +29,7 @@ pub struct JobSpec {
     pub labels: LabelSpec,
     /// The shared head.
     pub head: HeadSpec,
-    /// How long it trains, and in which order.
+    /// How long it trains, and the order of turns.
     pub schedule: ScheduleSpec,
     /// The rule that selects the best checkpoint. Evaluations report every rule.
     pub fusion: FusionSpec,
@@ -43,7 +43,7 @@ pub struct JobSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModalitySpec {
-    /// Its name, unique in the job.
+    /// The name of the modality, unique in the job.
     pub name: ModalityName,
     /// Where samples come from.
     pub data: DataSpec,
@@ -59,7 +59,7 @@ pub struct ModalitySpec {
     pub precision: Precision,
     /// The optimizer of the encoder (and adapter).
     pub optimizer: OptimizerSpec,
-    /// How many workers it may have.
+    /// The bounds on its number of workers.
     pub workers: WorkerRange,
 }
 
@@ -83,16 +83,16 @@ pub enum DataSpec {
         train: Vec<String>,
         /// The validation split; a fraction of train by default.
         validation: ValidationSource,
-        /// The test split, if there is one.
+        /// The files of the test split. Empty if there is no test split.
         test: Vec<String>,
         /// The column that holds this modality.
         column: String,
-        /// The column that pairs samples across modalities; none means the row's number.
+        /// The column that pairs samples across modalities; None pairs rows by their number.
         id: Option<String>,
     },
     /// The generated data set.
     Synth {
-        /// Its kind.
+        /// Which generated data set.
         kind: SynthKind,
         /// The column of this modality (`audio`, `image`, `text`).
         column: String,
@@ -142,27 +142,27 @@ pub enum ValidationSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum InputSpec {
-    /// Decided by the column's type and its first value's leading bytes, with that kind's defaults.
+    /// Decided by the column's type and the first bytes of its first value, with the defaults of that kind.
     Auto,
     /// PNG or JPEG to (channels, height, width), scaled to [-1, 1].
     Image {
-        /// Pixels; None keeps the size of the first image. Given if and only if `width` is.
+        /// Height in pixels. None means the size of the first image. Given if and only if `width` is given.
         height: Option<u32>,
-        /// Pixels.
+        /// Width in pixels.
         width: Option<u32>,
         /// 1 (grey) or 3 (RGB).
         channels: u32,
-        /// Frames taken of each clip, a list of images, 1 to 256: the middle ones of so many equal stretches of it,
-        /// which repeat where the clip is shorter. The features of a clip are the mean of its frames'. Single images
-        /// have 1.
+        /// Frames taken from each clip (a list of images), 1 to 256. The clip is divided into this many equal sections,
+        /// and the middle frame of each is taken; shorter clips repeat frames. The features of a clip are the mean over
+        /// its frames. Single images have 1 frame.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         frames: u32,
     },
     /// WAV, FLAC or MP3 to a log-mel spectrogram (1, mels, frames).
     Audio {
-        /// Hz; every recording is resampled to it.
+        /// Sample rate in Hz. Every recording is resampled to it.
         sample_rate: u32,
-        /// The length in seconds to which recordings are cut or padded with silence.
+        /// The length in seconds to which recordings are truncated or padded with silence.
         seconds: f64,
         /// Mel bands.
         mels: u32,
@@ -180,7 +180,7 @@ pub enum InputSpec {
     },
     /// A fixed-size list of numbers.
     Features {
-        /// Subtract the training split's mean and divide by its deviation.
+        /// Whether to subtract the training split's mean and divide by its standard deviation.
         standardise: bool,
     },
 }
@@ -219,7 +219,7 @@ pub struct LabelSpec {
 pub enum Classes {
     /// Labels are integers 0 .. n - 1.
     Count(u32),
-    /// Labels are these strings, each given once, or their positions.
+    /// Labels are these strings, all different, or their positions in this list.
     Names(Vec<String>),
 }
 
@@ -265,7 +265,7 @@ pub enum ProjectionSpec {
     Window {
         /// The regulariser α.
         alpha: f64,
-        /// K, the number of past turns that count.
+        /// K, the number of past turns in the window.
         turns: u32,
         /// What P multiplies.
         apply_to: ApplyTo,
@@ -276,7 +276,7 @@ pub enum ProjectionSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Alpha {
-    /// Always the same, above 0.
+    /// The same value throughout, above 0.
     Constant(f64),
     /// 0.1^(1 + i/n): from 0.1 to 0.01 within each epoch of the modality.
     Decay,
@@ -344,16 +344,16 @@ pub enum OptimizerRule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum LearningRateSchedule {
-    /// Always the same, after a warm-up.
+    /// The same rate throughout, after a warm-up.
     Constant {
         /// Epochs over which the rate rises linearly from 0.
         warmup: f64,
     },
     /// Multiplied by `factor` at each of these epochs.
     Step {
-        /// Epochs, ascending.
+        /// The epochs, in ascending order.
         at: Vec<f64>,
-        /// Usually 0.1.
+        /// The factor, above 0; 0.1 by default.
         factor: f64,
         /// Epochs over which the rate rises linearly from 0.
         warmup: f64,
@@ -373,7 +373,7 @@ pub enum LearningRateSchedule {
 pub enum FusionSpec {
     /// λ = softmax over modalities of minus the entropy.
     Entropy,
-    /// The same weight for each.
+    /// The same weight for every modality that a sample has.
     Mean,
     /// These weights, none negative, at least one above 0; every modality is named.
     Fixed(BTreeMap<ModalityName, f64>),

@@ -1,4 +1,4 @@
-//! How long a job is, which modality has the next turn, and how long it waits for a worker.
+//! The length of a job, the order of its turns, and its timeouts.
 
 use std::collections::BTreeMap;
 
@@ -46,10 +46,10 @@ pub enum Length {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleMode {
-    /// All encoders compute at once; only the head's steps are in turn order.
+    /// All encoders compute at the same time; only the steps of the head are in turn order.
     #[default]
     Pipelined,
-    /// One modality after the other, each to the end of its turn: what pipelining is measured against.
+    /// One modality after the other, each to the end of its turn. It is the baseline for pipelining.
     Sequential,
 }
 
@@ -74,7 +74,7 @@ impl ScheduleSpec {
 }
 
 impl ScheduleMode {
-    /// As it is written in a job file.
+    /// As a job file spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

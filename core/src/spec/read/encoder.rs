@@ -8,7 +8,7 @@ use super::super::scalar;
 use super::transfer::transfer;
 use crate::ids::EncoderName;
 
-/// The network, what it begins from, and what it computes in.
+/// The network, its pretrained weights and its number format.
 pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, TransferSpec, Precision)> {
     let registered = section.registered(&at::KIND);
     let kind = if registered.is_none() { section.choice(&at::KIND) } else { None };
@@ -21,7 +21,7 @@ pub(super) fn encoder(mut section: Section<'_>) -> Option<(EncoderSpec, Transfer
     let transfer = transfer(&mut section);
     let precision = section.choice(&at::PRECISION);
     let precision = precision.map(|name| if name == "bf16" { Precision::Bf16 } else { Precision::F32 });
-    // Which keys there are depends on the kind.
+    // The keys depend on the kind.
     if known {
         section.finish();
     }

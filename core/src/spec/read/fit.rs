@@ -1,13 +1,13 @@
-//! Whether an encoder can read what its input makes, as far as the job says what that is.
+//! Whether an encoder can read its input, as far as the job file specifies the input.
 
 use super::super::fields::modality as field;
 use super::super::model::{BertSize, EncoderSpec, InputSpec};
 use super::super::reader::Section;
 
-/// Refuses an encoder that cannot.
+/// Refuses an encoder that cannot read this input.
 pub(super) fn fit(section: &mut Section<'_>, input: &InputSpec, encoder: &EncoderSpec) {
     let rule = match (input, encoder) {
-        // The encoder itself says what it reads.
+        // The encoder itself checks its input.
         (InputSpec::Auto, _) | (_, EncoderSpec::Auto | EncoderSpec::Custom { .. }) => None,
         (InputSpec::Text { max_tokens, .. }, EncoderSpec::Bert { .. }) => too_long(*max_tokens),
         (InputSpec::Text { .. }, EncoderSpec::Text { .. }) => None,
@@ -26,7 +26,7 @@ pub(super) fn fit(section: &mut Section<'_>, input: &InputSpec, encoder: &Encode
     }
 }
 
-/// Rows and columns as far as they are given, and what they count.
+/// The sizes that are given, and their unit.
 fn sizes(input: &InputSpec) -> (Vec<u32>, &'static str) {
     match input {
         InputSpec::Image { height, width, .. } => (height.iter().chain(width).copied().collect(), "pixels"),

@@ -1,4 +1,4 @@
-//! The whole job, its labels, and when state is kept.
+//! The whole job, its labels, checkpoints and evaluation.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::super::scalar;
 use super::{head, modality, schedule};
 use crate::ids::JobName;
 
-/// Reads a whole job. None when anything was refused.
+/// Reads a whole job. None if any field was refused.
 pub(in super::super) fn job(mut job: Section<'_>) -> Option<JobSpec> {
     let name = name(&mut job);
     let seed = job.whole(&at::SEED);

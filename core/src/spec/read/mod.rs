@@ -1,4 +1,5 @@
-//! From a job's tree to its specification, one file per part of the job. Rules between fields stand beside the fields.
+//! From a job's tree to its specification, one file per section of the job. Rules between fields stand beside the
+//! fields.
 
 mod data;
 mod encoder;

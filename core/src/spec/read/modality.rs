@@ -12,13 +12,13 @@ use super::fit::fit;
 use super::{data, encoder, input, optimizer};
 use crate::ids::ModalityName;
 
-/// What the job says for every modality that does not say otherwise.
+/// The top-level values that modalities inherit.
 struct Defaults {
     data: Option<Node>,
     optimizer: Option<Node>,
 }
 
-/// The names, which other parts of the job refer to, and the modalities unless one was refused.
+/// The names, to which other sections refer, and the modalities unless one was refused.
 pub(super) type Modalities = (Vec<ModalityName>, Option<Vec<ModalitySpec>>);
 
 pub(super) fn modalities(job: &mut Section<'_>) -> Option<Modalities> {
@@ -92,7 +92,7 @@ fn workers(mut section: Section<'_>) -> Option<WorkerRange> {
     Some(WorkerRange { min: min?, max: max? })
 }
 
-/// A list of modalities, names or mappings with a `name`, becomes the mapping from names that is read.
+/// Turns a list of modalities (names, or mappings with a `name`) into a mapping with the names as keys.
 pub(in super::super) fn names_as_keys(root: &mut Node, errors: &mut Vec<SpecError>) {
     let Value::Map(entries) = &mut root.value else { return };
     for entry in entries.iter_mut().filter(|entry| entry.key == at::MODALITIES.key) {

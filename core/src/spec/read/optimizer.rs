@@ -1,4 +1,4 @@
-//! Optimizers and the course of their learning rate.
+//! Optimizers and their learning-rate schedules.
 
 use super::super::document::Node;
 use super::super::fields::optimizer as at;

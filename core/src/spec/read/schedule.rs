@@ -1,4 +1,4 @@
-//! How long, in which order, and how the modalities' answers are fused: what refers to modalities by name.
+//! The schedule and the fusion rule, which refer to modalities by name.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};

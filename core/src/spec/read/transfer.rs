@@ -1,4 +1,4 @@
-//! What an encoder begins from, and which of it is trained.
+//! Pretrained weights of an encoder, and which parameters are trained.
 
 use super::super::document::{Node, Value};
 use super::super::fields::transfer as at;

@@ -1,8 +1,8 @@
-//! Jobs of every shape that keep every rule.
+//! Random jobs of every shape that satisfy every rule.
 
 use super::*;
 
-/// SplitMix64: small, seeded, and enough to choose by.
+/// SplitMix64: small, seeded, and good enough for random choices.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -33,7 +33,7 @@ impl Dice {
         1 + self.below(u64::from(most)) as u32
     }
 
-    /// From 0 to below 1, with all the digits that a number can have.
+    /// From 0 to below 1, with all digits of an `f64`.
     fn share(&mut self) -> f64 {
         if self.below(4) == 0 { 0.0 } else { (self.next() >> 11) as f64 / (1_u64 << 53) as f64 }
     }

@@ -326,7 +326,7 @@ fn reading_is_bounded() {
     assert!(read_with(SMALL, &[&path]).is_err());
 }
 
-/// Cuts and swaps in jobs that are fine give jobs or errors with places, never a panic.
+/// Truncating valid jobs or swapping bytes in them gives jobs or errors with locations, never a panic.
 #[test]
 fn damaged_jobs_are_refused_calmly() {
     let texts = [include_str!("../../../../examples/spoken-digits.yaml").to_owned(), generate::spec(5).to_json()];

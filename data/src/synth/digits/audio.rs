@@ -1,4 +1,4 @@
-//! Recordings of spoken digits: one voice in front, others and noise behind it.
+//! Recordings of spoken digits: one voice in the foreground, other voices and noise in the background.
 
 use bytes::Bytes;
 
@@ -11,10 +11,10 @@ const SPEAKERS: usize = 40;
 /// Longest recording: 1 s.
 const LONGEST: usize = 8000;
 
-/// Share of recordings in which the background is as loud as the voice in front, or louder.
+/// The fraction of recordings in which the background is at least as loud as the foreground.
 const DROWNED: f64 = 0.15;
 
-/// A WAV file of `digit`: 8 kHz, mono, 16 bit, 0.5 to 1 s. `speaker` makes the speakers of the split by number.
+/// A WAV file of `digit`: 8 kHz, mono, 16 bit, 0.5 to 1 s. `speaker` returns the speakers of the split by number.
 pub(in super::super) fn wav(digit: usize, speaker: &dyn Fn(u64) -> Speaker, dice: &mut Dice) -> Bytes {
     let voice = speak(digit, &speaker(dice.below(SPEAKERS) as u64), dice);
     let length = (voice.len() + 400 + dice.below(1600)).clamp(4000, LONGEST);
@@ -39,14 +39,14 @@ pub(in super::super) fn wav(digit: usize, speaker: &dyn Fn(u64) -> Speaker, dice
     encode(&recording, dice.between(0.4, 0.9))
 }
 
-/// Adds `sound` from sample `start` on, as far as it fits.
+/// Adds `sound` starting at sample `start`, as far as it fits.
 fn add(recording: &mut [f64], sound: &[f64], start: usize, gain: f64) {
     for (sample, addend) in recording[start..].iter_mut().zip(sound) {
         *sample += gain * addend;
     }
 }
 
-/// Root of the mean square, never 0.
+/// The root mean square, never 0.
 fn level(samples: &[f64]) -> f64 {
     let power = samples.iter().map(|sample| sample * sample).sum::<f64>() / samples.len().max(1) as f64;
     power.sqrt().max(1e-9)

@@ -1,4 +1,4 @@
-//! Written digits: strokes through a writer's hand, then what happened to the paper.
+//! Written digits: strokes in a writer's hand, then damage to the paper.
 
 use bytes::Bytes;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -10,13 +10,13 @@ use super::strokes::{DIGITS, smooth};
 /// Writers of a split.
 pub(in super::super) const WRITERS: usize = 64;
 
-/// Pixels each way.
+/// The side of an image, in pixels.
 const SIDE: usize = 28;
 
-/// Share of images that are spoilt beyond sure reading.
+/// The fraction of images that cannot be read reliably.
 const SPOILT: f64 = 0.21;
 
-/// A hand: what the digits of one person have in common.
+/// A writer: what the digits of one person have in common.
 pub(in super::super) struct Writer {
     slant: f64,
     aspect: f64,
@@ -62,7 +62,7 @@ fn write(digit: usize, writer: &Writer, dice: &mut Dice) -> Vec<Vec<(f64, f64)>>
     way.iter().map(|stroke| smooth(stroke, 5).into_iter().map(|point| place.map(point)).collect()).collect()
 }
 
-/// A random affine map from the unit square to pixels, after an elastic one.
+/// An elastic map, then a random affine map from the unit square to pixels.
 struct Placement {
     rotation: f64,
     shear: f64,
@@ -97,7 +97,7 @@ impl Placement {
     }
 }
 
-/// Adds a line of `pen` pixels half width through `path`, its edge one pixel soft.
+/// Adds a line through `path`, with a half width of `pen` pixels and a soft edge of one pixel.
 fn draw(canvas: &mut Canvas, path: &[(f64, f64)], pen: f64, ink: f64) {
     for span in path.windows(2) {
         let (from, to) = (span[0], span[1]);
@@ -119,7 +119,7 @@ fn pixels(low: f64, high: f64) -> std::ops::Range<usize> {
     low.floor().clamp(0.0, end) as usize..high.ceil().clamp(0.0, end) as usize
 }
 
-/// From a point to the nearest point of the line between `from` and `to`.
+/// The distance from a point to the line between `from` and `to`.
 fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let (px, py) = (point.0 - from.0, point.1 - from.1);
@@ -128,7 +128,7 @@ fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     (x * x + y * y).sqrt()
 }
 
-/// Fades, blots, scratches and grain: little of it, or so much that the digit often cannot be told.
+/// Fades, blots, scratches and grain: a little, or so much that the digit often cannot be recognised.
 fn spoil(canvas: &mut Canvas, spoilt: bool, dice: &mut Dice) {
     let (contrast, grain, blots, scratches) = if spoilt {
         (dice.between(0.25, 0.6), dice.between(0.25, 0.42), 2 + dice.below(3), 1 + dice.below(3))

@@ -1,14 +1,14 @@
 //! What a mouth does to say a digit: formants, voice and noise over time, after the tables of Peterson & Barney (1952)
 //! and Klatt (1980), rounded, below 4 kHz.
 
-/// A stretch of an utterance with one aim.
+/// A section of an utterance with one target.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sound {
     /// Resonances of a tract of common length, Hz.
     pub(super) formants: [f64; 3],
     /// Amplitude of the voice, 0 to 1.
     pub(super) voice: f64,
-    /// Amplitude of noise made at a narrow place of the mouth, 0 to 1.
+    /// Amplitude of the noise from a constriction of the mouth, 0 to 1.
     pub(super) noise: f64,
     /// Where that noise is strongest, Hz.
     pub(super) noise_centre: f64,

@@ -1,4 +1,4 @@
-//! Described digits: short texts that name a digit, work it out, or leave two or more possible.
+//! Described digits: short texts that name a digit, compute it, or leave two or more possible.
 
 use super::super::exact::Dice;
 
@@ -82,7 +82,7 @@ fn named(digit: usize, dice: &mut Dice) -> String {
     dice.pick(NAMED[language]).replace("{}", WORDS[language][digit])
 }
 
-/// Fills a pattern for two digits, of which the other is any but this one, both in English.
+/// Fills a pattern for this digit and any other one, both in English.
 fn beside(patterns: &[&str], digit: usize, dice: &mut Dice) -> String {
     let other = (digit + 1 + dice.below(9)) % 10;
     let pattern = dice.pick(patterns);
@@ -97,11 +97,11 @@ fn beside(patterns: &[&str], digit: usize, dice: &mut Dice) -> String {
 /// A sum or a difference of digits.
 fn worked_out(digit: usize, dice: &mut Dice) -> String {
     let (left, sign, word, right) = if dice.chance(0.5) {
-        let part = dice.below(digit + 1);
-        (part, "+", "plus", digit - part)
+        let other = dice.below(digit + 1);
+        (other, "+", "plus", digit - other)
     } else {
-        let part = dice.below(10 - digit);
-        (digit + part, "-", "minus", part)
+        let other = dice.below(10 - digit);
+        (digit + other, "-", "minus", other)
     };
     match dice.below(3) {
         0 => format!("{left}{sign}{right}"),

@@ -10,18 +10,18 @@ pub(in super::super) const RATE: f64 = 8000.0;
 /// Samples between two settings of the filters: 5 ms.
 const FRAME: usize = 40;
 
-/// Share of a period of the voice during which the glottis is open.
+/// The fraction of a period of the voice in which the glottis is open.
 const OPEN: f64 = 0.6;
 
 /// What the utterances of one person have in common.
 pub(in super::super) struct Speaker {
     /// Hz.
     pitch: f64,
-    /// Length of the tract over the common one; formants are divided by it.
+    /// The length of the vocal tract, relative to the average. Formants are divided by it.
     tract: f64,
-    /// What this person's habits do to each formant.
+    /// The factor of this person's accent on each formant.
     accent: [f64; 3],
-    /// Length of sounds over the common one.
+    /// The length of sounds, relative to the average.
     slowness: f64,
     /// Noise in the voice.
     breath: f64,
@@ -63,10 +63,10 @@ pub(super) fn speak(digit: usize, speaker: &Speaker, dice: &mut Dice) -> Vec<f64
     samples
 }
 
-/// Filters and source, with what they remember between samples.
+/// Filters and source, with their state between samples.
 struct Mouth<'a> {
     speaker: &'a Speaker,
-    /// Between the last aim and the next: mouths move smoothly.
+    /// The current sound, between the last target and the next: mouths move smoothly.
     now: Sound,
     /// The first three formants, and two fixed ones above.
     cascade: [Resonator; 4],
@@ -91,7 +91,7 @@ impl<'a> Mouth<'a> {
         }
     }
 
-    /// What this speaker aims at for a sound, this time.
+    /// This speaker's target for a sound, with random variation.
     fn aim(&self, sound: Sound, dice: &mut Dice) -> Sound {
         let mut aim = sound;
         for (formant, accent) in aim.formants.iter_mut().zip(self.speaker.accent) {

@@ -1,7 +1,8 @@
 //! Generated rows to Parquet files.
 //!
-//! Rows stream: `ROWS` of them and one row group of about `GROUP_BYTES` are in memory, however many there are. All files
-//! are written under temporary names and get their own together, when the last is complete; before that, none is there.
+//! Rows stream: `ROWS` of them and one row group of about `GROUP_BYTES` are in memory, however many there are. All
+//! files are written under temporary names, and are renamed together when the last one is complete. Before that, no
+//! file is visible.
 
 mod table;
 
@@ -23,11 +24,11 @@ use tempfile::NamedTempFile;
 
 use super::Generator;
 
-/// Rows made at once.
+/// The number of rows that are generated at once.
 const ROWS: u64 = 256;
-/// Bytes of a row group in memory, at which it is written out.
+/// The size in memory at which a row group is written out, in bytes.
 const GROUP_BYTES: usize = 16 << 20;
-/// Rows of a row group at most.
+/// The largest number of rows in a row group.
 const GROUP_ROWS: usize = 65_536;
 
 /// How files are written.
@@ -43,56 +44,56 @@ pub struct WriteOptions {
 /// A file that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WrittenFile {
-    /// Which split it is, or is a part of.
+    /// The split that it belongs to.
     pub split: Split,
     /// The file.
     pub path: PathBuf,
-    /// Rows in it.
+    /// The number of rows in it.
     pub rows: u64,
     /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// Why files could not be written. None is there then, and those that were there before still are.
+/// Why files could not be written. No new file exists then, and earlier files remain.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Another data set is in the folder.
-    #[error("`{}` is there already; --force replaces the data set, or name another folder", .path.display())]
+    #[error("`{}` already exists; use --force to replace the data set, or name another folder", .path.display())]
     Exists {
         /// Its first file.
         path: PathBuf,
     },
-    /// A file system that does not take the files.
+    /// The file system rejected a file.
     #[error("cannot write `{}`: {source}; name a folder that can be written to and has space", .path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// A file that the Parquet writer gave up.
+    /// The Parquet writer failed on a file.
     #[error("cannot write `{}`: {source}; name a folder that can be written to and has space", .path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the Parquet writer.
         #[source]
         source: ParquetError,
     },
 }
 
-/// A file before it has its name.
+/// A file that has its temporary name.
 struct Unnamed {
     file: WrittenFile,
     temporary: NamedTempFile,
 }
 
-/// Writes all splits that have rows into `folder`, which is made if need be. `progress` is told of the rows done so far,
-/// and may break off: then nothing is written, and None comes back.
+/// Writes all splits that have rows into `folder`, which is created if necessary. `progress` receives the number of
+/// rows so far and may abort. Then no file is written, and the result is None.
 ///
 /// # Errors
-/// Files that are there already, unless they may be replaced; a folder that cannot be written to.
+/// If files exist that may not be replaced, or the folder cannot be written to.
 pub fn write(
     generator: &Generator,
     folder: &Path,
@@ -139,7 +140,7 @@ fn plan(generator: &Generator, rows_per_shard: Option<u64>) -> Vec<(Split, Strin
     files
 }
 
-/// The files of a data set that was written here before, in order.
+/// The files of an earlier data set in this folder, in order.
 fn data_files(folder: &Path) -> Result<Vec<PathBuf>, WriteError> {
     let failed = |source| WriteError::File { path: folder.to_owned(), source };
     let mut found = Vec::new();
@@ -164,7 +165,7 @@ fn is_ours(name: &str) -> bool {
     })
 }
 
-/// Gives all files their names, then removes what is left of the data set that they replace.
+/// Gives all files their final names, then removes what is left of the data set that they replace.
 fn name_all(unnamed: Vec<Unnamed>, earlier: &[PathBuf], overwrite: bool) -> Result<Vec<WrittenFile>, WriteError> {
     let mut written: Vec<WrittenFile> = Vec::new();
     for Unnamed { file, temporary } in unnamed {
@@ -172,7 +173,7 @@ fn name_all(unnamed: Vec<Unnamed>, earlier: &[PathBuf], overwrite: bool) -> Resu
         match named {
             Ok(_) => written.push(file),
             Err(error) => {
-                // Files that replaced others cannot be taken back; new ones can.
+                // New files can be removed again; replaced files cannot be restored.
                 if !overwrite {
                     written.iter().for_each(|file| drop(std::fs::remove_file(&file.path)));
                 }
@@ -204,7 +205,7 @@ impl<'a> Shard<'a> {
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".part")
-            // What the umask leaves of it, as for any other file.
+            // The umask applies, as for any other file.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Generated rows as Arrow tables, in the words of Hugging Face's `datasets`.
+//! Generated rows as Arrow tables, with the types of Hugging Face's `datasets`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,11 +14,11 @@ use serde_json::{Map, Value, json};
 use super::super::digits;
 use super::super::{CLASSES, Column, ColumnKind, Generator, RawRow, RawValue};
 
-/// The key of a schema's metadata under which `datasets` keeps its own types.
+/// The key of a schema's metadata under which `datasets` stores its own types.
 const METADATA: &str = "huggingface";
 
-/// `id`, `label` and the columns of the generator, with their Hugging Face types as metadata. `datasets` takes its types from
-/// there only where the column may be null.
+/// `id`, `label` and the columns of the generator, with their Hugging Face types as metadata. `datasets` reads its
+/// types from there only for nullable columns.
 pub(super) fn schema(generator: &Generator) -> SchemaRef {
     let mut fields = vec![Field::new("id", DataType::Utf8, true), Field::new("label", DataType::Int64, true)];
     fields.extend(generator.columns().iter().map(|column| Field::new(column.name(), data_type(*column), true)));
@@ -26,7 +26,7 @@ pub(super) fn schema(generator: &Generator) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
-/// What `datasets` calls the types of the columns.
+/// The `datasets` types of the columns.
 fn features(generator: &Generator) -> Value {
     let value = |dtype: &str| json!({"dtype": dtype, "_type": "Value"});
     let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
@@ -47,7 +47,8 @@ fn features(generator: &Generator) -> Value {
     json!({"info": {"features": features}})
 }
 
-/// A part of a split as a table of [`schema`]. Rows are made on all of rayon's threads, and are in order.
+/// A range of rows of a split as a table with this [`schema`]. All of rayon's threads generate rows, which stay in
+/// order.
 pub(super) fn batch(
     generator: &Generator,
     schema: &SchemaRef,

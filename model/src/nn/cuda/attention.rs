@@ -1,4 +1,4 @@
-//! Self-attention within each sequence: sequences of one length are multiplied together, head by head.
+//! Self-attention within each sequence. Sequences of the same length are multiplied together, head by head.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::launch::{Card, arguments};
 use super::product::{Matrix, Size, multiply_each};
 use crate::nn::value::Value;
 
-/// Scores that are held at a time, unless those of a single sequence are more.
+/// The largest number of scores in memory at a time, unless a single sequence has more.
 const SCORES: usize = 1 << 26;
 
-/// Numbers in bf16 from one position where a matrix or a row of it may begin to the next.
+/// The alignment of matrices and their rows in bf16, in numbers.
 const ALIGNED: usize = 8;
 
 /// See [`crate::nn::attention::attention`].
@@ -21,7 +21,7 @@ pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> R
     let x = input.tensor().contiguous()?;
     let width = x.dim(1)? / 3;
     if x.dtype() == DType::BF16 && !(width / heads).is_multiple_of(ALIGNED) {
-        // No queries, keys and values begin where products of many matrices want them.
+        // Queries, keys and values are not aligned for products of many matrices.
         return elementwise::narrow(&attention(&elementwise::widen(input)?, heads, starts)?);
     }
     let operator = Attention { card: Card::of(&x)?, heads, width, blocks: blocks(starts, heads) };
@@ -29,7 +29,7 @@ pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> R
     Ok(Value::of(y, [input], move |g| Ok([Some(operator.gradient(&x, g)?)])))
 }
 
-/// Sequences of one length that are computed together: their first rows.
+/// Sequences of the same length that are computed together, by their first rows.
 struct Block {
     length: usize,
     starts: Vec<usize>,
@@ -40,11 +40,11 @@ fn blocks(starts: &[usize], heads: usize) -> Vec<Block> {
     for pair in starts.windows(2).filter(|pair| pair[1] > pair[0]) {
         by_length.entry(pair[1] - pair[0]).or_default().push(pair[0]);
     }
-    let cut = |(length, starts): (usize, Vec<usize>)| {
+    let blocks_of = |(length, starts): (usize, Vec<usize>)| {
         let at_once = (SCORES / (heads * length * length)).max(1);
         starts.chunks(at_once).map(|starts| Block { length, starts: starts.to_vec() }).collect::<Vec<_>>()
     };
-    by_length.into_iter().flat_map(cut).collect()
+    by_length.into_iter().flat_map(blocks_of).collect()
 }
 
 struct Attention {
@@ -54,7 +54,7 @@ struct Attention {
     blocks: Vec<Block>,
 }
 
-/// The sequences and heads of a block, whose matrices lie one after the other.
+/// The sequences and heads of a block, with consecutive matrices.
 struct Heads<'a> {
     of: &'a Attention,
     length: usize,
@@ -87,7 +87,8 @@ impl Attention {
         Ok(out)
     }
 
-    /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`, `dQ = dS K`, `dK = dSᵀ Q`.
+    /// With S the scores and P = softmax(S): `dV = Pᵀ dO`, `dP = dO Vᵀ`, `dS = P · (dP − Σ P · dP) · scale`,
+    /// `dQ = dS K`, `dK = dSᵀ Q`.
     fn gradient(&self, x: &Tensor, g: &Tensor) -> Result<Tensor> {
         let out = self.card.empty(x.shape())?;
         for block in &self.blocks {
@@ -109,12 +110,12 @@ impl Attention {
 }
 
 impl Heads<'_> {
-    /// Of sequences and heads.
+    /// The number of sequences times heads.
     fn count(&self) -> usize {
         self.sequences * self.of.heads
     }
 
-    /// From the start of a row of scores to that of the next.
+    /// The distance between the starts of two rows of scores.
     fn stride(&self) -> usize {
         if self.of.card.dtype == DType::BF16 { self.length.next_multiple_of(ALIGNED) } else { self.length }
     }
@@ -123,7 +124,7 @@ impl Heads<'_> {
         1.0 / (self.of.depth() as f64).sqrt()
     }
 
-    /// Room for so many kinds of matrices of each sequence and head, (kinds, sequences · heads, length, depth).
+    /// Memory for this many kinds of matrices per sequence and head, (kinds, sequences · heads, length, depth).
     fn empty(&self, kinds: usize) -> Result<Tensor> {
         self.of.card.empty((kinds, self.count(), self.length, self.of.depth()))
     }
@@ -139,19 +140,20 @@ impl Heads<'_> {
         card.packs(kernel, depth, n, &[&own[..], &arguments![n]].concat())
     }
 
-    /// The matrices of so many kinds that are beside each other in rows.
+    /// Separates this many kinds of matrices, which are beside each other in rows.
     fn apart(&self, rows: &Tensor, kinds: usize) -> Result<Tensor> {
         let out = self.empty(kinds)?;
         self.between("heads_apart", rows, &out, kinds)?;
         Ok(out)
     }
 
-    /// The way back from [`Self::apart`].
+    /// The inverse of [`Self::apart`].
     fn together(&self, matrices: &Tensor, rows: &Tensor, kinds: usize) -> Result<()> {
         self.between("heads_together", rows, matrices, kinds)
     }
 
-    /// Room for scores, in what is computed in; and for what products take of them, which is the same unless that is narrower.
+    /// Memory for scores in the type of computations, and for scores as factors, which is the same memory unless their
+    /// type is narrower.
     fn scores(&self) -> Result<[Tensor; 2]> {
         let (card, shape) = (&self.of.card, (self.count(), self.length, self.stride()));
         let computed = card.empty_of(card.computed(), shape)?;
@@ -159,7 +161,7 @@ impl Heads<'_> {
         Ok([computed, stored])
     }
 
-    /// Probabilities in place of scores where they are `kept`, and as products take them.
+    /// Replaces scores by probabilities if they are `kept`, and writes them as factors.
     fn softmax(&self, [scores, stored]: &[Tensor; 2], kept: bool) -> Result<()> {
         let stored = Some(stored).filter(|stored| stored.dtype() != scores.dtype());
         let (kept, rows) = (kept || stored.is_none(), self.count() * self.length);
@@ -167,7 +169,7 @@ impl Heads<'_> {
         self.of.card.rows("softmax", rows, &own)
     }
 
-    /// In the second of `scores`, from the gradient of probabilities in the first.
+    /// The gradient of scores, written to the second of `scores`, from the gradient of probabilities in the first.
     fn softmax_gradient(&self, scores: &[Tensor; 2], probabilities: &[Tensor; 2]) -> Result<()> {
         let rows = self.count() * self.length;
         let own = arguments![&scores[0], &probabilities[0], self.scale(), self.length, self.stride(), rows, &scores[1]];

@@ -1,4 +1,4 @@
-//! Batch normalisation; its statistics stay on the card until they are committed.
+//! Batch normalisation. Its statistics stay on the card until they are committed.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -40,7 +40,7 @@ pub(crate) fn statistics(input: &Tensor) -> Result<ChannelStatistics> {
     Ok(ChannelStatistics { mean: Vec::new(), variance: Vec::new(), count: rows, device })
 }
 
-/// Brings down those that are on the card, in one transfer.
+/// Copies the statistics that are on the card to main memory, in one transfer.
 pub(crate) fn in_memory(mut all: Vec<ChannelStatistics>) -> Result<Vec<ChannelStatistics>> {
     let on_card: Vec<Tensor> = all.iter().filter_map(|one| one.device.as_ref()).map(|one| one.0.clone()).collect();
     let Some(first) = on_card.first() else { return Ok(all) };
@@ -48,8 +48,8 @@ pub(crate) fn in_memory(mut all: Vec<ChannelStatistics>) -> Result<Vec<ChannelSt
     let together = card.empty(on_card.iter().map(Tensor::elem_count).sum::<usize>())?;
     let mut start = 0;
     for tensor in &on_card {
-        let (part, n) = (together.narrow(0, start, tensor.elem_count())?, tensor.elem_count());
-        card.each("copy", n, &arguments![tensor, &part, n])?;
+        let (slice, n) = (together.narrow(0, start, tensor.elem_count())?, tensor.elem_count());
+        card.each("copy", n, &arguments![tensor, &slice, n])?;
         start += n;
     }
     let mut numbers = together.to_vec1::<f64>()?.into_iter();
@@ -63,7 +63,7 @@ pub(crate) fn in_memory(mut all: Vec<ChannelStatistics>) -> Result<Vec<ChannelSt
     Ok(all)
 }
 
-/// What a pass leaves for the way back.
+/// What a forward pass stores for the backward pass.
 struct BatchNorm {
     card: Card,
     /// (2, C): means and variances.
@@ -99,7 +99,8 @@ pub(crate) fn batch_norm(
     let operator = BatchNorm { card, statistics, coefficients, constants, rows, channels, relu };
     let y = operator.forward(&x, residual.map(Value::tensor))?;
     let wanted = [input.wanted(), scale.wanted(), shift.wanted(), residual.is_some_and(Value::wanted)];
-    // Those of shift and residual are of the result's gradient, whatever the input was; only ReLU looks at what came out.
+    // The gradients of shift and residual depend only on the result's gradient. Only the gradient of ReLU needs the
+    // output.
     let before = Before { x: (wanted[0] || wanted[1]).then_some(x), y: relu.then(|| y.clone()) };
     let Some(residual) = residual else {
         return Ok(Value::of(y, [input, scale, shift], move |g| {
@@ -110,7 +111,7 @@ pub(crate) fn batch_norm(
     Ok(Value::of(y, [input, scale, shift, residual], move |g| operator.gradients(&before, g, wanted)))
 }
 
-/// Input and result, as far as the way back needs them.
+/// Input and result, as far as the backward pass needs them.
 struct Before {
     x: Option<Tensor>,
     y: Option<Tensor>,
@@ -125,7 +126,7 @@ impl BatchNorm {
         Ok(out)
     }
 
-    /// Of input, scale, shift and residual, as far as they are wanted.
+    /// The wanted gradients of input, scale, shift and residual.
     fn gradients(&self, before: &Before, g: &Tensor, wanted: [bool; 4]) -> Result<[Option<Tensor>; 4]> {
         let [input_wanted, scale_wanted, shift_wanted, residual_wanted] = wanted;
         let size = (self.rows, self.channels);
@@ -153,7 +154,7 @@ impl BatchNorm {
         Ok([for_input, for_scale, for_shift, for_residual])
     }
 
-    /// Of the input, and of the residual if it is wanted.
+    /// The gradient of the input, and of the residual if it is wanted.
     fn input_gradient(
         &self,
         (x, y): (&Tensor, Option<&Tensor>),

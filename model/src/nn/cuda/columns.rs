@@ -7,8 +7,8 @@ use super::launch::{Argument, Card, arguments};
 /// Columns of a block; `common.cuh` has the same number.
 const TILE: usize = 32;
 
-/// Rows that are summed before the sums are added up, at least; the most groups there are, and the most blocks, unless tiles alone are
-/// more. Bits depend on them.
+/// The smallest number of rows per group, the largest number of groups, and the largest number of blocks (unless there
+/// are more tiles). Bits depend on them.
 const ROWS_PER_GROUP: usize = 64;
 const GROUPS: usize = 256;
 const BLOCKS: usize = 2048;
@@ -21,7 +21,8 @@ pub(super) struct Partial {
     columns: usize,
 }
 
-/// By a kernel that ends in `column_sums`; `own` are its arguments before rows, columns, rows of a group and the result.
+/// Computes them by a kernel that ends in `column_sums`. `own` are its arguments before rows, columns, rows per group
+/// and the result.
 pub(super) fn partial(
     card: &Card,
     kernel: &'static str,
@@ -45,7 +46,7 @@ impl Partial {
         card.blocks(kernel, self.columns.div_ceil(TILE), &all)
     }
 
-    /// Of each of the two kinds, (columns), as parameters and their gradients are.
+    /// The totals of each of the two sums, (columns), in the type of parameters and their gradients.
     pub(super) fn totals(&self, card: &Card) -> Result<[Tensor; 2]> {
         let out = card.empty_of(card.computed(), (2, self.columns))?;
         self.total(card, "totals", &arguments![&out])?;
@@ -53,7 +54,7 @@ impl Partial {
     }
 }
 
-/// Σ over the rows of a matrix, as parameters and their gradients are.
+/// Σ over the rows of a matrix, in the type of parameters and their gradients.
 pub(super) fn row_sums(card: &Card, x: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
     let [sums, _] = partial(card, "row_sums", &arguments![x], (rows, columns))?.totals(card)?;
     Ok(sums)

@@ -1,5 +1,5 @@
-//! Two-dimensional convolution as products of patches and kernel, some samples at a time; in bf16 by cuDNN where
-//! the build has it.
+//! Two-dimensional convolution as products of patches and kernel, some samples at a time. In bf16, by cuDNN if the
+//! build has it.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -8,7 +8,7 @@ use super::launch::{Card, arguments};
 use super::product::{Matrix, multiply};
 use crate::nn::value::Value;
 
-/// Numbers of patches that are held at a time, unless those of a single sample are more. Bits depend on it.
+/// The largest size of patches in memory at a time, in numbers, unless a single sample has more. Bits depend on it.
 const PATCHES: usize = 1 << 26;
 
 /// See [`crate::nn::convolution::convolution`].
@@ -25,7 +25,7 @@ pub(crate) fn convolution(input: &Value, kernel: &Value, stride: usize, padding:
     }))
 }
 
-/// Grids or kernels (N, C, H, W), in the numbers of parameters, to (N, H, W, C), in those that flow between operators.
+/// Converts grids or kernels (N, C, H, W), in the type of parameters, to (N, H, W, C), in the type of activations.
 pub(crate) fn channels_last(x: &Tensor, flowing: DType) -> Result<Tensor> {
     let card = Card { dtype: flowing, ..Card::of(x)? };
     let (first, channels, height, width) = x.dims4()?;
@@ -39,29 +39,29 @@ impl Convolution {
         self.tall * self.wide
     }
 
-    /// Weights of one output.
+    /// The number of weights of one output.
     fn patch(&self) -> usize {
         self.area() * self.channels
     }
 
-    /// Positions of one sample of the output.
+    /// The number of positions of one sample of the output.
     fn positions(&self) -> usize {
         self.down * self.across
     }
 
-    /// Whether the input is its own patches.
+    /// Whether the input already is the matrix of patches.
     fn direct(&self) -> bool {
         self.area() == 1 && self.stride == 1 && self.padding == 0
     }
 
-    /// First sample and number of samples of each block.
+    /// The first sample and the number of samples of each block.
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let at_once = (PATCHES / (self.positions() * self.patch()).max(1)).max(1);
         let samples = self.samples;
         (0..samples).step_by(at_once).map(move |first| (first, at_once.min(samples - first)))
     }
 
-    /// Their gradient (O, U, V, C) to (O, C, U, V), both as parameters are.
+    /// Converts the gradient (O, U, V, C) to (O, C, U, V), both in the type of parameters.
     fn channels_first(&self, gradient: &Tensor) -> Result<Tensor> {
         let out = self.card.empty_of(self.card.computed(), (self.outputs, self.channels, self.tall, self.wide))?;
         let n = gradient.elem_count();
@@ -69,7 +69,7 @@ impl Convolution {
         Ok(out)
     }
 
-    /// Of some samples (n, H, W, C), rows of (U, V, C).
+    /// The patches of some samples (n, H, W, C), as rows of (U, V, C).
     fn patches(&self, x: &Tensor) -> Result<Tensor> {
         if self.direct() {
             return Ok(x.clone());

@@ -1,4 +1,4 @@
-//! The sizes of a convolution, which our own kernels and cuDNN both read.
+//! The sizes of a convolution, for our own kernels and for cuDNN.
 
 use candle_core::{Result, Tensor};
 
@@ -21,7 +21,7 @@ pub(super) struct Convolution {
 }
 
 impl Convolution {
-    /// Of an input (N, H, W, C) and a kernel (O, C, U, V).
+    /// The sizes for an input (N, H, W, C) and a kernel (O, C, U, V).
     pub(super) fn of(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Self> {
         let ((samples, height, width, channels), (outputs, _, tall, wide)) = (x.dims4()?, w.dims4()?);
         let positions = |length: usize, taps: usize| (length + 2 * padding - taps) / stride + 1;

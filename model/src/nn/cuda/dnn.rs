@@ -1,7 +1,7 @@
-//! Convolutions in bf16 by cuDNN: grids and kernels with channels last, summed in f32, by its deterministic algorithms. In f32, in full
-//! precision and with channels last, it takes longer than products of patches do.
+//! Convolutions in bf16 by cuDNN: grids and kernels with channels last, sums in f32, deterministic algorithms only. In
+//! full-precision f32 with channels last, it takes longer than products of patches.
 //!
-//! Safety: cuDNN reads and writes as far as the descriptors say, which are made here of the shapes that the tensors have.
+//! Safety: cuDNN reads and writes within its descriptors, which are created here from the shapes of the tensors.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use half::bf16;
 use super::convolution_shape::Convolution;
 use super::launch::Card;
 
-/// What is asked of cuDNN: which of three algorithms, on which card, for a convolution of which sizes.
+/// A request to cuDNN: one of three operations, a card, and the sizes of a convolution.
 type Question = (Operation, DeviceId, [usize; 10]);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,14 +31,14 @@ enum Operation {
     KernelGradient,
 }
 
-// A handle belongs to a thread. Bytes that an algorithm works in are None where there is none for the shape; cuDNN takes as long to
-// say so as to begin.
+// A handle belongs to a thread. The workspace size is None if no algorithm exists for the shape. It is cached, because
+// cuDNN takes as long to answer as to start.
 thread_local! {
     static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::default();
     static BYTES: RefCell<HashMap<Question, Option<usize>>> = RefCell::default();
 }
 
-/// Memory for an algorithm to work in, if there is one. `ask` says how much, the first time.
+/// The workspace of an algorithm, if there is one. `ask` returns its size, at the first call.
 fn space(
     operation: Operation,
     c: &Convolution,
@@ -47,7 +47,7 @@ fn space(
     let sizes = [c.samples, c.height, c.width, c.channels, c.outputs, c.tall, c.wide, c.stride, c.padding, c.down];
     let question = (operation, c.card.device.id(), sizes);
     let bytes = BYTES.with_borrow_mut(|known| *known.entry(question).or_insert_with(|| ask().ok()));
-    // SAFETY: cuDNN reads nothing of it that it did not write.
+    // SAFETY: cuDNN reads only what it has written.
     bytes.map(|bytes| unsafe { c.card.device.alloc(bytes.max(1)) }).transpose()
 }
 
@@ -62,7 +62,7 @@ fn handle(card: &Card) -> Result<Arc<Cudnn>> {
     })
 }
 
-/// What cuDNN is told of a convolution of these numbers.
+/// The descriptors of a convolution in this number type.
 struct Described {
     convolution: ConvDescriptor<f32>,
     input: TensorDescriptor<bf16>,
@@ -70,7 +70,7 @@ struct Described {
     output: TensorDescriptor<bf16>,
 }
 
-/// What a result is multiplied by before it is written, and what was there before.
+/// The factors of the result and of the previous contents.
 const SCALES: (bf16, bf16) = (bf16::ONE, bf16::ZERO);
 
 fn ints<const N: usize>(numbers: [usize; N]) -> Result<[c_int; N]> {
@@ -136,14 +136,14 @@ impl Described {
     }
 }
 
-/// A tensor's memory, which stays the tensor's.
+/// A tensor's memory, which the tensor still owns.
 fn slice(card: &Card, tensor: &Tensor) -> Result<ManuallyDrop<CudaSlice<bf16>>> {
     let address = card.address(tensor)?;
-    // SAFETY: so many numbers are there, and the slice is never dropped.
+    // SAFETY: the tensor has this many numbers, and the slice is never dropped.
     Ok(ManuallyDrop::new(unsafe { card.device.cuda_stream().upgrade_device_ptr(address, tensor.elem_count()) }))
 }
 
-/// Whether it was done: false where cuDNN has no such algorithm for the shape.
+/// Whether cuDNN computed it: false if it has no algorithm for the shape.
 fn done(result: std::result::Result<(), CudnnError>) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -152,23 +152,24 @@ fn done(result: std::result::Result<(), CudnnError>) -> Result<bool> {
     }
 }
 
-/// What describes the convolution, if cuDNN is asked about it: not in other numbers, and not of empty batches.
+/// The descriptors of the convolution, if cuDNN computes it: only in bf16, and not for empty batches.
 fn described(c: &Convolution) -> Result<Option<Described>> {
     (c.card.dtype == DType::BF16 && c.samples > 0).then(|| Described::of(c)).transpose()
 }
 
-/// `y` from `x` and weights (O, U, V, C). False where it was not done.
+/// Computes `y` from `x` and weights (O, U, V, C). False if cuDNN did not compute it.
 pub(super) fn forward(c: &Convolution, x: &Tensor, weights: &Tensor, y: &Tensor) -> Result<bool> {
     described(c)?.map_or(Ok(false), |described| described.forward(c, [x, weights, y]))
 }
 
-/// The gradient `into` of the input from weights (O, U, V, C) and that of the output. False where it was not done.
+/// Computes the gradient `into` of the input from weights (O, U, V, C) and the gradient of the output. False if cuDNN
+/// did not compute it.
 pub(super) fn input_gradient(c: &Convolution, weights: &Tensor, g: &Tensor, into: &Tensor) -> Result<bool> {
     described(c)?.map_or(Ok(false), |described| described.input_gradient(c, [weights, g, into]))
 }
 
-/// The gradient (O, U, V, C) of the weights, as parameters are, from input and gradient of the output; cuDNN gives it in bf16. None
-/// where it was not done.
+/// The gradient (O, U, V, C) of the weights, in the type of parameters, from the input and the gradient of the output.
+/// cuDNN computes it in bf16. None if cuDNN did not compute it.
 pub(super) fn kernel_gradient(c: &Convolution, x: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
     let Some(described) = described(c)? else { return Ok(None) };
     let out = c.card.empty((c.outputs, c.tall, c.wide, c.channels))?;

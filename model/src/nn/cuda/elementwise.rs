@@ -1,11 +1,11 @@
-//! Operators that take each number by itself.
+//! Elementwise operators.
 
 use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Argument, Card, arguments};
 use crate::nn::value::Value;
 
-/// The result of a kernel that reads `own`, and writes as many numbers as `like` has.
+/// The result of a kernel that reads `own` and writes as many numbers as `like` has.
 fn mapped(kernel: &'static str, like: &Tensor, own: &[Argument<'_>]) -> Result<Tensor> {
     let (card, n) = (Card::of(like)?, like.elem_count());
     let out = card.empty(like.shape())?;
@@ -43,7 +43,8 @@ pub(crate) fn gelu(input: &Value) -> Result<Value> {
     Ok(Value::of(y, [input], move |g| Ok([Some(mapped("gelu_gradient", &x, &arguments![&x, g])?)])))
 }
 
-/// Zero where a number is not `kept`, scaled where it is. The choice was made in main memory, so it is the same on every device.
+/// Zero where a number is not `kept`, scaled where it is. The mask was drawn in main memory, so it is the same on every
+/// device.
 pub(crate) fn dropout(input: &Value, kept: &[bool], scale: f64) -> Result<Value> {
     let x = input.tensor().contiguous()?;
     let bits = kept.chunks(8).map(|eight| eight.iter().rev().fold(0, |byte, kept| byte << 1 | u8::from(*kept)));
@@ -52,7 +53,7 @@ pub(crate) fn dropout(input: &Value, kept: &[bool], scale: f64) -> Result<Value>
     Ok(Value::of(y, [input], move |g| Ok([Some(mapped("masked", g, &arguments![g, &kept, scale])?)])))
 }
 
-/// The gradient of what came through ReLU: zero where `output` is.
+/// The gradient through ReLU: zero where `output` is zero.
 pub(super) fn through(output: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     mapped("relu_gradient", gradient, &arguments![output, gradient])
 }

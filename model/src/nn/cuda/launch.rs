@@ -1,10 +1,10 @@
-//! Memory on the card, and kernels at work on it.
+//! Memory on the card, and kernel launches.
 //!
-//! Safety: a kernel reads and writes what the addresses among its arguments lead to, as far as its counts say. Only the files
-//! beside this one launch kernels; each makes what a kernel writes of the shape that it tells the kernel, after the operator's
-//! shapes were checked. Memory is given back in the order of the stream, so none is taken away from a kernel that was launched.
-//! Tensors are written in place only where no other code can read them: results before they are handed out, and the parameters
-//! and moments of an optimizer, which its owner alone holds while it steps.
+//! Safety: a kernel reads and writes at the addresses among its arguments, as far as its counts say. Only the files
+//! beside this one launch kernels. Each allocates the output with the shape that it passes to the kernel, after the
+//! operator's shapes were checked. Memory is freed in the order of the stream, so no launched kernel loses its memory.
+//! Tensors are written in place only where no other code can read them: results before they are returned, and the
+//! parameters and moments of an optimizer, which only its owner uses during a step.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use half::bf16;
 
 use super::memory;
 
-/// Threads of a block, and of a warp, and numbers of a thread; `common.cuh` has the same numbers.
+/// Threads per block, threads per warp, and numbers per thread. `common.cuh` has the same constants.
 const BLOCK: usize = 256;
 const WARP: usize = 32;
 const EACH: usize = 8;
@@ -35,10 +35,10 @@ thread_local! {
 /// The card of this number, with its own stream.
 ///
 /// # Errors
-/// When there is no such card, or its driver is too old.
+/// If there is no such card, or its driver is too old.
 pub(crate) fn open(number: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(number)?;
-    // SAFETY: this stream is the only one that the device's tensors are used on.
+    // SAFETY: the device's tensors are used only on this stream.
     unsafe {
         device.as_cuda_device()?.disable_event_tracking();
     }
@@ -46,17 +46,17 @@ pub(crate) fn open(number: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Whether cuBLAS multiplies numbers of 16 bits on this card: one of the Ampere generation or a later one.
+/// Whether cuBLAS multiplies in bf16 on this card: it must be of the Ampere generation or later.
 ///
 /// # Errors
-/// When the device is no card, or does not answer.
+/// If the device is not a card, or does not answer.
 pub(crate) fn multiplies_bf16(device: &Device) -> Result<bool> {
     let stream = device.as_cuda_device()?.cuda_stream();
     let (generation, _) = stream.context().compute_capability().map_err(Error::wrap)?;
     Ok(generation >= 8)
 }
 
-/// How many cards there are; none where the driver does not answer.
+/// The number of cards. 0 if the driver does not answer.
 pub(crate) fn count() -> usize {
     CudaContext::device_count().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
@@ -104,40 +104,40 @@ impl From<f64> for Argument<'_> {
     }
 }
 
-/// The arguments of a kernel, of whatever can be told to one.
+/// Converts values to the arguments of a kernel.
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => { [$($crate::nn::cuda::launch::Argument::from($argument)),*] };
 }
 pub(super) use arguments;
 
-/// A card, and the type of numbers at hand.
+/// A card, and the number type of an operation.
 #[derive(Debug, Clone)]
 pub(super) struct Card {
     pub(super) device: CudaDevice,
-    /// Of what flows between operators.
+    /// The type of activations.
     pub(super) dtype: DType,
 }
 
 impl Card {
-    /// Where a tensor is, for numbers of its type.
+    /// The card of a tensor, for numbers of the tensor's type.
     ///
     /// # Errors
-    /// When it is in main memory.
+    /// If the tensor is in main memory.
     pub(super) fn of(tensor: &Tensor) -> Result<Self> {
         Ok(Self { device: tensor.device().as_cuda_device()?.clone(), dtype: tensor.dtype() })
     }
 
-    /// What is computed in, and what parameters, their gradients and all that is kept of a row or channel are.
+    /// The type of computations, parameters, gradients, and statistics of rows or channels.
     pub(super) fn computed(&self) -> DType {
         if self.dtype == DType::BF16 { DType::F32 } else { self.dtype }
     }
 
-    /// A tensor whose numbers a kernel is still to write.
+    /// A tensor that a kernel will write.
     pub(super) fn empty(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         self.empty_of(self.dtype, shape)
     }
 
-    /// As [`Self::empty`], of this type.
+    /// As [`Self::empty`], with this type.
     pub(super) fn empty_of(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let count = shape.elem_count();
@@ -152,7 +152,7 @@ impl Card {
     }
 
     fn allocated<T: DeviceRepr + CudaDType>(&self, count: usize) -> Result<CudaStorage> {
-        // SAFETY: any bits are a number of these types, and the caller writes them before they are read.
+        // SAFETY: all bit patterns are valid numbers of these types, and the caller writes them before they are read.
         let slice = unsafe { self.device.alloc::<T>(count.max(1))? };
         Ok(CudaStorage::wrap_cuda_slice(slice, self.device.clone()))
     }
@@ -162,36 +162,36 @@ impl Card {
         self.zeros_of(self.dtype, shape)
     }
 
-    /// As [`Self::zeros`], of this type.
+    /// As [`Self::zeros`], with this type.
     pub(super) fn zeros_of(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         Tensor::zeros(shape, dtype, &Device::Cuda(self.device.clone()))
     }
 
-    /// A parameter as products take it beside what flows between operators.
+    /// A parameter in the type of activations, as a factor of products.
     pub(super) fn operand(&self, parameter: &Tensor) -> Result<Tensor> {
         if self.dtype == self.computed() { Ok(parameter.clone()) } else { self.narrowed(parameter) }
     }
 
-    /// From what is computed in to what flows between operators.
+    /// Converts from the type of computations to the type of activations.
     pub(super) fn narrowed(&self, x: &Tensor) -> Result<Tensor> {
         self.copied("narrowed", x, (self.computed(), self.dtype))
     }
 
-    /// From what flows between operators to what is computed in.
+    /// Converts from the type of activations to the type of computations.
     pub(super) fn widened(&self, x: &Tensor) -> Result<Tensor> {
         self.copied("widened", x, (self.dtype, self.computed()))
     }
 
     fn copied(&self, kernel: &'static str, x: &Tensor, (from, to): (DType, DType)) -> Result<Tensor> {
         if x.dtype() != from {
-            return Err(Error::Msg(format!("{kernel}: {:?} where {from:?} was expected", x.dtype())));
+            return Err(Error::Msg(format!("{kernel}: got {:?}, expected {from:?}", x.dtype())));
         }
         let (x, out, n) = (x.contiguous()?, self.empty_of(to, x.shape())?, x.elem_count());
         self.numbers(kernel, n, &arguments![&x, &out, n])?;
         Ok(out)
     }
 
-    /// Brings numbers up, in this shape.
+    /// Copies numbers to the card, with this shape.
     pub(super) fn upload_as<N: candle_core::WithDType>(
         &self,
         numbers: &[N],
@@ -200,7 +200,7 @@ impl Card {
         Tensor::from_slice(numbers, shape, &Device::Cuda(self.device.clone()))
     }
 
-    /// Brings numbers up.
+    /// Copies numbers to the card.
     pub(super) fn upload<N: candle_core::WithDType>(&self, numbers: Vec<N>) -> Result<Tensor> {
         let count = numbers.len();
         if count == 0 {
@@ -209,18 +209,19 @@ impl Card {
         Tensor::from_vec(numbers, count, &Device::Cuda(self.device.clone()))
     }
 
-    /// Launches a kernel with at least `threads` threads, which each find out whether they are needed.
+    /// Launches a kernel with at least `threads` threads. Each thread checks whether it is needed.
     pub(super) fn each(&self, kernel: &'static str, threads: usize, arguments: &[Argument<'_>]) -> Result<()> {
         self.blocks(kernel, threads.div_ceil(BLOCK), arguments)
     }
 
-    /// Launches a kernel that takes each of `n` numbers by itself, some in a thread.
+    /// Launches an elementwise kernel over `n` numbers, several per thread.
     pub(super) fn numbers(&self, kernel: &'static str, n: usize, arguments: &[Argument<'_>]) -> Result<()> {
         self.blocks(kernel, n.div_ceil(BLOCK * EACH), arguments)
     }
 
-    /// Launches a kernel with a thread for each of `n` numbers, or for as many of them as are read and written at once, 16 bytes, where
-    /// runs of `together` numbers are multiples of that. It finds out which in the same way, `WIDEST` of `common.cuh`.
+    /// Launches a kernel with one thread per pack of numbers. A pack has 16 bytes, which are read and written at once,
+    /// if runs of `together` numbers are multiples of a pack. Otherwise it has one number. The kernel makes the same
+    /// choice (`WIDEST` of `common.cuh`).
     pub(super) fn packs(
         &self,
         kernel: &'static str,
@@ -232,12 +233,12 @@ impl Card {
         self.each(kernel, if together.is_multiple_of(widest) { n / widest } else { n }, arguments)
     }
 
-    /// Launches a kernel with a warp for each of `rows` rows, and some that find out that there is none for them.
+    /// Launches a kernel with a warp for each of `rows` rows. Surplus warps do nothing.
     pub(super) fn rows(&self, kernel: &'static str, rows: usize, arguments: &[Argument<'_>]) -> Result<()> {
         self.each(kernel, rows * WARP, arguments)
     }
 
-    /// A kernel for these numbers, looked up once by each thread.
+    /// The kernel for this number type. Each thread looks it up once.
     fn function(&self, kernel: &'static str) -> Result<CudaFunction> {
         let key = (self.device.id(), self.dtype, kernel);
         if let Some(found) = FUNCTIONS.with_borrow(|functions| functions.get(&key).cloned()) {
@@ -260,7 +261,7 @@ impl Card {
         if blocks == 0 {
             return Ok(());
         }
-        // Smaller arguments are read from the first bytes of these.
+        // The kernel reads smaller arguments from the first bytes of these.
         let values = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<u64>>>()?;
         let (function, stream) = (self.function(kernel)?, self.device.cuda_stream());
         let mut builder = stream.launch_builder(&function);
@@ -283,12 +284,12 @@ impl Card {
         })
     }
 
-    /// Of a tensor's first number; the tensor has no gaps.
+    /// The address of a tensor's first number. The tensor has no gaps.
     pub(super) fn address(&self, tensor: &Tensor) -> Result<u64> {
         let (storage, layout) = tensor.storage_and_layout();
         let (first, _) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: "cuda" })?;
         let Storage::Cuda(storage) = &*storage else {
-            candle_core::bail!("a tensor in main memory beside others on a card")
+            candle_core::bail!("some tensors are in main memory and others on a card; move them to one device")
         };
         let start = match tensor.dtype() {
             DType::F32 => self.start::<f32>(storage)?,

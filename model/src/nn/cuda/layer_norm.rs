@@ -12,11 +12,11 @@ pub(crate) fn layer_norm(input: &Value, scale: &Value, shift: &Value, epsilon: f
     let (scale_tensor, shift_tensor) = (scale.tensor().contiguous()?, shift.tensor().contiguous()?);
     let (rows, width) = x.dims2()?;
     let card = Card::of(&x)?;
-    // Mean and 1 / √(variance + ε) of each row, for the way back.
+    // Mean and 1 / √(variance + ε) of each row, for the backward pass.
     let (y, kept) = (card.empty((rows, width))?, card.empty_of(card.computed(), (rows, 2))?);
     card.rows("layer_norm", rows, &arguments![&x, &scale_tensor, &shift_tensor, epsilon, width, rows, &y, &kept])?;
     let [input_wanted, scale_wanted, shift_wanted] = [input, scale, shift].map(Value::wanted);
-    // That of the shift is a sum of the result's gradient, whatever the input was.
+    // The gradient of the shift is a sum of the result's gradient and does not need the input.
     let rows_before = (input_wanted || scale_wanted).then_some((x, kept));
     let scale_before = input_wanted.then_some(scale_tensor);
     Ok(Value::of(y, [input, scale, shift], move |g| {

@@ -24,7 +24,7 @@ pub(crate) fn linear(input: &Value, weight: &Value, bias: &Value, activation: Ac
     card.packs("bias_activation", outputs, n, &arguments![&y, &b, outputs, relu, n])?;
     let bias_wanted = bias.wanted();
     let (x, w) = (weight.wanted().then_some(x), input.wanted().then_some(w));
-    // Only ReLU looks at what came out.
+    // Only the gradient of ReLU needs the output.
     let output = relu.then(|| y.clone());
     Ok(Value::of(y, [input, weight, bias], move |g| {
         let g = output.as_ref().map_or_else(|| Ok(g.clone()), |y| through(y, g))?;
@@ -44,7 +44,7 @@ fn input_gradient(card: &Card, weight: &Tensor, gradient: &Tensor) -> Result<Ten
     Ok(out)
 }
 
-/// `dW = gᵀ x`, as parameters are.
+/// `dW = gᵀ x`, in the type of parameters.
 fn weight_gradient(card: &Card, input: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let ((rows, inputs), outputs) = (input.dims2()?, gradient.dim(1)?);
     if rows == 0 {

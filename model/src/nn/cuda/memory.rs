@@ -1,19 +1,18 @@
 //! The pool of a card's memory.
 //!
-//! Safety: a pool is asked for of a device that is there, is that device's own, which is never destroyed, and its attributes that are
-//! used here are of 64 bits.
+//! Safety: the device exists, its default pool is never destroyed, and the attributes that are used here have 64 bits.
 
 use candle_core::cuda_backend::cudarc::driver::result;
 use candle_core::cuda_backend::cudarc::driver::sys::{CUmemPool_attribute as Attribute, CUmemoryPool};
 use candle_core::{Device, Error, Result};
 
-/// What is given back stays for the next taker in this program, until [`give_back`]. Without this the driver returns it to the system
-/// whenever the card is waited for.
+/// Keeps freed memory for the next allocation of this program, until [`give_back`]. By default, the driver returns it
+/// to the system at every synchronisation.
 pub(super) fn keep(device: &Device) -> Result<()> {
     set(device, Attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
 }
 
-/// Where the card's memory is taken from, if it has such a place.
+/// The card's memory pool, if the card supports pools.
 fn pool(device: &Device) -> Result<Option<CUmemoryPool>> {
     let stream = device.as_cuda_device()?.cuda_stream();
     if !stream.context().has_async_alloc() {
@@ -29,10 +28,10 @@ fn set(device: &Device, attribute: Attribute, mut value: u64) -> Result<()> {
     unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut value).cast()) }.map_err(Error::wrap)
 }
 
-/// Gives the card's memory that is not in use back to other programs.
+/// Returns unused memory of the card, so that other programs can use it.
 ///
 /// # Errors
-/// When the device is no card, or does not answer.
+/// If the device is not a card, or does not answer.
 pub(crate) fn give_back(device: &Device) -> Result<()> {
     device.synchronize()?;
     let Some(pool) = pool(device)? else { return Ok(()) };
@@ -48,7 +47,8 @@ pub(crate) fn forget_peak(device: &Device) -> Result<()> {
     set(device, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)
 }
 
-/// The most bytes of the card that this program had in use at a time since [`forget_peak`]; None where the card does not count.
+/// The peak memory of the card that this program has used since [`forget_peak`], in bytes. None if the card does not
+/// measure it.
 ///
 /// # Errors
 /// As [`give_back`].

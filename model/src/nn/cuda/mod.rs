@@ -1,24 +1,24 @@
-//! The operators on NVIDIA graphics cards: the same mathematics, forward and backward, beside that in main memory.
+//! The operators on NVIDIA graphics cards: the same mathematics as in main memory, forward and backward.
 //!
 //! ```text
 //! linear ─ convolution (dnn) ─ batch_norm ─ pooling ─ layer_norm ─ attention ─ rows ─ elementwise ─ optimizer
-//!         │                    each enqueues kernels (*.cu) and products, and leaves a step on the tape
-//! columns ─ product ─ launch ─ memory                sums over rows; cuBLAS; kernels and what they read; the card's memory
-//! staging                                            batches on their way up
-//! head                                               the worker's half of a step of the shared head
+//! │ each enqueues kernels (*.cu) and products, and records a step on the tape columns ─ product ─ launch ─ memory sums
+//! over rows; cuBLAS; kernels and what they read; the card's memory staging transfer of batches to the card head the
+//! worker's half of a step of the shared head
 //! ```
 //!
-//! Operators check their inputs before they come here (`on_cuda!`). Everything runs in the order it was enqueued, on one stream.
+//! Operators check their inputs before they call functions here (`on_cuda!`). Everything runs in the order in which it
+//! was enqueued, on one stream.
 //!
 //! Invariants:
-//! 1. The same input gives the same bits on the same card: no kernel adds by atomics, every sum has one order, and of the
-//!    algorithms of libraries only deterministic ones are used. Bits differ between kinds of cards and from main memory.
-//! 2. Nothing waits for the card but what brings numbers down: what the head is contributed, the gradient's norm, statistics that are
-//!    committed, features that are evaluated.
-//! 3. Memory beside operands and results is bounded: patches and scores are made some samples at a time.
+//! 1. The same input gives the same bits on the same card: no kernel adds with atomics, every sum has a fixed order,
+//!    and only deterministic algorithms of libraries are used. Bits differ between kinds of cards and from main memory.
+//! 2. Only copies to main memory wait for the card: contributions to the head, the gradient's norm, committed
+//!    statistics, evaluated features.
+//! 3. Memory beside operands and results is bounded: patches and scores are computed for some samples at a time.
 //!
-//! The kernels are compiled once for each type of number, by `build.rs`. What flows between operators may be in bf16: everything is
-//! computed and summed in f32 all the same, and parameters, their gradients and statistics are in f32 (`Card::computed`).
+//! The kernels are compiled once for each type of number, by `build.rs`. Activations may be in bf16. Everything is
+//! still computed and summed in f32, and parameters, their gradients and statistics are in f32 (`Card::computed`).
 
 pub(crate) mod attention;
 pub(crate) mod batch_norm;

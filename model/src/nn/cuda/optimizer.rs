@@ -1,14 +1,14 @@
-//! Steps of optimizers and the norm of a gradient, of all parameters together.
+//! Optimizer steps and gradient norms, for all parameters together.
 
 use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Card, arguments};
 use crate::nn::update::{Adam, Change};
 
-/// Numbers of a block; `optimizer.cu` has the same number. Bits of norms depend on it.
+/// Numbers per block. `optimizer.cu` has the same constant. Bits of norms depend on it.
 const PER_BLOCK: usize = 4096;
 
-/// What blocks are told of each tensor, `Change` of `optimizer.cu`, and how many blocks there are in all.
+/// The list of tensors for the blocks (`Change` of `optimizer.cu`), and the total number of blocks.
 struct Listed {
     changes: Tensor,
     count: usize,
@@ -16,7 +16,7 @@ struct Listed {
 }
 
 impl Listed {
-    /// Of tensors by twos to fours: parameter, moments, gradient.
+    /// The list for tensors in groups of two to four: parameter, moments, gradient.
     fn of<'a>(
         card: &Card,
         changes: impl Iterator<Item = ([Option<&'a Tensor>; 3], &'a Tensor, [f64; 2])>,
@@ -53,7 +53,7 @@ impl Listed {
     }
 }
 
-/// The sum of squares of each tensor, in double precision, brought down in one transfer.
+/// The sum of squares of each tensor, in double precision, copied to main memory in one transfer.
 pub(crate) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     let Some(first) = tensors.first() else { return Ok(Vec::new()) };
     let card = Card::of(first)?;

@@ -1,8 +1,8 @@
-//! Products of matrices by cuBLAS, row-major. They are summed in f32 or f64: of factors in f32 or f64 in full precision of their type,
-//! of factors in bf16 exactly, and rounded once where the result is in bf16.
+//! Products of matrices by cuBLAS, row-major. Factors in f32 or f64 are multiplied and summed in full precision of
+//! their type. Products of bf16 factors are exact and summed in f32; a bf16 result is rounded once.
 //!
-//! Safety: cuBLAS reads and writes what it is given addresses of, as far as shapes and strides say. Only the files beside this
-//! one give them, and take both from the shapes of their tensors.
+//! Safety: cuBLAS reads and writes at the given addresses, as far as shapes and strides say. Only the files beside this
+//! one pass them, and take both from the shapes of their tensors.
 
 use std::ffi::{c_int, c_longlong, c_void};
 
@@ -11,24 +11,24 @@ use candle_core::{DType, Error, Result, Tensor};
 
 use super::launch::Card;
 
-/// A matrix on the card, or the first of some.
+/// A matrix on the card, or the first of several.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix {
     pub(super) address: u64,
     pub(super) dtype: DType,
-    /// From the start of a row to that of the next.
+    /// The distance between the starts of two rows.
     pub(super) stride: usize,
-    /// Whether its transpose is meant.
+    /// Whether the product uses its transpose.
     pub(super) transposed: bool,
 }
 
 impl Matrix {
-    /// Rows of `columns` numbers, without gaps.
+    /// A matrix with rows of `columns` numbers, without gaps.
     pub(super) fn of(card: &Card, tensor: &Tensor, columns: usize) -> Result<Self> {
         Ok(Self::at(card.address(tensor)?, tensor.dtype(), columns))
     }
 
-    /// Rows that begin every `stride` numbers.
+    /// A matrix whose rows start `stride` numbers apart.
     pub(super) fn at(address: u64, dtype: DType, stride: usize) -> Self {
         Self { address, dtype, stride, transposed: false }
     }
@@ -42,22 +42,22 @@ impl Matrix {
     }
 }
 
-/// (M, N, K): the result is (M, N), K is what is summed over.
+/// (M, N, K): the result is (M, N), and the sums run over K.
 pub(super) type Size = (usize, usize, usize);
 
 fn int(number: usize) -> Result<c_int> {
     c_int::try_from(number).map_err(Error::wrap)
 }
 
-/// What cuBLAS is told of a product. It is column-major: it is asked for the transpose of the result, which is the product of the
-/// transposes the other way round.
+/// A product for cuBLAS. cuBLAS is column-major, so it computes the transpose of the result: the product of the
+/// transposes in reverse order.
 struct Call {
     handle: sys::cublasHandle_t,
     left: Matrix,
     right: Matrix,
     into: Matrix,
     size: [c_int; 3],
-    /// Of left, right and result.
+    /// The strides of left, right and result.
     strides: [c_int; 3],
 }
 
@@ -104,7 +104,7 @@ impl Call {
         done.map_err(Error::wrap)
     }
 
-    /// As [`Self::mixed`] without `beta`, `count` times, with these steps from one matrix to the next.
+    /// As [`Self::mixed`] without `beta`, `count` times, with these distances between consecutive matrices.
     fn mixed_each(&self, to: sys::cudaDataType, count: c_int, steps: [c_longlong; 3]) -> Result<()> {
         let Self { handle, left, right, into, size: [m, n, k], strides } = *self;
         full_sums(handle)?;
@@ -141,15 +141,15 @@ impl Call {
     }
 }
 
-/// Where a long sum is shared out its partials are added up in f32 too, whatever the result is in. Products of f32 and f64 are not
-/// concerned.
+/// Adds the partial sums of a divided sum in f32, even for bf16 results. This does not affect products in f32 and f64.
 fn full_sums(handle: sys::cublasHandle_t) -> Result<()> {
     let mode = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-    // SAFETY: the handle is that of the card, which keeps it.
+    // SAFETY: the handle belongs to the card, which outlives this call.
     unsafe { sys::cublasSetMathMode(handle, mode) }.result().map_err(Error::wrap)
 }
 
-/// `into = left · right`, or `into += left · right`. Factors are of one type, the result is of theirs, or in f32 for factors in bf16.
+/// `into = left · right`, or `into += left · right`. Both factors have the same type. The result has it too, or is in
+/// f32 for bf16 factors.
 pub(super) fn multiply(
     card: &Card,
     size: Size,
@@ -198,7 +198,7 @@ pub(super) fn multiply(
     }
 }
 
-/// As [`multiply`], `count` times: each matrix of `rows` rows, whether its transpose is meant or not, follows on the one before.
+/// As [`multiply`], `count` times: matrices of `rows` rows, transposed or not, are stored one after the other.
 pub(super) fn multiply_each(
     card: &Card,
     (count, rows): (usize, usize),

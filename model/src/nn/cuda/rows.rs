@@ -1,4 +1,4 @@
-//! Rows that are looked up, gathered and summed. Which rows, is listed in main memory, in the order in which they are summed.
+//! Looks up, gathers and sums rows. The lists of rows are made in main memory, in the order of the sums.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::launch::{Card, arguments};
 use crate::nn::embedding::Packed;
 use crate::nn::value::Value;
 
-/// For each target, the rows that are summed into it, and with which share.
+/// For each target, the rows that are summed into it, with their weights.
 struct Sums {
     targets: Tensor,
-    /// Where the sources of each target start, then how many there are.
+    /// The start of each target's sources, then the number of sources.
     starts: Tensor,
     sources: Tensor,
     shares: Option<Tensor>,
@@ -50,7 +50,7 @@ impl Sums {
         Ok(Self { targets, starts, sources, shares: shares.transpose()?, count })
     }
 
-    /// Into rows of a matrix (rows, width) that is zero elsewhere.
+    /// The sums as a matrix (rows, width), with zeros elsewhere.
     fn of(&self, card: &Card, x: &Tensor, (rows, width): (usize, usize)) -> Result<Tensor> {
         let out = card.zeros((rows, width))?;
         let n = self.count * width;
@@ -149,7 +149,7 @@ pub(crate) fn with_class_token(patches: &Value, bias: &Value, class: &Value, pos
     }))
 }
 
-/// Of patches, bias, class token and positions, as far as they are wanted.
+/// The wanted gradients of patches, bias, class token and positions.
 fn class_token_gradients(
     card: &Card,
     g: &Tensor,
@@ -165,7 +165,7 @@ fn class_token_gradients(
     }
     if class || positions {
         let sums = row_sums(card, g, (samples, (1 + count) * width))?.reshape((1, 1 + count, width))?;
-        // The class token is in every sum that its place is in.
+        // The sums at position 0 contain every class token.
         for_class = class.then(|| sums.narrow(1, 0, 1)).transpose()?;
         for_positions = positions.then_some(sums);
     }

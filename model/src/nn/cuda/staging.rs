@@ -1,7 +1,7 @@
-//! Batches on their way up, by way of memory that the card reads while the processor works.
+//! Transfer of batches to the card, through pinned memory that the card reads while the processor works.
 //!
-//! Safety: memory that was taken is written before it is read. What the card reads is overwritten, or released, only once it has been
-//! read.
+//! Safety: allocated memory is written before it is read. Memory that the card reads is overwritten or freed only after
+//! the card has read it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,17 +14,17 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
 use rayon::prelude::*;
 
-/// Numbers that a thread copies at a time.
+/// The number of elements that a thread copies at a time.
 const BLOCK: usize = 1 << 17;
 
-/// Room for one batch.
+/// Pinned memory for one batch.
 struct Staging {
     memory: PinnedHostSlice<f32>,
-    /// When the card has read it.
+    /// The event after which the card has read it.
     read: Option<CudaEvent>,
 }
 
-// As handles of libraries, one for each thread that uses a card.
+// One for each thread that uses a card, like the handles of libraries.
 thread_local! {
     static STAGING: RefCell<HashMap<DeviceId, Staging>> = RefCell::default();
 }
@@ -51,7 +51,7 @@ impl Drop for Staging {
 /// These numbers on a card, in this shape.
 ///
 /// # Errors
-/// When the device is no card, or it fails.
+/// If the device is not a card, or fails.
 pub(crate) fn upload(numbers: &[f32], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
     let (card, count) = (device.as_cuda_device()?, numbers.len());
     if count == 0 {

@@ -1,7 +1,7 @@
-//! Operators on a card against the same ones in main memory, at sizes that take several blocks, tiles and groups. Their gradients
-//! are also held to finite differences, with those of main memory, in each operator's own tests.
+//! Compares operators on a card with the same ones in main memory, at sizes with several blocks, tiles and groups. Each
+//! operator's own tests also compare gradients with finite differences.
 //!
-//! Without a card there is nothing to compare, and every test passes.
+//! Without a card, every test passes.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ use crate::nn::segment_mean::segment_mean;
 use crate::nn::sequence::with_class_token;
 use crate::nn::value::{Node, Tape, Value, backward};
 
-/// The result, then the gradient of each input from the same gradient of the result, all in main memory; inputs are of these types.
+/// The result, then the gradient of each input from a fixed gradient of the result, all in main memory. Inputs have
+/// these types.
 fn outcome(
     inputs: &[Tensor],
     (device, dtypes): (&Device, &[DType]),
@@ -48,7 +49,7 @@ fn outcome(
     all.map(|tensor| tensor.to_device(&Device::Cpu).expect("brought down")).collect()
 }
 
-/// The nearest numbers that bf16 has, in the type they were in.
+/// The numbers rounded to bf16, in their own type.
 fn rounded(tensor: &Tensor) -> Tensor {
     tensor.to_dtype(DType::BF16).and_then(|narrow| narrow.to_dtype(tensor.dtype())).expect("rounded")
 }
@@ -56,7 +57,7 @@ fn rounded(tensor: &Tensor) -> Tensor {
 /// Runs it twice on a card.
 ///
 /// # Panics
-/// When the second time gives other bits.
+/// If the second run gives different bits.
 fn twice(
     inputs: &[Tensor],
     (card, dtypes): (&Device, &[DType]),
@@ -74,7 +75,7 @@ fn cards() -> impl Iterator<Item = Device> {
 }
 
 /// # Panics
-/// When a card gives something else than main memory, or other bits the second time.
+/// If the card differs from main memory, or a second run gives different bits.
 fn check(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     for card in cards() {
         for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 2e-4)] {
@@ -86,12 +87,12 @@ fn check(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     }
 }
 
-/// Half the distance of neighbours in bf16, as a share of the smaller: what rounding a number costs at most.
+/// The largest relative error of rounding to bf16.
 const ROUNDING: f64 = 1.0 / 256.0;
 
-/// As [`check`], where those inputs of which `flowing` has the numbers are in bf16 and the others, parameters, in f32. Main memory has
-/// the same numbers in f32, each one that bf16 has. Whatever comes out in bf16 was rounded so many times on its way, each time relative to
-/// the largest of its tensor at most; gradients of parameters were not.
+/// As [`check`], where those inputs of which `flowing` has the numbers are in bf16 and the others, parameters, in f32.
+/// Main memory has the same numbers in f32, each one that bf16 has. Each bf16 result was rounded at most `roundings`
+/// times, relative to the largest number of its tensor. Gradients of parameters were not rounded.
 fn check_bf16(inputs: &[Tensor], flowing: &[usize], roundings: u32, function: impl Fn(&[Value]) -> Result<Value>) {
     let inputs: Vec<Tensor> = inputs.iter().map(rounded).collect();
     let dtype = |n: usize| if flowing.contains(&n) { DType::BF16 } else { DType::F32 };
@@ -107,7 +108,7 @@ fn check_bf16(inputs: &[Tensor], flowing: &[usize], roundings: u32, function: im
 }
 
 /// # Panics
-/// When numbers differ by more than this share of the largest of all.
+/// If numbers differ by more than this fraction of the largest number.
 fn assert_within(tolerance: f64, what: &str, got: &Tensor, expected: &Tensor) {
     let (got, expected) = (flat(got), flat(expected));
     assert_eq!(got.len(), expected.len(), "{what}");
@@ -133,7 +134,7 @@ fn linear_layers() {
         // The product is rounded, and so is its sum with the bias.
         let mut all = [noise((rows, inputs), 1), noise((outputs, inputs), 2), noise(outputs, 3)];
         check_bf16(&all, &[0], 2, |v| linear(&v[0], &v[1], &v[2], Activation::Identity));
-        // So that no sum is so near 0 that rounding decides on which side it is.
+        // So that rounding does not decide the sign of any sum.
         let far = (0..outputs).map(|n| if n % 2 == 0 { 64.0 } else { -64.0 });
         all[2] = Tensor::from_iter(far, &Device::Cpu).expect("biases");
         check_bf16(&all, &[0], 2, |v| linear(&v[0], &v[1], &v[2], Activation::Relu));
@@ -155,7 +156,8 @@ fn convolutions() {
     of((1, 5, 4, 1), (1, 1, 2, 3), 1, 2);
 }
 
-/// Without cuDNN the terms of a position's gradient are rounded before they are added up. With it the kernel's gradient is rounded.
+/// Without cuDNN the terms of a position's gradient are rounded before they are added up. With it the kernel's gradient
+/// is rounded.
 fn check_convolution_bf16(all: &[Tensor; 2], stride: usize, padding: usize) {
     let taps = all[1].dims()[2..].iter().product::<usize>() as u32;
     let function = |v: &[Value]| convolution(&v[0], &v[1], stride, padding);
@@ -258,7 +260,7 @@ fn attention_over_texts_of_several_lengths() {
     for starts in [vec![0, 3, 4, 8, 11], vec![0, 300, 301, 601], vec![0, 5, 10, 15]] {
         let starts: Arc<[usize]> = starts.into();
         let rows = starts.last().copied().unwrap_or(0);
-        // Heads of 4 numbers, which begin where products in bf16 do not want them, and of 8.
+        // Heads of 4 numbers, which are not aligned for products in bf16, and of 8.
         for width in [8, 16] {
             let all = [noise((rows, 3 * width), 1)];
             check(&all, |v| attention(&v[0], 2, &starts));
@@ -307,12 +309,12 @@ fn sequences_with_a_class_token() {
     }
 }
 
-/// Numbers, and bits of what bf16 makes of them.
+/// Numbers, and the bits of their roundings to bf16.
 const ROUNDED: [(f32, u16); 11] = [
     (0.0, 0),
     (-0.0, 0x8000),
     (1.0, 0x3f80),
-    // Half way between 1 and its neighbour, and between that and the next: the even one.
+    // Halfway between two neighbours, the even one is chosen.
     (1.0 + 1.0 / 256.0, 0x3f80),
     (1.0 + 3.0 / 256.0, 0x3f82),
     (1.003_906_4, 0x3f81),
@@ -320,7 +322,7 @@ const ROUNDED: [(f32, u16); 11] = [
     (f32::MAX, 0x7f80),
     (f32::INFINITY, 0x7f80),
     (f32::NEG_INFINITY, 0xff80),
-    // Too small for its first digit to be 1.
+    // A denormal number.
     (1e-40, 0x0001),
 ];
 

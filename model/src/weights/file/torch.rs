@@ -10,20 +10,21 @@ use zip::ZipArchive;
 use super::pickle::{Id, Node, Pickle, Storage, View};
 use super::tensors::{Tensors, elements};
 
-/// Bytes that the description may have; that of the largest models has a few hundred thousand.
+/// The largest description, in bytes. The largest models have a few hundred thousand.
 const DESCRIPTION: u64 = 64 << 20;
-/// All tensors together may have so many times the file's bytes: half precision doubles, and several may share numbers.
+/// The largest size of all tensors, as a multiple of the file's size: half precision doubles in f32, and tensors may
+/// share numbers.
 const LARGER: usize = 8;
-/// Where checkpoints of training keep the parameters.
+/// The keys under which training checkpoints store parameters.
 const KEYS: [&str; 8] = ["state_dict", "model_state_dict", "model", "module", "net", "network", "backbone", "encoder"];
-/// Such keys inside one another.
+/// The largest depth of nested keys.
 const DEPTH: usize = 3;
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Every tensor of the file's state dict; the error says what is wrong.
+/// Every tensor of the file's state dict, or what is wrong with the file.
 pub(super) fn read(file: File, length: u64) -> Result<Tensors, String> {
-    let damaged = |error: zip::result::ZipError| format!("it is a PyTorch file that is cut short or damaged ({error})");
+    let damaged = |error: zip::result::ZipError| format!("it is a PyTorch file that is truncated or damaged ({error})");
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(damaged)?;
     let description =
         archive.file_names().filter_map(Result::ok).find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
@@ -37,24 +38,29 @@ pub(super) fn read(file: File, length: u64) -> Result<Tensors, String> {
     if entry(&mut archive, &format!("{folder}byteorder"), 16).is_ok_and(|order| order == b"big") {
         return Err("its numbers are big-endian; write it on a little-endian machine".to_owned());
     }
-    let pickle = Pickle::read(&pickle).map_err(|reason| format!("what describes its tensors is damaged: {reason}"))?;
+    let pickle = Pickle::read(&pickle).map_err(|reason| {
+        format!(
+            "the description of its tensors is damaged: \
+             {reason}"
+        )
+    })?;
     let views = state_dict(&pickle)?;
     load(&mut archive, &folder, views, length)
 }
 
 /// The content of one file of the archive.
 fn entry(archive: &mut Archive, name: &str, most: u64) -> Result<Vec<u8>, String> {
-    let failed = |reason: String| format!("`{name}` in it cannot be read ({reason}); it is cut short or damaged");
+    let failed = |reason: String| format!("`{name}` in it cannot be read ({reason}); it is truncated or damaged");
     let mut entry = archive.by_name(name).map_err(|error| failed(error.to_string()))?;
     if entry.size() > most {
-        return Err(failed(format!("it has {} bytes, more than the {most} that can be", entry.size())));
+        return Err(failed(format!("it has {} bytes, more than the limit of {most}", entry.size())));
     }
     let mut bytes = vec![0; entry.size() as usize];
     entry.read_exact(&mut bytes).map_err(|error| failed(error.to_string()))?;
     Ok(bytes)
 }
 
-/// Names and tensors: of the file itself, or of the first of the usual keys that has some.
+/// Names and tensors, at the top level or under the first of the usual keys that has any.
 fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, View>, String> {
     let mut table = pickle.root();
     for _ in 0..=DEPTH {
@@ -76,11 +82,13 @@ fn state_dict(pickle: &Pickle) -> Result<BTreeMap<String, View>, String> {
     }
     Err(match pickle.root() {
         Node::Table(entries) => format!(
-            "it holds no tensors by name, but {}; save a state dict, or under one of the keys {}",
+            "it holds no named tensors, but {}; save a state dict, directly or under one of the keys {}",
             keys(pickle, entries),
             KEYS.join(", ")
         ),
-        _ => "it holds something else than a state dict, perhaps a whole module; save `module.state_dict()`".to_owned(),
+        _ => "it holds something other than a state dict, perhaps a whole module; save \
+              `module.state_dict()`"
+            .to_owned(),
     })
 }
 
@@ -101,7 +109,7 @@ fn keys(pickle: &Pickle, entries: &[(Id, Id)]) -> String {
     if names.is_empty() { "no text keys".to_owned() } else { format!("the keys {}", names.join(", ")) }
 }
 
-/// Reads storage by storage, so that one that many tensors share is read once.
+/// Reads storage by storage, so that a shared storage is read once.
 fn load(archive: &mut Archive, folder: &str, views: BTreeMap<String, View>, length: u64) -> Result<Tensors, String> {
     let mut by_storage: BTreeMap<String, Vec<(String, View)>> = BTreeMap::new();
     let mut loaded = Tensors::default();
@@ -123,15 +131,15 @@ fn load(archive: &mut Archive, folder: &str, views: BTreeMap<String, View>, leng
         let bytes = entry(archive, &format!("{folder}data/{key}"), length.min(budget))?;
         budget = budget.saturating_sub(bytes.len() as u64);
         for (name, view) in views {
-            let tensor =
-                cut(&bytes, &view).map_err(|problem| format!("tensor `{name}` {problem}; the file is damaged"))?;
+            let tensor = tensor_of(&bytes, &view)
+                .map_err(|problem| format!("tensor `{name}` {problem}; the file is damaged"))?;
             loaded.floats.insert(name, tensor);
         }
     }
     Ok(loaded)
 }
 
-/// None for what is not a floating-point number that can be read.
+/// The type of a storage of floating-point numbers. None for other storages.
 fn number_type(storage: &Storage) -> Option<DType> {
     match storage.class.as_str() {
         "torch.FloatStorage" => Some(DType::F32),
@@ -142,9 +150,9 @@ fn number_type(storage: &Storage) -> Option<DType> {
     }
 }
 
-/// How many numbers it has, all of which are in its storage.
+/// The number of elements of a view, all of which must be in its storage.
 fn check(view: &View) -> Result<usize, String> {
-    let beyond = || "reaches beyond its numbers".to_owned();
+    let beyond = || "exceeds its storage".to_owned();
     let count = elements(&view.shape).ok_or_else(beyond)?;
     if count == 0 {
         return Ok(0);
@@ -156,10 +164,10 @@ fn check(view: &View) -> Result<usize, String> {
     if last >= view.storage.length || count > view.storage.length { Err(beyond()) } else { Ok(count) }
 }
 
-fn cut(bytes: &[u8], view: &View) -> Result<Tensor, String> {
-    let number = number_type(&view.storage).ok_or_else(|| "has no numbers".to_owned())?;
+fn tensor_of(bytes: &[u8], view: &View) -> Result<Tensor, String> {
+    let number = number_type(&view.storage).ok_or_else(|| "has no floating-point numbers".to_owned())?;
     let length = view.storage.length.checked_mul(number.size_in_bytes()).filter(|length| *length <= bytes.len());
-    let length = length.ok_or_else(|| "has fewer numbers than it says".to_owned())?;
+    let length = length.ok_or_else(|| "has fewer numbers than it declares".to_owned())?;
     let failed = |error: candle_core::Error| format!("cannot be read ({error})");
     let storage = Tensor::from_raw_buffer(&bytes[..length], number, &[view.storage.length], &Device::Cpu);
     let storage = storage.and_then(|numbers| numbers.to_dtype(DType::F32)).map_err(failed)?;
@@ -167,7 +175,7 @@ fn cut(bytes: &[u8], view: &View) -> Result<Tensor, String> {
     Tensor::from_vec(gather(&numbers, view), view.shape.as_slice(), &Device::Cpu).map_err(failed)
 }
 
-/// The numbers of a view in row-major order; `check` has seen to it that they are there.
+/// The numbers of a view in row-major order; `check` has verified that they exist.
 fn gather(numbers: &[f32], view: &View) -> Vec<f32> {
     let count = view.shape.iter().product();
     if count == 0 {

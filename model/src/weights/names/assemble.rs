@@ -1,30 +1,30 @@
-//! Putting one tensor of an encoder together from the components that a file has of it.
+//! Assembles a tensor of an encoder from its components in a file.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// What a tensor of a file is to one of the encoder.
+/// How a tensor of a file relates to a tensor of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Component {
-    /// The same.
+    /// It is the same tensor.
     Whole,
-    /// One of three that stand on top of one another: query, key, value.
+    /// One of three stacked blocks: query, key, value.
     Third(usize),
-    /// Rows for columns.
+    /// The transposed tensor.
     Transposed,
-    /// Patches (W, P · P · C), channels last, for a kernel (W, C, P, P).
+    /// A patch embedding (W, P · P · C) with channels last, for a kernel (W, C, P, P).
     Patches,
-    /// The same transposed.
+    /// The same, transposed.
     PatchesTransposed,
-    /// Positions (1, N, W) of the patches alone, without that of the class token, which has none: 0.
+    /// Positions (1, N, W) of the patches only. The class token has position 0.
     Positions,
-    /// What is added to the position of every patch (1, 1, W).
+    /// An offset (1, 1, W) to the position of every patch.
     PositionOffset,
-    /// What is added to every patch (1, 1, W) beside positions that are sines and cosines and so in no file.
+    /// An offset (1, 1, W) to every patch, besides sinusoidal positions, which no file stores.
     WavesOffset,
 }
 
-/// The tensor, of shape `wanted` if the components allow it; none where components are lacking. Components that do not go together give the
-/// first of them, whose shape then shows what is wrong.
+/// The tensor, of shape `wanted` if the components allow it. None if components are missing. If components do not fit
+/// together, the first one is returned, and its shape shows what is wrong.
 pub(super) fn assemble(mut components: Vec<(Component, Tensor)>, wanted: &[usize]) -> Option<Tensor> {
     components.sort_by_key(|(component, _)| *component);
     let kinds: Vec<Component> = components.iter().map(|(component, _)| *component).collect();
@@ -52,7 +52,7 @@ fn transposed(matrix: &Tensor) -> Result<Tensor> {
     matrix.t()?.contiguous()
 }
 
-/// Untouched where it is not what it should be: the comparison shows its shape.
+/// Returned unchanged if its shape is wrong: the comparison reports the shape.
 fn kernel(patches: &Tensor, wanted: &[usize]) -> Result<Tensor> {
     match (patches.dims(), wanted) {
         (&[width, numbers], &[own, channels, height, wide]) if width == own && numbers == channels * height * wide => {
@@ -67,8 +67,8 @@ fn with_class(positions: &Tensor) -> Result<Tensor> {
     Tensor::cat(&[&Tensor::zeros((1, 1, width), DType::F32, &Device::Cpu)?, positions], 1)
 }
 
-/// Positions (1, N, W) on a square grid as He et al. 2022 make them: for column, then row, the sines and then the cosines of
-/// it times 10000^(−k / (W/4)). None for a grid that is not square or a width that cannot be cut in four.
+/// Positions (1, N, W) on a square grid as in He et al. 2022: the sines, then the cosines, of column and then of row
+/// times 10000^(−k / (W/4)). None if the grid is not square or the width is no multiple of four.
 fn waves(wanted: &[usize]) -> Option<Result<Tensor>> {
     let &[1, tokens, width] = wanted else { return None };
     let (patches, quarter) = (tokens.checked_sub(1)?, width / 4);

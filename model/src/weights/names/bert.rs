@@ -1,13 +1,13 @@
-//! BERT. The encoder's names are Hugging Face's, but for query, key and value, which are one there.
+//! BERT. The encoder's names are Hugging Face's, except that query, key and value are one tensor.
 
 use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered};
 use super::vit::third;
 
-/// `encoder.layer.0.attention.self.query.weight`; oldest files have `gamma` and `beta` for a norm's weight and bias.
+/// `encoder.layer.0.attention.self.query.weight`; the oldest files use `gamma` and `beta` for a norm's weight and bias.
 pub(super) const HUGGING_FACE: Dialect = Dialect { read: hugging_face, passes_over: |_, _| false };
 
-/// What stands behind the layers, and the list of all positions that is kept as if it were learnt.
+/// The layers after the encoder, and the list of all positions, which is stored like a parameter.
 pub(super) fn passed_over(name: &str) -> bool {
     const PARTS: [&str; 5] = ["pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids"];
     PARTS.iter().any(|component| name.starts_with(component))

@@ -1,15 +1,15 @@
-//! CAV-MAE (Gong et al. 2023): two transformers, for sound and pictures, with the last block in common. A spectrogram's
-//! encoder, which has one channel, takes the audio branch, and any other the visual one.
+//! CAV-MAE (Gong et al. 2023): two transformers, for sound and images, that share the last block. An encoder with one
+//! channel reads spectrograms and uses the audio branch. Any other uses the visual branch.
 //!
-//! The blocks of a branch are `blocks_a` or `blocks_v`, then `blocks_u` with that branch's own norms. What marks a branch is
-//! added to its positions. There is no class token: that of the encoder is not in the file.
+//! The blocks of a branch are `blocks_a` or `blocks_v`, then `blocks_u` with that branch's own norms. The branch
+//! embedding is added to its positions. The file has no class token.
 
 use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered};
 
 pub(super) const CAV_MAE: Dialect = Dialect { read, passes_over };
 
-/// Blocks of a separate branch, in the one published shape of twelve; the rest are common.
+/// Blocks per branch in the only published model, of twelve. The remaining block is shared.
 const BLOCKS: usize = 11;
 
 fn branch(own: &Own) -> char {
@@ -38,7 +38,7 @@ fn read(name: &str, own: &Own) -> Option<(String, Component)> {
     }
 }
 
-/// Within a common block: its norms are the branch's, the rest is everyone's.
+/// Names within a shared block: its norms belong to a branch, everything else is shared.
 fn common(rest: &str, branch: char) -> Option<String> {
     if !rest.starts_with("norm") {
         return Some(rest.to_owned());
@@ -47,7 +47,7 @@ fn common(rest: &str, branch: char) -> Option<String> {
     norm.strip_suffix(branch).and_then(|norm| norm.strip_suffix('_')).map(|norm| format!("{norm}.{last}"))
 }
 
-/// The other branch, norms of uses that a branch alone has not, and the decoder.
+/// The other branch, norms for the combined use of both branches, and the decoder.
 fn passes_over(name: &str, own: &Own) -> bool {
     const PARTS: [&str; 8] =
         ["patch_embed_", "pos_embed_", "modality_", "blocks_", "norm_", "norm.", "decoder_", "mlp_head"];

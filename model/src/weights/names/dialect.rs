@@ -1,4 +1,4 @@
-//! What a dialect is: how names of a file are read as names of an encoder.
+//! Dialects: how names in a file are mapped to names of an encoder.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub struct Own {
 }
 
 impl Own {
-    /// Parameters and buffers alike.
+    /// The names of parameters and buffers, with their shapes.
     pub fn new(shapes: impl IntoIterator<Item = (String, Vec<usize>)>) -> Self {
         Self { shapes: shapes.into_iter().collect() }
     }
@@ -23,11 +23,11 @@ impl Own {
     }
 }
 
-/// One way to name the tensors of a family.
+/// One naming scheme for the tensors of a family.
 pub(super) struct Dialect {
-    /// What a name stands for; none for what is no component of the encoder.
+    /// The encoder's tensor and component for a name. None if the name is not of the encoder.
     pub(super) read: fn(&str, &Own) -> Option<(String, Component)>,
-    /// What is no component of the encoder and need not be.
+    /// Whether a name that is not of the encoder may be ignored.
     pub(super) passes_over: fn(&str, &Own) -> bool,
 }
 
@@ -36,7 +36,7 @@ pub(super) const OWN: Dialect = Dialect {
     passes_over: |_, _| false,
 };
 
-/// The number that a name begins with, and what follows the dot behind it.
+/// The number at the beginning of a name, and the rest after the dot.
 pub(super) fn numbered(name: &str) -> Option<(usize, &str)> {
     let (number, rest) = name.split_once('.')?;
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
@@ -45,7 +45,7 @@ pub(super) fn numbered(name: &str) -> Option<(usize, &str)> {
     Some((number.parse::<u32>().ok()? as usize, rest))
 }
 
-/// The first of the names in a table that `name` is, or begins with before a dot, as the table's second.
+/// Replaces `name`, or its prefix before a dot, by the second column of the first matching row of a table.
 pub(super) fn replaced(name: &str, table: &[(&str, &str)]) -> Option<String> {
     table.iter().find_map(|(foreign, own)| {
         let rest = name.strip_prefix(foreign)?;

@@ -1,6 +1,6 @@
-//! M3AE (Geng et al. 2022): one transformer for pictures and text, written in Flax. What it does with pictures is a vision
-//! transformer, whose positions are sines and cosines and whose patches are embedded with their channels last. Files with
-//! its names as PyTorch has them after conversion are read, and those with Flax's own, joined by dots or slashes.
+//! M3AE (Geng et al. 2022): one transformer for images and text, written in Flax. For images it is a vision transformer
+//! with sinusoidal positions and channels last in its patches. Two naming schemes are read: PyTorch's after a
+//! conversion, and Flax's own, joined by dots or slashes.
 
 use super::assemble::Component;
 use super::dialect::{Dialect, Own, numbered, replaced};
@@ -59,7 +59,7 @@ fn flax(name: &str, _: &Own) -> Option<(String, Component)> {
     }
 }
 
-/// What has the same name in both.
+/// Names that are the same in both schemes.
 fn tokens(name: &str) -> Option<(String, Component)> {
     match name {
         "cls_token" => Some((name.to_owned(), Component::Whole)),
@@ -68,7 +68,7 @@ fn tokens(name: &str) -> Option<(String, Component)> {
     }
 }
 
-/// Text, and what only pretraining has.
+/// The text part, and tensors that only pretraining uses.
 fn passes_over(name: &str, _: &Own) -> bool {
     const PARTS: [&str; 5] =
         ["text_embedding", "encoder_text_type_embedding", "image_mask_embedding", "text_mask_embedding", "decoder"];

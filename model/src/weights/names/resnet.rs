@@ -6,7 +6,7 @@ use super::dialect::{Dialect, Own, numbered};
 /// `embedder.embedder.…`, `encoder.stages.0.layers.0.layer.0.convolution.weight`, `…shortcut.normalization.bias`.
 pub(super) const HUGGING_FACE: Dialect = Dialect { read: hugging_face, passes_over: |_, _| false };
 
-/// The classifier, and the count of batches that running statistics keep beside them.
+/// The classifier, and the batch counters beside running statistics.
 pub(super) fn passed_over(name: &str) -> bool {
     name.ends_with("num_batches_tracked")
         || ["fc.", "classifier.", "head."].iter().any(|component| name.starts_with(component))
@@ -30,7 +30,7 @@ fn hugging_face(name: &str, _: &Own) -> Option<(String, Component)> {
     Some((own, Component::Whole))
 }
 
-/// A convolution or the normalisation behind it.
+/// A convolution or the normalisation after it.
 fn stage(rest: &str, convolution: &str, normalisation: &str) -> Option<String> {
     match rest.split_once('.')? {
         ("convolution", rest) => Some(format!("{convolution}.{rest}")),

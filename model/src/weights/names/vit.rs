@@ -10,14 +10,14 @@ pub(super) const TORCHVISION: Dialect = Dialect { read: torchvision, passes_over
 /// `layers.0.attention.q_proj.weight`.
 pub(super) const HUGGING_FACE: Dialect = Dialect { read: hugging_face, passes_over: |_, _| false };
 
-/// Classifiers, and what only pretraining has.
+/// Classifiers, and tensors that only pretraining uses.
 pub(super) fn passed_over(name: &str) -> bool {
     const PARTS: [&str; 8] =
         ["head.", "heads.", "head_dist.", "classifier.", "pooler.", "decoder", "mask_token", "embeddings.mask_token"];
     PARTS.iter().any(|component| name.starts_with(component))
 }
 
-/// Names that torchvision and Hugging Face give to what stands before the blocks and behind them.
+/// torchvision's names.
 fn torchvision(name: &str, _: &Own) -> Option<(String, Component)> {
     const AROUND: [(&str, &str); 4] = [
         ("class_token", "cls_token"),

@@ -1,11 +1,11 @@
 //! Outputs and gradients of the encoders are PyTorch's, under the names that its libraries give to the weights.
 //!
-//! `golden/` holds a few numbers of small cases; the folder that `ANTIPHON_PYTORCH_REFERENCE` names holds whole ones. Both are
-//! what `reference.py` beside this file computes in float64.
+//! `golden/` holds a few numbers of small cases; the folder that `ANTIPHON_PYTORCH_REFERENCE` names holds whole ones.
+//! Both are what `reference.py` beside this file computes in float64.
 //!
-//! Whole models are compared in f64 as well as in f32. Among the millions of numbers that a residual network's ReLUs see, some
-//! are so near 0 that rounding to f32 moves them across, PyTorch's as ours, and with each a row of gradients: there f32 is shown
-//! and f64 is held.
+//! Whole models are compared in f64 as well as in f32. Among the millions of numbers that a residual network's ReLUs
+//! see, some are so near 0 that rounding to f32 moves them across, PyTorch's as ours, and with each a row of gradients:
+//! there f32 is shown and f64 is held.
 
 mod reference;
 
@@ -30,7 +30,8 @@ const TOLERANCE: f64 = 1e-4;
 /// The same of features and gradients in f64; what PyTorch's numbers are rounded to in their files is the most of it.
 const TOLERANCE_F64: f64 = 1e-6;
 
-/// Where numbers of an encoder's own tensors stand in the file: for each element, which tensor of the file, and where in it.
+/// Where numbers of an encoder's own tensors stand in the file: for each element, which tensor of the file, and where
+/// in it.
 struct Origins(BTreeMap<String, Vec<(usize, usize)>>);
 
 impl Origins {

@@ -49,7 +49,7 @@ fn bert() -> Shapes {
     let fused = library("bert, transformers").into_iter().filter_map(|(name, shape)| {
         let name = name.strip_prefix("bert.")?.to_owned();
         let rest = ["attention.self.key", "attention.self.value", "pooler"];
-        if rest.iter().any(|part| name.contains(part)) {
+        if rest.iter().any(|word| name.contains(word)) {
             return None;
         }
         let fused = if name.contains("query") { [&[24], &shape[1..]].concat() } else { shape };

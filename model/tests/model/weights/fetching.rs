@@ -66,15 +66,15 @@ fn answer(stream: &TcpStream, content: &Mutex<Vec<u8>>, requests: &AtomicUsize) 
         }
         requests.fetch_add(1, Ordering::SeqCst);
         let content = content.lock().ok()?.clone();
-        let (status, part, body) = match range {
+        let (status, content_range, body) = match range {
             Some((from, to)) => {
                 let to = to.min(content.len() - 1);
-                let part = format!("Content-Range: bytes {from}-{to}/{}\r\n", content.len());
-                ("206 Partial Content", part, content[from..=to].to_vec())
+                let content_range = format!("Content-Range: bytes {from}-{to}/{}\r\n", content.len());
+                ("206 Partial Content", content_range, content[from..=to].to_vec())
             }
             None => ("200 OK", String::new(), content),
         };
-        let head = format!("HTTP/1.1 {status}\r\n{part}Content-Length: {}\r\n\r\n", body.len());
+        let head = format!("HTTP/1.1 {status}\r\n{content_range}Content-Length: {}\r\n\r\n", body.len());
         let mut writer = stream;
         writer.write_all(head.as_bytes()).ok()?;
         if !request.starts_with("HEAD") {

@@ -139,7 +139,7 @@ fn hostile_descriptions_of_tensors_are_refused() {
     let empty = described(b"K\x04", b"K\x63", b"K\0\x85", b"K\x01\x85");
     archive(&path, &empty, &numbers);
     assert_eq!(read(&path, "file").expect("it may be empty").floats["w"].dims(), [0]);
-    let tuple = |part: &[u8]| [part, part, b"\x86"].concat();
+    let tuple = |item: &[u8]| [item, item, b"\x86"].concat();
     let cases = [
         ("beyond its storage", described(b"K\x04", b"K\x01", b"K\x04\x85", b"K\x01\x85")),
         ("storage that is not there", described(b"K\x09", b"K\0", b"K\x09\x85", b"K\x01\x85")),
@@ -179,7 +179,7 @@ fn a_small_description_of_much_stays_small() {
     }
     pickle.push(b'.');
     archive(&path, &pickle, &[]);
-    assert!(refusal(&path).contains("something else than a state dict"));
+    assert!(refusal(&path).contains("something other than a state dict"));
     // Ten thousand tensors of the same numbers.
     let mut pickle = b"\x80\x02}(".to_vec();
     let one = described(b"M\x00\x10", b"K\0", b"M\x00\x10\x85", b"K\x01\x85");

@@ -113,7 +113,12 @@ async fn not_finite_numbers_are_refused_and_nothing_is_changed() {
     let nan = Tensor::new(&[1.0_f32, f32::NAN, 0.0, 0.0], &Device::Cpu).expect("a tensor");
     bad.insert("bn1.running_var".to_owned(), nan);
     let (shelf, report) = load_file(&bad, true).await;
-    assert_eq!(report, Err("tensor `bn1.running_var` has NaN in it; weights are finite numbers".to_owned()));
+    assert_eq!(
+        report,
+        Err("tensor `bn1.running_var` contains NaN, but weights must be finite; use another \
+             file"
+            .to_owned())
+    );
     untouched(&shelf);
 }
 
@@ -122,8 +127,8 @@ fn tensors_are_checked_before_the_first_is_taken_over() {
     let mut shelf = Shelf::new(&own());
     let good = || (String::from("bn1.bias"), tensor("bn1.bias", &[4]));
     for (bad, shape, message) in [
-        ("bn1.weight", vec![5], "tensor `bn1.weight` is of shape [5], not [4]"),
-        ("zz", vec![1], "tensor `zz` is none of the encoder's"),
+        ("bn1.weight", vec![5], "tensor `bn1.weight` has shape [5], not [4]"),
+        ("zz", vec![1], "tensor `zz` is not a tensor of the encoder; remove it"),
     ] {
         let given: Named = [good(), (bad.to_owned(), tensor(bad, &shape))].into();
         let error = load(&mut shelf as &mut dyn Encoder, &given).expect_err(bad);

@@ -1,7 +1,7 @@
 //! Pretrained weights: files that other libraries write, their names, and what does not fit.
 //!
-//! `make_files.py` beside it writes `names.json` and `files/`; `UPDATE=1 cargo test -p antiphon-model --test model` rewrites
-//! the messages in `golden/`.
+//! `make_files.py` beside it writes `names.json` and `files/`; `UPDATE=1 cargo test -p antiphon-model --test model`
+//! rewrites the messages in `golden/`.
 
 mod families;
 mod fetching;

@@ -1,4 +1,5 @@
-//! What these tests share: tensors that tell where they are from, files made of them, a small encoder, messages on file.
+//! What these tests share: tensors that tell where they are from, files made of them, a small encoder, messages on
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

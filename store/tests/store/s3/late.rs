@@ -53,8 +53,8 @@ async fn a_file_that_arrives_late_changes_nothing() {
             (7, "written"),
             (
                 8,
-                "`s3://runs/some folder+more/checkpoints/00000003/encoder-a.safetensors` is not written: its \
-                 checkpoint is complete already, with another file of this name or without one; its writer was too late",
+                "`s3://runs/some folder+more/checkpoints/00000003/encoder-a.safetensors` is not written: another \
+                 process has completed the checkpoint with a different file of this name, or without one",
             ),
         ] {
             let server = Server::start().await;

@@ -73,7 +73,7 @@ async fn an_endpoint_without_a_server_is_named_with_its_reason() {
     drop(listener);
     let output = client(command("s3::client_says_what_is_wrong", &endpoint, ACCESS_KEY)).await;
     let expected = "cannot list `s3://runs/some folder+more/checkpoints`: Connection refused (os error 111); \
-                    check that the address is right and the store can be reached from this machine";
+                    check the address, and that this machine can reach the store";
     assert_eq!(said(&output), expected);
 }
 

@@ -1,4 +1,4 @@
-//! The head's step on a card against the one in main memory. Without a card there is nothing to compare.
+//! Compares the head's step on a card with the one in main memory. Does nothing without a card.
 
 use candle_core::Device;
 
@@ -35,7 +35,7 @@ fn tensors(contribution: Contribution<f32>, feature_gradient: Vec<f32>) -> Vec<V
 }
 
 /// # Panics
-/// When they differ by more than this share of the largest of each part.
+/// If they differ by more than a fraction of the largest number of each part.
 fn assert_near(got: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
     for (n, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -50,7 +50,7 @@ fn assert_near(got: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
 #[test]
 fn head_steps_match_main_memory_and_are_repeatable() {
     for card in cards() {
-        // (B, C, s): G is sent of some, D and H of the others; one has more classes than a block has threads.
+        // (B, C, s): Some send G, others D and H. One has more classes than a block has threads.
         for (samples, classes, width) in [(1, 1, 1), (7, 3, 5), (64, 10, 300), (40, 700, 90), (2, 30, 40), (300, 4, 6)]
         {
             let what = format!("{samples} x {classes} x {width}");

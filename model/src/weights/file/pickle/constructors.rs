@@ -1,8 +1,8 @@
-//! The constructors that a state dict is made of: storages, tensors, dictionaries. What any other would make stays opaque.
+//! The constructors in a state dict: storages, tensors, dictionaries. The results of other constructors are opaque.
 
 use super::{Id, MOST_NAME, Machine, Node, Storage, View};
 
-/// Dimensions that a tensor may have.
+/// The largest number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
 
 impl Machine<'_> {
@@ -25,10 +25,10 @@ impl Machine<'_> {
         }
     }
 
-    /// A constructor with its arguments, if it is one of PyTorch's that make tensors and dictionaries.
+    /// Calls a constructor, if it is one of PyTorch's for tensors and dictionaries.
     pub(super) fn call(&mut self) -> Result<(), String> {
         let (mut arguments, mut class) = (self.pop()?, self.pop()?);
-        // A tensor of a user-defined class wraps another constructor; twice is once more than PyTorch does.
+        // A tensor of a user-defined class wraps another constructor. PyTorch wraps once; twice is accepted.
         for _ in 0..2 {
             let (Node::Class(name), Node::Items(items)) = (&self.nodes[class], &self.nodes[arguments]) else { break };
             match (name.as_str(), items.as_slice()) {

@@ -1,7 +1,8 @@
 //! The worker's half of the head's step for features that are on a card, in f32.
 //!
-//! Up go W and b, and the labels, B numbers; down comes, in one transfer, what the contribution is made of: G, or D and H where those are
-//! smaller, then the sums of D, h̄ and two numbers for each sample. D and W stay until dH is wanted, so nothing goes up for that.
+//! W, b and the B labels are copied to the card. One transfer copies the contribution back: G, or D and H if those are
+//! smaller, then the sums of D, h̄ and two numbers per sample. D and W stay on the card for dH, so nothing is copied
+//! for it.
 
 use antiphon_core::head::{Contribution, Head, HeadError, HeadGradient};
 use antiphon_core::linalg::Matrix as Numbers;
@@ -10,7 +11,7 @@ use candle_core::{Error, Result, Tensor};
 use super::launch::{Card, arguments};
 use super::product::{Matrix, multiply};
 
-/// D (B, C) of a batch and W (C, s) of the head that it was under, on the card.
+/// D (B, C) of a batch and W (C, s) of its head, on the card.
 #[derive(Debug)]
 pub(crate) struct Errors {
     card: Card,
@@ -18,7 +19,7 @@ pub(crate) struct Errors {
     weight: Tensor,
 }
 
-/// What went wrong.
+/// Why a contribution failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -27,12 +28,12 @@ pub(crate) enum Failure {
     Card(#[from] Error),
 }
 
-/// Where the numbers of a contribution are in the transfer.
+/// The positions of a contribution's numbers in the transfer.
 struct Layout {
     samples: usize,
     classes: usize,
     width: usize,
-    /// G is sent, rather than D and H.
+    /// Whether G is sent rather than D and H.
     dense: bool,
 }
 
@@ -50,7 +51,7 @@ impl Layout {
 /// See [`Head::contribution`]; `features` (B, s) are on a card.
 ///
 /// # Errors
-/// As there, or when the card fails.
+/// As there, and if the card fails.
 pub(crate) fn contribution(
     head: &Head<f32>,
     features: &Tensor,
@@ -64,7 +65,7 @@ pub(crate) fn contribution(
         Ok(contribution) => return Ok((contribution, errors)),
         Err(error) => error,
     };
-    // Where a feature is not finite, no logit of its row is. Which it was, only they tell.
+    // If a feature is not finite, no logit of its row is finite. Only the features show which one it was.
     let features = features.flatten_all()?.to_vec1::<f32>()?;
     let features = Numbers::from_vec(samples, width, features).expect("as many as the shape has");
     Err(match features.first_not_finite() {
@@ -74,7 +75,7 @@ pub(crate) fn contribution(
     .into())
 }
 
-/// Everything that a contribution is made of, on the card, in one transfer.
+/// Enqueues the computation of a contribution and its single transfer.
 fn enqueue(layout: &Layout, head: &Head<f32>, features: &Tensor, labels: &[u32]) -> Result<(Tensor, Errors)> {
     let &Layout { samples, classes, width, dense } = layout;
     let (h, card) = (features.contiguous()?, Card::of(features)?);
@@ -109,7 +110,7 @@ fn enqueue(layout: &Layout, head: &Head<f32>, features: &Tensor, labels: &[u32])
 }
 
 impl Layout {
-    /// From all numbers, in their order.
+    /// The contribution from all transferred numbers, in order.
     fn contribution(&self, mut numbers: Vec<f32>) -> std::result::Result<Contribution<f32>, HeadError> {
         let &Self { samples, classes, width, dense } = self;
         let rest = numbers.split_off(self.gradient());
@@ -140,7 +141,7 @@ impl Errors {
     /// dH = D W (B, s), on the card.
     ///
     /// # Errors
-    /// When the card fails.
+    /// If the card fails.
     pub(crate) fn feature_gradient(&self) -> Result<Tensor> {
         let Self { card, errors, weight } = self;
         let ((samples, classes), width) = (errors.dims2()?, weight.dim(1)?);

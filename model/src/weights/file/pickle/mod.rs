@@ -1,26 +1,25 @@
-//! Just enough of Python's pickle format to find the tensors in what PyTorch wrote. Nothing is imported and nothing called:
-//! the few constructors that a state dict is made of are known by name, and whatever else comes is an opaque value.
+//! Just enough of Python's pickle format to find the tensors in PyTorch files. Nothing is imported and nothing is
+//! called: the few constructors in a state dict are known by name, and everything else is an opaque value.
 //!
-//! candle has such a reader, which panics on some files and copies what is referred to, so that a small file can fill the
-//! memory.
+//! candle's reader panics on some files and copies referenced values, so a small file can fill the memory.
 //!
-//! Bounds: time and memory grow with the length of the text, whatever is in it. Values are numbers of nodes, never copies, so
-//! that one that is referred to many times is there once.
+//! Bounds: time and memory are proportional to the length of the pickle, for any contents. Values are references to
+//! nodes, not copies, so a value that is referenced many times exists once.
 
 mod constructors;
 
 use std::collections::BTreeMap;
 
-/// Bytes of a name that is put together from others.
+/// The longest name that is assembled from others, in bytes.
 const MOST_NAME: usize = 256;
 
-/// A value, by its position.
+/// A reference to a value, by its position.
 pub(super) type Id = usize;
 
 /// A value.
 #[derive(Debug, Clone)]
 pub(super) enum Node {
-    /// `module.name`, not looked up.
+    /// `module.name`, which is not imported.
     Class(String),
     Whole(i64),
     Text(String),
@@ -34,27 +33,27 @@ pub(super) enum Node {
     Opaque,
 }
 
-/// Numbers in a file beside the pickle.
+/// A storage: numbers in a file beside the pickle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Storage {
-    /// PyTorch's class, as `torch.FloatStorage`.
+    /// PyTorch's class, such as `torch.FloatStorage`.
     pub(super) class: String,
     pub(super) key: String,
-    /// How many numbers.
+    /// The number of elements.
     pub(super) length: usize,
 }
 
-/// A tensor: some of the numbers of a storage.
+/// A tensor: a view of some numbers of a storage.
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) storage: Storage,
-    /// In numbers, as the strides.
+    /// In elements, like the strides.
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
 }
 
-/// What a pickle holds.
+/// The contents of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle {
     nodes: Vec<Node>,
@@ -62,7 +61,7 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Reads a whole pickle; the error says what is wrong with it.
+    /// Reads a whole pickle, or says what is wrong with it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut machine =
             Machine { bytes, at: 0, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new() };
@@ -80,7 +79,7 @@ impl Pickle {
     }
 }
 
-/// The stack machine that a pickle is a program of.
+/// The stack machine that executes a pickle's instructions.
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -91,7 +90,7 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// One instruction; false at the end.
+    /// Executes one instruction. Returns false at the end.
     fn step(&mut self) -> Result<bool, String> {
         let at = self.at;
         match self.number::<1>()? as u8 {
@@ -133,16 +132,16 @@ impl Machine<'_> {
             0x93 => self.class_of_texts()?,
             b'Q' => self.storage()?,
             b'R' | 0x81 => self.call()?,
-            // The state of an object: of no use here, and a dictionary's is PyTorch's record of versions.
+            // The state of an object is ignored. For a dictionary, it is PyTorch's record of versions.
             b'b' => drop(self.pop()?),
-            code => return Err(format!("instruction {code:#04x} at byte {at} is none that a state dict needs")),
+            code => return Err(format!("instruction {code:#04x} at byte {at} does not occur in a state dict")),
         }
         Ok(true)
     }
 
     fn take(&mut self, count: usize) -> Result<&[u8], String> {
         let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or_else(|| "it is cut short".to_owned())?;
+        let end = end.ok_or_else(|| "it is truncated".to_owned())?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -160,9 +159,9 @@ impl Machine<'_> {
 
     fn pop(&mut self) -> Result<Id, String> {
         if self.marks.last().is_some_and(|mark| *mark >= self.stack.len()) {
-            return Err("a value is taken from beyond a mark".to_owned());
+            return Err("a value is popped from below a mark".to_owned());
         }
-        self.stack.pop().ok_or_else(|| "a value is taken from an empty stack".to_owned())
+        self.stack.pop().ok_or_else(|| "a value is popped from an empty stack".to_owned())
     }
 
     fn top(&self) -> Result<Id, String> {
@@ -170,7 +169,7 @@ impl Machine<'_> {
     }
 
     fn since_mark(&mut self) -> Result<Vec<Id>, String> {
-        let mark = self.marks.pop().ok_or_else(|| "values are taken up to a mark that is not there".to_owned())?;
+        let mark = self.marks.pop().ok_or_else(|| "values are popped down to a mark that does not exist".to_owned())?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
@@ -186,14 +185,14 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// One or two bytes without sign.
+    /// An unsigned integer of one or two bytes.
     fn short(&mut self, code: u8) -> Result<(), String> {
         let number = if code == b'K' { self.number::<1>()? } else { self.number::<2>()? };
         self.push(Node::Whole(number.cast_signed()));
         Ok(())
     }
 
-    /// Of any length; what does not fit 64 bits counts no elements.
+    /// An integer of any length. One that does not fit 64 bits becomes opaque.
     fn long(&mut self, code: u8) -> Result<(), String> {
         let length = if code == 0x8a { self.number::<1>()? } else { self.number::<4>()? };
         let bytes = self.take(length as usize)?;
@@ -290,7 +289,7 @@ impl Machine<'_> {
 
     fn recall<const N: usize>(&mut self) -> Result<(), String> {
         let place = self.number::<N>()? as u32;
-        let id = self.memo.get(&place).ok_or_else(|| format!("it refers to value {place}, which is not there"))?;
+        let id = self.memo.get(&place).ok_or_else(|| format!("it refers to value {place}, which does not exist"))?;
         self.stack.push(*id);
         Ok(())
     }
@@ -303,7 +302,7 @@ impl Machine<'_> {
 
     fn line(&mut self) -> Result<String, String> {
         let length = self.bytes[self.at..].iter().position(|byte| *byte == b'\n');
-        let length = length.ok_or_else(|| "it is cut short".to_owned())?;
+        let length = length.ok_or_else(|| "it is truncated".to_owned())?;
         let line = self.take(length + 1)?;
         Ok(String::from_utf8_lossy(&line[..length]).into_owned())
     }

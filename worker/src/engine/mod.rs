@@ -1,38 +1,32 @@
-//! The worker's own thread: takes the coordinator's messages one at a time, computes, answers. Everything that touches the
-//! device happens here and nowhere else.
+//! The worker's computing thread: it processes the coordinator's messages one at a time, computes and answers. Only
+//! this thread uses the device.
 //!
-//! The order of work is what lets all modalities compute at once: a contribution is sent before the encoder's backward
-//! pass, and the next forward pass runs before the next grant is there.
+//! The order of work lets all modalities compute at the same time: a contribution is sent before the encoder's backward
+//! pass, and the next forward pass runs before the next grant arrives.
 //!
-//! It outlives connections. A job that is assigned again after one was lost finds its data open; its encoder is loaded again,
-//! because what it has learnt since the last checkpoint may not be what the head has taken.
+//! It outlives connections. If a job is assigned again after a lost connection, its data are still open. Its encoder is
+//! loaded again, because the head may not have taken the steps since the last checkpoint.
 
+mod assignment;
 mod status;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use antiphon_core::ids::{EvaluationId, JobId, MicroShard, Term, Turn};
 use antiphon_core::spec::{JobSpec, ScheduleMode};
-use antiphon_core::turn::Progress;
 use antiphon_data::{OpenOptions, PrefetchOptions};
 use antiphon_model::device::{self, Device};
 use antiphon_model::weights::Cache;
 use antiphon_model::{allocator, numerics};
 use antiphon_process::full_message;
-use antiphon_proto::assignment::{Grant, HeadShape};
+use antiphon_proto::assignment::HeadShape;
 use antiphon_proto::chunks::Followed;
-use antiphon_proto::evaluation::{Evaluate, LogitsChunk};
-use antiphon_proto::files::FilesSaved;
-use antiphon_proto::times::Learned;
+use antiphon_proto::stream;
 use antiphon_proto::v1::{
     self, RejectedReason, coordinator_message::Message as Command, worker_message::Message as Answer,
 };
-use antiphon_proto::{contribution, stream};
 use antiphon_store::retry::RetryPolicy;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{Span, debug, info, info_span, warn};
 
 use crate::assigned::{Assigned, Under};
@@ -42,6 +36,7 @@ use crate::failure::Failure;
 use crate::stores::stores;
 use crate::trainer::{Machine, Options, Trainer};
 
+use assignment::{Assignment, Upload};
 use status::StoreError;
 
 pub(crate) use status::Status;
@@ -51,45 +46,25 @@ pub(crate) struct Engine {
     config: Config,
     device: Device,
     status: Arc<Status>,
-    /// To the coordinator, while there is a connection.
+    /// The channel to the coordinator, while there is a connection.
     answers: Option<mpsc::Sender<v1::WorkerMessage>>,
     assignment: Option<Assignment>,
-    /// The job at the time the last connection was lost.
+    /// The job when the last connection was lost.
     parked: Option<Assignment>,
 }
 
-/// The assigned job.
-struct Assignment {
-    job: JobId,
-    term: Term,
-    specification: String,
-    head: HeadShape,
-    /// Samples per chunk of logits.
-    chunk: usize,
-    /// Whether the next forward pass runs before its grant is there.
-    ahead: bool,
-    /// Whether the last order was a grant. What it waits for otherwise is not the head: at first the other workers, then
-    /// evaluations and checkpoints.
-    trains: bool,
-    trainer: Trainer,
-    /// What log messages about the job carry.
-    span: Span,
-    /// The upload of a checkpoint's files; it is cancelled with the job.
-    upload: Option<AbortOnDropHandle<()>>,
-}
-
-/// What the session tells the engine.
+/// An order of the session to the engine.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// A message of the coordinator.
     Command(Received),
     /// A job, or why its assignment cannot be read.
     Assign(Under, Result<Box<Assigned>, Failure>),
-    /// There is a new connection, on which nothing is assigned yet.
+    /// There is a new connection, on which no job is assigned yet.
     Connected(mpsc::Sender<v1::WorkerMessage>),
 }
 
-/// A message of the coordinator, and the elements of its tensors that came after it.
+/// A message of the coordinator, and the elements of its tensors that followed it.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) command: Command,
@@ -102,7 +77,8 @@ impl From<Received> for Order {
     }
 }
 
-/// Starts the thread. It ends when the command channel closes; the receiver then resolves, with an error if it panicked.
+/// Starts the thread. It ends when the command channel closes; the receiver then resolves, with an error if it
+/// panicked.
 pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiver<()>) {
     let (orders, mut queue) = mpsc::channel::<Order>(8);
     let (ended, end) = oneshot::channel();
@@ -110,7 +86,7 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiv
     let name = format!("engine-{}", engine.config.modality);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         loop {
-            // What is there already comes first; else the next forward pass, which does not wait for the head.
+            // Waiting orders come first. Without any, the next forward pass runs, which does not need the head.
             let order = match queue.try_recv() {
                 Ok(order) => Some(order),
                 Err(_) => {
@@ -128,11 +104,11 @@ pub(crate) fn spawn(mut engine: Engine) -> (mpsc::Sender<Order>, oneshot::Receiv
             }
         }
         drop(engine);
-        // The session may have ended before.
+        // The session may have ended already.
         let _ = ended.send(());
     });
     if let Err(error) = thread {
-        warn!(%error, "the worker cannot start its engine's thread");
+        warn!(%error, "the worker cannot start its computing thread");
     }
     (orders, end)
 }
@@ -152,14 +128,15 @@ impl Engine {
         self.status.set_job(None);
     }
 
-    /// Sends an answer to the coordinator. Without a connection it is dropped: the next connection starts over.
+    /// Sends an answer to the coordinator. Without a connection the answer is dropped, because the next connection
+    /// starts over.
     fn answer(&self, answer: Answer) {
         if self.answers.as_ref().is_none_or(|answers| answers.blocking_send(answer.into()).is_err()) {
-            debug!("the worker drops an answer: there is no connection to the coordinator");
+            debug!("the worker drops an answer, because it has no connection to the coordinator");
         }
     }
 
-    /// The time since the last order was spent waiting for this one: for the head, if both were grants.
+    /// Counts the time since the last order as waiting: for the head, if both orders were grants.
     fn has_waited(&mut self, granted: bool) {
         if let Some(at) = &mut self.assignment {
             let trains = granted && at.trains;
@@ -168,7 +145,8 @@ impl Engine {
         }
     }
 
-    /// Carries out one order. Any failure, a panic too, is reported to the coordinator and ends the worker's part in the job.
+    /// Carries out one order. Any failure, even a panic, is reported to the coordinator and ends the worker's part in
+    /// the job.
     fn take(&mut self, runtime: &tokio::runtime::Handle, order: Received) {
         self.has_waited(matches!(order.command, Command::Grant(_)));
         let under = self.under();
@@ -179,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// Opens a job, or says why it cannot.
+    /// Opens a job, or reports why it cannot be opened.
     fn take_job(&mut self, runtime: &tokio::runtime::Handle, under: Under, assigned: Result<Box<Assigned>, Failure>) {
         self.has_waited(false);
         let span = info_span!("job", job = under.job, modality = %self.config.modality);
@@ -190,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// The next forward pass, unless the schedule is sequential: it needs this modality's encoder only.
+    /// Runs the next forward pass, unless the schedule is sequential. It needs only this modality's encoder.
     fn compute_ahead(&mut self) {
         if let Err(error) = guarded(|| self.assignment.as_mut().map_or(Ok(()), Assignment::compute_ahead)) {
             self.fail(self.under(), &error);
@@ -202,12 +180,12 @@ impl Engine {
         self.assignment.as_ref().map(|at| Under { job: at.job.to_string(), term: at.term.0 })
     }
 
-    /// Drops the job and reports the failure. Without a job there is nothing to report it under.
+    /// Drops the job and reports the failure. Without a job, the failure is only logged.
     fn fail(&mut self, under: Option<Under>, error: &Failure) {
         let (reason, transient) = (stream::reason(&full_message(error)), error.is_transient());
         self.drop_assignment();
         let Some(Under { job, term }) = under else {
-            warn!(reason, "the worker cannot use a message, which belongs to no job");
+            warn!(reason, "the worker cannot process a message, and has no job to fail");
             return;
         };
         warn!(job, reason, transient, "the worker fails its job");
@@ -239,19 +217,23 @@ impl Engine {
     /// The job cannot continue without the message that was rejected.
     fn rejected(&mut self, rejected: &v1::Rejected) -> Result<Vec<Answer>, Failure> {
         let Some(at) = &self.assignment else {
-            debug!(message = rejected.message, "the coordinator rejected a message, but there is no job");
+            debug!(message = rejected.message, "the coordinator rejected a message of this worker, which has no job");
             return Ok(Vec::new());
         };
         let named = rejected.job.is_empty() || rejected.job == at.job.as_str();
         if !named || rejected.turn.as_ref().is_some_and(|turn| !at.is(&turn.job, turn.term)) {
-            warn!(job = rejected.job, message = rejected.message, "the coordinator rejected a message of another job");
+            warn!(
+                job = rejected.job,
+                message = rejected.message,
+                "the coordinator rejected a message about another job"
+            );
             return Ok(Vec::new());
         }
         let message = rejected.message.clone();
         match rejected.reason() {
             // The worker has lost its slot in the job.
             RejectedReason::UnknownJob => {
-                info!(message, "the coordinator has taken the job from this worker");
+                info!(message, "this worker has lost its slot in the job");
                 self.drop_assignment();
                 Ok(Vec::new())
             }
@@ -309,7 +291,7 @@ impl Engine {
         Ok(Answer::Prepared(answer))
     }
 
-    /// How a trainer uses this machine.
+    /// The options of trainers on this machine.
     fn options(&self) -> Options {
         Options {
             prefetch: PrefetchOptions { threads: self.config.decode_threads, ..PrefetchOptions::default() },
@@ -318,7 +300,7 @@ impl Engine {
         }
     }
 
-    /// Sets the trainer to what a checkpoint holds.
+    /// Restores the trainer from a checkpoint.
     fn restore(
         &self,
         runtime: &tokio::runtime::Handle,
@@ -333,104 +315,53 @@ impl Engine {
         trainer.restore(spec, &encoder, &state).map_err(|source| Failure::Restore { url, source: source.into() })
     }
 
-    /// Z, D, G, h̄ go out at once, unless the head has them already; then dH is made and the encoder learns from it, and says so.
     fn grant(&mut self, message: &v1::Grant, followed: Followed) -> Result<Vec<Answer>, Failure> {
         let Some(at) = self.assignment.as_mut() else { return Ok(Vec::new()) };
-        // Before decoding: the head of another job may have another shape.
-        if message.turn.as_ref().is_some_and(|turn| !at.is(&turn.job, turn.term)) {
-            return Ok(Vec::new());
+        let answers = self.answers.as_ref();
+        let send = |answer: Answer| answers.is_some_and(|answers| answers.blocking_send(answer.into()).is_ok());
+        let learned = at.grant(message, followed, send)?;
+        if learned.is_some() {
+            self.status.set_steps_done(at.trainer.steps_done());
         }
-        let grant = Grant::decode(message, at.head, followed)?;
-        at.trainer.watch.lap(|times| &mut times.exchange);
-        let contribution = at.trainer.contribute(&grant.head)?;
-        if !grant.replay {
-            let answer = Answer::Contribution(contribution::encode(&grant.turn, MicroShard::WHOLE, contribution));
-            if self.answers.as_ref().is_none_or(|answers| answers.blocking_send(answer.into()).is_err()) {
-                return Ok(Vec::new());
-            }
-            at.trainer.watch.lap(|times| &mut times.exchange);
-        }
-        at.trainer.learn(&grant.head, Progress { epoch: grant.progress, epochs: grant.epochs })?;
-        self.status.set_steps_done(at.trainer.steps_done());
-        let times = at.trainer.watch.take();
-        Ok(vec![Answer::Learned(Learned { turn: grant.turn, times }.into())])
+        Ok(learned.into_iter().collect())
     }
 
     fn evaluate(&mut self, message: &v1::Evaluate, followed: Followed) -> Result<Vec<Answer>, Failure> {
-        let Some(at) = self.at(&message.job, message.term) else { return Ok(Vec::new()) };
-        let evaluate = Evaluate::decode(message, at.head, followed)?;
-        at.trainer.begin_evaluation(evaluate.evaluation, evaluate.split, evaluate.head, at.chunk);
+        if let Some(at) = self.at(&message.job, message.term) {
+            at.evaluate(message, followed)?;
+        }
         Ok(Vec::new())
     }
 
     fn next_logits(&mut self, next: &v1::NextLogits) -> Result<Vec<Answer>, Failure> {
-        let Some(at) = self.at(&next.job, next.term) else { return Ok(Vec::new()) };
-        let chunk = at.trainer.next_logits(EvaluationId(next.evaluation))?;
-        let rows: usize = chunk.labels.len();
-        debug!(rows, last = chunk.last, "the worker has computed logits");
-        at.trainer.watch.lap(|times| &mut times.other);
-        let times = chunk.last.then(|| at.trainer.watch.take());
-        let chunk = LogitsChunk {
-            job: at.job.clone(),
-            term: at.term,
-            evaluation: EvaluationId(next.evaluation),
-            sequence: next.sequence,
-            ids: chunk.ids,
-            labels: chunk.labels,
-            logits: chunk.logits,
-            last: chunk.last,
-            times,
-        };
-        Ok(vec![Answer::Logits(chunk.encode())])
+        match self.at(&next.job, next.term) {
+            Some(at) => Ok(vec![at.next_logits(next)?]),
+            None => Ok(Vec::new()),
+        }
     }
 
-    /// Takes a snapshot of the files. The upload runs beside the next steps.
     fn save(&mut self, runtime: &tokio::runtime::Handle, save: v1::SaveFiles) -> Result<Vec<Answer>, Failure> {
         let Some(answers) = self.answers.clone() else { return Ok(Vec::new()) };
         let ((retry, store_error), stores) = (self.retry_policy(), self.config.stores);
-        let Some(at) = self.at(&save.job, save.term) else { return Ok(Vec::new()) };
-        let begun = Instant::now();
-        let files = at.trainer.files()?;
-        let snapshot = begun.elapsed();
-        let (job, term) = (at.job.clone(), at.term);
-        let upload = runtime.spawn(async move {
-            let written = tokio::select! {
-                written = checkpoint::save(&save.checkpoint, files, &stores, &retry) => written,
-                // The worker that takes over the slot writes these files too; two must not.
-                () = answers.closed() => return,
-            };
-            // Before the answer, after which no heartbeat tells of it.
-            store_error.clear();
-            let answer = match written {
-                Ok(files) => {
-                    Answer::FilesSaved(FilesSaved { job, term, turn: Turn(save.turn), files, snapshot }.into())
-                }
-                Err(error) => {
-                    let error = Failure::from(error);
-                    let (reason, transient) = (stream::reason(&full_message(&error)), error.is_transient());
-                    Answer::Failed(v1::Failed { job: save.job, term: save.term, reason, transient })
-                }
-            };
-            // Without a connection the coordinator does not wait for it.
-            let _disconnected = answers.send(answer.into()).await;
-        });
-        at.upload = Some(AbortOnDropHandle::new(upload));
+        if let Some(at) = self.at(&save.job, save.term) {
+            at.save(runtime, save, Upload { answers, stores, retry, store_error })?;
+        }
         Ok(Vec::new())
     }
 
-    /// Retries of store requests, which heartbeats report. The pauses need not differ between workers, because the names of their
-    /// files do.
+    /// The retry policy of store requests, whose errors heartbeats report. The names of files give workers different
+    /// pauses.
     fn retry_policy(&self) -> (RetryPolicy, StoreError) {
         let store_error = self.status.begin_store_request();
         let told = store_error.clone();
         let policy = RetryPolicy::new(self.config.store_retry_timeout, 0).on_retry(move |retry| {
-            warn!(store_error = %retry, "the worker retries a store of checkpoints");
+            warn!(store_error = %retry, "a request to the store of checkpoints failed; the worker retries it");
             told.note(&retry.to_string());
         });
         (policy, store_error)
     }
 
-    /// The job at hand, if it is the one that a message is about.
+    /// The assigned job, if a message is about it.
     fn at(&mut self, job: &str, term: u64) -> Option<&mut Assignment> {
         self.assignment.as_mut().filter(|at| at.is(job, term))
     }
@@ -459,24 +390,12 @@ pub(crate) fn head_shape(spec: &JobSpec) -> HeadShape {
     HeadShape { classes: spec.labels.classes.count(), width: spec.head.width as usize }
 }
 
-impl Assignment {
-    fn compute_ahead(&mut self) -> Result<(), Failure> {
-        self.trainer.watch.lap(|times| &mut times.other);
-        if self.ahead { Ok(self.trainer.compute_ahead()?) } else { Ok(()) }
-    }
-
-    /// Whether a message is about this job, in this term; others are late and say nothing any more.
-    fn is(&self, job: &str, term: u64) -> bool {
-        self.job.as_str() == job && self.term.0 == term
-    }
-}
-
-/// Makes a panic an error. The process continues without the job, whose state may be inconsistent.
+/// Turns a panic into an error. The process continues without the job, whose state may be inconsistent.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message =
             panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(Failure::Panicked(message.unwrap_or("it does not say why").to_owned()))
+        Err(Failure::Panicked(message.unwrap_or("the panic has no message").to_owned()))
     })
 }
 

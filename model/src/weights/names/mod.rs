@@ -1,8 +1,8 @@
-//! From the names that libraries and papers give to tensors to those of the encoders here.
+//! Maps the tensor names of libraries and papers to those of the encoders here.
 //!
-//! A family has dialects: its own names first, then those of others. A file speaks the dialect in which most of its names,
-//! after some prefix (`module.`, `backbone.`, `bert.` and whatever else wraps them), become names of the encoder. Names
-//! that belong to another component of the model that the file is of, a classifier or a decoder, are passed over.
+//! A family has dialects: its own names first, then those of other libraries. The dialect of a file is the one in which
+//! most of its names become names of the encoder, after a prefix such as `module.`, `backbone.` or `bert.` is removed.
+//! Names of other components of the model, such as a classifier or a decoder, are ignored.
 
 mod assemble;
 mod bert;
@@ -25,16 +25,16 @@ use super::report::{Report, Unlike};
 
 pub use self::dialect::Own;
 
-/// Encoders whose tensors go by the same names.
+/// Encoders whose tensors have the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// Named by their own program alone: `mlp`, `cnn`, `text`, and registered encoders.
+    /// Names that no other library uses: `mlp`, `cnn`, `text`, and registered encoders.
     Own,
-    /// As torchvision names them.
+    /// torchvision's names.
     Resnet,
-    /// As timm names them.
+    /// timm's names.
     Vit,
-    /// As Hugging Face names them, with query, key and value in one.
+    /// Hugging Face's names, with query, key and value in one tensor.
     Bert,
 }
 
@@ -63,7 +63,7 @@ impl Family {
         }
     }
 
-    /// Whether a name, whatever the dialect, belongs to what stands behind or beside an encoder.
+    /// Whether a name, in any dialect, belongs to a component after or beside an encoder.
     fn passes_over(self, name: &str) -> bool {
         let of_family = match self {
             Self::Own => false,
@@ -71,7 +71,7 @@ impl Family {
             Self::Vit => vit::passed_over(name),
             Self::Bert => bert::passed_over(name),
         };
-        // What a checkpoint keeps of the preprocessing.
+        // The preprocessing in a checkpoint of this project.
         of_family || name == "input.mean" || name == "input.deviation"
     }
 }
@@ -79,9 +79,9 @@ impl Family {
 /// A file's tensors that fit an encoder, under its names.
 #[derive(Debug)]
 pub struct Translated {
-    /// Of the encoder's shapes.
+    /// The tensors that fit, in the encoder's shapes.
     pub tensors: BTreeMap<String, Tensor>,
-    /// How the rest compares.
+    /// The comparison of all other tensors.
     pub report: Report,
 }
 
@@ -117,13 +117,13 @@ pub fn translate(family: Family, own: &Own, file: Tensors) -> Translated {
     compare(own, tensors, &types, report)
 }
 
-/// What a name stands for, if the encoder has that.
+/// The encoder's tensor and component for a name, if the encoder has it.
 fn read(dialect: &Dialect, name: &str, own: &Own) -> Option<(String, Component)> {
     (dialect.read)(name, own).filter(|(target, _)| own.shape(target).is_some())
 }
 
-/// The dialect, and the prefix before its names, in which most of a file's names are names of the encoder: the shortest
-/// prefix and the first dialect of equals.
+/// The dialect and the prefix with which most of a file's names become names of the encoder. Of equals, the shortest
+/// prefix and the first dialect.
 fn spoken(family: Family, own: &Own, names: &[String]) -> (&'static Dialect, String) {
     let mut best = (0, &family.dialects()[0], String::new());
     for dialect in family.dialects() {
@@ -146,7 +146,7 @@ fn spoken(family: Family, own: &Own, names: &[String]) -> (&'static Dialect, Str
     (best.1, best.2)
 }
 
-/// Whether a name is passed over, with any component of the prefix taken away: a classifier stands beside the encoder.
+/// Whether a name is ignored, with any part of the prefix removed: a classifier may be beside the encoder.
 fn passes_over(family: Family, dialect: &Dialect, own: &Own, prefix: &str, name: &str) -> bool {
     let ends = std::iter::once(0).chain(prefix.match_indices('.').map(|(dot, _)| dot + 1));
     ends.filter_map(|end| name.strip_prefix(&prefix[..end]))
@@ -169,7 +169,7 @@ fn compare(
         };
         tensors.remove(name);
         match given {
-            // The adapter leads to the head's width, which is the job's own.
+            // The adapter depends on the head's width, which is specific to the job.
             _ if name.starts_with(ADAPTER) => {}
             Some(given) => report.unlike.push(Unlike { name: name.clone(), given, wanted: shown(shape) }),
             None => report.missing.push(name.clone()),

@@ -1,7 +1,7 @@
 //! Optimizers of encoders: from a gradient to a step, in place, parameter by parameter in a fixed order.
 //!
-//! A step either happens as a whole or, when the gradient is not finite, not at all. Learning rate schedules are the
-//! caller's (`antiphon_core::learning_rate`).
+//! If the gradient is not finite, a step changes nothing. The caller applies learning-rate schedules
+//! (`antiphon_core::learning_rate`).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::encoder::{EncoderError, Gradients, check_saved};
 use crate::nn::update::{self, Adam, Change};
 use crate::weights::Rates;
 
-/// An optimizer with its memory of earlier gradients.
+/// An optimizer with its moments.
 #[derive(Debug)]
 pub struct Optimizer {
     rule: OptimizerRule,
@@ -21,13 +21,13 @@ pub struct Optimizer {
     slots: Vec<Slot>,
 }
 
-/// What is remembered of one parameter that is trained.
+/// The state of one trained parameter.
 #[derive(Debug)]
 struct Slot {
     name: String,
-    /// Its place among all parameters.
+    /// Its position among all parameters.
     position: usize,
-    /// What the learning rate is multiplied by.
+    /// The factor of the learning rate.
     factor: f64,
     /// SGD: the velocity v. AdamW: the running mean of gradients m.
     first: Tensor,
@@ -36,13 +36,13 @@ struct Slot {
 }
 
 impl Slot {
-    /// Its parameter's gradient, which is there unless the pass took the parameter for frozen.
+    /// The parameter's gradient, which exists unless the pass treated the parameter as frozen.
     fn gradient<'a>(&self, gradients: &'a Gradients) -> Result<&'a Tensor, EncoderError> {
         let gradient = gradients.tensors()[self.position].as_ref();
         gradient.ok_or_else(|| EncoderError::NoGradient { name: self.name.clone() })
     }
 
-    /// What a step changes, and how.
+    /// The tensors that a step changes, and their coefficients.
     fn change<'a>(
         &'a self,
         parameters: &'a [(String, Var)],
@@ -56,10 +56,10 @@ impl Slot {
 }
 
 impl Optimizer {
-    /// An optimizer that has seen nothing. `parameters` are those of every later step.
+    /// A new optimizer. Every later step must have the same `parameters`.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     pub fn new(spec: &OptimizerSpec, parameters: &[(String, Var)]) -> Result<Self, EncoderError> {
         Self::with_rates(spec, parameters, &Rates::same(parameters.len()))
     }
@@ -67,7 +67,7 @@ impl Optimizer {
     /// As [`Self::new`], with parameters that are not trained and others that have separate learning rates.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     pub fn with_rates(spec: &OptimizerSpec, parameters: &[(String, Var)], rates: &Rates) -> Result<Self, EncoderError> {
         let adaptive = matches!(spec.rule, OptimizerRule::Adamw { .. });
         let slot = |(position, factor): (usize, f64)| -> TensorResult<Slot> {
@@ -79,20 +79,21 @@ impl Optimizer {
         Ok(Self { rule: spec.rule.clone(), clip: spec.clip, steps: 0, slots })
     }
 
-    /// How many steps it has taken.
+    /// The number of steps that it has taken.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// One step with learning rate `lr`; returns the norm of the whole gradient g of what is trained, before clipping.
+    /// One step with learning rate `lr`; returns the norm of the gradient g of all trained parameters, before clipping.
     ///
-    /// With clipping at c, `g ← g · min(1, c / |g|)`. SGD: `v ← μ v + (g + λ p); p ← p − lr v`. AdamW (Loshchilov & Hutter 2019):
-    /// `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← p − lr λ p − lr m̂ / (√v̂ + ε)`, `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
+    /// With clipping at c, `g ← g · min(1, c / |g|)`. SGD: `v ← μ v + (g + λ p); p ← p − lr v`. AdamW (Loshchilov &
+    /// Hutter 2019): `m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; p ← p − lr λ p − lr m̂ / (√v̂ + ε)`,
+    /// `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
     ///
     /// # Errors
-    /// [`EncoderError::NotFinite`] names the first parameter whose gradient is not finite, [`EncoderError::NoGradient`] one that is
-    /// trained and has none; nothing is changed then.
+    /// [`EncoderError::NotFinite`] names the first parameter whose gradient is not finite. [`EncoderError::NoGradient`]
+    /// names a trained parameter without a gradient. Nothing changes in these cases.
     pub fn step(&mut self, parameters: &[(String, Var)], gradients: &Gradients, lr: f64) -> Result<f64, EncoderError> {
         let norm = self.norm(gradients)?;
         let share = self.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
@@ -120,7 +121,7 @@ impl Optimizer {
         share: f64,
         lr: f64,
     ) -> Result<(), EncoderError> {
-        // `rates` makes rate and decay of a learning rate.
+        // `rates` computes rate and decay from a learning rate.
         let changes = |rates: &dyn Fn(f64) -> (f64, f64)| {
             let slots = self.slots.iter();
             let change = slots.map(|slot| slot.change(parameters, gradients, rates(lr * slot.factor)));
@@ -139,20 +140,21 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What a checkpoint keeps beside [`Self::steps`]: `momentum.<parameter>`, or `mean.<parameter>` and `square.<parameter>`. Copies.
+    /// The state for a checkpoint, besides [`Self::steps`]: copies named `momentum.<parameter>`, or `mean.<parameter>`
+    /// and `square.<parameter>`.
     ///
     /// # Errors
-    /// When candle fails.
+    /// If candle fails.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>, EncoderError> {
         let tensors = self.named().into_iter();
         Ok(tensors.map(|(name, tensor)| Ok((name, tensor.copy()?))).collect::<TensorResult<_>>()?)
     }
 
-    /// Sets it to what [`Self::state`] and [`Self::steps`] gave. All tensors are checked before the first is taken over; others'
-    /// names are left alone.
+    /// Restores the results of [`Self::state`] and [`Self::steps`]. All tensors are checked before the first one is
+    /// loaded. Other names are ignored.
     ///
     /// # Errors
-    /// [`EncoderError::WrongTensor`] when one is missing or has another shape or type.
+    /// [`EncoderError::WrongTensor`] if a tensor is missing or has another shape or type.
     pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: u64) -> Result<(), EncoderError> {
         let named = self.named();
         let saved = named.iter().map(|(name, own)| check_saved(name, own, tensors.get(name)));

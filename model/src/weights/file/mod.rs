@@ -1,8 +1,8 @@
-//! Reading tensors by name out of a file: safetensors, or what PyTorch's `torch.save` writes. Which of them it is, its first
-//! bytes say, not its name.
+//! Reads tensors by name from a file in safetensors format or in the format of PyTorch's `torch.save`. The first bytes
+//! determine the format, not the name.
 //!
-//! Whatever is in a file, the answer is tensors or an error: nothing in it is executed, and memory stays within a small
-//! multiple of its length.
+//! Every file gives tensors or an error: nothing in it is executed, and memory stays within a small multiple of its
+//! length.
 
 mod pickle;
 mod tensors;
@@ -20,10 +20,10 @@ use super::WeightsError;
 
 pub use self::tensors::Tensors;
 
-/// Reads a file; `name` is what messages call it.
+/// Reads a file, called `name` in messages.
 ///
 /// # Errors
-/// [`WeightsError::Unreadable`] for a file that is of another format, cut short or damaged.
+/// [`WeightsError::Unreadable`] if the file has another format, or is truncated or damaged.
 pub fn read(path: &Path, name: &str) -> Result<Tensors, WeightsError> {
     read_file(path).map_err(|reason| WeightsError::Unreadable { file: name.to_owned(), reason })
 }
@@ -49,7 +49,7 @@ fn read_file(path: &Path) -> Result<Tensors, String> {
     }
 }
 
-/// Why the file system refuses, and what to do.
+/// An error of the file system, and what to do.
 pub(super) fn io_reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file; correct the path".to_owned(),
@@ -57,15 +57,16 @@ pub(super) fn io_reason(error: &std::io::Error) -> String {
     }
 }
 
-/// What a file is that is neither.
+/// What a file in another format is, and what to do.
 fn other(start: &[u8]) -> String {
     let what = match start {
         [] => "it is empty; fetch it again",
         [0x80, ..] => {
-            "it is a plain Python pickle, which would have to be executed; load it in Python and save it again with torch.save or safetensors"
+            "it is a plain Python pickle, which would have to be executed; load it in Python and save it again with \
+             torch.save or safetensors"
         }
         _ if start.starts_with(b"version https://git-lfs") => {
-            "it is a pointer of Git LFS and not the file itself; fetch it with `git lfs pull`"
+            "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
         }
         [b'<', ..] => "it is a web page; give the address of the file itself",
         _ => "it is neither a safetensors file nor a PyTorch state dict; give one of these",
@@ -75,7 +76,7 @@ fn other(start: &[u8]) -> String {
 
 fn safetensors(bytes: &[u8]) -> Result<Tensors, String> {
     let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| format!("it is a safetensors file that is cut short or damaged ({error})"))?;
+        .map_err(|error| format!("it is a safetensors file that is truncated or damaged ({error})"))?;
     let mut tensors = Tensors::default();
     for (name, view) in file.iter() {
         let number = match view.dtype() {

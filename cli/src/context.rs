@@ -1,11 +1,11 @@
-//! What a command is given beside its arguments.
+//! What a command receives in addition to its arguments.
 
 use antiphon_model::custom::Encoders;
 use antiphon_store::storage::StoreOptions;
 
 use crate::output::Format;
 
-/// How a program was started.
+/// The settings of the program that apply to every command.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// How results are printed.

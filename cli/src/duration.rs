@@ -5,10 +5,10 @@ use std::time::Duration;
 /// The longest duration: a year.
 const LONGEST: f64 = 365.0 * 86_400.0;
 
-/// `2s`, `500ms`, `1.5 s`, `10 min` or `1h`, as job files write them; a number alone is in seconds.
+/// Parses `2s`, `500ms`, `1.5 s`, `10 min` or `1h`, as in job files. A number without a unit is in seconds.
 ///
 /// # Errors
-/// A message: it is not a duration, not above zero, or longer than a year.
+/// `text` is not a duration, is not above zero, or is longer than a year.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let plain = text.trim();
     let units = [("ms", 1e-3), ("min", 60.0), ("s", 1.0), ("h", 3600.0)];

@@ -7,9 +7,9 @@ use crate::client::ClientError;
 /// An error that knows its exit code; any other error is [`Exit::Failed`].
 #[derive(Debug)]
 pub struct Exiting {
-    /// The code.
+    /// The code that the process exits with.
     pub exit: Exit,
-    /// The error.
+    /// The error that is printed.
     pub error: anyhow::Error,
 }
 
@@ -21,12 +21,12 @@ impl std::fmt::Display for Exiting {
 
 impl std::error::Error for Exiting {}
 
-/// Gives errors their exit code.
+/// Attaches an exit code to the error of a result.
 pub trait OrExit<T> {
-    /// The error, with this code.
+    /// Attaches this code to the error, if there is one.
     ///
     /// # Errors
-    /// The error that there was.
+    /// The same error, with the code.
     fn or_exit(self, exit: Exit) -> anyhow::Result<T>;
 }
 
@@ -43,7 +43,7 @@ pub fn of(error: &anyhow::Error) -> Exit {
     given.or_else(|| error.downcast_ref::<ClientError>().map(ClientError::exit)).unwrap_or(Exit::Failed)
 }
 
-/// Whether standard output is closed, as it is when a reader such as `head` has seen enough.
+/// Whether the error says that standard output is closed, for example because a reader such as `head` has exited.
 #[must_use]
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let output = match error.downcast_ref::<ClientError>() {

@@ -10,34 +10,44 @@ use antiphon_model::custom::Encoders;
 /// Why a job file is not a valid job.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobFileError {
-    /// It cannot be read.
-    #[error("{file}: {error}")]
+    /// The file cannot be read.
+    #[error("cannot read the job file {file}: {error}; {}", remedy(.error))]
     Unreadable {
         /// The job file.
         file: String,
-        /// Why.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// It is not UTF-8.
-    #[error("{file}: not UTF-8 from byte {valid} on; save the job file as UTF-8")]
+    /// The file is not UTF-8.
+    #[error("{file}: byte {valid} is not valid UTF-8; save the job file as UTF-8")]
     NotText {
         /// The job file.
         file: String,
-        /// How many bytes are valid.
+        /// Number of bytes before the first invalid one.
         valid: usize,
     },
-    /// It is not a valid job.
+    /// The file is not a valid job.
     #[error(transparent)]
     NotAJob(#[from] SpecErrors),
 }
 
-/// How much of a job file is read at most. The limit of the specification is lower.
+/// How to fix a job file that cannot be read.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "correct the path, or give - to read standard input",
+        io::ErrorKind::IsADirectory => "name a file in this folder",
+        _ => "make the file readable, or name another one",
+    }
+}
+
+/// The largest number of bytes that are read of a job file. The limit of the specification is lower.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Reads a job file, with variables from the environment, and explains its fields. The job may name `encoders`.
+/// Reads a job file, with variables from the environment, and explains its fields. The job may use the registered
+/// `encoders`.
 ///
 /// # Errors
-/// It cannot be read, or is not a valid job.
+/// The file cannot be read, or is not a valid job.
 pub(crate) fn load(
     job: &Path,
     set: &[Override],

@@ -7,9 +7,9 @@
 //!                     └─ joint     └─ …
 //! ```
 //! `program` parses, runs a command and exits. [`commands`] has one module per command: each parses, calls and
-//! prints. `client` talks to a coordinator; [`follow`] shows a job's events to people and programs; `lab` runs jobs here, in
-//! this process and in others, and disturbs them; [`predictor`] answers out of a checkpoint; `joint` trains all modalities at
-//! once, to compare with. No module imports one to its left.
+//! prints. `client` talks to a coordinator; [`follow`] shows a job's events as text or JSON; `lab` runs jobs on this
+//! machine and injects faults; [`predictor`] predicts with a checkpoint; `joint` trains all modalities jointly, for
+//! comparison. No module imports one to its left.
 
 use antiphon_model::allocator::Allocator;
 
@@ -37,6 +37,6 @@ pub use program::{execute, main, main_with};
 pub use antiphon_data::InputShape;
 pub use antiphon_model::custom::{Blueprint, BuildError, Conv1d, Dropout, Encoders, OptionError, Options, conv1d};
 
-/// The allocator of every program that is made of this crate: training allocates and frees hundreds of megabytes a step.
+/// The allocator of every program that uses this crate. Training allocates and frees hundreds of megabytes per step.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator::new();

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-/// Work that is done by then is not shown.
+/// Work that ends before this time is not shown.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
 
-/// A bar on standard error once the work takes long; none if that is not a terminal.
+/// A progress bar on standard error, shown once the work takes long. It is not shown if standard error is not a
+/// terminal.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -21,7 +22,7 @@ impl Progress {
         Self { bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()) }
     }
 
-    /// Waits for work of unknown length.
+    /// Shows a spinner while it waits for work of unknown length.
     pub(crate) async fn during<T>(&self, doing: &'static str, work: impl Future<Output = T>) -> T {
         self.bar.set_style(ProgressStyle::default_spinner());
         self.bar.set_message(doing);
@@ -41,12 +42,12 @@ impl Progress {
         self.bar.set_message(reason);
     }
 
-    /// Work of `length` rows begins.
+    /// Starts a bar for work of `length` rows.
     pub(crate) fn begin(&self, doing: &'static str, length: u64) {
         self.begin_counting(doing, length, "rows");
     }
 
-    /// Work of `length` items of another kind begins.
+    /// Starts a bar for work of `length` items, which `what` names.
     pub(crate) fn begin_counting(&self, doing: &'static str, length: u64, what: &'static str) {
         let template = format!("  {{msg}} [{{bar:24}}] {{pos}}/{{len}} {what}  {{elapsed}} elapsed, {{eta}} to go");
         self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -55,7 +56,7 @@ impl Progress {
         self.bar.reset();
     }
 
-    /// So many are done.
+    /// Sets the number of items that are done.
     pub(crate) fn at(&self, rows: u64) {
         if self.bar.is_hidden() && self.bar.elapsed() >= SHOW_AFTER {
             self.show();
@@ -72,8 +73,8 @@ impl Progress {
     }
 }
 
-/// Opens something, then works on it on a separate thread. None if Ctrl-C or SIGTERM came first; the work has ended then, too,
-/// and leaves nothing behind. It checks the token between samples, and returns None once it is cancelled.
+/// Opens something, then works on it on a separate thread. `work` must check the token between samples, and return None
+/// once it is cancelled. Returns None after Ctrl-C or SIGTERM, once the work has ended.
 pub(crate) async fn until_interrupted<O, T, W>(
     open: impl Future<Output = anyhow::Result<O>>,
     work: W,
@@ -93,7 +94,7 @@ where
     let mut working = tokio::task::spawn_blocking(move || work(opened, &token));
     loop {
         tokio::select! {
-            done = &mut working => return done.context("the work ended in a panic")?,
+            done = &mut working => return done.context("the work panicked")?,
             () = interrupts.next() => cancelled.cancel(),
         }
     }

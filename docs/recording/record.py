@@ -130,7 +130,7 @@ def record(command, folder):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
-    begun = time.monotonic()
+    started = time.monotonic()
     process = subprocess.Popen(command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     decoder, drawn = codecs.getincrementaldecoder("utf-8")("replace"), []
@@ -142,7 +142,7 @@ def record(command, folder):
             data = b""
         if not data:
             break
-        drawn.append((time.monotonic() - begun, decoder.decode(data)))
+        drawn.append((time.monotonic() - started, decoder.decode(data)))
     os.close(master)
     if process.wait() != 0:
         sys.exit(f"{command} ended with {process.returncode}: {''.join(text for _, text in drawn)[-2000:]}")

@@ -1,4 +1,4 @@
-//! Requests to a coordinator's job service, each made once.
+//! Requests to a coordinator's job service, without retries.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use super::error::ClientError;
 /// An event of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
-    /// Numbers ascend.
+    /// Number of the event; later events have larger numbers.
     pub(crate) number: u64,
-    /// What happened.
+    /// The event, decoded.
     pub(crate) event: JobEvent,
-    /// The same, as one line of JSON.
+    /// The event as one line of JSON, as the coordinator sent it.
     pub(crate) json: String,
 }
 
@@ -38,15 +38,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of a coordinator anywhere. Keep-alive pings detect one that is stopped or whose machine is gone.
+    /// A client of a coordinator, local or remote. Keep-alive pings detect a stopped coordinator or a dead machine.
     ///
     /// # Errors
-    /// `url` is not an address. The coordinator need not be there yet.
+    /// `url` is not an address. The coordinator need not be running yet.
     pub(crate) fn new(url: &str) -> Result<Self, ClientError> {
         Ok(Self::dial(&Dial::new(url, KeepAlive::Always)?))
     }
 
-    /// A client of a coordinator that this process has started. It sends no keep-alive pings, which a busy machine may answer
+    /// A client of a coordinator in this process. It sends no keep-alive pings, because a busy machine may answer them
     /// late.
     ///
     /// # Errors
@@ -62,25 +62,25 @@ impl Client {
         Self { url: dial.url().to_owned(), channel, jobs }
     }
 
-    /// Where the coordinator is, or should be.
+    /// The URL of the coordinator.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The answer to a request, or that there is none within this time.
+    /// Waits for the answer to a request, up to this time.
     pub(crate) async fn within<T>(
         &self,
         time: Duration,
         request: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        let silent = || Err(ClientError::Unreachable(format!("no answer from the coordinator at {}", self.url)));
+        let silent = || Err(ClientError::Unreachable(format!("no coordinator answers at {}", self.url)));
         tokio::time::timeout(time, request).await.unwrap_or_else(|_| silent())
     }
 
-    /// Whether a coordinator is there and takes jobs.
+    /// Checks that a coordinator answers and accepts jobs.
     ///
     /// # Errors
-    /// It does not answer within this time, or is shutting down.
+    /// The coordinator does not answer within this time, or is shutting down.
     pub(crate) async fn reach(&self, within: Duration) -> Result<(), ClientError> {
         let unreachable = |reason: &str| ClientError::Unreachable(format!("no coordinator at {}: {reason}", self.url));
         let mut health = HealthClient::new(self.channel.clone());
@@ -88,7 +88,7 @@ impl Client {
         match answer.map_err(|_| unreachable("it does not answer"))? {
             Ok(health) if health.get_ref().status == ServingStatus::Serving as i32 => Ok(()),
             Ok(_) => Err(unreachable("it is shutting down")),
-            // A proxy that passes on the job service alone.
+            // A proxy may forward the job service only.
             Err(status) if status.code() == Code::Unimplemented && !status::speaks_no_grpc(&status) => Ok(()),
             Err(status) => Err(unreachable(&status::message(&status))),
         }
@@ -100,7 +100,7 @@ impl Client {
         Ok(self.checked(response)?.job)
     }
 
-    /// How a job is doing, and its specification.
+    /// The status of a job, and its specification as JSON.
     pub(crate) async fn job(&self, job: &str) -> Result<(JobStatus, String), ClientError> {
         let request = GetJobRequest { job: job.to_owned() };
         let response = self.jobs.clone().get_job(request).await;
@@ -108,20 +108,21 @@ impl Client {
         Ok((status.ok_or_else(no_status)?, specification))
     }
 
-    /// How every job is doing, in the order of their submission.
+    /// The status of every job, in the order of submission.
     pub(crate) async fn jobs(&self) -> Result<Vec<JobStatus>, ClientError> {
         let response = self.jobs.clone().list_jobs(ListJobsRequest {}).await;
         Ok(self.checked(response)?.jobs)
     }
 
-    /// Asks a job to stop at its next turn boundary; `now`, without waiting for workers that are not there. How it is doing then.
+    /// Asks a job to stop at its next turn boundary and returns its status. With `now`, the job does not wait for
+    /// missing workers.
     pub(crate) async fn stop(&self, job: &str, now: bool) -> Result<JobStatus, ClientError> {
         let request = StopJobRequest { job: job.to_owned(), now };
         let response = self.jobs.clone().stop_job(request).await;
         self.checked(response)?.status.ok_or_else(no_status)
     }
 
-    /// The job's events numbered above `after`, and those to come.
+    /// Streams the job's events with numbers above `after`, including future ones.
     pub(super) async fn watch(
         &self,
         job: &str,
@@ -133,7 +134,10 @@ impl Client {
         Ok(stream.map(move |event| {
             let v1::JobEvent { number, json } = event.map_err(|status| ClientError::from_status(&url, &status))?;
             let event = serde_json::from_str(&json).map_err(|error| {
-                ClientError::Failed(format!("cannot read event {number}, is the coordinator newer? {error}"))
+                ClientError::Failed(format!(
+                    "cannot read event {number}: {error}; check that client and coordinator \
+                     have the same version"
+                ))
             })?;
             Ok(Watched { number, event, json })
         }))

@@ -12,7 +12,7 @@ use super::error::ClientError;
 use super::notice::Notify;
 use super::reconnect::Reconnect;
 
-/// The end of a connection that lasted so long starts a new outage.
+/// If a connection that lasted at least this long breaks, a new outage starts.
 const LASTED: Duration = Duration::from_secs(10);
 
 type Open = Pin<Box<dyn Stream<Item = Result<Watched, ClientError>> + Send>>;
@@ -24,22 +24,22 @@ pub(crate) struct Events {
     policy: ReconnectPolicy,
     /// The number of the last event.
     seen: u64,
-    /// The open stream, and since when.
+    /// The open stream, and when it was opened.
     open: Option<(Instant, Open)>,
-    /// From the first request until an event arrives.
+    /// The outage, from the first request until an event arrives.
     reconnect: Option<Reconnect>,
 }
 
 impl Events {
-    /// Those numbered above `after`.
+    /// The events with numbers above `after`.
     pub(crate) fn new(client: Client, job: &str, after: u64, policy: ReconnectPolicy) -> Self {
         Self { client, job: job.to_owned(), policy, seen: after, open: None, reconnect: None }
     }
 
-    /// The next event. Cancelling it loses none.
+    /// The next event. Cancelling this loses no event.
     ///
     /// # Errors
-    /// The coordinator refuses, or is away for longer than the policy allows.
+    /// The coordinator refuses the request, or is unreachable for longer than the policy allows.
     pub(crate) async fn next(&mut self, notify: &mut impl Notify) -> Result<Watched, ClientError> {
         loop {
             let error = match &mut self.open {
@@ -77,7 +77,7 @@ impl Events {
         reconnect.until(watch, notify).await
     }
 
-    /// The connection broke. One that brought no event counts as another failure of the same outage, unless it lasted.
+    /// Handles a broken connection. A short connection without an event counts as another failure of the same outage.
     fn lost(&mut self, error: ClientError, notify: &mut impl Notify) -> Result<(), ClientError> {
         let opened = self.open.take().map(|(opened, _)| opened);
         let lasted = opened.is_some_and(|opened| opened.elapsed() >= LASTED);

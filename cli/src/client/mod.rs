@@ -1,13 +1,13 @@
-//! A client of a coordinator's job service, which may be away.
+//! A client of a coordinator's job service that tolerates outages of the coordinator.
 //!
 //! ```text
 //! submission ─┐
-//! events ─────┼─ reconnect ─ transport::Outage
+//! events ─────┼─ reconnect ─ transport::Reconnect
 //!             └─ api ─ transport::Dial
 //! ```
-//! `api` sends each request once and returns a [`ClientError`] if it fails. `reconnect` is the only loop that retries; it
-//! reports to its caller with a [`Notice`]. `submission` sends a job until the coordinator has accepted it. `events` follows a
-//! job over connections that break. No module here prints.
+//! `api` sends each request once and returns a [`ClientError`] if it fails. `reconnect` retries with the loop of
+//! `antiphon_transport`, and reports to its caller with a [`Notice`]. `submission` sends a job until the coordinator
+//! has accepted it. `events` follows a job over connections that break. No module here prints.
 
 mod api;
 mod error;

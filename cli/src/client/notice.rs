@@ -1,4 +1,4 @@
-//! Notices about a coordinator that keeps a client waiting.
+//! Notices about a client that waits for its coordinator.
 
 use std::io;
 use std::pin::pin;
@@ -13,15 +13,15 @@ use super::error::ClientError;
 pub(crate) enum Notice<'a> {
     /// The coordinator has been unreachable for this time.
     Unreachable { seconds: u64, error: &'a str },
-    /// It is reachable again after this time.
+    /// The coordinator is reachable again after this time.
     Reconnected { seconds: u64 },
-    /// It is reachable and has not answered for this time.
+    /// The coordinator is reachable, but has not answered for this time.
     Waiting { seconds: u64, reason: &'a str },
 }
 
-/// Where notices go.
+/// A receiver of notices.
 pub(crate) trait Notify {
-    /// Prints a notice, or keeps it.
+    /// Prints a notice, or stores it.
     fn notify(&mut self, notice: Notice<'_>) -> io::Result<()>;
 }
 
@@ -41,15 +41,15 @@ pub(crate) async fn while_waiting<T>(
     answer: impl Future<Output = Result<T, ClientError>>,
     notify: &mut impl Notify,
 ) -> Result<T, ClientError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut answer = pin!(answer);
-    let mut notice_at = begun + NOTICE_INTERVAL;
+    let mut notice_at = started + NOTICE_INTERVAL;
     loop {
         tokio::select! {
             answer = &mut answer => return answer,
             () = sleep_until(notice_at) => {
                 notice_at += NOTICE_INTERVAL;
-                notify.notify(Notice::Waiting { seconds: begun.elapsed().as_secs(), reason })?;
+                notify.notify(Notice::Waiting { seconds: started.elapsed().as_secs(), reason })?;
             }
         }
     }

@@ -1,109 +1,90 @@
-//! The loop that tries again until a coordinator that is away answers.
+//! Retries a client's requests until the coordinator answers. `antiphon_transport::Reconnect` is the loop; this module
+//! adds the client's errors and notices.
 
 use std::time::Duration;
 
-use antiphon_transport::{Outage, ReconnectPolicy};
-use tokio::time::{Instant, sleep_until};
+use antiphon_transport::ReconnectPolicy;
+use antiphon_transport::reconnect::{self, Ended, RequestError};
 
 use super::error::ClientError;
 use super::notice::{Notice, Notify};
 
-/// Requests to a coordinator that may be away, from the first one until one succeeds. Dropping a request loses nothing.
+/// The retries of a request, from the first attempt until one succeeds. Dropping a request loses nothing.
 #[derive(Debug)]
 pub(crate) struct Reconnect {
     policy: ReconnectPolicy,
-    /// Clients of different names pause for different times.
-    name: String,
-    outage: Outage,
+    requests: reconnect::Reconnect,
+}
+
+impl RequestError for ClientError {
+    fn outage(&self) -> Option<String> {
+        match self {
+            Self::Unreachable(error) => Some(error.clone()),
+            Self::Address(_) | Self::TimedOut(_) | Self::Refused(_) | Self::Failed(_) | Self::Output(_) => None,
+        }
+    }
 }
 
 impl Reconnect {
-    /// The time of the policy begins now.
+    /// Starts the time of the policy. Clients with different `name`s back off for different times.
     pub(crate) fn new(policy: ReconnectPolicy, name: &str) -> Self {
-        Self { policy, name: name.to_owned(), outage: Outage::new(Instant::now(), policy) }
+        Self { policy, requests: reconnect::Reconnect::new(policy, name) }
     }
 
-    /// Sends a request until it is answered. `request` gets the time that it may take.
+    /// Sends a request until it is answered. `request` receives the time limit of the attempt.
     ///
     /// # Errors
-    /// The coordinator refuses, or does not answer before the policy's timeout.
+    /// The coordinator refuses the request, or does not answer before the policy's timeout.
     pub(crate) async fn until<T, F: Future<Output = Result<T, ClientError>>>(
         &mut self,
-        mut request: impl FnMut(Duration) -> F,
+        request: impl FnMut(Duration) -> F,
         notify: &mut impl Notify,
     ) -> Result<T, ClientError> {
-        loop {
-            match self.answer(&mut request, notify).await? {
-                Ok(answer) => return Ok(answer),
-                Err(error) => self.failed(error, notify)?,
-            }
-        }
+        let answer = self.requests.until(request, |notice| tell(notify, notice)).await;
+        answer.map_err(|ended| self.last_error(ended))
     }
 
-    /// The answer to one request, which is sent when it is time to. Notices are due meanwhile, too.
-    async fn answer<T, F: Future<Output = Result<T, ClientError>>>(
-        &mut self,
-        request: &mut impl FnMut(Duration) -> F,
-        notify: &mut impl Notify,
-    ) -> Result<Result<T, ClientError>, ClientError> {
-        while Instant::now() < self.outage.next_try() {
-            if self.outage.has_failed() && self.outage.notice_at() <= self.outage.next_try() {
-                sleep_until(self.outage.notice_at()).await;
-                self.notice(notify)?;
-            } else {
-                sleep_until(self.outage.next_try()).await;
-            }
-        }
-        let mut answer = std::pin::pin!(request(self.outage.try_timeout(Instant::now())));
-        loop {
-            tokio::select! {
-                answer = &mut answer => return Ok(answer),
-                () = sleep_until(self.outage.notice_at()), if self.outage.has_failed() => self.notice(notify)?,
-            }
-        }
-    }
-
-    /// A request has failed: whether, and when, the next one is sent.
+    /// Notes that a request has failed, and checks whether it is retried.
     ///
     /// # Errors
-    /// None is: the error is the coordinator's refusal, or time is up.
+    /// The request is not retried: the coordinator refused it, or the timeout is over.
     pub(crate) fn failed(&mut self, error: ClientError, notify: &mut impl Notify) -> Result<(), ClientError> {
-        let ClientError::Unreachable(error) = error else { return Err(error) };
-        let now = Instant::now();
-        if !self.outage.failed(now, error.clone(), &self.name) {
-            let seconds = self.outage.seconds(now);
-            return Err(ClientError::Unreachable(match self.policy.is_once() {
-                true => error,
-                false => format!("{error}; gave up after {seconds} s"),
-            }));
-        }
-        if self.outage.notice_at() <= now { self.notice(notify) } else { Ok(()) }
+        let failed = self.requests.failed(error, |notice| tell(notify, notice));
+        failed.map_err(|ended| self.last_error(ended))
     }
 
-    /// Notes that the coordinator has answered. If it was away, a notice says so.
+    /// Notes that the coordinator has answered. If it was unreachable before, a notice says so.
     pub(crate) fn reconnected(&self, notify: &mut impl Notify) -> Result<(), ClientError> {
-        if self.outage.has_failed() {
-            notify.notify(Notice::Reconnected { seconds: self.outage.seconds(Instant::now()) })?;
+        match self.requests.seconds() {
+            Some(seconds) => Ok(notify.notify(Notice::Reconnected { seconds })?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether a request has failed.
     pub(super) fn has_failed(&self) -> bool {
-        self.outage.has_failed()
+        self.requests.has_failed()
     }
 
     /// The error of the last request, if one has failed.
     pub(super) fn error(&self) -> Option<&str> {
-        self.outage.has_failed().then(|| self.outage.error())
+        self.requests.error()
     }
 
-    fn notice(&mut self, notify: &mut impl Notify) -> Result<(), ClientError> {
-        let now = Instant::now();
-        self.outage.noticed(now);
-        let (seconds, error) = (self.outage.seconds(now), self.outage.error());
-        Ok(notify.notify(Notice::Unreachable { seconds, error })?)
+    /// The last error. If the request was retried, it says for how long.
+    fn last_error(&self, Ended { error, seconds }: Ended<ClientError>) -> ClientError {
+        match (error, seconds) {
+            (ClientError::Unreachable(error), Some(seconds)) if !self.policy.is_once() => {
+                ClientError::Unreachable(format!("{error}; gave up after {seconds} s"))
+            }
+            (error, _) => error,
+        }
     }
+}
+
+fn tell(notify: &mut impl Notify, notice: reconnect::Notice<'_>) -> Result<(), ClientError> {
+    let reconnect::Notice { seconds, error } = notice;
+    Ok(notify.notify(Notice::Unreachable { seconds, error })?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Submitting a job to a coordinator that may be away. The same submission is retried; it makes one job, however often it
-//! arrives.
+//! Submits a job and retries during outages of the coordinator. However often a submission arrives, it creates one job.
 
 use antiphon_core::digest::sha256;
 use antiphon_core::spec::JobSpec;
@@ -12,7 +11,7 @@ use super::error::ClientError;
 use super::notice::{Notify, while_waiting};
 use super::reconnect::Reconnect;
 
-/// A submission with its own id, by which the coordinator recognises a retry.
+/// A submission with a unique id, by which the coordinator recognises retries.
 pub(crate) fn request(spec: &JobSpec, job: Option<String>, resume: Option<String>) -> SubmitJobRequest {
     let specification = spec.to_json();
     let made = format!("{:?} {} {job:?} {resume:?} {specification}", Utc::now(), std::process::id());
@@ -21,14 +20,14 @@ pub(crate) fn request(spec: &JobSpec, job: Option<String>, resume: Option<String
     SubmitJobRequest { specification, job, resume, request }
 }
 
-/// A job on its way to its coordinator.
+/// A job that is being submitted.
 pub(crate) struct Submission {
     client: Client,
     request: SubmitJobRequest,
     reconnect: Reconnect,
-    /// It is sent, and the answer is awaited.
+    /// Whether a request is sent and its answer is awaited.
     sending: bool,
-    /// It was sent, and no answer came.
+    /// Whether a request was sent and not answered, so that the coordinator may have accepted the job.
     may_be_accepted: bool,
 }
 
@@ -52,10 +51,10 @@ impl Submission {
         format!("the coordinator at {} has not persisted the job, and may still accept it", self.client.url())
     }
 
-    /// The job's id, once the coordinator has it.
+    /// Waits until the coordinator has accepted the job, and returns the job's id.
     ///
     /// # Errors
-    /// The job is refused, or the coordinator is away for longer than the policy allows.
+    /// The coordinator refuses the job, or is unreachable for longer than the policy allows.
     pub(crate) async fn accepted(&mut self, notify: &mut impl Notify) -> Result<String, ClientError> {
         loop {
             let client = self.client.clone();
@@ -79,14 +78,14 @@ impl Submission {
         }
     }
 
-    /// The error with what to do about it.
+    /// Adds to the error what to do about it.
     fn advise(&self, error: ClientError) -> ClientError {
-        let ClientError::Unreachable(error) = error else { return error };
-        ClientError::Unreachable(match self.may_be_accepted {
-            true => format!(
-                "{error}; the job was sent and may have been accepted: check with `antiphon jobs` once the coordinator is back"
-            ),
-            false => format!("{error}; start one with `antiphon coordinator`, or name another with --coordinator"),
-        })
+        match error {
+            ClientError::Unreachable(error) if self.may_be_accepted => ClientError::Unreachable(format!(
+                "{error}; the job was sent and may have been accepted: check with `antiphon jobs` once the coordinator \
+                 is reachable"
+            )),
+            error => error.advised(),
+        }
     }
 }

@@ -16,11 +16,11 @@ use crate::output::Format;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon check job.yaml                           is this a valid job?
-  antiphon check job.yaml --explain                 every field with its value, unit, range and meaning
-  antiphon check job.yaml --set schedule.batch=0    what a change would do
+  antiphon check job.yaml                         check whether this is a valid job
+  antiphon check job.yaml --explain               show every field and its meaning
+  antiphon check job.yaml --set schedule.batch=0  try a change
 
-Exit codes: 0 the job is valid, 2 it is not")]
+Exit codes: 0 the job is valid, 2 the job is invalid")]
 pub struct CheckArgs {
     /// The job file
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct CheckArgs {
     pub explain: bool,
 }
 
-/// Validates the job. The result goes to `out`, and as text for people to `err` if the job is not valid.
+/// Validates the job. Writes the result to `out`. As text, writes errors to `err`.
 ///
 /// # Errors
 /// `out` or `err` is closed.
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn files_that_are_missing_or_not_text_are_refused() {
         let (exit, _, err) = check(b"name: \xff", Format::Text, &[], false);
-        let message = "/job.yaml: not UTF-8 from byte 6 on; save the job file as UTF-8\n";
+        let message = "/job.yaml: byte 6 is not valid UTF-8; save the job file as UTF-8\n";
         assert_eq!((exit, err.as_str()), (Exit::Usage, message));
         assert!(matches!(
             job_file::load(Path::new("/no/such/job.yaml"), &[], &Encoders::new()),

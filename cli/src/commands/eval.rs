@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::damage::with_undamaged;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::follow::evaluation_table;
@@ -21,12 +22,13 @@ use crate::progress::{Progress, until_interrupted};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon eval antiphon-runs/JOB                                the newest checkpoint of a run, on the job's test split
+  antiphon eval antiphon-runs/JOB
   antiphon eval antiphon-runs/JOB/checkpoints/00000300 --drop audio
-  antiphon eval s3://runs/jobs/JOB --data 'new/*.parquet' --fusion tuned --confusion
-  antiphon eval antiphon-runs/JOB --format json                  one line: {\"event\":\"evaluation\", …}
+  antiphon eval s3://runs/jobs/JOB --data 'new/*.parquet' --confusion
+  antiphon eval antiphon-runs/JOB --fusion tuned --format json
 
-The rule marked * is that of --fusion, or of the job. Samples without any of the modalities do not count.")]
+The folder of a run stands for its newest checkpoint. Without --data and --split, the job's test split is read. The rule of --fusion, \
+or else of the job, is marked *. Samples without any of the modalities do not count.")]
 pub struct EvalArgs {
     /// The checkpoint and its data
     #[command(flatten)]
@@ -43,14 +45,14 @@ struct Evaluation<'a> {
     event: &'static str,
     checkpoint: String,
     turn: Turn,
-    /// The rule of `--fusion`, or the job's.
+    /// The rule of `--fusion`, or else the job's.
     fusion: RuleName,
     dropped: Vec<ModalityName>,
     #[serde(flatten)]
     report: &'a EvaluationReport,
 }
 
-/// Evaluates.
+/// Runs the command.
 ///
 /// # Errors
 /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read.
@@ -58,6 +60,7 @@ pub async fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = context.format;
     let progress = Progress::new();
     let shown = progress.clone();
+    let checkpoint = args.source.checkpoint.clone();
     let done = until_interrupted(
         open(args.source, Labels::Required, &context.encoders, &progress),
         move |predictor, cancelled| {
@@ -67,7 +70,14 @@ pub async fn run(args: EvalArgs, context: &Context) -> anyhow::Result<Exit> {
     );
     let done = done.await;
     progress.clear();
-    let Some((predictor, report)) = done? else { return Ok(Exit::Interrupted) };
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => {
+            let evaluate = |url: &str| format!("evaluate it with `{} eval {}`", output::program(), output::quoted(url));
+            return Err(with_undamaged(error, &checkpoint, &context.stores, evaluate).await);
+        }
+    };
+    let Some((predictor, report)) = done else { return Ok(Exit::Interrupted) };
     match format {
         Format::Json => output::json(&Evaluation {
             event: "evaluation",
@@ -125,9 +135,9 @@ fn print(predictor: &Predictor, report: &EvaluationReport, confusion: bool) -> a
     Ok(())
 }
 
-/// With more classes, the matrix becomes a list of the most frequent confusions.
+/// The largest number of classes for which the matrix is printed. With more, the most frequent confusions are listed.
 const WIDEST: usize = 16;
-/// How many of them.
+/// The largest number of confusions that are listed.
 const LISTED: usize = 30;
 
 /// The confusion matrix as text, with a row per class and a column per prediction.

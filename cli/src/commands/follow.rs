@@ -2,6 +2,7 @@
 
 use antiphon_transport::ConnectArgs;
 
+use super::shared_args::resume_command;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::follow::{Limit, RECONNECT_TIMEOUT, Watching};
@@ -9,6 +10,15 @@ use crate::output::Format;
 
 /// Show the events of a job until it ends
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon follow digits-1
+  antiphon follow digits-1 --coordinator http://10.0.0.5:7070
+  antiphon follow digits-1 --format json --timeout 3600
+
+`antiphon jobs` lists the ids. If the job was stopped or failed, the command that resumes it is printed last.
+
+Exit codes: 0 the job succeeded, 1 it failed, 2 there is no such job, 3 cannot connect, 4 timed out, 130 the job was stopped, or Ctrl-C")]
 pub struct FollowArgs {
     /// Id of the job, as `antiphon submit` printed it and `antiphon jobs` lists it
     #[arg(value_name = "JOB")]
@@ -27,14 +37,14 @@ pub struct FollowArgs {
     pub timeout: Option<u64>,
 }
 
-/// Follows.
+/// Runs the command.
 ///
 /// # Errors
 /// No such job, no coordinator, or a timeout.
 pub async fn run(args: FollowArgs, format: Format) -> anyhow::Result<Exit> {
     let limit = args.timeout.and_then(Limit::from_now);
-    let watching =
-        Watching::new(Client::new(&args.connect.coordinator)?, &args.job, format, args.reconnect_timeout, limit);
+    let (client, resume) = (Client::new(&args.connect.coordinator)?, resume_command(&args.job, &args.connect));
+    let watching = Watching::new(client, &args.job, format, args.reconnect_timeout, resume).until(limit);
     let spec = watching.specification().await?;
     Ok(watching.until_over(&spec, 0).await?.into())
 }

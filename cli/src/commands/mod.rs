@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod check;
+mod damage;
 pub mod data;
 pub mod eval;
 pub mod follow;

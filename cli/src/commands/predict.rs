@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::damage::with_undamaged;
 use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::output::{self, Format};
@@ -17,15 +18,17 @@ use crate::progress::{Progress, until_interrupted};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon predict antiphon-runs/JOB --data 'new/*.parquet'                       JSON lines
-  antiphon predict antiphon-runs/JOB --data new.parquet --output predictions.parquet
-  antiphon predict antiphon-runs/JOB --data audio=a.parquet --data image=b.parquet --output predictions.jsonl
-  antiphon predict antiphon-runs/JOB --data new.parquet --drop audio --fusion mean
+  antiphon predict antiphon-runs/JOB --data 'new/*.parquet'
+  antiphon predict antiphon-runs/JOB --data new.parquet --output out.parquet
+  antiphon predict runs/JOB --data audio=a.parquet --data text=t.parquet
+  antiphon predict runs/JOB --data new.parquet --drop audio --fusion mean
 
-Each sample is one JSON line, in ascending order of id:
-  {\"id\":\"a7\",\"label\":3,\"prediction\":3,\"probabilities\":[…],\"modalities\":{\"audio\":{\"lambda\":0.6,\"entropy\":0.2},…}}
-label is null if the data have none. label_class and prediction_class are added if the job names its classes. A modality that a
-sample lacks has lambda 0 and entropy null. Parquet files have the columns id, label, prediction and probabilities, and lambda_M
+Each sample is one JSON line (here on two), in ascending order of id:
+  {\"id\":\"a7\",\"label\":3,\"prediction\":3,\"probabilities\":[…],
+   \"modalities\":{\"audio\":{\"lambda\":0.6,\"entropy\":0.2},…}}
+
+label is null if the data have none. label_class and prediction_class are added if the job names its classes. A modality that a \
+sample lacks has lambda 0 and entropy null. Parquet files have the columns id, label, prediction and probabilities, and lambda_M \
 and entropy_M for each modality M. Samples without any of the modalities are left out.")]
 pub struct PredictArgs {
     /// The checkpoint and its data
@@ -45,7 +48,7 @@ pub struct PredictArgs {
     pub no_labels: bool,
 }
 
-/// Predicts.
+/// Runs the command.
 ///
 /// # Errors
 /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read, a file that cannot be
@@ -57,10 +60,11 @@ pub async fn run(args: PredictArgs, context: &Context) -> anyhow::Result<Exit> {
     }
     let progress = Progress::new();
     let shown = progress.clone();
+    let given = args.source.checkpoint.clone();
     let labels = if args.no_labels { Labels::Ignored } else { Labels::Optional };
     let open = async {
         let predictor = predictor::open(args.source, labels, &context.encoders, &progress).await?;
-        // Checked before the first prediction.
+        // An invalid rule is reported before the first prediction.
         predictor.rule().or_exit(Exit::Usage)?;
         Ok(predictor)
     };
@@ -79,7 +83,15 @@ pub async fn run(args: PredictArgs, context: &Context) -> anyhow::Result<Exit> {
     });
     let done = done.await;
     progress.clear();
-    let Some((samples, checkpoint)) = done? else { return Ok(Exit::Interrupted) };
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => {
+            let predict =
+                |url: &str| format!("predict with it: `{} predict {}`", output::program(), output::quoted(url));
+            return Err(with_undamaged(error, &given, &context.stores, predict).await);
+        }
+    };
+    let Some((samples, checkpoint)) = done else { return Ok(Exit::Interrupted) };
     let Some(file) = args.output else { return Ok(Exit::Success) };
     let file = file.display().to_string();
     match format {
@@ -91,7 +103,7 @@ pub async fn run(args: PredictArgs, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Where predictions go.
+/// The destination of predictions.
 enum Sink {
     Standard(BufWriter<io::Stdout>),
     File(Box<OutputFile>),
@@ -113,7 +125,7 @@ impl Sink {
     }
 }
 
-/// Predicts the split. The number of predictions; None if it was cancelled.
+/// Predicts the split and returns the number of predictions; None if it was cancelled.
 fn predict(
     predictor: &Predictor,
     sink: &mut Sink,

@@ -1,19 +1,24 @@
-//! `antiphon run JOB.yaml`: a coordinator and one worker per modality in this process, over gRPC on the loopback interface.
+//! `antiphon run JOB.yaml`: a coordinator and one worker per modality in this process, over gRPC on the loopback
+//! interface.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use antiphon_core::event::FinalState;
+use antiphon_core::ids::JobId;
 use antiphon_core::spec::{JobSpec, ScheduleMode};
 use antiphon_model::device::DeviceChoice;
 use antiphon_transport::ReconnectPolicy;
 
+use super::damage::{find_damage, with_undamaged};
 use super::shared_args::{JobArgs, Schedule};
 use crate::client::{self, Client};
 use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::follow::{self, Followed, OnInterrupt};
 use crate::lab::cluster::{Cluster, ClusterConfig};
-use crate::runs::{folder_of, fresh_id, newest_run, open, resumed_id};
+use crate::output::{self, program, quoted};
+use crate::runs::{advised, folder_of, fresh_id, newest_run, open, resumed_id};
 
 const STATE: &str = "./antiphon-runs";
 const DECODE_THREADS: usize = 1;
@@ -26,11 +31,13 @@ const HEAD_MEMORY: u64 = 4096;
 Examples:
   antiphon run examples/spoken-digits.yaml
   antiphon run job.yaml --set head.projection=off --set schedule.epochs=5
-  antiphon run job.yaml --resume                  resume the newest run of this job
+  antiphon run job.yaml --resume                  the newest run of this job
   antiphon run job.yaml --resume antiphon-runs/JOB/checkpoints/00000300
 
-Ctrl-C stops the job at the next turn boundary, writes a checkpoint and prints the command that resumes it. A second Ctrl-C ends
-the program at once.")]
+Ctrl-C stops the job at the next turn boundary, writes a checkpoint and prints the command that resumes the job. A second Ctrl-C ends \
+the program at once.
+
+A job that has reached its length has nothing left to train: resume it with a larger schedule.epochs or schedule.turns.")]
 pub struct RunArgs {
     /// The job file
     #[command(flatten)]
@@ -68,12 +75,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS")]
     pub store_retry_timeout: Option<u32>,
 
-    /// Device of the encoders: auto (CUDA cards in turn if the program can use them, otherwise cpu), cpu, cuda or cuda:N
+    /// Device of the encoders: auto (CUDA cards in turn if the program can use them, otherwise cpu), cpu, cuda or
+    /// cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
 }
 
-/// Runs a job to its end.
+/// Runs the command: trains a job to its end.
 ///
 /// # Errors
 /// An invalid job file or checkpoint, or a coordinator or worker that fails.
@@ -82,24 +90,23 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
     if let Some(schedule) = args.schedule {
         spec.schedule.mode = schedule.into();
     }
-    // Checked before anything is written. Workers open it themselves.
+    // An unavailable device is reported before anything is written. Workers open the device themselves.
     args.device.open().or_exit(Exit::Usage)?;
-    let resume = match args.resume.as_deref() {
-        None => None,
-        Some("") => Some(newest_run(&spec, &args.state, &context.stores).await.or_exit(Exit::Usage)?),
-        Some(given) => Some(given.to_owned()),
-    };
-    let (job, resume) = match resume {
-        None => (fresh_id(&spec.name, &args.state)?, None),
-        Some(url) => {
-            let checkpoint = open(&url, &context.stores).await.or_exit(Exit::Usage)?;
-            (resumed_id(&checkpoint, &spec, &args.state, &context.stores).await?, Some(checkpoint.url()))
-        }
+    let resume_from = |checkpoint: &str| format!("resume from it with `{}`", args.resume_command(checkpoint));
+    let (job, resume) = match args.resume.as_deref() {
+        None => (fresh_id(&spec.name, &args.state, "--state").or_exit(Exit::Usage)?, None),
+        Some(given) => match resumed(given, &spec, &args.state, context).await {
+            Ok((job, checkpoint)) => (job, Some(checkpoint)),
+            Err(error) => return Err(with_undamaged(error, given, &context.stores, resume_from).await),
+        },
     };
     let mut cluster = Cluster::start(args.cluster(&spec, context)).await?;
     let client = Client::to_own_process(&cluster.url())?;
-    let request = client::request(&spec, Some(job.to_string()), resume);
-    let job = client.submit(request).await?;
+    let job = match (client.submit(client::request(&spec, Some(job.to_string()), resume.clone())).await, &resume) {
+        (Ok(job), _) => job,
+        (Err(error), None) => return Err(error.into()),
+        (Err(error), Some(url)) => return Err(with_undamaged(error.into(), url, &context.stores, resume_from).await),
+    };
     let job_folder = folder_of(&job, &spec, &args.state);
     let on_interrupt = OnInterrupt::Stop(args.resume_command(&job_folder));
     let following = follow::follow(&client, &job, (&spec, 0), context.format, on_interrupt, ReconnectPolicy::ONCE);
@@ -110,17 +117,25 @@ pub async fn run(args: RunArgs, context: &Context) -> anyhow::Result<Exit> {
     if followed != Followed::Interrupted {
         cluster.stop().await;
     }
+    // The job may have failed because a worker found damage.
+    if followed == Followed::ToItsEnd(FinalState::Failed)
+        && let Some(url) = &resume
+        && let Some(damaged) = find_damage(url, &context.stores).await
+    {
+        output::complain(&format!("checkpoint `{url}` is damaged; {}", damaged.advice(resume_from)))?;
+    }
     Ok(followed.into())
 }
 
-/// The text as a shell reads it back.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+/// The id under which a job resumes, and the URL of the checkpoint that it resumes from: the given one, or else the
+/// newest.
+async fn resumed(given: &str, spec: &JobSpec, state: &Path, context: &Context) -> anyhow::Result<(JobId, String)> {
+    let url = match given {
+        "" => newest_run(spec, state, &context.stores).await.or_exit(Exit::Usage)?,
+        given => given.to_owned(),
+    };
+    let checkpoint = open(&url, &context.stores).await.map_err(advised).or_exit(Exit::Usage)?;
+    Ok((resumed_id(&checkpoint, spec, state, &context.stores).await?, checkpoint.url()))
 }
 
 impl RunArgs {
@@ -140,15 +155,12 @@ impl RunArgs {
         }
     }
 
-    /// The command that resumes the job in this folder.
+    /// The command that resumes the job from `folder`: a checkpoint, or a run for its newest checkpoint.
     fn resume_command(&self, folder: &str) -> String {
-        let JobArgs { job, set } = &self.job;
-        let file = quoted(&job.display().to_string());
-        let set: String = set.iter().map(|change| format!(" --set {}", quoted(&change.to_string()))).collect();
-        format!("antiphon run {file}{set}{} --resume {}", self.settings(), quoted(folder))
+        format!("{} run {}{} --resume {}", program(), self.job.typed(), self.settings(), quoted(folder))
     }
 
-    /// The settings that are not the defaults, as they are typed.
+    /// The options that differ from their defaults, as they are typed.
     fn settings(&self) -> String {
         let mut text = String::new();
         if let Some(schedule) = self.schedule {
@@ -176,17 +188,5 @@ impl RunArgs {
             text += &format!(" --device {}", self.device);
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_printed_command_can_be_typed() {
-        for (text, typed) in [("a/b-1.yaml", "a/b-1.yaml"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
-            assert_eq!(quoted(text), typed);
-        }
     }
 }

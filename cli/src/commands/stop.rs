@@ -1,5 +1,6 @@
 //! `antiphon stop JOB`: asks a job to stop at its next turn boundary.
 
+use std::io;
 use std::time::Duration;
 
 use antiphon_core::event::FinalState;
@@ -8,17 +9,24 @@ use antiphon_transport::ConnectArgs;
 use tokio::time::sleep;
 
 use super::jobs::Listed;
-use crate::client::{Client, while_waiting};
+use super::shared_args::resume_command;
+use crate::client::{Client, ClientError, while_waiting};
 use crate::exit::Exit;
 use crate::follow::{Followed, RECONNECT_TIMEOUT, Remarks, Watching};
 use crate::output::{self, Format};
 
-/// How often the job is asked for whether it has stopped, before the answer is that it has not.
+/// Number of times the job's status is requested before the command reports that the job has not stopped yet.
 const POLLS: u32 = 10;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Ask a job to stop at its next turn boundary
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon stop digits-1
+  antiphon stop digits-1 --follow       until it has stopped
+  antiphon stop digits-1 --now          without a new checkpoint
+  antiphon stop digits-1 --coordinator http://10.0.0.5:7070")]
 pub struct StopArgs {
     /// Id of the job, as `antiphon submit` printed it and `antiphon jobs` lists it
     #[arg(value_name = "JOB")]
@@ -28,7 +36,7 @@ pub struct StopArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
 
-    /// Do not wait for missing workers or a failing store: the newest checkpoint stays, and the turns after it are lost
+    /// Do not wait for missing workers or a failing store: the turns since the newest checkpoint are lost
     #[arg(long)]
     pub now: bool,
 
@@ -37,7 +45,7 @@ pub struct StopArgs {
     pub follow: bool,
 }
 
-/// Asks the job to stop, and follows it with --follow.
+/// Runs the command.
 ///
 /// # Errors
 /// No such job, or no coordinator.
@@ -45,37 +53,45 @@ pub async fn run(args: StopArgs, format: Format) -> anyhow::Result<Exit> {
     let client = Client::new(&args.connect.coordinator)?;
     let mut remarks = Remarks { format, job: Some(args.job.clone()), timeout: RECONNECT_TIMEOUT };
     let reason = format!("the coordinator at {} has not persisted the request to stop", args.connect.coordinator);
-    let asked = while_waiting(&reason, client.stop(&args.job, args.now), &mut remarks).await?;
+    let asked = while_waiting(&reason, client.stop(&args.job, args.now), &mut remarks).await;
+    let asked = asked.map_err(ClientError::advised)?;
+    let resume = resume_command(&args.job, &args.connect);
     if !args.follow || Listed::from(&asked).has_ended() {
-        tell(&settled(&client, asked).await?, format)?;
+        tell(&settled(&client, asked).await?, &resume, format)?;
         return Ok(Exit::Success);
     }
-    let watching = Watching::new(client, &args.job, format, RECONNECT_TIMEOUT, None);
+    let watching = Watching::new(client, &args.job, format, RECONNECT_TIMEOUT, resume);
     let spec = watching.specification().await?;
     match watching.until_over(&spec, asked.last_event).await? {
-        // As requested.
+        // The job stopped, as requested.
         Followed::ToItsEnd(FinalState::Stopped) => Ok(Exit::Success),
         followed => Ok(followed.into()),
     }
 }
 
-/// The status of the job once it has had a moment: a job that has nothing to finish has ended by then.
-async fn settled(client: &Client, mut status: JobStatus) -> anyhow::Result<JobStatus> {
+/// The status of the job after a short wait, in which a job with nothing to finish ends.
+async fn settled(client: &Client, mut status: JobStatus) -> Result<JobStatus, ClientError> {
     for _ in 0..POLLS {
         if Listed::from(&status).has_ended() {
             break;
         }
         sleep(POLL_INTERVAL).await;
-        (status, _) = client.job(&status.job).await?;
+        (status, _) = client.job(&status.job).await.map_err(ClientError::advised)?;
     }
     Ok(status)
 }
 
-fn tell(status: &JobStatus, format: Format) -> anyhow::Result<()> {
+/// Prints the status. `resume` is the command that resumes the job, without its last argument, the checkpoint.
+fn tell(status: &JobStatus, resume: &str, format: Format) -> io::Result<()> {
     let (job, listed) = (&status.job, Listed::from(status));
     match format {
         Format::Json => output::json(&listed)?,
-        Format::Text if listed.has_ended() => output::line(&format!("{job} has ended: {}", listed.outcome()))?,
+        Format::Text if listed.has_ended() => {
+            output::line(&format!("{job} has ended: {}", listed.outcome()))?;
+            if let Some(checkpoint) = listed.resumable() {
+                output::line(&format!("resume with\n  {resume} {}", output::quoted(checkpoint)))?;
+            }
+        }
         Format::Text if status.state() == JobState::Waiting => {
             let reason = &status.reason;
             output::line(&format!("{job} has not stopped yet: {reason}; --now does not wait for workers"))?;

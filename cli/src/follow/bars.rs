@@ -1,4 +1,4 @@
-//! Progress of a job for people: one bar per modality on a terminal, one line per epoch elsewhere.
+//! Progress of a job as text: one bar per modality on a terminal, one line per epoch elsewhere.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ pub(super) struct Bars {
     epoch: u64,
     on_terminal: bool,
     steps_per_turn: u64,
-    /// Why each modality last lost its worker.
+    /// For each modality, why it last lost a worker.
     lost: BTreeMap<ModalityName, String>,
 }
 
@@ -33,7 +33,7 @@ struct Modality {
     epoch: Sum,
 }
 
-/// Figures of a step.
+/// Moving averages of the figures of steps.
 #[derive(Clone, Copy)]
 struct Figures {
     loss: f64,
@@ -68,7 +68,7 @@ impl Bars {
         Self { all, head, modalities, epoch: 0, on_terminal, steps_per_turn, lost }
     }
 
-    /// A line above the bars.
+    /// Prints a line above the bars.
     pub(super) fn say(&self, text: &str) -> io::Result<()> {
         if self.on_terminal { self.all.println(text) } else { output::line(text) }
     }
@@ -88,7 +88,7 @@ impl Bars {
                 self.say(&format!("job {job}{from}"))
             }
             JobEvent::Recovered { turn, checkpoint, reason, .. } => {
-                // Turns after this one are replayed, and count once.
+                // Turns after this one are replayed. They count only once.
                 self.modalities.values_mut().for_each(|modality| modality.epoch = Sum::default());
                 self.head.set_message("waiting for workers");
                 let from = checkpoint.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
@@ -98,7 +98,8 @@ impl Bars {
                 self.head.set_message("suspended");
                 let from = checkpoint.as_deref().unwrap_or("the beginning");
                 self.say(&format!(
-                    "suspended after {turn} turns: the coordinator shuts down; its successor resumes from {from}"
+                    "suspended after {turn} turns: the coordinator shuts down; its successor resumes the job from \
+                     {from}"
                 ))
             }
             JobEvent::Waiting { reason, seconds, .. } => self.say(&format!("waiting ({seconds:.0} s): {reason}")),
@@ -188,7 +189,7 @@ impl Bars {
         Ok(())
     }
 
-    /// Prints the means of the epoch, once its last step was seen.
+    /// Prints the means of the epoch after its last step.
     fn end_epoch(&mut self) -> io::Result<()> {
         let mut means = Vec::new();
         for (name, modality) in &mut self.modalities {

@@ -9,17 +9,17 @@ use antiphon_transport::ReconnectPolicy;
 use serde::Serialize;
 
 use super::bars::Bars;
-use super::ending::{Followed, OnInterrupt, can_resume};
+use super::ending::{Followed, OnInterrupt, can_resume, nothing_left};
 use super::remarks::as_event;
 use super::tables;
 use super::times::Accounts;
 use crate::client::{Client, Events, Notice, Notify, Watched};
 use crate::output::{self, Format};
 
-/// Shows a job's events, those numbered above `after`, until it ends.
+/// Shows a job's events with numbers above `after`, until the job ends.
 ///
 /// # Errors
-/// The coordinator is away for longer than the policy allows, or standard output is closed.
+/// The coordinator is unreachable for longer than the policy allows, or standard output is closed.
 pub(crate) async fn follow(
     client: &Client,
     job: &str,
@@ -46,14 +46,15 @@ pub(crate) async fn follow(
                     stopping = true;
                     view.say(match training {
                         true => "stopping at the next turn boundary, with a checkpoint; Ctrl-C again ends at once",
-                        // There is nothing yet for a checkpoint to hold.
+                        // Before the first turn, no checkpoint is written.
                         false => "stopping; Ctrl-C again ends at once",
                     })?;
                     client.stop(job, false).await?;
                 }
                 OnInterrupt::Stop(_) => return Ok(Followed::Interrupted),
-                OnInterrupt::Leave => {
-                    view.say(&format!("job {job} keeps running; `antiphon follow {job}` shows its events again"))?;
+                OnInterrupt::Leave(_) => {
+                    let program = output::program();
+                    view.say(&format!("job {job} keeps running; `{program} follow {job}` shows its events again"))?;
                     return Ok(Followed::Interrupted);
                 }
             }
@@ -61,27 +62,30 @@ pub(crate) async fn follow(
     }
 }
 
-/// The output about a job.
+/// The output of a job's events.
 struct View<'a> {
     job: &'a str,
-    form: Form<'a>,
+    spec: &'a JobSpec,
+    /// Whether the job resumes from a checkpoint and has not taken a step yet.
+    resumes: bool,
+    form: Form,
 }
 
-enum Form<'a> {
+enum Form {
     Json,
-    Text { bars: Box<Bars>, spec: &'a JobSpec, accounts: Option<Accounts> },
+    Text { bars: Box<Bars>, accounts: Option<Accounts> },
 }
 
 impl<'a> View<'a> {
     fn new(job: &'a str, format: Format, spec: &'a JobSpec) -> Self {
         let form = match format {
             Format::Json => Form::Json,
-            Format::Text => Form::Text { bars: Box::new(Bars::new(spec)), spec, accounts: None },
+            Format::Text => Form::Text { bars: Box::new(Bars::new(spec)), accounts: None },
         };
-        Self { job, form }
+        Self { job, spec, resumes: false, form }
     }
 
-    /// A message that is not an event.
+    /// Prints a message that is not an event.
     fn say(&self, text: &str) -> io::Result<()> {
         match &self.form {
             Form::Json => output::complain(text),
@@ -89,8 +93,9 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Shows an event; after the last, how the job ended.
+    /// Shows an event. After the last event, returns how the job ended.
     fn show(&mut self, event: &JobEvent, json: &str, on_interrupt: &OnInterrupt) -> anyhow::Result<Option<FinalState>> {
+        let spec = self.spec;
         match &mut self.form {
             Form::Json => match (event, on_interrupt) {
                 (JobEvent::Finished(finished), OnInterrupt::Stop(resume)) if can_resume(finished) => {
@@ -98,15 +103,23 @@ impl<'a> View<'a> {
                 }
                 _ => output::line(json)?,
             },
-            Form::Text { bars, spec, accounts } => {
+            Form::Text { bars, accounts } => {
                 if let JobEvent::Times { modalities, coordinator, .. } = event {
                     *accounts = Some(Accounts { modalities: modalities.clone(), coordinator: *coordinator });
                 }
                 bars.show(event, spec)?;
             }
         }
+        match event {
+            JobEvent::Submitted { resumed_from, .. } => self.resumes = resumed_from.is_some(),
+            JobEvent::Step(_) => self.resumes = false,
+            JobEvent::Started { turn, turns, .. } if self.resumes && turn.0 >= *turns => {
+                self.say(&nothing_left(*turn, *turns, spec.schedule.length))?;
+            }
+            _ => {}
+        }
         let JobEvent::Finished(finished) = event else { return Ok(None) };
-        if let Form::Text { bars, spec, accounts } = &mut self.form {
+        if let Form::Text { bars, accounts } = &mut self.form {
             bars.clear();
             if let Some(accounts) = accounts {
                 output::line(&format!("\n{}", accounts.table().trim_end()))?;

@@ -1,4 +1,4 @@
-//! Following a job: its events, shown to people as bars and tables or passed on to programs as they are.
+//! Follows a job: shows its events as bars and tables, or passes them on as JSON.
 
 mod bars;
 mod ending;

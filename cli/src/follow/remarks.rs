@@ -1,16 +1,16 @@
-//! Notices that are printed before there are events of the job to show.
+//! Prints notices before the first event of the job.
 
 use std::io;
 
 use crate::client::{Notice, Notify};
 use crate::output::{self, Format};
 
-/// Prints notices about one job. People read ids and events from standard output, so notices go to standard error; programs
-/// read all of it from standard output.
+/// Prints notices about one job: as text to standard error, because standard output holds ids and events; as JSON to
+/// standard output.
 #[derive(Debug, Clone)]
 pub(crate) struct Remarks {
     pub(crate) format: Format,
-    /// None if it has no id yet.
+    /// Id of the job; None if it has none yet.
     pub(crate) job: Option<String>,
     /// Seconds for which an unreachable coordinator is retried.
     pub(crate) timeout: u64,
@@ -33,7 +33,7 @@ impl Notify for Remarks {
     }
 }
 
-/// A notice as programs read it.
+/// A notice as a JSON object.
 pub(super) fn as_event(job: Option<&str>, notice: Notice<'_>) -> serde_json::Value {
     match notice {
         Notice::Unreachable { seconds, error } => {

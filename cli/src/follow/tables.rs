@@ -7,7 +7,7 @@ use antiphon_core::event::{FinalState, Finished};
 use antiphon_core::metrics::{EvaluationReport, RuleName};
 use antiphon_core::spec::JobSpec;
 
-use super::ending::{OnInterrupt, can_resume};
+use super::ending::OnInterrupt;
 use crate::output;
 
 /// Prints how a job ended.
@@ -24,20 +24,19 @@ pub(super) fn finished(finished: &Finished, spec: &JobSpec, on_interrupt: &OnInt
     if let Some(digest) = &finished.digest {
         output::line(&format!("digest              {digest}"))?;
     }
-    match (finished.state, &finished.reason, on_interrupt) {
-        (FinalState::Succeeded, _, _) => output::line(&format!("succeeded after {} turns", finished.turn))?,
-        (FinalState::Stopped, _, OnInterrupt::Stop(command)) if can_resume(finished) => {
+    let resume = on_interrupt.resume_command(finished);
+    match (finished.state, resume) {
+        (FinalState::Succeeded, _) => output::line(&format!("succeeded after {} turns", finished.turn))?,
+        (FinalState::Stopped, Some(command)) => {
             output::line(&format!("stopped after {} turns; resume with\n  {command}", finished.turn))?;
         }
-        (FinalState::Stopped, ..) if finished.checkpoint.is_none() => {
+        (FinalState::Stopped, None) => {
             output::line(&format!("stopped after {} turns, without a checkpoint", finished.turn))?;
         }
-        (FinalState::Stopped, ..) => output::line(&format!("stopped after {} turns", finished.turn))?,
-        (FinalState::Failed, reason, on_interrupt) => {
-            output::complain(&format!("failed after {} turns: {}", finished.turn, reason.as_deref().unwrap_or("?")))?;
-            if let OnInterrupt::Stop(command) = on_interrupt
-                && can_resume(finished)
-            {
+        (FinalState::Failed, resume) => {
+            let reason = finished.reason.as_deref().unwrap_or("?");
+            output::complain(&format!("failed after {} turns: {reason}", finished.turn))?;
+            if let Some(command) = resume {
                 output::complain(&format!("resume from its newest checkpoint with\n  {command}"))?;
             }
         }

@@ -1,4 +1,4 @@
-//! Tables of where the time of a job went.
+//! The table of times of a job.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// The shares of each worker's time, and the milliseconds per step of the coordinator's.
+    /// The table: for each worker, shares of its time; for the coordinator, milliseconds per step.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from("where the time went\n");
         let names = WorkerTimes::default().entries().into_iter().map(|(name, _)| name.to_owned());

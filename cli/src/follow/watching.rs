@@ -11,16 +11,16 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::ending::{Followed, OnInterrupt};
 use super::following::follow;
 use super::remarks::Remarks;
-use crate::client::{Client, Reconnect};
+use crate::client::{Client, ClientError, Reconnect};
 use crate::exit::{Exit, OrExit as _};
 use crate::output::Format;
 
-/// How long an unreachable coordinator is retried by default, in seconds.
+/// Default of --reconnect-timeout, in seconds.
 pub(crate) const RECONNECT_TIMEOUT: u64 = 600;
-/// How long before the timeout the job is asked why it waits.
+/// Time before the timeout at which the coordinator is asked why the job waits.
 const ASK: Duration = Duration::from_millis(500);
 
-/// When a command gives up.
+/// The time limit of a command.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
     pub(crate) seconds: u64,
@@ -28,13 +28,13 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// None if the time is beyond what the clock can hold.
+    /// A limit this many seconds from now; None if that is beyond the range of the clock.
     pub(crate) fn from_now(seconds: u64) -> Option<Self> {
         Some(Self { seconds, ends: Instant::now().checked_add(Duration::from_secs(seconds))? })
     }
 }
 
-/// One job, and how it is followed.
+/// A job to follow, and the settings for it.
 pub(crate) struct Watching {
     client: Client,
     job: String,
@@ -42,17 +42,25 @@ pub(crate) struct Watching {
     /// Seconds for which an unreachable coordinator is retried.
     reconnect_timeout: u64,
     limit: Option<Limit>,
+    /// The command that resumes the job, followed by a checkpoint.
+    resume: String,
 }
 
 impl Watching {
-    pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_timeout: u64, limit: Option<Limit>) -> Self {
-        Self { client, job: job.to_owned(), format, reconnect_timeout, limit }
+    /// Follows a job without a timeout.
+    pub(crate) fn new(client: Client, job: &str, format: Format, reconnect_timeout: u64, resume: String) -> Self {
+        Self { client, job: job.to_owned(), format, reconnect_timeout, limit: None, resume }
+    }
+
+    #[must_use]
+    pub(crate) fn until(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
     }
 
     /// The specification of the job.
     ///
     /// # Errors
-    /// There is no such job, no coordinator, or the timeout is over.
+    /// There is no such job, no coordinator answers, or the timeout is over.
     pub(crate) async fn specification(&self) -> anyhow::Result<JobSpec> {
         let Some(limit) = self.limit else { return self.asked().await };
         timeout_at(limit.ends, self.asked()).await.unwrap_or_else(|_| {
@@ -69,23 +77,26 @@ impl Watching {
             let (client, job) = (self.client.clone(), self.job.clone());
             async move { client.within(within, client.job(&job)).await }
         };
-        let (_, specification) = reconnect.until(ask, &mut remarks).await?;
+        let (_, specification) = reconnect.until(ask, &mut remarks).await.map_err(ClientError::advised)?;
         reconnect.reconnected(&mut remarks)?;
-        JobSpec::from_json(&specification)
-            .context("cannot read the specification of the job; is the coordinator of another version?")
+        JobSpec::from_json(&specification).context(
+            "cannot read the specification of the job; check that client and coordinator have the same \
+             version",
+        )
     }
 
     fn policy(&self) -> ReconnectPolicy {
         ReconnectPolicy::new(Duration::from_secs(self.reconnect_timeout))
     }
 
-    /// Shows the job's events, those numbered above `after`, until it ends.
+    /// Shows the job's events with numbers above `after`, until the job ends.
     ///
     /// # Errors
     /// The coordinator stays unreachable, or the timeout is over.
     pub(crate) async fn until_over(&self, spec: &JobSpec, after: u64) -> anyhow::Result<Followed> {
-        let following = follow(&self.client, &self.job, (spec, after), self.format, OnInterrupt::Leave, self.policy());
-        let mut following = pin!(following);
+        let on_interrupt = OnInterrupt::Leave(self.resume.clone());
+        let following = follow(&self.client, &self.job, (spec, after), self.format, on_interrupt, self.policy());
+        let mut following = pin!(async { following.await.map_err(advised) });
         let Some(limit) = self.limit else { return following.await };
         tokio::select! {
             followed = &mut following => followed,
@@ -97,7 +108,7 @@ impl Watching {
         }
     }
 
-    /// Waits until the timeout. Why the job has not ended, as far as its coordinator says.
+    /// Waits until the timeout, and returns why the job has not ended.
     async fn reached(&self, limit: Limit) -> String {
         sleep_until(limit.ends.checked_sub(ASK).unwrap_or(limit.ends)).await;
         let status = timeout_at(limit.ends, self.client.job(&self.job)).await;
@@ -111,4 +122,9 @@ impl Watching {
             Ok(Ok((status, _))) => status.reason,
         }
     }
+}
+
+/// As [`ClientError::advised`].
+fn advised(error: anyhow::Error) -> anyhow::Error {
+    error.downcast::<ClientError>().map_or_else(|other| other, |error| error.advised().into())
 }

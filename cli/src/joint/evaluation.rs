@@ -1,4 +1,5 @@
-//! The accuracy of trained modalities on a split: each with its head, fused, and with the sum of logits that joint training uses.
+//! The accuracy of trained modalities on a split: each with its head, fused, and with the sum of logits that joint
+//! training uses.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +18,13 @@ use super::learner::Member;
 /// The results on a split.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// Each modality by itself, and fused by every rule.
+    /// The report: each modality alone, and all modalities fused by every rule.
     pub(crate) report: EvaluationReport,
     /// Accuracy of Z = Σ_m W_m h_m + b, the logits of a concatenated head: b counts once.
     pub(crate) summed: f64,
 }
 
-/// Evaluates a split. If weights are tuned, evaluates the validation split first. None if it was cancelled.
+/// Evaluates a split. If the fusion weights are tuned, evaluates the validation split first. None if it was cancelled.
 ///
 /// # Errors
 /// A sample that cannot be decoded, modalities that disagree on a label, logits that are not finite.
@@ -85,7 +86,8 @@ fn next_rows(pass: &mut Pass, model: &Model) -> anyhow::Result<(Vec<Row>, bool)>
     Ok((rows, chunk.last))
 }
 
-/// The greatest of Σ_m Z_m − (k − 1) b, for the k modalities that the sample has, whose Z_m each hold b.
+/// The class with the largest Σ_m Z_m − (k − 1) b, where k is the number of modalities of the sample. Each Z_m includes
+/// b.
 fn answer_of_sum(sample: &Sample, bias: &[f32]) -> usize {
     let present: Vec<&Vec<f32>> = sample.logits.iter().flatten().collect();
     let spare = present.len() as f64 - 1.0;

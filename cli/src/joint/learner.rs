@@ -16,7 +16,7 @@ use antiphon_model::optimizer::Optimizer;
 use antiphon_worker::trainer::{Machine, Model};
 use anyhow::Context as _;
 
-/// The data of one modality; several trainings may share them.
+/// The data of one modality, which several trainings may share.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) spec: ModalitySpec,
@@ -26,10 +26,10 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Reads every split that the job has.
+    /// Opens every split that the job has.
     ///
     /// # Errors
-    /// Data that cannot be read.
+    /// The data cannot be read.
     pub(crate) async fn new(job: &JobSpec, spec: &ModalitySpec, options: &OpenOptions) -> Result<Self, DataError> {
         let open = async |split| {
             if !Dataset::is_declared(spec, split) {
@@ -61,7 +61,7 @@ impl Opened {
 pub(crate) struct Member<'a> {
     pub(crate) data: &'a Opened,
     pub(crate) model: &'a Model,
-    /// (C, s) and (C): the head that reads its features.
+    /// The head that reads the modality's features: W (C, s) and b (C).
     pub(crate) head: Head<f32>,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Learner {
     model: Model,
     optimizer: Optimizer,
     steps: u64,
-    /// The forward pass that waits for its gradient.
+    /// The forward pass that awaits its gradient.
     open: Option<Forward>,
 }
 
@@ -84,7 +84,7 @@ impl Learner {
         Ok(Self { data: data.clone(), seed: job.seed, model, optimizer, steps: 0, open: None })
     }
 
-    /// H (samples, s) of these samples of the training split; None of none.
+    /// Computes H (samples, s) of these samples of the training split; None without samples.
     pub(super) fn forward(&mut self, samples: &[u32]) -> anyhow::Result<Option<Matrix<f32>>> {
         if samples.is_empty() {
             return Ok(None);
@@ -103,7 +103,8 @@ impl Learner {
         Ok(Some(features))
     }
 
-    /// dH (samples, s) through the encoder, and one step of its optimizer. Nothing where the pass had no samples.
+    /// Propagates dH (samples, s) through the encoder and takes one step of its optimizer. Does nothing if the forward
+    /// pass had no samples.
     pub(super) fn learn(&mut self, gradient: &Matrix<f32>, at: Progress) -> anyhow::Result<()> {
         let Some(forward) = self.open.take() else { return Ok(()) };
         let spec = &self.data.spec.optimizer;

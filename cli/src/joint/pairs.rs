@@ -1,15 +1,15 @@
-//! Which samples of the modalities' training splits are one sample.
+//! Pairs the training samples of the modalities by id.
 
 use antiphon_core::ids::ModalityName;
 use antiphon_core::join::{Join, JoinError, Row};
 
 use super::learner::Opened;
 
-/// Every sample that has one of the modalities, in byte order of the ids. Memory grows with their number.
+/// Every sample that has at least one modality, in byte order of the ids. Memory use grows with their number.
 #[derive(Debug)]
 pub(super) struct Pairs {
     labels: Vec<u32>,
-    /// Per modality and sample: its index in the modality's split.
+    /// Per modality and sample: the sample's index in the modality's split.
     indices: Vec<Vec<Option<u32>>>,
 }
 

@@ -1,4 +1,4 @@
-//! One linear head over several encoders, and the steps that train them together.
+//! Joint training of several encoders with one linear head.
 
 use antiphon_core::head::{Head, SharedHead, StepContext};
 use antiphon_core::ids::ModalityName;
@@ -13,9 +13,9 @@ use anyhow::{Context as _, anyhow};
 use super::learner::{Learner, Member, Opened};
 use super::pairs::Pairs;
 
-/// A training of one or several modalities under one separate head.
+/// A training of one or several modalities with one head.
 pub(crate) struct Training {
-    /// What the order of the samples is drawn by.
+    /// Name of the random stream that orders the samples.
     name: ModalityName,
     learners: Vec<Learner>,
     head: SharedHead<f32>,
@@ -27,11 +27,11 @@ pub(crate) struct Training {
 }
 
 impl Training {
-    /// A training before its first step, for `epochs` epochs ([`epochs`]). One modality alone visits its samples in the order
-    /// that it does in turns; several go through the samples that have any of them.
+    /// Prepares a training of `epochs` epochs ([`epochs`]). A single modality visits its samples in the same order as
+    /// in turns. Several modalities visit every sample that has any of them.
     ///
     /// # Errors
-    /// Samples that cannot be decoded, encoders that do not fit them, modalities that disagree on a label.
+    /// A sample cannot be decoded, an encoder does not fit the samples, or modalities disagree on a label.
     pub(crate) async fn new(
         job: &JobSpec,
         modalities: &[Opened],
@@ -57,12 +57,12 @@ impl Training {
         Ok(Self { name, learners, head, schedule, pairs, sampler, steps, done: 0 })
     }
 
-    /// Samples to go through in all epochs.
+    /// Total number of samples to visit in all epochs.
     pub(crate) fn rows(&self) -> u64 {
         self.rows_of(self.steps)
     }
 
-    /// Samples gone through.
+    /// Number of samples visited so far.
     pub(crate) fn rows_done(&self) -> u64 {
         self.rows_of(self.done)
     }
@@ -99,7 +99,7 @@ impl Training {
         let labels: Vec<u32> = batch.iter().map(|sample| pairs.label(*sample)).collect();
         let local = self.head.head().local_step(features, &labels);
         let local = local.with_context(|| format!("step {} of `{}`", self.done, self.name))?;
-        // There is no projector for α to regularise.
+        // Without a projector, α has no effect.
         let context = StepContext { lr_factor: factor(&self.schedule, at.epoch, at.epochs), alpha: 1.0 };
         self.head.apply(&self.name, &local.contribution, context)?;
         self.head.end_turn();
@@ -116,7 +116,7 @@ impl Training {
         Ok(())
     }
 
-    /// Each modality with its slice of the head, (C, s) and the bias that all slices share.
+    /// Each modality with its slice (C, s) of the head, and the bias that all slices share.
     pub(crate) fn members(&self) -> anyhow::Result<Vec<Member<'_>>> {
         let head = self.head.head();
         let width = head.width() / self.learners.len();
@@ -128,7 +128,7 @@ impl Training {
     }
 }
 
-/// The job's length in epochs, for samples that these modalities have to learn from.
+/// The job's length in epochs of the samples that these modalities train on.
 pub(crate) fn epochs(job: &JobSpec, modalities: &[Opened]) -> f64 {
     match job.schedule.length {
         Length::Epochs(epochs) => epochs as f64,
@@ -140,7 +140,7 @@ pub(crate) fn epochs(job: &JobSpec, modalities: &[Opened]) -> f64 {
     }
 }
 
-/// Runs the work of each item on a separate thread. The results have the order of the items.
+/// Runs the work of each item on a separate thread. The results are in the order of the items.
 fn side_by_side<T: Send, R: Send>(
     items: impl Iterator<Item = T>,
     work: impl Fn(T) -> anyhow::Result<R> + Sync,
@@ -148,7 +148,7 @@ fn side_by_side<T: Send, R: Send>(
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
-        let done = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("training ended in a panic"))?);
+        let done = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("training panicked"))?);
         done.collect()
     })
 }

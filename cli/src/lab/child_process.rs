@@ -22,21 +22,21 @@ use super::lifeline::{self, Lifeline};
 /// A free port of this machine.
 pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
 
-/// How long a coordinator may take to listen.
+/// Time limit for a coordinator to listen.
 const UNTIL_LISTENING: Duration = Duration::from_secs(60);
-/// How long the last lines of a process that has ended may take to be read.
+/// Time limit for reading the last lines of a process that has ended.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// Lines of a log that are kept in memory.
+/// Number of log lines in memory.
 const KEPT: usize = 5;
 
-/// How a child process is started.
+/// The settings of a child process.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
-    /// What it is called in messages, as in `the coordinator`.
+    /// Name of the process in messages, as in `the coordinator`.
     pub(crate) name: String,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// The only processor core that it may use, if there is one.
+    /// The processor core that the process is bound to, if any.
     pub(crate) core: Option<usize>,
     pub(crate) lifeline: Lifeline,
     pub(crate) log: Log,
@@ -50,28 +50,28 @@ pub(crate) struct ChildProcess {
     stopped: bool,
     log: Log,
     reading: JoinHandle<()>,
-    /// Closed when this process ends, however it does: the child ends then too.
+    /// Standard input of the child. However this process ends, the pipe closes and the child ends, too.
     _lifeline: Option<ChildStdin>,
 }
 
-/// What a process logs, and the processes that are started in its place.
+/// The log of a process, and of the processes that replace it.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    /// All of it is appended there, if anywhere.
+    /// The file that every line is appended to, if any.
     file: Option<PathBuf>,
-    /// The last lines.
+    /// The last lines, for error messages.
     tail: Arc<Mutex<Vec<String>>>,
-    /// Where a coordinator listens, once it does.
+    /// The address of a coordinator, once it listens.
     address: watch::Sender<Option<String>>,
-    /// Requests to its store that failed on purpose.
+    /// Number of injected store faults.
     store_faults: Arc<AtomicU64>,
 }
 
 impl ChildProcess {
-    /// Starts `antiphon`. With [`Lifeline::Killed`] it is to be called on the main thread.
+    /// Starts `antiphon`. With [`Lifeline::Killed`], it must be called on the main thread.
     ///
     /// # Errors
-    /// The process cannot be started, or its log file not be written.
+    /// The process cannot be started, or its log file cannot be written.
     pub(crate) fn spawn(setting: &Setting) -> anyhow::Result<Self> {
         let Setting { name, arguments, environment, core, lifeline, log } = setting;
         let mut command = lifeline::command(arguments, *lifeline)?;
@@ -80,40 +80,40 @@ impl ChildProcess {
         let mut child = cores::bound_to(*core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
         let stderr = child.stderr.take().with_context(|| format!("cannot read the log of {name}"))?;
         let reading = tokio::spawn(log.clone().read(stderr, file));
-        // Taken from the child, since waiting for a child closes its standard input.
+        // Standard input is taken from the child, because waiting for a child closes it.
         let lifeline = child.stdin.take();
         Ok(Self { name: name.clone(), child, stopped: false, log: log.clone(), reading, _lifeline: lifeline })
     }
 
-    /// Waits until it logs where it listens. Its address.
+    /// Waits until the process logs the address that it listens on, and returns the address.
     ///
     /// # Errors
-    /// It ends, or takes too long.
+    /// The process ends, or takes too long.
     pub(crate) async fn address(&mut self) -> anyhow::Result<String> {
         let mut listening = self.log.address.subscribe();
         tokio::select! {
             address = listening.wait_for(Option::is_some) => Ok(address?.clone().unwrap_or_default()),
             error = self.ended() => Err(error),
-            () = tokio::time::sleep(UNTIL_LISTENING) => Err(anyhow!("{} does not say that it listens", self.name)),
+            () = tokio::time::sleep(UNTIL_LISTENING) => Err(anyhow!("{} did not listen in time", self.name)),
         }
     }
 
-    /// The process's number; none once it has ended.
+    /// The process id; None once the process has ended.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// SIGKILL; it has exited when this returns.
+    /// Sends SIGKILL and waits until the process has exited.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::STOP, true)
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::CONT, false)
     }
@@ -124,26 +124,27 @@ impl ChildProcess {
 
     fn signal(&mut self, signal: Signal, stopped: bool) -> anyhow::Result<()> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        // None once it has ended, which is found out in a moment.
+        // The process has ended; the next check reports that.
         let Some(pid) = pid else { return Ok(()) };
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))?;
         self.stopped = stopped;
         Ok(())
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub(crate) fn exit_status(&mut self) -> std::io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Waits until it ends, which a coordinator and a worker never do by themselves. Why it did.
+    /// Waits until the process ends, and returns the reason as an error: coordinators and workers do not end by
+    /// themselves.
     pub(crate) async fn ended(&mut self) -> anyhow::Error {
         let how = match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
         if !self.reading.is_finished() {
-            // A grandchild may hold the log open.
+            // The timeout is needed because a grandchild may keep the log open.
             let _ = tokio::time::timeout(LAST_LINES, &mut self.reading).await;
         }
         anyhow!("{} ended ({how}): {}", self.name, self.log.full_message())
@@ -151,18 +152,18 @@ impl ChildProcess {
 }
 
 impl Log {
-    /// A log of which the last lines are kept in memory.
+    /// A log whose last lines are in memory only.
     pub(crate) fn in_memory() -> Self {
         let address = watch::Sender::new(None);
         Self { file: None, tail: Arc::default(), address, store_faults: Arc::default() }
     }
 
-    /// A log that is appended to a file, too.
+    /// A log that is also appended to a file.
     pub(crate) fn in_file(file: PathBuf) -> Self {
         Self { file: Some(file), ..Self::in_memory() }
     }
 
-    /// Requests to the store that failed on purpose, since the process was first started.
+    /// Number of injected store faults since the process was first started.
     pub(crate) fn store_faults(&self) -> u64 {
         self.store_faults.load(Ordering::Relaxed)
     }
@@ -178,13 +179,13 @@ impl Log {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             if let Some(file) = &mut file {
-                // A log that cannot be written is no reason to end a run.
+                // A log that cannot be written does not end a run.
                 let _ = writeln!(file, "{line}");
             }
             let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             let fields = &entry["fields"];
             match fields["message"].as_str() {
-                Some("coordinator listens") => {
+                Some("the coordinator listens") => {
                     self.address.send_replace(fields["address"].as_str().map(str::to_owned));
                 }
                 Some(faults::MESSAGE) => {

@@ -13,30 +13,30 @@ use antiphon_model::device::DeviceChoice;
 use antiphon_store::storage::StoreOptions;
 use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How long a failing store is retried unless the command says otherwise.
+/// Default time for which a failing store is retried.
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How a cluster in one process is set up.
+/// The settings of a cluster in one process.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterConfig {
     /// Folder or URL of the jobs' state.
     pub(crate) state: String,
-    /// One worker for each of these.
+    /// Modalities; each gets one worker.
     pub(crate) modalities: Vec<ModalityName>,
     /// Threads that decode samples, per worker.
     pub(crate) decode_threads: usize,
-    /// Bytes of encoded samples in memory, per worker and split.
+    /// Memory for encoded samples in bytes, per worker and split.
     pub(crate) data_memory: u64,
-    /// Bytes that the head of one job may take.
+    /// Memory limit of the head of one job, in bytes.
     pub(crate) head_memory: u64,
-    /// Threads that heads compute on; 0 is one for each core.
+    /// Threads that compute heads; 0 means one per core.
     pub(crate) head_threads: usize,
-    /// How stores are opened.
+    /// Options for opening stores.
     pub(crate) stores: StoreOptions,
-    /// How long a failing store of checkpoints is retried before the job fails.
+    /// Time for which a failing store of checkpoints is retried before the job fails.
     pub(crate) store_retry_timeout: Duration,
     /// Device of the encoders; `auto` spreads the workers over all cards.
     pub(crate) device: DeviceChoice,
@@ -45,7 +45,7 @@ pub(crate) struct ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// A worker for each modality of the job, on the processor, with the memory that `antiphon run` gives by default.
+    /// One worker for each modality of the job, on the CPU, with the default memory limits of `antiphon run`.
     #[must_use]
     pub(crate) fn for_job(spec: &JobSpec, state: String) -> Self {
         Self {
@@ -69,10 +69,12 @@ pub(crate) struct Cluster {
     address: SocketAddr,
     shutdown: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// The name of each task, for messages.
+    names: Vec<(Id, String)>,
 }
 
 impl Cluster {
-    /// Listens on a free loopback port and starts coordinator and workers.
+    /// Starts coordinator and workers. The coordinator listens on a free loopback port.
     ///
     /// # Errors
     /// No port is free.
@@ -91,13 +93,15 @@ impl Cluster {
         });
         let (stop, workers) = (shutdown.clone(), CancellationToken::new());
         let last = workers.clone().drop_guard();
-        tasks.spawn(async move {
+        let serving = tasks.spawn(async move {
             let served = server::serve_coordinator(coordinator, listener, stop).await;
-            // Its jobs have ended or are at a turn boundary, for which they needed the workers.
+            // Jobs need workers until they have ended or reached a turn boundary, which they now have.
             drop(last);
             Ok(served?)
         });
+        let mut names = vec![(serving.id(), "the coordinator".to_owned())];
         for (number, modality) in config.modalities.into_iter().enumerate() {
+            let name = format!("the {modality} worker");
             let worker = antiphon_worker::Config {
                 worker: WorkerId::try_from(format!("{modality}-local"))
                     .or_else(|_| WorkerId::try_from(modality.as_str()))?,
@@ -114,28 +118,37 @@ impl Cluster {
                 encoders: config.encoders.clone(),
             };
             let stop = workers.clone();
-            tasks.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });
+            let working = tasks.spawn(async move { Ok(antiphon_worker::run(worker, stop).await?) });
+            names.push((working.id(), name));
         }
-        Ok(Self { address, shutdown, tasks })
+        Ok(Self { address, shutdown, tasks, names })
     }
 
-    /// Where the coordinator listens, as a URL.
+    /// The URL of the coordinator.
     #[must_use]
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Waits until the coordinator or a worker ends, which none does by itself. Why it did.
+    /// Waits until the coordinator or a worker ends, and returns the reason as an error: neither ends by itself.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Ok(Ok(()))) => anyhow!("a part of the cluster ended before the job did"),
-            Some(Ok(Err(error))) => error,
-            Some(Err(error)) => anyhow!(error).context("a part of the cluster panicked"),
+        match self.tasks.join_next_with_id().await {
+            Some(Ok((id, Ok(())))) => anyhow!("{} ended before the job did", self.name(id)),
+            Some(Ok((_, Err(error)))) => error,
+            Some(Err(error)) => {
+                let name = self.name(error.id());
+                anyhow!(error).context(format!("{name} panicked"))
+            }
             None => std::future::pending().await,
         }
     }
 
-    /// Stops workers and coordinator in order.
+    fn name(&self, task: Id) -> &str {
+        let name = self.names.iter().find(|(id, _)| *id == task);
+        name.map_or("the coordinator or a worker", |(_, name)| name)
+    }
+
+    /// Stops first the workers, then the coordinator.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}

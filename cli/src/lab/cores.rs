@@ -1,13 +1,13 @@
-//! The processor cores that a process may use, and processes bound to one of them.
+//! Lists the processor cores that a process may use, and binds processes to one of them.
 
 use std::io;
 
-/// The cores that this process may use; None if the system does not tell.
+/// The cores that this process may use; None if the system does not report them.
 pub(crate) fn available() -> Option<Vec<usize>> {
     imp::available()
 }
 
-/// Starts a process or thread on one core. Its own children stay there, too.
+/// Starts a process or thread bound to one core. Its children inherit the binding.
 pub(crate) fn bound_to<T>(core: Option<usize>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     match core {
         Some(core) => imp::bound_to(core, start),

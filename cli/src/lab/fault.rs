@@ -1,4 +1,4 @@
-//! Which faults happen, and when: a function of the seed and nothing else.
+//! The schedule of faults, which is a function of the seed alone.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -43,19 +43,19 @@ impl Serialize for Victim {
     }
 }
 
-/// What happens to a process or its connection.
+/// A kind of fault of a process or its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// SIGKILL, and a restart later.
+    /// SIGKILL, and later a restart.
     Kill,
-    /// SIGSTOP, and SIGCONT later.
+    /// SIGSTOP, and later SIGCONT.
     Stop,
     /// Its connection is closed, and it can reconnect at once.
     Disconnect,
-    /// Its connection passes no bytes until later.
+    /// Its connection passes no bytes for a time.
     Stall,
-    /// Its connection is closed, and new ones are refused until later.
+    /// Its connection is closed, and new ones are refused for a time.
     Refuse,
 }
 
@@ -74,11 +74,11 @@ impl fmt::Display for Kind {
 /// One fault.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fault {
-    /// Time since the fault before.
+    /// Time since the previous fault.
     pub(crate) after: Duration,
     pub(crate) kind: Kind,
     pub(crate) victim: Victim,
-    /// How long it lasts; zero for a disconnect.
+    /// Duration of the fault; zero for a disconnect.
     pub(crate) lasts: Duration,
 }
 
@@ -86,17 +86,17 @@ pub(crate) struct Fault {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     stream: Stream,
-    /// Without the store, which fails at any time.
+    /// Targets except for the store, whose faults are not scheduled.
     targets: Vec<Target>,
     mean: Duration,
-    /// How long a worker may be silent before its lease expires.
+    /// Time without a message after which a worker's lease expires.
     lease: Duration,
     modalities: Vec<ModalityName>,
 }
 
 impl Schedule {
-    /// Faults on average every `mean`, equally often for each target. One in three stops and stalls lasts longer than the
-    /// `lease`.
+    /// Creates the schedule: a fault every `mean` on average, equally often for each target. One in three stops and
+    /// stalls lasts longer than the `lease`.
     pub(crate) fn new(
         seed: u64,
         targets: &[Target],
@@ -113,7 +113,7 @@ impl Schedule {
         if self.targets.is_empty() {
             return None;
         }
-        // Exponential: the next one does not depend on how long ago the last was.
+        // The intervals are exponential, so that the next fault does not depend on the time of the last one.
         let after = self.mean.mul_f64(-(1.0 - rng::uniform(&mut self.stream)).ln());
         let target = *self.one_of(&self.targets.clone());
         let worker = Victim::Worker(self.one_of(&self.modalities.clone()).clone());
@@ -136,7 +136,7 @@ impl Schedule {
     }
 }
 
-/// How the store fails in a process that has been started `starts` times before. Every process has other faults.
+/// The store faults of a process that has been started `starts` times before. Every process has different faults.
 pub(crate) fn store_faults(seed: u64, victim: &Victim, starts: u64) -> antiphon_store::faults::Faults {
     let name = victim.to_string();
     let stream = &mut rng::stream(seed, &["chaos-store".into(), (&name).into(), starts.into()]);

@@ -1,4 +1,4 @@
-//! Child processes of this program end with their parent, however it ends.
+//! Child processes of this program end when their parent ends, even if it is killed.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -7,16 +7,16 @@ use anyhow::Context as _;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-/// Set for a process that another one has started for itself.
+/// Variable of the environment that is set for child processes.
 const WITH_PARENT: &str = "ANTIPHON_WITH_PARENT";
 
-/// How a child process notices that its parent has ended.
+/// The way in which a child process detects that its parent has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lifeline {
-    /// Its standard input closes.
+    /// The child's standard input closes.
     Input,
-    /// As well, Linux kills it when the thread ends that started it, which is to be the main thread: a process that is stopped
-    /// does not see its input close.
+    /// Additionally, Linux kills the child when the thread that started it ends, which must be the main thread. A
+    /// stopped process does not notice that its input closes.
     Killed,
 }
 
@@ -29,25 +29,27 @@ impl Lifeline {
     }
 }
 
-/// This program as a child process. Its standard input is to be kept open, and its log, on standard error, is to be read.
+/// The command that starts this program as a child process. The caller must keep its standard input open and read its
+/// log from standard error.
 ///
 /// # Errors
-/// The program's own file is not found.
+/// The executable of this program is not found.
 pub(crate) fn command(
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     lifeline: Lifeline,
 ) -> anyhow::Result<Command> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let program = std::env::current_exe().context("cannot find the executable of this program")?;
     let mut command = Command::new(program);
     command.args(arguments).env("RUST_LOG", "info").env(WITH_PARENT, lifeline.name()).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     Ok(command)
 }
 
-/// Cancelled when this process is to end: by Ctrl-C, by SIGTERM, or because the parent that started it for itself has ended.
+/// A token that is cancelled when this process must end: after Ctrl-C, SIGTERM, or, in a child process, the end of the
+/// parent.
 ///
 /// # Errors
-/// Signals cannot be listened for, or no thread can be started.
+/// Signal handlers cannot be installed, or no thread can be started.
 pub(crate) fn shutdown() -> anyhow::Result<CancellationToken> {
     let shutdown = antiphon_process::cancelled_by_signal()?;
     let Some(given) = std::env::var_os(WITH_PARENT) else { return Ok(shutdown) };
@@ -56,7 +58,7 @@ pub(crate) fn shutdown() -> anyhow::Result<CancellationToken> {
     }
     let cancel = shutdown.clone();
     std::thread::Builder::new().name("with-parent".to_owned()).spawn(move || {
-        // The parent never writes: whatever this returns, the other end is closed.
+        // The parent never writes, so this returns only when the other end is closed.
         let _closed = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         cancel.cancel();
     })?;

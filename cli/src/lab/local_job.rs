@@ -19,8 +19,8 @@ pub(crate) struct LocalJob {
 }
 
 impl LocalJob {
-    /// Starts a cluster and submits the job, which writes its checkpoints into the temporary folder. `configure` changes what
-    /// [`ClusterConfig::for_job`] says.
+    /// Starts a cluster and submits the job, which writes its checkpoints into the temporary folder. `configure`
+    /// changes the settings of [`ClusterConfig::for_job`].
     ///
     /// # Errors
     /// The cluster cannot be started, or refuses the job.
@@ -43,7 +43,7 @@ impl LocalJob {
     /// The next event. Cancelling it loses nothing.
     ///
     /// # Errors
-    /// The coordinator or a worker fails, or the events have ended. The last one says that the job has finished.
+    /// The coordinator or a worker fails, or the events have ended. The last event is [`JobEvent::Finished`].
     pub(crate) async fn next(&mut self) -> anyhow::Result<JobEvent> {
         let mut silent = Silent;
         tokio::select! {
@@ -58,13 +58,13 @@ impl LocalJob {
         Ok(())
     }
 
-    /// Stops workers and coordinator in order.
+    /// Stops first the workers, then the coordinator.
     pub(crate) async fn end(self) {
         self.cluster.stop().await;
     }
 }
 
-/// Why a job that did not succeed ended.
+/// The reason why a job ended without success.
 pub(crate) fn reason(finished: Finished) -> String {
-    finished.reason.unwrap_or_else(|| "it was stopped".to_owned())
+    finished.reason.unwrap_or_else(|| "the job was stopped".to_owned())
 }

@@ -1,4 +1,4 @@
-//! What `bench`, `chaos` and `verify --replay` share: they run jobs on this machine, and disturb them.
+//! Runs jobs on this machine and injects faults, for `bench`, `chaos` and `verify --replay`.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `proxy`, `fault` | connections that can be closed, and a schedule of faults that is a function of a seed |
 //! | `cores`, `statistics` | processor cores to bind processes to, and quantiles of measurements |
 //!
-//! It knows no command: commands parse, call this, and print.
+//! Commands parse, call this module, and print; it does not depend on them.
 
 pub(crate) mod child_process;
 pub(crate) mod cluster;

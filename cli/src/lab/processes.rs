@@ -1,4 +1,4 @@
-//! The processes of a job: a coordinator, and one worker per modality, each behind its own proxy.
+//! The processes of a job: a coordinator, and one worker per modality, each connected through a proxy.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::lifeline::Lifeline;
 use super::proxy::Proxy;
 use super::restartable::Restartable;
 
-/// Workers retry a coordinator that is down for longer than any fault lasts.
+/// Workers retry the coordinator for longer than any fault lasts.
 const CONNECT_SECONDS: &str = "3600";
 
-/// How the processes of a job are set up.
+/// The settings of the processes of a job.
 #[derive(Debug)]
 pub(crate) struct Setup<'a> {
     /// Folder or URL of the jobs' state.
@@ -25,7 +25,7 @@ pub(crate) struct Setup<'a> {
     /// Folder of the processes' logs.
     pub(crate) logs: &'a Path,
     pub(crate) modalities: &'a [ModalityName],
-    /// Seed of the faults of stores, if they have any.
+    /// Seed of the store faults, if there are any.
     pub(crate) store: Option<u64>,
     pub(crate) device: DeviceChoice,
 }
@@ -39,12 +39,13 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Starts the coordinator on a free port, which it keeps, and then the workers. To be called on the main thread.
+    /// Starts the coordinator on a free port, which it keeps after a restart, and then the workers. Must be called on
+    /// the main thread.
     pub(crate) async fn start(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let text = |arguments: &[&str]| arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>();
         let listening = |address: &str| {
             let state = setup.state;
-            // A worker that is stopped counts as gone after three seconds.
+            // With this setting, the connection of a stopped worker is closed after three seconds.
             let heartbeat = ["--heartbeat-seconds", "1", "--format", "json"];
             text(&[&["coordinator", "--listen", address, "--state", state], &heartbeat[..]].concat())
         };
@@ -62,7 +63,12 @@ impl Processes {
         let mut coordinator = start(Victim::Coordinator, listening(ANY_PORT))?;
         let address = coordinator.address().await?;
         coordinator.setting.arguments = listening(&address);
-        let upstream = address.parse().with_context(|| format!("the coordinator says it listens on {address}"))?;
+        let upstream = address.parse().with_context(|| {
+            format!(
+                "the coordinator listens on {address}, which is not an \
+                 address"
+            )
+        })?;
         let mut workers = BTreeMap::new();
         for (number, modality) in setup.modalities.iter().enumerate() {
             let proxy = Proxy::start(upstream).await?;
@@ -86,12 +92,12 @@ impl Processes {
         Ok(Self { coordinator, workers, url: format!("http://{address}") })
     }
 
-    /// Where clients find the coordinator.
+    /// The URL of the coordinator, for clients.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Starts a fault, unless the process has another one. Whether it started.
+    /// Starts a fault, unless the process has another fault. Returns whether it started.
     pub(crate) async fn begin(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<bool> {
         match kind {
             Kind::Kill | Kind::Stop if !self.process(victim)?.is_up() => return Ok(false),
@@ -107,7 +113,7 @@ impl Processes {
         Ok(true)
     }
 
-    /// Ends a fault. To be called on the main thread.
+    /// Ends a fault. Must be called on the main thread.
     pub(crate) fn end(&mut self, kind: Kind, victim: &Victim) -> anyhow::Result<()> {
         match kind {
             Kind::Kill => self.process(victim)?.start_if_ended(),
@@ -124,7 +130,7 @@ impl Processes {
         }
     }
 
-    /// Processes that have exited since the last call without being killed.
+    /// Processes that have exited by themselves since the last call.
     pub(crate) fn exited(&mut self) -> anyhow::Result<Vec<(Victim, ExitStatus)>> {
         let mut exited = Vec::new();
         for process in self.processes() {
@@ -135,12 +141,12 @@ impl Processes {
         Ok(exited)
     }
 
-    /// Requests to stores that failed on purpose.
+    /// Number of injected store faults.
     pub(crate) fn store_faults(&mut self) -> u64 {
         self.processes().map(|process| process.store_faults()).sum()
     }
 
-    /// Kills all processes; they have exited when this returns.
+    /// Kills all processes and waits until they have exited.
     pub(crate) async fn kill_all(&mut self) -> anyhow::Result<()> {
         for process in self.processes() {
             process.kill().await?;

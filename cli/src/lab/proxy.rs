@@ -9,21 +9,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Bytes that are passed on at a time.
+/// Size of the buffer in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// What a proxy does with its connections.
+/// The state of a proxy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Conduct {
-    /// How often they were closed. A connection ends when this changes.
+    /// Number of disconnects so far. A connection ends when this number changes.
     disconnects: u64,
-    /// No bytes pass.
+    /// Whether connections pass no bytes.
     stalled: bool,
-    /// New connections are closed at once.
+    /// Whether new connections are closed at once.
     refusing: bool,
 }
 
-/// Listens on a free loopback port and forwards to the coordinator. Its connections end when it is dropped.
+/// Listens on a free loopback port and forwards to the coordinator. Connections end when the proxy is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -45,7 +45,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Whether it is stalled or refuses.
+    /// Whether the proxy stalls or refuses connections.
     pub(crate) fn is_disturbed(&self) -> bool {
         let conduct = *self.conduct.borrow();
         conduct.stalled || conduct.refusing
@@ -80,11 +80,11 @@ async fn serve(listener: TcpListener, upstream: SocketAddr, conduct: watch::Rece
     }
 }
 
-/// Both ways, until one ends or the connection is closed.
+/// Forwards in both directions until one ends or the proxy closes the connection.
 async fn connect(client: TcpStream, upstream: SocketAddr, conduct: watch::Receiver<Conduct>) {
     let disconnects = conduct.borrow().disconnects;
     let mut disconnect = conduct.clone();
-    // If no coordinator listens, the client sees its connection end.
+    // If no coordinator listens, the connection of the client is closed.
     let Ok(server) = TcpStream::connect(upstream).await else { return };
     if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
         return;
@@ -97,7 +97,7 @@ async fn connect(client: TcpStream, upstream: SocketAddr, conduct: watch::Receiv
     }
 }
 
-/// One way, until it ends.
+/// Forwards in one direction until it ends.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut conduct: watch::Receiver<Conduct>) {
     let mut buffer = vec![0; BUFFER];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends back what it gets.
+    /// A server that returns the bytes that it receives.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
@@ -131,7 +131,7 @@ mod tests {
         TcpStream::connect(proxy.address).await.expect("it listens")
     }
 
-    /// What comes back; none if the connection has ended.
+    /// Sends `text` and returns the answer; None if the connection has ended.
     async fn said(stream: &mut TcpStream, text: &str) -> Option<String> {
         stream.write_all(text.as_bytes()).await.ok()?;
         heard(stream, text.len()).await

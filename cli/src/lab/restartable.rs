@@ -1,4 +1,4 @@
-//! A process that is restarted after it has exited or was killed.
+//! A process that can be restarted after it has exited or was killed.
 
 use std::process::ExitStatus;
 
@@ -12,21 +12,22 @@ use super::fault::{Victim, store_faults};
 pub(super) struct Restartable {
     pub(super) victim: Victim,
     pub(super) setting: Setting,
-    /// Seed of the faults of its store, if it has any.
+    /// Seed of the process's store faults, if it has any.
     store: Option<u64>,
     running: Option<ChildProcess>,
     starts: u64,
 }
 
 impl Restartable {
-    /// Starts it. To be called on the main thread: the child is killed when that thread ends, even while it is stopped.
+    /// Starts the process. Must be called on the main thread: the child is killed when that thread ends, even while it
+    /// is stopped.
     pub(super) fn start(victim: Victim, setting: Setting, store: Option<u64>) -> anyhow::Result<Self> {
         let mut process = Self { victim, setting, store, running: None, starts: 0 };
         process.start_if_ended()?;
         Ok(process)
     }
 
-    /// Starts it unless it is running. To be called on the main thread.
+    /// Starts the process unless it is running. Must be called on the main thread.
     pub(super) fn start_if_ended(&mut self) -> anyhow::Result<()> {
         if self.running.is_some() {
             return Ok(());
@@ -38,7 +39,7 @@ impl Restartable {
         Ok(())
     }
 
-    /// Where it listens, once it does.
+    /// Waits until the process listens, and returns its address.
     pub(super) async fn address(&mut self) -> anyhow::Result<String> {
         match &mut self.running {
             Some(running) => running.address().await,
@@ -46,12 +47,12 @@ impl Restartable {
         }
     }
 
-    /// Whether it is running and not stopped.
+    /// Whether the process is running and not stopped.
     pub(super) fn is_up(&self) -> bool {
         self.running.as_ref().is_some_and(|running| !running.is_stopped())
     }
 
-    /// SIGKILL; it has exited when this returns.
+    /// Sends SIGKILL and waits until the process has exited.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         match self.running.take() {
             Some(mut running) => running.kill().await,
@@ -59,17 +60,17 @@ impl Restartable {
         }
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP.
     pub(super) fn stop(&mut self) -> anyhow::Result<()> {
         self.running.as_mut().map_or(Ok(()), ChildProcess::stop)
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub(super) fn resume(&mut self) -> anyhow::Result<()> {
         self.running.as_mut().map_or(Ok(()), ChildProcess::resume)
     }
 
-    /// Its exit status, if it has exited since the last call and was not killed.
+    /// The exit status, if the process has exited by itself since the last call.
     pub(super) fn exited(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         let Some(running) = &mut self.running else { return Ok(None) };
         let exited = running.exit_status()?;
@@ -79,7 +80,7 @@ impl Restartable {
         Ok(exited)
     }
 
-    /// Requests to its store that failed on purpose, since it was first started.
+    /// Number of injected store faults since the process was first started.
     pub(super) fn store_faults(&self) -> u64 {
         self.setting.log.store_faults()
     }

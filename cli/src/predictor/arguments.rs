@@ -16,12 +16,12 @@ pub struct Source {
     /// Folder or URL of the checkpoint, or of a run for its newest checkpoint
     pub checkpoint: String,
 
-    /// Parquet files to read instead of the job's: a path or URL with `*` and `?`, for all modalities or, as `audio=PATTERN`, for
-    /// one; can be repeated
+    /// Parquet files to read instead of the job's: a path or URL with `*` and `?`, for all modalities, or for one as in
+    /// `audio=PATTERN`; can be repeated
     #[arg(long, value_name = "[MODALITY=]PATTERN")]
     pub data: Vec<DataPattern>,
 
-    /// Split of the job's data to read, or the split that --data is
+    /// Split of the job's data to read; files of --data are read as this split
     #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(["test", "validation", "train"]).map(split))]
     pub split: Split,
 
@@ -37,7 +37,7 @@ pub struct Source {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
 
-    /// Samples per chunk, instead of the job's `evaluation.chunk`; results do not depend on it
+    /// Samples to compute at once, instead of the job's `evaluation.chunk`; results do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub chunk: Option<u32>,
 
@@ -49,15 +49,16 @@ pub struct Source {
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Device of the encoders: auto (the first CUDA card if the program can use one, otherwise cpu), cpu, cuda or cuda:N
+    /// Device of the encoders: auto (the first CUDA card if the program can use one, otherwise cpu), cpu, cuda or
+    /// cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,
 }
 
-/// Files to read instead of the job's.
+/// Files that replace the job's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataPattern {
-    /// The modality; None for all.
+    /// The modality that reads the files; None for all.
     pub modality: Option<ModalityName>,
     /// Path or URL, with wildcards.
     pub pattern: String,
@@ -66,7 +67,8 @@ pub struct DataPattern {
 impl FromStr for DataPattern {
     type Err = String;
 
-    /// `PATTERN`, or `MODALITY=PATTERN` where what is before the first `=` is a name.
+    /// Parses `PATTERN` or `MODALITY=PATTERN`. A modality is recognised if the text before the first `=` is a valid
+    /// name.
     fn from_str(text: &str) -> Result<Self, String> {
         let named =
             text.split_once('=').and_then(|(name, pattern)| Some((ModalityName::try_from(name).ok()?, pattern)));
@@ -79,7 +81,7 @@ impl FromStr for DataPattern {
 }
 
 impl Source {
-    /// Whether the options fit a job of these modalities.
+    /// Checks that the options fit a job with the modalities `there`.
     pub(super) fn check(&self, there: &[ModalityName]) -> Result<(), PredictorError> {
         let known = |option, given: &str, hint| {
             if there.iter().any(|name| name.as_str() == given) {
@@ -133,14 +135,14 @@ fn fusion(text: &str) -> Result<FusionSpec, String> {
         let name = ModalityName::try_from(name.trim()).map_err(|error| error.to_string())?;
         let number: f64 = weight.trim().parse().map_err(|_| format!("`{weight}` is not a number"))?;
         if !number.is_finite() || number < 0.0 {
-            return Err(format!("the weight {number} of `{name}` is not a number from 0 up"));
+            return Err(format!("the weight {number} of `{name}` is not a number of at least 0"));
         }
         if weights.insert(name.clone(), number).is_some() {
             return Err(format!("`{name}` has two weights"));
         }
     }
     if weights.values().all(|weight| *weight == 0.0) {
-        return Err("every weight is 0; give at least one modality more".to_owned());
+        return Err("every weight is 0; give at least one modality a weight above 0".to_owned());
     }
     Ok(FusionSpec::Fixed(weights))
 }
@@ -170,11 +172,11 @@ mod tests {
         for (text, message) in [
             ("sum", "use `entropy`, `mean`, `tuned`, or weights as in `audio=0.7,image=0.3`"),
             ("audio=x", "`x` is not a number"),
-            ("audio=-1", "the weight -1 of `audio` is not a number from 0 up"),
-            ("audio=NaN", "the weight NaN of `audio` is not a number from 0 up"),
+            ("audio=-1", "the weight -1 of `audio` is not a number of at least 0"),
+            ("audio=NaN", "the weight NaN of `audio` is not a number of at least 0"),
             ("audio=1,image", "`image` is not MODALITY=WEIGHT"),
             ("audio=1,audio=2", "`audio` has two weights"),
-            ("audio=0", "every weight is 0; give at least one modality more"),
+            ("audio=0", "every weight is 0; give at least one modality a weight above 0"),
         ] {
             assert_eq!(fusion(text), Err(message.to_owned()));
         }

@@ -1,59 +1,62 @@
-//! Why a checkpoint cannot be used with the given arguments.
+//! Errors of a checkpoint with the given arguments.
 
 use antiphon_core::ids::{ModalityName, Split};
 
-/// Why a checkpoint cannot be used.
+/// Why a checkpoint cannot be used with the given arguments.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PredictorError {
     /// An option names a modality that the job does not have.
     #[error("{option} names `{given}`, but the checkpoint's modalities are {}{hint}", listed(.there))]
     UnknownModality {
-        /// The option.
+        /// The option that names the modality.
         option: &'static str,
-        /// What it names.
+        /// The name that was given.
         given: String,
         /// The modalities of the job.
         there: Vec<ModalityName>,
-        /// What to try instead.
+        /// A hint on how to correct the option; may be empty.
         hint: &'static str,
     },
-    /// Every modality is dropped.
-    #[error("--drop leaves no modality: keep at least one of {}", listed(.there))]
+    /// `--drop` leaves no modality.
+    #[error("--drop leaves no modality; leave in at least one of {}", listed(.there))]
     NothingLeft {
         /// The modalities of the job.
         there: Vec<ModalityName>,
     },
-    /// Weights that leave a modality out.
-    #[error("--fusion gives no weight to `{modality}`; give every modality that is not dropped one, 0 to ignore it")]
+    /// The weights of `--fusion` do not name every modality.
+    #[error(
+        "--fusion gives no weight to `{modality}`; give every modality that is not dropped a weight, 0 to ignore it"
+    )]
     NoWeight {
         /// Which.
         modality: ModalityName,
     },
-    /// There are no tuned weights.
+    /// The checkpoint has no tuned weights.
     #[error(
-        "`{checkpoint}` has no tuned weights, which come from an evaluation of the validation split; use --fusion \
-         entropy, mean or weights of your own, or a checkpoint of a job with a validation split"
+        "`{checkpoint}` has no tuned weights, because weights are tuned on a validation split; use --fusion with \
+         entropy, mean or your own weights, or a checkpoint of a job with a validation split"
     )]
     NoTunedWeights {
-        /// The checkpoint.
+        /// URL or path of the checkpoint.
         checkpoint: String,
     },
-    /// The job has no such split, and no data were given.
-    #[error("the job has no {split} split; give files with --data, or another split with --split")]
+    /// The job has no such split, and `--data` was not given.
+    #[error("the job has no {split} split; name files with --data, or another split with --split")]
     NoSplit {
         /// Which.
         split: Split,
     },
-    /// A logit that is no number.
+    /// A logit is infinite or NaN.
     #[error(
-        "`{modality}` gave a logit for class {class} of sample `{id}` that is infinite or NaN; its encoder has diverged: take an earlier checkpoint"
+        "the logit of `{modality}` for class {class} of sample `{id}` is infinite or NaN, because the encoder has \
+         diverged; use an earlier checkpoint"
     )]
     NotFinite {
         /// Whose.
         modality: ModalityName,
-        /// The sample.
+        /// Id of the sample.
         id: String,
-        /// Which class.
+        /// Number of the class, from 0.
         class: usize,
     },
 }

@@ -5,8 +5,8 @@
 //! data of each modality ─────┴ Pass (in order of id, chunk by chunk) ─ Join ─ Sample ─┬ eval: Evaluator
 //!                                                                                     └ predict: Prediction ─ file
 //! ```
-//! Memory holds one chunk of logits per modality, however large the data. Every prediction is a function of one sample alone. It
-//! does not depend on chunks or on the order of rows in the files.
+//! Memory holds one chunk of logits per modality, however large the data set is. A prediction depends on its sample
+//! only, not on chunks or on the order of rows in the files.
 
 mod arguments;
 mod error;

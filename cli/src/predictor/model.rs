@@ -23,13 +23,14 @@ use super::arguments::{DataPattern, Source};
 use super::error::PredictorError;
 use crate::exit::{Exit, OrExit as _};
 use crate::progress::Progress;
+use crate::runs::advised;
 
-/// What to do with labels.
+/// Whether labels are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Labels {
-    /// Every sample must have one.
+    /// Labels are read, and every sample must have one.
     Required,
-    /// Existing labels are passed on.
+    /// Labels are read if they exist.
     Optional,
     /// Labels are not read.
     Ignored,
@@ -42,7 +43,7 @@ pub struct Predictor {
     split: Split,
     fusion: FusionSpec,
     pub(super) head: Head<f32>,
-    /// In the order of the job.
+    /// The modalities, in the order of the job.
     pub(super) modalities: Vec<Modality>,
     pub(super) chunk: usize,
     pub(super) prefetch: PrefetchOptions,
@@ -50,7 +51,7 @@ pub struct Predictor {
 
 pub(super) struct Modality {
     pub(super) name: ModalityName,
-    /// None if it is dropped, or has no data in this split.
+    /// The model and data; None if the modality is dropped, or has no data in this split.
     pub(super) ready: Option<Ready>,
     dropped: bool,
 }
@@ -64,13 +65,13 @@ impl Predictor {
     /// Opens a checkpoint and its data.
     ///
     /// # Errors
-    /// A checkpoint that is missing or damaged, options that do not fit it, data that cannot be read.
+    /// The checkpoint is missing or damaged, the options do not fit the checkpoint, or data cannot be read.
     pub async fn open(source: &Source, labels: Labels, encoders: &Encoders) -> anyhow::Result<Self> {
-        let checkpoint = Checkpoint::open_url(&source.checkpoint).await?;
+        let checkpoint = Checkpoint::open_url(&source.checkpoint).await.map_err(advised)?;
         let file = format!("{}/manifest.json", checkpoint.url());
         let text = checkpoint.manifest().specification.to_string();
         let set = spread(&source.set, &checkpoint.manifest().specification);
-        // What the program does not have is told when it is built.
+        // An encoder that the program does not have is reported when the model is built.
         let (mut spec, _) = parse_knowing(&text, &file, &set, &|_| None, KnownEncoders::Any)?;
         let names: Vec<ModalityName> = spec.modalities.iter().map(|modality| modality.name.clone()).collect();
         source.check(&names)?;
@@ -78,7 +79,7 @@ impl Predictor {
         let machine = Machine { device: source.device.open()?, encoders: encoders.clone() };
         for modality in &mut spec.modalities {
             override_data(modality, &source.data);
-            // Files hold f32 whatever the precision of training was, and the processor computes in f32 only.
+            // Files hold f32, whatever the precision of training, and the processor computes in f32 only.
             if machine.device.is_cpu() {
                 modality.precision = Precision::F32;
             }
@@ -109,13 +110,13 @@ impl Predictor {
         Ok(Self { checkpoint, split: source.split, fusion, head, modalities, chunk, prefetch, spec })
     }
 
-    /// The checkpoint.
+    /// The opened checkpoint.
     #[must_use]
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
-    /// Its job, with the data that are read here.
+    /// The checkpoint's job, with the data that are read instead of the original ones.
     #[must_use]
     pub fn spec(&self) -> &JobSpec {
         &self.spec
@@ -145,13 +146,13 @@ impl Predictor {
         self.modalities.iter().filter(|m| m.dropped).map(|modality| modality.name.clone()).collect()
     }
 
-    /// Samples of all modalities together: how many rows [`Predictor::samples`] goes through.
+    /// Number of samples, summed over modalities: the rows that [`Predictor::samples`] reads.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.modalities.iter().filter_map(|m| m.ready.as_ref()).map(|ready| ready.data.len() as u64).sum()
     }
 
-    /// The rule as `Prediction::of` takes it, over all modalities of the job.
+    /// The rule for `Prediction::of`, over all modalities of the job.
     ///
     /// # Errors
     /// The rule is tuned, but the checkpoint has no tuned weights.
@@ -170,7 +171,7 @@ impl Predictor {
     }
 }
 
-/// The fusion rule of the arguments, or of the job. Tuned weights must exist, unless this split yields them.
+/// The fusion rule of the arguments, or of the job. Tuned weights must exist, unless this split determines them.
 fn fusion(source: &Source, spec: &JobSpec, manifest: &Manifest) -> Result<FusionSpec, PredictorError> {
     let Some(given) = &source.fusion else { return Ok(spec.fusion.clone()) };
     if *given == FusionSpec::Tuned && manifest.fusion_weights.is_none() && source.split != Split::Validation {
@@ -179,7 +180,7 @@ fn fusion(source: &Source, spec: &JobSpec, manifest: &Manifest) -> Result<Fusion
     Ok(given.clone())
 }
 
-/// Replaces the files of the job by those of the arguments, for every split.
+/// Replaces the job's files by those of the arguments, for every split.
 fn override_data(modality: &mut ModalitySpec, given: &[DataPattern]) {
     let of = |name: Option<&ModalityName>| -> Vec<String> {
         given.iter().filter(|data| data.modality.as_ref() == name).map(|data| data.pattern.clone()).collect()
@@ -191,7 +192,7 @@ fn override_data(modality: &mut ModalitySpec, given: &[DataPattern]) {
     }
     let (column, id) = match &modality.data {
         DataSpec::Parquet { column, id, .. } => (column.clone(), id.clone()),
-        // As `antiphon data synth` writes them.
+        // The columns of files from `antiphon data synth`.
         DataSpec::Synth { column, .. } => (column.clone(), Some("id".to_owned())),
     };
     let validation = ValidationSource::Files(files.clone());
@@ -214,13 +215,17 @@ async fn open_data(
         DataError::NoColumn { ref key, .. } => {
             let name = &modality.name;
             let set = if *key == "labels.column" { (*key).to_owned() } else { format!("modalities.{name}.{key}") };
-            anyhow!(error).context(format!("`{name}` needs `--set {set}=COLUMN`, or `--drop {name}` to do without it"))
+            anyhow!(error).context(format!(
+                "pass `--set {set}=COLUMN` to name the column of `{name}`, or `--drop \
+                 {name}` to leave the modality out"
+            ))
         }
         other => other.into(),
     })
 }
 
-/// Changes of the shared `data` change the data of every modality, because the job of a checkpoint repeats them there.
+/// Applies changes of the shared `data` to every modality, because the job in a checkpoint repeats `data` for each
+/// modality.
 fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> {
     let modalities = specification["modalities"].as_array().into_iter().flatten();
     let names: Vec<&str> = modalities.filter_map(|modality| modality["name"].as_str()).collect();
@@ -234,7 +239,7 @@ fn spread(set: &[Override], specification: &serde_json::Value) -> Vec<Override> 
     set.iter().flat_map(to_each).collect()
 }
 
-/// W and b. They must fit the job, which `--set` can change.
+/// Loads W and b. They must fit the job, which `--set` can change.
 async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<Head<f32>> {
     let (mut arrays, _): (Arrays, IgnoredAny) = tensors::decode(HEAD, &checkpoint.file(HEAD).await?)?;
     let mut take = |name: &str| arrays.remove(name).with_context(|| format!("`{HEAD}` has no tensor `{name}`"));
@@ -243,13 +248,13 @@ async fn load_head(checkpoint: &Checkpoint, spec: &JobSpec) -> anyhow::Result<He
     if weight.shape != [classes, width] {
         let shape = &weight.shape;
         bail!(
-            "the checkpoint's head has shape {shape:?}, but the job says {classes} classes and a head of width {width}"
+            "the checkpoint's head has shape {shape:?}, but the job has {classes} classes and a head of width {width}"
         );
     }
     Ok(Head::new(Matrix::from_vec(classes, width, weight.data)?, bias.data)?)
 }
 
-/// As [`Predictor::open`], on a separate task, so that Ctrl-C need not wait for it.
+/// Like [`Predictor::open`], but on a separate task, so that Ctrl-C does not wait for it.
 pub(crate) async fn open(
     source: Source,
     labels: Labels,
@@ -258,10 +263,10 @@ pub(crate) async fn open(
 ) -> anyhow::Result<Predictor> {
     let encoders = encoders.clone();
     let opening = tokio::spawn(async move { Predictor::open(&source, labels, &encoders).await });
-    progress.during("opening", opening).await.context("opening ended in a panic")?.or_exit(Exit::Usage)
+    progress.during("opening", opening).await.context("opening the checkpoint panicked")?.or_exit(Exit::Usage)
 }
 
-/// Invalid data are a usage error; everything else is a failure.
+/// Attaches the exit code: usage error for invalid data, failure for everything else.
 pub(crate) fn exit_of(error: anyhow::Error) -> anyhow::Error {
     let data = error.is::<DataError>() || error.is::<JoinError>();
     Err::<(), _>(error).or_exit(if data { Exit::Usage } else { Exit::Failed }).expect_err("it is an error")

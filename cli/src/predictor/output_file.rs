@@ -1,4 +1,4 @@
-//! A file of predictions that appears when it is complete.
+//! A file of predictions that appears under its name once it is complete.
 
 use std::fs::{File, Permissions};
 use std::io::{BufWriter, Write as _};
@@ -13,8 +13,8 @@ use tempfile::NamedTempFile;
 use super::parquet::ParquetLines;
 use super::prediction::Prediction;
 
-/// A file of predictions in progress. They are written beside it under a temporary name, which [`OutputFile::finish`]
-/// replaces by the final one. Dropping it before that deletes them.
+/// A file of predictions in progress. It has a temporary name in the same folder until [`OutputFile::finish`] renames
+/// it. If dropped before, it is deleted.
 pub struct OutputFile {
     target: PathBuf,
     overwrite: bool,
@@ -34,10 +34,10 @@ enum Kind {
 }
 
 impl OutputFile {
-    /// Whether a file can be written here; `overwrite` allows an existing one.
+    /// Checks that a file can be written here. `overwrite` allows an existing file.
     ///
     /// # Errors
-    /// An extension other than `.jsonl`, `.json`, `.ndjson` and `.parquet`; an existing file; no such folder.
+    /// The extension is not `.jsonl`, `.json`, `.ndjson` or `.parquet`, the file exists, or the folder does not exist.
     pub fn check(target: &Path, overwrite: bool) -> anyhow::Result<()> {
         kind(target)?;
         if target.is_dir() {
@@ -56,7 +56,7 @@ impl OutputFile {
     /// Starts a file of predictions for these modalities and classes.
     ///
     /// # Errors
-    /// As [`OutputFile::check`], and a folder that cannot be written to.
+    /// As [`OutputFile::check`], or the folder is not writable.
     pub fn create(
         target: &Path,
         overwrite: bool,
@@ -68,10 +68,10 @@ impl OutputFile {
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".part")
-            // What the umask leaves of it, as for any other file.
+            // The umask restricts these permissions, as for any other file.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder(target))
-            .with_context(|| format!("cannot write beside `{}`", target.display()))?;
+            .with_context(|| format!("cannot create a temporary file beside `{}`", target.display()))?;
         let file = temporary.reopen()?;
         let content = match kind(target)? {
             Kind::Lines => Content::Lines(BufWriter::new(file)),
@@ -80,7 +80,7 @@ impl OutputFile {
         Ok(Self { target: target.to_owned(), overwrite, temporary, content })
     }
 
-    /// Adds one.
+    /// Appends a prediction.
     ///
     /// # Errors
     /// The file cannot be written to.
@@ -91,10 +91,10 @@ impl OutputFile {
         }
     }
 
-    /// Gives the file its name.
+    /// Renames the complete file to its final name.
     ///
     /// # Errors
-    /// The file cannot be written to, or another one has taken the name meanwhile.
+    /// The file cannot be written to, or a file of that name has been created meanwhile.
     pub fn finish(self) -> anyhow::Result<()> {
         match self.content {
             Content::Lines(mut file) => file.flush()?,
@@ -129,7 +129,10 @@ fn kind(target: &Path) -> anyhow::Result<Kind> {
         Some("parquet") => Ok(Kind::Parquet),
         _ => {
             let target = target.display();
-            Err(anyhow!("`{target}` does not say what to write; name a file .jsonl for JSON lines, or .parquet"))
+            Err(anyhow!(
+                "cannot tell the format of `{target}` from its extension; use .jsonl for JSON lines, or \
+                 .parquet"
+            ))
         }
     }
 }
@@ -139,7 +142,7 @@ fn folder(target: &Path) -> &Path {
 }
 
 fn exists(target: &Path) -> anyhow::Error {
-    anyhow!("`{}` exists already; --force overwrites it", target.display())
+    anyhow!("`{}` already exists; --force overwrites it", target.display())
 }
 
 #[cfg(test)]
@@ -166,7 +169,7 @@ mod tests {
             begin(false).expect("it is new").finish().expect("it has a name");
             assert_eq!((count(), target.exists()), (before + 1, true));
             let refused = begin(false).err().expect("it exists").to_string();
-            assert_eq!(refused, format!("`{}` exists already; --force overwrites it", target.display()));
+            assert_eq!(refused, format!("`{}` already exists; --force overwrites it", target.display()));
             begin(true).expect("it may be overwritten").finish().expect("it has a name");
         }
     }

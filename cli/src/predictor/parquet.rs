@@ -1,7 +1,7 @@
 //! Predictions as a Parquet file: flat columns, a row per sample.
 //!
-//! `id`, `label`, `prediction`, `probabilities` (a list of C numbers), `lambda_M` and `entropy_M` of each modality M, and
-//! `label_class` and `prediction_class` where the job names its classes.
+//! `id`, `label`, `prediction`, `probabilities` (a list of C numbers), `lambda_M` and `entropy_M` of each modality M,
+//! and `label_class` and `prediction_class` where the job names its classes.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use parquet::file::properties::WriterProperties;
 
 use super::prediction::Prediction;
 
-/// Rows handed to the writer at once.
+/// Number of rows that are passed to the writer at once.
 const ROWS: usize = 1024;
-/// Bytes of a row group in memory, at which it is written out.
+/// Size in bytes at which a row group is written.
 const GROUP_BYTES: usize = 16 << 20;
 
-/// A Parquet file that predictions are written to one by one.
+/// A writer of a Parquet file that takes predictions one by one.
 pub(super) struct ParquetLines<W: Write + Send> {
     schema: SchemaRef,
     modalities: Vec<ModalityName>,
@@ -64,7 +64,7 @@ impl<W: Write + Send> ParquetLines<W> {
         Ok(())
     }
 
-    /// In the order of the schema.
+    /// The columns, in the order of the schema.
     fn columns(&self) -> Vec<ArrayRef> {
         let rows = || self.waiting.iter();
         let mut columns: Vec<ArrayRef> = vec![

@@ -13,16 +13,16 @@ use super::samples::Sample;
 /// The prediction for one sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// The sample.
+    /// Id of the sample.
     pub id: String,
-    /// Its class, if it is known.
+    /// Class of the sample, if it is known.
     pub label: Option<u32>,
-    /// The name of that class, if the job names classes.
+    /// Name of the class in `label`, if the job names its classes.
     #[serde(default, deserialize_with = "there", skip_serializing_if = "Named::is_none")]
     pub label_class: Named,
-    /// The class of the greatest probability.
+    /// The class with the highest probability.
     pub prediction: u32,
-    /// Its name, if the job names classes.
+    /// Name of the class in `prediction`, if the job names its classes.
     #[serde(default, deserialize_with = "there", skip_serializing_if = "Named::is_none")]
     pub prediction_class: Named,
     /// softmax(Σ λ_m Z_m), one per class.
@@ -31,20 +31,20 @@ pub struct Prediction {
     pub modalities: BTreeMap<ModalityName, Weighed>,
 }
 
-/// None if the job does not name its classes; Some(None) if there is no class to name.
+/// The name of a class. None if the job does not name its classes; Some(None) if the class is unknown.
 pub type Named = Option<Option<String>>;
 
-/// A field that exists, even if it is null.
+/// Reads a field that exists, even if it is null.
 fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Named, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// What a modality contributed to a prediction.
+/// The contribution of a modality to a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Weighed {
-    /// λ; 0 if the sample lacks the modality or it is dropped.
+    /// Fusion weight λ; 0 if the modality is missing or dropped.
     pub lambda: f64,
-    /// e in nats; None if the sample lacks the modality or it is dropped.
+    /// Entropy e in nats; None if the modality is missing or dropped.
     pub entropy: Option<f64>,
 }
 

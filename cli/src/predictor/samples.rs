@@ -10,18 +10,18 @@ use antiphon_worker::trainer::{Chunk, Pass};
 use super::error::PredictorError;
 use super::model::{Modality, Predictor, Ready};
 
-/// One sample.
+/// One sample, with the logits of its modalities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its id.
+    /// Id of the sample.
     pub id: String,
     /// The class, if it is known.
     pub label: Option<u32>,
-    /// Z (C) of each modality of the job, in its order; None if the sample lacks it or it is dropped.
+    /// Z (C) of each modality, in the order of the job; None if the modality is missing or dropped.
     pub logits: Vec<Option<Vec<f32>>>,
 }
 
-/// Iterates over a split. It ends after an error.
+/// An iterator over a split. It ends after an error.
 pub struct Samples<'a> {
     join: Join,
     streams: Vec<Stream<'a>>,
@@ -33,16 +33,16 @@ pub struct Samples<'a> {
 /// The logits of one modality.
 struct Stream<'a> {
     name: ModalityName,
-    /// Index in the job.
+    /// Index of the modality in the job.
     position: usize,
     ready: &'a Ready,
     pass: Pass,
-    /// Of the rows in the join, which does not get labels because they are optional.
+    /// Labels of the rows in the join. They are optional, so the join does not receive them.
     labels: VecDeque<u32>,
 }
 
 impl Predictor {
-    /// Every sample that has one of the modalities, once, by ascending bytes of the ids.
+    /// Every sample that has at least one modality, in byte order of the ids.
     #[must_use]
     pub fn samples(&self) -> Samples<'_> {
         Samples::new(self)
@@ -63,7 +63,7 @@ impl<'a> Samples<'a> {
         Self { join: Join::new(&names), streams, modalities: predictor.modalities.len(), rows: 0, failed: false }
     }
 
-    /// Rows taken so far, of [`Predictor::rows`].
+    /// Number of rows read so far, out of [`Predictor::rows`].
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows

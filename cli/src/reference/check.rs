@@ -1,4 +1,4 @@
-//! Whether an object is as the reference describes it.
+//! Checks objects against the reference.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::PRINTED;
 
-/// Fields that occurred, as `object name.field name`.
+/// Fields that have occurred, as `object name.field name`.
 pub type Seen = BTreeSet<String>;
 
-/// Holds an object that a command printed against the reference. What occurred in it is added to `seen`.
+/// Checks an object that a command printed against the reference, and adds its fields to `seen`.
 ///
 /// # Errors
-/// What the reference does not say of it: an unknown event, an unknown field, a missing one, or a value of another kind.
+/// The difference: an unknown event, an unknown or missing field, or a value of another kind.
 pub fn check(printed: &Value, seen: &mut Seen) -> Result<(), String> {
     let name = printed["event"].as_str().unwrap_or_default();
     let of_commands = PRINTED.iter().flat_map(|printed| printed.objects);
@@ -76,8 +76,9 @@ fn fits_kind(kind: &Kind, value: &Value, seen: &mut Seen) -> Result<(), String> 
     if fitting { Ok(()) } else { Err(format!("{value} is not {kind:?}")) }
 }
 
-/// The objects that a kind of value is made of.
-pub(super) fn nested(kind: &Kind) -> Option<&'static Object> {
+/// The object that a kind of value consists of, if any.
+#[must_use]
+pub fn nested(kind: &Kind) -> Option<&'static Object> {
     match kind {
         Kind::Object(object) => Some(object),
         Kind::Map(_, kind) | Kind::List(kind) => nested(kind),
@@ -96,7 +97,7 @@ fn all_fields(object: &Object, paths: &mut Seen) {
     }
 }
 
-/// Fields of the objects that the reference has and that did not occur.
+/// Fields of these objects that are in the reference but have not occurred.
 pub fn unseen<'a>(objects: impl IntoIterator<Item = &'a Object>, seen: &Seen) -> Seen {
     let mut all = Seen::new();
     for object in objects {

@@ -1,12 +1,12 @@
-//! The tables that the reference pages are written from, as far as they are not clap's or those of `antiphon_core`: the JSON
-//! objects that commands print, and the variables of the environment.
+//! Source tables of reference pages: the JSON objects that commands print, and the variables of the environment. Other
+//! pages come from clap and from `antiphon_core`.
 //!
-//! Nothing reads them when a command runs. Tests write the pages from them, and hold them against what commands print.
+//! Only tests read the tables: they write the pages from them and compare them with the output of commands.
 
 mod check;
 mod environment;
 mod objects;
 
-pub use check::{Seen, check, unseen};
+pub use check::{Seen, check, nested, unseen};
 pub use environment::{VARIABLES, Variable, Variables};
 pub use objects::{PRINTED, Printed};

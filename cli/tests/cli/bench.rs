@@ -1,11 +1,11 @@
-//! What `antiphon bench` finds.
+//! Tests of `antiphon bench`.
 
 use std::path::Path;
 
 use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
 
-/// The one line that a bench prints.
+/// The only line that a bench prints.
 fn bench(folder: &Path, arguments: &[&str]) -> Value {
     let arguments: Vec<&str> = ["bench", "joint"].iter().chain(arguments).copied().collect();
     let (code, lines) = json_lines(folder, &arguments);
@@ -88,8 +88,8 @@ fn what_cannot_be_compared_is_said() {
     assert!(code == Some(2) && message.contains("nothing to train jointly"), "{message}");
 }
 
-/// What the generated digits are for: less of the example, with smaller encoders. Measured: text 35.4 % jointly, 64.2 % in
-/// turns and 56.3 % alone; image 65.6 %, 68.8 % and 71.4 %; fused 83.7 %, 88.0 % and 86.7 %.
+/// A shorter version of the example on generated digits, with smaller encoders. Measured: text 35.4 % jointly, 64.2 %
+/// in turns and 56.3 % alone; image 65.6 %, 68.8 % and 71.4 %; fused 83.7 %, 88.0 % and 86.7 %.
 #[test]
 fn joint_training_on_digits_starves_texts_and_turns_do_not() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/spoken-digits.yaml");
@@ -132,8 +132,8 @@ fn turns_are_measured_beside_the_maths_and_a_bare_stream() {
     assert_eq!((&lines[1]["head"], &lines[1]["sends"]), (&"40x300x8".into(), &"factors".into()));
     for line in &lines {
         numbers(line, &["bytes_down", "bytes_up", "turns"]);
-        for part in ["maths", "fold", "echo", "turn"] {
-            numbers(&line[part], &["mean", "p50", "p99", "max"]);
+        for phase in ["maths", "fold", "echo", "turn"] {
+            numbers(&line[phase], &["mean", "p50", "p99", "max"]);
         }
     }
     let (code, lines) = json_lines(folder.path(), &["bench", "turn", "101x768"]);
@@ -198,17 +198,18 @@ fn a_dead_worker_replays_its_steps_a_dead_coordinator_all_turns() {
         (&worker["killed"], &worker["modality"], &worker["spare"]),
         (&"worker".into(), &"text".into(), &true.into())
     );
-    // A third of the turns are its own. There are no more than those since the checkpoint before the last that was due, however long
-    // after the event that told of the last one it was killed.
+    // A third of the turns belong to its modality. It replays at most the turns since the checkpoint before the last
+    // due one, even if it was killed long after the event of the last checkpoint.
     assert!((1..=2 * 120 / 3).contains(&again(worker)), "{worker}");
     assert_eq!((&coordinator["killed"], &coordinator["modality"]), (&"coordinator".into(), &Value::Null));
-    // Fewer where a checkpoint came between that event and its death.
+    // It replays fewer if another checkpoint was completed between that event and its death.
     assert!(Some(again(coordinator)) <= coordinator["since_checkpoint"].as_u64(), "{coordinator}");
 
     let (code, lines) = measure(&["--modality", "smell"]);
     let expected = "--modality smell: the job has `audio`, `image`, `text`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
     let (code, lines) = measure(&["--after", "1000"]);
-    let expected = "a checkpoint followed 120 turns after the one before: give a smaller --after, or `--set \"checkpoints.every=2002 turns\"`";
+    let expected = "a checkpoint followed 120 turns after the one before: give a smaller --after, or `--set \
+                    \"checkpoints.every=2002 turns\"`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
 }

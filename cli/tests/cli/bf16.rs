@@ -1,10 +1,10 @@
-//! Encoders in bf16 on their whole way. Where the program computes on a card (`ANTIPHON_DEVICE=cuda`, as `model/tests/cuda/run cli`
-//! sets it) runs, resumed and predicted with; elsewhere that they are refused before anything is read.
+//! Encoders in bf16, end to end. On a card (`ANTIPHON_DEVICE=cuda`, as `model/tests/cuda/run cli` sets it) a job is
+//! run, resumed and used for predictions. On the CPU, the job is refused before any file is read.
 
 use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
 
-/// Every encoder of the small job.
+/// The options that set every encoder of the small job to bf16.
 const BF16: [&str; 6] = [
     "--set",
     "modalities.audio.encoder.precision=bf16",
@@ -18,13 +18,13 @@ fn on_a_card() -> bool {
     std::env::var("ANTIPHON_DEVICE").is_ok_and(|device| device.starts_with("cuda"))
 }
 
-/// What the program says when it does not do something.
+/// The exit code and error of a command that is refused.
 fn refused(folder: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = antiphon(folder, arguments).output().expect("the program starts");
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
-const MESSAGE: &str = "`precision: bf16` is computed on CUDA cards of the Ampere generation (8.0) or later, and this is main memory; \
+const MESSAGE: &str = "`precision: bf16` needs a CUDA card of the Ampere generation (8.0) or later, but this is main memory; \
                        train on such a card (`--device cuda`), or leave `precision` at f32";
 
 #[test]
@@ -55,7 +55,7 @@ fn a_job_in_bf16_has_one_digest_and_predicts_anywhere() {
 
     let (code, said) = refused(folder.path(), &["run", "job.yaml", "--state", "whole", "--resume"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("encoder.precision \"bf16\", and the job has \"f32\""), "{said}");
+    assert!(said.contains("encoder.precision \"bf16\", but the job has \"f32\""), "{said}");
 
     let checkpoint = whole["checkpoint"].as_str().expect("a checkpoint");
     let answers = |device: &str| -> Vec<Value> {

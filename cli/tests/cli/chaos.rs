@@ -7,7 +7,7 @@ use crate::support::{antiphon, folder_with, json_lines, parse_lines, run_to_end}
 use antiphon_testing_s3::{Faults, Server};
 use serde_json::Value;
 
-/// Long enough for several faults; with a checkpoint now and then.
+/// A job that is long enough for several faults, with occasional checkpoints.
 const JOB: &str = "
 name: pursued
 seed: 3
@@ -28,7 +28,7 @@ evaluation: {every: 5 epochs, chunk: 16}
 checkpoints: {every: 40 turns, keep: 2}
 ";
 
-/// Runs with faults of these kinds. Each gives the digest of the job without faults, and has some faults.
+/// Runs the job with faults of these kinds. Each run must have faults and give the digest of the job without faults.
 fn gives_the_same(kill: &str, runs: usize, more: &[&str]) {
     let folder = folder_with(JOB);
     let digest = baseline(folder.path());
@@ -40,7 +40,7 @@ fn baseline(folder: &Path) -> String {
     run_to_end(folder, &["run", "job.yaml"])["digest"].as_str().expect("a digest").to_owned()
 }
 
-/// The lines of several runs, with these variables in the environment. Each run gives this digest.
+/// The output lines of several runs with these environment variables. Each run must give this digest.
 fn pursued(
     folder: &Path,
     digest: &str,
@@ -70,7 +70,7 @@ fn ends(lines: &[Value]) -> Vec<&Value> {
     lines.iter().filter(|line| line["event"] == "run_finished").collect()
 }
 
-/// There were faults, and of those that are begun and ended every other one met a job at work.
+/// Checks that there were faults, and that at least half of those that started and ended hit a running job.
 fn something_happens(kill: &str, runs: usize, lines: &[Value]) {
     let ends = ends(lines);
     let faults = ends.iter().flat_map(|end| end["faults"].as_object().expect("faults").values());
@@ -114,9 +114,9 @@ fn while_everything_fails_at_once() {
     gives_the_same("worker,coordinator,store,connection", 5, &["--every", "1s", "--faults", "5"]);
 }
 
-/// Runs over one server, side by side: most of their time they wait.
+/// Runs with one server, in parallel, because they mostly wait.
 const SIDE_BY_SIDE: usize = 5;
-/// After one another.
+/// Runs one after the other.
 const RUNS: usize = 4;
 
 #[test]
@@ -160,12 +160,12 @@ fn while_the_server_with_the_state_fails_or_breaks_off() {
     assert!(some(&replayed), "and so was a worker");
 }
 
-/// Where some of the runs have their state.
+/// The state folders or URLs of the runs.
 fn state(at: usize) -> String {
     format!("s3://bucket/runs-{at}")
 }
 
-/// The events of the jobs of some runs, which are over, as a coordinator that is started on their state tells them.
+/// The events of the ended jobs of some runs, from a coordinator that is started with their state.
 fn events(folder: &Path, state: &str, environment: &[(&str, String)], lines: &[Value]) -> Vec<Value> {
     let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--state", state, "--format", "json"];
     let mut program = antiphon(folder, &arguments);

@@ -1,4 +1,4 @@
-//! `antiphon chaos` without any fault, and what becomes of its processes.
+//! `antiphon chaos` without faults, and the end of its processes.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::support::{antiphon, folder_with_job, json_lines};
 use serde_json::Value;
 
-/// The digest of no job.
+/// A digest that no job has.
 const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// No test waits longer.
+/// The longest time that a test waits.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A chaos that is killed with its test.
+/// A `chaos` process that is killed at the end of its test.
 struct Chaos(Child);
 
 impl Drop for Chaos {
@@ -26,7 +26,7 @@ impl Drop for Chaos {
     }
 }
 
-/// A chaos whose job never ends, once it has said a line that fits.
+/// Starts a `chaos` whose job never ends, and waits for a line that matches.
 fn endless(folder: &Path, arguments: &[&str], fits: impl Fn(&Value) -> bool) -> Chaos {
     let endless = ["chaos", "job.yaml", "--set", "schedule.turns=1000000", "--expect", NO_DIGEST, "--format", "json"];
     let child = antiphon(folder, &endless).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
@@ -45,7 +45,7 @@ fn ended(mut chaos: Chaos) -> ExitStatus {
     ended.recv_timeout(LONG).expect("it ends")
 }
 
-/// The processes that work in a folder; those that are gone and not yet waited for work nowhere.
+/// The processes whose working folder is this one. Zombies have no working folder.
 fn processes(folder: &Path) -> Vec<String> {
     let folder = folder.canonicalize().expect("it is there");
     let all = std::fs::read_dir("/proc").expect("Linux").map(|entry| entry.expect("an entry").path());
@@ -53,7 +53,7 @@ fn processes(folder: &Path) -> Vec<String> {
     here.map(|process| process.display().to_string()).collect()
 }
 
-/// Whether all processes of a folder end in time.
+/// Waits until all processes of a folder have ended, and returns whether they did in time.
 fn all_end(folder: &Path) {
     let (tell, ended) = mpsc::channel();
     let folder = folder.to_owned();
@@ -117,7 +117,7 @@ fn every_outcome_of_a_run_is_printed_and_traced() {
         assert_eq!(traced, lines, "the trace holds what was said");
         let log = |name: &str| std::fs::read_to_string(run.join(format!("logs/{name}.log"))).expect("a log");
         assert!(log("coordinator").contains("coordinator listens"));
-        // Those who say nothing in time have a log as well.
+        // Processes that are silent until the timeout have a log, too.
         ["worker-audio", "worker-image", "worker-text"].into_iter().for_each(|name| drop(log(name)));
     }
     all_end(folder.path());

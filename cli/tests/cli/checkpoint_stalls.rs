@@ -1,5 +1,5 @@
-//! How long a checkpoint stalls training, as its event says: while the next one is due and the last one is not persisted, but not
-//! during an upload.
+//! The stall time in the event of a checkpoint: training stalls while the next checkpoint is due and the last one is
+//! not persisted, but not during an upload.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -18,18 +18,18 @@ use tonic::transport::Channel;
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\n";
 
-/// A job that keeps its checkpoints in a bucket.
+/// A job with checkpoints in a bucket.
 struct Stage {
     folder: tempfile::TempDir,
     store: Server,
     jobs: JobServiceClient<Channel>,
     events: Streaming<JobEvent>,
-    /// The coordinator, and the workers of `a` and `b`.
+    /// The coordinator and the workers of `a` and `b`.
     processes: Vec<Process>,
 }
 
 impl Stage {
-    /// The job has begun; the upload of the head at this turn is to be held.
+    /// Starts the job. The upload of the head at this turn will be held.
     async fn set(schedule: &str, held_turn: u64) -> (Self, Held) {
         let (folder, store) = (tempfile::tempdir().expect("a folder"), Server::start().await);
         let head = format!("/{held_turn:08}/head.safetensors");
@@ -59,7 +59,7 @@ impl Stage {
         answer.into_inner().status.expect("an answer has a status").reason
     }
 
-    /// The events up to the first that is wanted.
+    /// The events up to the first that matches.
     async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut seen: Vec<Value> = Vec::new();
         let watch = async {
@@ -82,7 +82,7 @@ fn worker(folder: &Path, store: &Server, url: &str, modality: &str) -> Process {
     Process(program.spawn().expect("the worker starts"))
 }
 
-/// How long each checkpoint says that it stalled training, by turn.
+/// The stall time of each checkpoint, by turn.
 fn stalls(events: &[Value]) -> Vec<(u64, f64)> {
     let checkpoints = events.iter().filter(|event| event["event"] == "checkpoint");
     let stall = |event: &Value| Some((event["turn"].as_u64()?, event["stall_seconds"].as_f64()?));
@@ -100,9 +100,9 @@ async fn turns_that_wait_for_the_last_checkpoint_count_as_a_stall() {
         }
     };
     timeout(TEST_TIMEOUT, waits).await.expect("the next one is due");
-    let begun = Instant::now();
+    let started = Instant::now();
     sleep(Duration::from_millis(300)).await;
-    let stalled = begun.elapsed().as_secs_f64();
+    let stalled = started.elapsed().as_secs_f64();
     held.release();
     let events = stage.until(|event| event["event"] == "finished").await;
     let told: f64 = stalls(&events).into_iter().map(|(_, seconds)| seconds).sum();
@@ -114,11 +114,11 @@ async fn turns_during_an_upload_do_not_count_as_a_stall() {
     let schedule = "schedule: {turns: 100000, batch: 5}\ncheckpoints: {to: s3://runs, every: 500 turns}\n";
     let (mut stage, mut held) = Stage::set(schedule, 500).await;
     timeout(TEST_TIMEOUT, held.wait()).await.expect("it is written");
-    let begun = Instant::now();
+    let started = Instant::now();
     stage.until(|event| event["event"] == "step" && event["turn"] == 600).await;
-    // So that they do not come to where the next one is due, however long it takes until this one is there.
+    // The workers must not reach the turn of the next checkpoint before this one is persisted.
     stage.processes[1].stop();
-    let uploaded = begun.elapsed().as_secs_f64();
+    let uploaded = started.elapsed().as_secs_f64();
     held.release();
     let events = stage.until(|event| event["event"] == "checkpoint").await;
     let [(500, stall)] = stalls(&events)[..] else { panic!("there is one: {events:?}") };

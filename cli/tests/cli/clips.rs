@@ -1,4 +1,4 @@
-//! Clips on their whole way: from files to a run, and from its checkpoint to predictions.
+//! Clips end to end: from files to a run, and from its checkpoint to predictions.
 
 use std::fs::File;
 use std::path::Path;
@@ -28,7 +28,7 @@ schedule: {turns: 12, batch: 8}
 checkpoints: {every: end}
 ";
 
-/// Rows of a clip of 1 to 5 digits, every fourth without one, and a word.
+/// Rows with a clip of 1 to 5 digits, which every fourth row lacks, and a word.
 fn write(path: &Path, split: Split, rows: usize) {
     let samples = SynthSamples { train: 200, validation: 0, test: 200 };
     let generator = Generator::new(SynthKind::SpokenDigits, 1, samples, 0.0).expect("a possible data set");
@@ -88,7 +88,7 @@ fn a_job_of_clips_has_one_digest_and_keeps_its_frame_count() {
     };
     let first = answers(&[]);
     assert_eq!(answers(&["--chunk", "1"]), first);
-    // The job may be said to be another: what is taken of a clip stays what the encoder learnt from.
+    // Even if `--set` changes the job, frames are selected as in training.
     assert_eq!(answers(&["--set", "modalities.clip.input.frames=1"]), first);
     let (code, lines) = json_lines(folder.path(), &["eval", checkpoint]);
     assert_eq!(code, Some(0), "{lines:#?}");

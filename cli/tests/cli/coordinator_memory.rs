@@ -1,4 +1,4 @@
-//! The memory of a coordinator that is sent more than its limits allow.
+//! The memory of a coordinator that receives more than its limits allow.
 
 use crate::support::process::{Process, TEST_TIMEOUT, coordinator};
 use crate::support::{SMALL_JOB, folder_with_job};
@@ -14,14 +14,14 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-/// What it may take beyond what it began with, of ten times as much that comes: a message as it comes in, in memory that doubles as it
-/// grows, what is made of it, and as much again that the allocator has not given back.
+/// Limit of memory growth, a tenth of the bytes that are sent. It covers a received message in a buffer that doubles as
+/// it grows, the decoded message, and as much freed memory that the allocator retains.
 const BOUND: usize = 6 * MESSAGE_LIMIT;
 
-/// Bytes of a chunk of a tensor.
+/// Size of a chunk of a tensor, in bytes.
 const CHUNK: usize = 1 << 20;
 
-/// The most memory that a process has had so far, in bytes; None where the system does not tell.
+/// The peak memory of a process in bytes; None if the system does not report it.
 fn peak(process: &Process) -> Option<usize> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -39,13 +39,13 @@ fn register(worker: &str) -> Message {
     })
 }
 
-/// Names of samples, so many bytes.
+/// Names of samples, of this total size in bytes.
 fn logits(bytes: usize) -> Message {
     let ids = vec!["x".repeat(bytes)];
     Message::Logits(LogitsChunk { job: "small".to_owned(), term: 1, ids, ..LogitsChunk::default() })
 }
 
-/// A gradient that is said to have a terabyte.
+/// A gradient that claims to be a terabyte.
 fn endless_contribution() -> Message {
     let tensor = Tensor { dtype: DataType::F32.into(), shape: vec![1 << 20, 1 << 18], data: Bytes::new() };
     Message::Contribution(Contribution {
@@ -56,7 +56,7 @@ fn endless_contribution() -> Message {
     })
 }
 
-/// Sends all of it, and reads until the coordinator ends the stream: how it does.
+/// Sends all messages, reads until the coordinator ends the stream, and returns its status.
 async fn ends_by(url: &str, worker: &str, messages: impl Iterator<Item = Message> + Send + 'static) -> Option<Status> {
     let client = TrainingServiceClient::connect(url.to_owned()).await.expect("it listens");
     let mut client = client.max_encoding_message_size(usize::MAX);
@@ -88,7 +88,7 @@ async fn memory_is_bounded_whatever_is_sent() {
     for round in 0..4 {
         let too_large = ends_by(&url, &format!("large-{round}"), std::iter::once(logits(MESSAGE_LIMIT + 1))).await;
         assert_eq!(too_large.map(|status| status.code()), Some(Code::OutOfRange));
-        // As large as it may be, and about nothing.
+        // A valid message of the largest size, for an unknown job.
         let largest = (0..4).map(|_| logits(MESSAGE_LIMIT - 1000));
         assert!(ends_by(&url, &format!("largest-{round}"), largest).await.is_none(), "it is no error to go");
         let chunk = |_| Message::Chunk(TensorChunk { data: vec![0; CHUNK].into() });

@@ -1,5 +1,6 @@
-//! Processes that are killed at every request by which they write a checkpoint to S3: before the request is carried out, and after
-//! that but before its answer. Each time a replacement resumes from the newest manifest, to the same bits, and leaves no files.
+//! Processes that are killed at each request that writes a checkpoint to S3: before the request is executed, and
+//! between its execution and its answer. Each time, a replacement resumes from the newest manifest, ends with the same
+//! bits, and leaves no stray files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-/// A projector of two upload chunks; a checkpoint after every other turn.
+/// A job whose projector has two upload chunks, with a checkpoint after every other turn.
 const LARGE_HEAD: &str = "
 name: kept
 seed: 3
@@ -26,7 +27,7 @@ schedule: {turns: 12, batch: 4}
 checkpoints: {every: 2 turns, keep: 1}
 ";
 
-/// An encoder of two upload chunks.
+/// A job whose encoder has two upload chunks.
 const LARGE_ENCODER: &str = "
 name: kept
 seed: 3
@@ -39,14 +40,14 @@ schedule: {turns: 6, batch: 4}
 checkpoints: {every: 2 turns, keep: 1}
 ";
 
-/// Where the checkpoints lie.
+/// The folder of the checkpoints.
 const CHECKPOINTS: &str = "bucket/runs/kept/checkpoints";
-/// What the names of markers begin with.
+/// The prefix of the names of markers.
 const MARKER: &str = ".upload-";
 const PROJECTOR: &str = "projector.safetensors";
 const ENCODER: &str = "encoder-a.safetensors";
 
-/// Nothing here takes that long.
+/// The longest time that a test waits.
 const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A request at which a process is killed.
@@ -54,11 +55,11 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 struct Point {
     when: When,
     operation: Operation,
-    /// Of which checkpoint.
+    /// Turn of the checkpoint that the request belongs to.
     turn: u64,
-    /// What the object's name begins with.
+    /// Prefix of the object's name.
     object: &'static str,
-    /// The newest checkpoint that is whole then.
+    /// Turn of the newest complete checkpoint at that point.
     newest: u64,
 }
 
@@ -71,7 +72,7 @@ impl Point {
     }
 }
 
-/// Before and after.
+/// Both crash points of a request: before and after its execution.
 fn around(operation: Operation, turn: u64, object: &'static str, newest: u64) -> [Point; 2] {
     [When::Before, When::After].map(|when| Point { when, operation, turn, object, newest })
 }
@@ -81,7 +82,7 @@ struct Stage {
     folder: tempfile::TempDir,
     server: Server,
     address: String,
-    /// So many were started.
+    /// Number of processes started so far.
     processes: usize,
 }
 
@@ -95,7 +96,7 @@ impl Stage {
         self.folder.path()
     }
 
-    /// What the server knows the next process by.
+    /// The name by which the server identifies the next process.
     fn next(&self) -> String {
         format!("process-{}", self.processes)
     }
@@ -112,7 +113,7 @@ impl Stage {
         command.kill_on_drop(true).spawn().expect("the program starts")
     }
 
-    /// Has the next process held at this point.
+    /// Holds the next process at this point.
     fn hold(&self, point: Point) -> Trap {
         let client = self.next();
         Trap { point, held: self.server.hold(point.when, move |request| point.is_of(request, &client)) }
@@ -123,7 +124,7 @@ impl Stage {
         self.process(&["coordinator", "--listen", &address, "--state", "s3://bucket/runs"])
     }
 
-    /// Waits for the coordinator.
+    /// Waits until the coordinator listens.
     async fn listens(&self) {
         let listens = async {
             while tokio::net::TcpStream::connect(&self.address).await.is_err() {
@@ -146,19 +147,19 @@ impl Stage {
         Follower { _process: process, lines }
     }
 
-    /// What is there of checkpoints, by turn and name.
+    /// The objects of checkpoints, by turn and name.
     fn objects(&self) -> BTreeSet<(u64, String)> {
         let keys = self.server.keys();
         let paths = keys.iter().filter_map(|key| key.strip_prefix(CHECKPOINTS)?.strip_prefix('/')?.split_once('/'));
         paths.map(|(turn, name)| (turn.parse().expect("a turn"), name.to_owned())).collect()
     }
 
-    /// The turns of the checkpoints that are whole.
+    /// The turns of complete checkpoints.
     fn complete(&self) -> BTreeSet<u64> {
         self.objects().into_iter().filter(|(_, name)| name == "manifest.json").map(|(turn, _)| turn).collect()
     }
 
-    /// What the manifests name, and they themselves.
+    /// The manifests and the files that they name.
     fn named(&self) -> BTreeSet<(u64, String)> {
         let of = |turn: u64| {
             let text = self.server.object(&format!("{CHECKPOINTS}/{turn:08}/manifest.json")).expect("it is there");
@@ -170,8 +171,8 @@ impl Stage {
         self.complete().into_iter().flat_map(of).collect()
     }
 
-    /// Every object of a checkpoint is named by its manifest, and no upload is open but of those who were killed before they could
-    /// mark it.
+    /// Checks that a manifest names every object of its checkpoint, and that no upload is open, except for those of
+    /// processes that were killed before they could write the marker.
     fn holds_nothing_else(&self, points: &[Point]) {
         assert_eq!(self.objects(), self.named());
         let is_unmarked = |point: &&Point| {
@@ -208,14 +209,14 @@ impl Follower {
     }
 }
 
-/// A point at which a process is to be killed.
+/// A point at which a process will be killed.
 struct Trap {
     point: Point,
     held: Held,
 }
 
 impl Trap {
-    /// Kills the process when it is there, and nothing else becomes of its request.
+    /// Kills the process when it reaches the point, and drops its request.
     async fn kills(mut self, process: &mut Child) {
         let arrived = tokio::time::timeout(TEST_TIMEOUT, self.held.wait()).await;
         arrived.unwrap_or_else(|_| panic!("no request reaches {:?}", self.point));

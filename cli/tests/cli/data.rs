@@ -1,4 +1,4 @@
-//! Data sets that are generated, looked into and trained on.
+//! Generating data sets, inspecting them and training on them.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -38,7 +38,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The job that `data synth` proposes, out of what it tells people.
+/// The job in the text output of `data synth`.
 fn proposed(told: &str) -> String {
     let lines = told.lines().skip_while(|line| !line.starts_with("    name:"));
     lines.map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
@@ -73,9 +73,19 @@ fn a_data_set_is_replaced_only_when_that_is_asked_for() {
     let finished = run_to_end(folder.path(), &["run", "job.yaml", "--set", "schedule={turns: 2}"]);
     assert_eq!(finished["evaluation"]["modalities"]["a"]["samples"], 10, "{finished}");
 
+    // The job can also be written to a file. With --force, that file is replaced, too.
+    let saved = |command: &[&str]| text(folder.path(), &[command, &["--job", "saved.yaml"]].concat());
+    let (code, told, _) = saved(&["data", "synth", "features", "others", "--train", "40"]);
+    assert!(code == Some(0) && told.contains("The job saved.yaml trains on them: antiphon run saved.yaml\n"), "{told}");
+    run_to_end(folder.path(), &["run", "saved.yaml", "--set", "schedule={turns: 2}"]);
+    let (code, _, complaint) = saved(&["data", "synth", "features", "more"]);
+    assert_eq!((code, complaint.as_str()), (Some(2), "error: `saved.yaml` already exists; --force overwrites it\n"));
+    assert!(!folder.path().join("more").exists(), "no data are generated before");
+    assert_eq!(saved(&["data", "synth", "features", "others", "--train", "40", "--force"]).0, Some(0));
+
     let (code, _, complaint) = text(folder.path(), &command);
-    let message =
-        "error: `new/vectors/test.parquet` is there already; --force replaces the data set, or name another folder\n";
+    let message = "error: `new/vectors/test.parquet` already exists; use --force to replace the data set, or name \
+                   another folder\n";
     assert_eq!((code, complaint.as_str()), (Some(2), message));
     let replaced = [&command[..], &["--force", "--rows-per-shard", "25"]].concat();
     assert_eq!(text(folder.path(), &replaced).0, Some(0));
@@ -126,7 +136,7 @@ fn files_are_looked_into() {
     assert_eq!(text(folder.path(), &SMALL_DATA).0, Some(0));
     let (code, told, _) = text(folder.path(), &["data", "inspect", "digits/*.parquet"]);
     assert_eq!(code, Some(0));
-    for part in [
+    for expected in [
         "5 files",
         "240 rows",
         "ClassLabel(10 names)",
@@ -136,7 +146,7 @@ fn files_are_looked_into() {
         "PNG, 28 × 28 pixels",
         "WAV, 8000 Hz",
     ] {
-        assert!(told.contains(part), "`{part}` is not in\n{told}");
+        assert!(told.contains(expected), "`{expected}` is not in\n{told}");
     }
     let (code, lines) = json_lines(folder.path(), &["data", "inspect", "digits/train-*.parquet", "--samples", "1"]);
     let [found] = lines.as_slice() else { panic!("{lines:?}") };

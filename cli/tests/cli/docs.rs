@@ -1,8 +1,9 @@
-//! What README and the book show works: blocks that begin with ` ```sh,run ` run, jobs in blocks that begin with ` ```yaml,check `
-//! are jobs.
+//! Tests the code blocks of README and book: blocks that begin with ` ```sh,run ` must run, and blocks that begin with
+//! ` ```yaml,check ` must be valid jobs.
 //!
-//! The blocks of one page share a folder, in their order: it holds `examples/`, and each job as `job.yaml`, so that a command may
-//! use the job above it. Commands find `antiphon` on their PATH. Processes that a block leaves in the background end with it.
+//! The blocks of a page run in order and share a folder. It holds `examples/`, and the latest job as `job.yaml`, so
+//! that a command can use the job above it. Commands find `antiphon` on their PATH. Processes that a block leaves in
+//! the background end with it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use std::process::{Command, Stdio};
 
 use crate::reference::root;
 
-/// A block of code that is tried.
+/// A block of code that is tested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Block {
-    /// The line of the page that it begins in.
+    /// The line of the page in which the block begins.
     line: usize,
     kind: Kind,
     text: String,
@@ -76,7 +77,7 @@ fn pages_below(folder: &Path, pages: &mut Vec<PathBuf>) {
     }
 }
 
-/// What does not work on a page.
+/// The errors of a page's blocks.
 fn try_page(page: &Path) -> Vec<String> {
     let name = page.strip_prefix(root()).unwrap_or(page).display().to_string();
     let text = std::fs::read_to_string(page).expect("a page");
@@ -126,7 +127,7 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  > {line}\n")).collect()
 }
 
-/// The search path with the folder of the program before everything else.
+/// The search path, with the folder of the program first.
 fn path() -> std::ffi::OsString {
     let program = Path::new(env!("CARGO_BIN_EXE_antiphon"));
     let own = program.parent().expect("it is in a folder").to_owned();
@@ -146,7 +147,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The blocks of a page that are tried. Fences may be indented, as in lists, and longer than three.
+/// The blocks of a page that are tested. Fences may be indented, as in lists, and longer than three characters.
 fn blocks(text: &str) -> Result<Vec<Block>, String> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().enumerate();

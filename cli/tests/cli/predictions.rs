@@ -1,4 +1,4 @@
-//! What a checkpoint says of a sample is a function of that sample alone, and is the same however it is asked for.
+//! A prediction is a function of checkpoint and sample alone, whatever the options, the other samples and their order.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -45,7 +45,7 @@ struct Row {
     words: Option<String>,
 }
 
-/// Rows of three classes, each in some modalities only, their ids in no order.
+/// Unordered rows of three classes. Each row lacks some modalities.
 fn rows(count: usize, seed: u64) -> Vec<Row> {
     let mut stream = rng::stream(seed, &["animals".into()]);
     let mut vector = |class: usize, width: usize, noise: f64| -> Vec<f32> {
@@ -66,7 +66,7 @@ fn rows(count: usize, seed: u64) -> Vec<Row> {
     (0..count).map(row).collect()
 }
 
-/// Writes rows, with the columns of that name only.
+/// Writes rows with these columns only.
 fn write(path: &Path, rows: &[Row], columns: &[&str]) {
     let lists = |of: fn(&Row) -> &Option<Vec<f32>>| -> ArrayRef {
         let mut builder = ListBuilder::new(Float32Builder::new());
@@ -90,7 +90,7 @@ fn write(path: &Path, rows: &[Row], columns: &[&str]) {
 
 const COLUMNS: [&str; 5] = ["id", "kind", "gait", "shape", "words"];
 
-/// A folder with data and a job that was trained on them, once for all tests; and its checkpoint.
+/// A folder with data, a job trained on them, and its checkpoint. Trained once for all tests.
 fn trained() -> &'static (PathBuf, String) {
     static TRAINED: OnceLock<(PathBuf, String)> = OnceLock::new();
     TRAINED.get_or_init(|| {
@@ -160,7 +160,7 @@ fn answers_do_not_depend_on_the_size_of_chunks() {
         assert_eq!(again.len(), asked.len());
         for (one, other) in asked.iter().zip(&again) {
             assert_eq!((&one.id, one.label, one.prediction), (&other.id, other.label, other.prediction));
-            // Matrix products of another height may round otherwise: 1e-6, which f32 logits allow.
+            // Matrix products of another height may round differently, by up to 1e-6 in f32 logits.
             let pairs = one.probabilities.iter().zip(&other.probabilities);
             assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6), "{one:?} {other:?}");
             for modality in MODALITIES {
@@ -193,14 +193,14 @@ fn a_missing_or_dropped_modality_has_no_weight() {
     assert_eq!(predict_text(&["--data", "no-column.parquet", "--drop", "words"]), dropped);
 }
 
-/// p of each sample by one modality alone.
+/// The probabilities p of each sample by one modality alone.
 fn alone(modality: &str) -> BTreeMap<String, Vec<f64>> {
     let others: Vec<&str> = MODALITIES.into_iter().filter(|other| *other != modality).collect();
     let lines = predict(&["--drop", others[0], "--drop", others[1]]);
     lines.into_iter().map(|line| (line.id, line.probabilities)).collect()
 }
 
-/// λ of the modalities that a sample has, by their entropies.
+/// λ of the modalities of a sample, computed from their entropies.
 fn expected_lambdas(rule: &str, tuned: &Value, entropies: &[Option<f64>; 3]) -> Vec<f64> {
     let raw = |m: usize| -> f64 {
         match (rule, entropies[m]) {
@@ -234,7 +234,7 @@ fn every_fusion_rule_weighs_the_modalities_as_it_says() {
             for (m, modality) in MODALITIES.into_iter().enumerate() {
                 assert!(close(lambda(&line, modality), lambdas[m]), "{rule}: {line:?} {lambdas:?}");
                 let Some(own) = alone[m].get(&line.id) else { continue };
-                // log p differs from the logits by a constant, which the softmax takes away.
+                // log p differs from the logits by a constant, which the softmax cancels.
                 raw.iter_mut().zip(own).for_each(|(sum, p)| *sum += lambdas[m] * p.ln());
             }
             let sum: f64 = raw.iter().map(|z| z.exp()).sum();
@@ -298,7 +298,7 @@ fn json_and_parquet_agree_and_files_are_not_overwritten_unasked() {
         let (code, said) = json_lines(folder, &arguments);
         assert_eq!((code, &said[0]["event"], &said[0]["samples"]), (Some(0), &"predicted".into(), &TEST_ROWS.into()));
         let (code, said) = json_lines(folder, &arguments);
-        let refusal = format!("`{name}` exists already; --force overwrites it");
+        let refusal = format!("`{name}` already exists; --force overwrites it");
         assert_eq!((code, &said[0]["error"]), (Some(2), &refusal.into()));
         assert_eq!(json_lines(folder, &[&arguments[..], &["--force"]].concat()).0, Some(0));
     }
@@ -309,7 +309,7 @@ fn json_and_parquet_agree_and_files_are_not_overwritten_unasked() {
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
 }
 
-/// Accuracy of lines.
+/// The accuracy of predictions, given as lines.
 fn accuracy(lines: &[Prediction]) -> f64 {
     lines.iter().filter(|line| line.label == Some(line.prediction)).count() as f64 / lines.len() as f64
 }
@@ -368,7 +368,7 @@ fn samples_need_no_labels() {
     let forget = |line: Prediction| Prediction { label: None, label_class: Some(None), ..line };
     let asked: Vec<Prediction> = predict(&[]).into_iter().map(forget).collect();
     assert_eq!(read_lines(&ignored), asked);
-    // A label that one modality's file has is enough.
+    // A label in the file of one modality is sufficient.
     let mixed = predict(&["--data", "gait=no-labels.parquet"]);
     assert!(mixed.iter().any(|line| line.label.is_some()));
 }
@@ -394,15 +394,15 @@ fn options_that_do_not_fit_are_usage_errors() {
         (
             "predict",
             &["--set", "modalities.gait.data.column=run"],
-            "`gait` needs `--set modalities.gait.data.column=COLUMN`",
+            "pass `--set modalities.gait.data.column=COLUMN` to name the column of `gait`",
         ),
         ("predict", &["--set", "head.widht=4"], "head.widht"),
         (
             "predict",
             &["--set", "labels.classes=2"],
-            "the checkpoint's head has shape [3, 8], but the job says 2 classes",
+            "the checkpoint's head has shape [3, 8], but the job has 2 classes",
         ),
-        ("eval", &["--set", "labels.column=sort"], "`gait` needs `--set labels.column=COLUMN`"),
+        ("eval", &["--set", "labels.column=sort"], "pass `--set labels.column=COLUMN` to name the column of `gait`"),
     ];
     for (command, options, message) in cases {
         let (code, lines) = json_lines(folder, &[&[command, checkpoint.as_str()], options].concat());

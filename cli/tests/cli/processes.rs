@@ -1,6 +1,7 @@
-//! Coordinator, workers and client as separate processes, and every way in which they end.
+//! Coordinator, workers and client as separate processes, and all the ways in which they end.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{ChildStderr, Stdio};
 
@@ -80,7 +81,7 @@ fn a_worker_that_is_asked_to_stop_hands_over_its_slot() {
     assert_eq!((&last["digest"], &last["evaluation"]), (&whole["digest"], &whole["evaluation"]));
 }
 
-/// A worker of texts that has registered, and the rest of its log.
+/// A `text` worker that has registered, and the rest of its log.
 fn talking_worker(folder: &Path, url: &str, more: &[&str]) -> (Process, BufReader<ChildStderr>) {
     let arguments = ["worker", "--modality", "text", "--coordinator", url];
     let mut program = antiphon(folder, &[&arguments, more].concat());
@@ -90,7 +91,7 @@ fn talking_worker(folder: &Path, url: &str, more: &[&str]) -> (Process, BufReade
     (process, until_said(log, "registered"))
 }
 
-/// A log behind the line that says this.
+/// The rest of a log after the line with this message.
 fn until_said(mut log: BufReader<ChildStderr>, what: &'static str) -> BufReader<ChildStderr> {
     in_time(what, move || {
         let mut said = Vec::new();
@@ -104,11 +105,11 @@ fn until_said(mut log: BufReader<ChildStderr>, what: &'static str) -> BufReader<
     })
 }
 
-/// The coordinator that would release it after its step is stopped meanwhile, so that no step is short enough.
+/// The coordinator is stopped meanwhile, so that it cannot release the worker after a short step.
 #[test]
 fn a_worker_hands_its_turn_back_when_its_grace_is_over() {
     let folder = folder_with_job();
-    // However late it is asked, it is at work.
+    // Whenever the worker receives the signal, it is working.
     let endless = ["--set", "schedule.turns=1000000"];
     let (coordinator, url) = coordinator(folder.path());
     let _others = ["audio", "image"].map(|modality| worker(folder.path(), &url, modality));
@@ -143,6 +144,20 @@ fn a_worker_whose_coordinator_stays_away_says_so_and_ends() {
 }
 
 #[test]
+fn a_worker_whose_name_is_taken_says_so_once_and_ends() {
+    let folder = folder_with_job();
+    let (_coordinator, url) = coordinator(folder.path());
+    let (_first, _log) = talking_worker(folder.path(), &url, &["--name", "w"]);
+    let arguments = ["worker", "--modality", "audio", "--coordinator", &url, "--name", "w"];
+    let output = antiphon(folder.path(), &arguments).env("NO_COLOR", "1").output().expect("the worker starts");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let message = "worker `w` is registered already; stop the other one, or start this one with another `--name`";
+    assert_eq!(said.matches("registered already").count(), 1, "{said}");
+    assert_eq!(said.lines().last(), Some(&*format!("error: {message}")), "{said}");
+}
+
+#[test]
 fn a_job_without_workers_says_so_and_its_client_times_out() {
     let folder = folder_with_job();
     let (_coordinator, url) = coordinator(folder.path());
@@ -157,7 +172,7 @@ fn a_job_without_workers_says_so_and_its_client_times_out() {
         error,
         format!(
             "job {job} has not ended after 1 s: waiting for 1 `audio` worker: 0 registered; waiting for 1 `image` \
-                 worker: 0 registered; waiting for 1 `text` worker: 0 registered; it keeps running"
+             worker: 0 registered; waiting for 1 `text` worker: 0 registered; it keeps running"
         )
     );
 }
@@ -195,19 +210,27 @@ fn a_process_that_finds_no_coordinator_names_its_address() {
 fn invalid_jobs_data_and_checkpoints_have_their_exit_codes() {
     let folder = folder_with_job();
     let path = folder.path();
-    let cases: [(&[&str], i32, &str); 6] = [
-        (&["run", "nowhere.yaml"], 2, "nowhere.yaml: No such file or directory"),
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let taken = listener.local_addr().expect("it is bound").to_string();
+    let cases: [(&[&str], i32, &str); 12] = [
+        (&["run", "nowhere.yaml"], 2, "nowhere.yaml: No such file or directory (os error 2); correct the path"),
         (&["run", "job.yaml", "--set", "head.width=none"], 2, "--set head.width=none"),
         (&["run", "job.yaml", "--resume", "nowhere"], 2, "there is no complete checkpoint in `nowhere`"),
         (&["run", "job.yaml", "--resume"], 2, "leave out --resume to start one"),
         (&["check", "job.yaml", "--set", "seed=-1"], 2, "seed"),
         (&["coordinator", "--listen", "0.0.0.0:0"], 2, "--insecure-allow-remote"),
+        (&["coordinator", "--listen", &taken], 2, "pass another --listen"),
+        (&["run", "job.yaml", "--state", "job.yaml"], 2, "name one that can be written to with --state"),
+        (&["coordinator", "--state", "job.yaml/runs"], 2, "name another folder with --state"),
+        (&["eval", "nowhere"], 2, "there is no such folder; name the folder of a run"),
+        (&["verify", "."], 2, "no folder in it holds a manifest.json; name the folder of a run"),
+        (&["check", "nowhere.yaml"], 2, "No such file or directory (os error 2); correct the path, or give -"),
     ];
-    for (arguments, expected, part) in cases {
+    for (arguments, expected, message) in cases {
         let (code, lines) = json_lines(path, arguments);
         let said = lines.last().map(ToString::to_string).unwrap_or_default();
         assert_eq!(code, Some(expected), "{arguments:?}: {said}");
-        assert!(said.contains(part), "{arguments:?}: {said}");
+        assert!(said.contains(message), "{arguments:?}: {said}");
     }
     assert!(!path.join("antiphon-runs").exists(), "a run that never began left a folder");
 

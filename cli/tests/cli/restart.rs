@@ -1,21 +1,21 @@
-//! Coordinators as processes that are killed, told to end, or taken over from, and the client that follows a job through it.
+//! Coordinators that are killed, stopped or fenced, and a client that follows a job through this.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::ChildStderr;
 
-use crate::support::process::{Client, Process, address, begun, in_time, read_to_its_end, worker};
+use crate::support::process::{Client, Process, address, in_time, log_start, read_to_its_end, worker};
 use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
 use serde_json::Value;
 
-/// A coordinator that listens, the lines of its log up to there, and the rest of it.
+/// A coordinator that listens, the lines of its log so far, and the rest of its log.
 fn coordinator(folder: &Path, address: &str) -> (Process, Vec<Value>, BufReader<ChildStderr>) {
-    begun(antiphon(folder, &["coordinator", "--listen", address, "--format", "json"]))
+    log_start(antiphon(folder, &["coordinator", "--listen", address, "--format", "json"]))
 }
 
-/// The term that a coordinator took.
+/// The term of a coordinator, from its log.
 fn term(log: &[Value]) -> &str {
-    let opened = log.iter().find(|line| line["fields"]["message"] == "the journal is open");
+    let opened = log.iter().find(|line| line["fields"]["message"] == "the coordinator has opened its journal");
     opened.expect("it opens its journal")["fields"]["term"].as_str().expect("a term")
 }
 
@@ -41,9 +41,9 @@ fn a_job_outlives_a_coordinator_killed_right_after_submission() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
     let address = address().to_string();
-    let (killed, begun, log) = coordinator(folder.path(), &address);
+    let (killed, log_start, log) = coordinator(folder.path(), &address);
     read_to_its_end(log);
-    assert_eq!(term(&begun), "1");
+    assert_eq!(term(&log_start), "1");
     let mut follower = follower(folder.path(), &address, &[]);
     follower.until("submitted");
     killed.signal("-KILL");
@@ -51,9 +51,9 @@ fn a_job_outlives_a_coordinator_killed_right_after_submission() {
     let unreachable = follower.until("unreachable");
     assert_eq!((&unreachable["job"], &unreachable["seconds"]), (&"kept".into(), &0.into()), "{unreachable}");
 
-    let (_coordinator, begun, log) = coordinator(folder.path(), &address);
+    let (_coordinator, log_start, log) = coordinator(folder.path(), &address);
     read_to_its_end(log);
-    assert_eq!(term(&begun), "2");
+    assert_eq!(term(&log_start), "2");
     let recovered = follower.until("recovered");
     assert_eq!((&recovered["term"], &recovered["turn"]), (&2.into(), &0.into()), "{recovered}");
     let _workers = workers(folder.path(), &address);
@@ -97,12 +97,12 @@ fn a_suspended_job_resumes_at_the_next_coordinator() {
 #[test]
 fn a_coordinator_that_shuts_down_waits_for_no_lost_worker() {
     let folder = folder_with_job();
-    // The part of one that is gone would be waited for all this time.
+    // The coordinator would wait this long for the files of the lost worker.
     let longer = ["--set", "schedule.turns=400", "--set", "checkpoints.every=30 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &longer].concat());
     let address = address().to_string();
     let slow = ["coordinator", "--listen", &address, "--format", "json", "--stop-within-seconds", "600"];
-    let (ended, _, log) = begun(antiphon(folder.path(), &slow));
+    let (ended, _, log) = log_start(antiphon(folder.path(), &slow));
     read_to_its_end(log);
     let [audio, image, text] = workers(folder.path(), &address);
     let mut follower = follower(folder.path(), &address, &longer);
@@ -125,11 +125,11 @@ fn a_coordinator_that_shuts_down_waits_for_no_lost_worker() {
 #[test]
 fn of_two_coordinators_on_one_state_the_older_one_is_fenced() {
     let folder = folder_with_job();
-    let (older, begun, log) = coordinator(folder.path(), "127.0.0.1:0");
-    assert_eq!(term(&begun), "1");
-    let (_newer, begun, newer_log) = coordinator(folder.path(), "127.0.0.1:0");
+    let (older, log_start, log) = coordinator(folder.path(), "127.0.0.1:0");
+    assert_eq!(term(&log_start), "1");
+    let (_newer, log_start, newer_log) = coordinator(folder.path(), "127.0.0.1:0");
     read_to_its_end(newer_log);
-    assert_eq!(term(&begun), "2");
+    assert_eq!(term(&log_start), "2");
     let rest = || log.lines().map(|line| line.expect("a line")).collect::<Vec<String>>();
     let lines = in_time("its log ends", rest);
     assert_eq!(older.ended(), Some(1));
@@ -148,23 +148,24 @@ fn a_client_with_reconnect_timeout_0_does_not_retry() {
     follower.until("submitted");
     drop(killed);
     let error = follower.until("error");
-    let expected = format!("no answer from the coordinator at http://{address}");
+    let expected = format!("no coordinator answers at http://{address}");
     assert!(error["error"].as_str().is_some_and(|error| error.starts_with(&expected)), "{error}");
     assert_eq!(follower.process.ended(), Some(3));
 }
 
-/// Where exactly it is killed in a checkpoint, `crash_points.rs` says, of a bucket. A folder has files that are not whole yet.
+/// Kills the coordinator during checkpoints in a folder, where files can be incomplete. `crash_points.rs` tests every
+/// crash point in a bucket.
 #[test]
 fn a_coordinator_killed_while_it_writes_leaves_no_partial_files() {
     let folder = folder_with_job();
     let often = ["--set", "schedule.turns=160", "--set", "checkpoints.every=20 turns"];
     let whole = run_to_end(folder.path(), &[&["run", "job.yaml", "--state", "whole"][..], &often].concat());
     let address = address().to_string();
-    // Every request to the store takes its time, so that there is a middle of a checkpoint.
+    // Every request to the store is slow, so that the kill can hit the middle of a checkpoint.
     let slow = || {
         let mut program = antiphon(folder.path(), &["coordinator", "--listen", &address, "--format", "json"]);
         program.env("ANTIPHON_STORE_FAULTS", "slow=1,slow_ms=40");
-        let (process, _, log) = begun(program);
+        let (process, _, log) = log_start(program);
         read_to_its_end(log);
         process
     };
@@ -178,7 +179,7 @@ fn a_coordinator_killed_while_it_writes_leaves_no_partial_files() {
         if next["event"] == "finished" {
             break next;
         }
-        // The next checkpoint has begun, or does soon.
+        // The next checkpoint has started, or starts soon.
         coordinator.signal("-KILL");
         coordinator.ended();
         deaths += 1;
@@ -190,7 +191,7 @@ fn a_coordinator_killed_while_it_writes_leaves_no_partial_files() {
     for entry in std::fs::read_dir(&checkpoints).expect("there are checkpoints") {
         let folder = entry.expect("a folder").path();
         assert!(folder.join("manifest.json").exists(), "{} is left behind", folder.display());
-        // Three of the head, two of each encoder, and the manifest.
+        // Three files of the head, two of each encoder, and the manifest.
         assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 10, "{}", folder.display());
     }
 }

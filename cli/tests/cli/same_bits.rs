@@ -1,5 +1,5 @@
-//! The same job gives the same bits: over gRPC with everything computing at once, or in a plain loop; twice; with other
-//! threads; stopped and resumed.
+//! The same job gives the same bits: over gRPC with parallel computation or in a plain loop, twice, with any number of
+//! threads, stopped and resumed.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -19,7 +19,7 @@ use antiphon_store::tensors::{self, Arrays};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-/// A residual network of which the beginning is frozen, and a vision transformer.
+/// A residual network whose first layers are frozen, and a vision transformer.
 const LARGE_JOB: &str = "
 name: large
 seed: 5
@@ -39,7 +39,7 @@ schedule: {turns: 8, batch: 8}
 checkpoints: {every: end}
 ";
 
-/// A head that does not fit one message, and batches whose D and logits do not either.
+/// A head that does not fit into one message, and batches whose D and logits do not either.
 const LARGE_HEAD: &str = "
 name: large-head
 seed: 5
@@ -53,7 +53,8 @@ schedule: {turns: 5, batch: 250}
 checkpoints: {every: end}
 ";
 
-/// What comes of one modality after the other on one thread: no coordinator, no worker, no turn machine, nothing ahead.
+/// The result of training one modality after the other on one thread, without coordinator, workers, turn machine or
+/// computing ahead.
 struct PlainLoop {
     losses: Vec<f64>,
     head: SharedHead<f32>,
@@ -94,7 +95,7 @@ impl Learner {
         let labels: Vec<u32> = indices.iter().map(|i| self.data.label(*i)).collect();
         let key =
             DropoutKey { seed: job.seed, modality: modality.name.clone(), step: self.steps, shard: MicroShard::WHOLE };
-        // Nothing is frozen here: that all gradients are computed changes none of those that are used.
+        // Frozen parameters are not modelled here: the additional gradients do not change those that are used.
         let forward = self.encoder.forward(&input, &Mode::Train(key, Frozen::none())).expect("features");
         let local = head.head().local_step(forward.matrix().expect("features"), &labels).expect("a step");
         let per_epoch = self.sampler.batches_per_epoch();
@@ -142,8 +143,8 @@ fn decay(spec: &JobSpec) -> Alpha {
 }
 
 fn tensor(checkpoint: &Path, file: &str, name: &str) -> Vec<u32> {
-    let bytes = std::fs::read(checkpoint.join(file)).expect("a part");
-    let (arrays, _): (Arrays, Value) = tensors::decode(file, &bytes).expect("a whole part");
+    let bytes = std::fs::read(checkpoint.join(file)).expect("a file");
+    let (arrays, _): (Arrays, Value) = tensors::decode(file, &bytes).expect("a sound file");
     bits(&arrays[name].data)
 }
 
@@ -151,7 +152,8 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
 }
 
-/// Compares every loss and all bits of the last checkpoint of a run with those of a plain loop over the same job on one thread.
+/// Compares every loss and all bits of the last checkpoint of a run with those of a plain loop over the same job on one
+/// thread.
 fn assert_equal_to_plain_loop(job: &str, lines: &[Value]) {
     let spec = antiphon_core::spec::parse(job, "job.yaml", &[], &|_| None).expect("a job");
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
@@ -244,7 +246,7 @@ fn a_job_that_was_stopped_and_resumed_has_the_same_digest() {
     assert!(best.contains("elsewhere") && Path::new(best).join("manifest.json").exists(), "{best}");
 }
 
-/// Projectors with a memory, turns of several steps and orders that depend on what happened all come back.
+/// Projectors with a memory, turns of several steps and orders that depend on earlier results are restored on resume.
 #[test]
 fn every_kind_of_state_survives_a_resume() {
     let folder = folder_with_job();
@@ -282,7 +284,7 @@ fn an_interrupted_job_resumes_and_ends_in_the_same_bits() {
     let folder = folder_with_job();
     let whole = run_to_end(folder.path(), &["run", "job.yaml", "--state", "whole"]);
 
-    let mut run = antiphon(folder.path(), &["run", "job.yaml", "--state", "cut", "--format", "json"])
+    let mut run = antiphon(folder.path(), &["run", "job.yaml", "--state", "killed", "--format", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -299,6 +301,6 @@ fn an_interrupted_job_resumes_and_ends_in_the_same_bits() {
     assert_eq!((&last["event"], &last["state"]), (&"finished".into(), &"stopped".into()));
     assert!(last["checkpoint"].is_string(), "{last}");
 
-    let resumed = run_to_end(folder.path(), &["run", "job.yaml", "--state", "cut", "--resume"]);
+    let resumed = run_to_end(folder.path(), &["run", "job.yaml", "--state", "killed", "--resume"]);
     assert_eq!(whole["digest"], resumed["digest"]);
 }

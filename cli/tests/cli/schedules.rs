@@ -1,11 +1,11 @@
-//! All encoders at once or one after the other: the same bits, in every order of turns.
+//! Computing all encoders at once or one after the other gives the same bits, in every order of turns.
 
 use std::collections::BTreeSet;
 
 use crate::support::{SMALL_JOB, folder_with, json_lines, run_to_end};
 use serde_json::Value;
 
-/// Three modalities, the first of which costs some fifty times as much as the last; a fifth of each is missing.
+/// Three modalities; the first is about fifty times as expensive as the last. A fifth of each is missing.
 fn uneven() -> String {
     let job = SMALL_JOB.replacen("channels: [4, 8]}", "channels: [16, 32, 32]}", 1);
     let job = job.replace("encoder: {kind: text, width: 16,", "encoder: {kind: text, width: 8,");
@@ -13,7 +13,7 @@ fn uneven() -> String {
     job
 }
 
-/// What each step of the head came to, in order.
+/// The result of each step of the head, in order.
 fn steps(lines: &[Value]) -> Vec<String> {
     let of = |step: &Value| {
         ["turn", "step", "epoch", "modality", "loss", "projected_ratio"].map(|key| step[key].to_string())
@@ -61,24 +61,24 @@ fn a_job_resumed_with_the_other_schedule_has_the_same_bits() {
 }
 
 #[test]
-fn the_times_that_are_told_are_of_every_part_and_every_step() {
+fn reported_times_cover_every_phase_and_every_step() {
     let folder = folder_with(&uneven());
     for mode in ["sequential", "pipelined"] {
         let (_, lines) = json_lines(folder.path(), &["run", "job.yaml", "--schedule", mode, "--state", mode]);
-        let times = lines.iter().rfind(|line| line["event"] == "times").expect("times are told");
+        let times = lines.iter().rfind(|line| line["event"] == "times").expect("times are reported");
         assert_eq!((&times["turn"], &times["coordinator"]["steps"]), (&60.into(), &60.into()));
         let mut steps = 0;
         for modality in ["audio", "image", "text"] {
             let account = &times["modalities"][modality];
             steps += account["steps"].as_u64().expect("a number");
-            for part in ["forward", "head", "exchange", "backward"] {
-                assert!(account["seconds"][part].as_f64().is_some_and(|seconds| seconds > 0.0), "{modality} {part}");
+            for phase in ["forward", "head", "exchange", "backward"] {
+                assert!(account["seconds"][phase].as_f64().is_some_and(|seconds| seconds > 0.0), "{modality} {phase}");
             }
         }
-        assert_eq!(steps, 60, "every step is told of before the checkpoint's parts are");
-        for part in ["decode", "step", "fold", "encode", "idle"] {
-            let seconds = times["coordinator"]["seconds"][part].as_f64();
-            assert!(seconds.is_some_and(|seconds| seconds > 0.0), "{part}: {times}");
+        assert_eq!(steps, 60, "every step is reported before the checkpoint's files are");
+        for phase in ["decode", "step", "fold", "encode", "idle"] {
+            let seconds = times["coordinator"]["seconds"][phase].as_f64();
+            assert!(seconds.is_some_and(|seconds| seconds > 0.0), "{phase}: {times}");
         }
     }
 }

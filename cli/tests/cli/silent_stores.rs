@@ -1,5 +1,6 @@
-//! Stores that do not answer, and then do. If the store of one job is silent while its coordinator starts, the other jobs run, and
-//! that job resumes when the store answers. If the store of the coordinator is silent, its jobs wait, say why, and resume.
+//! Stores that do not answer for a time. If the store of one job is silent while its coordinator starts, the other
+//! jobs run, and that job resumes when the store answers. If the store of the coordinator is silent, its jobs wait,
+//! report the reason, and resume.
 
 use std::path::Path;
 use std::pin::pin;
@@ -46,7 +47,7 @@ fn workers(folder: &Path, address: &str, store: &Server) -> [Process; 2] {
 struct Client(JobServiceClient<Channel>);
 
 impl Client {
-    /// Of a coordinator that may not listen yet.
+    /// A client of a coordinator that may not listen yet.
     async fn connect(address: &str) -> Self {
         let dial = async {
             loop {
@@ -124,14 +125,14 @@ async fn a_job_with_a_silent_store_delays_no_other_and_resumes() {
     assert_eq!(status.state(), JobState::Waiting);
     assert!(status.reason.starts_with("recovering: "), "{}", status.reason);
 
-    // Now the server answers, also the requests that have waited.
+    // Now the server answers, including the requests that have waited.
     let behind = store.endpoint().trim_start_matches("http://").to_owned();
     tokio::spawn(async move {
         while let Ok((mut near, _)) = silent.accept().await {
             let behind = behind.clone();
             tokio::spawn(async move {
                 if let Ok(mut far) = TcpStream::connect(behind).await {
-                    // Either side may have gone away.
+                    // Either side may have closed its connection.
                     let _ = copy_bidirectional(&mut near, &mut far).await;
                 }
             });
@@ -169,7 +170,8 @@ async fn a_job_that_waits_for_its_head_has_no_workers_and_can_stop() {
     assert!(status.checkpoint.starts_with("s3://runs/") && status.reason == "stopped on request", "{status:?}");
 }
 
-/// Holds the next write of the coordinator's journal, and every other try of it: none comes after it before it is there.
+/// Holds the next write of the coordinator's journal and its retries. No later write follows until this one is
+/// persisted.
 fn held_journal(store: &Server) -> Vec<Held> {
     let hold = |_| {
         store.hold(When::Before, |request| {
@@ -179,7 +181,7 @@ fn held_journal(store: &Server) -> Vec<Held> {
     (0..100).map(hold).collect()
 }
 
-/// What a released request has written.
+/// The journal record that a released request has written.
 async fn carried_out(store: &Server, request: &Request) -> Bytes {
     let poll = async {
         loop {
@@ -205,7 +207,7 @@ async fn a_checkpoint_waits_until_the_journal_confirms_the_leader() {
     let mut held = held_journal(&store);
     let _workers = workers(folder.path(), &address, &store);
     timeout(TEST_TIMEOUT, held[0].wait()).await.expect("it writes");
-    let wanted = "; the coordinator's journal has taken no writes for ";
+    let wanted = "; the coordinator's journal has accepted no writes for ";
     client.until_seen("kept", |status| status.reason.contains(wanted)).await;
     held.into_iter().for_each(Held::release);
     client.until("kept", JobState::Succeeded).await;
@@ -219,7 +221,7 @@ async fn a_job_stopped_before_a_restart_does_not_wait_for_stores() {
     let first = coordinator(folder.path(), &address, "s3://bucket/runs", &store, &store.endpoint());
     let mut client = Client::connect(&address).await;
     client.submit("asked", format!("{JOB}checkpoints: {{to: s3://elsewhere}}\n")).await;
-    // The journal takes writes until it has the request, and not the job's end, which it brings about.
+    // The journal accepts writes until it has persisted the stop request. The end of the job, which follows, is held.
     let mut held = held_journal(&store).into_iter();
     let mut asking = client.0.clone();
     let mut asked = pin!(asking.stop_job(StopJobRequest { job: "asked".to_owned(), now: false }));
@@ -237,7 +239,7 @@ async fn a_job_stopped_before_a_restart_does_not_wait_for_stores() {
     }
     timeout(TEST_TIMEOUT, asked).await.expect("it is answered").expect("it is told");
     drop(first);
-    // What the dead one still wanted to write is never carried out.
+    // The pending write of the dead coordinator is never executed.
     drop(held);
 
     let silent = |_| store.hold(When::Before, |request| request.paths.iter().any(|path| path.contains("elsewhere")));
@@ -246,5 +248,5 @@ async fn a_job_stopped_before_a_restart_does_not_wait_for_stores() {
     let mut client = Client::connect(&address).await;
     client.until("asked", JobState::Stopped).await;
     let reason = client.status("asked").await.reason;
-    assert!(reason.starts_with("stopped on request; which checkpoint is its newest is not known: "), "{reason}");
+    assert!(reason.starts_with("stopped on request; its newest checkpoint is not known: "), "{reason}");
 }

@@ -1,4 +1,4 @@
-//! `antiphon submit` and coordinators that are not there, come late, are stopped, or do not answer.
+//! `antiphon submit` with coordinators that do not exist, start late, are stopped, or do not answer.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -49,13 +49,13 @@ fn a_late_coordinator_is_retried_until_the_timeout() {
     let (code, lines) = json_lines(folder.path(), &[&arguments[..5], &["100", "--timeout", "1"]].concat());
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
     assert!(
-        error.starts_with(&format!("the job is not submitted after 1 s: no coordinator at {nowhere}: ")),
+        error.starts_with(&format!("the job was not submitted within 1 s: no coordinator at {nowhere}: ")),
         "{error}"
     );
     assert_eq!(code, Some(4));
 }
 
-/// Passes bytes on in both directions, but for the first answer to a submission, which is lost with its connection.
+/// Forwards bytes in both directions, but drops the first answer to a submission and its connection.
 fn losing_the_first_answer(to: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -72,7 +72,7 @@ fn losing_the_first_answer(to: String) -> String {
     url
 }
 
-/// From a coordinator to its client; not what tells of a job, if that is lost.
+/// Forwards from a coordinator to its client, up to the answer that is dropped.
 fn pass(mut server: TcpStream, mut client: TcpStream, lose: bool) {
     use std::io::{Read as _, Write as _};
     let mut bytes = [0; 65536];
@@ -112,9 +112,9 @@ fn a_stopped_coordinator_is_noticed_and_timeouts_hold() {
     assert_eq!(code, Some(3));
     let (code, lines) = json_lines(folder.path(), &[&submit[..], &["--timeout", "1"]].concat());
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
-    assert_eq!(error, format!("the job is not submitted after 1 s: the coordinator at {url} has not answered"));
+    assert_eq!(error, format!("the job was not submitted within 1 s: the coordinator at {url} has not answered"));
     assert_eq!(code, Some(4));
-    // A client that was connected notices, too, and reconnects.
+    // A connected client notices the outage, too, and reconnects.
     let unreachable = follower.until("unreachable");
     assert_eq!(unreachable["seconds"], 0, "{unreachable}");
     coordinator.signal("-CONT");
@@ -127,7 +127,7 @@ fn a_stopped_coordinator_is_noticed_and_timeouts_hold() {
 fn workers_keep_their_slots_when_the_coordinator_stalls() {
     let folder = folder_with_job();
     let (coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &[], &["--heartbeat-seconds", "1"]);
-    // One of them is free, and would take a place that is offered.
+    // One worker is free, and would take a released slot.
     let _workers = ["audio", "image", "text", "audio"].map(|modality| worker(folder.path(), &url, modality));
     let endless = ["--id", "endless", "--follow", "--set", "schedule.turns=1000000", "--set", "schedule.lease_ttl=5s"];
     let mut follower = submitting(folder.path(), &url, &endless);
@@ -169,12 +169,13 @@ fn a_submission_says_that_it_waits_for_the_store() {
     let server = runtime.block_on(Server::start());
     let more = ["--state", "s3://bucket/runs"];
     let (_coordinator, url) = coordinator(folder.path(), "127.0.0.1:0", &server.environment(), &more);
-    // The server is gone, and is waited for.
+    // The server is unreachable, and the client retries.
     runtime.shutdown_background();
     let (code, lines) = json_lines(folder.path(), &["submit", "job.yaml", "--coordinator", &url, "--timeout", "2"]);
     let error = lines.last().expect("a last line")["error"].as_str().expect("an error");
     let expected = format!(
-        "the job is not submitted after 2 s: the coordinator at {url} has not persisted the job, and may still accept it"
+        "the job was not submitted within 2 s: the coordinator at {url} has not persisted the job, and may still \
+         accept it"
     );
     assert_eq!((code, error), (Some(4), &*expected), "{lines:?}");
 }
@@ -201,6 +202,38 @@ fn a_failed_or_stopped_run_says_how_to_resume_it() {
     let (_, lines) = json_lines(folder.path(), &[&["run", "job.yaml"][..], &missing].concat());
     let last = lines.last().expect("a last line");
     assert_eq!((&last["state"], &last["resume"]), (&"failed".into(), &Value::Null), "there is no checkpoint: {last}");
+}
+
+#[test]
+fn a_resumed_run_without_turns_left_says_so() {
+    let folder = folder_with_job();
+    assert_eq!(run_to_end(folder.path(), &["run", "job.yaml", "--set", "schedule.turns=10"])["turn"], 10);
+    let resume = |turns: &str| {
+        let turns = format!("schedule.turns={turns}");
+        let output =
+            antiphon(folder.path(), &["run", "job.yaml", "--set", &turns, "--resume"]).output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, said) = resume("10");
+    let note = "nothing is left to train: the checkpoint is at turn 10, and the job asks for 10 turns; to train further, raise \
+                `schedule.turns` in the job file, or pass for example --set schedule.turns=20\n";
+    assert!(code == Some(0) && said.contains(note) && said.ends_with("succeeded after 10 turns\n"), "{said}");
+    let (code, said) = resume("20");
+    assert!(
+        code == Some(0) && !said.contains("nothing is left") && said.ends_with("succeeded after 20 turns\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_id_that_is_none_names_its_option() {
+    let folder = folder_with_job();
+    let output = antiphon(folder.path(), &["submit", "job.yaml", "--id", "J1"]).output().expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        output.status.code() == Some(2) && said.contains("'--id <ID>': `J1` is not a job id: use 1 to 63"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `antiphon verify`: sound and damaged checkpoints, and what training again says of them.
+//! `antiphon verify`: sound and damaged checkpoints, and replays.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn verify(folder: &Path, arguments: &[&str]) -> (Option<i32>, Value) {
     (code, lines.pop().expect("it says something"))
 }
 
-/// The files that are not sound, with what is wrong with them.
+/// The files that are not sound, with the reasons.
 fn damaged(verified: &Value) -> Vec<(String, String)> {
     let files = verified["files"].as_array().expect("files").iter();
     let damaged = files.filter(|file| file["sound"] == false);
@@ -55,7 +55,7 @@ fn a_checkpoint_is_sound_and_training_again_gives_the_same() {
     }
     let (code, error) = verify(folder.path(), &[&path(20), "--replay", "--from", &path(40)]);
     assert_eq!(code, Some(2), "{error}");
-    assert_eq!(error["error"], "--from is at turn 40; name a checkpoint before turn 20");
+    assert_eq!(error["error"], "the checkpoint of --from is at turn 40; name one before turn 20");
     assert_eq!(verify(folder.path(), &["nowhere"]).0, Some(2));
 }
 
@@ -78,13 +78,61 @@ fn what_is_damaged_is_named_with_what_is_wrong() {
     assert_eq!((code, names), (Some(1), vec![state, encoder, head]), "{verified}");
     let length = bytes.len();
     assert_eq!(damaged[0].1, "it is missing");
-    assert_eq!(damaged[1].1, format!("its size is {}, but the manifest says {length}", length - 4));
+    assert_eq!(damaged[1].1, format!("its size is {}, but {length} in the manifest", length - 4));
     assert!(damaged[2].1.starts_with("its SHA-256 is "), "{damaged:?}");
 
     let output = antiphon(folder.path(), &["verify", &path]).output().expect("the program runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.contains("damaged: 3 of 10 files") && text.contains("DAMAGED: it is missing"), "{text}");
-    assert!(text.trim_end().ends_with(", as in the manifest"), "{text}");
+    assert!(text.contains(", as in the manifest\n"), "{text}");
+    assert!(text.contains("turn 60, 2 epochs complete\n"), "{text}");
+}
+
+#[test]
+fn an_epoch_whose_last_turn_is_done_is_complete() {
+    let folder = folder_with_job();
+    let length = ["--state", "runs", "--set", "schedule={epochs: 1, batch: 16}"];
+    let finished = run_to_end(folder.path(), &[&["run", "job.yaml"][..], &length].concat());
+    let path = finished["checkpoint"].as_str().expect("a checkpoint");
+    assert_eq!(verify(folder.path(), &[path]).1["epoch"], 1);
+    let output = antiphon(folder.path(), &["verify", path]).output().expect("the program runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains(", 1 epoch complete\n"), "{text}");
+}
+
+#[test]
+fn a_damaged_checkpoint_names_the_newest_undamaged_one() {
+    let folder = folder_with_job();
+    run(folder.path());
+    let [early, middle, last] =
+        [20, 40, 60].map(|turn| checkpoint(folder.path(), turn).canonicalize().expect("a folder"));
+    let job = last.parent().and_then(Path::parent).expect("a job's folder").display().to_string();
+    for damaged in [&middle, &last] {
+        fs::write(damaged.join("head.safetensors"), "").expect("it is written");
+    }
+    let sound = format!("the newest undamaged checkpoint of this job is `{}`; ", early.display());
+    let resume = format!("--resume {}`", early.display());
+    let set = ["--state", "runs", "--set", "checkpoints.every=20 turns"];
+    let run = [&["run", "job.yaml", "--resume"][..], &set].concat();
+    for (arguments, action) in [
+        (&["verify", &job][..], "resume from it with `antiphon run JOB.yaml "),
+        (&["eval", &job], "evaluate it with `antiphon eval "),
+        (&["predict", &job], "predict with it: `antiphon predict "),
+        (&run, "resume from it with `antiphon run job.yaml --set "),
+    ] {
+        let output = antiphon(folder.path(), arguments).output().expect("the program runs");
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text")).concat();
+        assert!(!output.status.success() && text.contains(&format!("{sound}{action}")), "{arguments:?}: {text}");
+        assert!(!action.starts_with("resume") || text.contains(&resume), "{text}");
+    }
+    // A file of an encoder, which a worker reads.
+    fs::remove_dir_all(&last).expect("it is removed");
+    fs::remove_dir_all(&middle).expect("it is removed");
+    fs::write(early.join("encoder-text.safetensors"), "").expect("it is written");
+    let output = antiphon(folder.path(), &run).output().expect("the program runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    let none = format!("checkpoint `{}` is damaged; this job has no undamaged checkpoint\n", early.display());
+    assert!(output.status.code() == Some(1) && said.ends_with(&none), "{said}");
 }
 
 /// Verifies the newest checkpoint of a run on a server, with this `--store-retry-timeout`.
@@ -198,7 +246,10 @@ fn files_that_do_not_fit_the_job_are_named() {
     assert_eq!(reason("stray.safetensors"), Some("the job has no such file"));
     assert_eq!(
         reason("head.safetensors"),
-        Some("tensor `weight` has shape [10, 16] but this job needs [10, 17]"),
+        Some(
+            "tensor `weight` has shape [10, 16] but this job needs [10, 17]; use a checkpoint of a job with the same \
+             head and labels"
+        ),
         "{verified}"
     );
 

@@ -1,4 +1,4 @@
-//! Workers whose store fails: the status of the job says so, and a worker gives up after its retry timeout.
+//! Workers whose store fails: the status of the job reports it, and a worker gives up after its retry timeout.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use antiphon_proto::v1::{GetJobRequest, JobState, JobStatus, StopJobRequest, Sub
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
-/// Nothing is trained: the initial state is written, of which every worker has its part.
+/// A job that trains nothing and only writes the initial state, with the files of every worker.
 const JOB: &str = "name: t\ndata: {source: synth, kind: features, samples: {train: 20, validation: 0, test: 0}}\n\
                    modalities: [a, b]\nlabels: 10\nhead: {width: 8}\nschedule: {turns: 0, batch: 5}\n";
 
@@ -37,7 +37,7 @@ async fn submitted(url: &str) -> (JobServiceClient<Channel>, GetJobRequest) {
     (jobs, GetJobRequest { job })
 }
 
-/// The job's status, once it is as it should be.
+/// Waits until the job's status matches, and returns the status.
 async fn until(
     (jobs, request): &mut (JobServiceClient<Channel>, GetJobRequest),
     reached: impl Fn(&JobStatus) -> bool,

@@ -1,4 +1,4 @@
-//! Child processes as benches start them: with one thread that computes, some bound to one core.
+//! Child processes of benches. Each computes on one thread, and some are bound to one core.
 
 use crate::lab::child_process::{ChildProcess, Log, Setting};
 use crate::lab::lifeline::Lifeline;
@@ -15,7 +15,7 @@ pub(super) fn start(name: &str, arguments: &[&str], core: Option<usize>) -> anyh
     })
 }
 
-/// Starts a coordinator at this address, and waits until it listens. Its URL.
+/// Starts a coordinator at this address, waits until it listens, and returns its URL.
 pub(super) async fn coordinator(
     address: &str,
     arguments: &[&str],

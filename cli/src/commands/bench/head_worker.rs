@@ -1,5 +1,5 @@
-//! A worker without an encoder, to measure the rest of the system. Its features are the same random numbers in every step. It has
-//! its own thread, as a worker has its own machine.
+//! A worker without an encoder, to measure the rest of the system. Its features are the same random numbers in every
+//! step. It runs on a separate thread, as a real worker runs on a separate machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-/// Batches per epoch of the data that it claims to have.
+/// Number of batches per epoch in the data that the worker claims to have.
 const BATCHES: u64 = 1000;
 
 /// A batch of features and labels for a head.
@@ -49,7 +49,7 @@ impl Batch {
     }
 }
 
-/// How a head worker is set up.
+/// The settings of a head worker.
 #[derive(Debug, Clone)]
 pub(super) struct HeadWorker {
     pub(super) name: String,
@@ -57,7 +57,7 @@ pub(super) struct HeadWorker {
     pub(super) coordinator: String,
     pub(super) of: HeadShape,
     pub(super) samples: u32,
-    /// Counts the steps of all that share it.
+    /// Counts the steps of all workers that share it.
     pub(super) steps: Arc<AtomicU64>,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Worked {
     pub(super) sent: Vec<Sent>,
 }
 
-/// When the contribution of a step was sent.
+/// A step, and the time at which its contribution was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) turn: u64,
@@ -83,7 +83,7 @@ struct Stream {
 }
 
 impl HeadWorker {
-    /// Works for one job, until it is released or the stream ends.
+    /// Works for one job until the coordinator releases the worker or the stream ends.
     pub(super) async fn work(self) -> anyhow::Result<Worked> {
         let (outbound, queued) = mpsc::channel(8);
         let register = v1::Register {
@@ -136,7 +136,7 @@ impl HeadWorker {
         Ok(Worked { job, sent })
     }
 
-    /// Writes a part without an encoder in it.
+    /// Writes the worker's files of a checkpoint, without an encoder.
     async fn save(&self, save: &v1::SaveFiles) -> anyhow::Result<Message> {
         let modality = ModalityName::try_from(self.modality.as_str())?;
         let files = [files::encoder(&modality), files::encoder_state(&modality)];
@@ -157,7 +157,7 @@ impl HeadWorker {
         }
     }
 
-    /// Works on a separate thread.
+    /// Runs [`Self::work`] on a separate thread.
     pub(super) fn spawn_thread(self) -> anyhow::Result<std::thread::JoinHandle<anyhow::Result<Worked>>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(self.name.clone());
@@ -171,7 +171,7 @@ impl Stream {
     }
 }
 
-/// What a worker computes of a head step and sends.
+/// Computes the contribution of a step, as a worker does.
 pub(super) fn contribute(head: &Head<f32>, batch: &Batch) -> anyhow::Result<antiphon_core::head::Contribution<f32>> {
     Ok(head.contribution(batch.features.clone(), &batch.labels)?.0)
 }

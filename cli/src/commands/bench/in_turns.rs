@@ -11,11 +11,11 @@ use anyhow::{Context as _, bail};
 use crate::lab::local_job::{LocalJob, reason};
 use crate::progress::Progress;
 
-/// Runs a job to its end in this process and returns the last report on a split. Its state is in a temporary folder, and the
-/// validation split is evaluated once. None if Ctrl-C ended it.
+/// Runs a job to its end in this process, in a temporary folder, and returns the last report on a split. The validation
+/// split is evaluated once. None after Ctrl-C.
 ///
 /// # Errors
-/// The job fails, or the coordinator or a worker does.
+/// The job, the coordinator or a worker fails.
 pub(super) async fn run(
     spec: &JobSpec,
     split: Split,

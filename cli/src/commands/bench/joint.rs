@@ -29,18 +29,17 @@ Examples:
   antiphon bench joint job.yaml --skip-alone --format json
 
 All columns use the encoders, seed, optimizers, batch size and epochs of the job:
-  jointly    one linear head over the features of all modalities, one loss; every encoder steps
-             with every batch of samples, paired by id. A modality is measured with its slice of
-             the head.
+  jointly    one linear head over the features of all modalities, one loss;
+             every encoder steps with every batch of samples, paired by id. A
+             modality is measured with its slice of the head.
   in turns   what `antiphon run` does with this job
   alone      each modality with its own head: what its encoder can reach
-A modality that ends far lower jointly than alone was starved: once the others explain the
-samples, its encoder receives little gradient. A modality is called starved if it ends at least
-5 points lower, and by more than the size of the split would explain. The last row is the joint
-head with all modalities, which a starved modality need not make worse.
 
-Figures are accuracies on the test split, or on the validation split if there is no test split.
-Nothing is written.")]
+A modality is called starved if its accuracy is at least 5 points lower jointly than alone, and the split is large enough for the \
+difference to be significant: once the other modalities explain the samples, its encoder receives little gradient. The last row is \
+the joint head with all modalities; starvation does not necessarily lower it.
+
+Figures are accuracies on the test split, or on the validation split if there is no test split. Nothing is written.")]
 pub struct JointArgs {
     /// The job file
     #[command(flatten)]
@@ -55,7 +54,8 @@ pub struct JointArgs {
     pub data_memory: u64,
 }
 
-/// A modality is called starved if it ends so far below what it reaches otherwise, and the split is large enough to tell.
+/// A modality is called starved if its accuracy after joint training is lower by this much, and the difference is
+/// significant.
 const STARVED: f64 = 0.05;
 
 /// The result of the comparison.
@@ -69,7 +69,7 @@ struct Comparison {
     /// The fusion rule of the job.
     fusion: RuleName,
     joint: EvaluationReport,
-    /// Accuracy of the head that joint training trains, over all modalities that a sample has.
+    /// Accuracy of the jointly trained head with all modalities of each sample.
     joint_head: f64,
     in_turns: EvaluationReport,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,7 @@ struct Comparison {
     starved: Vec<ModalityName>,
 }
 
-/// Trains in every way and compares.
+/// Runs the command: trains in each way and compares.
 ///
 /// # Errors
 /// An invalid job file, data that cannot be read, a training that fails.
@@ -95,7 +95,7 @@ pub(super) async fn run(args: JointArgs, context: &Context) -> anyhow::Result<Ex
     Ok(Exit::Success)
 }
 
-/// None if it was interrupted.
+/// Trains in each way. None after Ctrl-C.
 async fn compare(
     spec: JobSpec,
     args: &JointArgs,
@@ -103,13 +103,13 @@ async fn compare(
     progress: &Progress,
 ) -> anyhow::Result<Option<Comparison>> {
     if spec.modalities.len() < 2 {
-        let error = anyhow!("a job of one modality has nothing to train jointly: name two or more");
+        let error = anyhow!("a job with one modality has nothing to train jointly; name at least two");
         return Err(error).or_exit(Exit::Usage);
     }
     let memory = args.data_memory << 20;
     let opening = tokio::spawn(Trainings::open(spec.clone(), memory, !args.skip_alone, encoders.clone()));
     let opening = async {
-        let opened = progress.during("opening", opening).await.context("opening ended in a panic")?;
+        let opened = progress.during("opening", opening).await.context("opening the data panicked")?;
         opened.or_exit(Exit::Usage)
     };
     let shown = progress.clone();
@@ -133,7 +133,7 @@ async fn compare(
     }))
 }
 
-/// The trainings that run in this process.
+/// The joint training and those of single modalities, which run in this process.
 struct Trainings {
     job: JobSpec,
     split: Split,
@@ -142,7 +142,7 @@ struct Trainings {
     alone: Vec<Training>,
 }
 
-/// Their results.
+/// The results of [`Trainings`].
 struct Trained {
     split: Split,
     epochs: f64,
@@ -162,7 +162,8 @@ impl Trainings {
             .find(|split| modalities.iter().any(|modality| modality.split(*split).is_some()));
         let none = || {
             anyhow!(
-                "the job has no test split and no validation split to measure on; give it one, as in `data.validation: 10%`"
+                "the job has neither a test split nor a validation split to measure on; add one, as in \
+                 `data.validation: 10%`"
             )
         };
         let split = split.ok_or_else(none)?;
@@ -206,7 +207,7 @@ impl Trainings {
     }
 }
 
-/// The modalities that end lower jointly than otherwise, by more than chance explains.
+/// The modalities whose accuracy is significantly lower after joint training than in `otherwise`.
 fn starved(joint: &EvaluationReport, otherwise: &EvaluationReport) -> Vec<ModalityName> {
     let starved = |(name, scores): &(&ModalityName, &ModalityScores)| {
         let (low, high) = (scores.scores.accuracy, accuracy(otherwise, name));
@@ -219,7 +220,7 @@ fn accuracy(report: &EvaluationReport, modality: &ModalityName) -> f64 {
     report.modalities.get(modality).map_or(0.0, |scores| scores.scores.accuracy)
 }
 
-/// The standard deviation of a share that was counted on this many samples.
+/// The standard deviation of a share that is measured on this many samples.
 fn deviation(share: f64, samples: u64) -> f64 {
     (share * (1.0 - share) / samples.max(1) as f64).sqrt()
 }

@@ -40,7 +40,7 @@ pub enum BenchCommand {
     Joint(JointArgs),
     /// Measure the time and memory of a training step of an encoder
     Encoder(EncoderArgs),
-    /// Measure what a turn costs beside the computation of the head
+    /// Measure the overhead of a turn beyond the computation of the head
     Turn(TurnArgs),
     /// Measure the speedup of encoders that compute at the same time
     Pipeline(PipelineArgs),
@@ -50,10 +50,10 @@ pub enum BenchCommand {
     Recovery(RecoveryArgs),
 }
 
-/// Measures.
+/// Runs the command.
 ///
 /// # Errors
-/// A bad job file, data that cannot be read, a training that fails.
+/// An invalid job file, data that cannot be read, or a training that fails.
 pub async fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = context.format;
     match args.command {

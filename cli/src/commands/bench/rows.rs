@@ -1,4 +1,4 @@
-//! The rows of a bench, printed one by one: as a table for people, as JSON objects for programs.
+//! The rows of a bench, printed one by one as a table or as JSON objects.
 
 use antiphon_process::Interrupts;
 use serde::Serialize;
@@ -19,7 +19,7 @@ impl Rows {
         Ok(Self { format, progress: Progress::new(), interrupts: Interrupts::listen()?, printed: 0 })
     }
 
-    /// Waits for work and shows what it is; None if Ctrl-C ended it.
+    /// Waits for work and shows on standard error what it is. None after Ctrl-C.
     pub(super) async fn meanwhile<T>(
         &mut self,
         doing: &'static str,
@@ -33,7 +33,7 @@ impl Rows {
         done.transpose()
     }
 
-    /// Waits for a row and prints it, the first one below its `head`; None if Ctrl-C ended it.
+    /// Waits for a row and prints it. The first row is preceded by `head`. None after Ctrl-C.
     pub(super) async fn next<R: Serialize>(
         &mut self,
         doing: &'static str,

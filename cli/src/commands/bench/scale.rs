@@ -29,17 +29,22 @@ use crate::output::Format;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench scale                        1, 10 and 100 jobs of three workers each
+  antiphon bench scale                     1, 10 and 100 jobs of three workers
   antiphon bench scale --jobs 50,200 --turns 50000 --format json
 
-A coordinator runs as a separate process on one core. Three workers without encoders per job send
-it contributions as fast as it answers. They share another core if there is one.
-  maths        what the coordinator computes for a turn: checks, projection, optimizer, fold
-  cpu          all processor time of the coordinator for a turn
-  queued       how long contributions wait for their job because the core works for other jobs
-  memory/job   memory that a job adds to the coordinator, with the connections of its workers
+A coordinator runs as a separate process on one core. Each job has three workers without encoders, which send contributions as fast \
+as the coordinator answers. All workers share another core if there is one.
+
+  maths        what the coordinator computes for a turn: checks, projection,
+               optimizer, fold
+  cpu          total processor time of the coordinator for a turn
+  queued       how long contributions wait for their job because the core works
+               for other jobs
+  memory/job   memory that a job adds to the coordinator, with the connections
+               of its workers
   memory/turn  memory that the events of a turn add
-Both memory figures need many jobs and turns to stand out from noise.")]
+
+Both memory figures are reliable only with many jobs and turns.")]
 pub struct ScaleArgs {
     /// Numbers of jobs that run at the same time, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,10,100", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -67,22 +72,22 @@ struct Row {
     turns: u64,
     turns_per_second: f64,
     turn: Quantiles,
-    /// Of the coordinator, per turn.
+    /// Time of the coordinator's computation per turn.
     maths: f64,
-    /// Of the coordinator, per turn; None if the system does not tell.
+    /// Processor time of the coordinator per turn; None if the system does not report it.
     cpu: Option<f64>,
-    /// Mean over all contributions.
+    /// Time in the queue of the job, mean of all contributions.
     queued_mean: f64,
-    /// The longest.
+    /// Time in the queue of the job, maximum of all contributions.
     queued_max: f64,
     memory_per_job: Option<f64>,
     memory_per_turn: Option<f64>,
 }
 
-/// Measures.
+/// Runs the command.
 ///
 /// # Errors
-/// A process that fails.
+/// A process fails.
 pub(super) async fn run(args: ScaleArgs, format: Format) -> anyhow::Result<Exit> {
     let mut rows = Rows::new(format)?;
     for jobs in args.jobs {
@@ -113,7 +118,7 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     let all = u64::from(jobs) * (warmup + each);
     let measured = async {
         let begin = workers.after(process, u64::from(jobs) * warmup).await;
-        // Before the first jobs run out of turns.
+        // The measurement ends before the first jobs run out of turns.
         let end = workers.after(process, all - all / 10).await;
         [idle, begin, end]
     };
@@ -129,7 +134,7 @@ async fn measure(jobs: u32, turns: u64) -> anyhow::Result<Row> {
     Ok(Row::of(jobs, turn_times(worked, warmup), &accounts, usage))
 }
 
-/// How long the turns of all jobs lasted, from one contribution to the next of the same job.
+/// The durations of all turns, each from one contribution to the next of the same job.
 fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
     let mut jobs: BTreeMap<String, Vec<Sent>> = BTreeMap::new();
     for Worked { job, sent } in worked {
@@ -144,7 +149,7 @@ fn turn_times(worked: Vec<Worked>, warmup: u64) -> Vec<f64> {
     times
 }
 
-/// The times of the coordinator for a job that has ended.
+/// The coordinator's times for a job that has ended.
 async fn account(client: &Client, job: &str) -> anyhow::Result<(Account<CoordinatorTimes>, Queued)> {
     let mut events = Events::new(client.clone(), job, 0, ReconnectPolicy::ONCE);
     let mut told = None;
@@ -182,7 +187,8 @@ impl Workers {
         Ok(Self { thread: cores::bound_to(core, || thread.spawn(work))?, steps })
     }
 
-    /// Waits until this many steps are taken, or all workers have ended. What the coordinator has used by then.
+    /// Waits until this many steps are taken or all workers have ended, and returns the coordinator's usage at that
+    /// time.
     async fn after(&self, process: Option<u32>, steps: u64) -> Usage {
         while self.steps.load(Ordering::Relaxed) < steps && !self.thread.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -196,11 +202,11 @@ impl Workers {
     }
 }
 
-/// What a process has used so far, as Linux counts it.
+/// The resources that a process has used so far, as Linux counts them.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     at: Instant,
-    /// Steps taken by then.
+    /// Number of steps taken at the same time.
     steps: u64,
     cpu: Option<f64>,
     memory: Option<f64>,
@@ -211,7 +217,8 @@ impl Usage {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", process?)).ok();
         let cpu = || {
             let stat = read("stat")?;
-            // After the name, which can contain spaces and parentheses: state is the third field, user and system time the 14th and 15th.
+            // The name can contain spaces and parentheses. After it, state is the third field, user and system time are
+            // the 14th and 15th.
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
             let mut ticks = || fields.next()?.parse::<f64>().ok();
             Some((ticks()? + ticks()?) / TICKS_PER_SECOND)

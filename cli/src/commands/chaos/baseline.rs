@@ -12,13 +12,13 @@ use crate::lab::cluster::ClusterConfig;
 use crate::lab::local_job::{LocalJob, reason};
 use crate::progress::Progress;
 
-/// Runs the job in this process, in a temporary folder. Its digest.
+/// Runs the job in this process, in a temporary folder, and returns its digest.
 pub(super) async fn digest(
     spec: &JobSpec,
     (device, encoders): (DeviceChoice, &Encoders),
     report: &mut Report,
 ) -> anyhow::Result<String> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let configure = |config: &mut ClusterConfig| (config.device, config.encoders) = (device, encoders.clone());
     let mut job = LocalJob::start(spec.clone(), None, configure).await?;
     let progress = Progress::new();
@@ -26,7 +26,7 @@ pub(super) async fn digest(
     progress.clear();
     let digest = digest.context("the job fails without faults")?;
     job.end().await;
-    report.tell(&Line::Baseline { digest: &digest, seconds: begun.elapsed().as_secs_f64() })?;
+    report.tell(&Line::Baseline { digest: &digest, seconds: started.elapsed().as_secs_f64() })?;
     Ok(digest)
 }
 
@@ -36,7 +36,7 @@ async fn until_finished(job: &mut LocalJob, progress: &Progress) -> anyhow::Resu
             JobEvent::Started { turns, .. } => progress.begin_counting("baseline run", turns, "turns"),
             JobEvent::Step(step) => progress.at(step.turn.0),
             JobEvent::Finished(finished) if finished.state == FinalState::Succeeded => {
-                return finished.digest.context("it ended without a checkpoint");
+                return finished.digest.context("the job ended without a checkpoint");
             }
             JobEvent::Finished(finished) => bail!("{}", reason(finished)),
             _ => {}

@@ -12,16 +12,17 @@ use tokio::time::Instant;
 use crate::client::{Client, Events, Silent, Submission, Watched};
 use crate::exit::Exit;
 
-/// The pause before it reconnects.
+/// The pause before a reconnect.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How often in a row a coordinator may not know a job that it accepted. One that has just started may still be recovering.
+/// How many times in a row a coordinator may report an accepted job as unknown. After a restart it may still be
+/// recovering.
 const UNKNOWN: u32 = 40;
 
-/// How far the job has come.
+/// The progress of the job.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct JobProgress {
     pub(super) turn: u64,
-    /// Turns in all; 0 until they are known.
+    /// Total number of turns; 0 until it is known.
     pub(super) turns: u64,
     /// The time of its last step.
     pub(super) stepped: Option<Instant>,
@@ -40,10 +41,10 @@ impl Follower {
         Self { client, request, progress }
     }
 
-    /// How the job ended. Whatever fails is tried again, without end.
+    /// Submits and follows the job until it ends, and retries failures indefinitely.
     ///
     /// # Errors
-    /// The job is refused, or was accepted and is no longer known.
+    /// The coordinator refuses the job, or accepted it and no longer knows it.
     pub(super) async fn follow(self) -> anyhow::Result<Finished> {
         let policy = ReconnectPolicy::FOREVER.every(PAUSE);
         let mut submission = Submission::new(self.client.clone(), self.request, policy);
@@ -75,7 +76,7 @@ impl Follower {
     }
 }
 
-/// Notes how far the job has come.
+/// Updates the progress of the job with an event.
 fn note(progress: &watch::Sender<JobProgress>, event: &JobEvent) {
     match event {
         JobEvent::Started { turn, turns, .. } => {
@@ -88,7 +89,7 @@ fn note(progress: &watch::Sender<JobProgress>, event: &JobEvent) {
     }
 }
 
-/// How the job ended, or that following it panicked.
+/// Turns a panic of the task into an error.
 pub(super) fn joined(ended: Result<anyhow::Result<Finished>, tokio::task::JoinError>) -> anyhow::Result<Finished> {
-    ended.map_err(|error| anyhow!("following the job ended in a panic: {error}"))?
+    ended.map_err(|error| anyhow!("the task that follows the job panicked: {error}"))?
 }

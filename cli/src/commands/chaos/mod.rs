@@ -1,4 +1,4 @@
-//! `antiphon chaos JOB.yaml`: whether a job gives the same bits while its processes are killed.
+//! `antiphon chaos JOB.yaml`: tests that a job gives the same bits while its processes are killed.
 
 mod baseline;
 mod follower;
@@ -31,19 +31,19 @@ use scenario::{End, Outcome, Scenario};
 #[command(after_help = "\
 Examples:
   antiphon chaos examples/spoken-digits.yaml --kill worker --every 5s
-  antiphon chaos job.yaml --seed 7 --runs 20                        20 runs, with seeds 7 to 26 and all kinds of faults
+  antiphon chaos job.yaml --seed 7 --runs 20      seeds 7 to 26
   antiphon chaos job.yaml --kill connection,store --faults 30
-  antiphon chaos job.yaml --expect sha256:… --set schedule.epochs=3 skip the baseline run: its digest is known
+  antiphon chaos job.yaml --expect sha256:…       skips the baseline run
 
-First a baseline run without faults trains the job in this process, to learn its digest. Then a coordinator and one worker per
-modality run the job as separate processes on this machine. The seed determines every fault. A process is killed and restarted after a
-while, or stopped and resumed after a while. The connection of a worker is closed, stalled or refused. --every is the mean time
-between two faults. With `store`, every process has a failing store: a tenth of its requests are refused, a twentieth are carried out
-but not answered, and others are slow or break off. A process that exits is restarted, as a cluster would do.
+First a baseline run without faults trains the job in this process, to learn its digest. Then a coordinator and one worker per \
+modality run the job as separate processes on this machine. The seed determines every fault. A process is killed and later restarted, \
+or stopped and later resumed. The connection of a worker is closed, stalled or refused. --every is the mean time between two faults. \
+With `store`, every process has a failing store: a tenth of its requests are refused, a twentieth are executed but not answered, and \
+others are slow or truncated. A process that exits by itself is restarted, as in a cluster.
 
-Every fault is printed and written to trace.jsonl, beside the logs of the processes. The folder is kept if a run differs. A job that needs
-longer than --every to recover makes no progress. It is `too slow` if it still takes steps when --timeout ends, and `hung` if it has
-taken none for --hang-timeout.
+Every fault is printed and written to trace.jsonl, beside the logs of the processes. The folder is kept if a run differs. A job that \
+needs longer than --every to recover makes no progress. A run is `too slow` if its job still takes steps when --timeout ends, and \
+`hung` if its job has taken no step for --hang-timeout.
 
 Exit codes: 0 every run gave the same digest, 1 a run differed, failed or hung, 4 a run was too slow")]
 pub struct ChaosArgs {
@@ -59,16 +59,17 @@ pub struct ChaosArgs {
     #[arg(long, value_delimiter = ',', default_value = "worker,coordinator,store,connection", value_name = "WHAT")]
     pub kill: Vec<Target>,
 
-    /// Mean time between two faults, as 2s or 500ms; a fault lasts up to as long, some longer than `schedule.lease_ttl`
+    /// Mean time between two faults, as 2s or 500ms; faults last no longer than this, some of them longer than
+    /// `schedule.lease_ttl`
     #[arg(long, default_value = "2s", value_parser = duration::parse, value_name = "TIME")]
     pub every: Duration,
 
-    /// Number of faults in a run, without those of stores; a third of them at most happens before the first turn [default: no
-    /// limit]
+    /// Number of faults in a run, not counting faults of stores; at most a third of them happen before the first turn
+    /// [default: no limit]
     #[arg(long, value_name = "N")]
     pub faults: Option<u64>,
 
-    /// Number of runs; each uses the seed after that of the run before
+    /// Number of runs; the seed grows by one from run to run
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub runs: u64,
 
@@ -89,7 +90,7 @@ pub struct ChaosArgs {
     pub folder: Option<PathBuf>,
 
     /// Folder or URL for the state of jobs, as in `antiphon coordinator --state` [default: in --folder]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "DIR|URL")]
     pub state: Option<String>,
 
     /// Device of the encoders: auto, cpu, cuda or cuda:N
@@ -97,16 +98,16 @@ pub struct ChaosArgs {
     pub device: DeviceChoice,
 }
 
-/// A digest as it is printed.
+/// Parses a digest as runs print it.
 fn digest(text: &str) -> Result<String, String> {
     let hexadecimal = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64);
     match hexadecimal.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit())) {
         true => Ok(text.to_owned()),
-        false => Err("a digest is sha256: and 64 hexadecimal digits, as a run prints it".to_owned()),
+        false => Err("a digest is sha256: followed by 64 hexadecimal digits, as a run prints it".to_owned()),
     }
 }
 
-/// The baseline run, and then the runs with faults.
+/// Runs the command: the baseline run, then the runs with faults.
 ///
 /// # Errors
 /// An invalid job file, a job that fails without faults, processes that cannot be started.
@@ -120,7 +121,7 @@ pub async fn run(args: ChaosArgs, context: &Context) -> anyhow::Result<Exit> {
         Some(digest) => digest.clone(),
         None => {
             if format == Format::Text {
-                output::complain("baseline run without faults, to learn the digest; --expect DIGEST skips it")?;
+                output::complain("starting the baseline run, which determines the digest; --expect DIGEST skips it")?;
             }
             tokio::select! {
                 digest = baseline::digest(&spec, (args.device, &context.encoders), &mut report) => digest?,
@@ -128,7 +129,7 @@ pub async fn run(args: ChaosArgs, context: &Context) -> anyhow::Result<Exit> {
             }
         }
     };
-    let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let temporary = tempfile::tempdir().context("cannot create a temporary folder")?;
     let chaos = Chaos {
         args: &args,
         spec: &spec,
@@ -155,7 +156,7 @@ pub async fn run(args: ChaosArgs, context: &Context) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// What the runs have in common.
+/// The settings that all runs share.
 struct Chaos<'a> {
     args: &'a ChaosArgs,
     spec: &'a JobSpec,
@@ -168,10 +169,10 @@ struct Chaos<'a> {
 impl Chaos<'_> {
     async fn run(&self, seed: u64, report: &mut Report, interrupts: &mut Interrupts) -> anyhow::Result<End> {
         let Self { args, spec, expected, .. } = self;
-        let job: JobId = fresh_id(&spec.name, self.folder)?;
+        let job: JobId = fresh_id(&spec.name, self.folder, "--folder")?;
         let folder = std::path::absolute(self.folder.join(job.as_str()))?;
         let logs = folder.join("logs");
-        std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         report.trace_to(&folder.join("trace.jsonl"))?;
         report.tell(&Line::RunStarted { seed, job: job.as_str(), folder: folder.display().to_string() })?;
         let modalities: Vec<ModalityName> = spec.modalities.iter().map(|modality| modality.name.clone()).collect();
@@ -201,8 +202,7 @@ fn finished<'a>(seed: u64, outcome: &'a Outcome, expected: &'a str, logs: &Path)
         End::Succeeded { digest } => ("different", None, Some(digest.as_str())),
         End::Failed { reason } => ("failed", Some(reason.clone()), None),
         End::TooSlow => {
-            let advice =
-                "it still takes steps: raise --timeout, lower --faults, or raise the time between them (--every)";
+            let advice = "the job still takes steps: raise --timeout or --every, or lower --faults";
             ("too_slow", Some(advice.to_owned()), None)
         }
         End::Hung { reason } => {

@@ -1,4 +1,4 @@
-//! What is printed of the runs: lines for people or programs, and a file with every fault.
+//! The output of the runs: lines of text or JSON, and a file with every fault.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,11 +13,11 @@ use super::follower::JobProgress;
 use crate::lab::fault::{Kind, Victim};
 use crate::output::{self, Format};
 
-/// One line. Times are in seconds since the run started.
+/// One line of the output. Times are in seconds since the run started.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Line<'a> {
-    /// The job ran without faults.
+    /// The baseline run has finished.
     Baseline { digest: &'a str, seconds: f64 },
     /// A run starts.
     RunStarted { seed: u64, job: &'a str, folder: String },
@@ -25,7 +25,7 @@ pub(super) enum Line<'a> {
     Fault { seed: u64, at: f64, turn: u64, turns: u64, kind: Kind, victim: &'a Victim, lasts: f64 },
     /// A fault has ended.
     FaultEnded { seed: u64, at: f64, turn: u64, turns: u64, kind: Kind, victim: &'a Victim },
-    /// A process exited without being killed. It is restarted.
+    /// A process exited by itself and is restarted.
     ProcessExited { seed: u64, at: f64, turn: u64, turns: u64, victim: &'a Victim, status: String },
     /// A run has finished.
     RunFinished {
@@ -43,7 +43,7 @@ pub(super) enum Line<'a> {
 }
 
 impl Line<'_> {
-    /// For people.
+    /// The line as text.
     fn text(&self) -> String {
         match self {
             Self::Baseline { digest, seconds } => format!("baseline: {digest} after {seconds:.1} s"),
@@ -83,13 +83,13 @@ impl Line<'_> {
         }
     }
 
-    /// Whether it is printed for people, too.
+    /// Whether the line is also printed as text.
     fn is_for_people(&self) -> bool {
         !matches!(self, Self::FaultEnded { .. })
     }
 }
 
-/// Where lines go.
+/// The destinations of lines.
 #[derive(Debug)]
 pub(super) struct Report {
     format: Format,
@@ -101,7 +101,7 @@ impl Report {
         Self { format, trace: None }
     }
 
-    /// From now on every line is written to this file, too.
+    /// Also writes every later line to this file.
     pub(super) fn trace_to(&mut self, file: &Path) -> anyhow::Result<()> {
         self.trace = Some(File::create(file).with_context(|| format!("cannot write {}", file.display()))?);
         Ok(())
@@ -120,7 +120,7 @@ impl Report {
     }
 }
 
-/// A moment of a run.
+/// A time in a run, with the progress of the job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) seed: u64,
@@ -177,7 +177,8 @@ mod tests {
         let mut seen = Seen::new();
         for line in &lines {
             let line = serde_json::to_value(line).expect("JSON");
-            check(&line, &mut seen).unwrap_or_else(|reason| panic!("correct cli/src/reference/objects.rs: {reason}"));
+            check(&line, &mut seen)
+                .unwrap_or_else(|reason| panic!("correct cli/src/reference/objects/chaos.rs: {reason}"));
         }
         let chaos = PRINTED.iter().filter(|printed| printed.by == "chaos").flat_map(|printed| printed.objects);
         assert_eq!(unseen(chaos, &seen), Seen::new(), "no line has these fields");

@@ -17,11 +17,11 @@ use crate::client::Client;
 use crate::lab::fault::{Fault, Kind, Schedule, Target, Victim};
 use crate::lab::processes::{Processes, Setup};
 
-/// How often processes are checked for whether they have exited.
+/// Time between two checks for exited processes.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// How long the coordinator may take to say why a job hangs.
+/// Time limit for asking the coordinator why a job hangs.
 const ASK: Duration = Duration::from_secs(5);
-/// The pause before a process that exited is restarted.
+/// The pause before an exited process is restarted.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// The faults of a run, and its limits.
@@ -31,10 +31,10 @@ pub(super) struct Scenario<'a> {
     pub(super) targets: &'a [Target],
     pub(super) every: Duration,
     pub(super) lease: Duration,
-    /// The largest number of faults; None for no limit.
+    /// The largest number of faults; None means no limit.
     pub(super) faults: Option<u64>,
     pub(super) timeout: Duration,
-    /// The job hangs if it takes no step for so long.
+    /// The run counts as hung if the job takes no step for this time.
     pub(super) hang_timeout: Duration,
     pub(super) modalities: &'a [ModalityName],
 }
@@ -48,9 +48,9 @@ pub(super) enum End {
     Failed {
         reason: String,
     },
-    /// It still took steps at the timeout.
+    /// The job still took steps at the timeout.
     TooSlow,
-    /// It stopped taking steps.
+    /// The job stopped taking steps.
     Hung {
         reason: String,
     },
@@ -62,16 +62,16 @@ pub(super) enum End {
 pub(super) struct Outcome {
     pub(super) end: End,
     pub(super) took: Duration,
-    /// How far the job came.
+    /// The progress of the job at the end.
     pub(super) progress: JobProgress,
-    /// Time from its last step, or from the start if it took none, to the end.
+    /// Time from the job's last step to the end, or from the start if the job took no step.
     pub(super) quiet: Duration,
-    /// How many faults of each kind and process.
+    /// Number of faults of each kind and process.
     pub(super) faults: BTreeMap<String, u64>,
     pub(super) process_exits: u64,
 }
 
-/// Something that is scheduled.
+/// An action that is scheduled.
 #[derive(Debug)]
 enum Due {
     Fault(Fault),
@@ -82,20 +82,20 @@ enum Due {
 struct Run<'a> {
     scenario: &'a Scenario<'a>,
     schedule: Schedule,
-    begun: Instant,
-    /// By time; the number orders those of the same time.
+    started: Instant,
+    /// Scheduled actions by time. The number orders actions with the same time.
     due: BTreeMap<(Instant, u64), Due>,
     number: u64,
-    /// Faults that were drawn, whether or not they happened.
+    /// Number of faults drawn, whether or not they happened.
     drawn: u64,
-    /// The next fault, if it waits for the first turn of the job.
+    /// The next fault, while it waits for the first turn of the job.
     early: Option<Fault>,
     faults: BTreeMap<String, u64>,
     process_exits: u64,
     progress: watch::Receiver<JobProgress>,
 }
 
-/// Starts the processes, submits the job, and lets faults happen until it ends. To be called on the main thread.
+/// Starts the processes, submits the job, and injects faults until the job ends. Must be called on the main thread.
 pub(super) async fn run(
     scenario: &Scenario<'_>,
     setup: &Setup<'_>,
@@ -112,7 +112,7 @@ pub(super) async fn run(
     let mut run = Run {
         scenario,
         schedule: Schedule::new(scenario.seed, scenario.targets, (scenario.every, scenario.lease), scenario.modalities),
-        begun: Instant::now(),
+        started: Instant::now(),
         due: BTreeMap::new(),
         number: 0,
         drawn: 0,
@@ -122,7 +122,7 @@ pub(super) async fn run(
         progress,
     };
     let mut end = run.drive(&mut processes, &mut following, report, interrupts).await;
-    let (took, quiet, progress) = (run.begun.elapsed(), run.quiet(), *run.progress.borrow());
+    let (took, quiet, progress) = (run.started.elapsed(), run.quiet(), *run.progress.borrow());
     if let Ok(End::Hung { reason }) = &mut end {
         *reason = waits_for(client, &job).await;
     }
@@ -143,7 +143,7 @@ impl Run<'_> {
         report: &mut Report,
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<End> {
-        let deadline = self.begun + self.scenario.timeout;
+        let deadline = self.started + self.scenario.timeout;
         let mut progress = self.progress.clone();
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,7 +154,7 @@ impl Run<'_> {
                 Some(ended) = following.join_next() => return Ok(end_of(joined(ended))),
                 () = interrupts.next() => return Ok(End::Interrupted),
                 () = tokio::time::sleep_until(deadline) => {
-                    // A timeout below the hang timeout should tell the two apart, too.
+                    // Tells slow and hung runs apart even if the timeout is shorter than the hang timeout.
                     let is_quiet = self.quiet() >= self.scenario.timeout / 2;
                     return Ok(if is_quiet { End::Hung { reason: String::new() } } else { End::TooSlow });
                 }
@@ -181,7 +181,8 @@ impl Run<'_> {
         }
     }
 
-    /// Draws the next fault. If faults are limited, one third at most happens before the first turn, so that most happen during training.
+    /// Draws the next fault. If the number of faults is limited, at most a third of them happen before the first turn,
+    /// so that most happen during training.
     fn draw_next(&mut self) {
         let most = self.scenario.faults;
         let more = most.is_none_or(|most| self.drawn < most);
@@ -215,7 +216,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Schedules the restart of processes that have exited, as a cluster would.
+    /// Schedules the restart of exited processes, as a cluster would.
     fn restart_exited(&mut self, processes: &mut Processes, report: &mut Report) -> anyhow::Result<()> {
         for (victim, status) in processes.exited()? {
             self.process_exits += 1;
@@ -227,15 +228,15 @@ impl Run<'_> {
 
     /// Time since the last step, or since the start.
     fn quiet(&self) -> Duration {
-        self.progress.borrow().stepped.unwrap_or(self.begun).elapsed()
+        self.progress.borrow().stepped.unwrap_or(self.started).elapsed()
     }
 
     fn moment(&self) -> Moment {
-        Moment { seed: self.scenario.seed, at: self.begun.elapsed(), progress: *self.progress.borrow() }
+        Moment { seed: self.scenario.seed, at: self.started.elapsed(), progress: *self.progress.borrow() }
     }
 }
 
-/// Why the job waits, if the coordinator says so.
+/// Asks the coordinator why the job waits.
 async fn waits_for(client: Client, job: &str) -> String {
     match tokio::time::timeout(ASK, client.job(job)).await {
         Err(_) => "the coordinator does not answer".to_owned(),

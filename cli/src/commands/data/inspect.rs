@@ -1,4 +1,4 @@
-//! `antiphon data inspect FILE…`: shows what data files hold before they are used for training.
+//! `antiphon data inspect FILE…`: shows the contents of data files.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -21,8 +21,8 @@ use crate::progress::Progress;
 #[command(after_help = "\
 Examples:
   antiphon data inspect mine.parquet
-  antiphon data inspect 's3://data/clips/train-*.parquet' --label class --samples 1
-  antiphon data inspect mine.parquet --format json                one line: {\"event\":\"inspected\", …}
+  antiphon data inspect 's3://data/clips/*.parquet' --label class --samples 1
+  antiphon data inspect mine.parquet --format json
 
 Files with the same columns are shown as one table. All rows are read.")]
 pub struct InspectArgs {
@@ -51,19 +51,19 @@ struct Inspected<'a> {
     inspection: &'a Inspection,
 }
 
-/// Inspects.
+/// Runs the command.
 ///
 /// # Errors
-/// Files that cannot be read, or do not have a column that is named.
+/// A file cannot be read, or a named column does not exist.
 pub(super) async fn run(args: InspectArgs, format: Format) -> anyhow::Result<Exit> {
     let mut interrupts = Interrupts::listen()?;
     let options = InspectOptions { label: args.label, id: args.id, samples: args.samples };
     let progress = Progress::new();
-    let (shown, mut begun) = (progress.clone(), false);
+    let (shown, mut started) = (progress.clone(), false);
     let mut count = move |rows: u64, all: u64| {
-        if !begun {
+        if !started {
             shown.begin("reading", all);
-            begun = true;
+            started = true;
         }
         shown.at(rows);
     };
@@ -103,7 +103,7 @@ fn table_text(table: &TableReport, colours: bool) -> String {
     text
 }
 
-/// Files listed one by one.
+/// The largest number of files that are listed.
 const FILES: usize = 20;
 
 fn files_text(files: &[FileReport]) -> String {
@@ -143,9 +143,9 @@ fn columns_text(table: &TableReport) -> String {
     text
 }
 
-/// Classes listed one by one.
+/// The largest number of classes that are listed.
 const CLASSES: usize = 40;
-/// Characters of the longest bar.
+/// Length of the longest bar, in characters.
 const BAR: u64 = 30;
 
 fn labels_text(labels: &LabelReport, rows: u64) -> String {
@@ -238,11 +238,11 @@ fn value_text(value: &ValueReport) -> String {
     }
 }
 
-/// Without characters that would move the cursor.
+/// Escapes control characters, which could move the cursor.
 fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
+fn percent(count: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * count as f64 / whole as f64) }
 }

@@ -26,16 +26,17 @@ pub struct DataArgs {
 pub enum DataCommand {
     /// Generate a data set as Parquet files
     ///
-    /// Writes the train, validation and test splits, and prints a job that uses them.
+    /// Writes the train, validation and test splits, and prints a job that trains on them, or writes it to the file
+    /// of --job.
     Synth(SynthArgs),
     /// Show the schema, classes, missing values, ids and samples of Parquet files
     Inspect(InspectArgs),
 }
 
-/// Generates or inspects data.
+/// Runs the command.
 ///
 /// # Errors
-/// Options that are not possible, files that cannot be read or written.
+/// Invalid options, or files that cannot be read or written.
 pub async fn run(args: DataArgs, format: Format) -> anyhow::Result<Exit> {
     match args.command {
         DataCommand::Synth(args) => synth::run(args, format).await,

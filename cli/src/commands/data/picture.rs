@@ -2,14 +2,14 @@
 
 use antiphon_data::inspect::Picture;
 
-/// From dark to bright.
+/// Characters from dark to bright.
 const RAMP: &[u8] = b" .:-=+*#%@";
-/// Grey levels of a terminal with 256 colours, and the number of the first.
+/// Number of grey levels in a terminal with 256 colours.
 const GREYS: u32 = 24;
 const FIRST_GREY: u32 = 232;
 
-/// Lines of text, two rows of pixels each: with half blocks in shades of grey for terminals that have colours, or else with
-/// characters that are the brighter the more ink they have.
+/// Draws two rows of pixels per line of text: as half blocks in shades of grey if the terminal has `colours`, otherwise
+/// as characters of varying density.
 pub(super) fn lines(picture: &Picture, colours: bool) -> Vec<String> {
     let level = |x: usize, y: usize| picture.levels.get(y * picture.width + x).copied().map(u32::from);
     let pair = |x: usize, y: usize| {

@@ -8,6 +8,7 @@ use antiphon_core::ids::Split;
 use antiphon_core::spec::{SynthKind, SynthSamples};
 use antiphon_data::synth::write::{WriteError, WriteOptions, WrittenFile, write};
 use antiphon_data::synth::{CLASSES, Generator};
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::units::{counted, size};
@@ -19,12 +20,16 @@ use crate::progress::{Progress, until_interrupted};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon data synth spoken-digits digits --missing 10%        digits written, spoken and described
+  antiphon data synth spoken-digits digits --missing 10% --job digits.yaml
   antiphon data synth features vectors --train 1000000 --rows-per-shard 250000
   antiphon data inspect 'digits/*.parquet'
+  antiphon run digits.yaml
 
-The rows are those of a job with `data: {source: synth}` and the same kind, samples, missing share and seed. Files have the format
-of Hugging Face datasets. Memory use does not grow with the number of rows.")]
+The job trains on the files for five epochs. Without --job it is printed. If DIR is a relative path, so are the paths in the job: run \
+the job from the same folder.
+
+The rows are those of a job with `data: {source: synth}` and the same kind, samples, missing share and seed. Files have the format of \
+Hugging Face datasets. Memory use does not grow with the number of rows.")]
 pub struct SynthArgs {
     /// Kind of data set
     #[arg(value_enum)]
@@ -46,7 +51,11 @@ pub struct SynthArgs {
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MOST_ROWS))]
     pub test: u64,
 
-    /// Share of missing values in each column, as `10%` or `0.1`; every row has at least one value
+    /// Write a job that trains on the data set to this file, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub job: Option<PathBuf>,
+
+    /// Share of missing values in each column, as in `10%` or `0.1`; every row has at least one value
     #[arg(long, default_value = "0", value_name = "SHARE", value_parser = share)]
     pub missing: f64,
 
@@ -54,19 +63,19 @@ pub struct SynthArgs {
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     pub seed: u64,
 
-    /// Rows per file; splits with more rows become several files, as train-00000-of-00003.parquet
+    /// Rows per file; splits with more rows become several files, such as train-00000-of-00003.parquet
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rows_per_shard: Option<u64>,
 
-    /// Replace the data set in the folder
+    /// Replace the data set in the folder, and the file of --job
     #[arg(long)]
     pub force: bool,
 }
 
-/// As in job files.
+/// The same limit as in job files.
 const MOST_ROWS: u64 = 1_000_000_000;
 
-/// Generated data sets.
+/// The data sets that can be generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// Digits written, spoken and described: columns image, audio, text
@@ -84,13 +93,14 @@ impl From<Kind> for SynthKind {
     }
 }
 
-/// `10%` or `0.1`, read as job files read it.
+/// Parses `10%` or `0.1`, as in job files.
 fn share(text: &str) -> Result<f64, String> {
     let number = match text.strip_suffix('%') {
         Some(percent) if !percent.contains(['e', 'E']) => format!("{}e-2", percent.trim_end()).parse(),
         _ => text.parse::<f64>(),
     };
-    number.ok().filter(|share| (0.0..1.0).contains(share)).ok_or("give a share as in `10%` or `0.1`".to_owned())
+    let share = number.ok().filter(|share| (0.0..1.0).contains(share));
+    share.ok_or("a share is from 0 to below 1, or from 0% to below 100%, as in `0.1` or `10%`".to_owned())
 }
 
 /// What `--format json` prints.
@@ -101,18 +111,21 @@ struct Generated<'a> {
     seed: u64,
     missing: f64,
     files: &'a [WrittenFile],
-    /// A job on these files.
+    /// A job file that trains on these files.
     job: String,
 }
 
-/// Generates.
+/// Runs the command.
 ///
 /// # Errors
-/// Options that are not possible, a data set that is there already, a folder that cannot be written to.
+/// Invalid options, a data set or job file that already exists, or a folder that is not writable.
 pub(super) async fn run(args: SynthArgs, format: Format) -> anyhow::Result<Exit> {
     let kind = SynthKind::from(args.kind);
     let samples = SynthSamples { train: args.train, validation: args.validation, test: args.test };
-    let generator = Generator::new(kind, args.seed, samples, args.missing).or_exit(Exit::Usage)?;
+    let generator = Generator::new(kind, args.seed, samples, args.missing).context("--missing").or_exit(Exit::Usage)?;
+    if let Some(file) = &args.job {
+        check_job_file(file, args.force).or_exit(Exit::Usage)?;
+    }
     let options = WriteOptions { rows_per_shard: args.rows_per_shard, overwrite: args.force };
     let (progress, folder) = (Progress::new(), args.folder.clone());
     let shown = progress.clone();
@@ -130,17 +143,35 @@ pub(super) async fn run(args: SynthArgs, format: Format) -> anyhow::Result<Exit>
     progress.clear();
     let Some(files) = written? else { return Ok(Exit::Interrupted) };
     let job = job(kind, &args.folder, &files, args.rows_per_shard.is_some());
+    if let Some(file) = &args.job {
+        std::fs::write(file, &job).with_context(|| format!("cannot write `{}`", file.display()))?;
+    }
     match format {
         Format::Json => {
             let (kind, seed, missing) = (kind.name(), args.seed, args.missing);
             output::json(&Generated { event: "generated", kind, seed, missing, files: &files, job })?;
         }
-        Format::Text => output::line(told(&args.folder, &files, &job).trim_end())?,
+        Format::Text => output::line(told(&args.folder, &files, (&job, args.job.as_deref())).trim_end())?,
     }
     Ok(Exit::Success)
 }
 
-/// A job on these files, ready to run.
+/// Checks, before data are generated, that the job can be written to this file. `overwrite` allows an existing file.
+fn check_job_file(file: &Path, overwrite: bool) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if file.is_dir() {
+        bail!("`{}` is a folder; name a file in it with --job", file.display());
+    }
+    if !overwrite && file.exists() {
+        bail!("`{}` already exists; --force overwrites it", file.display());
+    }
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        bail!("there is no folder `{}` to write the job file to; create it first", folder.display());
+    }
+    Ok(())
+}
+
+/// A job file that trains on these files.
 fn job(kind: SynthKind, folder: &Path, files: &[WrittenFile], shards: bool) -> String {
     let mut text = format!("name: {}\ndata:\n", kind.name());
     for split in [Split::Train, Split::Validation, Split::Test] {
@@ -161,14 +192,15 @@ fn job(kind: SynthKind, folder: &Path, files: &[WrittenFile], shards: bool) -> S
     text + "schedule: {epochs: 5}\n"
 }
 
-/// A path as YAML reads it back, with no variable and no escape in it. JSON's strings are YAML's.
+/// Quotes a path for YAML, with `$` escaped, so that no variable is expanded. JSON strings are valid YAML.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
     let word = path.chars().all(plain) && path.starts_with(|c: char| c.is_alphabetic() || c == '/' || c == '.');
     if word { path.to_owned() } else { serde_json::Value::from(path.replace("${", "$${")).to_string() }
 }
 
-fn told(folder: &Path, files: &[WrittenFile], job: &str) -> String {
+/// The output as text. `job` is the job, with the file that it was written to, if any.
+fn told(folder: &Path, files: &[WrittenFile], (job, job_file): (&str, Option<&Path>)) -> String {
     const SHOWN: usize = 12;
     let mut text = String::new();
     let name = |file: &WrittenFile| file.path.display().to_string();
@@ -180,13 +212,22 @@ fn told(folder: &Path, files: &[WrittenFile], job: &str) -> String {
     if files.len() > SHOWN {
         let _ = writeln!(text, "  and {}", counted((files.len() - SHOWN) as u64, "more file"));
     }
-    let _ = writeln!(text, "\nA job on them, to save as job.yaml:\n");
-    for line in job.lines() {
-        let _ = writeln!(text, "    {line}");
+    let program = output::program();
+    match job_file {
+        Some(file) => {
+            let (shown, typed) = (file.display(), output::quoted(&file.display().to_string()));
+            let _ = writeln!(text, "\nThe job {shown} trains on them: {program} run {typed}");
+        }
+        None => {
+            let _ = writeln!(text, "\nA job that trains on them, to save as job.yaml (--job job.yaml writes it):\n");
+            for line in job.lines() {
+                let _ = writeln!(text, "    {line}");
+            }
+            let _ = writeln!(text, "\nThen: {program} run job.yaml");
+        }
     }
-    let pattern = folder.join("*.parquet");
-    let _ = writeln!(text, "\nThen: antiphon run job.yaml");
-    let _ = writeln!(text, "Look into them: antiphon data inspect '{}'", pattern.display());
+    let pattern = output::quoted(&folder.join("*.parquet").display().to_string());
+    let _ = writeln!(text, "To inspect the files: {program} data inspect {pattern}");
     text
 }
 

@@ -1,6 +1,8 @@
 //! Sizes and counts as text.
 
-/// `21.4 MB`.
+pub(super) use crate::output::counted;
+
+/// A size, as in `21.4 MB`.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if bytes < 1000 {
@@ -13,11 +15,6 @@ pub(super) fn size(bytes: u64) -> String {
         unit += 1;
     }
     format!("{size:.1} {}", UNITS[unit])
-}
-
-/// `1 row`, `2 rows`.
-pub(super) fn counted(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

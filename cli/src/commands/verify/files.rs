@@ -22,11 +22,11 @@ use super::verdict::{State, Verdict};
 /// The files of the head.
 const OF_HEAD: [&str; 3] = [HEAD, HEAD_STATE, PROJECTOR];
 
-/// What is wrong with files, by their names.
+/// Damage found so far, by the name of the file.
 #[derive(Debug, Default)]
 struct Damage {
     wrong: BTreeMap<String, (State, String)>,
-    /// Why the store fails for longer than it is retried. No other file is requested then.
+    /// The store's error after all retries. Once it is set, no other file is requested.
     store_error: Option<String>,
 }
 
@@ -40,7 +40,8 @@ impl Damage {
     }
 }
 
-/// One verdict for the manifest, for each file that it names, and for each that it should name, in the order of their names.
+/// Checks the manifest, every file that it names, and every file that it should name. Verdicts are in the order of
+/// names.
 pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<Verdict> {
     let manifest = checkpoint.manifest();
     let mut damage = Damage::default();
@@ -49,7 +50,7 @@ pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<V
     match job_of(checkpoint) {
         Ok((job, position)) => {
             if position.turn != manifest.turn {
-                let reason = format!("its turn is {}, but its state is that of turn {}", manifest.turn, position.turn);
+                let reason = format!("its turn is {}, but its state belongs to turn {}", manifest.turn, position.turn);
                 damage.insert(MANIFEST.to_owned(), reason);
             }
             expected = files_of(&job);
@@ -61,7 +62,7 @@ pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<V
                 damage.insert(name.clone(), "the job has no such file".to_owned());
             }
         }
-        // Without a job, each file can only be decoded.
+        // Without a valid job, files can be decoded but not compared with the job.
         Err(reason) => {
             damage.insert(MANIFEST.to_owned(), reason);
             for name in &expected {
@@ -82,12 +83,12 @@ pub(super) async fn check(checkpoint: &Checkpoint, encoders: &Encoders) -> Vec<V
     names.into_iter().map(verdict).collect()
 }
 
-/// The job of the manifest, and its position.
+/// The job in the manifest, and its position in the training.
 fn job_of(checkpoint: &Checkpoint) -> Result<(JobSpec, Position), String> {
     let manifest = checkpoint.manifest();
     let mut job = JobSpec::from_json(&manifest.specification.to_string()).map_err(|error| error.to_string())?;
     for modality in &mut job.modalities {
-        // Files hold f32 whatever the precision of training was, and the processor computes in f32 only.
+        // Files hold f32, whatever the precision of training, and the processor computes in f32 only.
         modality.precision = Precision::F32;
     }
     let position: Position =
@@ -106,7 +107,7 @@ fn files_of(job: &JobSpec) -> Vec<String> {
     OF_HEAD.map(str::to_owned).into_iter().chain(of_modality).collect()
 }
 
-/// The bytes of a file, its tensors and its note. None if it is damaged or unreadable.
+/// Fetches and decodes a file: its tensors and its note. None if it is damaged or unreadable.
 async fn read<N: DeserializeOwned>(
     checkpoint: &Checkpoint,
     name: &str,
@@ -123,7 +124,7 @@ async fn read<N: DeserializeOwned>(
     read.map_err(|reason| damage.insert(name.to_owned(), reason)).ok()
 }
 
-/// The bytes of a file, or what is wrong with it. None if it is unreadable.
+/// Fetches a file. Returns its bytes or its damage; None if it is unreadable.
 async fn fetch(checkpoint: &Checkpoint, name: &str, damage: &mut Damage) -> Option<Result<Bytes, String>> {
     if let Some(reason) = damage.store_error.clone().filter(|_| checkpoint.manifest().files.contains_key(name)) {
         damage.insert_unreadable(name.to_owned(), reason);
@@ -144,11 +145,11 @@ fn not_finite(array: &Array) -> Option<usize> {
     array.data.iter().position(|number| !number.is_finite())
 }
 
-/// The message without the URL of the file, which is printed beside it.
+/// The message without the URL of the file, because the name of the file is printed beside it.
 fn full_message(error: CheckpointError) -> String {
     match error {
         CheckpointError::Damaged { what, given, expected, .. } => {
-            format!("its {what} is {given}, but the manifest says {expected}")
+            format!("its {what} is {given}, but {expected} in the manifest")
         }
         CheckpointError::NoFile { .. } => "the manifest does not name it".to_owned(),
         CheckpointError::Request { source: object_store::Error::NotFound { .. }, .. } => "it is missing".to_owned(),
@@ -162,12 +163,12 @@ async fn check_head(checkpoint: &Checkpoint, job: &JobSpec, position: &Position,
         let file = read::<String>(checkpoint, name, damage).await;
         found.extend(file.map(|(_, arrays, note)| head::TensorFile { tensors: named(arrays), note }));
     }
-    // The three files are one head. If one is damaged, the others cannot be compared with the job.
+    // The three files together are one head. If one is damaged, the others cannot be compared with the job.
     let Ok([head, state, projector]) = <[head::TensorFile<f32>; 3]>::try_from(found) else { return };
     match SharedHead::from_files(&job.head, job.labels.classes.count(), &HeadFiles { head, state, projector }) {
         Ok(head) if head.version() != position.head_version => {
             let (found, expected) = (head.version(), position.head_version);
-            let reason = format!("its head has taken {found} steps, but its position says {expected}");
+            let reason = format!("its head has taken {found} steps, but {expected} according to its position");
             damage.insert(HEAD_STATE.to_owned(), reason);
         }
         Ok(_) => {}
@@ -222,5 +223,10 @@ async fn check_modality(
 
 fn other_steps(steps: u64, modality: &ModalityName, position: &Position) -> Option<String> {
     let expected = position.steps_done.get(modality).copied().unwrap_or(0);
-    (steps != expected).then(|| format!("its encoder has taken {steps} steps, but its position says {expected}"))
+    (steps != expected).then(|| {
+        format!(
+            "its encoder has taken {steps} steps, but {expected} according to its \
+             position"
+        )
+    })
 }

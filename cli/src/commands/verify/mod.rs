@@ -5,6 +5,7 @@ mod replay;
 mod verdict;
 
 use std::fmt::Write as _;
+use std::io;
 use std::time::Duration;
 
 use antiphon_core::ids::{JobId, Turn};
@@ -15,11 +16,13 @@ use antiphon_store::retry::RetryPolicy;
 use antiphon_store::storage::StoreOptions;
 use serde::Serialize;
 
+use super::damage::{find_damage, with_undamaged};
 use crate::context::Context;
 use crate::exit::{Exit, OrExit as _};
 use crate::lab::cluster::ClusterConfig;
 use crate::output::{self, Format};
 use crate::progress::Progress;
+use crate::runs::{advised, complete_epochs};
 use replay::Replayed;
 use verdict::{State, Verdict, count};
 
@@ -27,24 +30,24 @@ use verdict::{State, Verdict, count};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon verify antiphon-runs/JOB                              the newest checkpoint of a run
+  antiphon verify antiphon-runs/JOB
   antiphon verify s3://runs/jobs/JOB/checkpoints/00000300
-  antiphon verify antiphon-runs/JOB --replay                     train it again from the beginning
-  antiphon verify antiphon-runs/JOB --replay --from antiphon-runs/JOB/checkpoints/00000300
+  antiphon verify antiphon-runs/JOB --replay
+  antiphon verify runs/JOB --replay --from runs/JOB/checkpoints/00000300
 
-Every file is compared with the manifest by size and SHA-256, and decoded. Its tensors are compared with the job in the manifest:
+Every file is compared with the manifest by size and SHA-256, and decoded. Its tensors are compared with the job in the manifest: \
 modalities, shapes and numbers of steps. Nothing is written.
 
---replay trains the job again on this machine, in a temporary folder, up to the turn of the checkpoint. Then it compares the SHA-256
-of every file. It needs the same data at the same paths, and as much time as the job took. --from starts at an earlier checkpoint.
-Replays give the same bits on the same kind of machine and device only. If a job was resumed with other learning rates, start the
+--replay trains the job again on this machine, in a temporary folder, up to the turn of the checkpoint. Then it compares the SHA-256 \
+of every file. It needs the same data at the same paths, and takes as long as the job did. --from starts at an earlier checkpoint. \
+Replays give the same bits only on the same kind of machine and device. If a job was resumed with other learning rates, start the \
 replay at the checkpoint where they changed.
 
-Failed requests to the store are retried for --store-retry-timeout. A file that cannot be read then is `unreadable`, not damaged. A file
-that does not exist is damaged.
+Failed requests to the store are retried for --store-retry-timeout. A file that cannot be read then is `unreadable`, not damaged. A \
+file that does not exist is damaged.
 
-Exit codes: 0 the checkpoint is sound and the replay gave the same files, 1 it is damaged or differs, 2 there is no such
-checkpoint, 3 files could not be read and the others are sound")]
+Exit codes: 0 the checkpoint is sound and the replay gave the same files, 1 it is damaged or differs, 2 there is no such checkpoint, \
+3 files could not be read and the others are sound")]
 pub struct VerifyArgs {
     /// Folder or URL of the checkpoint, or of a run for its newest checkpoint
     pub checkpoint: String,
@@ -89,7 +92,7 @@ struct Verified<'a> {
     replay: Option<&'a Replayed>,
 }
 
-/// Verifies, and replays with --replay.
+/// Runs the command.
 ///
 /// # Errors
 /// There is no such checkpoint, or the replay fails.
@@ -120,24 +123,22 @@ pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
         }
     };
     progress.clear();
-    let (checkpoint, verdicts, replayed) = done?;
+    let (checkpoint, verdicts, replayed) = match done {
+        Ok(done) => done,
+        Err(error) => return Err(with_undamaged(error, &args.checkpoint, stores, resume_from).await),
+    };
     let sound = verdicts.iter().all(|verdict| verdict.sound);
     let same = replayed.as_ref().is_none_or(|replayed| replayed.same);
     match format {
-        Format::Json => output::json(&Verified {
-            event: "verified",
-            checkpoint: checkpoint.url(),
-            job: &checkpoint.manifest().job,
-            turn: checkpoint.manifest().turn,
-            epoch: checkpoint.manifest().epoch,
-            digest: checkpoint.manifest().digest(),
-            sound,
-            files: &verdicts,
-            replay: replayed.as_ref(),
-        })?,
+        Format::Json => print_json(&checkpoint, &verdicts, replayed.as_ref())?,
         Format::Text => {
             if let Some(replayed) = &replayed {
                 output::line(&replayed.table())?;
+            }
+            if count(&verdicts, State::Damaged) > 0
+                && let Some(damaged) = find_damage(&checkpoint.url(), stores).await
+            {
+                output::line(&format!("  {}", damaged.advice(resume_from)))?;
             }
         }
     }
@@ -148,7 +149,12 @@ pub async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
     })
 }
 
-/// The result of training the job again up to the checkpoint.
+/// Says how to use an undamaged checkpoint.
+fn resume_from(checkpoint: &str) -> String {
+    format!("resume from it with `{} run JOB.yaml --resume {}`", output::program(), output::quoted(checkpoint))
+}
+
+/// Replays the job up to the checkpoint, from --from or from the beginning.
 async fn replayed(
     args: &VerifyArgs,
     checkpoint: &Checkpoint,
@@ -168,7 +174,7 @@ async fn replayed(
     replay::run(checkpoint.manifest(), from.as_ref(), configure, progress).await
 }
 
-/// The checkpoint, or an error with the exit code that the help text names.
+/// Opens the checkpoint. Errors have the exit codes of the help text.
 async fn open(
     url: &str,
     stores: &StoreOptions,
@@ -183,13 +189,29 @@ async fn open(
         Err(CheckpointError::Request { .. }) => Exit::Unreachable,
         _ => Exit::Usage,
     };
-    opened.or_exit(exit)
+    opened.map_err(advised).or_exit(exit)
+}
+
+fn print_json(checkpoint: &Checkpoint, verdicts: &[Verdict], replay: Option<&Replayed>) -> io::Result<()> {
+    let manifest = checkpoint.manifest();
+    output::json(&Verified {
+        event: "verified",
+        checkpoint: checkpoint.url(),
+        job: &manifest.job,
+        turn: manifest.turn,
+        epoch: complete_epochs(manifest),
+        digest: manifest.digest(),
+        sound: verdicts.iter().all(|verdict| verdict.sound),
+        files: verdicts,
+        replay,
+    })
 }
 
 fn print(checkpoint: &Checkpoint, verdicts: &[Verdict]) -> anyhow::Result<()> {
     let manifest = checkpoint.manifest();
     let mut text = format!("{}\n", checkpoint.url());
-    writeln!(text, "  job {}, turn {}, {} epochs complete", manifest.job, manifest.turn, manifest.epoch)?;
+    let epochs = output::counted(complete_epochs(manifest), "epoch");
+    writeln!(text, "  job {}, turn {}, {epochs} complete", manifest.job, manifest.turn)?;
     let longest = verdicts.iter().map(|verdict| verdict.file.len()).max().unwrap_or(0);
     for Verdict { file, size, sha256, state, reason, .. } in verdicts {
         let size = size.map_or_else(|| "-".to_owned(), |size| size.to_string());

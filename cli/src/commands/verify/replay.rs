@@ -1,4 +1,4 @@
-//! Trains the job of a checkpoint again up to its turn, to compare.
+//! Trains the job of a checkpoint again up to the checkpoint's turn, and compares the files.
 
 use std::fmt::Write as _;
 
@@ -15,13 +15,13 @@ use crate::lab::cluster::ClusterConfig;
 use crate::lab::local_job::LocalJob;
 use crate::progress::Progress;
 
-/// More checkpoints than a replay writes, so that the compared one still exists when it is read.
+/// More checkpoints than a replay writes, so that the compared one is not deleted before it is read.
 const KEEP: u32 = 1000;
 
 /// The result of a replay.
 #[derive(Debug, Serialize)]
 pub(super) struct Replayed {
-    /// The checkpoint that it started at; None for the beginning.
+    /// The checkpoint that the replay started at; None for the beginning of the job.
     from: Option<String>,
     turn: Turn,
     pub(super) same: bool,
@@ -29,7 +29,7 @@ pub(super) struct Replayed {
     files: Vec<Compared>,
 }
 
-/// One file of the checkpoint and of the replay.
+/// One file, in the checkpoint and in the replay.
 #[derive(Debug, Serialize)]
 struct Compared {
     file: String,
@@ -48,7 +48,11 @@ pub(super) async fn run(
     let first = from.map_or(Turn(0), |from| from.manifest().turn);
     if first >= manifest.turn && from.is_some() {
         let turn = manifest.turn;
-        return Err(anyhow!("--from is at turn {first}; name a checkpoint before turn {turn}")).or_exit(Exit::Usage);
+        return Err(anyhow!(
+            "the checkpoint of --from is at turn {first}; name one before turn \
+             {turn}"
+        ))
+        .or_exit(Exit::Usage);
     }
     let from = from.map(Checkpoint::url);
     let mut job = LocalJob::start(specification(manifest)?, from.clone(), configure).await?;
@@ -56,8 +60,8 @@ pub(super) async fn run(
     Ok(compare(manifest, replayed.manifest(), from))
 }
 
-/// The job of the manifest with one checkpoint, at the turn that is compared. Its length stays, because learning rates may
-/// depend on it.
+/// The job in the manifest, changed to write a checkpoint at the compared turn only. Its length stays, because learning
+/// rates may depend on it.
 fn specification(manifest: &Manifest) -> anyhow::Result<JobSpec> {
     let mut spec = JobSpec::from_json(&manifest.specification.to_string()).context("the job in the manifest")?;
     spec.checkpoints.every = Every::Turns(manifest.turn.0.max(1));
@@ -101,7 +105,7 @@ fn compare(manifest: &Manifest, replayed: &Manifest, from: Option<String>) -> Re
 }
 
 impl Replayed {
-    /// For people.
+    /// The result as text.
     pub(super) fn table(&self) -> String {
         let from = self.from.as_deref().unwrap_or("the beginning");
         let mut text = format!("  replayed from {from} to turn {}\n", self.turn);

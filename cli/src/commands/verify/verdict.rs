@@ -1,18 +1,18 @@
-//! What was found about each file of a checkpoint.
+//! The verdict on each file of a checkpoint.
 
 use antiphon_core::digest::Sha256Hash;
 use serde::Serialize;
 
-/// What was found about one file.
+/// The verdict on one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Verdict {
     pub(super) file: String,
-    /// Bytes, as the manifest says; None if it does not name the file.
+    /// Size in bytes, from the manifest; None if the manifest does not name the file.
     pub(super) size: Option<u64>,
     pub(super) sha256: Option<Sha256Hash>,
     pub(super) sound: bool,
     pub(super) state: State,
-    /// What is wrong with it, or why it could not be read.
+    /// What is wrong with the file, or why it could not be read.
     pub(super) reason: Option<String>,
 }
 
@@ -22,11 +22,11 @@ pub(super) struct Verdict {
 pub(super) enum State {
     Sound,
     Damaged,
-    /// The store did not return it.
+    /// The store did not return the file.
     Unreadable,
 }
 
-/// How many files are in this state.
+/// Number of files in this state.
 pub(super) fn count(verdicts: &[Verdict], state: State) -> usize {
     verdicts.iter().filter(|verdict| verdict.state == state).count()
 }

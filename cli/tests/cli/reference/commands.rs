@@ -1,5 +1,5 @@
-//! `commands.md`: every command with its arguments and options, as clap knows them. (The crate `clap-markdown` writes such pages too,
-//! but without the variables of the environment, and without saying which options are required.)
+//! `commands.md`: every command with its arguments and options, from clap. (The crate `clap-markdown` writes similar
+//! pages, but without environment variables, and without marking required options.)
 
 use std::fmt::Write as _;
 
@@ -22,6 +22,28 @@ fn the_page_of_commands_is_up_to_date() {
         "commands.md",
         &page("Commands", "This page answers what each command does and which options it takes.", &text),
     );
+}
+
+/// Checks that help texts have one line per paragraph: clap wraps lines, so a manual break would be an extra break.
+#[test]
+fn notes_are_wrapped_once_and_examples_fit_a_terminal() {
+    fn walk(command: &Command, wrong: &mut Vec<String>) {
+        let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let is_text = |line: &str| !line.is_empty() && !line.starts_with(' ');
+        let lines: Vec<&str> = notes.lines().collect();
+        let broken = lines.windows(2).filter(|pair| is_text(pair[0]) && is_text(pair[1])).map(|pair| pair[0]);
+        let too_long = lines.iter().filter(|line| line.starts_with(' ') && line.chars().count() > 80).copied();
+        wrong.extend(broken.chain(too_long).map(|line| format!("{}: {line}", name(command))));
+        if !command.has_subcommands() && !notes.starts_with("Examples:\n  ") {
+            wrong.push(format!("{}: no examples", name(command)));
+        }
+        visible(command).for_each(|command| walk(command, wrong));
+    }
+    let mut root = antiphon::command().disable_help_subcommand(true);
+    root.build();
+    let mut wrong = Vec::new();
+    walk(&root, &mut wrong);
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
@@ -49,7 +71,7 @@ fn name(command: &Command) -> String {
     command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
-/// A row for each command that can be run.
+/// One row for each command.
 fn rows(command: &Command) -> Vec<[String; 2]> {
     let mut rows = Vec::new();
     for command in visible(command) {
@@ -79,8 +101,25 @@ fn describe(command: &Command, level: usize, text: &mut String) {
     *text += &arguments(command);
     *text += &options(command);
     if let Some(more) = command.get_after_long_help().or(command.get_after_help()) {
-        let _ = write!(text, "\n```text\n{}\n```\n", more.to_string().trim());
+        let lines: Vec<String> = more.to_string().trim().lines().map(wrapped).collect();
+        let _ = write!(text, "\n```text\n{}\n```\n", lines.join("\n"));
     }
+}
+
+/// Wraps a line at 100 characters for a block of code.
+fn wrapped(line: &str) -> String {
+    let (mut text, mut width) = (String::new(), 0);
+    for word in line.split_inclusive(' ') {
+        let length = word.trim_end().chars().count();
+        if width > 0 && width + length > 100 {
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+            width = 0;
+        }
+        text += word;
+        width += word.chars().count();
+    }
+    text
 }
 
 fn usage(command: &Command) -> String {
@@ -128,7 +167,7 @@ fn flag(argument: &Arg) -> String {
     code(&format!("{}{values}", names.join(", ")))
 }
 
-/// The default that clap fills in, or else what the help text says of it in brackets.
+/// The default value in clap, or else the one in brackets in the help text.
 fn default(argument: &Arg) -> String {
     if let Some(told) = split_default(&help(argument)).1 {
         return told;
@@ -142,7 +181,7 @@ fn help(argument: &Arg) -> String {
     argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default()
 }
 
-/// A help text without the default that it ends with in brackets, and that default.
+/// Splits a help text into the text and the default in brackets at its end.
 fn split_default(help: &str) -> (String, Option<String>) {
     let help = help.replace('\n', " ");
     match help.split_once("[default:") {
@@ -151,7 +190,7 @@ fn split_default(help: &str) -> (String, Option<String>) {
     }
 }
 
-/// The help text, the values that there are to choose from, and the variable that sets it.
+/// The help text, the possible values, and the environment variable of an option.
 fn meaning(argument: &Arg) -> String {
     let mut text = sentence(&split_default(&help(argument)).0);
     if argument.get_action().takes_values() && !argument.is_hide_possible_values_set() {

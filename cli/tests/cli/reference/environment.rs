@@ -1,4 +1,4 @@
-//! `environment.md`: the variables of options, and those that the code reads itself.
+//! `environment.md`: the variables of options, and variables that the code reads directly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::Command;
 
 use super::{code, compare_or_update, page, root, sentence, table};
 
-/// What an option with a variable is, by the name of the variable.
+/// Options with a variable, by the name of the variable.
 type Options = BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>;
 
 #[test]
@@ -18,7 +18,7 @@ fn the_page_of_the_environment_is_up_to_date() {
     );
     let rows = options().into_iter().map(|(variable, (names, meanings))| {
         let names: Vec<String> = names.iter().map(|name| code(name)).collect();
-        // Commands word what is the same to all of them a little differently: the shortest says it.
+        // The help texts of one option differ slightly between commands; the shortest is used.
         let shortest = meanings.iter().min_by_key(|meaning| meaning.len()).map(|meaning| sentence(meaning));
         let meanings: Vec<String> = match meanings.len() {
             0..=2 => meanings.iter().map(|meaning| sentence(meaning)).collect(),
@@ -61,7 +61,7 @@ fn every_variable_that_is_read_is_on_the_page() {
     assert!(gone.is_empty(), "in cli/src/reference/environment.rs, but nothing reads them: {gone:?}");
 }
 
-/// The variables of options, with the options and what these say of themselves.
+/// The variables of options, with the options and their help texts.
 fn options() -> Options {
     fn walk(command: &Command, options: &mut Options) {
         for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
@@ -80,7 +80,7 @@ fn options() -> Options {
     options
 }
 
-/// Reads every Rust file below a folder, except in folders of these names and this page's own table.
+/// Reads every Rust file below a folder, except for folders of these names and the table of this page.
 fn sources(folder: &Path, skipped: &[&str], read: &mut impl FnMut(&str)) {
     for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
@@ -94,7 +94,7 @@ fn sources(folder: &Path, skipped: &[&str], read: &mut impl FnMut(&str)) {
     }
 }
 
-/// The string literals of a source that name a variable of this project.
+/// The string literals of a source file that name a variable of this project.
 fn named(text: &str) -> impl Iterator<Item = String> {
     text.split('"')
         .filter(|literal| literal.len() > "ANTIPHON_".len() && literal.starts_with("ANTIPHON_"))

@@ -1,9 +1,10 @@
-//! `events.md`: the JSON objects that commands print, from the tables beside the code, and whether commands print what these say.
+//! `events.md`: the JSON objects that commands print, written from the tables in the code. The tests also compare the
+//! tables with real output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use antiphon::reference::{PRINTED, Seen, check, unseen};
+use antiphon::reference::{PRINTED, Seen, check, nested, unseen};
 use antiphon_core::event::{BestCheckpoint, FinalState, Finished, JobEvent, ModalityStart, StepEvent};
 use antiphon_core::ids::{EvaluationId, JobId, JobName, ModalityName, Split, Term, Turn, WorkerId};
 use antiphon_core::metrics::{ConfusionCell, EvaluationReport, ModalityScores, RuleName, Scores};
@@ -46,7 +47,7 @@ fn all() -> impl Iterator<Item = &'static Object> {
     JOB_EVENTS.iter().chain(PRINTED.iter().flat_map(|printed| printed.objects))
 }
 
-/// The objects in an object, by their names.
+/// The objects that are nested in an object, by name.
 fn collect(object: &Object, inner: &mut BTreeMap<&'static str, &'static Object>) {
     for field in object.all_fields() {
         if let Some(object) = nested(&field.kind)
@@ -54,14 +55,6 @@ fn collect(object: &Object, inner: &mut BTreeMap<&'static str, &'static Object>)
         {
             collect(object, inner);
         }
-    }
-}
-
-fn nested(kind: &Kind) -> Option<&'static Object> {
-    match kind {
-        Kind::Object(object) => Some(object),
-        Kind::Map(_, kind) | Kind::List(kind) => nested(kind),
-        _ => None,
     }
 }
 
@@ -105,7 +98,7 @@ fn kind(kind: &Kind) -> String {
     }
 }
 
-/// Holds objects against the reference; the fields that occurred.
+/// Compares objects with the reference, and returns the fields that occurred.
 fn checked<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Seen {
     let mut seen = Seen::new();
     let wrong: Vec<String> = objects.into_iter().filter_map(|object| check(object, &mut seen).err()).collect();
@@ -142,7 +135,7 @@ fn commands_print_the_fields_that_the_page_has() {
     let tried = ["check", "eval", "verify", "data", "Every"];
     let tried = PRINTED.iter().filter(|printed| tried.iter().any(|command| printed.by.starts_with(command)));
     let unseen: Vec<String> = unseen(tried.flat_map(|printed| printed.objects), &seen).into_iter().collect();
-    // What only other data, another checkpoint or another split would have.
+    // Fields that occur only with other data, another checkpoint or another split.
     let elsewhere = ["class.name", "evaluation.not_tuned", "replay.from", "verified file.reason"];
     assert_eq!(unseen, elsewhere, "no command prints these fields");
 }

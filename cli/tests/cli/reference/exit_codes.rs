@@ -1,4 +1,4 @@
-//! `exit-codes.md`: what each exit code means, and what it means for commands that say more about it.
+//! `exit-codes.md`: the meaning of each exit code, in general and for single commands.
 
 use antiphon::exit::Exit;
 use clap::Command;
@@ -39,7 +39,7 @@ fn the_help_names_every_exit_code() {
     assert_eq!(codes, Exit::ALL.map(Exit::code));
 }
 
-/// What a command's help says after `Exit codes:`: a code and its meaning for each.
+/// The exit codes after `Exit codes:` in a command's help, with their meanings.
 fn codes(command: &Command) -> Option<Vec<[String; 2]>> {
     let help = command.get_after_help()?.to_string();
     let paragraph = help.split("\n\n").find_map(|paragraph| paragraph.trim().strip_prefix("Exit codes:"))?;

@@ -1,4 +1,4 @@
-//! `job-fields.md`: every field of a job file, from the tables that read it.
+//! `job-fields.md`: every field of a job file, from the tables that parse it.
 
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ fn the_page_of_job_fields_is_up_to_date() {
     );
 }
 
-/// The sections as links, those of one mapping in one line.
+/// The table of contents: links to the sections, one line per mapping.
 fn contents(sections: &[SectionReference]) -> String {
     let mut text = String::new();
     for section in sections.iter().filter(|section| section.only.is_empty()) {
@@ -47,7 +47,7 @@ fn title(section: &SectionReference) -> String {
     }
 }
 
-/// The anchor of a heading, as mdBook and forges make it.
+/// The anchor of a heading, as in mdBook and on forges.
 fn anchor(title: &str) -> String {
     let kept = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -72,7 +72,8 @@ fn row(section: &SectionReference, field: &FieldReference) -> [String; 5] {
     [format!("`{}`{mark}", field.key), default, values, code(field.example), sentence(field.meaning)]
 }
 
-/// Whether a path that may change is this field or holds it. An optimizer is described once: what holds in a modality holds there.
+/// Whether a path of a changeable field is this field or contains it. An optimizer is described once, so a modality's
+/// optimizer counts as the shared one.
 fn may_change(section: &SectionReference, field: &FieldReference) -> bool {
     let path = if section.path.is_empty() { field.key.to_owned() } else { format!("{}.{}", section.path, field.key) };
     let path = if path.starts_with("optimizer") { format!("modalities.*.{path}") } else { path };

@@ -1,5 +1,5 @@
-//! The reference pages in `docs/src/reference/` are what the code says. `UPDATE=1 cargo test -p antiphon --test cli reference::`
-//! writes them.
+//! Generates the reference pages in `docs/src/reference/` from the code and compares them.
+//! `UPDATE=1 cargo test -p antiphon --test cli reference::` writes them.
 
 mod commands;
 mod environment;
@@ -14,7 +14,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A page: its title, the question that it answers, and its text.
+/// A page: its title, its introduction, and its text.
 fn page(title: &str, answers: &str, text: &str) -> String {
     format!(
         "# {title}\n\n{answers}\n\n*Generated from the code by `UPDATE=1 cargo test -p antiphon --test cli reference::`; do not edit \
@@ -49,12 +49,12 @@ fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String
     text
 }
 
-/// Text as code, and nothing for nothing.
+/// Text as inline code; empty if the text is empty.
 fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("`{text}`") }
 }
 
-/// A sentence: with a capital at its beginning, unless it begins with a symbol, and a full stop at its end.
+/// Turns text into a sentence: capitalised, unless it begins with a symbol, and with a full stop.
 fn sentence(text: &str) -> String {
     let text = text.trim();
     let is_word = text.chars().take_while(char::is_ascii_lowercase).count() > 1;

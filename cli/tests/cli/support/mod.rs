@@ -1,4 +1,4 @@
-//! What the tests of the program share: a small job on generated data, and the program itself as a process.
+//! Support for the tests of the program: a small job on generated data, and the program as a process.
 
 pub(crate) mod process;
 
@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Three modalities of different cost, with missing modalities, dropout, both optimizers, and a last batch that is smaller.
+/// A job with three modalities of different cost, missing modalities, dropout, both optimizers, and a smaller last
+/// batch.
 pub(crate) const SMALL_JOB: &str = "
 name: small
 seed: 11
@@ -37,14 +38,14 @@ evaluation: {every: 1 epoch, chunk: 16}
 checkpoints: {every: end}
 ";
 
-/// The program, started in a folder.
+/// The command that starts the program in a folder.
 pub(crate) fn antiphon(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
     command.current_dir(folder).args(arguments).env_remove("RUST_LOG");
     command
 }
 
-/// Runs the program with `--format json`; its exit code and its lines.
+/// Runs the program with `--format json`, and returns its exit code and output lines.
 pub(crate) fn json_lines(folder: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
     let output = antiphon(folder, arguments).args(["--format", "json"]).output().expect("the program starts");
     (output.status.code(), parse_lines(&output))
@@ -59,7 +60,7 @@ pub(crate) fn parse_lines(output: &Output) -> Vec<Value> {
     lines
 }
 
-/// Whatever a command prints is in the reference. What a bench prints is described by its help.
+/// Checks that the reference describes the output. The output of benches is described in their help.
 fn hold_against_reference(lines: &[Value]) {
     for line in lines.iter().filter(|line| line["event"].is_string() && line["event"] != "bench") {
         if let Err(reason) = antiphon::reference::check(line, &mut BTreeSet::new()) {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::antiphon;
 
-/// No operation of a test takes that long.
+/// The longest time that a test waits for one operation.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A process that does not outlive its test.
@@ -34,7 +34,7 @@ impl Process {
         assert!(kill.expect("kill starts").success());
     }
 
-    /// Stops it until it gets SIGCONT, and waits until all of its threads are stopped.
+    /// Stops the process until SIGCONT, and waits until all of its threads are stopped.
     pub(crate) fn stop(&self) {
         let pid = Pid::from_child(&self.0);
         self.signal("-STOP");
@@ -43,20 +43,20 @@ impl Process {
         assert!(in_time("it stops", stops).1.stopped());
     }
 
-    /// Its exit code, once it has ended.
+    /// Waits for the end of the process, and returns its exit code.
     pub(crate) fn ended(mut self) -> Option<i32> {
         in_time("it ends", move || self.0.wait().expect("it is a child").code())
     }
 }
 
-/// The result of something that blocks, or a failure after the timeout.
+/// Runs a blocking function, and fails after the timeout.
 pub(crate) fn in_time<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
     let (tell, done) = mpsc::channel();
     std::thread::spawn(move || tell.send(wait()));
     done.recv_timeout(TEST_TIMEOUT).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
-/// An address that no process listens on. The system does not assign its port to processes that ask for any.
+/// An address that no process listens on. The system does not assign its port to processes that ask for a free port.
 pub(crate) fn address() -> SocketAddr {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let (first_port, ports) = (20_000, 8_000);
@@ -79,29 +79,29 @@ pub(crate) fn coordinator(folder: &Path) -> (Process, String) {
     (process, url)
 }
 
-/// A coordinator that has said where it listens, in a log of JSON; its URL, and the rest of its log.
+/// A coordinator with a JSON log that listens, its URL, and the rest of its log.
 pub(crate) fn listening(program: Command) -> (Process, String, BufReader<ChildStderr>) {
-    let (process, begun, log) = begun(program);
-    let address = begun.last().and_then(|line| line["fields"]["address"].as_str()).expect("an address");
+    let (process, log_start, log) = log_start(program);
+    let address = log_start.last().and_then(|line| line["fields"]["address"].as_str()).expect("an address");
     (process, format!("http://{address}"), log)
 }
 
-/// A coordinator that listens, the lines of its log up to the one that says so, and the rest of them.
-pub(crate) fn begun(mut program: Command) -> (Process, Vec<Value>, BufReader<ChildStderr>) {
+/// A coordinator that listens, the lines of its log so far, and the rest of its log.
+pub(crate) fn log_start(mut program: Command) -> (Process, Vec<Value>, BufReader<ChildStderr>) {
     let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut process = Process(child.expect("the coordinator starts"));
     let mut log = BufReader::new(process.0.stderr.take().expect("its log"));
-    let (begun, log) = in_time("it listens", move || {
-        let mut begun: Vec<Value> = Vec::new();
+    let (log_start, log) = in_time("it listens", move || {
+        let mut log_start: Vec<Value> = Vec::new();
         for line in log.by_ref().lines() {
-            begun.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
-            if begun.last().is_some_and(|line| line["fields"]["message"] == "coordinator listens") {
-                return (begun, log);
+            log_start.push(serde_json::from_str(&line.expect("a line")).expect("JSON"));
+            if log_start.last().is_some_and(|line| line["fields"]["message"] == "the coordinator listens") {
+                return (log_start, log);
             }
         }
-        panic!("it ended before it listened: {begun:?}")
+        panic!("it ended before it listened: {log_start:?}")
     });
-    (process, begun, log)
+    (process, log_start, log)
 }
 
 /// Reads a log, so that its process does not block on a full pipe.
@@ -115,7 +115,7 @@ pub(crate) fn worker(folder: &Path, coordinator: &str, modality: &str) -> Proces
     Process(antiphon(folder, &arguments).stderr(Stdio::null()).spawn().expect("the worker starts"))
 }
 
-/// A client, and what it says.
+/// A client process and its output.
 pub(crate) struct Client {
     pub(crate) process: Process,
     lines: mpsc::Receiver<String>,
@@ -142,14 +142,14 @@ impl Client {
         self.events_until_one(kind, |event| event["event"] == kind)
     }
 
-    /// The step of this turn.
+    /// Waits for the `step` event of this turn.
     pub(crate) fn until_turn(&mut self, turn: u64) {
         self.events_until_one(&format!("step of turn {turn}"), |event| {
             event["event"] == "step" && event["turn"] == turn
         });
     }
 
-    /// The events up to the next one that is `wanted`, however many others come: that it comes in time is what counts.
+    /// The events up to the next one that is `wanted`. Any number of others may precede it, within the timeout.
     pub(crate) fn events_until_one(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let deadline = Instant::now() + TEST_TIMEOUT;
         let mut seen: Vec<Value> = Vec::new();

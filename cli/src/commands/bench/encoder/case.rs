@@ -1,4 +1,4 @@
-//! An encoder with the shape of its input, as the command line names them.
+//! An encoder and the shape of its input, parsed from the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use antiphon_core::rng;
 use antiphon_core::spec::{BertSize, EncoderSpec, Pooling, ResnetDepth, VitSize};
 use antiphon_data::{BatchInput, InputShape};
 
-/// Tokens of BERT's own vocabulary.
+/// Number of tokens in BERT's vocabulary.
 const VOCABULARY: usize = 30_522;
 
 /// An encoder and its input, as in `resnet18@1x128x128`.
@@ -16,7 +16,7 @@ pub struct Case {
     name: String,
     input: Input,
     spec: EncoderSpec,
-    /// s, the width of the encoder, so that no adapter is measured.
+    /// s: the width of the encoder, so that it needs no adapter.
     width: usize,
 }
 
@@ -31,7 +31,7 @@ enum Input {
 pub(super) const COMMON: [&str; 6] =
     ["resnet18@1x128x128", "resnet18@3x112x112", "vit-small@3x112x112", "bert-small@64", "mlp@512", "cnn@1x64x64"];
 
-/// Name, default input, encoder, width.
+/// All encoders: name, default input, specification, width.
 fn known() -> Vec<(&'static str, &'static str, EncoderSpec, usize)> {
     let mut known = vec![
         ("mlp", "512", EncoderSpec::Mlp { hidden: vec![512, 512], dropout: 0.0 }, 512),
@@ -70,10 +70,10 @@ impl FromStr for Case {
         let known = known();
         let Some((name, usual, spec, width)) = known.iter().find(|(known, ..)| *known == name) else {
             let names: Vec<&str> = known.iter().map(|(name, ..)| *name).collect();
-            return Err(format!("there is no encoder `{name}`; there are {}", names.join(", ")));
+            return Err(format!("there is no encoder `{name}`; use one of {}", names.join(", ")));
         };
         let input = input.unwrap_or(usual);
-        let wrong = || format!("`{input}` is not an input of {name}: give one as in {name}@{usual}");
+        let wrong = || format!("`{input}` is not an input of {name}; write for example {name}@{usual}");
         let numbers: Option<Vec<usize>> = input.split('x').map(|n| n.parse().ok().filter(|n| *n > 0)).collect();
         let input = match (spec, numbers.ok_or_else(wrong)?.as_slice()) {
             (EncoderSpec::Mlp { .. }, &[width]) => Input::Features { width },
@@ -113,13 +113,13 @@ impl Case {
             Input::Features { width } => InputShape::Features { width },
             Input::Grid { channels, height, width } => InputShape::Grid { channels, height, width },
             Input::Tokens { length } => {
-                // The padding token is one more, and in no table.
+                // The padding token follows the last token, and has no embedding.
                 InputShape::Tokens { vocabulary: VOCABULARY + 1, max_tokens: length, padding: VOCABULARY as u32 }
             }
         }
     }
 
-    /// A batch of noise. Texts have full length, without padding.
+    /// A batch of noise. Token sequences have full length, without padding.
     pub(super) fn batch(&self, samples: usize) -> BatchInput {
         let dense = |shape: Vec<usize>| {
             let count = shape.iter().product();
@@ -137,7 +137,7 @@ impl Case {
     }
 }
 
-/// Numbers between −1 and 1, always the same.
+/// An endless, deterministic sequence of numbers between −1 and 1.
 pub(super) fn noise() -> impl Iterator<Item = f32> {
     let mut stream = rng::stream(1, &["bench".into()]);
     std::iter::repeat_with(move || (2.0 * rng::uniform(&mut stream) - 1.0) as f32)
@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused() {
         for (text, message) in [
-            ("resnet", "there is no encoder `resnet`; there are mlp, cnn, text, resnet18"),
-            ("resnet18@128", "`128` is not an input of resnet18: give one as in resnet18@3x112x112"),
-            ("mlp@0", "`0` is not an input of mlp: give one as in mlp@512"),
-            ("bert-tiny@64x64", "`64x64` is not an input of bert-tiny: give one as in bert-tiny@64"),
+            ("resnet", "there is no encoder `resnet`; use one of mlp, cnn, text, resnet18"),
+            ("resnet18@128", "`128` is not an input of resnet18; write for example resnet18@3x112x112"),
+            ("mlp@0", "`0` is not an input of mlp; write for example mlp@512"),
+            ("bert-tiny@64x64", "`64x64` is not an input of bert-tiny; write for example bert-tiny@64"),
         ] {
             let error = text.parse::<Case>().expect_err(text);
             assert!(error.starts_with(message), "{error}");

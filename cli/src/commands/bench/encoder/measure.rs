@@ -1,4 +1,4 @@
-//! Training steps of one encoder in this process, timed.
+//! Measures training steps of one encoder in this process.
 
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,8 @@ pub(super) struct Measured {
     pub parameters: u64,
     /// Times of each step after the warm-up.
     pub steps: Vec<StepTimes>,
-    /// Peak memory in bytes beyond that of the process without an encoder: on the card if the encoder is there, otherwise in main
-    /// memory. None if the system does not tell.
+    /// Peak memory in bytes minus that of the process without an encoder, on the encoder's device. None if the system
+    /// does not report it.
     pub peak_bytes: Option<u64>,
 }
 
@@ -54,12 +54,12 @@ pub(super) struct StepTimes {
     pub forward: f64,
     /// From dH to the gradients of the parameters.
     pub backward: f64,
-    /// From those to new parameters.
+    /// From the gradients to the new parameters.
     pub optimizer: f64,
 }
 
 impl StepTimes {
-    /// All of it.
+    /// Seconds of the whole step.
     pub(super) fn total(&self) -> f64 {
         self.forward + self.backward + self.optimizer
     }
@@ -68,7 +68,7 @@ impl StepTimes {
 /// Takes `warmup` steps, then measures `steps`.
 ///
 /// # Errors
-/// An encoder that cannot read this input or compute in this precision here, or a training that diverges.
+/// The encoder does not accept this input, the device does not support this precision, or the training diverges.
 pub(super) fn measure(
     case: &Case,
     samples: usize,
@@ -122,7 +122,7 @@ impl Watch {
         Self(Instant::now())
     }
 
-    /// Seconds since the last call, once the device has finished its work.
+    /// Waits until the device has finished its work, and returns the seconds since the last call.
     fn lap(&mut self, device: &Device) -> anyhow::Result<f64> {
         device.synchronize()?;
         let elapsed: Duration = self.0.elapsed();

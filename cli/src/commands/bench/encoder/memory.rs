@@ -2,19 +2,20 @@
 
 use std::fs;
 
-/// Bytes that are in memory now.
+/// The resident memory in bytes.
 pub(super) fn resident() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// The peak of bytes in memory since [`forget_peak`], or since the process started if the system cannot reset it.
+/// The peak resident memory in bytes since [`forget_peak`], or since the start of the process if the system cannot
+/// reset the peak.
 pub(super) fn peak() -> Option<u64> {
     status("VmHWM:")
 }
 
 /// Resets [`peak`].
 pub(super) fn forget_peak() {
-    // If this fails, the peak is that of the whole process.
+    // If this fails, the peak counts from the start of the process.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 

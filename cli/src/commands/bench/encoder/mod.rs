@@ -1,7 +1,6 @@
 //! `antiphon bench encoder`: the time and memory of a training step.
 //!
-//! Each case runs in a separate process, which this one starts with `--here`, so that it has its own peak of memory and its own
-//! number of threads.
+//! Each case runs in a child process, started with `--here`, so that it has its own peak memory and number of threads.
 
 mod case;
 mod measure;
@@ -29,26 +28,25 @@ use measure::{Measured, Rule, StepTimes};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench encoder                                          common encoders, batches of 64
+  antiphon bench encoder                   common encoders, batches of 64
   antiphon bench encoder resnet18@1x128x128 vit-small --batch 16,64
-  antiphon bench encoder bert-base@128 --optimizer adamw --threads 1 --format json
+  antiphon bench encoder bert-base@128 --optimizer adamw --threads 1
   antiphon bench encoder resnet50 --device cuda --precision bf16
 
-Encoders: mlp, cnn, text, resnet18, resnet34, resnet50, vit-tiny, vit-small, vit-base, bert-tiny,
-bert-mini, bert-small, bert-medium, bert-base. The input follows after `@`: the length of a feature
-vector, channels x height x width of an image or spectrogram, or the tokens of a text.
+Encoders: mlp, cnn, text, resnet18, resnet34, resnet50, vit-tiny, vit-small, vit-base, bert-tiny, bert-mini, bert-small, bert-medium, \
+bert-base. The input follows after `@`: the length of a feature vector, channels x height x width of an image or spectrogram, or the \
+tokens of a text.
 
-A step is what a worker computes in a turn without data and head: forward from the batch to the
-features H, backward from a given dH, and one optimizer step. The table shows medians; JSON has
-every step. Peak memory is what a step needs beyond the program itself: parameters, optimizer,
-gradients and activations, on the card if the encoder is there. Each case runs in its own process.")]
+A step is what a worker computes in a turn, except for data and head: forward from the batch to the features H, backward from a given \
+dH, and one optimizer step. The table shows medians; JSON has every step. Peak memory is that of parameters, optimizer, gradients and \
+activations, on the encoder's device. Each case runs in a separate process.")]
 pub struct EncoderArgs {
     /// Encoders to measure, for example `resnet18@1x128x128` [default: six common ones]
     #[arg(value_name = "ENCODER[@INPUT]")]
     pub cases: Vec<Case>,
 
     /// Samples per batch; several sizes, separated by commas, are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Vec<u32>,
 
     /// Steps to measure
@@ -80,7 +78,7 @@ pub struct EncoderArgs {
     pub here: bool,
 }
 
-/// Parsed as in a job file.
+/// A parser that accepts the values of a job file.
 fn precision() -> impl TypedValueParser<Value = Precision> {
     const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
     let known = |name: String| ALL.into_iter().find(|precision| precision.name() == name).unwrap_or_default();
@@ -104,13 +102,13 @@ struct Row {
     measured: Measured,
 }
 
-/// Measures.
+/// Runs the command.
 ///
 /// # Errors
-/// An encoder that does not accept its input.
+/// An encoder does not accept its input, or a process fails.
 pub(super) async fn run(args: EncoderArgs, format: Format) -> anyhow::Result<Exit> {
     if args.here {
-        let [case] = args.cases.as_slice() else { bail!("one case is measured in a process") };
+        let [case] = args.cases.as_slice() else { bail!("--here measures exactly one case") };
         output::json(&measured_here(case, args.batch[0] as usize, &args)?)?;
         return Ok(Exit::Success);
     }
@@ -155,7 +153,7 @@ struct Child(tokio::process::Child);
 
 impl Child {
     fn start(case: &Case, batch: usize, args: &EncoderArgs) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let program = std::env::current_exe().context("cannot find the executable of this program")?;
         let rule = match args.optimizer {
             Rule::Sgd => "sgd",
             Rule::Adamw => "adamw",
@@ -172,23 +170,24 @@ impl Child {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn();
-        Ok(Self(child.context("cannot start the process that measures")?))
+        Ok(Self(child.context("cannot start the measuring process")?))
     }
 
-    /// The row that it prints.
+    /// Waits for the row that the process prints.
     async fn row(&mut self, case: &Case, batch: usize) -> anyhow::Result<Row> {
         let (mut printed, mut said) = (Vec::new(), String::new());
         let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
-        let (mut stdout, mut stderr) = stdout.zip(stderr).context("the process that measures is read once")?;
+        let (mut stdout, mut stderr) =
+            stdout.zip(stderr).context("the output of the measuring process is read once")?;
         tokio::try_join!(stdout.read_to_end(&mut printed), stderr.read_to_string(&mut said))?;
         let status = self.0.wait().await?;
         if status.success() {
-            return serde_json::from_slice(&printed).context("the process that measures did not print a row");
+            return serde_json::from_slice(&printed).context("the measuring process did not print a row");
         }
         let said = said.trim().trim_start_matches("error: ");
         let why = match status.code() {
             None => format!(
-                "the process that measures was killed ({status}), which happens when memory runs out; use a smaller batch"
+                "the measuring process was killed ({status}), probably because memory ran out; use a smaller batch"
             ),
             Some(_) => said.to_owned(),
         };

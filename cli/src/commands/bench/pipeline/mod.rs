@@ -25,14 +25,13 @@ use crate::output::{self, Format};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench pipeline                     two residual networks of the same cost
+  antiphon bench pipeline                  two equal residual networks
   antiphon bench pipeline job.yaml --cycles 20 --runs 5
   antiphon bench pipeline job.yaml --set schedule.batch=16 --format json
 
-A coordinator and one worker per modality run as separate processes. Each worker computes on one
-thread, on its own core while there are enough. The job runs alternately with all encoders at the
-same time and with `schedule.mode: sequential`. Both must end in the same bits. The time of a cycle
-is measured from the first measured step of the head to the last, divided by the cycles between.")]
+A coordinator and one worker per modality run as separate processes. Each worker computes on one thread, on its own core if there are \
+enough cores. Runs alternate between all encoders at the same time and `schedule.mode: sequential`. Both must give the same bits. The \
+time of a cycle is measured from the first measured step of the head to the last, divided by the cycles between.")]
 pub struct PipelineArgs {
     /// The job
     #[command(flatten)]
@@ -66,7 +65,7 @@ struct Pair {
     bench: &'static str,
     job: String,
     workers: usize,
-    /// Cores that workers were bound to, one each; 0 if the system cannot bind them.
+    /// Number of cores that workers were bound to, one each; 0 if the system cannot bind them.
     cores: usize,
     sequential: Run,
     pipelined: Run,
@@ -74,10 +73,10 @@ struct Pair {
     speedup: f64,
 }
 
-/// Measures.
+/// Runs the command.
 ///
 /// # Errors
-/// An invalid job file, a process that fails, or runs that end in different bits.
+/// An invalid job file, a process that fails, or runs that give different bits.
 pub(super) async fn run(args: PipelineArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = context.format;
     let spec = load(&args, &context.encoders)?;
@@ -104,7 +103,7 @@ fn summary(pairs: &[Pair]) -> anyhow::Result<()> {
         for run in [&last.sequential, &last.pipelined] {
             output::line(&format!("\n{}: {}", run.schedule.as_str(), run.times.table().trim_end()))?;
         }
-        output::line(&format!("\nall runs end in the same bits: {}", last.pipelined.digest))?;
+        output::line(&format!("\nall runs gave the same bits: {}", last.pipelined.digest))?;
     }
     Ok(())
 }
@@ -130,7 +129,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start(spec: &JobSpec) -> anyhow::Result<Self> {
-        let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let state = tempfile::tempdir().context("cannot create a temporary folder")?;
         let place = state.path().display().to_string();
         let (coordinator, url) = children::coordinator(ANY_PORT, &["--state", &place], None).await?;
         let cores = cores::available().unwrap_or_default();
@@ -146,7 +145,7 @@ impl Cluster {
         Ok(Self { client, coordinator, workers, cores, runs: 0, _state: state })
     }
 
-    /// Both runs. Which is first alternates, so that a machine that changes its speed favours neither.
+    /// Measures both runs. The order alternates, so that changes in the machine's speed favour neither.
     async fn pair(&mut self, spec: &JobSpec, cycles: u64) -> anyhow::Result<Pair> {
         let sequential_first = self.runs.is_multiple_of(4);
         let mut pipelined = None;
@@ -160,7 +159,7 @@ impl Cluster {
         };
         if sequential.digest != pipelined.digest {
             bail!(
-                "the runs end in different bits: {} sequential, {} pipelined; this is a bug, please report it",
+                "the runs gave different bits: {} sequential, {} pipelined; this is a bug, please report it",
                 sequential.digest,
                 pipelined.digest
             );
@@ -188,7 +187,7 @@ impl Cluster {
         let job = self.client.submit(request).await?;
         let client = self.client.clone();
         let ended = futures::future::select_all(
-            std::iter::once(&mut self.coordinator).chain(&mut self.workers).map(|part| Box::pin(part.ended())),
+            std::iter::once(&mut self.coordinator).chain(&mut self.workers).map(|process| Box::pin(process.ended())),
         );
         tokio::select! {
             run = follow(&client, &job, mode, turns, cycles) => run,
@@ -204,7 +203,7 @@ async fn follow(client: &Client, job: &str, mode: ScheduleMode, turns: u64, cycl
     loop {
         let watched = events.next(&mut Silent).await?;
         match watched.event {
-            // The last step of the cycles that are not measured begins the time of those that are.
+            // The time of the measured cycles starts at the last step of the warm-up.
             JobEvent::Step(step) if step.turn.0 + 1 == WARMUP * turns => first = Some(Instant::now()),
             JobEvent::Step(step) if step.turn.0 + 1 == (WARMUP + cycles) * turns => last = Some(Instant::now()),
             JobEvent::Times { modalities, coordinator, .. } => times = Some(Accounts { modalities, coordinator }),
@@ -229,7 +228,7 @@ async fn follow(client: &Client, job: &str, mode: ScheduleMode, turns: u64, cycl
 impl Pair {
     fn head(&self) -> String {
         let cores = match self.cores {
-            0 => "cores as the system gives them".to_owned(),
+            0 => "cores chosen by the system".to_owned(),
             1 => "1 core".to_owned(),
             cores => format!("{cores} cores"),
         };

@@ -29,17 +29,19 @@ use watching::{Seen, Watching};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench recovery                     generated digits, a checkpoint every 100 turns
+  antiphon bench recovery                  generated digits
   antiphon bench recovery job.yaml --modality audio --after 200
   antiphon bench recovery --no-spare --deaths 5 --format json
 
-A coordinator and one worker per modality run a job as separate processes. --after turns after a
-checkpoint, a worker is killed with SIGKILL while a spare worker waits, or, with --no-spare, while
-its replacement starts. After another checkpoint, the coordinator is killed and restarted at once.
-  replayed   steps that the replacement of a worker replays, of its modality only; or turns that
-             all workers replay after the death of a coordinator
+A coordinator and one worker per modality run a job as separate processes. --after turns after a checkpoint, a worker is killed with \
+SIGKILL while a spare worker waits, or, with --no-spare, while its replacement starts. After another checkpoint, the coordinator is \
+killed and restarted at once.
+
+  replayed   steps of its modality that the replacement of a worker replays, or
+             turns that all workers replay after the death of a coordinator
   ready      time from the kill until the replacement can resume
-  caught up  time until the first new turn, of that modality or, for a coordinator, of any
+  caught up  time until the first new turn: of that modality, or of any modality
+             for a coordinator
   stalled    longest time without a turn of any modality
   a turn     mean time of a turn before the kill")]
 pub struct RecoveryArgs {
@@ -59,7 +61,7 @@ pub struct RecoveryArgs {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub deaths: u32,
 
-    /// Run without a spare worker; a replacement starts when the slot is free
+    /// Run without a spare worker; a replacement starts once the slot is free
     #[arg(long)]
     pub no_spare: bool,
 }
@@ -87,18 +89,18 @@ struct Death {
     spare: bool,
     /// Turns applied when it was killed.
     turn: u64,
-    /// Those since the newest checkpoint.
+    /// Turns since the newest checkpoint.
     since_checkpoint: u64,
     /// Steps of the modality, or turns of all workers.
     replayed: u64,
     ready: f64,
     caught_up: f64,
     stalled: f64,
-    /// The mean time from one turn to the next before the kill.
+    /// Mean time from one turn to the next before the kill.
     a_turn: f64,
 }
 
-/// Measures.
+/// Runs the command.
 ///
 /// # Errors
 /// An invalid job file, a process that fails, or a job that ends before it is measured.
@@ -107,13 +109,13 @@ pub(super) async fn run(args: RecoveryArgs, context: &Context) -> anyhow::Result
     let spec = args.job.load(DEFAULT, &context.encoders)?;
     let victim = victim(&args, &spec).or_exit(Exit::Usage)?;
     let mut rows = Rows::new(format)?;
-    let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let state = tempfile::tempdir().context("cannot create a temporary folder")?;
     let starting = Cluster::start(&spec, victim, args.no_spare, state.path());
     let Some(mut cluster) = rows.meanwhile("starting the job", starting).await? else {
         return Ok(Exit::Interrupted);
     };
     let measured = measure(&args, &mut rows, &mut cluster, format).await;
-    // Before its folder is removed: a process that still wrote there would leave files behind.
+    // The processes must exit before the folder is removed; otherwise they could still write to it.
     cluster.dismiss().await?;
     measured
 }
@@ -203,21 +205,21 @@ impl<'a> Cluster<'a> {
         Ok(Self { spec, address, state, coordinator, workers, victim, with_spare: !no_spare, spare: None, watching })
     }
 
-    /// Waits until `after` turns after a checkpoint, kills the process, and measures until the first new turn.
+    /// Waits for `after` turns after a checkpoint, kills the process, and measures until the first new turn.
     async fn death(&mut self, killed: Killed, after: u64) -> anyhow::Result<Death> {
         if killed == Killed::Worker && self.with_spare {
-            // Before the job trains, the first worker to register would get the slot.
+            // Before the job trains, either worker could get the slot.
             self.watching.until_step(&mut self.coordinator).await?;
             self.spare = Some(worker(&self.victim, &self.url())?);
         }
         let before = self.watching.until_after_checkpoint(after, &mut self.coordinator).await?;
-        let begun = Instant::now();
+        let killed_at = Instant::now();
         match killed {
             Killed::Worker => self.kill_worker().await?,
             Killed::Coordinator => self.kill_coordinator().await?,
         }
         let mut measured = Measured { killed, victim: &self.victim, turn: before.turn, replayed: None, ready: None };
-        let (mut last, mut stalled) = (begun, Duration::ZERO);
+        let (mut last, mut stalled) = (killed_at, Duration::ZERO);
         let caught_up = loop {
             let seen = self.watching.next(&mut self.coordinator).await?;
             if let JobEvent::Step(_) = seen.event {
@@ -228,7 +230,7 @@ impl<'a> Cluster<'a> {
                 break seen.at;
             }
         };
-        let seconds = |at: Instant| at.duration_since(begun).as_secs_f64();
+        let seconds = |at: Instant| at.duration_since(killed_at).as_secs_f64();
         Ok(Death {
             event: "bench",
             bench: "recovery",
@@ -238,8 +240,8 @@ impl<'a> Cluster<'a> {
             spare: killed == Killed::Worker && self.with_spare,
             turn: before.turn,
             since_checkpoint: before.since_checkpoint,
-            replayed: measured.replayed.context("no event says how much was replayed")?,
-            ready: seconds(measured.ready.context("no event says that the job resumed")?),
+            replayed: measured.replayed.context("no event reports how much was replayed")?,
+            ready: seconds(measured.ready.context("no event reports that the job resumed")?),
             caught_up: seconds(caught_up),
             stalled: stalled.as_secs_f64(),
             a_turn: before.a_turn,
@@ -250,8 +252,8 @@ impl<'a> Cluster<'a> {
         format!("http://{}", self.address)
     }
 
-    /// The spare worker or a new one replaces it. No spare waits from then on: after the death of a coordinator, either of two
-    /// workers could get the slot.
+    /// Kills the worker; the spare worker or a new one replaces it. Afterwards no spare waits, because after the death
+    /// of a coordinator either of two workers could get the slot.
     async fn kill_worker(&mut self) -> anyhow::Result<()> {
         let next = match self.spare.take() {
             Some(spare) => spare,
@@ -267,16 +269,16 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Kills all processes; they have exited when this returns.
+    /// Kills all processes and waits until they have exited.
     async fn dismiss(&mut self) -> anyhow::Result<()> {
-        for part in self.workers.values_mut().chain(&mut self.spare).chain([&mut self.coordinator]) {
-            part.kill().await?;
+        for process in self.workers.values_mut().chain(&mut self.spare).chain([&mut self.coordinator]) {
+            process.kill().await?;
         }
         Ok(())
     }
 }
 
-/// Starts a coordinator on this state. Its URL.
+/// Starts a coordinator with this state. Returns the process and its URL.
 async fn coordinator(address: &str, state: &Path) -> anyhow::Result<(ChildProcess, String)> {
     children::coordinator(address, &["--state", &state.display().to_string()], None).await
 }
@@ -286,18 +288,18 @@ fn worker(modality: &ModalityName, url: &str) -> anyhow::Result<ChildProcess> {
     children::start(&format!("the worker of `{modality}`"), &arguments, None)
 }
 
-/// What the events have said about a death so far.
+/// The measurements of a death, collected from events.
 struct Measured<'a> {
     killed: Killed,
     victim: &'a ModalityName,
-    /// Turns applied when it happened.
+    /// Turns applied at the time of death.
     turn: u64,
     replayed: Option<u64>,
     ready: Option<Instant>,
 }
 
 impl Measured<'_> {
-    /// Notes what an event says. Whether it is the first turn that had not been applied before.
+    /// Updates the measurements with an event. Returns whether the event is the first new turn.
     fn is_caught_up_by(&mut self, seen: &Seen) -> anyhow::Result<bool> {
         match (self.killed, &seen.event) {
             (Killed::Worker, JobEvent::WorkerReady { modality, replayed, .. }) if modality == self.victim => {

@@ -14,7 +14,7 @@ use crate::lab::child_process::ChildProcess;
 /// The pause before a reconnect. It is short because it is part of the measurement.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// An event, and when it arrived.
+/// An event and its time of arrival.
 pub(super) struct Seen {
     pub(super) at: Instant,
     pub(super) event: JobEvent,
@@ -24,9 +24,9 @@ pub(super) struct Seen {
 pub(super) struct JobProgress {
     /// Turns applied.
     pub(super) turn: u64,
-    /// Those since the newest checkpoint.
+    /// Turns since the newest checkpoint.
     pub(super) since_checkpoint: u64,
-    /// The mean time of a turn, in seconds.
+    /// Mean time of a turn, in seconds.
     pub(super) a_turn: f64,
 }
 
@@ -40,7 +40,7 @@ impl Watching {
         Self { events: Events::new(client, job, 0, ReconnectPolicy::FOREVER.every(PAUSE)) }
     }
 
-    /// The next event. Fails when the coordinator exits.
+    /// The next event. Fails if the coordinator exits.
     pub(super) async fn next(&mut self, coordinator: &mut ChildProcess) -> anyhow::Result<Seen> {
         tokio::select! {
             seen = self.event() => Ok(seen),
@@ -69,14 +69,14 @@ impl Watching {
         }
     }
 
-    /// Waits until this many turns have been applied since a checkpoint that is new.
+    /// Waits for a new checkpoint, and then until this many turns have been applied after it.
     pub(super) async fn until_after_checkpoint(
         &mut self,
         after: u64,
         coordinator: &mut ChildProcess,
     ) -> anyhow::Result<JobProgress> {
         let mut checkpoint: Option<u64> = None;
-        let (mut begun, mut steps) = (None, 0_u32);
+        let (mut started, mut steps) = (None, 0_u32);
         loop {
             let seen = self.next(coordinator).await?;
             match seen.event {
@@ -84,7 +84,7 @@ impl Watching {
                     if let Some(before) = checkpoint {
                         let turns = turn.0 - before;
                         return Err(anyhow!(
-                            "a checkpoint followed {turns} turns after the one before: give a smaller --after, or \
+                            "the job wrote a checkpoint {turns} turns after the previous one: use a smaller --after, or \
                              `--set \"checkpoints.every={} turns\"`",
                             2 * (after + 1)
                         ))
@@ -93,7 +93,7 @@ impl Watching {
                     checkpoint = Some(turn.0);
                 }
                 JobEvent::Step(step) => {
-                    let lasted = seen.at.duration_since(*begun.get_or_insert(seen.at));
+                    let lasted = seen.at.duration_since(*started.get_or_insert(seen.at));
                     let turn = step.turn.0 + 1;
                     if let Some(since_checkpoint) = checkpoint.and_then(|at| turn.checked_sub(at))
                         && since_checkpoint >= after
@@ -115,6 +115,6 @@ impl Watching {
 }
 
 fn ended(finished: Finished) -> anyhow::Error {
-    let reason = finished.reason.unwrap_or_else(|| "give it more turns".to_owned());
+    let reason = finished.reason.unwrap_or_else(|| "the job needs more turns".to_owned());
     anyhow!("the job ended before a process was killed: {reason}")
 }

@@ -1,4 +1,4 @@
-//! A bare gRPC stream that carries the bytes of a turn: a contribution up, a grant down.
+//! A bare gRPC stream that carries the bytes of a turn: a contribution to the server, a grant to the client.
 
 use std::pin::Pin;
 
@@ -58,7 +58,7 @@ impl TrainingService for Server {
 }
 
 impl Echo {
-    /// The times from a contribution to its answer.
+    /// Measures the times from a contribution to its answer.
     pub(super) async fn round_trips(self, warmup: u64, measured: u64) -> anyhow::Result<Quantiles> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -67,7 +67,7 @@ impl Echo {
             .max_encoding_message_size(MESSAGE_LIMIT);
         let serving =
             tokio::spawn(antiphon_transport::server().add_service(service).serve_with_incoming(incoming(listener)));
-        // On a separate thread, as a worker.
+        // The client runs on a separate thread, as a worker does.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = std::thread::spawn(move || runtime.block_on(self.go_round(&url, warmup, measured)));
         let times = tokio::task::spawn_blocking(move || client.join()).await?;
@@ -86,19 +86,19 @@ impl Echo {
         let mut inbound = client.train(messages).await?.into_inner();
         let (mut assembler, mut times) = (Assembler::default(), Vec::new());
         for round in 0..warmup + measured {
-            let begun = Instant::now();
+            let started = Instant::now();
             outbound
                 .send(Message::Contribution(self.contribution.clone()).into())
                 .await
-                .context("the echo has ended")?;
+                .context("the echo server has ended")?;
             loop {
-                let envelope = inbound.message().await?.context("the echo ended its stream")?;
+                let envelope = inbound.message().await?.context("the echo server ended its stream")?;
                 if let Assembled::Whole(..) = assembler.take(envelope, usize::MAX)? {
                     break;
                 }
             }
             if round >= warmup {
-                times.push(begun.elapsed().as_secs_f64());
+                times.push(started.elapsed().as_secs_f64());
             }
         }
         Ok(Quantiles::of(times))

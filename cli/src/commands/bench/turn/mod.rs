@@ -1,4 +1,4 @@
-//! `antiphon bench turn`: what a turn costs beside the computation of the head.
+//! `antiphon bench turn`: the overhead of a turn beyond the computation of the head.
 
 mod echo;
 
@@ -28,24 +28,25 @@ use echo::Echo;
 
 const MODALITIES: [&str; 2] = ["a", "b"];
 
-/// Measure what a turn costs beside the computation of the head
+/// Measure the overhead of a turn beyond the computation of the head
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon bench turn                              three common heads
+  antiphon bench turn                      three common heads
   antiphon bench turn 101x768x64 --turns 5000
   antiphon bench turn 20000x4096x64 --turns 20 --format json
 
-A head is given as classes x width x samples per batch. Two workers without encoders take turns at
-it over gRPC on the loopback interface. A turn lasts from one contribution to the next.
-  maths   what worker and coordinator compute in a turn, in a plain loop: logits, loss, gradients,
-          projection, optimizer
+A head is given as classes x width x samples per batch. Two workers without encoders train it in turns over gRPC on the loopback \
+interface. A turn lasts from one contribution to the next.
+
+  maths   what worker and coordinator compute in a turn, in a plain loop:
+          logits, loss, gradients, projection, optimizer
   fold    the update of the projector, which runs while the next worker computes
-  echo    the same number of bytes, there and back, over a bare gRPC stream
-  added   the turn minus the median of maths, at the median and at p99: transport, checks and
-          bookkeeping
-Times are in milliseconds, in JSON in seconds. On a busy machine, maths and turns are not
-comparable.")]
+  echo    round trip of the same number of bytes over a bare gRPC stream
+  added   transport, checks and bookkeeping: median and p99 of turn, each minus
+          the median of maths
+
+Times are in milliseconds, in JSON in seconds. Run it on an idle machine; otherwise maths and turns are not comparable.")]
 pub struct TurnArgs {
     /// Heads to measure, for example `101x768x64` [default: three common ones]
     #[arg(value_name = "CLASSESxWIDTHxBATCH")]
@@ -60,7 +61,7 @@ pub struct TurnArgs {
     pub head_memory: u64,
 }
 
-/// Heads of the size of the published experiments and beyond.
+/// The sizes of heads in published experiments, and a larger one.
 const USUAL: [Size; 3] = [Size::of(10, 512, 64), Size::of(101, 768, 64), Size::of(1000, 2048, 64)];
 
 /// A head and the batches for it.
@@ -102,11 +103,11 @@ struct Row {
     event: &'static str,
     bench: &'static str,
     head: String,
-    /// What a contribution carries: `gradient` (G) or `factors` (D and H).
+    /// The content of a contribution: `gradient` (G) or `factors` (D and H).
     sends: &'static str,
-    /// Bytes of a grant.
+    /// Size of a grant in bytes.
     bytes_down: usize,
-    /// Bytes of a contribution.
+    /// Size of a contribution in bytes.
     bytes_up: usize,
     turns: u64,
     turns_per_second: f64,
@@ -114,16 +115,16 @@ struct Row {
     fold: Quantiles,
     echo: Quantiles,
     turn: Quantiles,
-    /// The turn at p50 less the maths at p50.
+    /// The turn at p50 minus the maths at p50.
     added_p50: f64,
-    /// The turn at p99 less the maths at p50.
+    /// The turn at p99 minus the maths at p50.
     added_p99: f64,
 }
 
-/// Measures.
+/// Runs the command.
 ///
 /// # Errors
-/// A coordinator or worker that fails.
+/// The coordinator or a worker fails.
 pub(super) async fn run(args: TurnArgs, format: Format) -> anyhow::Result<Exit> {
     let sizes = if args.heads.is_empty() { USUAL.to_vec() } else { args.heads.clone() };
     let mut rows = Rows::new(format)?;
@@ -142,7 +143,7 @@ async fn measure(size: Size, turns: u64, head_memory: u64) -> anyhow::Result<Row
     let spec = parse(&text, "a job with this head", &[], &|_| None).or_exit(Exit::Usage)?;
     let config = Config { state: "memory://bench".to_owned(), head_memory, ..Config::default() };
     let coordinator = Coordinator::new(config);
-    // Refuses a head that is too large before one is made.
+    // A head that is too large is refused before it is allocated.
     let submission = Submission { specification: text, job: None, resume: None, request: None };
     coordinator.submit(submission).await.or_exit(Exit::Usage)?;
     let alone = tokio::task::spawn_blocking(move || maths(&spec, size, warmup, turns));
@@ -172,7 +173,7 @@ async fn measure(size: Size, turns: u64, head_memory: u64) -> anyhow::Result<Row
     })
 }
 
-/// The head in a plain loop, and the messages of one of its turns.
+/// The times of the head in a plain loop, and the messages of one of its turns.
 struct Alone {
     maths: Quantiles,
     fold: Quantiles,
@@ -187,13 +188,13 @@ fn maths(spec: &JobSpec, size: Size, warmup: u64, turns: u64) -> anyhow::Result<
     let (mut maths, mut folds, mut last) = (Vec::new(), Vec::new(), None);
     for turn in 0..warmup + turns {
         let which = turn as usize % MODALITIES.len();
-        let begun = Instant::now();
+        let started = Instant::now();
         let contribution = head_worker::contribute(head.head(), &batches[which])?;
         head.apply(&names[which], &contribution, StepContext { lr_factor: 1.0, alpha: 0.05 })?;
         let stepped = Instant::now();
         head.end_turn();
         if turn >= warmup {
-            maths.push(stepped.duration_since(begun).as_secs_f64());
+            maths.push(stepped.duration_since(started).as_secs_f64());
             folds.push(stepped.elapsed().as_secs_f64());
         }
         last = Some(contribution);
@@ -216,7 +217,7 @@ fn maths(spec: &JobSpec, size: Size, warmup: u64, turns: u64) -> anyhow::Result<
     })
 }
 
-/// Turns of two head workers at a real coordinator.
+/// Measures turns of two head workers at a real coordinator.
 async fn turns_over_grpc(size: Size, coordinator: Coordinator, warmup: u64) -> anyhow::Result<Quantiles> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
     let url = format!("http://{}", listener.local_addr()?);

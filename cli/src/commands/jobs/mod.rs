@@ -1,5 +1,7 @@
 //! `antiphon jobs`: the jobs of a coordinator, and the status of one.
 
+mod yaml;
+
 use antiphon_proto::v1::{JobState, JobStatus};
 use antiphon_transport::ConnectArgs;
 use anyhow::Context as _;
@@ -7,18 +9,25 @@ use chrono::{DateTime, Local};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::output::{self, Format};
 
 /// List the jobs of a coordinator, or show one
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  antiphon jobs                                   one line per job
+  antiphon jobs digits-1                          one job, with the full reason
+  antiphon jobs digits-1 --specification > digits.yaml
+  antiphon jobs --format json --coordinator http://10.0.0.5:7070")]
 pub struct JobsArgs {
-    /// Show only this job: its state, why it waits, and its newest checkpoint
+    /// Id of one job: show its state, the full reason why it waits or how it ended, and its newest checkpoint
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
 
-    /// Print the specification of JOB with every default, as a job file that `antiphon submit` accepts
+    /// Print the specification of JOB with every default, as a YAML job file that `antiphon submit` accepts; JSON
+    /// with --format json
     #[arg(long, requires = "job")]
     pub specification: bool,
 
@@ -27,38 +36,41 @@ pub struct JobsArgs {
     pub connect: ConnectArgs,
 }
 
-/// Lists the jobs, or shows one.
+/// Runs the command.
 ///
 /// # Errors
-/// No such job, or no coordinator.
+/// There is no such job, or no coordinator answers.
 pub async fn run(args: JobsArgs, format: Format) -> anyhow::Result<Exit> {
     let client = Client::new(&args.connect.coordinator)?;
-    match (args.job, format) {
-        (Some(job), _) if args.specification => {
-            let (_, specification) = client.job(&job).await?;
-            let specification: Value = serde_json::from_str(&specification)
-                .context("the coordinator sent a specification that is not JSON; is it of another version?")?;
+    match args.job {
+        Some(job) => {
+            let (status, specification) = client.job(&job).await.map_err(ClientError::advised)?;
+            match (args.specification, format) {
+                (true, _) => print_specification(&specification, format)?,
+                (false, Format::Json) => output::json(&Listed::from(&status))?,
+                (false, Format::Text) => output::line(Listed::from(&status).details().trim_end())?,
+            }
+        }
+        None => {
+            let jobs = client.jobs().await.map_err(ClientError::advised)?;
             match format {
-                Format::Json => output::json(&specification)?,
-                Format::Text => output::line(&serde_json::to_string_pretty(&specification)?)?,
-            }
-        }
-        (Some(job), Format::Json) => output::json(&Listed::from(&client.job(&job).await?.0))?,
-        (Some(job), Format::Text) => output::line(Listed::from(&client.job(&job).await?.0).details().trim_end())?,
-        (None, Format::Json) => {
-            for status in client.jobs().await? {
-                output::json(&Listed::from(&status))?;
-            }
-        }
-        (None, Format::Text) => {
-            let jobs = client.jobs().await?;
-            match jobs.is_empty() {
-                true => output::line("no jobs")?,
-                false => output::line(table(&jobs).trim_end())?,
+                Format::Json => jobs.iter().try_for_each(|status| output::json(&Listed::from(status)))?,
+                Format::Text if jobs.is_empty() => output::line("no jobs")?,
+                Format::Text => output::line(table(&jobs, output::width()).trim_end())?,
             }
         }
     }
     Ok(Exit::Success)
+}
+
+fn print_specification(json: &str, format: Format) -> anyhow::Result<()> {
+    let other_version = "the coordinator sent a specification that is not JSON; check that client and coordinator have \
+                         the same version";
+    match format {
+        Format::Json => output::json(&serde_json::from_str::<Value>(json).context(other_version)?)?,
+        Format::Text => output::line(yaml::from_json(json).context(other_version)?.trim_end())?,
+    }
+    Ok(())
 }
 
 /// The status of a job as `--format json` prints it.
@@ -73,7 +85,7 @@ pub(super) struct Listed<'a> {
     turn: u64,
     /// None until every worker has opened its data.
     turns: Option<u64>,
-    /// By the coordinator's clock.
+    /// RFC 3339 time, from the coordinator's clock.
     submitted: Option<String>,
     checkpoint: Option<&'a str>,
 }
@@ -112,12 +124,17 @@ impl Listed<'_> {
         }
     }
 
-    /// Whether it has ended.
+    /// Whether the job has ended.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, "succeeded" | "failed" | "stopped")
     }
 
-    /// How it ended.
+    /// The checkpoint to resume the job from, if it has ended before its last turn.
+    pub(super) fn resumable(&self) -> Option<&str> {
+        self.checkpoint.filter(|_| matches!(self.state, "failed" | "stopped"))
+    }
+
+    /// How the job ended, as text.
     pub(super) fn outcome(&self) -> String {
         match self.state {
             "failed" => format!("failed after {} turns: {}", self.turn, self.reason),
@@ -141,23 +158,38 @@ impl Listed<'_> {
     }
 }
 
-/// One line per job: its id, state and turn, when it was submitted, and why it waits or how it ended.
-fn table(jobs: &[JobStatus]) -> String {
+/// The smallest width of the column of reasons, even on a narrower terminal.
+const LEAST_REASON: usize = 20;
+
+/// One line per job: its id, state and turn, when it was submitted, and why it waits or how it ended. On a terminal of
+/// `width` columns, a reason that does not fit is shortened.
+fn table(jobs: &[JobStatus], width: Option<usize>) -> String {
     let head = ["JOB", "STATE", "TURN", "SUBMITTED", "REASON"].map(str::to_owned);
     let rows = jobs.iter().map(Listed::from).map(|job| {
         let submitted = job.submitted.as_deref().and_then(|at| at.get(..16)).unwrap_or_default().replace('T', " ");
-        // On one line, even if the message of a store has several.
+        // A reason stays on one line, even if it holds a store's message of several lines.
         let reason = job.reason.split_whitespace().collect::<Vec<_>>().join(" ");
         [job.job.to_owned(), job.state.to_owned(), job.turns(), submitted, reason]
     });
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
+    let mut rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
     let widths: [usize; 5] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let before: usize = widths[..4].iter().map(|width| width + 2).sum();
+    let space = width.map_or(usize::MAX, |width| width.saturating_sub(before).max(LEAST_REASON));
+    let mut is_shortened = false;
+    for [.., reason] in &mut rows {
+        if reason.chars().count() > space {
+            *reason = reason.chars().take(space - 1).collect::<String>() + "…";
+            is_shortened = true;
+        }
+    }
     let line = |row: &[String; 5]| {
         let cells: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
         format!("{}\n", cells.trim_end())
     };
-    rows.iter().map(line).collect()
+    let note =
+        if is_shortened { "\n`antiphon jobs JOB` shows the whole reason, and so does --format json\n" } else { "" };
+    rows.iter().map(line).collect::<String>() + note
 }
 
 #[cfg(test)]
@@ -173,11 +205,30 @@ mod tests {
         let running = JobStatus { turn: 12, turns: 522, ..job("digits-1", JobState::Running, "") };
         let waiting = job("d", JobState::Waiting, "waiting for 1 `audio` worker: 0 registered");
         assert_eq!(
-            table(&[running, waiting]),
+            table(&[running, waiting], None),
             "JOB       STATE    TURN       SUBMITTED  REASON\n\
              digits-1  running  12 of 522\n\
              d         waiting  0                     waiting for 1 `audio` worker: 0 registered\n"
         );
+    }
+
+    #[test]
+    fn a_reason_is_shortened_to_the_width_of_the_terminal() {
+        let waiting = job("d", JobState::Waiting, "waiting for 1 `audio` worker: 0 registered");
+        let jobs = [waiting, job("e", JobState::Running, "")];
+        let note = "\n`antiphon jobs JOB` shows the whole reason, and so does --format json\n";
+        let head = "JOB  STATE    TURN  SUBMITTED  REASON\n";
+        let last = "e    running  0\n";
+        assert_eq!(
+            table(&jobs, Some(60)),
+            format!("{head}d    waiting  0                waiting for 1 `audio` worker…\n{last}{note}")
+        );
+        assert!(table(&jobs, Some(60)).lines().all(|line| line.chars().count() <= 60 || note.contains(line)));
+        assert_eq!(
+            table(&jobs, Some(20)),
+            format!("{head}d    waiting  0                waiting for 1 `audi…\n{last}{note}")
+        );
+        assert_eq!(table(&jobs, Some(100)), table(&jobs, None));
     }
 
     #[test]

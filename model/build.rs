@@ -1,7 +1,7 @@
 //! Compiles the CUDA kernels, where the feature `cuda` asks for them; without it there is nothing to do.
 //!
 //! `nvcc` is that of `$NVCC`, `$CUDA_HOME/bin` or the PATH. `CUDA_COMPUTE_CAP` (`80` or `8.0`) is the oldest kind of
-//! card that the program is for; without it, the kind that `nvidia-smi` finds.
+//! GPU that the program is for; without it, the kind that `nvidia-smi` finds.
 
 #![allow(clippy::print_stdout, reason = "cargo reads what a build script prints")]
 
@@ -50,8 +50,8 @@ fn compute_capability() -> u32 {
         asked.map_or_else(|_| String::new(), |answer| String::from_utf8_lossy(&answer.stdout).into_owned())
     });
     let kind = |line: &str| line.chars().filter(char::is_ascii_digit).collect::<String>().parse::<u32>().ok();
-    // Of several cards the oldest: what is made for it runs on the others.
+    // Of several GPUs the oldest: what is made for it runs on the others.
     text.lines().filter_map(kind).min().unwrap_or_else(|| {
-        panic!("set CUDA_COMPUTE_CAP to the kind of card that the program is for, such as 80; got `{}`", text.trim())
+        panic!("set CUDA_COMPUTE_CAP to the kind of GPU that the program is for, such as 80; got `{}`", text.trim())
     })
 }

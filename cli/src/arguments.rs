@@ -28,7 +28,7 @@ Examples:
 Exit codes: 0 success, 1 the job failed, 2 usage error or invalid job file, 3 cannot connect, 4 timed out, 130 interrupted"
 )]
 pub struct Cli {
-    /// Format of the output: text for people, or one JSON object per line
+    /// Format of the output: human-readable text, or one JSON object per line
     #[arg(long, global = true, value_enum, default_value_t)]
     pub format: Format,
 

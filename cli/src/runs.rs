@@ -135,6 +135,6 @@ mod tests {
         let file = state.path().join("file");
         std::fs::write(&file, "").expect("a file");
         let error = fresh_id(&name, &file, "--state").expect_err("it is no folder").to_string();
-        assert!(error.ends_with("; name one that can be written to with --state"), "{error}");
+        assert!(error.ends_with("; name a writable folder with --state"), "{error}");
     }
 }

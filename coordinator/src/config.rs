@@ -22,7 +22,7 @@ pub struct Config {
     pub head_memory: u64,
     /// The number of threads that heads compute on. 0 means one per core.
     pub head_threads: usize,
-    /// How stores are opened.
+    /// Options for opening stores.
     pub stores: StoreOptions,
     /// How long a failing store of checkpoints is retried before a job fails. [`Duration::MAX`] means no limit.
     pub store_retry_timeout: Duration,

@@ -1,4 +1,4 @@
-//! The events of a job, for people and programs: one JSON object each.
+//! The events of a job. Each is one JSON object.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Numeric fingerprints: whether two workers compute the same bits.
 //!
 //! On one kind of device, with one build of the software, results are the same to the last bit. Processors with other
-//! vector units, other libraries and other cards round differently. Each worker takes the same small training step, and
+//! vector units, other libraries and other GPUs round differently. Each worker takes the same small training step, and
 //! the digest of all resulting numbers is its fingerprint. A job records the fingerprints of its workers.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -116,7 +116,7 @@ pub enum DataError {
         column: String,
         /// Its type.
         found: String,
-        /// What it should be.
+        /// The expected type.
         wanted: &'static str,
         /// What to do about it.
         remedy: String,

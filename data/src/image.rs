@@ -1,8 +1,8 @@
 //! PNG and JPEG files to grids in [-1, 1].
 //!
 //! Colours are converted first (sRGB luma weights for grey; transparency is dropped), then the image is resized with a
-//! triangle filter to the modality's size, without preserving its aspect ratio. A value v of 0 to 255 becomes v / 127.5
-//! - 1.
+//! triangle filter to the modality's size, without preserving its aspect ratio. A value v of 0 to 255
+//! becomes v / 127.5 - 1.
 
 use std::io::Cursor;
 

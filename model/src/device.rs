@@ -1,4 +1,4 @@
-//! Where encoders compute: in main memory, or on an NVIDIA card in a program that was built for one.
+//! Where encoders compute: in main memory, or on an NVIDIA GPU in a program that was built for one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +8,12 @@ pub use candle_core::Device;
 /// The device that a user chooses for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The first card, if there is one that the program can use. Otherwise main memory.
+    /// The first GPU, if there is one that the program can use. Otherwise main memory.
     #[default]
     Auto,
     /// Main memory.
     Cpu,
-    /// The card of this number.
+    /// The GPU of this number.
     Cuda(usize),
 }
 
@@ -29,7 +29,7 @@ pub enum DeviceError {
     )]
     NotBuilt(DeviceChoice),
     /// The device does not exist or does not answer.
-    #[error("device `{choice}` cannot be used: {reason}; run `nvidia-smi` to list the cards, or use `cpu`")]
+    #[error("device `{choice}` cannot be used: {reason}; run `nvidia-smi` to list the GPUs, or use `cpu`")]
     Unusable {
         /// The requested device.
         choice: DeviceChoice,
@@ -64,7 +64,7 @@ impl fmt::Display for DeviceChoice {
 
 impl DeviceChoice {
     /// The device for one of several workers on a machine with the same choice, by its number. If there are several
-    /// cards, `auto` distributes the workers over them, and no worker falls back to main memory if its card fails.
+    /// GPUs, `auto` distributes the workers over them, and no worker falls back to main memory if its GPU fails.
     #[must_use]
     pub fn for_worker(self, number: usize) -> Self {
         match (self, cards()) {
@@ -76,14 +76,14 @@ impl DeviceChoice {
     /// The device itself.
     ///
     /// # Errors
-    /// If a card was requested and cannot be used.
+    /// If a GPU was requested and cannot be used.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(number) => self.card(number),
             Self::Auto => Ok(Self::Cuda(0).open().unwrap_or_else(|error| {
                 if !matches!(error, DeviceError::NotBuilt(_)) {
-                    tracing::warn!(%error, "the first card cannot be used; encoders compute in main memory");
+                    tracing::warn!(%error, "the first GPU cannot be used; encoders compute on the CPU");
                 }
                 Device::Cpu
             })),
@@ -102,7 +102,7 @@ impl DeviceChoice {
     }
 }
 
-/// The number of cards that the driver knows.
+/// The number of GPUs that the driver knows.
 #[cfg(feature = "cuda")]
 fn cards() -> usize {
     crate::nn::cuda::count()
@@ -119,13 +119,13 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Returns free memory of a card, so that other programs can use it. Does nothing in main memory.
+/// Returns free memory of a GPU, so that other programs can use it. Does nothing in main memory.
 pub fn give_back(device: &Device) {
     #[cfg(feature = "cuda")]
     if device.is_cuda()
         && let Err(error) = crate::nn::cuda::give_back(device)
     {
-        tracing::warn!(%error, "the free memory of the card cannot be returned to other programs");
+        tracing::warn!(%error, "the free memory of the GPU cannot be returned to other programs");
     }
     let _ = device;
 }
@@ -140,7 +140,7 @@ pub fn forget_peak(device: &Device) {
     let _ = device;
 }
 
-/// The peak memory of a card that this program has used since [`forget_peak`], in bytes, without the memory of
+/// The peak memory of a GPU that this program has used since [`forget_peak`], in bytes, without the memory of
 /// libraries. None in main memory, or if it is not known.
 #[must_use]
 pub fn peak(device: &Device) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! The worker's half of the head's step. It runs where the features are: in main memory, or on the card that computed
+//! The worker's half of the head's step. It runs where the features are: in main memory, or on the GPU that computed
 //! them.
 
 use antiphon_core::head::{BatchErrors, Contribution, Head, HeadError};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! weights   a file → the parameters that training starts from ─┐
-//! encoder   batches → features H; dH → gradients ──────────────┼─ nn  operators in main memory, and on NVIDIA cards
+//! encoder   batches → features H; dH → gradients ──────────────┼─ nn  operators in main memory, and on NVIDIA GPUs
 //! optimizer gradients → parameters ────────────────────────────┤
 //! custom    encoders that a program registers, written with candle-nn
 //! head      H under the shared head → D, G, dH ────────────────┘

@@ -34,7 +34,7 @@ impl Exit {
         self as u8
     }
 
-    /// The meaning, for people.
+    /// The meaning, for the reference page.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Exit {
         }
     }
 
-    /// What to do about it, for people.
+    /// What to do about it, for the reference page.
     #[must_use]
     pub const fn advice(self) -> &'static str {
         match self {

@@ -248,6 +248,6 @@ fn chunk_error(given: usize, missing: usize) -> WireError {
     crate::error::out_of_range(
         "chunk.data",
         format!("{given} bytes long"),
-        format!("whole elements of the tensor under way, of which {missing} bytes are missing"),
+        format!("whole elements of the current tensor, of which {missing} bytes are missing"),
     )
 }

@@ -5,8 +5,9 @@ use antiphon_core::ids::{BadName, ModalityName, WorkerId};
 /// The longest name, in characters.
 const LONGEST: usize = 63;
 
-/// A unique name. Modality, machine and process identify the worker for people. They are not unique: containers may
-/// have the same machine name and process 1, and a restarted process may have an old id. So random digits follow.
+/// A unique name. Modality, machine and process id help a reader to identify the worker. They are not unique:
+/// containers may have the same machine name and process 1, and a restarted process may have an old id. So random
+/// digits follow.
 pub(crate) fn fresh(modality: &ModalityName) -> Result<WorkerId, BadName> {
     // On Linux. On other systems, the name has no machine.
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

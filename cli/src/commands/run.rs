@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS")]
     pub store_retry_timeout: Option<u32>,
 
-    /// Device of the encoders: auto (CUDA cards in turn if the program can use them, otherwise cpu), cpu, cuda or
+    /// Device of the encoders: auto (GPUs in turn if the program can use them, otherwise cpu), cpu, cuda or
     /// cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,

@@ -38,7 +38,7 @@ pub(crate) struct ClusterConfig {
     pub(crate) stores: StoreOptions,
     /// Time for which a failing store of checkpoints is retried before the job fails.
     pub(crate) store_retry_timeout: Duration,
-    /// Device of the encoders; `auto` spreads the workers over all cards.
+    /// Device of the encoders; `auto` spreads the workers over all GPUs.
     pub(crate) device: DeviceChoice,
     /// Encoders that the program registers besides the built-in ones.
     pub(crate) encoders: Encoders,

@@ -29,7 +29,7 @@ impl LocalJob {
         resume: Option<String>,
         configure: impl FnOnce(&mut ClusterConfig),
     ) -> anyhow::Result<Self> {
-        let state = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let state = tempfile::tempdir().context("cannot create a temporary folder")?;
         spec.checkpoints.to = None;
         let mut config = ClusterConfig::for_job(&spec, state.path().display().to_string());
         configure(&mut config);

@@ -49,7 +49,7 @@ pub struct Source {
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub data_memory: u64,
 
-    /// Device of the encoders: auto (the first CUDA card if the program can use one, otherwise cpu), cpu, cuda or
+    /// Device of the encoders: auto (the first GPU if the program can use one, otherwise cpu), cpu, cuda or
     /// cuda:N
     #[arg(long, env = "ANTIPHON_DEVICE", default_value_t, value_name = "DEVICE")]
     pub device: DeviceChoice,

@@ -1,4 +1,4 @@
-//! Errors of a checkpoint with the given arguments.
+//! The errors of `eval` and `predict`.
 
 use antiphon_core::ids::{ModalityName, Split};
 

@@ -109,7 +109,7 @@ static FAULTS: &[Variable] = &[variable(
 static BUILD: &[Variable] = &[
     variable("NVCC", "`$CUDA_HOME/bin/nvcc`, else `nvcc` from `PATH`", "The CUDA compiler."),
     variable("CUDA_HOME", "", "Folder of the CUDA toolkit."),
-    variable("CUDA_COMPUTE_CAP", "that of the first card", "Compute capability to compile for, as in `90`."),
+    variable("CUDA_COMPUTE_CAP", "that of the first GPU", "Compute capability to compile for, as in `90`."),
 ];
 
 static TESTS: &[Variable] = &[
@@ -121,7 +121,7 @@ static TESTS: &[Variable] = &[
     variable(
         "ANTIPHON_TEST_CARD",
         "",
-        "If set, tests of CUDA kernels fail where there is no card instead of being skipped.",
+        "If set, tests of CUDA kernels fail where there is no GPU instead of being skipped.",
     ),
     variable("ANTIPHON_TEST_DATA", "", "Folder with public data sets, for tests that read them."),
     variable(

@@ -81,7 +81,7 @@ fn what_cannot_be_compared_is_said() {
         (output.status.code(), String::from_utf8(output.stderr).expect("it prints UTF-8"))
     };
     let (code, message) = refused(&["--set", "data.samples={train: 30, validation: 0, test: 0}"]);
-    assert!(code == Some(2) && message.contains("no test split and no validation split to measure on"), "{message}");
+    assert!(code == Some(2) && message.contains("neither a test split nor a validation split"), "{message}");
     let one = "name: one\ndata: {source: synth, kind: spoken-digits}\nmodalities: [text]\nlabels: 10\nschedule: {epochs: 1}\n";
     std::fs::write(folder.path().join("job.yaml"), one).expect("a job file");
     let (code, message) = refused(&[]);
@@ -209,7 +209,7 @@ fn a_dead_worker_replays_its_steps_a_dead_coordinator_all_turns() {
     let expected = "--modality smell: the job has `audio`, `image`, `text`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
     let (code, lines) = measure(&["--after", "1000"]);
-    let expected = "a checkpoint followed 120 turns after the one before: give a smaller --after, or `--set \
+    let expected = "the job wrote a checkpoint 120 turns after the previous one: use a smaller --after, or `--set \
                     \"checkpoints.every=2002 turns\"`";
     assert_eq!((code, &lines[0]["error"]), (Some(2), &expected.into()));
 }

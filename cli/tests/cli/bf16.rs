@@ -1,4 +1,4 @@
-//! Encoders in bf16, end to end. On a card (`ANTIPHON_DEVICE=cuda`, as `model/tests/cuda/run cli` sets it) a job is
+//! Encoders in bf16, end to end. On a GPU (`ANTIPHON_DEVICE=cuda`, as `model/tests/cuda/run cli` sets it) a job is
 //! run, resumed and used for predictions. On the CPU, the job is refused before any file is read.
 
 use crate::support::{antiphon, folder_with_job, json_lines, run_to_end};
@@ -24,8 +24,8 @@ fn refused(folder: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
-const MESSAGE: &str = "`precision: bf16` needs a CUDA card of the Ampere generation (8.0) or later, but this is main memory; \
-                       train on such a card (`--device cuda`), or leave `precision` at f32";
+const MESSAGE: &str = "`precision: bf16` needs a GPU of the Ampere generation (8.0) or later, but this device is the CPU; \
+                       train on such a GPU (`--device cuda`), or leave `precision` at f32";
 
 #[test]
 fn main_memory_refuses_a_job_in_bf16_and_says_what_to_do() {

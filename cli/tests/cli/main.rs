@@ -7,7 +7,7 @@
 //! | `same_bits` | `run` against a plain loop bit for bit, on any number of threads, stopped and resumed |
 //! | `schedules` | pipelined against sequential turns, in every order of modalities |
 //! | `data`, `clips` | `data synth` and `data inspect`; jobs on clips |
-//! | `bf16` | encoders in bf16: refused on the CPU, trained on a card |
+//! | `bf16` | encoders in bf16: refused on the CPU, trained on a GPU |
 //! | `predictions` | `eval` and `predict` |
 //! | `verify` | checkpoints that are sound, damaged, replayed or unreadable |
 //! | `bench` | what each bench prints |

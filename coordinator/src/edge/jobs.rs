@@ -1,4 +1,4 @@
-//! `antiphon.v1.JobService`: for people and programs that submit and watch jobs.
+//! `antiphon.v1.JobService`: for clients that submit and follow jobs.
 
 use std::pin::Pin;
 

@@ -1,4 +1,4 @@
-//! The gRPC services for people and workers, their shutdown, and the errors for callers. A service decodes a request,
+//! The gRPC services for clients and workers, their shutdown, and the errors for callers. A service decodes a request,
 //! calls the registry, and encodes the answer. It decides nothing.
 
 mod error;

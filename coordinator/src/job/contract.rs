@@ -1,10 +1,10 @@
-//! The contract between the shell (edge, registry, workers) and the task that owns one job. Both sides know it; it
-//! knows neither.
+//! The contract between the shell (edge, registry, workers) and the task that owns one job. Both sides depend on
+//! this module, and it depends on neither.
 //!
 //! ```text
 //! shell ── JobConfig ──▶ job::spawn ──▶ JobHandle
 //!                                         inbox   JobInput: workers joining and leaving, their messages, stop
-//!                                         status  the job's state, for people
+//!                                         status  the state of the job
 //! job task ── outbound of each worker ──▶ CoordinatorMessage
 //! ```
 //!
@@ -109,7 +109,7 @@ pub enum JobInput {
     WorkerGone {
         /// The worker.
         worker: WorkerId,
-        /// The reason, for people.
+        /// A human-readable reason.
         why: String,
     },
     /// A worker's message about this job. Names are valid; tensors and numbers are not checked yet.
@@ -148,7 +148,7 @@ pub enum JobInput {
 /// The reason in the status of a job that was asked to stop.
 pub(crate) const STOPPED: &str = "stopped on request";
 
-/// The status of a job, for people.
+/// The status of a job, as shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStatus {
     /// The state of the job.

@@ -196,7 +196,7 @@ impl Journal {
     /// Removes a finished job. Its events are removed first, so that after a crash the next coordinator finds the rest.
     ///
     /// # Errors
-    /// If the store fails. Some of it may be removed then.
+    /// If the store fails. Part of the job may then be removed already.
     pub async fn remove_job(&self, job: &JobId) -> Result<(), JournalError> {
         let Some(durable) = &self.durable else { return Ok(()) };
         let mut removed = 0;

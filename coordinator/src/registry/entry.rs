@@ -1,4 +1,4 @@
-//! The registry's entry for a job, and its view for people.
+//! The registry's entry for a job, and the view of it for clients.
 
 use std::sync::Arc;
 use std::time::Duration;

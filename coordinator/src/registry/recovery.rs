@@ -77,8 +77,7 @@ impl Coordinator {
         Ok(coordinator)
     }
 
-    /// Registers all jobs of the journal. When this returns, all are listed, and those that are not over are
-    /// recovering.
+    /// Registers all jobs of the journal. When this returns, all jobs are listed, and unfinished jobs are recovering.
     ///
     /// # Errors
     /// If the journal cannot be read. A job that cannot resume fails alone.

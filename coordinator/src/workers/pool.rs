@@ -42,7 +42,7 @@ pub enum WorkerState {
     Releasing {
         /// The job.
         job: JobId,
-        /// The reason, for people.
+        /// A human-readable reason.
         reason: String,
     },
 }

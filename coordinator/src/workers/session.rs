@@ -82,7 +82,7 @@ pub struct Session {
 /// A worker's job.
 struct Current {
     assignment: Assignment,
-    /// Whether the worker was told to release the job.
+    /// Whether the worker was asked to release the job.
     releasing: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A member of a job that sends what it must not: each message gets its typed answer and changes nothing.
+//! A worker of a job sends invalid messages: each gets a typed answer and changes nothing.
 
 use antiphon_proto::v1::contribution::Gradient;
 use antiphon_proto::v1::coordinator_message::Message as Told;
@@ -10,7 +10,7 @@ use super::fake_worker::{CLASSES, FakeWorker, WIDTH, granted, turn_of};
 use super::jobs::{files, text};
 use super::server::{Server, TINY, golden};
 
-/// A name, and what is done to a good contribution.
+/// A case: its name, and the change that makes a valid contribution invalid.
 type Abuse = (&'static str, fn(&mut v1::Contribution));
 
 const CONTRIBUTIONS: &[Abuse] = &[
@@ -73,7 +73,7 @@ fn retype(tensor: Option<&mut v1::Tensor>, dtype: i32) {
     tensor.expect("a good contribution has it").dtype = dtype;
 }
 
-/// Sends a message that must be rejected, and hands over the answer. For a contribution the answer names its turn.
+/// Sends a message that must be rejected, and returns the answer. The answer to a contribution names its turn.
 async fn rejected(worker: &mut FakeWorker, message: Message) -> String {
     let turn = match &message {
         Message::Contribution(contribution) => contribution.turn.clone(),
@@ -195,7 +195,7 @@ async fn abuse_is_answered_and_changes_nothing() {
     server.stop().await;
 }
 
-/// Works until it is told something of this kind, which it does not answer.
+/// Works until it receives a message of this kind, which it does not answer.
 pub(crate) async fn work_until(worker: &mut FakeWorker, kind: impl Fn(&Told) -> bool) -> Told {
     loop {
         match worker.hear().await {
@@ -230,7 +230,7 @@ async fn abuse_between_two_turns_changes_nothing_either() {
         a.answer(save).await;
         let file = |name: &str| v1::CheckpointFile { name: name.to_owned(), size: 1, sha256: vec![0; 32] };
         let files = vec![file("encoder-a.safetensors"), file("encoder-a.state.safetensors")];
-        // The other worker's parts are still missing, and the next turn is granted meanwhile.
+        // The other worker's files are still missing, and the next turn is granted meanwhile.
         let again = Message::FilesSaved(v1::FilesSaved { job, term, turn, files, snapshot: 0 });
         let granted = a.work_until_granted().await;
         answers.push(("files-doubled", rejected(&mut a, again).await));
@@ -258,7 +258,7 @@ async fn a_worker_that_fails_after_a_rejection_is_not_rejected_again() {
     for round in 0..10 {
         let job = format!("round-{round}");
         worker.send(Message::Prepared(prepared(job.clone()))).await;
-        // Whatever follows the one rejection of this round would be heard before that of the next.
+        // An unexpected second answer would arrive before the rejection of the next round.
         let Told::Rejected(rejected) = worker.hear().await else { panic!("it has no job") };
         assert_eq!((rejected.job, rejected.term), (job.clone(), 1));
         for job in [String::new(), job, "No Job".to_owned()] {
@@ -297,7 +297,7 @@ async fn a_step_that_the_head_cannot_take_is_not_counted() {
     server.stop().await;
 }
 
-/// The events of all steps, without the job's id.
+/// The `step` events, without the job's id.
 fn steps(events: &[serde_json::Value]) -> Vec<serde_json::Value> {
     let mut steps: Vec<_> = events.iter().filter(|event| event["event"] == "step").cloned().collect();
     steps.iter_mut().for_each(|step| step["job"].take().as_str().map_or((), |_| ()));

@@ -1,10 +1,10 @@
-//! How the program ends, and what it says then.
+//! The exit codes and last messages of the program.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-/// A connection that the program has taken, and that says nothing any more: HTTP/2's first words both ways.
+/// A silent connection that the program has accepted: only the HTTP/2 prefaces are exchanged.
 fn taken(address: &str) -> TcpStream {
     let mut connection = TcpStream::connect(address).expect("it listens");
     connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("it reads");
@@ -25,7 +25,7 @@ fn a_second_signal_ends_the_program_at_once() {
     let mut log = BufReader::new(coordinator.stderr.take().expect("its log")).lines().map(|line| line.expect("a line"));
     let listens = log.find(|line| line.contains("coordinator listens")).expect("it listens");
     let (_, address) = listens.split_once("address=").expect("an address");
-    // It would wait a while for this connection to end.
+    // The program would wait for this connection to end.
     let _connection = taken(address.trim());
     let pid = coordinator.id().to_string();
     for signal in ["-INT", "-TERM"] {
@@ -35,7 +35,7 @@ fn a_second_signal_ends_the_program_at_once() {
     assert_eq!(coordinator.wait().expect("it is a child").code(), Some(130));
 }
 
-/// The exit code of a program that ends by itself, and what it says last.
+/// Waits for a program to end by itself, and returns its exit code and last message.
 fn end(arguments: &[&str]) -> (Option<i32>, String) {
     let program =
         Command::new(env!("CARGO_BIN_EXE_antiphon-coordinator")).args(arguments).env("RUST_LOG", "off").output();

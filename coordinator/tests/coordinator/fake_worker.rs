@@ -1,4 +1,4 @@
-//! A worker written by hand: it speaks the protocol, and its encoder is a table of random numbers under a seed.
+//! A fake worker that speaks the protocol. Its encoder is a table of seeded random numbers.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -33,16 +33,16 @@ const BATCH: u32 = 4;
 const TRAIN: u64 = 6;
 const VALIDATION: u64 = 5;
 const TEST: u64 = 7;
-/// The numeric fingerprint of every worker that is not given another.
+/// The default numeric fingerprint.
 pub(crate) const FINGERPRINT: u64 = 0x1234;
 const HEAD: HeadShape = HeadShape { classes: CLASSES, width: WIDTH };
 
-/// How often a worker sends heartbeats: several times in the shortest lease of these tests.
+/// The interval of heartbeats: a fraction of the shortest lease in these tests.
 const HEARTBEAT: Duration = Duration::from_millis(40);
 
 pub(crate) struct FakeWorker {
     modality: String,
-    /// What its heartbeats say. A separate task sends them, so that a test may take its time.
+    /// The content of its heartbeats. A separate task sends them, so that a test can be slow.
     pulse: Arc<Mutex<Pulse>>,
     _beating: AbortOnDropHandle<()>,
     outbound: mpsc::Sender<v1::WorkerMessage>,
@@ -53,7 +53,7 @@ pub(crate) struct FakeWorker {
     next_sample: u64,
 }
 
-/// What a worker's heartbeats say.
+/// The content of a worker's heartbeats.
 #[derive(Default)]
 struct Pulse {
     job: String,
@@ -76,13 +76,13 @@ async fn beat(outbound: WeakSender<v1::WorkerMessage>, pulse: Arc<Mutex<Pulse>>)
         };
         let Some(outbound) = outbound.upgrade() else { return };
         if let Some(heartbeat) = heartbeat {
-            // If the coordinator does not read, it has other messages to hear of first.
+            // A full channel is ignored: the pending messages renew the lease.
             let _full = outbound.try_send(Message::Heartbeat(heartbeat).into());
         }
     }
 }
 
-/// A stream of worker messages whose answers come back, whatever is sent.
+/// A bare stream of worker messages and their answers.
 pub(crate) async fn open_stream(
     server: &Server,
     first: Option<v1::WorkerMessage>,
@@ -131,17 +131,17 @@ impl FakeWorker {
         new
     }
 
-    /// It sends no heartbeats from now on.
+    /// Stops sending heartbeats.
     pub(crate) fn stop_heartbeats(&self) {
         self.pulse().stopped = true;
     }
 
-    /// It sends heartbeats again.
+    /// Resumes sending heartbeats.
     pub(crate) fn resume_heartbeats(&self) {
         self.pulse().stopped = false;
     }
 
-    /// Its heartbeats tell of this error of the store; of none if it is empty.
+    /// Reports this store error in heartbeats; an empty text means no error.
     pub(crate) fn report_store_error(&self, error: &str) {
         self.pulse().store_error = error.to_owned();
     }
@@ -150,7 +150,7 @@ impl FakeWorker {
         self.pulse.lock().expect("no test panics here")
     }
 
-    /// The same worker, which rounds otherwise.
+    /// Sets the numeric fingerprint.
     pub(crate) fn with_fingerprint(self, fingerprint: u64) -> Self {
         Self { fingerprint, ..self }
     }
@@ -164,7 +164,7 @@ impl FakeWorker {
         self.outbound.send(message.into()).await.expect("the stream is open");
     }
 
-    /// The next message, or how the stream ended.
+    /// The next message, or the status that ended the stream.
     pub(crate) async fn next(&mut self) -> Result<Told, Option<Status>> {
         let next = tokio::time::timeout(TIMEOUT, self.inbound.message()).await.expect("something comes or ends");
         match next {
@@ -184,7 +184,7 @@ impl FakeWorker {
         self.next().await.expect("the stream is open")
     }
 
-    /// Does its work until it is granted a step, which it does not answer.
+    /// Works until it receives a grant, which it does not answer.
     pub(crate) async fn work_until_granted(&mut self) -> v1::Grant {
         loop {
             match self.hear().await {
@@ -194,12 +194,12 @@ impl FakeWorker {
         }
     }
 
-    /// Does its work until it is released, and says why it was.
+    /// Works until it is released, and returns the reason.
     pub(crate) async fn work(&mut self) -> String {
         loop {
             match self.hear().await {
                 Told::Release(release) => {
-                    // The stream may be closed by now, if the coordinator shuts down.
+                    // The stream may already be closed if the coordinator shuts down.
                     let _closed = self.outbound.send(Message::Released(v1::Released { job: release.job }).into()).await;
                     return release.reason;
                 }
@@ -208,7 +208,7 @@ impl FakeWorker {
         }
     }
 
-    /// Answers as a good worker does.
+    /// Answers a message as a valid worker does.
     pub(crate) async fn answer(&mut self, told: Told) {
         match told {
             Told::Assign(assign) => self.prepare(assign).await,
@@ -268,7 +268,7 @@ impl FakeWorker {
         let path = ["fake".into(), what.into(), self.modality.as_str().into(), at.into()];
         let mut stream = rng::stream(11, &path);
         let numbers = (0..rows * WIDTH).map(|_| rng::normal(&mut stream) as f32).collect();
-        // The same in both modalities: they label the same samples.
+        // Labels are the same in both modalities, because the samples are the same.
         let mut labels = rng::stream(11, &["labels".into(), what.into(), at.into()]);
         let labels = (0..rows).map(|_| rng::below(&mut labels, CLASSES as u64) as u32).collect();
         (Matrix::from_vec(rows, WIDTH, numbers).expect("they fill it"), labels)
@@ -323,12 +323,12 @@ impl FakeWorker {
     }
 }
 
-/// The reference of a contribution, to be changed.
+/// The turn reference of a contribution, mutable.
 pub(crate) fn turn_of(contribution: &mut v1::Contribution) -> &mut v1::TurnRef {
     contribution.turn.as_mut().expect("it names its turn")
 }
 
-/// A grant, to be answered after all.
+/// Turns a grant back into a message that can be answered.
 pub(crate) fn granted(grant: v1::Grant) -> Told {
     Told::Grant(grant)
 }

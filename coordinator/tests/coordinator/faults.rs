@@ -1,4 +1,4 @@
-//! Workers that are lost, silent, late or asked to stop, and a job that ends in the same bits.
+//! Workers that are lost, silent, late or asked to stop: the job gives the same bits.
 
 use antiphon_proto::stream::REASON_LIMIT;
 use antiphon_proto::v1::{self, coordinator_message::Message as Told, worker_message::Message};
@@ -9,7 +9,7 @@ use super::fake_worker::{FakeWorker, granted};
 use super::jobs::{of_kind, run_with_good_workers, text};
 use super::server::{Server, TINY, told};
 
-/// What comes of the job when nothing happens to it.
+/// The result of the job without faults.
 async fn undisturbed(server: &Server) -> Value {
     let job = server.submit(TINY, "undisturbed").await.expect("it is taken");
     run_with_good_workers(server).await;
@@ -41,7 +41,7 @@ async fn a_worker_that_dies_with_the_head_is_replaced() {
     a.answer(granted(first)).await;
     let second = b.work_until_granted().await;
     b.answer(granted(second)).await;
-    // Turn 2: it has answered one, and dies with the head of another in its hands.
+    // Turn 2: the worker has answered one grant and dies with another grant unanswered.
     a.work_until_granted().await;
     drop(a);
     server.waits_for(&job, "turn 2 is blocked: waiting for 1 `a` worker: 0 registered").await;
@@ -67,9 +67,9 @@ async fn a_worker_that_dies_during_a_checkpoint_is_replaced() {
         drop(b);
     };
     let until_held_up = async {
-        // Its own part is written, and it has had turn 4.
+        // Its own files are written, and it has had turn 4.
         while server.status(&job).await.turn < 5 {
-            // What it has sent may be all that is needed, and not be counted yet.
+            // The messages that it has sent may be sufficient, but not yet processed.
             let look_again = tokio::time::sleep(std::time::Duration::from_millis(10));
             let told = tokio::select! {
                 told = a.hear() => told,
@@ -118,7 +118,7 @@ async fn an_evaluation_restarts_when_a_worker_is_replaced() {
     server.stop().await;
 }
 
-/// The lease is short, and the worker that has the head sends no heartbeat until its slot is released.
+/// With a short lease, the worker that has the head sends no heartbeat until its slot is released.
 async fn expired(name: &str) -> (Server, Value, String, FakeWorker, FakeWorker, v1::Grant) {
     let server = Server::start(name).await;
     let peaceful = undisturbed(&server).await;
@@ -276,7 +276,7 @@ async fn a_transient_failure_is_retried_twice() {
     server.stop().await;
 }
 
-/// Room for one head in memory and for three in all: a turn and a bit.
+/// A replay buffer with space for one head in memory and three in total: a little more than a turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_do_not_fit_have_a_checkpoint_written_early() {
     use antiphon_coordinator::config::Config;
@@ -329,7 +329,7 @@ async fn a_workers_store_error_is_in_the_status_until_it_has_saved() {
         for save in asked {
             b.answer(Told::SaveFiles(save)).await;
         }
-        // The next file is asked for once this one is there, and then there is no error.
+        // The next file is requested once this one is written, and then there is no error.
         let asked = work_until(&mut b, |told| matches!(told, Told::SaveFiles(_))).await;
         let reason = server.status(&job).await.reason;
         assert!(!reason.contains(store_error), "{reason}");

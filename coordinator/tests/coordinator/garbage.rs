@@ -1,4 +1,4 @@
-//! Streams that go wrong before or below the protocol: no registration, bad names, bytes that are no message.
+//! Streams that are invalid before or below the protocol: no registration, invalid names, bytes that are not a message.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::fake_worker::{FakeWorker, open_stream, register};
 use super::jobs::{run_with_good_workers, text};
 use super::server::{Server, TINY, config, golden, told};
 
-/// How a stream that begins with `first` ends.
+/// The status that ends a stream which starts with `first`.
 async fn refused(server: &Server, first: Option<v1::WorkerMessage>) -> String {
     let ended = match open_stream(server, first).await {
         Err(status) => status,
@@ -63,7 +63,7 @@ async fn a_stream_begins_with_a_good_registration() {
     server.stop().await;
 }
 
-/// Sends bytes as they are and hears bytes as they come.
+/// A codec that sends and receives raw bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Raw;
 
@@ -97,7 +97,7 @@ impl Decoder for Raw {
     }
 }
 
-/// How a stream of a good registration and then these bytes ends.
+/// The status that ends a stream of a valid registration followed by these bytes.
 async fn ends_by(server: &Server, worker: &str, bytes: Vec<Bytes>) -> Option<Status> {
     use prost::Message as _;
     let registration = v1::WorkerMessage::from(Message::Register(register(worker, "a"))).encode_to_vec();
@@ -140,7 +140,8 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
     let mut random = rng::stream(3, &["garbage".into()]);
     for at in 0..50 {
         let bytes = random_bytes(&mut random);
-        // Some are messages by chance, and are answered; nothing is sent after them, so a broken one ends the stream.
+        // Some random bytes are valid messages and are answered. Nothing is sent after them, so an invalid one ends the
+        // stream.
         let ended =
             ends_by(&server, &format!("random-{at}"), vec![Bytes::from(bytes), Bytes::from_static(b"\xff")]).await;
         assert!(ended.is_some(), "garbage {at} was taken");
@@ -151,11 +152,11 @@ async fn bytes_that_are_no_message_end_their_own_stream_only() {
     server.stop().await;
 }
 
-/// Streams of changed messages by strangers, and by workers that have a place.
+/// Streams of corrupted messages by unassigned workers, and by workers that have a slot.
 const STRANGERS: u64 = 600;
 const MEMBERS: u64 = 60;
 
-/// One good message of each kind about this job.
+/// One valid message of each kind for this job.
 fn messages(job: &str) -> Vec<Message> {
     let job = || job.to_owned();
     let turn = Some(v1::TurnRef { job: job(), term: 1, turn: 0, step: 0, attempt: 0, head_version: 0 });
@@ -203,7 +204,7 @@ fn messages(job: &str) -> Vec<Message> {
     ]
 }
 
-/// Some bytes of a message changed, put in, or cut off; or none.
+/// Corrupts a message: changes or inserts bytes, or truncates it, up to three times.
 pub(crate) fn spoilt(mut bytes: Vec<u8>, random: &mut rng::Stream) -> Vec<u8> {
     for _ in 0..rng::below(random, 4) {
         let (at, byte) = (rng::below(random, bytes.len().max(1) as u64) as usize, rng::below(random, 256) as u8);
@@ -216,13 +217,13 @@ pub(crate) fn spoilt(mut bytes: Vec<u8>, random: &mut rng::Stream) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that mean nothing, but by chance.
+/// Random bytes.
 pub(crate) fn random_bytes(random: &mut rng::Stream) -> Vec<u8> {
     let length = rng::below(random, 200);
     (0..length).map(|_| rng::below(random, 256) as u8).collect()
 }
 
-/// A few of the job's messages, each with some bytes changed, put in, or cut off.
+/// A few of the job's messages, each corrupted.
 fn changed(job: &str, random: &mut rng::Stream) -> Vec<Bytes> {
     use prost::Message as _;
     let messages = messages(job);
@@ -262,7 +263,7 @@ async fn garbled_messages_of_a_jobs_worker_end_at_most_the_job() {
     let mut random = rng::stream(8, &["changed".into()]);
     for at in 0..MEMBERS {
         let job = server.submit(TINY, &format!("attacked-{at}")).await.expect("it is taken");
-        // The first one that registers gets the place.
+        // The first worker that registers gets the slot.
         ends_by(&server, &format!("member-{at}"), changed(&job, &mut random)).await;
         let stop = v1::StopJobRequest { job: job.clone(), now: false };
         server.jobs().await.stop_job(stop).await.expect("the job is known");
@@ -280,8 +281,8 @@ async fn garbled_messages_of_a_jobs_worker_end_at_most_the_job() {
 async fn a_client_that_does_not_read_delays_no_other() {
     let config = Config { stop_within: Duration::from_millis(100), ..config("deaf") };
     let server = Server::start_with(Coordinator::new(config)).await;
-    // A job whose worker takes its turn and is never heard of again, a watcher that does not read, a worker that talks
-    // without listening, a connection that says nothing.
+    // A job whose worker falls silent in its turn, a follower that does not read, a worker that sends without reading,
+    // and a silent connection.
     server.submit(TINY, "stuck").await.expect("it is taken");
     let (mut deaf, mut idle) = (FakeWorker::start(&server, "a").await, FakeWorker::start(&server, "b").await);
     let assigned = (deaf.hear().await, idle.hear().await);

@@ -1,5 +1,4 @@
-//! Requests of people and programs that are no requests, or not those that were meant: each gets a typed answer, and
-//! jobs are as they were.
+//! Malformed and invalid client requests: each gets a typed answer, and jobs do not change.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +14,11 @@ use super::garbage::{Raw, random_bytes, spoilt};
 use super::jobs::run_with_good_workers;
 use super::server::{Server, TIMEOUT, TINY, told};
 
-/// Requests of random bytes to each method, and good ones some of whose bytes are changed.
+/// Sends random bytes and corrupted valid requests to each method.
 const RANDOM: u64 = 100;
 const SPOILT: u64 = 300;
 
-/// The methods of the service, each with good requests about jobs `over` and `open`, none of which would change them.
+/// The methods of the service, each with valid requests about jobs `over` and `open` that do not change the jobs.
 fn methods() -> [(&'static str, Vec<Vec<u8>>); 5] {
     let named = |job: &str| job.to_owned();
     let submit = |job: Option<&str>, resume: Option<&str>| {
@@ -37,7 +36,7 @@ fn methods() -> [(&'static str, Vec<Vec<u8>>); 5] {
     ]
 }
 
-/// What a method makes of some bytes; nothing of what it answers is waited for where it may be without end.
+/// Calls a method with these bytes. Of an endless answer, only the start is awaited.
 async fn answer(client: &mut Grpc<Channel>, method: &str, bytes: Vec<u8>) -> Result<Option<Bytes>, Status> {
     client.ready().await.expect("the server lives");
     let path = format!("/antiphon.v1.JobService/{method}").parse().expect("a path");
@@ -48,17 +47,17 @@ async fn answer(client: &mut Grpc<Channel>, method: &str, bytes: Vec<u8>) -> Res
     tokio::time::timeout(TIMEOUT, call).await.expect("it is answered")
 }
 
-/// An answer that says what is wrong with the request, and not that something is wrong with the server.
+/// Checks that the answer blames the request, not the server.
 fn is_typed(status: &Status) -> bool {
     match status.code() {
         Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => true,
-        // What is no message at all tonic answers by itself.
+        // Tonic itself answers bytes that are not a message.
         Code::Internal => status.message().starts_with("failed to decode Protobuf message"),
         _ => false,
     }
 }
 
-/// What is told of all jobs, but for how long they have waited.
+/// The status of all jobs, without their waiting times.
 async fn jobs(server: &Server) -> Vec<v1::JobStatus> {
     let listed = server.jobs().await.list_jobs(v1::ListJobsRequest {}).await.expect("they are listed");
     listed.into_inner().jobs.into_iter().map(|job| v1::JobStatus { last_event: 0, ..job }).collect()

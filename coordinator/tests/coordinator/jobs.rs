@@ -1,4 +1,4 @@
-//! Whole jobs with good workers.
+//! Complete jobs with valid workers.
 
 use antiphon_core::digest::{run_digest, sha256};
 use antiphon_store::checkpoints::Checkpoint;
@@ -10,7 +10,7 @@ use antiphon_proto::v1::coordinator_message::Message as Told;
 use antiphon_proto::v1::worker_message::Message;
 use antiphon_proto::v1::{self, JobState};
 
-/// Runs `job` with one good worker per modality, and hands over why they were released.
+/// Runs `job` with one valid worker per modality, and returns why they were released.
 pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
     let (mut a, mut b) = (FakeWorker::start(server, "a").await, FakeWorker::start(server, "b").await);
     let reasons = tokio::join!(a.work(), b.work());
@@ -19,7 +19,7 @@ pub(crate) async fn run_with_good_workers(server: &Server) -> (String, String) {
     reasons
 }
 
-/// The bytes of the parts that a run's digest is made of.
+/// The bytes of the files that determine a run's digest.
 pub(crate) async fn files(url: &str) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open_url(url).await.expect("the checkpoint opens");
     let mut files = Vec::new();
@@ -46,7 +46,7 @@ async fn a_job_runs_from_submission_to_its_digest() {
     assert_eq!(released.0, "job `whole` is over");
     let events = server.events(&job, 0).await;
     assert_eq!(events[0]["event"], "submitted");
-    // Checkpoints are written beside what comes next.
+    // Checkpoints are written in parallel with the next turns.
     let beside = ["waiting", "checkpoint"];
     let kinds: Vec<&str> = events.iter().map(|event| text(&event["event"])).filter(|k| !beside.contains(k)).collect();
     assert_eq!(of_kind(&events, "checkpoint").iter().map(|event| &event["turn"]).collect::<Vec<_>>(), [4, 8]);
@@ -211,7 +211,7 @@ async fn a_worker_that_cannot_open_its_data_ends_no_running_job() {
     misplaced.send(Message::Failed(failed)).await;
     let paused = "turn 0 is blocked: `a` worker `misplaced` failed and will be retried: no such file";
     let leaves = async {
-        // It is let go of, and its place is empty until it is lent again.
+        // The worker is released, and its slot is empty until it is assigned again.
         while let Ok(Told::Release(release)) = misplaced.next().await {
             misplaced.send(Message::Released(v1::Released { job: release.job })).await;
         }
@@ -229,7 +229,7 @@ async fn a_worker_that_cannot_open_its_data_ends_no_running_job() {
     server.stop().await;
 }
 
-/// Both ways in turn: who has the head while the first worker learns from its step.
+/// Tests both modes: which worker has the head while the first worker learns from its step.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_sequential_turn_waits_for_the_encoder_before_it() {
     let server = Server::start("schedules").await;
@@ -246,7 +246,7 @@ async fn only_a_sequential_turn_waits_for_the_encoder_before_it() {
         a.send(Message::Contribution(contribution)).await;
         let learned = Message::Learned(v1::Learned { turn, times: Some(v1::WorkerTimes::default()) });
         if mode == "sequential" {
-            // What the job says that it waits for is the worker that learns; only then it hears that it has.
+            // The job reports that it waits for the learning worker; only then the worker reports that it has learned.
             while server.status(&job).await.reason != "turn 0: `a` worker `w-a` is learning from it" {
                 tokio::task::yield_now().await;
             }

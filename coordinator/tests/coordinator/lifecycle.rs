@@ -1,4 +1,4 @@
-//! Beginnings and ends: where it may listen, shutting down, workers that fall silent, tasks that panic.
+//! Start and end of a coordinator: addresses, shutdown, silent workers, and tasks that panic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn other_machines_are_let_in_on_request_only() {
     serve(open, bind().await, shutdown).await.expect("it serves, and stops");
 }
 
-/// Reads events to the end in this process: no connection that shutting down would wait for.
+/// Reads events to the end in this process, without a connection that the shutdown would wait for.
 async fn last_event(mut watched: EventWatcher) -> Value {
     let mut last = None;
     while let Some(event) = watched.next().await.expect("the coordinator is there") {
@@ -107,7 +107,7 @@ async fn a_worker_that_falls_silent_is_gone() {
     server.stop().await;
 }
 
-/// A job whose task does as it likes, once it is told to stop.
+/// A job whose task calls `ends` once it is asked to stop.
 fn job_that(ends: fn()) -> Arc<antiphon_coordinator::registry::coordinator::SpawnJob> {
     Arc::new(move |config: JobConfig| {
         let (inbox, mut inputs) = mpsc::channel(INBOX);
@@ -149,7 +149,7 @@ async fn no_request_is_served_after_shutdown() {
     let request = antiphon_proto::v1::ListJobsRequest {};
     let late = tokio::time::timeout(TIMEOUT, jobs.list_jobs(request)).await.expect("it is told at once");
     let code = late.expect_err("it does not serve").code();
-    // The latter if the connection is still being closed.
+    // The last message occurs if the connection is still being closed.
     assert!(matches!(code, Code::Unavailable | Code::Cancelled), "{code:?}");
     let submission = antiphon_coordinator::registry::Submission {
         specification: TINY.to_owned(),
@@ -173,8 +173,8 @@ async fn an_abandoned_submission_frees_its_id() {
         resume: None,
         request: Some(format!("request-{number}").as_str().try_into().expect("an id")),
     };
-    // The store is asked, and the client hangs up. If the store answers at once, there was no time to hang up, and
-    // another id is tried.
+    // The client hangs up during the request to the store. If the store answers before that, the test retries with
+    // another id.
     let mut asked = None;
     for number in 0..1000 {
         let mut first = Box::pin(server.coordinator.submit(submission(number)));

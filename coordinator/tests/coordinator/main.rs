@@ -1,4 +1,4 @@
-//! A coordinator on a real socket, driven over the generated client: by good workers, by bad ones, and by people.
+//! A coordinator on a real socket, driven through the generated client by valid workers, invalid workers and clients.
 
 mod abuse;
 mod ends;

@@ -1,4 +1,4 @@
-//! Workers that round otherwise than those before them: the job says so, and remembers.
+//! Workers that round differently from the workers before them: the job reports and persists it.
 
 use antiphon_store::checkpoints::Checkpoint;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn a_job_tells_of_workers_that_round_otherwise_and_remembers() {
     let numerics: Value = serde_json::to_value(manifest.numerics).expect("JSON");
     assert_eq!(numerics, json!({"a": [told(FINGERPRINT), told(OTHER)], "b": [told(FINGERPRINT)]}));
 
-    // What computed before a resume is not news after it; what did not, is.
+    // After a resume, fingerprints from before are not reported; new ones are.
     let longer = TINY.replace("epochs: 2", "epochs: 3");
     let job = server.submit_from(&longer, "longer", Some(checkpoint.to_owned())).await.expect("it is taken");
     let mut a = FakeWorker::named(&server, "a-again", "a").await.with_fingerprint(OTHER);

@@ -1,4 +1,4 @@
-//! Coordinators that end, in order or not, and those that come after them on the same state.
+//! Coordinators that shut down or die, and their successors with the same state.
 
 use antiphon_coordinator::config::{Config, Keep};
 use antiphon_coordinator::edge::server::ServeError;
@@ -18,20 +18,20 @@ use super::server::{Server, TIMEOUT, TINY, config, told};
 /// The number of the first event of the second term.
 const SECOND: u64 = (1 << 32) + 1;
 
-/// A coordinator whose jobs are in memory under `name`. It fences the one that had them before.
+/// A coordinator whose jobs are in memory under `name`. It fences the previous coordinator of that name.
 async fn leader(name: &str) -> Server {
     let config = Config { keep: Keep::Jobs, ..config(name) };
     Server::start_with(Coordinator::open(config).await.expect("it opens")).await
 }
 
-/// What the older coordinator says of itself when the one of term `by` has taken over.
+/// The error of the older coordinator after the one of term `by` has taken over.
 async fn fenced(older: Server, name: &str, by: u64) {
     let Err(ServeError::Journal(error)) = older.ended().await else { panic!("it was fenced") };
     let expected = format!("another coordinator (term {by}) has taken over memory://{name}/runs; this one stops");
     assert_eq!(error.to_string(), expected);
 }
 
-/// Events after number `after` with their numbers, which ascend, and how the stream ended.
+/// The events after number `after` with their ascending numbers, and the status that ended the stream.
 async fn events(server: &Server, job: &str, after: u64) -> (Vec<(u64, Value)>, Result<(), Status>) {
     let request = v1::WatchJobRequest { job: job.to_owned(), after };
     let mut stream = server.jobs().await.watch_job(request).await.expect("the job is known").into_inner();
@@ -48,13 +48,13 @@ async fn events(server: &Server, job: &str, after: u64) -> (Vec<(u64, Value)>, R
     }
 }
 
-/// The kinds of events, without steps and waits.
+/// The kinds of events, without `step` and `waiting`.
 fn kinds(events: &[(u64, Value)]) -> Vec<&str> {
     let kinds = events.iter().map(|(_, event)| text(&event["event"]));
     kinds.filter(|kind| !["step", "waiting", "times", "evaluated", "checkpoint"].contains(kind)).collect()
 }
 
-/// How a job ends that nothing happens to.
+/// The end of a job without faults.
 async fn undisturbed(name: &str, specification: &str) -> Value {
     let server = Server::start(name).await;
     let job = server.submit(specification, "whole").await.expect("it is taken");
@@ -214,7 +214,7 @@ async fn a_request_to_stop_survives_the_coordinator() {
     second.stop().await;
 }
 
-/// A coordinator under `name` that has ended while its job `long` was not over, and where that job's checkpoints are.
+/// Ends a coordinator under `name` while its job `long` is unfinished. Returns the folder of that job's checkpoints.
 async fn with_a_job_to_resume(name: &str) -> Store {
     let first = leader(name).await;
     first.submit(&TINY.replace("epochs: 2", "epochs: 30"), "long").await.expect("it is taken");
@@ -232,7 +232,7 @@ async fn with_a_job_to_resume(name: &str) -> Store {
     Store::open(&format!("memory://{name}/runs")).expect("memory opens").child("long").child("checkpoints")
 }
 
-/// Removes what lies in this folder and is called so, or all.
+/// Removes the objects of this name in the folder, or all objects.
 async fn remove(folder: &Store, called: Option<&str>) {
     let objects = folder.objects().list(Some(folder.prefix()));
     let objects: Vec<_> = objects.try_collect().await.expect("they are listed");
@@ -293,7 +293,7 @@ async fn a_resumed_job_has_a_later_term_each_time() {
     second.stop().await;
 }
 
-/// As [`leader`], and only the last two jobs to end are known.
+/// Like [`leader`], but retains only the last two ended jobs.
 async fn forgetful(name: &str) -> Server {
     let config = Config { keep: Keep::Jobs, keep_jobs: 2, ..config(name) };
     Server::start_with(Coordinator::open(config).await.expect("it opens")).await
@@ -335,7 +335,7 @@ async fn the_oldest_jobs_are_forgotten_and_their_checkpoints_stay() {
     let second = forgetful("forgets").await;
     assert_eq!(known(&second).await, ["y", "x", "open"], "for good");
     second.submit(TINY, "w").await.expect("it is taken");
-    // As long as the job is there it gets the first worker, which would work for no other job then.
+    // While the job exists it gets the first worker, which then would not work for another job.
     let stop = v1::StopJobRequest { job: "open".to_owned(), now: false };
     second.jobs().await.stop_job(stop).await.expect("it stops");
     events(&second, "open", 0).await.1.expect("the job is over");

@@ -1,4 +1,4 @@
-//! A coordinator that serves on a free port of this machine until its test is over, and what people see of it.
+//! A coordinator on a free loopback port that serves until its test ends, and clients of it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-/// A test that waits longer fails instead of hanging. No machine is so slow.
+/// A test that waits longer fails instead of hanging.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Two modalities, two epochs of four turns, a checkpoint and an evaluation after each.
+/// A job with two modalities and two epochs of four turns, with a checkpoint and an evaluation after each epoch.
 pub(crate) const TINY: &str = "
 name: tiny
 seed: 5
@@ -37,7 +37,7 @@ pub(crate) struct Server {
     serving: JoinHandle<Result<(), ServeError>>,
 }
 
-/// Settings whose jobs are kept in memory under `name`, which is the test's own.
+/// Settings that store jobs in memory under `name`, which must be unique to the test.
 pub(crate) fn config(name: &str) -> Config {
     Config { state: format!("memory://{name}/runs"), message_limit: 1 << 20, ..Config::default() }
 }
@@ -90,12 +90,12 @@ impl Server {
         answer.into_inner().status.expect("an answer has a status")
     }
 
-    /// The status, once its reason is this one.
+    /// Waits until the status has this reason, and returns the status.
     pub(crate) async fn waits_for(&self, job: &str, reason: &str) -> v1::JobStatus {
         self.says(job, reason, |said| said == reason).await
     }
 
-    /// Waits until its status begins with this.
+    /// Waits until the reason in the status starts with this text.
     pub(crate) async fn begins_to_say(&self, job: &str, reason: &str) -> v1::JobStatus {
         self.says(job, reason, |said| said.starts_with(reason)).await
     }
@@ -116,7 +116,8 @@ impl Server {
         status.unwrap_or_else(|_| panic!("the reason is still `{seen}`, not `{reason}`"))
     }
 
-    /// Waits until the coordinator has noticed that all workers are gone: a job begun before could be lent one of them.
+    /// Waits until the coordinator has noticed that all workers are gone. Before that, a new job could be assigned one
+    /// of them.
     pub(crate) async fn no_worker_is_registered(&self) {
         let registered =
             || ["a", "b"].map(|name| self.coordinator.pool().counts(&name.try_into().expect("a name")).registered);
@@ -128,7 +129,7 @@ impl Server {
         tokio::time::timeout(TIMEOUT, poll).await.expect("it notices");
     }
 
-    /// All events after number `after`, to the job's end. Their numbers have no gap.
+    /// All events after number `after` until the job's end. Checks that their numbers have no gap.
     pub(crate) async fn events(&self, job: &str, after: u64) -> Vec<Value> {
         let request = v1::WatchJobRequest { job: job.to_owned(), after };
         let mut stream = self.jobs().await.watch_job(request).await.expect("the job is known").into_inner();
@@ -141,7 +142,7 @@ impl Server {
         }
     }
 
-    /// The last event of a job, waited for.
+    /// Waits for the last event of a job, and returns it.
     pub(crate) async fn finished(&self, job: &str) -> Value {
         let events = self.events(job, 0).await;
         let finished = events.iter().filter(|event| event["event"] == "finished").count();
@@ -151,13 +152,13 @@ impl Server {
         last
     }
 
-    /// Shuts down, and hands over how serving ended.
+    /// Shuts down, and checks that serving ended without an error.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.ended().await.expect("it served to the end");
     }
 
-    /// Waits until it does not serve any more.
+    /// Waits until the server has ended.
     pub(crate) async fn ended(self) -> Result<(), ServeError> {
         let ended = tokio::time::timeout(TIMEOUT, self.serving).await.expect("it shuts down in time");
         ended.expect("the server did not panic")
@@ -181,7 +182,7 @@ pub(crate) fn told(status: &Status) -> String {
     format!("{code}: {}", status.message())
 }
 
-/// Lines of `name: what was told`, as in the golden file of that name; `UPDATE=1` rewrites it.
+/// Compares lines of `name: message` with the golden file of that name; `UPDATE=1` rewrites it.
 pub(crate) fn golden(file: &str, lines: &[(&str, String)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     let text: String = lines.iter().map(|(name, line)| format!("{name}: {line}\n")).collect();

@@ -1,4 +1,4 @@
-//! What people are told: refusals of the job service, health, reflection.
+//! The job service's refusals, health checks and reflection.
 
 use antiphon_proto::v1;
 use tonic_health::pb::health_client::HealthClient;

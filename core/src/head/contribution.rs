@@ -38,7 +38,9 @@ pub struct Contribution<T> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ContributionError {
     /// A tensor does not have the shape that the head requires.
-    #[error("{tensor} has shape {given:?} but the head needs {needed:?}; use the head's width and classes of this job")]
+    #[error(
+        "`{tensor}` has shape {given:?} but the head needs {needed:?}; use the head's width and classes of this job"
+    )]
     Shape {
         /// The tensor.
         tensor: &'static str,
@@ -49,7 +51,7 @@ pub enum ContributionError {
     },
     /// A tensor holds an infinity or NaN.
     #[error(
-        "{tensor} holds {value} at element {position}; the encoder has diverged: lower its learning rate or set `clip`"
+        "`{tensor}` holds {value} at element {position}; the encoder has diverged: lower its learning rate or set `clip`"
     )]
     NotFinite {
         /// The tensor.
@@ -79,7 +81,7 @@ pub enum ContributionError {
         samples: u32,
     },
     /// The numbers are finite but too large to compute with.
-    #[error("{tensor} is too large: its squared norm overflows; lower the encoder's learning rate or set `clip`")]
+    #[error("`{tensor}` is too large: its squared norm overflows; lower the encoder's learning rate or set `clip`")]
     TooLarge {
         /// The tensor.
         tensor: &'static str,
@@ -223,29 +225,29 @@ mod tests {
         let cases = [
             (
                 Contribution { gradient: HeadGradient::Dense(Matrix::zeros(4, 3)), ..good() },
-                "gradient has shape [4, 3] but the head needs [3, 4]; use the head's width and classes of this job",
+                "`gradient` has shape [4, 3] but the head needs [3, 4]; use the head's width and classes of this job",
             ),
             (
                 factors(Matrix::zeros(3, 3), Matrix::zeros(2, 4)),
-                "errors has shape [3, 3] but the head needs [2, 3]; use the head's width and classes of this job",
+                "`errors` has shape [3, 3] but the head needs [2, 3]; use the head's width and classes of this job",
             ),
             (
                 factors(Matrix::zeros(2, 3), Matrix::zeros(2, 5)),
-                "features has shape [2, 5] but the head needs [2, 4]; use the head's width and classes of this job",
+                "`features` has shape [2, 5] but the head needs [2, 4]; use the head's width and classes of this job",
             ),
             (
                 Contribution { bias_gradient: nan(1, 3), ..good() },
-                "bias gradient holds NaN at element 1; \
+                "`bias gradient` holds NaN at element 1; \
                  the encoder has diverged: lower its learning rate or set `clip`",
             ),
             (
                 Contribution { mean_features: vec![f32::NEG_INFINITY; 4], ..good() },
-                "mean features holds -inf at element 0; \
+                "`mean features` holds -inf at element 0; \
                  the encoder has diverged: lower its learning rate or set `clip`",
             ),
             (
                 Contribution { mean_features: vec![1e30; 4], ..good() },
-                "mean features is too large: its squared norm overflows; \
+                "`mean features` is too large: its squared norm overflows; \
                  lower the encoder's learning rate or set `clip`",
             ),
             (

@@ -21,7 +21,7 @@ pub struct Head<T> {
 pub struct LocalStep<T> {
     /// The message for the coordinator.
     pub contribution: Contribution<T>,
-    /// dH = D W, `B × s`: what goes back through the encoder.
+    /// dH = D W, `B × s`: the gradient that goes back through the encoder.
     pub feature_gradient: Matrix<T>,
 }
 
@@ -237,10 +237,10 @@ impl<T: Real> Head<T> {
         Ok((contribution, BatchErrors(errors)))
     }
 
-    /// dH = D W, `B × s`: what goes back through the encoder.
+    /// dH = D W, `B × s`: the gradient that goes back through the encoder.
     ///
     /// # Panics
-    /// If D is of a head with another number of classes.
+    /// If D belongs to a head with another number of classes.
     #[must_use]
     pub fn feature_gradient(&self, errors: &BatchErrors<T>) -> Matrix<T> {
         errors.0.times(&self.weight)

@@ -166,7 +166,7 @@ fn stride(elements: usize) -> isize {
     isize::try_from(elements).expect("a matrix in memory has a width that fits isize")
 }
 
-// `gemm` takes pointers. They are passed to it only here.
+// `gemm` takes pointers. This is its only call.
 #[allow(unsafe_code)]
 fn tile<T: Real>(a: Operand<'_, T>, b: Operand<'_, T>, then: Then, at: &Tile, to: &Destination<'_, T>) {
     let (m, k, n) = (at.rows.len(), a.cols, at.cols.len());

@@ -170,14 +170,14 @@ pub static JOB_EVENTS: &[Object] = &[
             Field::new(
                 "stall_seconds",
                 Kind::Number,
-                "Stall time: the seconds of these in which training was stalled, for the snapshot or because a turn \
-                 waited for the store.",
+                "Stall time: how many of these seconds training was stalled, for the snapshot or because a turn waited \
+                 for the store.",
             ),
         ],
     ),
     Object::new(
         "finished",
-        "The job is over. Always the last event.",
+        "The job has ended. This is always the last event.",
         &[
             JOB,
             Field::new(

@@ -24,7 +24,7 @@ pub struct FieldReport {
     pub example: &'static str,
 }
 
-/// The fields of a job for people: `key: value unit`, then the origin of the value, its meaning and the allowed values.
+/// The fields of a job as text: `key: value unit`, then the origin of the value, its meaning and the allowed values.
 /// `file` is the name of the job file in the text.
 #[must_use]
 pub fn explain_text(fields: &[FieldReport], file: &str) -> String {

@@ -1,4 +1,4 @@
-//! What a job is computing, for people: which worker it waits for.
+//! Describes what a job is computing, and which worker it waits for.
 
 use super::machine::{Duty, Phase, TurnMachine};
 use crate::ids::{ModalityName, WorkerId};

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!((asked.as_str(), turn.0), ("w-second", 2));
         assert_eq!(grants(&effects), [replay("w-second", 2)]);
         let saved = save(&mut machine);
-        // Its second step is not in the checkpoint, and is under way.
+        // Its second step is in progress and not in the checkpoint.
         let Some(Effect::ForgetHeads { versions }) = saved.last() else { panic!("{saved:?}") };
         assert_eq!(versions, &[HeadVersion(0), HeadVersion(1)]);
         // The next replacement starts from this checkpoint.

@@ -41,14 +41,14 @@ pub enum Input {
     Left {
         /// The worker.
         worker: WorkerId,
-        /// The reason, for people.
+        /// A human-readable reason.
         why: String,
     },
     /// A worker has failed at its work for this job.
     WorkerFailed {
         /// The worker.
         worker: WorkerId,
-        /// The reason, for people.
+        /// A human-readable reason.
         reason: String,
         /// Whether a retry may succeed, for example because the store did not answer.
         transient: bool,
@@ -85,7 +85,7 @@ pub enum Input {
     ReplayBuffer(ReplayBufferLevel),
     /// The shell could not carry out an effect, for example because of a store error.
     ShellFailed {
-        /// The reason, for people.
+        /// A human-readable reason.
         reason: String,
     },
     /// The user asks the job to stop at the next turn boundary, with a checkpoint.
@@ -190,7 +190,7 @@ pub enum Effect {
         worker: WorkerId,
         /// Its modality.
         modality: ModalityName,
-        /// The reason, for people.
+        /// A human-readable reason.
         why: String,
     },
     /// The slot is no longer released.
@@ -202,7 +202,7 @@ pub enum Effect {
     Evict {
         /// The worker.
         worker: WorkerId,
-        /// The reason, for people.
+        /// A human-readable reason.
         why: String,
     },
     /// Send the head to the worker for one step.
@@ -297,7 +297,7 @@ pub enum Outcome {
     Stopped,
     /// It could not continue.
     Failed {
-        /// The reason, for people.
+        /// A human-readable reason.
         reason: String,
     },
 }

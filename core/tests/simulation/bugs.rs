@@ -20,7 +20,7 @@ pub(crate) enum Bug {
     ResetsTooEarly,
     /// A worker computes its next features before its encoder has learned.
     ComputesAheadBeforeLearning,
-    /// A worker saves its files when it is told to, before its encoder has learned.
+    /// A worker saves its files on request, before its encoder has learned.
     SavesBeforeLearning,
     /// The shell loses a contribution that the machine has accepted.
     LosesAContribution,

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Delay {
     Fixed(u64),
-    /// Between these, both included.
+    /// Between these bounds, both inclusive.
     Uniform(u64, u64),
-    /// Many short ones and a few long ones, with this mean.
+    /// Many short delays and a few long ones, with this mean.
     Exponential(f64),
     /// `usual`, and `rare` once in `times` draws.
     Hiccup {

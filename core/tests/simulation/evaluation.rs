@@ -11,7 +11,7 @@ use crate::learner::Logits;
 use crate::report::{EvaluationRecord, score};
 use crate::worker::ToWorker;
 
-/// An evaluation under way.
+/// An evaluation in progress.
 pub(crate) struct Evaluation {
     id: EvaluationId,
     split: Split,

@@ -23,7 +23,7 @@ use crate::report::Digest;
 use crate::scenario::Scenario;
 use crate::store::Store;
 
-/// A message of the coordinator.
+/// A message from the coordinator.
 #[derive(Debug, Clone)]
 pub(crate) enum ToWorker {
     /// Load the encoder from this checkpoint, or start from the seed.
@@ -180,7 +180,7 @@ pub(crate) struct Worker {
     pub(crate) tenure: u64,
     /// Counts connections. Work from before the last lost connection is dropped.
     pub(crate) life: u64,
-    /// Grows with everything that it completes.
+    /// Increases with all work that the worker completes.
     pub(crate) progress: u64,
     /// Whether the next load or save fails with a transient error.
     pub(crate) store_fails: bool,

@@ -27,7 +27,7 @@ pub(super) struct Spectrogram {
     pub(super) heard: usize,
 }
 
-/// A recording's properties, for people.
+/// The properties of a recording that `data inspect` shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Survey {
     /// WAV, FLAC or MP3.

@@ -1,4 +1,4 @@
-//! One row, value by value, for people.
+//! Describes one row, value by value.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type};

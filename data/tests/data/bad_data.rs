@@ -1,4 +1,4 @@
-//! Bad data is refused where it enters, with what, where and what to do. Each message is a file in `golden/`;
+//! Invalid data are refused with a message that says what, where and what to do. Each message is a file in `golden/`;
 //! `UPDATE=1 cargo test -p antiphon-data --test data` rewrites them.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use arrow_array::{ArrayRef, Int64Array};
 use super::common::{clips, files, ids, integers, labels, lists, modality, png, texts, wav, write};
 use super::stores::stores;
 
-/// A folder for one case, and what the job says about the files in it.
+/// A folder for one case, and the job's specification of the files in it.
 struct Case {
     folder: tempfile::TempDir,
     modality: ModalitySpec,
@@ -27,7 +27,7 @@ impl Case {
         Self { folder, modality, labels: labels(3), split: Split::Train }
     }
 
-    /// Three rows with good ids and labels.
+    /// Three rows with valid ids and labels.
     fn of(column: &str, input: InputSpec, values: ArrayRef) -> Self {
         Self::written(
             column,
@@ -52,7 +52,7 @@ impl Case {
         }
     }
 
-    /// Goes the whole way from opening to batches.
+    /// Opens the data and reads all batches.
     async fn run(&self) -> Result<(), DataError> {
         let options = OpenOptions::new(stores());
         let dataset = Arc::new(Dataset::open(&self.modality, &self.labels, self.split, 1, &options).await?);
@@ -61,7 +61,7 @@ impl Case {
             .try_for_each(|batch| batch.map(drop))
     }
 
-    /// The message is the one in the golden file, once this run's folder and port are replaced.
+    /// Compares the message with the golden file, with this run's folder and port replaced.
     async fn golden(self, name: &str) {
         let error = self.run().await.expect_err(name);
         let folder = self.folder.path().display().to_string();
@@ -159,7 +159,7 @@ async fn frames_of_clips() {
     of(2, Some(vec![Some(good), None, Some(good)])).golden("clip-null-frame").await;
     of(3, Some(vec![Some(good), Some(good), Some(truncated)])).golden("clip-broken-frame").await;
     of(1, Some(vec![Some(good), Some(b"GIF89a..".as_slice()), Some(good)])).golden("clip-unknown-frame").await;
-    // A frame that is not taken is not decoded.
+    // A frame that is not selected is not decoded.
     of(1, Some(vec![Some(good), Some(good), Some(truncated)])).run().await.expect("the one in the middle is fine");
     let input = InputSpec::Image { height: None, width: None, channels: 1, frames: 2 };
     Case::of("image", input, files(&[Some(good), Some(good), None])).golden("frames-of-single-images").await;

@@ -1,5 +1,5 @@
-//! Laws of the way from files to batches: the same batches whatever the threads, the memory bound or the step that one
-//! begins at; every sample once; the same validation samples in every modality.
+//! Property tests from files to batches: the batches do not depend on threads, memory limit or first step; every sample
+//! occurs once; all modalities have the same validation samples.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::common::{clips, files, ids, integers, labels, lists, modality, number
 
 const ROWS: usize = 57;
 
-/// One file with an image, a recording, a text and a vector in most of its rows.
+/// A file with an image, a recording, a text and a vector in most rows.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let images: Vec<_> = (0..ROWS).map(|i| (i % 5 != 0).then(|| png(9, 7, i as u32))).collect();

@@ -1,4 +1,4 @@
-//! What the tests of data share: specifications, and Parquet files written here.
+//! Support for the tests of data: specifications and Parquet files.
 
 use std::fs::File;
 use std::path::Path;
@@ -86,7 +86,7 @@ fn file_fields() -> Fields {
     vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)].into()
 }
 
-/// The struct{bytes,path} of the Hugging Face convention.
+/// A column of struct{bytes,path}, as in Hugging Face datasets.
 pub(crate) fn files(rows: &[Option<&[u8]>]) -> ArrayRef {
     let mut bytes = BinaryBuilder::new();
     rows.iter().for_each(|row| bytes.append_option(*row));
@@ -95,7 +95,7 @@ pub(crate) fn files(rows: &[Option<&[u8]>]) -> ArrayRef {
     Arc::new(StructArray::new(file_fields(), vec![Arc::new(bytes.finish()), Arc::new(paths)], Some(nulls)))
 }
 
-/// Lists of that struct, as Hugging Face's `Sequence(Image())`.
+/// A column of lists of that struct, as in Hugging Face's `Sequence(Image())`.
 pub(crate) fn clips(rows: &[Option<Vec<Option<&[u8]>>>]) -> ArrayRef {
     let fields: Vec<Box<dyn ArrayBuilder>> = vec![Box::new(BinaryBuilder::new()), Box::new(StringBuilder::new())];
     let mut builder = ListBuilder::new(StructBuilder::new(file_fields(), fields));
@@ -124,7 +124,7 @@ pub(crate) fn wav(rate: u32, samples: u32, hertz: f64) -> Vec<u8> {
     bytes
 }
 
-/// A grey PNG that `seed` fills.
+/// A grey PNG with content from `seed`.
 pub(crate) fn png(height: u32, width: u32, seed: u32) -> Vec<u8> {
     let image = image::GrayImage::from_fn(width, height, |x, y| image::Luma([(x * 31 + y * 17 + seed * 13) as u8]));
     let mut bytes = std::io::Cursor::new(Vec::new());

@@ -1,9 +1,9 @@
-//! Data as its users see it: what comes out of files, and how bad files are refused.
+//! Tests of data: batches from files, and errors of invalid files.
 
 mod bad_data;
 mod batches;
 mod common;
-// The stores that the worker hands in, whose refusals are among the messages here.
+// The stores of the worker, whose errors are among the tested messages.
 #[allow(unreachable_pub, reason = "it is a file of another crate")]
 #[path = "../../../worker/src/stores.rs"]
 mod stores;

@@ -1,11 +1,11 @@
-//! A program that registers a custom encoder. It has every command of `antiphon`, and works as a worker in a cluster:
+//! A program with a custom encoder. It has every command of `antiphon`, and can be a worker in a cluster:
 //!
 //! ```text
 //! cargo run --release -p custom-encoder -- run examples/custom-encoder/spoken-digits.yaml
 //! ```
 //!
-//! The encoder is registered by the name that jobs give as `encoder: {kind: tcn}`. On a cluster only the workers and
-//! the program that checks and submits the job need it; any `antiphon coordinator` will do.
+//! Jobs select the encoder by its name, as in `encoder: {kind: tcn}`. In a cluster, only the workers and the program
+//! that checks and submits the job need the encoder; the coordinator can be plain `antiphon`.
 
 mod tcn;
 

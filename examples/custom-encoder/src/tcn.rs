@@ -1,23 +1,23 @@
 //! A temporal convolution (Bai et al. 2018): blocks of dilated convolutions along time, each around a residual
 //! connection.
 //!
-//! It reads spectrograms, whose columns are time, images, whose columns it takes for time, and feature vectors that are
-//! sequences: with `options: {steps: 20}` a vector of 260 features is 20 steps of 13.
+//! It reads spectrograms and images, whose columns are the steps, and feature vectors that are sequences: with
+//! `options: {steps: 20}` a vector of 260 features is 20 steps of 13.
 
 use antiphon::{Blueprint, BuildError, Conv1d, Dropout, InputShape, conv1d};
 use candle_core::{D, Module as _, ModuleT, Result, Tensor};
 use candle_nn::{Conv1dConfig, GroupNorm, VarBuilder, group_norm};
 
-/// Groups of channels that are normalised together.
+/// Number of groups of channels that are normalised together.
 const GROUPS: usize = 4;
 
-/// What a sample is as a sequence.
+/// A sample as a sequence.
 #[derive(Debug, Clone, Copy)]
 struct Sequence {
-    /// Numbers of one step.
+    /// Size of one step.
     channels: usize,
     steps: usize,
-    /// A vector holds one step after another, rows of an image one channel after another.
+    /// Whether steps are contiguous, as in a vector. In an image, the rows of each channel are contiguous.
     steps_first: bool,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Tcn {
 #[derive(Debug)]
 struct Block {
     convolutions: [(Conv1d, GroupNorm); 2],
-    /// Where the number of channels changes.
+    /// A convolution on the residual connection, if the number of channels changes.
     shortcut: Option<Conv1d>,
     dropout: Dropout,
 }
@@ -98,7 +98,7 @@ impl Block {
         variables: VarBuilder<'_>,
     ) -> Result<Self> {
         let layer = |inputs: usize, name: &str| -> Result<(Conv1d, GroupNorm)> {
-            // Padded on both sides; `forward` cuts the end off, so that no step sees a later one.
+            // Padding is on both sides; `forward` drops the end, so that no step sees a later one.
             let config = Conv1dConfig { padding: (kernel - 1) * dilation, dilation, ..Conv1dConfig::default() };
             let convolution = conv1d(inputs, outputs, kernel, config, variables.pp(name))?;
             Ok((convolution, group_norm(GROUPS, outputs, 1e-5, variables.pp(name).pp("norm"))?))
@@ -126,7 +126,7 @@ impl Block {
 }
 
 impl ModuleT for Tcn {
-    /// The mean over time of what the last block gives: (B, channels).
+    /// The mean of the last block's output over time: (B, channels).
     fn forward_t(&self, batch: &Tensor, train: bool) -> Result<Tensor> {
         let mut sequence = self.sequence.read(batch)?;
         for block in &self.blocks {

@@ -51,10 +51,10 @@ pub trait Encoder: Send {
 pub struct Pending(pub(super) Vec<ChannelStatistics>);
 
 impl Pending {
-    /// The same statistics in main memory: those on a card are copied.
+    /// The same statistics in main memory: those on a GPU are copied.
     ///
     /// # Errors
-    /// If the card fails.
+    /// If the GPU fails.
     pub fn in_memory(self) -> Result<Self, EncoderError> {
         #[cfg(feature = "cuda")]
         let this = Self(crate::nn::cuda::batch_norm::in_memory(self.0)?);

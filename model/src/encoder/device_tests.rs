@@ -1,4 +1,4 @@
-//! Compares every kind of encoder on a card with the same one in main memory. Does nothing without a card.
+//! Compares every kind of encoder on a GPU with the same one in main memory. Does nothing without a GPU.
 
 use std::collections::BTreeMap;
 

@@ -81,7 +81,7 @@ pub enum EncoderError {
     },
     /// The device cannot multiply in bf16.
     #[error(
-        "`precision: bf16` needs a CUDA card of the Ampere generation (8.0) or later, but {device}; train on such a card \
+        "`precision: bf16` needs a GPU of the Ampere generation (8.0) or later, but {device}; train on such a GPU \
          (`--device cuda`), or leave `precision` at f32"
     )]
     NoBf16 {
@@ -89,7 +89,7 @@ pub enum EncoderError {
         device: &'static str,
     },
     /// A batch does not have the shape that the encoder was built for.
-    #[error("a batch of {got} was given to an encoder of {}", describe(.expected))]
+    #[error("the encoder received a batch of {got}, but it reads {}", describe(.expected))]
     WrongBatch {
         /// The shape that the encoder reads.
         expected: InputShape,
@@ -179,7 +179,7 @@ pub enum EncoderError {
         name: String,
     },
     /// A saved encoder or optimizer does not fit this one.
-    #[error("saved tensor `{name}`: {problem}; the checkpoint is of another encoder or optimizer")]
+    #[error("saved tensor `{name}`: {problem}; the checkpoint belongs to another encoder or optimizer")]
     WrongTensor {
         /// The tensor.
         name: String,

@@ -74,7 +74,7 @@ pub(super) fn grid(
     let (device, flowing) = (parameters[0].1.device(), pass.activations());
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
-        // It is copied unchanged: the card permutes and rounds it faster.
+        // It is copied unchanged: the GPU permutes and rounds it faster.
         let x = read(input, expected, parameters[0].1.dtype(), device)?;
         return Ok(Value::constant(crate::nn::cuda::convolution::channels_last(&x, flowing)?));
     }

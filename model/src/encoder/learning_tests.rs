@@ -29,7 +29,7 @@ fn adamw() -> OptimizerSpec {
     optimizer(OptimizerRule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2 }, 3e-3)
 }
 
-/// Where encoders learn: in main memory, and in bf16 on a card if there is one.
+/// Where encoders learn: in main memory, and in bf16 on a GPU if there is one.
 fn everywhere() -> impl Iterator<Item = (Precision, Device)> {
     let in_bf16 = bf16_cards().map(|card| (Precision::Bf16, card));
     std::iter::once((Precision::F32, Device::Cpu)).chain(in_bf16)

@@ -113,10 +113,10 @@ pub fn check_numbers(numbers: Numbers, device: &Device) -> Result<(), EncoderErr
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
         let multiplies = crate::nn::cuda::multiplies_bf16(device)?;
-        return if multiplies { Ok(()) } else { Err(EncoderError::NoBf16 { device: "this card is older" }) };
+        return if multiplies { Ok(()) } else { Err(EncoderError::NoBf16 { device: "this GPU is older" }) };
     }
     debug_assert!(device.is_cpu(), "{device:?}");
-    Err(EncoderError::NoBf16 { device: "this is main memory" })
+    Err(EncoderError::NoBf16 { device: "this device is the CPU" })
 }
 
 /// The encoder that `auto` means for this input. Other encoders are returned unchanged.

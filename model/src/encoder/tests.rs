@@ -366,7 +366,7 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
         assert_eq!(before, state_bits(encoder.as_ref()));
         message
     };
-    let end = "the checkpoint is of another encoder or optimizer";
+    let end = "the checkpoint belongs to another encoder or optimizer";
     let short = Tensor::zeros(3, DType::F32, &Device::Cpu).expect("zeros");
     assert_eq!(message(Some(short)), format!("saved tensor `{name}`: it is F32 [3], not F32 [4]; {end}"));
     assert_eq!(message(None), format!("saved tensor `{name}`: it is missing; {end}"));
@@ -375,12 +375,11 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
 #[test]
 fn bf16_is_refused_in_main_memory() {
     let (spec, shape) = (EncoderSpec::Auto, InputShape::Features { width: 8 });
-    let error =
-        build(Precision::Bf16, &spec, &shape, 8, 0, &modality(), &Device::Cpu).map(|_| ()).expect_err("no card");
+    let error = build(Precision::Bf16, &spec, &shape, 8, 0, &modality(), &Device::Cpu).map(|_| ()).expect_err("no GPU");
     assert_eq!(
         error.to_string(),
-        "`precision: bf16` needs a CUDA card of the Ampere generation (8.0) or later, but this is main memory; train on such \
-         a card (`--device cuda`), or leave `precision` at f32"
+        "`precision: bf16` needs a GPU of the Ampere generation (8.0) or later, but this device is the CPU; train on such \
+         a GPU (`--device cuda`), or leave `precision` at f32"
     );
 }
 
@@ -423,20 +422,26 @@ fn a_batch_of_another_shape_is_refused() {
     let (cnn, text) = (&cases[4], &cases[5]);
     assert_eq!(
         refused(cnn, &batch(&InputShape::Features { width: 3 }, 0..2)),
-        "a batch of shape [2, 3] was given to an encoder of grids of 2 × 9 × 6"
+        "the encoder received a batch of shape [2, 3], but it reads grids of 2 × 9 × 6"
     );
     assert_eq!(
         refused(cnn, &batch(&text.shape, 0..2)),
-        "a batch of texts was given to an encoder of grids of 2 × 9 × 6"
+        "the encoder received a batch of texts, but it reads grids of 2 × 9 × 6"
     );
     let tokens = |ids: Vec<u32>, lengths: Vec<u32>, longest| BatchInput::Tokens { ids, lengths, longest };
-    let reads = "was given to an encoder of texts of up to 9 tokens out of 11";
+    let reads = "but it reads texts of up to 9 tokens out of 11";
     let unknown = tokens(vec![1, 11], vec![2], 2);
-    assert_eq!(refused(text, &unknown), format!("a batch of sequences with token 11 {reads}"));
+    assert_eq!(refused(text, &unknown), format!("the encoder received a batch of sequences with token 11, {reads}"));
     let short = tokens(vec![1, 2], vec![2, 2], 2);
-    assert_eq!(refused(text, &short), format!("a batch of 2 ids for 2 sequences of up to 2 tokens {reads}"));
+    assert_eq!(
+        refused(text, &short),
+        format!("the encoder received a batch of 2 ids for 2 sequences of up to 2 tokens, {reads}")
+    );
     let empty = tokens(vec![1, 2], vec![0, 2], 1);
-    assert_eq!(refused(text, &empty), format!("a batch of 2 ids for 2 sequences of up to 1 tokens {reads}"));
+    assert_eq!(
+        refused(text, &empty),
+        format!("the encoder received a batch of 2 ids for 2 sequences of up to 1 tokens, {reads}")
+    );
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) fn attention(input: &Value, heads: usize, starts: &Arc<[usize]>) -> R
     let (rows, triple) = x.dims2()?;
     let sequences = starts.first() == Some(&0) && starts.last() == Some(&rows) && starts.is_sorted();
     if !sequences || heads == 0 || triple % (3 * heads) != 0 {
-        candle_core::bail!("{NAME}: ({rows}, {triple}) for sequences from {starts:?} on and {heads} heads");
+        candle_core::bail!("{NAME}: ({rows}, {triple}) for sequences that start at {starts:?} and {heads} heads");
     }
     on_cuda!(x, attention::attention(input, heads, starts));
     let operator = Attention { starts: Arc::clone(starts), heads, width: triple / 3 };

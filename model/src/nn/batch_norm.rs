@@ -27,7 +27,7 @@ pub(crate) struct ChannelStatistics {
     pub(crate) variance: Vec<f64>,
     /// How many numbers each covers.
     pub(crate) count: usize,
-    /// The statistics on the card, if they were computed there and not copied yet. Means and variances are then empty.
+    /// The statistics on the GPU, if they were computed there and not copied yet. Means and variances are then empty.
     #[cfg(feature = "cuda")]
     pub(crate) device: Option<super::cuda::batch_norm::DeviceStatistics>,
 }

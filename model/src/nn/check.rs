@@ -9,11 +9,11 @@ use super::value::{Node, Tape, Value, backward};
 use crate::device::DeviceChoice;
 use crate::encoder::check_numbers;
 
-/// The devices for tests of operators: main memory, and a card if the build supports one and there is one. With the
-/// environment variable `ANTIPHON_TEST_CARD`, there must be a card.
+/// The devices for tests of operators: main memory, and a GPU if the build supports one and there is one. With the
+/// environment variable `ANTIPHON_TEST_CARD`, there must be a GPU.
 ///
 /// # Panics
-/// If there must be a card but there is none.
+/// If there must be a GPU but there is none.
 pub(crate) fn devices() -> Vec<Device> {
     let card = DeviceChoice::Cuda(0).open();
     assert!(card.is_ok() || std::env::var_os("ANTIPHON_TEST_CARD").is_none(), "{card:?}");

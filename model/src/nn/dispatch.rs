@@ -1,6 +1,6 @@
-//! Chooses where an operator computes after its inputs are checked: in main memory, or on the card that holds them.
+//! Chooses where an operator computes after its inputs are checked: in main memory, or on the GPU that holds them.
 
-/// Calls the operator at this path in `cuda` and returns its result, if the tensor is on a card.
+/// Calls the operator at this path in `cuda` and returns its result, if the tensor is on a GPU.
 #[cfg(feature = "cuda")]
 macro_rules! on_cuda {
     ($tensor:expr, $($path:ident)::+ ( $($argument:expr),* $(,)? )) => {
@@ -10,7 +10,7 @@ macro_rules! on_cuda {
     };
 }
 
-/// Without CUDA, no tensor is on a card.
+/// Without CUDA, no tensor is on a GPU.
 #[cfg(not(feature = "cuda"))]
 macro_rules! on_cuda {
     ($tensor:expr, $($any:tt)*) => {

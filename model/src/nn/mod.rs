@@ -15,7 +15,7 @@
 //! 2. In evaluation, a sample's bits never depend on its batch.
 //! 3. Every operator's backward agrees with finite differences in f64.
 //!
-//! Operators run in main memory, or on an NVIDIA card (`cuda`, with its own invariants) if the tensors are there.
+//! Operators run in main memory, or on an NVIDIA GPU (`cuda`, with its own invariants) if the tensors are there.
 //! Nothing here knows modalities, heads or turns.
 
 pub(crate) mod activation;

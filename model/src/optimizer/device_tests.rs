@@ -1,4 +1,4 @@
-//! Compares steps on a card with those in main memory. Does nothing without a card.
+//! Compares steps on a GPU with those in main memory. Does nothing without a GPU.
 
 use candle_core::{DType, Device};
 

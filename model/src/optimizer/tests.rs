@@ -129,7 +129,7 @@ fn a_saved_state_of_another_kind_is_refused() {
     let mut other = Optimizer::new(&spec(adamw(), None), &parameters).expect("an optimizer");
     assert_eq!(
         other.restore(&saved, 1).expect_err("there are no means").to_string(),
-        "saved tensor `mean.weight`: it is missing; the checkpoint is of another encoder or optimizer"
+        "saved tensor `mean.weight`: it is missing; the checkpoint belongs to another encoder or optimizer"
     );
     let single = Tensor::zeros((3, 4), DType::F32, &Device::Cpu).expect("a tensor");
     let wrong: BTreeMap<_, _> = saved.into_keys().map(|name| (name, single.clone())).collect();

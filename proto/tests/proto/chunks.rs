@@ -160,7 +160,7 @@ fn a_stream_with_a_missing_or_wrong_chunk_is_an_error() {
     let missing = LIMITS.classes * LIMITS.width * 4 - CHUNK;
     let needed = |given: usize, missing: usize| {
         format!(
-            "`chunk.data` is {given} bytes long, expected whole elements of the tensor under way, \
+            "`chunk.data` is {given} bytes long, expected whole elements of the current tensor, \
              of which {missing} bytes are missing"
         )
     };

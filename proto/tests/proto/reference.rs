@@ -1,4 +1,4 @@
-//! The reference page of the wire is what the `.proto` files say, comments included.
+//! Generates the reference page of the wire from the `.proto` files and their comments.
 //! `UPDATE=1 cargo test -p antiphon-proto --test proto reference::` writes it.
 
 use std::collections::BTreeMap;
@@ -15,12 +15,11 @@ const FILES: [&str; 3] = ["antiphon/v1/job.proto", "antiphon/v1/training.proto",
 
 const HEAD: &str = "# gRPC
 
-This page answers which services, methods and messages of `antiphon.v1` there are, and what each field means.
+The gRPC interface `antiphon.v1` consists of the services, methods and messages below.
 
 *Generated from the code by `UPDATE=1 cargo test -p antiphon-proto --test proto reference::`; do not edit it here.*
 
-A client needs the [job service](#jobservice) only. Workers speak the [training service](#trainingservice). A coordinator also \
-serves the standard gRPC health and reflection services.
+A client needs the [job service](#jobservice) only. Workers speak the [training service](#trainingservice). The coordinator also serves the standard gRPC health and reflection services.
 ";
 
 #[test]

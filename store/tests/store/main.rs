@@ -1,4 +1,4 @@
-//! Stores and checkpoints: one conformance suite over every store, and laws of what is kept.
+//! Stores and checkpoints: one conformance suite for every store, and property tests of retention.
 
 mod conformance;
 mod retention;

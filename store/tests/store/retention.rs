@@ -1,4 +1,4 @@
-//! Laws of what is retained and what is removed, over random folders.
+//! Property tests of which files are retained and removed, with random folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutPayload};
 
 const CASES: u64 = 300;
-/// Turns of the folders: few, so that they meet.
+/// The range of turns. It is small, so that turns collide.
 const TURNS: u64 = 12;
 const NAMES: [&str; 3] = ["head.safetensors", "projector.safetensors", "encoder-a.safetensors"];
 
-/// What lies in a job's folder: turn and name of every object of a checkpoint.
+/// The content of a job's folder: turn and name of every object of a checkpoint.
 type Objects = BTreeSet<(Turn, String)>;
 
-/// A folder as a job may leave it.
+/// A random folder that a job could leave behind.
 struct Folder {
     job: Store,
     store: CheckpointStore,

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::modules::Import;
 use crate::repository::Violation;
 
-/// Circles that are one idea in several files: the files and the reason, a line each in `circles.txt`.
+/// Allowed circles, each with its files and the reason: one per line in `circles.txt`.
 pub struct Allowed {
     circles: Vec<BTreeSet<String>>,
 }
 
 impl Allowed {
-    /// Reads lines of the form `file file … : reason`; the line without its reason where there is none is an error.
+    /// Reads lines of the form `file file … : reason`. A line without a reason is an error.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Allowed {
     }
 }
 
-/// Every circle that is not allowed, and every allowed one that is no more.
+/// Every circle that is not allowed, and every allowed circle that no longer exists.
 pub fn check(imports: &[Import], allowed: &Allowed) -> Vec<Violation> {
     let found = circles(imports);
     let mut violations = Vec::new();
@@ -57,7 +57,7 @@ pub fn check(imports: &[Import], allowed: &Allowed) -> Vec<Violation> {
     violations
 }
 
-/// The sets of files from each of which imports lead to every other.
+/// The strongly connected sets of files.
 fn circles(imports: &[Import]) -> Vec<BTreeSet<String>> {
     let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for import in imports {

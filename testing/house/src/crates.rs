@@ -1,5 +1,5 @@
-//! Arrows between the crates of the workspace: each depends on crates below it only, as section `[crates]` of
-//! `rooms.txt` has them, and what knows no wire has none of the wire's crates anywhere below.
+//! Dependencies between the crates of the workspace. Each crate depends only on crates below it in section `[crates]`
+//! of `rooms.txt`. Crates that must not know the wire depend on no crate of the wire, not even indirectly.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,21 +7,21 @@ use std::process::Command;
 use crate::repository::{File, Violation};
 use crate::rooms::{self, Orders};
 
-/// The section of `rooms.txt`.
+/// The section of `rooms.txt` with the order of the crates.
 pub const SECTION: &str = "crates";
-/// The section of `rooms.txt` with the crates that know no wire.
+/// The section of `rooms.txt` with the crates that must not know the wire.
 pub const NO_WIRE: &str = "no wire";
-/// What speaks on the wire.
+/// The crates of the wire.
 pub const WIRE: &[&str] = &["tonic", "prost", "hyper", "h2", "reqwest"];
 
-/// What a `Cargo.toml` says of the package's place in the workspace.
+/// The package in a `Cargo.toml`, with its dependencies in the workspace.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The folder that the file is in.
     pub folder: String,
-    /// The package.
+    /// The name of the package.
     pub name: String,
-    /// Crates of the workspace that it is built from; those of its tests do not count.
+    /// Dependencies in the workspace, without dev-dependencies.
     pub needs: Vec<String>,
 }
 
@@ -55,7 +55,8 @@ fn manifest(folder: &str, text: &str) -> Manifest {
     manifest
 }
 
-/// Every arrow that does not lead down, and every crate that the order lacks or that is not there.
+/// Every dependency that does not lead down, every crate that is missing from the order, and every listed crate that
+/// does not exist.
 pub fn check(manifests: &[Manifest], orders: &Orders) -> Vec<Violation> {
     let mut violations = Vec::new();
     for Manifest { folder, name, needs } in manifests {
@@ -80,11 +81,11 @@ pub fn check(manifests: &[Manifest], orders: &Orders) -> Vec<Violation> {
     violations
 }
 
-/// The wire's crates among those that `name` is built from.
+/// The crates of the wire among all dependencies of `name`.
 ///
 /// # Errors
 ///
-/// What cargo said where it cannot tell.
+/// The message of cargo, if it fails.
 pub fn wire_below(root: &Path, name: &str) -> Result<Vec<String>, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut tree = Command::new(cargo);

@@ -1,19 +1,19 @@
-//! Documents: the length of the README, links and anchors that lead somewhere, pages that are in the book's table of
-//! contents, and commands that exist.
+//! Documents: the length of the README, the targets of links and anchors, the book's table of contents, and the
+//! existence of commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::markdown::{self, Page};
 use crate::repository::{File, Violation};
 
-/// Lines of the README, at most.
+/// The largest number of lines in the README.
 pub const README_LINES: usize = 150;
 /// The sources of the book.
 pub const BOOK: &str = "docs/src/";
-/// The page that is made from the command line's own description: headings with `antiphon …`, and the flags below each.
+/// The generated page of commands: headings with `antiphon …`, and the flags below each.
 pub const COMMANDS: &str = "docs/src/reference/commands.md";
 
-/// All that is wrong with the documents.
+/// All violations in the documents.
 pub fn check(files: &[File]) -> Vec<Violation> {
     let pages: BTreeMap<&str, Page> = files
         .iter()
@@ -70,7 +70,7 @@ fn links(path: &str, page: &Page, pages: &BTreeMap<&str, Page>, files: &[File], 
     }
 }
 
-/// The path that `target` stands for on the page at `path`; none where it leaves the repository.
+/// The path that `target` refers to on the page at `path`; None if it is outside the repository.
 fn resolve(path: &str, target: &str) -> Option<String> {
     if target.is_empty() {
         return Some(path.to_owned());
@@ -89,7 +89,7 @@ fn resolve(path: &str, target: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Every page of the book is in its table of contents.
+/// Checks that every page of the book is in the table of contents.
 fn contents(pages: &BTreeMap<&str, Page>, violations: &mut Vec<Violation>) {
     let summary = format!("{BOOK}SUMMARY.md");
     let Some(page) = pages.get(&*summary) else { return };
@@ -128,7 +128,7 @@ impl Commands {
 
     fn check(&self, path: &str, page: &Page, violations: &mut Vec<Violation>) {
         for block in page.blocks.iter().filter(|block| is_shell(&block.tag)) {
-            // A command that goes on in the next line counts as one of the line that it begins in.
+            // A command of several lines counts for its first line.
             let mut joined = String::new();
             for (at, line) in block.text.lines().enumerate() {
                 joined.push_str(line.trim_end_matches('\\'));
@@ -202,14 +202,14 @@ fn invocations(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Whether a word can stand before a command: a separator, an assignment, a prompt or a program that runs another.
+/// Whether a word can precede a command: a separator, an assignment, a prompt or a program that runs another.
 fn is_before_command(word: &str) -> bool {
     let assignment =
         word.split_once('=').is_some_and(|(name, _)| name.chars().all(|char| char.is_ascii_uppercase() || char == '_'));
     assignment || matches!(word, "|" | "||" | "&&" | ";" | "&" | "do" | "then" | "$" | "time" | "exec" | "nohup" | "!")
 }
 
-/// Splits at white space outside of quotation marks; separators are words of their own, a comment ends the line.
+/// Splits at white space outside of quotation marks. Separators are separate words, and a comment ends the line.
 fn shell_words(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;

@@ -1,16 +1,16 @@
-//! Rust source as tokens, as far as the checks need it: no comments, no contents of strings, no code that is compiled
-//! for tests only.
+//! Splits Rust source into the tokens that the checks need: without comments, contents of strings and code for tests
+//! only.
 
 /// One token and the line it starts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Counted from 1.
+    /// Line number, from 1.
     pub line: usize,
     /// The token itself.
     pub kind: Kind,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An identifier or keyword, raw identifiers without their `r#`.
@@ -19,12 +19,12 @@ pub enum Kind {
     Sign(char),
     /// The contents of a string literal.
     Text(String),
-    /// A number, a character or a lifetime: nothing that a check asks about.
+    /// A number, a character or a lifetime, which no check needs.
     Other,
 }
 
 impl Token {
-    /// The identifier or keyword, where it is one.
+    /// The identifier or keyword, if the token is one.
     pub fn word(&self) -> Option<&str> {
         match &self.kind {
             Kind::Word(word) => Some(word),
@@ -133,7 +133,8 @@ impl Lexer {
         }
     }
 
-    /// A string that starts at its quotation mark; `hashes` of a raw string, which knows no escapes, plus one.
+    /// Reads a string that starts at its quotation mark. `hashes` is the number of `#` of a raw string plus one; raw
+    /// strings have no escapes.
     fn string(&mut self, hashes: usize) {
         let line = self.line;
         self.bump();
@@ -153,7 +154,7 @@ impl Lexer {
         self.push(line, Kind::Text(text));
     }
 
-    /// Reads `r"…"`, `r#"…"#`, `b"…"`, `br"…"`, `b'…'`, `c"…"` and raw identifiers; says whether there was one.
+    /// Reads `r"…"`, `r#"…"#`, `b"…"`, `br"…"`, `b'…'`, `c"…"` or a raw identifier. Returns whether there was one.
     fn raw_string(&mut self) -> bool {
         let mut prefix = 1;
         if matches!(self.peek(0), 'b' | 'c') && self.peek(1) == 'r' {
@@ -186,7 +187,7 @@ impl Lexer {
         }
     }
 
-    /// A character or a lifetime.
+    /// Reads a character or a lifetime.
     fn quote(&mut self) {
         let line = self.line;
         self.bump();
@@ -202,7 +203,7 @@ impl Lexer {
     }
 }
 
-/// The tokens without the items that are compiled for tests only.
+/// Removes items that are compiled for tests only.
 pub fn without_tests(tokens: &[Token]) -> Vec<Token> {
     let mut kept = Vec::new();
     let mut at = 0;
@@ -222,7 +223,7 @@ pub fn without_tests(tokens: &[Token]) -> Vec<Token> {
     kept
 }
 
-/// The end of the attribute that starts at `at`, where one does.
+/// The end of the attribute that starts at `at`, if there is one.
 pub fn attribute(tokens: &[Token], at: usize) -> Option<usize> {
     if !tokens[at].is('#') {
         return None;
@@ -234,13 +235,13 @@ pub fn attribute(tokens: &[Token], at: usize) -> Option<usize> {
     Some(closing(tokens, open) + 1)
 }
 
-/// Whether an attribute is `#[cfg(test)]`, alone or among conditions that must all hold.
+/// Whether an attribute is `#[cfg(test)]`, or `all(…)` with `test` among its conditions.
 fn is_for_tests(attribute: &[Token]) -> bool {
     let words: Vec<&str> = attribute.iter().filter_map(Token::word).collect();
     words.first() == Some(&"cfg") && words.contains(&"test") && !words.contains(&"not") && !words.contains(&"any")
 }
 
-/// The index of the bracket that closes the one at `open`; the last token where none does.
+/// The index of the bracket that closes the one at `open`; the last token if none does.
 pub fn closing(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -258,7 +259,7 @@ pub fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len() - 1
 }
 
-/// The index behind the item that starts at `at`, its further attributes included.
+/// The index after the item that starts at `at`, including its further attributes.
 fn item_end(tokens: &[Token], mut at: usize) -> usize {
     while at < tokens.len() {
         if let Some(end) = attribute(tokens, at) {

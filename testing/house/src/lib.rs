@@ -1,9 +1,7 @@
-//! Rules about the repository itself, each a check that names file and line: what imports what, how long things are,
-//! which words are retired, and where the documents lead.
+//! Checks of the repository itself: imports, lengths, retired words and documents. Each violation names file and line.
 //!
-//! [`modules`], [`circles`], [`rooms`] and [`crates`] are about imports; [`sizes`], [`words`] and [`documents`] about
-//! what their names say. `cargo test` runs all of them on this repository, and
-//! `cargo run -p antiphon-testing-house -- CHECK` shows what one of them finds.
+//! [`modules`], [`circles`], [`rooms`] and [`crates`] check imports. `cargo test` runs all checks on this repository,
+//! and `cargo run -p antiphon-testing-house -- CHECK` shows the violations of one check.
 
 pub mod circles;
 pub mod crates;
@@ -20,14 +18,14 @@ use std::path::Path;
 
 use repository::{File, Violation};
 
-/// The checks that need nothing but the files.
+/// The names of all checks.
 pub const CHECKS: &[&str] = &["imports", "crates", "sizes", "words", "documents"];
 
 /// Runs one of [`CHECKS`] on the repository at `root`.
 ///
 /// # Errors
 ///
-/// Where a list cannot be read, or there is no such check.
+/// A list cannot be read, or there is no such check.
 pub fn check(name: &str, root: &Path, files: &[File]) -> Result<Vec<Violation>, String> {
     match name {
         "imports" => imports(files),
@@ -67,7 +65,7 @@ fn imports(files: &[File]) -> Result<Vec<Violation>, String> {
     Ok(violations)
 }
 
-/// The members of the workspace, each with its folder: the library, or the program where there is no library.
+/// The root files of the workspace's members: the library, or the program if there is no library.
 pub fn members(files: &[File]) -> Vec<(String, modules::Crate)> {
     let read = |folder: String| {
         let library = format!("{folder}/src/lib.rs");

@@ -1,4 +1,4 @@
-//! Shows what the checks of the repository find.
+//! Shows the violations that the checks of the repository find.
 //!
 //!     cargo run -p antiphon-testing-house                     all checks
 //!     cargo run -p antiphon-testing-house -- words cli/       one check, of some paths only
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns how many violations were shown.
+/// Runs a check, prints its violations and returns their number.
 fn run(arguments: &[String], root: &Path) -> Result<usize, String> {
     let files = repository::files(root).map_err(|error| format!("the repository cannot be read: {error}"))?;
     let (name, paths) = arguments.split_first().map_or(("all", &[][..]), |(name, paths)| (name, paths));
@@ -47,7 +47,7 @@ fn run(arguments: &[String], root: &Path) -> Result<usize, String> {
     Ok(show(&found.into_iter().filter(wanted).collect::<Vec<_>>()))
 }
 
-/// Shows violations and how many each file has.
+/// Prints violations, and their number per file.
 fn show(found: &[Violation]) -> usize {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut lines: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -59,7 +59,7 @@ fn show(found: &[Violation]) -> usize {
         lines.extend(counts.iter().map(|(path, count)| format!("{count:5}  {path}")));
     }
     lines.push(String::new());
-    // A reader such as `head` may close the pipe early, which is no failure.
+    // A reader such as `head` may close the pipe early, which is not a failure.
     let _ = std::io::stdout().write_all(lines.join("\n").as_bytes());
     found.len()
 }

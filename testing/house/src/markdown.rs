@@ -1,20 +1,20 @@
-//! Markdown, as far as the checks need it: headings, links and fenced blocks.
+//! Parses the Markdown that the checks need: headings, links and fenced blocks.
 
 /// A fenced block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The line of the fence, counted from 1.
+    /// The line of the fence, from 1.
     pub line: usize,
-    /// The word behind the fence, `sh,run` for example; empty where there is none.
+    /// The word after the fence, such as `sh,run`; may be empty.
     pub tag: String,
-    /// What is between the fences, without the fence's own indentation.
+    /// The content, without the indentation of the fence.
     pub text: String,
 }
 
-/// A page taken apart.
+/// A parsed page.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The names that `#…` can lead to.
+    /// The anchors of the page.
     pub anchors: Vec<String>,
     /// The targets of links and images, with their lines.
     pub links: Vec<(usize, String)>,
@@ -26,7 +26,7 @@ pub struct Page {
     pub headings: Vec<(usize, String)>,
 }
 
-/// Takes a page apart.
+/// Parses a page.
 pub fn read(text: &str) -> Page {
     let mut page = Page::default();
     let mut open: Option<(String, usize, Block)> = None;
@@ -106,9 +106,9 @@ fn links(line: &str) -> Vec<String> {
     found
 }
 
-/// A heading's anchor, as forges and mdBook make it.
+/// The anchor of a heading, as on forges and in mdBook.
 fn slug(title: &str) -> String {
-    // Of a link only its text counts.
+    // Only the text of a link counts.
     let mut text = String::new();
     let mut rest = title;
     while let Some((before, after)) = rest.split_once("](") {

@@ -1,15 +1,15 @@
-//! The modules of one crate, and which file imports what from which other.
+//! The modules of one crate, and the imports between its files.
 //!
 //! An import is a path that starts with `crate`, `super`, `self` or the name of a module in scope, in a `use` or
-//! inline. It leads to the file that *defines* the name: re-exports are followed. What a module re-exports of its own
-//! children is no import, for it gives them a name and uses nothing; nor is a `mod` item or the path in `pub(in …)`.
+//! inline. It leads to the file that *defines* the name: re-exports are followed. A re-export of a module's own
+//! children is not an import, because it uses nothing. Neither is a `mod` item or the path in `pub(in …)`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lexer::{self, Token};
 use crate::repository::File;
 
-/// A path of modules from the root of the crate, which is the empty one.
+/// A path of modules from the root of the crate; the root is empty.
 type Module = Vec<String>;
 
 /// One import.
@@ -17,23 +17,23 @@ type Module = Vec<String>;
 pub struct Import {
     /// The file with the import.
     pub from: String,
-    /// The file that defines what is imported.
+    /// The file that defines the imported item.
     pub to: String,
     /// The line in `from`.
     pub line: usize,
-    /// The path as it stands resolved, for messages.
+    /// The resolved path, for messages.
     pub name: String,
 }
 
 #[derive(Default)]
 struct Scope {
-    /// Names that `use` brings in, with the path that they stand for and whether it is `pub`.
+    /// Names from `use`, with their paths and whether the `use` is `pub`.
     aliases: BTreeMap<String, (Module, bool)>,
     /// The paths of `use …::*`, and whether they are `pub`.
     globs: Vec<(Module, bool)>,
-    /// What is defined here, modules not included.
+    /// Items that are defined here, except for modules.
     items: BTreeSet<String>,
-    /// The file.
+    /// Path of the file.
     file: String,
     /// Paths, each with its line and whether it is a re-export.
     paths: Vec<(Module, usize, bool)>,
@@ -64,7 +64,7 @@ impl Crate {
         self.scopes.keys().filter(|module| !module.is_empty()).map(|module| module.join("/")).collect()
     }
 
-    /// `folder` is where the children of `module` are.
+    /// Reads a module; `folder` is the folder of its children.
     fn read_file(&mut self, path: &str, folder: &str, module: Module, files: &[File]) {
         let Some(file) = files.iter().find(|file| file.path == path) else { return };
         let tokens = lexer::without_tests(&lexer::tokens(&file.text));
@@ -104,7 +104,7 @@ impl Crate {
                 }
                 let Some((target, name)) = self.resolve(&absolute, 0) else { continue };
                 let to = &self.scopes[&target].file;
-                // A path to a module and no further is a name for it; what is used of it is a path of its own.
+                // A path to a module itself only names it; each use of an item in it has a separate path.
                 if *to != scope.file && !name.is_empty() {
                     let name = format!("{}::{name}", target.join("::"));
                     found.push(Import { from: scope.file.clone(), to: to.clone(), line: *line, name });
@@ -116,7 +116,7 @@ impl Crate {
         found
     }
 
-    /// A path as it stands in `module`, from the root of the crate. None where it leads out of the crate.
+    /// Resolves a path in `module` to one from the root of the crate. None if it leads out of the crate.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         let (first, rest) = path.split_first()?;
         let mut absolute = match &**first {
@@ -148,7 +148,8 @@ impl Crate {
         Some(absolute)
     }
 
-    /// The module that defines what `path` leads to, and the item's name in it: empty where the path is a module's.
+    /// The module that defines the item at `path`, and the item's name in it; the name is empty if the path is a
+    /// module.
     fn resolve(&self, path: &[String], depth: usize) -> Option<(Module, String)> {
         let longest = (0..=path.len()).rev().find(|length| self.scopes.contains_key(&path[..*length]))?;
         let module = path[..longest].to_vec();
@@ -178,12 +179,12 @@ impl Crate {
 struct Reader<'a> {
     tokens: &'a [Token],
     at: usize,
-    /// Whether the item at hand is `pub`.
+    /// Whether the current item is `pub`.
     public: bool,
-    /// Of braces: items at 0 are the module's.
+    /// Depth of braces; items at depth 0 belong to the module.
     depth: usize,
     scope: Scope,
-    /// Child modules, with the tokens of their bodies where they are inline.
+    /// Child modules, with the tokens of their bodies if they are inline.
     children: Vec<(String, Option<(usize, usize)>)>,
 }
 
@@ -268,7 +269,7 @@ impl Reader<'_> {
         self.read_tree(Vec::new());
     }
 
-    /// One tree of a `use`, up to the `;`, `,` or `}` behind it.
+    /// Reads one tree of a `use`, up to the `;`, `,` or `}` after it.
     fn read_tree(&mut self, mut path: Module) {
         let line = self.tokens.get(self.at).map_or(0, |token| token.line);
         while self.at < self.tokens.len() {
@@ -310,7 +311,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A path outside of a `use`, or a word alone.
+    /// Reads a path outside of a `use`, or a single word.
     fn read_path(&mut self) {
         let line = self.tokens[self.at].line;
         let inside = self.at > 1 && self.tokens[self.at - 1].is(':') && self.tokens[self.at - 2].is(':');

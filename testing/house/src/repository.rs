@@ -7,35 +7,34 @@ use std::path::{Path, PathBuf};
 /// One file of the repository.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// From the root of the repository, with `/` between folders.
+    /// Path from the root of the repository, with `/` between folders.
     pub path: String,
-    /// The contents; empty where they are not UTF-8.
+    /// The content; empty if it is not UTF-8.
     pub text: String,
 }
 
 impl File {
-    /// A file that is not on disk, for tests.
+    /// Creates a file that is not on disk, for tests.
     pub fn new(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned() }
     }
 
-    /// Whether the file's name ends so, a dot included.
+    /// Whether the file's name ends in this extension, which includes the dot.
     pub fn has_extension(&self, extension: &str) -> bool {
         self.path.ends_with(extension)
     }
 }
 
-/// The folder that holds the workspace's `Cargo.toml`.
+/// The folder of the workspace's `Cargo.toml`.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Every file below `root`, sorted by path. Left out are build output and hidden folders other than `.ci` and
-/// `.github`.
+/// Every file below `root`, sorted by path, except for build output and hidden folders other than `.ci` and `.github`.
 ///
 /// # Errors
 ///
-/// Where a folder or a file cannot be read.
+/// A folder or a file cannot be read.
 pub fn files(root: &Path) -> io::Result<Vec<File>> {
     let mut found = Vec::new();
     collect(root, "", &mut found)?;
@@ -60,26 +59,26 @@ fn collect(folder: &Path, prefix: &str, found: &mut Vec<File>) -> io::Result<()>
     Ok(())
 }
 
-/// Build output is known by the tag that cargo leaves in it; mdBook's is in `docs/book`.
+/// Build output is recognised by cargo's tag file; mdBook's output is `docs/book`.
 fn is_left_out(path: &str, folder: &Path) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let hidden = name.starts_with('.') && !matches!(path, ".ci" | ".github");
     hidden || matches!(path, "target" | "docs/book") || folder.join("CACHEDIR.TAG").exists()
 }
 
-/// One thing that a check found.
+/// A violation that a check found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Violation {
-    /// The file, from the root of the repository.
+    /// Path of the file from the root of the repository.
     pub path: String,
-    /// Counted from 1; 0 where it is the whole file.
+    /// Line number, from 1; 0 for the whole file.
     pub line: usize,
-    /// What is wrong and what to do.
+    /// A message that says what is wrong and what to do.
     pub message: String,
 }
 
 impl Violation {
-    /// A violation in one line of a file.
+    /// Creates a violation in one line of a file.
     pub fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
         Self { path: path.to_owned(), line, message: message.into() }
     }

@@ -1,10 +1,9 @@
-//! Rooms: what lies directly below a crate's `src`, a file or a folder, in an order. A room imports rooms below it
-//! only.
+//! Rooms are the files and folders directly below a crate's `src`. They have an order, and a room imports only rooms
+//! below it.
 //!
-//! The order is written in `rooms.txt`: a section a crate, the top first; rooms in one line do not import each other.
-//! The root of a crate (`lib.rs`, `main.rs`) is above all of them and is not written. A module inside a room may be
-//! written too, as `room/module`. It is then a room of its own, which the rest of the room imports as it imports any
-//! other.
+//! `rooms.txt` has a section for each crate, with the top first; rooms in one line do not import each other. The root
+//! of a crate (`lib.rs`, `main.rs`) is above all rooms and is not listed. A module inside a room can be listed as
+//! `room/module`. It is then a separate room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +13,14 @@ use crate::repository::Violation;
 /// The file with the orders.
 pub const FILE: &str = "testing/house/rooms.txt";
 
-/// Sections of layers, the highest first.
+/// The layers of each section, the highest first.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Orders {
     sections: BTreeMap<String, Vec<Vec<String>>>,
 }
 
 impl Orders {
-    /// Reads `[section]` lines and the lines of names below each.
+    /// Parses `[section]` lines and the lines of names below each.
     pub fn parse(text: &str) -> Self {
         let mut sections: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
         let mut current = String::new();
@@ -43,12 +42,12 @@ impl Orders {
         self.sections.get(name).map(Vec::as_slice)
     }
 
-    /// How far down `name` is in `section`.
+    /// The layer of `name` in `section`, from the top.
     pub fn depth(&self, section: &str, name: &str) -> Option<usize> {
         self.section(section)?.iter().position(|layer| layer.iter().any(|room| room == name))
     }
 
-    /// The room of a module: the longest written one that holds it, otherwise its first name. None for the root.
+    /// The room of a module: the longest listed room that contains it, otherwise its first name. None for the root.
     fn room_of<'a>(&self, section: &str, module: &'a str) -> Option<&'a str> {
         let ends = module.rmatch_indices('/').map(|(end, _)| end);
         let mut holding = std::iter::once(module.len()).chain(ends).map(|end| &module[..end]);
@@ -57,14 +56,14 @@ impl Orders {
     }
 }
 
-/// The module of a file, as `room/module`: empty for the root.
+/// The module of a file, as `room/module`; empty for the root.
 fn module_of<'a>(folder: &str, file: &'a str) -> Option<&'a str> {
     let below = file.strip_prefix(folder)?.strip_prefix("/src/")?.strip_suffix(".rs")?;
     let module = below.strip_suffix("/mod").unwrap_or(below);
     Some(if matches!(module, "lib" | "main") { "" } else { module })
 }
 
-/// The module that an import leads to, which can be one in the root's own file: empty for the root itself.
+/// The module that an import leads to, which can be inline in the root's file; empty for the root itself.
 fn module_below(import: &Import) -> String {
     import.name.rsplit_once("::").map_or("", |(module, _)| module).replace("::", "/")
 }
@@ -73,8 +72,8 @@ fn first_name(module: &str) -> Option<&str> {
     module.split('/').next().filter(|room| !room.is_empty())
 }
 
-/// Every import that does not lead to a lower room, and every room that `orders` lacks or that is not there. `modules`
-/// are those of the crate, as `room/module`.
+/// Every import that does not lead to a lower room, every room that is missing from `orders`, and every listed room
+/// that does not exist. `modules` are the modules of the crate, as `room/module`.
 pub fn check(folder: &str, modules: &BTreeSet<String>, imports: &[Import], orders: &Orders) -> Vec<Violation> {
     let mut violations = Vec::new();
     for room in modules.iter().filter(|module| !module.contains('/')) {
@@ -113,8 +112,7 @@ pub fn check(folder: &str, modules: &BTreeSet<String>, imports: &[Import], order
     violations
 }
 
-/// An order that today's imports agree with, to begin one with: each room as low as it can be. None where there is a
-/// circle.
+/// An order that agrees with the current imports, with each room as low as possible. None if there is a circle.
 pub fn suggest(folder: &str, rooms: &BTreeSet<&str>, imports: &[Import]) -> Option<Vec<Vec<String>>> {
     let mut left = rooms.clone();
     let pairs: BTreeSet<(&str, &str)> = imports

@@ -1,24 +1,23 @@
-//! How long files, functions and names are, and how many fields a struct of the coordinator has.
+//! Limits the length of files, functions and names of tests, and the number of fields in a struct of the coordinator.
 //!
-//! Tests do not count towards the length of a file: neither test files nor the `#[cfg(test)]` modules of others. Nor
-//! does generated code. The length of functions is clippy's `too_many_lines` as well, which leaves out blank lines and
-//! comments; here they count.
+//! Test files, `#[cfg(test)]` modules and generated code have no limit of length. Clippy's `too_many_lines` also limits
+//! functions, but without blank lines and comments, which count here.
 
 use std::collections::BTreeSet;
 
 use crate::lexer::{self, Kind, Token};
 use crate::repository::{File, Violation};
 
-/// Lines of a file without tests, at most.
+/// The largest number of lines in a file, without tests.
 pub const FILE_LINES: usize = 499;
-/// Lines of a function with its signature, at most.
+/// The largest number of lines in a function, with its signature.
 pub const FUNCTION_LINES: usize = 60;
-/// Characters of a test's name, at most.
+/// The largest number of characters in a test's name.
 pub const TEST_NAME: usize = 60;
-/// Fields of a struct of the coordinator, at most.
+/// The largest number of fields in a struct of the coordinator.
 pub const FIELDS: usize = 15;
 
-/// All that is too long.
+/// All violations of the limits.
 pub fn check(files: &[File]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in files.iter().filter(|file| !is_generated(&file.path)) {
@@ -52,7 +51,7 @@ fn is_counted(path: &str) -> bool {
     counted && !test
 }
 
-/// A test module begins at the left margin and ends with the next brace there.
+/// A test module starts at the left margin and ends with the next brace there.
 fn lines_without_tests(text: &str) -> usize {
     let mut counted = 0;
     let mut skipping = false;
@@ -88,7 +87,7 @@ fn functions(path: &str, tokens: &[Token], violations: &mut Vec<Violation>) {
     }
 }
 
-/// The brace that opens the body of the item at `at`; none where it ends with a semicolon.
+/// The brace that opens the body of the item at `at`; None if the item ends with a semicolon.
 fn body(tokens: &[Token], mut at: usize) -> Option<usize> {
     while at < tokens.len() {
         match tokens[at].kind {
@@ -101,7 +100,7 @@ fn body(tokens: &[Token], mut at: usize) -> Option<usize> {
     None
 }
 
-/// A test is a function with an attribute whose path ends in `test`.
+/// Whether a function is a test: it has an attribute whose path ends in `test`.
 fn test_names(path: &str, tokens: &[Token], violations: &mut Vec<Violation>) {
     let mut at = 0;
     let mut is_test = false;
@@ -145,7 +144,7 @@ fn fields(path: &str, tokens: &[Token], violations: &mut Vec<Violation>) {
     }
 }
 
-/// The names before a single colon at the top of the braces.
+/// The names before a single colon at the top level of the braces.
 fn field_names(tokens: &[Token], open: usize) -> BTreeSet<&str> {
     let end = lexer::closing(tokens, open);
     let mut names = BTreeSet::new();
@@ -162,7 +161,7 @@ fn field_names(tokens: &[Token], open: usize) -> BTreeSet<&str> {
                 names.insert(&**name);
                 expecting = false;
             }
-            // A comma in angle brackets is followed by a type, and a type by no single colon.
+            // A comma in angle brackets is followed by a type, and no single colon follows a type.
             Kind::Sign(',') => expecting = true,
             _ => {}
         }

@@ -1,14 +1,12 @@
-//! Retired words: terms that have a better one, and forms that nobody uses in speech.
+//! Retired words: terms that have a better one, and old forms.
 //!
-//! `words.txt` has a pattern a line: alternatives with `|` between them, then `->` and what to write instead. A pattern
-//! of words is found in every text file, whatever its capitals: in prose, over the ends of lines, and in identifiers,
-//! whose parts are words too (`LapsedSeat`, `lapsed_seat`). `word !next` is not found before `next`. A pattern that
-//! begins with `` ` `` is for words that are everyday ones in prose: it is found only as a whole identifier, in code
-//! and between backticks, and capitals count. `only folder/:` before the patterns restricts a line to files below a
-//! folder.
+//! `words.txt` has one rule per line: alternatives with `|` between them, then `->` and the replacement. A pattern of
+//! words matches in every text file, ignoring case: in prose, across line ends, and in the words of identifiers
+//! (`LapsedSeat`, `lapsed_seat`). `word !next` does not match before `next`. A pattern in backticks is for words that
+//! are common in prose: it matches only whole identifiers, in code and between backticks, with the same case. `only
+//! folder/:` before the patterns restricts a rule to files below a folder.
 //!
-//! `words-allowed.txt` says where a retired word may stand: `path: words : reason`; a path that ends in `/` is a
-//! folder.
+//! `words-allowed.txt` lists exceptions: `path: words : reason`; a path that ends in `/` is a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +17,10 @@ use crate::repository::{File, Violation};
 #[derive(Debug)]
 struct Retired {
     shape: Shape,
-    /// As it is written in the list.
+    /// The pattern, as in the list.
     name: String,
     instead: String,
-    /// Empty: everywhere.
+    /// Folders that the rule applies to; empty means all.
     folders: Vec<String>,
 }
 
@@ -36,7 +34,7 @@ enum Shape {
 #[derive(Debug)]
 pub struct Words {
     retired: Vec<Retired>,
-    /// Path, name of the form, and whether anything was found there.
+    /// Exceptions: path and pattern.
     allowed: Vec<(String, String)>,
 }
 
@@ -45,7 +43,7 @@ impl Words {
     ///
     /// # Errors
     ///
-    /// The first line that cannot be read.
+    /// The first line that cannot be parsed.
     pub fn parse(list: &str, allowed: &str) -> Result<Self, String> {
         let mut retired = Vec::new();
         for line in entries(list) {
@@ -73,7 +71,7 @@ impl Words {
         Ok(Self { retired, allowed: exceptions })
     }
 
-    /// Every retired form in `files`, their paths included, and every exception that is not needed.
+    /// Every retired form in `files`, including their paths, and every unnecessary exception.
     pub fn check(&self, files: &[File]) -> Vec<Violation> {
         let mut violations = Vec::new();
         let mut used = BTreeSet::new();
@@ -138,7 +136,7 @@ impl Words {
     }
 }
 
-/// The file with the exceptions.
+/// Path of the list of exceptions.
 pub const ALLOWED: &str = "testing/house/words-allowed.txt";
 
 fn entries(text: &str) -> impl Iterator<Item = &str> {
@@ -161,17 +159,18 @@ fn shape(name: &str) -> Option<Shape> {
     (!words.is_empty()).then_some(Shape::Words { words, not_before })
 }
 
-/// Not the lists themselves, nor what other people or programs wrote.
+/// Whether a file is checked. The lists themselves and files of other authors or programs are not.
 fn is_read(path: &str) -> bool {
     let skipped = ["testing/house/words.txt", ALLOWED, "LICENSE", "Cargo.lock"];
     !skipped.contains(&path) && !path.ends_with(".svg")
 }
 
-/// A word or a part of an identifier.
+/// A word in prose or in an identifier.
 struct Word {
     line: usize,
     text: String,
-    /// Whether only white space, the marks of a comment or the join of an identifier is between this word and the last.
+    /// Whether only white space, comment marks or the separator of an identifier is between this word and the previous
+    /// one.
     joined: bool,
 }
 
@@ -216,7 +215,7 @@ fn joins(gap: &str) -> bool {
     gap.is_empty() || comment || gap.chars().all(char::is_whitespace) || matches!(gap, "_" | "-" | "'" | "’")
 }
 
-/// Whole identifiers: the code's, and those that stand between backticks.
+/// Whole identifiers in code and between backticks.
 fn identifiers_of(file: &File) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     if file.has_extension(".rs") || file.has_extension(".proto") {

@@ -1,4 +1,4 @@
-//! What the server says.
+//! The server's answers.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ use hyper::{Response, StatusCode};
 use crate::faults::{Broken, Pace};
 use crate::request::Notes;
 
-/// A body, which may break off.
+/// A body, which may be truncated.
 pub(crate) type Body = BoxBody<Bytes, Broken>;
 
 /// An answer, not sent yet.
@@ -49,7 +49,7 @@ impl Answer {
         Self { body, ..self }
     }
 
-    /// The bytes `from` to before `to` of an object of `size`.
+    /// The bytes from `from` to before `to` of an object of `size`.
     pub(crate) fn with_range(mut self, from: usize, to: usize, size: usize) -> Self {
         let range = format!("bytes {from}-{}/{size}", to.saturating_sub(1));
         self.head.headers_mut().insert(CONTENT_RANGE, range.parse().expect("a header"));
@@ -61,13 +61,13 @@ impl Answer {
         self.head.status().is_success()
     }
 
-    /// All of it. (For HEAD the server leaves the body out and keeps its length.)
+    /// Sends the whole answer. For HEAD, the server omits the body but sends its length.
     pub(crate) fn send(self) -> Response<Body> {
         let chunks = stream::iter([Ok::<_, Infallible>(Frame::data(self.body.clone()))]);
         self.carrying(BodyExt::map_err(StreamBody::new(chunks), |never| match never {}).boxed())
     }
 
-    /// All of it, slowly.
+    /// Sends the whole answer slowly.
     pub(crate) fn send_at(self, pace: Pace) -> Response<Body> {
         let chunks = stream::unfold(self.body.clone(), move |mut left| async move {
             let chunk = left.split_to(left.len().min(pace.chunk()));
@@ -77,11 +77,11 @@ impl Answer {
         self.carrying(BodyExt::boxed(StreamBody::new(chunks)))
     }
 
-    /// Half of it, and then the connection breaks.
+    /// Sends half of the answer, then breaks the connection.
     pub(crate) fn send_half(self) -> Response<Body> {
         let half = Ok(Frame::data(self.body.slice(..self.body.len() / 2)));
         let chunks = stream::iter([half]).chain(stream::once(async {
-            // The first half leaves before.
+            // The first half is sent before the connection breaks.
             tokio::task::yield_now().await;
             Err(Broken)
         }));

@@ -1,4 +1,4 @@
-//! How often the server fails, and how.
+//! The faults of the server.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use antiphon_core::rng;
 /// requests before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
-    /// Which requests fail.
+    /// Seed that determines which requests fail.
     pub seed: u64,
-    /// Answered by 503 before anything is done.
+    /// Answered with 503 and not executed.
     pub refused: f64,
-    /// Carried out, and then answered by 500.
+    /// Executed, and then answered with 500.
     pub lost: f64,
-    /// The connection breaks: before anything is done, or, as often, once it is.
+    /// The connection breaks: half of the time before the request is executed, otherwise after.
     pub reset: f64,
-    /// The second half of the answer's body does not arrive.
+    /// The second half of the answer's body is not sent.
     pub truncated: f64,
-    /// Answered late.
+    /// Answered with a delay.
     pub slow: f64,
-    /// How late at the most.
+    /// Largest delay.
     pub slow_by: Duration,
-    /// Whose body is read slowly, and so is the answer's sent.
+    /// The request's body is read slowly, and the answer's body is sent slowly.
     pub slow_bodies: f64,
-    /// How slowly: bytes of a body per second.
+    /// Rate of slow bodies in bytes per second.
     pub bytes_per_second: u32,
 }
 
-/// What happens to one request.
+/// The fate of one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fate {
     pub(crate) refused: bool,
@@ -41,19 +41,19 @@ pub(crate) struct Fate {
     pub(crate) pace: Option<Pace>,
 }
 
-/// How slowly a body passes.
+/// The rate of a slow body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     bytes_per_second: u32,
 }
 
 impl Pace {
-    /// How long so many bytes take.
+    /// The time that this number of bytes takes.
     pub(crate) fn time(self, bytes: usize) -> Duration {
         Duration::from_secs_f64(bytes as f64 / f64::from(self.bytes_per_second.max(1)))
     }
 
-    /// Bytes that are sent at once: fifty times a second, unless that is less than one.
+    /// Number of bytes that are sent at once: a fiftieth of a second's bytes, at least one.
     pub(crate) fn chunk(self) -> usize {
         (self.bytes_per_second as usize / 50).max(1)
     }
@@ -73,7 +73,7 @@ impl Faults {
         bytes_per_second: 1 << 20,
     };
 
-    /// A failing server: about two of five requests fail, in one way or another.
+    /// A failing server: about two in five requests have a fault.
     #[must_use]
     pub fn frequent(seed: u64) -> Self {
         let slow_by = Duration::from_millis(20);
@@ -93,7 +93,7 @@ impl Faults {
     }
 }
 
-/// A connection that is broken on purpose.
+/// The error of an intentionally broken connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Broken;
 

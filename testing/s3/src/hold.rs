@@ -8,37 +8,37 @@ use tokio::sync::oneshot;
 use crate::faults::Broken;
 use crate::request::Asked;
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// An object, or some of its bytes.
+    /// Read an object, or some of its bytes.
     Get,
-    /// What is known of an object.
+    /// Read the attributes of an object.
     Head,
-    /// Which objects there are.
+    /// List objects.
     List,
-    /// An object is to be written, all at once.
+    /// Write an object in one request.
     Put,
-    /// An object, or several, are to be removed.
+    /// Remove one or several objects.
     Delete,
-    /// A multipart upload is to begin.
+    /// Start a multipart upload.
     CreateUpload,
-    /// A chunk of one; numbers start at 1.
+    /// Upload a chunk; numbers start at 1.
     PutPart(u32),
-    /// One is to be completed.
+    /// Complete a multipart upload.
     CompleteUpload,
-    /// One is to be aborted.
+    /// Abort a multipart upload.
     AbortUpload,
 }
 
-/// A request, as tests see it.
+/// A request, as tests can match it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Who asks: the client's `User-Agent`, see [`crate::Server::environment_of`].
+    /// The client's `User-Agent`, see [`crate::Server::environment_of`].
     pub client: String,
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
-    /// `bucket/key` of every object that it is about; of [`Operation::List`] the bucket alone.
+    /// `bucket/key` of every object of the request; only the bucket for [`Operation::List`].
     pub paths: Vec<String>,
 }
 
@@ -65,19 +65,19 @@ impl Request {
     }
 }
 
-/// Where a request is held.
+/// The point at which a request is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum When {
-    /// It is not carried out yet.
+    /// Before the request is executed.
     Before,
-    /// It is carried out, and not answered.
+    /// After the request is executed, before its answer.
     After,
 }
 
-/// A request that is to be held, or is.
+/// A request that will be or is held.
 ///
-/// If this is dropped, the connection breaks: the client gets no answer, and a request that was not carried out never
-/// is.
+/// If this is dropped, the connection breaks: the client receives no answer, and a request that was not executed never
+/// will be.
 #[derive(Debug)]
 pub struct Held {
     arrived: Option<oneshot::Receiver<Request>>,
@@ -88,14 +88,14 @@ impl Held {
     /// Waits until the request is held.
     ///
     /// # Panics
-    /// If the server has ended, or it was waited for before.
+    /// If the server has ended, or this was called before.
     pub async fn wait(&mut self) -> Request {
         self.arrived.take().expect("it is waited for once").await.expect("the server is there")
     }
 
     /// Releases the request.
     pub fn release(self) {
-        // The client may have gone meanwhile.
+        // The client may have disconnected meanwhile.
         let _ = self.released.send(());
     }
 }
@@ -130,10 +130,10 @@ impl Hold {
         self.arrived.is_closed()
     }
 
-    /// Holds the request if it is to be held here.
+    /// Holds the request if it matches at this point.
     pub(crate) async fn here(hold: &mut Option<Self>, when: When, request: &Request) -> Result<(), Broken> {
         let Some(hold) = hold.take_if(|hold| hold.when == when) else { return Ok(()) };
-        // If it was dropped just now, it is not released either.
+        // If [`Held`] was dropped at this moment, the request is not released.
         let _ = hold.arrived.send(request.clone());
         hold.released.await.map_err(|_| Broken)
     }

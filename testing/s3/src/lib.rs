@@ -1,10 +1,10 @@
-//! For tests: the subset of S3 that Antiphon uses, over HTTP and in memory, with faults on request.
+//! An S3 server for tests: the subset of S3 that Antiphon uses, in memory, over HTTP, with optional faults.
 //!
-//! PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD, DELETE,
-//! deletion of several, multipart uploads, listing in pages and by folder. Bodies may pass slowly, both ways. A
-//! condition is checked and the object written under one lock, so that of several concurrent writers one wins. Of
-//! signatures only the access key is checked. A test can hold a request before or after it is carried out, and kill its
-//! client meanwhile.
+//! It supports PUT and the completion of multipart uploads with `If-None-Match` and `If-Match`, GET with ranges, HEAD,
+//! DELETE, deletion of several objects, multipart uploads, and listing in pages and by folder. Bodies may be slow in
+//! both directions. A condition is checked and the object written under one lock, so that one of several concurrent
+//! writers wins. Of a signature, only the access key is checked. A test can hold a request before or after it is
+//! executed, and kill its client meanwhile.
 
 mod answer;
 mod faults;
@@ -34,7 +34,7 @@ use hold::Hold;
 use objects::Objects;
 use request::Asked;
 
-/// A server on a free loopback port. It ends when it is dropped.
+/// A server on a free loopback port. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -51,7 +51,7 @@ struct State {
 }
 
 impl Server {
-    /// Serves, and never fails.
+    /// Starts a server without faults.
     ///
     /// # Panics
     /// If there is no free port.
@@ -59,7 +59,7 @@ impl Server {
         Self::start_with(Faults::NONE).await
     }
 
-    /// Serves, and fails.
+    /// Starts a server with faults.
     ///
     /// # Panics
     /// If there is no free port.
@@ -78,7 +78,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The variables of the environment with which `s3://` URLs lead to this server.
+    /// The environment variables that direct `s3://` URLs to this server.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
@@ -90,7 +90,7 @@ impl Server {
         ]
     }
 
-    /// The same, for a client that calls itself `client`.
+    /// The same for a client with the user agent `client`.
     #[must_use]
     pub fn environment_of(&self, client: &str) -> Vec<(&'static str, String)> {
         let mut environment = self.environment();
@@ -98,7 +98,7 @@ impl Server {
         environment
     }
 
-    /// Holds the next request that is `wanted`, and no other one after it.
+    /// Holds the next request that is `wanted`, and only that one.
     #[must_use]
     pub fn hold(&self, when: When, wanted: impl Fn(&Request) -> bool + Send + 'static) -> Held {
         let (hold, held) = Hold::new(when, wanted);
@@ -111,7 +111,7 @@ impl Server {
         self.locked(|state| state.faults = faults);
     }
 
-    /// The objects there are, as `bucket/key`, in their order.
+    /// The names of all objects, as sorted `bucket/key`.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
         self.locked(|state| state.objects.keys().map(str::to_owned).collect())
@@ -134,7 +134,7 @@ impl Server {
         self.locked(|state| state.objects.open_uploads())
     }
 
-    /// Requests so far.
+    /// Number of requests so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.locked(|state| state.requests)
@@ -151,7 +151,7 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| answer(Arc::clone(&state), request));
         connections.spawn(async move {
-            // A client that went away, or a connection that was broken on purpose.
+            // The client disconnected, or the connection was intentionally broken.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
         while connections.try_join_next().is_some() {}
@@ -174,7 +174,7 @@ async fn answer(
     let request = Request::of(&asked);
     let mut hold = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those whose `Held` was dropped.
+        // Forgets requests whose `Held` was dropped.
         state.holds.retain(|hold| !hold.is_over());
         let wanted = state.holds.iter().position(|hold| hold.wants(&request));
         wanted.map(|at| state.holds.remove(at))

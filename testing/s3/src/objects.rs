@@ -1,4 +1,4 @@
-//! What the server holds, and every request that it carries out.
+//! The content of the server, and the execution of every request.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use hyper::{Method, StatusCode};
 use crate::answer::Answer;
 use crate::request::{Asked, Notes, all_between};
 
-/// Keys and folders in one page of a list.
+/// Number of keys and folders in one page of a list.
 const PAGE: usize = 2;
-/// The smallest chunk of an upload in bytes, but for the last.
+/// The smallest chunk of an upload in bytes, except for the last one.
 const SMALLEST_CHUNK: usize = 5 << 20;
 
 /// All objects and open uploads.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    /// `bucket/key` to content.
+    /// Objects by `bucket/key`.
     objects: BTreeMap<String, Bytes>,
-    /// Their attributes.
+    /// Attributes of objects by `bucket/key`.
     notes: BTreeMap<String, Notes>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
@@ -27,9 +27,9 @@ pub(crate) struct Objects {
 /// A multipart upload that is neither complete nor aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenUpload {
-    /// `bucket/key` of the object that it would become.
+    /// `bucket/key` of the object that the upload creates.
     pub path: String,
-    /// Chunks that have arrived.
+    /// Chunks that have arrived, by number.
     pub chunks: usize,
 }
 
@@ -78,7 +78,7 @@ impl Objects {
         }
     }
 
-    /// Checks the conditions and writes, atomically.
+    /// Checks the conditions and writes the object, atomically.
     fn put(&mut self, asked: &Asked, content: Bytes, notes: Notes) -> Answer {
         let found = self.objects.get(&asked.path).map(tag);
         let failed = || Answer::error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
@@ -215,7 +215,7 @@ fn no_such_upload() -> Answer {
     Answer::error(StatusCode::NOT_FOUND, "NoSuchUpload")
 }
 
-/// An object, or a folder of them, in a list.
+/// An object or a folder in a list.
 fn listed(name: &str, content: Option<&Bytes>) -> String {
     let name = escaped(name);
     let Some(content) = content else { return format!("<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>") };

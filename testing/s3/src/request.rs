@@ -1,4 +1,4 @@
-//! What the server is asked.
+//! Requests to the server.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use url::form_urlencoded;
 
 use crate::faults::{Broken, Pace};
 
-/// The one set of credentials that is let in.
+/// The only credentials that are accepted.
 pub const ACCESS_KEY: &str = "conformance";
 
-/// Headers that an object carries.
+/// Headers that are stored with an object.
 pub(crate) type Notes = Vec<(HeaderName, HeaderValue)>;
 
 fn note((name, value): (&HeaderName, &HeaderValue)) -> (HeaderName, HeaderValue) {
@@ -32,9 +32,9 @@ pub(crate) struct Asked {
     pub(crate) if_match: Option<String>,
     range: Option<String>,
     authorization: Option<String>,
-    /// Its `User-Agent`; empty if it says none.
+    /// The `User-Agent`; empty if there is none.
     pub(crate) client: String,
-    /// What the client has the object carry: `x-amz-meta-…`.
+    /// Attributes to store with the object: `x-amz-meta-…`.
     pub(crate) notes: Notes,
     pub(crate) body: Bytes,
 }
@@ -66,23 +66,23 @@ impl Asked {
         self.authorization.as_ref().is_some_and(|signature| signature.contains(&signed_by))
     }
 
-    /// Whether a bucket is meant, rather than an object.
+    /// Whether the request is about a bucket, not an object.
     pub(crate) fn is_of_bucket(&self) -> bool {
         !self.path.contains('/')
     }
 
-    /// A field of the query; empty where it is not there.
+    /// A field of the query; empty if it is missing.
     pub(crate) fn wanted(&self, name: &str) -> &str {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// `bucket/key` of the objects that are to be removed in one request.
+    /// `bucket/key` of the objects to remove in one request.
     pub(crate) fn paths_to_delete(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.body);
         all_between(&text, "<Key>", "</Key>").map(|key| format!("{}/{}", self.path, unescaped(key))).collect()
     }
 
-    /// The bytes that are wanted of an object of `size`: from, and to before. None where all are.
+    /// The requested range of bytes of an object of `size`. None for all bytes.
     pub(crate) fn range(&self, size: usize) -> Option<(usize, usize)> {
         let (from, to) = self.range.as_ref()?.strip_prefix("bytes=")?.split_once('-')?;
         Some(match (from, to) {
@@ -96,7 +96,7 @@ impl Asked {
 async fn body(mut body: Incoming, pace: Option<Pace>) -> Result<Bytes, Broken> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        // A client that was killed while it sent has asked for nothing.
+        // A request of a client that was killed while sending is ignored.
         let Ok(chunk) = frame.map_err(|_| Broken)?.into_data() else { continue };
         if let Some(pace) = pace {
             tokio::time::sleep(pace.time(chunk.len())).await;

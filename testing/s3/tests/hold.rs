@@ -1,4 +1,4 @@
-//! Requests that are held, by clients that wait, and by clients that go.
+//! Held requests of clients that wait, and of clients that disconnect.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Sends a request; the status of the answer, or 0 if the connection broke.
+/// Sends a request, and returns the status of the answer, or 0 if the connection broke.
 async fn ask(server: &Server, client: &str, request: &str, body: &str) -> u16 {
     let address = server.endpoint().trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(address).await.expect("it listens");
@@ -18,12 +18,12 @@ async fn ask(server: &Server, client: &str, request: &str, body: &str) -> u16 {
     );
     stream.write_all(head.as_bytes()).await.expect("it is sent");
     let mut answer = String::new();
-    // A connection that breaks has sent nothing.
+    // A broken connection has sent no answer.
     let _ = stream.read_to_string(&mut answer).await;
     answer.split(' ').nth(1).map_or(0, |status| status.parse().expect("a status"))
 }
 
-/// The same, beside the test.
+/// The same, on a separate thread.
 fn asking(server: &Arc<Server>, client: &'static str, request: &'static str) -> JoinHandle<u16> {
     let server = Arc::clone(server);
     tokio::spawn(async move { ask(&server, client, request, "x").await })

@@ -224,7 +224,7 @@ impl Trainer {
     pub fn learn(&mut self, head: &Head<f32>, at: Progress) -> Result<(), TrainError> {
         let Ahead { mut forward, errors, .. } = self.ahead.take().ok_or(TrainError::OutOfOrder("batch"))?;
         // Copied before the optimizer's step is enqueued, because afterwards the copy would have to wait for that step
-        // on the card.
+        // on the GPU.
         let statistics = std::mem::take(&mut forward.pending).in_memory()?;
         let feature_gradient = errors.ok_or(TrainError::OutOfOrder("contribution"))?.feature_gradient(head)?;
         self.watch.lap(|times| &mut times.head);

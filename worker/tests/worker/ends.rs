@@ -1,4 +1,4 @@
-//! How the program ends, and what it says then.
+//! The exit codes and last messages of the program.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
-//! Training that begins from weights: only what is not frozen changes, and a checkpoint no longer needs the file.
+//! Training that starts from pretrained weights: frozen parameters do not change, and a checkpoint does not need the
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ use antiphon_process::full_message;
 use antiphon_store::tensors::{self, Arrays};
 use antiphon_worker::trainer::{Machine, Options, TrainError, Trainer};
 
-/// The message is the one in the golden file.
+/// Compares the message with the golden file.
 fn check(name: &str, message: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/worker/golden").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE").is_some() {
@@ -60,7 +61,7 @@ fn step(trainer: &mut Trainer, steps: usize) {
 
 type Values = BTreeMap<String, Vec<f32>>;
 
-/// What a checkpoint keeps of the encoder and of its optimizer.
+/// The encoder's and the optimizer's tensors in a checkpoint.
 fn kept(trainer: &Trainer) -> [Values; 2] {
     let mut files = trainer.files().expect("files").into_iter();
     [(); 2].map(|()| {
@@ -105,7 +106,7 @@ async fn an_encoder_starts_from_the_checkpoint_of_another_job() {
         ["mean.adapter.weight", "mean.layers.1.weight", "square.adapter.weight", "square.layers.1.weight"]
     );
 
-    // The first step of AdamW is as long as the learning rate, whatever the gradient.
+    // The first step of AdamW has the length of the learning rate, whatever the gradient.
     let moved = async |options: String| {
         let mut trainer = loaded(options).await;
         step(&mut trainer, 1);

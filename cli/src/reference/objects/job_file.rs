@@ -24,7 +24,7 @@ static EXPLAINED: Object = Object::new(
         Field::new("unit", Kind::Text, "Unit of the value; empty without one."),
         Field::new("range", Kind::Text, "Values that the field accepts."),
         Field::new("meaning", Kind::Text, "What the field is for."),
-        Field::new("example", Kind::Text, "A value as it would be written."),
+        Field::new("example", Kind::Text, "An example value, as written in a job file."),
     ],
 );
 

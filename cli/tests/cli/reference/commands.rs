@@ -20,7 +20,11 @@ fn the_page_of_commands_is_up_to_date() {
     }
     compare_or_update(
         "commands.md",
-        &page("Commands", "This page answers what each command does and which options it takes.", &text),
+        &page(
+            "Commands",
+            "`antiphon` has one command per task. This reference lists the arguments and options of each command.",
+            &text,
+        ),
     );
 }
 

@@ -13,9 +13,8 @@ type Options = BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>;
 
 #[test]
 fn the_page_of_the_environment_is_up_to_date() {
-    let mut text = String::from(
-        "A variable that belongs to an option counts while the option is not given.\n\n## Variables of options\n\n",
-    );
+    let mut text =
+        String::from("A variable of an option applies if the option is not given.\n\n## Variables of options\n\n");
     let rows = options().into_iter().map(|(variable, (names, meanings))| {
         let names: Vec<String> = names.iter().map(|name| code(name)).collect();
         // The help texts of one option differ slightly between commands; the shortest is used.
@@ -35,11 +34,11 @@ fn the_page_of_the_environment_is_up_to_date() {
             .map(|variable| [code(variable.name), variable.default.to_owned(), variable.meaning.to_owned()]);
         text += &table(["Variable", "Default", "Meaning"], rows);
     }
-    text += "\n## Variables in job files\n\nText in a job file may contain `${NAME}`. It is replaced by the variable `NAME` of the \
-             environment of the command that reads the file: `run`, `check`, `submit`, `bench` or `chaos`.\n";
+    text += "\n## Variables in job files\n\nText in a job file may contain `${NAME}`. The command that reads the file \
+             (`run`, `check`, `submit`, `bench` or `chaos`) replaces it by the environment variable `NAME`.\n";
     compare_or_update(
         "environment.md",
-        &page("Environment variables", "This page answers which variables of the environment Antiphon reads.", &text),
+        &page("Environment variables", "Antiphon reads the environment variables below.", &text),
     );
 }
 

@@ -21,9 +21,10 @@ use super::{code, compare_or_update, page, table};
 #[test]
 fn the_page_of_events_is_up_to_date() {
     let mut text = String::from(
-        "With `--format json` every command prints one JSON object per line. The key `event` says what the object is. Times are in \
-         seconds.\n\n## Events of a job\n\nPrinted by `run`, by `follow`, and by `submit` and `stop` with `--follow`. A coordinator \
-         keeps the events of each job, so that `follow` shows them from the first one.\n\n",
+        "With `--format json`, every command prints one JSON object per line. The key `event` identifies the kind of \
+         object. Times are in seconds.\n\n## Events of a job\n\n`run` and `follow` print these events, and so do \
+         `submit` and `stop` with `--follow`. The coordinator retains the events of each job, so that `follow` shows \
+         them from the first one.\n\n",
     );
     let rows = JOB_EVENTS.iter().map(|event| [link(event), event.meaning.to_owned()]);
     text += &table(["Event", "When"], rows);
@@ -39,7 +40,7 @@ fn the_page_of_events_is_up_to_date() {
     inner.values().for_each(|object| describe(object, &mut text));
     compare_or_update(
         "events.md",
-        &page("Events and JSON", "This page answers what each JSON object means that a command prints.", &text),
+        &page("Events and JSON", "Commands print the JSON objects below, with these fields.", &text),
     );
 }
 
@@ -71,7 +72,8 @@ fn describe(object: &Object, text: &mut String) {
     let _ = write!(text, "\n#### {name}\n\n{}\n\n", object.meaning);
     *text += &table(["Field", "Type", "Meaning"], object.fields.iter().map(row));
     if let Some(also) = object.also {
-        let _ = write!(text, "\nIt also has the fields of [{}](#{}).\n", also.name, also.name.replace(' ', "-"));
+        let _ =
+            write!(text, "\nThis object also has the fields of [{}](#{}).\n", also.name, also.name.replace(' ', "-"));
     }
 }
 

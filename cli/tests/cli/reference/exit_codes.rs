@@ -12,7 +12,7 @@ fn the_page_of_exit_codes_is_up_to_date() {
     let mut text = table(["Code", "Meaning", "What to do"], rows);
     text += "\nEvery command uses these codes. A command that fails prints one line with the reason to standard error, or with \
              `--format json` an object with `\"event\": \"error\"` to standard output.\n";
-    text += "\n## Commands that give codes a narrower meaning\n";
+    text += "\n## Commands with more specific meanings\n";
     let mut root = antiphon::command();
     root.build();
     for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
@@ -22,11 +22,7 @@ fn the_page_of_exit_codes_is_up_to_date() {
     }
     compare_or_update(
         "exit-codes.md",
-        &page(
-            "Exit codes",
-            "This page answers why a command ended with a certain exit code, and what to do then.",
-            &text,
-        ),
+        &page("Exit codes", "The exit code of a command says why the command ended.", &text),
     );
 }
 

@@ -10,9 +10,9 @@ use super::{code, compare_or_update, page, sentence, table};
 fn the_page_of_job_fields_is_up_to_date() {
     let sections = reference();
     let mut text = String::from(
-        "`antiphon check JOB.yaml --explain` prints the fields of your own job with their values. `*` stands for the name of a \
-         modality. A field without a default is required, unless its meaning says otherwise.\n\nFields marked ↻ may change when \
-         the job is resumed from a checkpoint. All others must stay as they were.\n\n",
+        "`antiphon check JOB.yaml --explain` prints the fields of your job with their values. `*` stands for the name \
+         of a modality. A field without a default is required, unless its meaning says otherwise.\n\nFields marked ↻ \
+         may change when the job resumes from a checkpoint. All other fields must stay the same.\n\n",
     );
     text += &contents(&sections);
     for section in &sections {
@@ -20,7 +20,11 @@ fn the_page_of_job_fields_is_up_to_date() {
     }
     compare_or_update(
         "job-fields.md",
-        &page("Job fields", "This page answers what each field of a job file means, and which values it takes.", &text),
+        &page(
+            "Job fields",
+            "A job file consists of the fields below. Each has a meaning, a range and, in most cases, a default.",
+            &text,
+        ),
     );
 }
 

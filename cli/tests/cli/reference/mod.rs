@@ -34,8 +34,8 @@ fn compare_or_update(name: &str, wanted: &str) {
     let differing = wanted.lines().zip(found.lines()).find(|(wanted, found)| wanted != found);
     assert!(
         found == wanted,
-        "docs/src/reference/{name} is out of date: run `UPDATE=1 cargo test -p antiphon --test cli reference::`; it begins to \
-         differ at {differing:?}"
+        "docs/src/reference/{name} is out of date: run `UPDATE=1 cargo test -p antiphon --test cli reference::`; the \
+         first difference is {differing:?}"
     );
 }
 

@@ -119,9 +119,6 @@ fn report_removed(removed: Result<usize, CheckpointError>) {
     match removed {
         Ok(0) => {}
         Ok(files) => info!(files, "files of incomplete checkpoints were removed"),
-        Err(error) => {
-            warn!(%error, "files of incomplete checkpoints cannot be removed now; a later checkpoint retries \
-                           it")
-        }
+        Err(error) => warn!(%error, "files of incomplete checkpoints cannot be removed; the next checkpoint retries"),
     }
 }

@@ -124,7 +124,7 @@ impl<T: Real> SharedHead<T> {
                 (rows.saturating_add(rows.min(width).saturating_mul(2)), Some(*apply_to))
             }
         };
-        // P itself is there from the first checkpoint on, whatever the projection; the open turn's h̄ are remembered
+        // P itself exists after the first checkpoint, whatever the projection; the open turn's h̄ are remembered
         // until it ends.
         let projector = projector.saturating_add(width).saturating_add(steps).saturating_mul(width);
         let updates = if applies_to == Some(ApplyTo::Update) { 2 } else { 0 };

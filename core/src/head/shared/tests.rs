@@ -237,8 +237,8 @@ fn what_is_refused_changes_nothing() {
     let wrong = HeadGradient::Dense(Matrix::zeros(6, 3));
     let cases = [
         ("a", Contribution { loss: 1.0, ..good.clone() }, AT, "within a turn of `b`"),
-        ("b", Contribution { gradient: nan, ..good.clone() }, AT, "gradient holds NaN at element 0"),
-        ("b", Contribution { gradient: wrong, ..good.clone() }, AT, "gradient has shape [6, 3]"),
+        ("b", Contribution { gradient: nan, ..good.clone() }, AT, "`gradient` holds NaN at element 0"),
+        ("b", Contribution { gradient: wrong, ..good.clone() }, AT, "`gradient` has shape [6, 3]"),
         (
             "b",
             Contribution { gradient: huge, ..good.clone() },

@@ -36,7 +36,7 @@ pub(in crate::spec) mod job {
         "name",
         Kind::Name,
         "spoken-digits",
-        "the name of the job, for people; ids of submitted jobs begin with it",
+        "the name of the job, for display; ids of submitted jobs begin with it",
     );
     pub(in crate::spec) static SEED: Field =
         Field::new("seed", Kind::Whole(0, u64::MAX), "7", "the seed from which every random number of the job follows")

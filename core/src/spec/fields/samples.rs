@@ -118,12 +118,16 @@ pub(in crate::spec) mod input {
         "what the column holds; `auto` decides by the column's type and its first value",
     )
     .default("auto");
-    pub(in crate::spec) static HEIGHT: Field =
-        Field::new("height", Kind::Whole(1, SIZE), "28", "images are resized to it; by default that of the first")
-            .default("null")
-            .unit("pixels");
+    pub(in crate::spec) static HEIGHT: Field = Field::new(
+        "height",
+        Kind::Whole(1, SIZE),
+        "28",
+        "images are resized to it; by default that of the first image",
+    )
+    .default("null")
+    .unit("pixels");
     pub(in crate::spec) static WIDTH: Field =
-        Field::new("width", Kind::Whole(1, SIZE), "28", "images are resized to it; by default that of the first")
+        Field::new("width", Kind::Whole(1, SIZE), "28", "images are resized to it; by default that of the first image")
             .default("null")
             .unit("pixels");
     pub(in crate::spec) static CHANNELS: Field =

@@ -127,7 +127,7 @@ pub(in crate::spec) mod optimizer {
     pub(in crate::spec) static FACTOR: Field =
         Field::new("factor", above(0.0), "0.1", "the factor by which the learning rate is multiplied").default("0.1");
     pub(in crate::spec) static FLOOR: Field =
-        Field::new("floor", UP_TO_ONE, "0.01", "the share of the learning rate that is left at the end of the job")
+        Field::new("floor", UP_TO_ONE, "0.01", "the learning rate at the end of the job, as a share of `lr`")
             .default("0");
 }
 

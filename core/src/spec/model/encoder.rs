@@ -113,7 +113,7 @@ pub enum Precision {
     #[default]
     F32,
     /// bfloat16 between layers and as factors of products: 16 bits with the exponent range of 32-bit floats. Sums have
-    /// 32 bits. On CUDA cards only.
+    /// 32 bits. On GPUs only.
     Bf16,
 }
 

@@ -19,7 +19,7 @@ pub use schedule::*;
 /// A whole job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
-    /// The name of the job, for people. It need not be unique.
+    /// The name of the job, for display. It need not be unique.
     pub name: JobName,
     /// The seed of every random stream.
     pub seed: u64,
@@ -360,7 +360,7 @@ pub enum LearningRateSchedule {
     },
     /// Half a cosine from 1 to `floor` over the job.
     Cosine {
-        /// Share of the rate that is left at the end, 0 to 1.
+        /// The rate at the end of the job, as a share of the initial rate, 0 to 1.
         floor: f64,
         /// Epochs over which the rate rises linearly from 0.
         warmup: f64,

@@ -1,5 +1,6 @@
-//! The program does with a custom encoder what `antiphon` does with built-in ones: the same bits twice, on one and two
-//! threads, stopped and resumed, and in separate processes; checkpoints are verified, evaluated and predicted with.
+//! The program treats a custom encoder like a built-in one. A job gives the same bits when it is repeated, on one and
+//! two threads, stopped and resumed, and in separate processes. Its checkpoints can be verified, evaluated and used for
+//! predictions.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// Small enough for a test, with dropout, missing modalities and a last batch that is smaller.
+/// A job that is small enough for a test, with dropout, missing modalities and a smaller last batch.
 const SMALL: [&str; 4] = [
     "--set=data.samples={train: 200, validation: 0, test: 60}",
     "--set=schedule.epochs=2",
@@ -55,7 +56,7 @@ impl Drop for Server {
     }
 }
 
-/// A coordinator and its URL, which its log tells.
+/// A coordinator, and its URL from its log.
 fn coordinator(folder: &Path) -> (Server, String) {
     let mut command = program(folder, &["coordinator", "--listen", "127.0.0.1:0", "--format", "json"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -65,7 +66,7 @@ fn coordinator(folder: &Path) -> (Server, String) {
         let line: Value = serde_json::from_str(&line).ok()?;
         line["fields"]["address"].as_str().map(str::to_owned)
     });
-    // The rest is read too, so that the coordinator never waits for it.
+    // The rest of the log is read, too, so that the coordinator never blocks on it.
     std::thread::spawn(move || log.for_each(drop));
     (server, format!("http://{}", address.expect("it listens")))
 }

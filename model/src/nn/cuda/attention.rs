@@ -59,7 +59,7 @@ struct Heads<'a> {
     of: &'a Attention,
     length: usize,
     sequences: usize,
-    /// The first row of each sequence, on the card.
+    /// The first row of each sequence, on the GPU.
     starts: Tensor,
 }
 

@@ -1,4 +1,4 @@
-//! Batch normalisation. Its statistics stay on the card until they are committed.
+//! Batch normalisation. Its statistics stay on the GPU until they are committed.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -40,7 +40,7 @@ pub(crate) fn statistics(input: &Tensor) -> Result<ChannelStatistics> {
     Ok(ChannelStatistics { mean: Vec::new(), variance: Vec::new(), count: rows, device })
 }
 
-/// Copies the statistics that are on the card to main memory, in one transfer.
+/// Copies the statistics that are on the GPU to main memory, in one transfer.
 pub(crate) fn in_memory(mut all: Vec<ChannelStatistics>) -> Result<Vec<ChannelStatistics>> {
     let on_card: Vec<Tensor> = all.iter().filter_map(|one| one.device.as_ref()).map(|one| one.0.clone()).collect();
     let Some(first) = on_card.first() else { return Ok(all) };

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::launch::Card;
 
-/// A convolution on a card: sizes of its input, its kernel and its output.
+/// A convolution on a GPU: sizes of its input, its kernel and its output.
 pub(super) struct Convolution {
     pub(super) card: Card,
     pub(super) samples: usize,

@@ -21,7 +21,7 @@ use half::bf16;
 use super::convolution_shape::Convolution;
 use super::launch::Card;
 
-/// A request to cuDNN: one of three operations, a card, and the sizes of a convolution.
+/// A request to cuDNN: one of three operations, a GPU, and the sizes of a convolution.
 type Question = (Operation, DeviceId, [usize; 10]);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

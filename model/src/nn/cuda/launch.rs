@@ -1,4 +1,4 @@
-//! Memory on the card, and kernel launches.
+//! Memory on the GPU, and kernel launches.
 //!
 //! Safety: a kernel reads and writes at the addresses among its arguments, as far as its counts say. Only the files
 //! beside this one launch kernels. Each allocates the output with the shape that it passes to the kernel, after the
@@ -32,10 +32,10 @@ thread_local! {
     static FUNCTIONS: RefCell<HashMap<(DeviceId, DType, &'static str), CudaFunction>> = RefCell::default();
 }
 
-/// The card of this number, with its own stream.
+/// The GPU of this number, with its own stream.
 ///
 /// # Errors
-/// If there is no such card, or its driver is too old.
+/// If there is no such GPU, or its driver is too old.
 pub(crate) fn open(number: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(number)?;
     // SAFETY: the device's tensors are used only on this stream.
@@ -46,17 +46,17 @@ pub(crate) fn open(number: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Whether cuBLAS multiplies in bf16 on this card: it must be of the Ampere generation or later.
+/// Whether cuBLAS multiplies in bf16 on this GPU: it must be of the Ampere generation or later.
 ///
 /// # Errors
-/// If the device is not a card, or does not answer.
+/// If the device is not a GPU, or does not answer.
 pub(crate) fn multiplies_bf16(device: &Device) -> Result<bool> {
     let stream = device.as_cuda_device()?.cuda_stream();
     let (generation, _) = stream.context().compute_capability().map_err(Error::wrap)?;
     Ok(generation >= 8)
 }
 
-/// The number of cards. 0 if the driver does not answer.
+/// The number of GPUs. 0 if the driver does not answer.
 pub(crate) fn count() -> usize {
     CudaContext::device_count().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
@@ -110,7 +110,7 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-/// A card, and the number type of an operation.
+/// A GPU, and the number type of an operation.
 #[derive(Debug, Clone)]
 pub(super) struct Card {
     pub(super) device: CudaDevice,
@@ -119,7 +119,7 @@ pub(super) struct Card {
 }
 
 impl Card {
-    /// The card of a tensor, for numbers of the tensor's type.
+    /// The GPU of a tensor, for numbers of the tensor's type.
     ///
     /// # Errors
     /// If the tensor is in main memory.
@@ -191,7 +191,7 @@ impl Card {
         Ok(out)
     }
 
-    /// Copies numbers to the card, with this shape.
+    /// Copies numbers to the GPU, with this shape.
     pub(super) fn upload_as<N: candle_core::WithDType>(
         &self,
         numbers: &[N],
@@ -200,7 +200,7 @@ impl Card {
         Tensor::from_slice(numbers, shape, &Device::Cuda(self.device.clone()))
     }
 
-    /// Copies numbers to the card.
+    /// Copies numbers to the GPU.
     pub(super) fn upload<N: candle_core::WithDType>(&self, numbers: Vec<N>) -> Result<Tensor> {
         let count = numbers.len();
         if count == 0 {
@@ -289,7 +289,7 @@ impl Card {
         let (storage, layout) = tensor.storage_and_layout();
         let (first, _) = layout.contiguous_offsets().ok_or(Error::RequiresContiguous { op: "cuda" })?;
         let Storage::Cuda(storage) = &*storage else {
-            candle_core::bail!("some tensors are in main memory and others on a card; move them to one device")
+            candle_core::bail!("some tensors are in main memory and others on a GPU; move them to one device")
         };
         let start = match tensor.dtype() {
             DType::F32 => self.start::<f32>(storage)?,

@@ -1,4 +1,4 @@
-//! The pool of a card's memory.
+//! The pool of a GPU's memory.
 //!
 //! Safety: the device exists, its default pool is never destroyed, and the attributes that are used here have 64 bits.
 
@@ -12,7 +12,7 @@ pub(super) fn keep(device: &Device) -> Result<()> {
     set(device, Attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
 }
 
-/// The card's memory pool, if the card supports pools.
+/// The GPU's memory pool, if the GPU supports pools.
 fn pool(device: &Device) -> Result<Option<CUmemoryPool>> {
     let stream = device.as_cuda_device()?.cuda_stream();
     if !stream.context().has_async_alloc() {
@@ -28,10 +28,10 @@ fn set(device: &Device, attribute: Attribute, mut value: u64) -> Result<()> {
     unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut value).cast()) }.map_err(Error::wrap)
 }
 
-/// Returns unused memory of the card, so that other programs can use it.
+/// Returns unused memory of the GPU, so that other programs can use it.
 ///
 /// # Errors
-/// If the device is not a card, or does not answer.
+/// If the device is not a GPU, or does not answer.
 pub(crate) fn give_back(device: &Device) -> Result<()> {
     device.synchronize()?;
     let Some(pool) = pool(device)? else { return Ok(()) };
@@ -47,7 +47,7 @@ pub(crate) fn forget_peak(device: &Device) -> Result<()> {
     set(device, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)
 }
 
-/// The peak memory of the card that this program has used since [`forget_peak`], in bytes. None if the card does not
+/// The peak memory of the GPU that this program has used since [`forget_peak`], in bytes. None if the GPU does not
 /// measure it.
 ///
 /// # Errors

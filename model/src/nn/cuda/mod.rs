@@ -1,19 +1,20 @@
-//! The operators on NVIDIA graphics cards: the same mathematics as in main memory, forward and backward.
+//! The operators on NVIDIA GPUs: the same mathematics as in main memory, forward and backward.
 //!
 //! ```text
 //! linear ─ convolution (dnn) ─ batch_norm ─ pooling ─ layer_norm ─ attention ─ rows ─ elementwise ─ optimizer
-//! │ each enqueues kernels (*.cu) and products, and records a step on the tape columns ─ product ─ launch ─ memory sums
-//! over rows; cuBLAS; kernels and what they read; the card's memory staging transfer of batches to the card head the
-//! worker's half of a step of the shared head
+//!         │                    each enqueues kernels (*.cu) and products, and records a step on the tape
+//! columns ─ product ─ launch ─ memory                sums over rows; cuBLAS; kernels and inputs; the GPU's memory
+//! staging                                            transfer of batches to the GPU
+//! head                                               the worker's half of a step of the shared head
 //! ```
 //!
 //! Operators check their inputs before they call functions here (`on_cuda!`). Everything runs in the order in which it
 //! was enqueued, on one stream.
 //!
 //! Invariants:
-//! 1. The same input gives the same bits on the same card: no kernel adds with atomics, every sum has a fixed order,
-//!    and only deterministic algorithms of libraries are used. Bits differ between kinds of cards and from main memory.
-//! 2. Only copies to main memory wait for the card: contributions to the head, the gradient's norm, committed
+//! 1. The same input gives the same bits on the same GPU: no kernel adds with atomics, every sum has a fixed order,
+//!    and only deterministic algorithms of libraries are used. Bits differ between kinds of GPUs and from main memory.
+//! 2. Only copies to main memory wait for the GPU: contributions to the head, the gradient's norm, committed
 //!    statistics, evaluated features.
 //! 3. Memory beside operands and results is bounded: patches and scores are computed for some samples at a time.
 //!

@@ -11,7 +11,7 @@ use candle_core::{DType, Error, Result, Tensor};
 
 use super::launch::Card;
 
-/// A matrix on the card, or the first of several.
+/// A matrix on the GPU, or the first of several.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix {
     pub(super) address: u64,
@@ -144,7 +144,7 @@ impl Call {
 /// Adds the partial sums of a divided sum in f32, even for bf16 results. This does not affect products in f32 and f64.
 fn full_sums(handle: sys::cublasHandle_t) -> Result<()> {
     let mode = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-    // SAFETY: the handle belongs to the card, which outlives this call.
+    // SAFETY: the handle belongs to the GPU, which outlives this call.
     unsafe { sys::cublasSetMathMode(handle, mode) }.result().map_err(Error::wrap)
 }
 

@@ -1,7 +1,7 @@
-//! Transfer of batches to the card, through pinned memory that the card reads while the processor works.
+//! Transfer of batches to the GPU, through pinned memory that the GPU reads while the processor works.
 //!
-//! Safety: allocated memory is written before it is read. Memory that the card reads is overwritten or freed only after
-//! the card has read it.
+//! Safety: allocated memory is written before it is read. Memory that the GPU reads is overwritten or freed only after
+//! the GPU has read it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,11 +20,11 @@ const BLOCK: usize = 1 << 17;
 /// Pinned memory for one batch.
 struct Staging {
     memory: PinnedHostSlice<f32>,
-    /// The event after which the card has read it.
+    /// The event after which the GPU has read it.
     read: Option<CudaEvent>,
 }
 
-// One for each thread that uses a card, like the handles of libraries.
+// One for each thread that uses a GPU, like the handles of libraries.
 thread_local! {
     static STAGING: RefCell<HashMap<DeviceId, Staging>> = RefCell::default();
 }
@@ -43,15 +43,15 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // A card that fails no longer reads.
+        // A GPU that fails no longer reads.
         let _ = self.wait();
     }
 }
 
-/// These numbers on a card, in this shape.
+/// These numbers on a GPU, in this shape.
 ///
 /// # Errors
-/// If the device is not a card, or fails.
+/// If the device is not a GPU, or fails.
 pub(crate) fn upload(numbers: &[f32], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
     let (card, count) = (device.as_cuda_device()?, numbers.len());
     if count == 0 {

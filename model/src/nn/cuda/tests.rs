@@ -1,7 +1,7 @@
-//! Compares operators on a card with the same ones in main memory, at sizes with several blocks, tiles and groups. Each
+//! Compares operators on a GPU with the same ones in main memory, at sizes with several blocks, tiles and groups. Each
 //! operator's own tests also compare gradients with finite differences.
 //!
-//! Without a card, every test passes.
+//! Without a GPU, every test passes.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn rounded(tensor: &Tensor) -> Tensor {
     tensor.to_dtype(DType::BF16).and_then(|narrow| narrow.to_dtype(tensor.dtype())).expect("rounded")
 }
 
-/// Runs it twice on a card.
+/// Runs it twice on a GPU.
 ///
 /// # Panics
 /// If the second run gives different bits.
@@ -75,7 +75,7 @@ fn cards() -> impl Iterator<Item = Device> {
 }
 
 /// # Panics
-/// If the card differs from main memory, or a second run gives different bits.
+/// If the GPU differs from main memory, or a second run gives different bits.
 fn check(inputs: &[Tensor], function: impl Fn(&[Value]) -> Result<Value>) {
     for card in cards() {
         for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 2e-4)] {
@@ -331,7 +331,7 @@ fn numbers_become_the_nearest_of_16_bits() {
     for card in bf16_cards() {
         let wide: Vec<f32> = ROUNDED.iter().map(|(wide, _)| *wide).chain([f32::NAN]).collect();
         let x = Value::constant(Tensor::new(wide, &card).expect("numbers"));
-        let narrow = cast::narrow(&x).expect("a card narrows").tensor().to_vec1::<half::bf16>().expect("bf16");
+        let narrow = cast::narrow(&x).expect("a GPU narrows").tensor().to_vec1::<half::bf16>().expect("bf16");
         for (got, (wide, bits)) in narrow.iter().zip(ROUNDED) {
             assert_eq!(got.to_bits(), bits, "{wide}: {got}");
         }
@@ -345,9 +345,9 @@ fn what_was_widened_is_the_same_and_gradients_go_back_likewise() {
         let tape = Arc::new(Tape::default());
         let narrow = noise((70, 31), 1).to_dtype(DType::BF16).and_then(|x| x.to_device(&card)).expect("moved");
         let x = tape.variable(narrow.clone());
-        let wide = cast::widen(&x).expect("a card widens");
+        let wide = cast::widen(&x).expect("a GPU widens");
         assert_eq!((wide.tensor().dtype(), flat(wide.tensor())), (DType::F32, flat(&narrow)));
-        let y = cast::narrow(&wide).expect("a card narrows");
+        let y = cast::narrow(&wide).expect("a GPU narrows");
         let gradients = backward(y.node().expect("a node"), narrow.clone(), &[x.node().map(Node::number)]);
         let gradient = gradients.expect("a backward pass")[0].take().expect("a gradient");
         assert_eq!((gradient.dtype(), flat(&gradient)), (DType::BF16, flat(&narrow)));

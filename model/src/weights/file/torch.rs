@@ -50,7 +50,8 @@ pub(super) fn read(file: File, length: u64) -> Result<Tensors, String> {
 
 /// The content of one file of the archive.
 fn entry(archive: &mut Archive, name: &str, most: u64) -> Result<Vec<u8>, String> {
-    let failed = |reason: String| format!("`{name}` in it cannot be read ({reason}); it is truncated or damaged");
+    let failed =
+        |reason: String| format!("its entry `{name}` cannot be read ({reason}); the file is truncated or damaged");
     let mut entry = archive.by_name(name).map_err(|error| failed(error.to_string()))?;
     if entry.size() > most {
         return Err(failed(format!("it has {} bytes, more than the limit of {most}", entry.size())));

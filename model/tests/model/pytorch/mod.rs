@@ -1,11 +1,11 @@
-//! Outputs and gradients of the encoders are PyTorch's, under the names that its libraries give to the weights.
+//! Compares outputs and gradients of the encoders with PyTorch's, through the weight names of its libraries.
 //!
-//! `golden/` holds a few numbers of small cases; the folder that `ANTIPHON_PYTORCH_REFERENCE` names holds whole ones.
-//! Both are what `reference.py` beside this file computes in float64.
+//! `golden/` holds a few numbers of small cases; the folder in `ANTIPHON_PYTORCH_REFERENCE` holds whole models.
+//! `reference.py` beside this file computes both in float64.
 //!
-//! Whole models are compared in f64 as well as in f32. Among the millions of numbers that a residual network's ReLUs
-//! see, some are so near 0 that rounding to f32 moves them across, PyTorch's as ours, and with each a row of gradients:
-//! there f32 is shown and f64 is held.
+//! Whole models are compared in f64 as well as in f32. Among the millions of inputs of a residual network's ReLUs, some
+//! are so near 0 that rounding to f32 changes their sign, in PyTorch as well as here, and with it a row of gradients.
+//! There, f32 differences are shown, and only f64 differences are limited.
 
 mod reference;
 
@@ -24,18 +24,18 @@ use candle_core::{DType, Device, Tensor};
 use super::stores::stores;
 use reference::{Case, Named, Samples, Weights, numbers};
 
-/// ‖ours − PyTorch's‖ may be so much of ‖PyTorch's‖.
+/// Largest ‖ours − PyTorch's‖ relative to ‖PyTorch's‖ in f32.
 const TOLERANCE: f64 = 1e-4;
 
-/// The same of features and gradients in f64; what PyTorch's numbers are rounded to in their files is the most of it.
+/// The same for features and gradients in f64, where most of the difference is the rounding of PyTorch's numbers in
+/// files.
 const TOLERANCE_F64: f64 = 1e-6;
 
-/// Where numbers of an encoder's own tensors stand in the file: for each element, which tensor of the file, and where
-/// in it.
+/// For each element of an encoder's tensors: the tensor in the file, and the position in it.
 struct Origins(BTreeMap<String, Vec<(usize, usize)>>);
 
 impl Origins {
-    /// What the names of the file become, seen by sending numbers through that say where they are from.
+    /// Maps the file's names to the encoder's, by converting tensors whose numbers encode their origin.
     fn of(encoder: &dyn Encoder, case: &Case, shapes: &BTreeMap<String, Vec<usize>>) -> Self {
         let translated = |number: &dyn Fn(usize, usize) -> usize| -> Named {
             let tensor = |(which, (name, shape)): (usize, (&String, &Vec<usize>))| {
@@ -63,7 +63,7 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
     flat.and_then(|flat| flat.to_dtype(DType::F64)?.to_vec1()).expect("numbers")
 }
 
-/// The worst of several differences, and whose it is.
+/// The largest of several differences, and its name.
 #[derive(Default)]
 struct Worst(f64, String);
 
@@ -82,7 +82,7 @@ impl Worst {
         }
     }
 
-    /// Own tensors with the numbers that are known of them; tensors of the file that no encoder has are left out.
+    /// The encoder's tensors with their known numbers. Tensors of the file that the encoder does not have are skipped.
     fn meet_all(&mut self, own: &[(String, Tensor)], origins: &Origins, shapes: &[&String], known: &Samples) {
         for (name, tensor) in own {
             let values = flat(tensor);
@@ -95,7 +95,7 @@ impl Worst {
     }
 }
 
-/// In main memory, and on a card where the build is for one and there is one.
+/// The devices: the CPU, and a GPU if the build supports one and the machine has one.
 fn devices() -> impl Iterator<Item = Device> {
     [DeviceChoice::Cpu, DeviceChoice::Cuda(0)].into_iter().filter_map(|choice| choice.open().ok())
 }
@@ -151,7 +151,7 @@ fn compare(case: &Case, dtype: DType, device: &Device) -> [Worst; 4] {
     [evaluated, trained, gradients, buffers]
 }
 
-/// The lines of a table and what is too far apart.
+/// The lines of a table, and the differences that are too large.
 #[derive(Default)]
 struct Table {
     lines: Vec<String>,

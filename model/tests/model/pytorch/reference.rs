@@ -1,4 +1,4 @@
-//! Cases as `reference.py` writes them.
+//! The cases that `reference.py` writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use serde::Deserialize;
 
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
-/// By the file's names: numbers at some places of each tensor.
+/// Numbers at some positions of each tensor, by the file's names.
 pub(crate) type Samples = BTreeMap<String, BTreeMap<usize, f64>>;
 
-/// What the model begins from, by its library's names.
+/// The model's initial values, by its library's names.
 pub(crate) enum Weights {
     Formula(Named),
     File(PathBuf),
@@ -30,7 +30,7 @@ pub(crate) struct Case {
     pub(crate) features: Vec<f64>,
     pub(crate) evaluated: Vec<f64>,
     pub(crate) gradients: Samples,
-    /// After one step.
+    /// The values after one step.
     pub(crate) buffers: Samples,
 }
 

@@ -1,4 +1,5 @@
-//! The names of every family: what libraries save becomes the encoder's names, with its shapes and the right numbers.
+//! The names of every family: names in libraries' files are mapped to the encoder's names, with the right shapes and
+//! numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::support::{Named, Shapes, check, flat, folder, shapes, tensor, tensors};
 
-/// Names and shapes as a library saves them.
+/// Names and shapes in a library's file.
 fn library(case: &str) -> Shapes {
     let text = std::fs::read_to_string(folder().join("names.json")).expect("it is there");
     let mut cases: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_str(&text).expect("JSON");
@@ -69,7 +70,7 @@ fn translated(family: Family, own: &Shapes, file: Named) -> Translated {
     translate(family, &Own::new(own.clone()), Tensors { floats: file, ..Tensors::default() })
 }
 
-/// Every name but the adapter's is found, in its shape, and no two are the same.
+/// Checks that every name except the adapter's is found, with its shape and unique content.
 fn complete(family: Family, own: &Shapes, file: Named) -> Named {
     let Translated { tensors, report } = translated(family, own, file);
     assert!(report.is_complete(), "{report}");
@@ -84,14 +85,14 @@ fn under(prefix: &str, file: &Shapes) -> Named {
     file.iter().map(|(name, shape)| (format!("{prefix}{name}"), tensor(name, shape))).collect()
 }
 
-/// Own names beside the foreign names whose numbers they have.
+/// The encoder's names with the library's names whose numbers they have.
 fn same(tensors: &Named, file: &Shapes, pairs: &[(&str, &str)]) {
     for (own, foreign) in pairs {
         assert_eq!(flat(&tensors[*own]), flat(&tensor(foreign, &file[*foreign])), "{own} is {foreign}");
     }
 }
 
-/// The rows of query, key and value, in this order.
+/// The library's names of the rows of query, key and value, in this order.
 fn stacked(tensors: &Named, file: &Shapes, own: &str, thirds: [&str; 3]) {
     let expected: Vec<f32> = thirds.iter().flat_map(|name| flat(&tensor(name, &file[*name]))).collect();
     assert_eq!(flat(&tensors[own]), expected, "{own}");
@@ -193,12 +194,12 @@ fn vision_transformers_of_hugging_face() {
 
 #[test]
 fn a_distillation_token_is_ignored_and_adds_a_position() {
-    // Two tokens that are no patches and six patches.
+    // Two tokens that are not patches, and six patches.
     let Translated { report, .. } = translated(Family::Vit, &vit(2, 1, 7, 16), tensors(&library("ast, transformers")));
     check("ast", &report.to_string());
 }
 
-/// The published model, eight wide: eleven blocks for each branch, one in common.
+/// The published model with width eight: eleven blocks for each branch, and one shared block.
 fn cav_mae() -> Shapes {
     let mut file = Shapes::new();
     for branch in ["a", "v"] {
@@ -318,7 +319,7 @@ fn m3ae_has_channels_last_patches_and_positions_of_waves() {
     for (unit, channel, row, column) in [(0, 0, 0, 1), (3, 2, 1, 0), (7, 1, 1, 1)] {
         assert_eq!(at(unit, channel, row, column), patches[unit * 12 + (row * 2 + column) * 3 + channel]);
     }
-    // Two by two patches: column, then row, each as the sines and cosines of 1 and 1/100 of it.
+    // Two by two patches: column, then row, each as the sines and cosines of the number and of a hundredth of it.
     let mark = flat(&tensor("encoder_image_type_embedding", &[1, 1, WIDTH]));
     let (none, one) = ([0.0, 0.0, 1.0, 1.0], [1_f32.sin(), 0.01_f32.sin(), 1_f32.cos(), 0.01_f32.cos()]);
     let waves = [[none, none], [one, none], [none, one], [one, one]].map(|halves| halves.concat());

@@ -1,4 +1,4 @@
-//! Files from elsewhere: fetched once, checked, kept.
+//! Remote files are fetched once, verified and cached.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use antiphon_model::weights::Cache;
 use super::super::stores::stores;
 use super::support::{check, from};
 
-/// A web server of one file, which counts what is asked of it.
+/// A web server of one file that counts its requests.
 struct Server {
     url: String,
     content: Arc<Mutex<Vec<u8>>>,
@@ -49,7 +49,7 @@ impl Server {
     }
 }
 
-/// HEAD and GET, in whole or by range, until the other side has enough.
+/// Answers HEAD and GET, with and without ranges, until the client closes the connection.
 fn answer(stream: &TcpStream, content: &Mutex<Vec<u8>>, requests: &AtomicUsize) -> Option<()> {
     let mut lines = BufReader::new(stream).lines();
     loop {
@@ -83,12 +83,12 @@ fn answer(stream: &TcpStream, content: &Mutex<Vec<u8>>, requests: &AtomicUsize) 
     }
 }
 
-/// Larger than one request, and different everywhere.
+/// Content larger than one request, with different bytes everywhere.
 fn content(seed: u32) -> Vec<u8> {
     (0..5_000_000_u32 / 4).flat_map(|i| (i.wrapping_mul(2_654_435_761) ^ seed).to_le_bytes()).collect()
 }
 
-/// Files in the folder but for the notes of their hashes.
+/// The files in the folder, without the notes of their hashes.
 fn kept(folder: &Path) -> usize {
     let note = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.expect("it can be listed").path().extension().is_some_and(|extension| extension == "sha256")
@@ -110,7 +110,7 @@ async fn a_file_is_fetched_once_and_read_from_the_folder_then() {
         assert_eq!(cache.fetch(&weights).await.expect("it is kept"), path);
         assert_eq!(server.asked(), 0, "the network is not needed");
     }
-    // Another hash is another file, wherever it comes from.
+    // A different hash means a different file, even from the same address.
     server.replace(&other);
     let path = cache.fetch(&server.weights(Some(&other))).await.expect("it is served");
     assert_eq!(std::fs::read(path).expect("it is kept"), other);

@@ -1,4 +1,4 @@
-//! Reading files, whole and broken.
+//! Reading valid and damaged files.
 
 use std::fs;
 use std::io::Write;
@@ -110,7 +110,7 @@ fn what_cannot_be_read_says_why() {
     assert!(!Path::new("executed").exists() && !folder.path().join("executed").exists(), "nothing was executed");
 }
 
-/// An archive as PyTorch writes it, around a pickle.
+/// A PyTorch archive with this pickle.
 fn archive(path: &Path, pickle: &[u8], numbers: &[u8]) {
     let file = fs::File::create(path).expect("the folder is writable");
     let mut archive = zip::ZipWriter::new(file);
@@ -172,7 +172,7 @@ fn hostile_descriptions_of_tensors_are_refused() {
 fn a_small_description_of_much_stays_small() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("file");
-    // A list of two of the list before, sixty times: 2^60 if it were copied.
+    // A list of twice the previous list, sixty levels deep: 2^60 elements if it were copied.
     let mut pickle = b"\x80\x02]q\0".to_vec();
     for level in 0..60_u8 {
         pickle.extend([b'0', b']', b'q', level + 1, b'h', level, b'a', b'h', level, b'a']);
@@ -194,7 +194,7 @@ fn a_small_description_of_much_stays_small() {
     assert!(message.contains("its tensors would take 163840000 bytes"), "{message}");
 }
 
-/// Damage anywhere gives tensors or an error.
+/// Damage at any position gives tensors or an error.
 #[test]
 fn damaged_files_are_refused_calmly() {
     let folder = tempfile::tempdir().expect("a temporary folder");

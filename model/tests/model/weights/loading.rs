@@ -1,4 +1,4 @@
-//! From a file to an encoder: what does not fit is listed, and then nothing is changed unless the job says so.
+//! From a file to an encoder: tensors that do not fit are listed, and then nothing is loaded unless the job allows it.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ fn own() -> Shapes {
     ])
 }
 
-/// The file's tensors: all of the encoder's but the adapter's, as `change` leaves them.
+/// The file's tensors: all of the encoder's except for the adapter's, modified by `change`.
 fn file(change: impl FnOnce(&mut Shapes)) -> Named {
     let mut file = own();
     file.retain(|name, _| !name.starts_with("adapter."));

@@ -1,4 +1,4 @@
-//! Pretrained weights: files that other libraries write, their names, and what does not fit.
+//! Pretrained weights: files of other libraries, their names, and tensors that do not fit.
 //!
 //! `make_files.py` beside it writes `names.json` and `files/`; `UPDATE=1 cargo test -p antiphon-model --test model`
 //! rewrites the messages in `golden/`.

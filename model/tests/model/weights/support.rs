@@ -1,5 +1,4 @@
-//! What these tests share: tensors that tell where they are from, files made of them, a small encoder, messages on
-//! file.
+//! Support for these tests: tensors that encode their origin, files with them, a small encoder, and golden messages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/weights")
 }
 
-/// The message is the one in the golden file.
+/// Compares the message with the golden file.
 pub(crate) fn check(name: &str, message: &str) {
     let file = folder().join("golden").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE").is_some() {
@@ -31,10 +30,10 @@ pub(crate) fn shapes(list: &[(&str, &[usize])]) -> Shapes {
     list.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect()
 }
 
-/// Numbers that begin with one of the name's own.
+/// Numbers whose first is unique to the name.
 pub(crate) fn tensor(name: &str, shape: &[usize]) -> Tensor {
     let hash = sha256(name.as_bytes()).0;
-    // Twenty bits that only it has and four that change from number to number: exact in f32.
+    // Twenty bits identify the name, and four vary from number to number: exact in f32.
     let first = u32::from_le_bytes([hash[0], hash[1], hash[2], 0]) & !15;
     let count: usize = shape.iter().product();
     let numbers: Vec<f32> = (0..count as u32).map(|i| (first + i % 13) as f32 / (1 << 18) as f32).collect();
@@ -58,14 +57,14 @@ pub(crate) fn from(path: &Path) -> WeightsSpec {
     WeightsSpec { from: path.display().to_string(), sha256: None, strict: true }
 }
 
-/// An encoder that holds tensors and computes nothing.
+/// An encoder that has tensors but computes nothing.
 pub(crate) struct Shelf {
     parameters: Vec<(String, Var)>,
     buffers: Named,
 }
 
 impl Shelf {
-    /// Everything 0; running statistics are buffers.
+    /// All tensors are 0; running statistics are buffers.
     pub(crate) fn new(shapes: &Shapes) -> Self {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
         let (buffers, parameters): (Vec<_>, Vec<_>) = shapes.iter().partition(|(name, _)| name.contains("running_"));

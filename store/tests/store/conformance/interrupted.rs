@@ -13,12 +13,12 @@ use object_store::ObjectStore as _;
 
 use super::suite::{RETRY, checkpoints, manifest, write};
 
-/// Its upload takes three chunks.
+/// A file whose upload takes three chunks.
 const LARGE: usize = (33 << 20) + 5;
-/// How often a writer is polled before it is dropped: ten different points, and one at which it is done.
+/// The number of polls before a writer is dropped: ten different points, and one at which it is done.
 const POINTS: [u64; 11] = [1, 2, 3, 4, 5, 7, 9, 12, 16, 25, u64::MAX];
 
-/// Runs `work` until it has been polled so often, or is done.
+/// Polls `work` this many times, or until it is done.
 async fn interrupted<T>(work: impl Future<Output = T>, polls: u64) -> Option<T> {
     let (mut work, mut polled) = (pin!(work), 0);
     future::poll_fn(|context| {
@@ -52,7 +52,7 @@ async fn objects(folder: &Store) -> BTreeSet<String> {
     ends.collect()
 }
 
-/// Writes one checkpoint after the other and drops the writer at another point each time.
+/// Writes one checkpoint after the other and drops the writer at a different point each time.
 pub(crate) async fn leaves_no_garbage(root: &Store) {
     let (job, store) = (root.child("interrupted"), checkpoints(&root.child("interrupted")));
     let content: Bytes = (0..LARGE).map(|at| (at % 241) as u8).collect();
@@ -65,7 +65,7 @@ pub(crate) async fn leaves_no_garbage(root: &Store) {
         }
         let found = store.newest().await.expect("it lists").expect("there is one");
         assert!(found.manifest().turn.0 >= newest, "what was complete stays");
-        // A manifest may be there although its writer did not get the answer.
+        // A manifest may exist although its writer did not receive the answer.
         newest = found.manifest().turn.0;
         for name in found.manifest().files.keys() {
             found.file(name).await.expect("what a manifest names is sound");

@@ -1,4 +1,4 @@
-//! The conformance suite over a local folder and memory, sound and failing; `s3` beside it runs it over S3.
+//! The conformance suite with a local folder and memory, with and without faults; `s3` beside it runs it with S3.
 
 pub(crate) mod interrupted;
 pub(crate) mod suite;

@@ -1,4 +1,4 @@
-//! One suite, every backend: what the checkpoints rest on.
+//! A suite for every backend that tests what checkpoints depend on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! Clients of a server, each in its own process.
+//! Clients of a server, each in a separate process.
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 pub(super) const ROOT: &str = "s3://runs/some folder+more";
 
-/// One of the ignored tests, as a client of a server at `endpoint`.
+/// Runs one of the ignored tests as a client of the server at `endpoint`.
 pub(super) fn command(test: &str, endpoint: &str, access_key: &str) -> Command {
     let program = std::env::current_exe().expect("a test knows its program");
     let mut command = Command::new(program);
@@ -33,7 +33,7 @@ pub(super) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The line that a client prints which says something.
+/// Waits for the line of a client that has this content.
 pub(super) fn said(output: &Output) -> String {
     let text = text(output);
     let line = text.lines().find_map(|line| line.split_once("said: "));

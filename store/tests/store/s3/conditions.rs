@@ -1,5 +1,5 @@
-//! What the rest of the system takes for granted of a store, asked of the server in these tests: of several writers at
-//! once one wins.
+//! Checks that the server of these tests provides what the rest of the system requires of a store: one of several
+//! concurrent writers wins.
 
 use antiphon_store::storage::install_crypto_provider;
 use antiphon_testing_s3::{ACCESS_KEY, Server};
@@ -24,10 +24,10 @@ fn client_of(server: &Server) -> AmazonS3 {
         .expect("the settings are complete")
 }
 
-/// What each of several writers at once is told, and which wrote what is there afterwards.
+/// The answer to each of several concurrent writers, and the one whose content is there afterwards.
 async fn race(client: &AmazonS3, path: &Path, round: usize, mode: PutMode) -> (Vec<Result<PutResult, Error>>, usize) {
     let writes = (0..WRITERS).map(|writer| {
-        // Another content each time: a tag is that of the content.
+        // The content differs each time, because a tag depends on the content.
         let payload = PutPayload::from(format!("{writer} {round}").into_bytes());
         client.put_opts(path, payload, mode.clone().into())
     });

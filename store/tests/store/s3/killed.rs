@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle of an upload, and what is cleared up after them.
+//! Processes that are killed during an upload, and the clean-up after them.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -12,13 +12,13 @@ use bytes::Bytes;
 use super::client::{ROOT, client, command, text};
 use crate::conformance::suite::write;
 
-/// Of the environment: the checkpoint that a client writes, or leaves alone when it clears up.
+/// Environment variable: the checkpoint that a client writes, or spares when it cleans up.
 const TURN: &str = "TURN";
 const FILE: &str = "projector.safetensors";
-/// How the names of markers begin.
+/// The prefix of the names of markers.
 const MARKER: &str = ".upload-";
 
-/// Where a client is killed, in the order of turns from 1, and whether it leaves a marker.
+/// The points at which a client is killed, in the order of turns from 1, and whether it leaves a marker.
 const POINTS: [(When, Operation, bool); 9] = [
     (When::Before, Operation::CreateUpload, false),
     (When::After, Operation::CreateUpload, false),
@@ -39,7 +39,7 @@ fn of_turn(keys: &[String], turn: u64, name: &str) -> bool {
     keys.iter().any(|key| key.contains(&format!("/{turn:08}/{name}")))
 }
 
-/// The turns of the uploads that are open.
+/// The turns of open uploads.
 fn open(server: &Server) -> Vec<u64> {
     let open = server.open_uploads();
     let turns = open.iter().map(|upload| upload.path.rsplit('/').nth(1).and_then(|turn| turn.parse().ok()));
@@ -74,7 +74,7 @@ async fn what_a_killed_client_leaves_of_an_upload_is_removed() {
     clear_up(&server, 6).await;
     let keys = server.keys();
     assert!((1..10).all(|turn| of_turn(&keys, turn, "") == (turn == 6)), "{keys:?}");
-    // The one in progress, and those without a marker.
+    // The upload in progress, and those without a marker.
     assert_eq!(open(&server), [2, 3, 6]);
 
     clear_up(&server, 100).await;

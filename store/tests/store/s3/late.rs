@@ -15,10 +15,10 @@ use crate::conformance::suite::manifest;
 const FILE: &str = "encoder-a.safetensors";
 const STRAY: &str = "encoder-b.safetensors";
 const PATH: &str = "runs/some folder+more/checkpoints/00000003/";
-/// Of the environment: a file's length, and what it is full of.
+/// Environment variables: a file's length, and the byte that fills the file.
 const LENGTH: &str = "LENGTH";
 const FULL_OF: &str = "FULL_OF";
-/// One request, and two chunks.
+/// Lengths of a file in one request, and of one in two chunks.
 const SMALL: usize = 1000;
 const LARGE: usize = (16 << 20) + 1;
 
@@ -34,8 +34,7 @@ fn of_part(server: &Server, test: &str, length: usize, full_of: u8) -> std::proc
     command
 }
 
-/// What becomes of a client that is held, while another one completes the checkpoint with a file that is full of
-/// sevens.
+/// The result of a client that is held while another client completes the checkpoint with a file full of sevens.
 async fn overtaken(server: &Server, mut held: Held, late: std::process::Command, length: usize) -> Output {
     let late = tokio::process::Command::from(late).stdout(Stdio::piped()).kill_on_drop(true).spawn();
     let late = late.expect("the program runs");
@@ -80,7 +79,7 @@ async fn files_of_a_manifest_written_meanwhile_are_no_garbage() {
         assert_eq!(said(&client(stray).await), "written");
     }
     let held = server.hold(When::After, |request| request.operation == Operation::List);
-    // Two objects are on a page.
+    // A page of a list has two objects.
     let output = overtaken(&server, held, of_part(&server, "client_clears_up", SMALL, 7), SMALL).await;
     assert_eq!(said(&output), "1 went");
     assert_eq!(server.keys(), [FILE, "manifest.json"].map(|name| format!("{PATH}{name}")));

@@ -1,5 +1,5 @@
-//! The conformance suite over S3: a server in this process, and a client in its own process, because stores take their
-//! endpoint and credentials from the environment, which belongs to the whole process.
+//! The conformance suite with S3. The server is in this process and the client in another, because stores read endpoint
+//! and credentials from the environment of the process.
 
 mod client;
 mod conditions;
@@ -26,7 +26,7 @@ async fn s3_conforms() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// Both the server and the store in the client fail.
+/// Both the server and the store in the client have faults.
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_that_fails_at_both_ends_conforms() {
     for seed in 1..3 {
@@ -99,7 +99,7 @@ async fn client_conforms() {
 async fn client_is_interrupted() {
     interrupted::leaves_no_garbage(&Store::open(ROOT).expect("it opens")).await;
     println!("all writers are dropped");
-    // This process ends when the other one has seen enough.
+    // The parent process ends this one.
     let told = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
     told.await.expect("waiting does not panic").expect("it is read to its end");
 }

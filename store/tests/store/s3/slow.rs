@@ -14,9 +14,9 @@ use bytes::Bytes;
 use super::client::{ROOT, client, command, said, text};
 use crate::conformance::suite::manifest;
 
-/// A file in one request and one in two chunks, which take about a second each way.
+/// Lengths of a file in one request, and of one in two chunks. Each transfer takes about a second.
 const FILES: [(usize, u32); 2] = [(1 << 20, 1 << 20), ((16 << 20) + 1, 16 << 20)];
-/// Of the environment: the length of a file.
+/// Environment variable: the length of a file.
 const LENGTH: &str = "LENGTH";
 const FILE: &str = "encoder-a.safetensors";
 
@@ -39,7 +39,7 @@ async fn a_file_may_take_longer_than_a_server_may_be_silent() {
 async fn a_silent_server_is_given_up() {
     let expected = "cannot list `s3://runs/some folder+more/checkpoints`: the server sent nothing for 0 s; \
                     check the address, and that this machine can reach the store";
-    // No byte at all, and then a byte a second.
+    // First no byte at all, then one byte per second.
     for silent in [true, false] {
         let server = Server::start_with(at(1)).await;
         let held: Vec<_> = (0..100).filter(|_| silent).map(|_| server.hold(When::Before, |_| true)).collect();

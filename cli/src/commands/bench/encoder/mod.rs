@@ -61,7 +61,7 @@ pub struct EncoderArgs {
     #[arg(long, value_enum, default_value_t)]
     pub optimizer: Rule,
 
-    /// Precision of the encoder; bf16 needs a CUDA card
+    /// Precision of the encoder; bf16 needs a GPU
     #[arg(long, default_value = "f32", value_parser = precision())]
     pub precision: Precision,
 

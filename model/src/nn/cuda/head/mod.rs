@@ -1,7 +1,7 @@
-//! The worker's half of the head's step for features that are on a card, in f32.
+//! The worker's half of the head's step for features that are on a GPU, in f32.
 //!
-//! W, b and the B labels are copied to the card. One transfer copies the contribution back: G, or D and H if those are
-//! smaller, then the sums of D, h̄ and two numbers per sample. D and W stay on the card for dH, so nothing is copied
+//! W, b and the B labels are copied to the GPU. One transfer copies the contribution back: G, or D and H if those are
+//! smaller, then the sums of D, h̄ and two numbers per sample. D and W stay on the GPU for dH, so nothing is copied
 //! for it.
 
 use antiphon_core::head::{Contribution, Head, HeadError, HeadGradient};
@@ -11,7 +11,7 @@ use candle_core::{Error, Result, Tensor};
 use super::launch::{Card, arguments};
 use super::product::{Matrix, multiply};
 
-/// D (B, C) of a batch and W (C, s) of its head, on the card.
+/// D (B, C) of a batch and W (C, s) of its head, on the GPU.
 #[derive(Debug)]
 pub(crate) struct Errors {
     card: Card,
@@ -48,10 +48,10 @@ impl Layout {
     }
 }
 
-/// See [`Head::contribution`]; `features` (B, s) are on a card.
+/// See [`Head::contribution`]; `features` (B, s) are on a GPU.
 ///
 /// # Errors
-/// As there, and if the card fails.
+/// As there, and if the GPU fails.
 pub(crate) fn contribution(
     head: &Head<f32>,
     features: &Tensor,
@@ -138,10 +138,10 @@ impl Layout {
 }
 
 impl Errors {
-    /// dH = D W (B, s), on the card.
+    /// dH = D W (B, s), on the GPU.
     ///
     /// # Errors
-    /// If the card fails.
+    /// If the GPU fails.
     pub(crate) fn feature_gradient(&self) -> Result<Tensor> {
         let Self { card, errors, weight } = self;
         let ((samples, classes), width) = (errors.dims2()?, weight.dim(1)?);

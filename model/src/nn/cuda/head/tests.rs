@@ -1,4 +1,4 @@
-//! Compares the head's step on a card with the one in main memory. Does nothing without a card.
+//! Compares the head's step on a GPU with the one in main memory. Does nothing without a GPU.
 
 use candle_core::Device;
 

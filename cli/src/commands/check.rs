@@ -16,8 +16,8 @@ use crate::output::Format;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  antiphon check job.yaml                         check whether this is a valid job
-  antiphon check job.yaml --explain               show every field and its meaning
+  antiphon check job.yaml                         check this job file
+  antiphon check job.yaml --explain               show and explain all fields
   antiphon check job.yaml --set schedule.batch=0  try a change
 
 Exit codes: 0 the job is valid, 2 the job is invalid")]

@@ -99,7 +99,12 @@ fn every_outcome_of_a_run_is_printed_and_traced() {
     let cases: [(&[&str], i32, &str, &str); 4] = [
         (&[], 1, "different", ""),
         (&["--set", "modalities.audio.data={source: parquet, train: none-*.parquet}"], 1, "failed", "none-*.parquet"),
-        (&["--set", "schedule.turns=1000000", "--timeout", "15s"], 4, "too_slow", "raise --timeout, lower --faults"),
+        (
+            &["--set", "schedule.turns=1000000", "--timeout", "15s"],
+            4,
+            "too_slow",
+            "raise --timeout or --every, or lower --faults",
+        ),
         (&["--set", &never, "--hang-timeout", "2s"], 1, "hung", "is opening its data"),
     ];
     for (number, (arguments, exit, outcome, reason)) in cases.into_iter().enumerate() {

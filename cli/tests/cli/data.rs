@@ -164,7 +164,7 @@ fn files_that_cannot_be_read_are_named() {
     for (file, message) in [
         ("notes.parquet", "is not a Parquet file; convert it"),
         ("missing.parquet", "put the files there or correct the path"),
-        ("ftp://host/x.parquet", "`ftp` is not a scheme"),
+        ("ftp://host/x.parquet", "`ftp` is not a supported scheme"),
     ] {
         let (code, _, complaint) = text(folder.path(), &["data", "inspect", file]);
         assert_eq!(code, Some(2), "{complaint}");

@@ -387,7 +387,7 @@ fn options_that_do_not_fit_are_usage_errors() {
         ("predict", &["--data", "smell=x.parquet"], "--data names `smell`"),
         ("predict", &["--fusion", "gait=1"], "--fusion gives no weight to `shape`"),
         ("predict", &["--fusion", "gait=1,shape=1,words=1,smell=1"], "--fusion names `smell`"),
-        ("predict", &["--output", "out.csv"], "name a file .jsonl for JSON lines, or .parquet"),
+        ("predict", &["--output", "out.csv"], "use .jsonl for JSON lines, or .parquet"),
         ("predict", &["--output", "nowhere/out.jsonl"], "there is no folder `nowhere`"),
         ("predict", &["--data", "nothing-*.parquet"], "no file matches `nothing-*.parquet`"),
         ("predict", &["--data", "broken.parquet"], "broken.parquet"),

@@ -118,7 +118,7 @@ fn a_worker_hands_its_turn_back_when_its_grace_is_over() {
     follower.until_turn(40);
     coordinator.stop();
     leaves.signal("-TERM");
-    until_said(log, "the worker does not finish its step in time");
+    until_said(log, "the worker did not finish its step in time");
     assert_eq!(leaves.ended(), Some(0), "it has nothing to complain of");
     coordinator.signal("-CONT");
     assert_eq!(follower.until("worker_lost")["modality"], "text");
@@ -220,9 +220,9 @@ fn invalid_jobs_data_and_checkpoints_have_their_exit_codes() {
         (&["check", "job.yaml", "--set", "seed=-1"], 2, "seed"),
         (&["coordinator", "--listen", "0.0.0.0:0"], 2, "--insecure-allow-remote"),
         (&["coordinator", "--listen", &taken], 2, "pass another --listen"),
-        (&["run", "job.yaml", "--state", "job.yaml"], 2, "name one that can be written to with --state"),
+        (&["run", "job.yaml", "--state", "job.yaml"], 2, "name a writable folder with --state"),
         (&["coordinator", "--state", "job.yaml/runs"], 2, "name another folder with --state"),
-        (&["eval", "nowhere"], 2, "there is no such folder; name the folder of a run"),
+        (&["eval", "nowhere"], 2, "the folder does not exist; name the folder of a run"),
         (&["verify", "."], 2, "no folder in it holds a manifest.json; name the folder of a run"),
         (&["check", "nowhere.yaml"], 2, "No such file or directory (os error 2); correct the path, or give -"),
     ];

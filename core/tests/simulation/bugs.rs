@@ -72,7 +72,7 @@ fn a_contribution_applied_twice_is_found() {
 #[test]
 fn a_contribution_applied_though_refused_is_found() {
     // At times the head itself rejects it, because another turn is open.
-    let ways = ["what was refused changed something", "end that turn first", "led to", "of a head of", "step "];
+    let ways = ["what was refused changed something", "came within a turn of", "led to", "of a head of", "step "];
     assert_found(Bug::AppliesRejected, 40, &ways);
 }
 

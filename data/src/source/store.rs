@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_read_say_why() {
-        for (name, expected) in [("ftp://host/x", "`ftp` is not a scheme"), ("s3:///x", "missing")] {
+        for (name, expected) in [("ftp://host/x", "`ftp` is not a supported scheme"), ("s3:///x", "missing")] {
             let message = Location::parse(name, &LocalStores::shared()).expect_err(name).to_string();
             assert!(message.contains(expected), "{message}");
         }

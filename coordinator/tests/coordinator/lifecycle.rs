@@ -125,8 +125,8 @@ fn job_that(ends: fn()) -> Arc<antiphon_coordinator::registry::coordinator::Spaw
 async fn watchers_of_a_task_that_panics_are_told() {
     let broken = "this is a bug in the coordinator, see its log";
     for (ends, expected) in [
-        ((|| panic!("meant")) as fn(), format!("the job's task panicked: {broken}")),
-        (|| {}, format!("the job's task ended without a reason: {broken}")),
+        ((|| panic!("meant")) as fn(), format!("the job's task panicked; {broken}")),
+        (|| {}, format!("the job's task ended without a reason; {broken}")),
     ] {
         let server = Server::start_with(Coordinator::with_jobs(config("panics"), job_that(ends))).await;
         let job = server.submit(TINY, "panics").await.expect("it is taken");

@@ -45,7 +45,7 @@ pub(crate) fn width() -> Option<usize> {
 pub(crate) fn program() -> String {
     let first = std::env::args_os().next();
     let name = first.as_ref().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
-    name.unwrap_or("antiphon").to_owned()
+    quoted(name.unwrap_or("antiphon"))
 }
 
 /// Quotes the text for a shell, if necessary.

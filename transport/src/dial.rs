@@ -58,7 +58,7 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// Connects to the coordinator at `url`. No connection is established yet.
+    /// A dialer for the coordinator at `url`. It does not connect yet.
     ///
     /// # Errors
     /// If `url` is not an address, or its scheme is not `http`.

@@ -31,7 +31,7 @@ pub enum WorkerError {
     /// The connection is lost, and reconnecting is disabled.
     #[error("the coordinator ended the connection: {reason}")]
     Disconnected {
-        /// In its words.
+        /// The coordinator's or the operating system's message.
         reason: String,
     },
     /// Another worker is registered under the name of this one.
@@ -43,7 +43,7 @@ pub enum WorkerError {
     /// The coordinator rejected this worker.
     #[error("the coordinator rejected this worker: {reason}")]
     Refused {
-        /// In its words.
+        /// The coordinator's message.
         reason: String,
     },
     /// The device cannot be used.
@@ -185,6 +185,10 @@ impl Connection {
                 WorkerError::Unreachable { url, seconds, reason }
             }
             (WorkerError::Disconnected { reason }, Some(seconds)) if !self.policy().is_once() => {
+                WorkerError::Unreachable { url: self.dial.url().to_owned(), seconds, reason }
+            }
+            // The name belonged to this worker before, so its supervisor may start it again.
+            (WorkerError::NameTaken { reason }, Some(seconds)) if self.was_registered => {
                 WorkerError::Unreachable { url: self.dial.url().to_owned(), seconds, reason }
             }
             (error, _) => error,

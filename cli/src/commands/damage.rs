@@ -1,12 +1,13 @@
 //! Finds damaged checkpoints, and an undamaged one to use instead.
 
-use antiphon_process::full_message;
+use antiphon_process::{Interrupts, full_message};
 use antiphon_store::checkpoints::{Checkpoint, CheckpointError, CheckpointStore, MANIFEST};
 use antiphon_store::storage::StoreOptions;
 use anyhow::anyhow;
 
 use crate::client::ClientError;
 use crate::exit::{self, Exiting};
+use crate::progress::Progress;
 use crate::runs::open;
 
 /// A checkpoint with a file that is missing or differs from the manifest.
@@ -26,9 +27,21 @@ impl Damaged {
     }
 }
 
-/// Reads every file of a checkpoint. If one is damaged, also reads the files of earlier checkpoints. None if no file is
-/// damaged.
+/// Reads every file of a checkpoint. If one is damaged, also reads the job's other checkpoints, the newest first. None if
+/// no file is damaged, or if Ctrl-C or SIGTERM ends the search.
 pub(super) async fn find_damage(url: &str, stores: &StoreOptions) -> Option<Damaged> {
+    let mut interrupts = Interrupts::listen().ok()?;
+    let progress = Progress::new();
+    let found = tokio::select! {
+        found = progress.during("searching for an undamaged checkpoint", search(url, stores)) => found,
+        () = interrupts.next() => None,
+    };
+    progress.clear();
+    found
+}
+
+/// As [`find_damage`], to its end.
+async fn search(url: &str, stores: &StoreOptions) -> Option<Damaged> {
     let place = match open(url, stores).await {
         Ok(checkpoint) if is_damage(&first_error(&checkpoint).await?) => checkpoint.url(),
         Err(CheckpointError::Manifest { url, .. }) => checkpoint_of(&url).to_owned(),

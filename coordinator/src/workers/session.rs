@@ -257,8 +257,8 @@ impl Session {
         }
     }
 
-    /// Forwards a heartbeat to the job. If the job's inbox is full, the messages in it renew the lease, so the
-    /// heartbeat is dropped.
+    /// Forwards a heartbeat to the job. If the job's inbox is full, the heartbeat is dropped; the next one renews the
+    /// lease.
     fn on_heartbeat(&self, job: Option<JobId>, beat: v1::Heartbeat, current: &Option<Current>) {
         if let Some(Current { assignment, releasing: false }) = current
             && job.as_ref() == Some(&assignment.job)

@@ -50,11 +50,17 @@ impl Module for Conv1d {
         let (outputs, inputs, kernel) = self.weight.dims3()?;
         let (samples, channels, steps) = batch.dims3()?;
         if channels != groups * inputs {
-            bail!("a convolution over {} channels was given {channels} channels", groups * inputs)
+            bail!(
+                "a convolution over {} channels was given {channels} channels: transpose or reshape its input",
+                groups * inputs
+            )
         }
         let reach = dilation * (kernel - 1) + 1;
         let Some(beyond) = (steps + 2 * padding).checked_sub(reach) else {
-            bail!("a kernel that covers {reach} steps was given {} steps", steps + 2 * padding)
+            bail!(
+                "a kernel that covers {reach} steps was given {} steps: use a smaller kernel or more padding",
+                steps + 2 * padding
+            )
         };
         let outcome = beyond / stride + 1;
         // On the right, padding also completes the last stride. It is dropped below.

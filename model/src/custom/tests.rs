@@ -281,6 +281,36 @@ fn gradients_that_are_right_pass() {
     }
 }
 
+/// Black images meet biases of zero: every unit of the first layer is on the kink of its ReLU. A gate of weak effect
+/// changes the features less than others.
+#[test]
+fn gradients_on_kinks_and_of_weak_gates_pass() {
+    struct Gated(Linear, Tensor, Linear);
+    impl Module for Gated {
+        fn forward(&self, batch: &Tensor) -> Result<Tensor> {
+            let hidden = self.0.forward(&batch.flatten_from(1)?)?.relu()?;
+            let gate = (self.1.exp()? * 1e-2)?.broadcast_as(hidden.shape())?;
+            self.2.forward(&(&hidden + (hidden.sqr()? * gate)?)?)
+        }
+    }
+    let encoders = Encoders::new().register("gated", |blueprint, variables| {
+        let size = blueprint.input.size();
+        let weight = variables.get_with_hints((16, size), "weight", candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
+        let bias = variables.get_with_hints(16, "bias", Init::Const(0.0))?;
+        let gate = variables.get_with_hints(1, "gate", Init::Const(0.0))?;
+        Ok(Gated(Linear::new(weight, Some(bias)), gate, candle_nn::linear(16, WIDTH, variables.pp("out"))?))
+    });
+    for seed in 0..20 {
+        let encoder = build(&encoders, &spec("gated", &[]), &SHAPE, seed).expect("it is built");
+        let black = (0..4).map(|_| Decoded::Dense(vec![0.0; SHAPE.size()])).collect();
+        let passed = encoder.forward(&BatchInput::stack(&SHAPE, black), &training(0));
+        assert!(passed.is_ok(), "seed {seed}: {passed:?}");
+        let result =
+            gradients(build(&encoders, &spec("gated", &[]), &SHAPE, seed).expect("built").as_ref(), &training(0));
+        assert!(result.is_ok(), "seed {seed}: {result:?}");
+    }
+}
+
 #[test]
 fn a_network_that_draws_from_elsewhere_is_an_error() {
     struct Drawn(candle_nn::Dropout);

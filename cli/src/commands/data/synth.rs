@@ -124,7 +124,7 @@ pub(super) async fn run(args: SynthArgs, format: Format) -> anyhow::Result<Exit>
     let samples = SynthSamples { train: args.train, validation: args.validation, test: args.test };
     let generator = Generator::new(kind, args.seed, samples, args.missing).context("--missing").or_exit(Exit::Usage)?;
     if let Some(file) = &args.job {
-        check_job_file(file, args.force).or_exit(Exit::Usage)?;
+        check_job_file(file, &args.folder, args.force).or_exit(Exit::Usage)?;
     }
     let options = WriteOptions { rows_per_shard: args.rows_per_shard, overwrite: args.force };
     let (progress, folder) = (Progress::new(), args.folder.clone());
@@ -157,7 +157,7 @@ pub(super) async fn run(args: SynthArgs, format: Format) -> anyhow::Result<Exit>
 }
 
 /// Checks, before data are generated, that the job can be written to this file. `overwrite` allows an existing file.
-fn check_job_file(file: &Path, overwrite: bool) -> anyhow::Result<()> {
+fn check_job_file(file: &Path, created: &Path, overwrite: bool) -> anyhow::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     if file.is_dir() {
         bail!("`{}` is a folder; name a file in it with --job", file.display());
@@ -165,7 +165,7 @@ fn check_job_file(file: &Path, overwrite: bool) -> anyhow::Result<()> {
     if !overwrite && file.exists() {
         bail!("`{}` already exists; --force overwrites it", file.display());
     }
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir() && *folder != created) {
         bail!("there is no folder `{}` to write the job file to; create it first", folder.display());
     }
     Ok(())

@@ -76,7 +76,20 @@ fn scalar(text: &str) -> String {
     let is_word = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
         && !NOT_TEXT.contains(&text.to_ascii_lowercase().as_str());
-    if is_word { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if is_word {
+        return text.to_owned();
+    }
+    // JSON allows some characters that YAML forbids, or that YAML 1.1 reads as the end of a line.
+    let escaped = |c: char| ('\u{7f}'..='\u{9f}').contains(&c) || "\u{2028}\u{2029}\u{feff}".contains(c);
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted.chars().fold(String::new(), |mut all, c| {
+        if escaped(c) {
+            all += &format!("\\u{:04x}", u32::from(c))
+        } else {
+            all.push(c)
+        }
+        all
+    })
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -112,7 +125,12 @@ impl<'de> Visitor<'de> for InOrder {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Scalar(serde_json::Value::from(value).to_string()))
+        // YAML 1.1 reads `1e-5` as text, and `1.0e-5` as a number.
+        let text = serde_json::Value::from(value).to_string();
+        Ok(Node::Scalar(match text.split_once('e') {
+            Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0e{exponent}"),
+            _ => text,
+        }))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Node, E> {
@@ -150,6 +168,10 @@ mod tests {
                         f: [\"1 s\", \"no\", x.y]\ng: \"a: b\"\n";
         assert_eq!(yaml, expected);
         assert!(from_json("{").is_err());
+        let odd = r##"{"a":1e-7,"b":2.5e-9,"c":"","d":"~","e":"- x","f":"#","g":"2026-01-01","h":"x\ny","i":[[1,[]]],"j":"\u007f\u2028"}"##;
+        let expected = "a: 1.0e-7\nb: 2.5e-9\nc: \"\"\nd: \"~\"\ne: \"- x\"\nf: \"#\"\ng: \"2026-01-01\"\nh: \"x\\ny\"\n\
+                        i:\n  - [1, []]\nj: \"\\u007f\\u2028\"\n";
+        assert_eq!(from_json(odd).expect("JSON"), expected);
     }
 
     #[test]

@@ -37,11 +37,15 @@ impl ReconnectArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
     /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT))]
+    #[arg(long, env = "ANTIPHON_LISTEN", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT), value_parser = socket_address)]
     pub listen: SocketAddr,
 
     /// Listen on an address other machines can reach, although nothing is encrypted and anybody may submit and stop
     /// jobs
     #[arg(long)]
     pub insecure_allow_remote: bool,
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("it is not an IP address with a port; write for example 127.0.0.1:{PORT}"))
 }

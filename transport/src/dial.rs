@@ -67,7 +67,7 @@ impl Dial {
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| bad(error.to_string()))?;
         if endpoint.uri().host().is_none() || endpoint.uri().scheme_str() != Some("http") {
             // A URL that requires encryption must not be used in the clear.
-            return Err(bad("it has no host, or its scheme is not http".to_owned()));
+            return Err(bad("write it as http://HOST:PORT; https is not supported yet".to_owned()));
         }
         let endpoint = endpoint
             .connect_timeout(CONNECT)

@@ -31,7 +31,7 @@ const HEAD_MEMORY: u64 = 4096;
 Examples:
   antiphon run examples/spoken-digits.yaml
   antiphon run job.yaml --set head.projection=off --set schedule.epochs=5
-  antiphon run job.yaml --resume                  the newest run of this job
+  antiphon run job.yaml --resume                  the newest run of that name
   antiphon run job.yaml --resume antiphon-runs/JOB/checkpoints/00000300
 
 Ctrl-C stops the job at the next turn boundary, writes a checkpoint and prints the command that resumes the job. A second Ctrl-C ends \
@@ -47,7 +47,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODE")]
     pub schedule: Option<Schedule>,
 
-    /// Resume from a checkpoint: its folder or URL, the folder of a run, or no value for the newest run of this job
+    /// Resume from a checkpoint: its folder or URL, the folder of a run, or no value for the newest run with this job's name
     #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "")]
     pub resume: Option<String>,
 

@@ -11,9 +11,9 @@ use serde::{Serialize, Serializer};
 /// A kind of target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Target {
-    /// Kill a worker, or stop it for a while
+    /// Kill a worker, or pause it for a while
     Worker,
-    /// Kill the coordinator, or stop it for a while
+    /// Kill the coordinator, or pause it for a while
     Coordinator,
     /// Let requests to the store fail, in every process and at any time
     Store,

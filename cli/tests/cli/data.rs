@@ -161,7 +161,9 @@ fn files_are_looked_into() {
 fn files_that_cannot_be_read_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("notes.parquet"), "these are notes").expect("a writable folder");
+    std::fs::create_dir(folder.path().join("digits")).expect("a writable folder");
     for (file, message) in [
+        ("digits", "it is a folder, whose files are named by `digits/*.parquet`"),
         ("notes.parquet", "is not a Parquet file; convert it"),
         ("missing.parquet", "put the files there or correct the path"),
         ("ftp://host/x.parquet", "`ftp` is not a supported scheme"),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// A checkpoint belongs to another job: a field differs that must not change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it was written with {path} {was}, but the job has {is}; set {path} to the old value to resume from it")]
+#[error("it was written with {path} {was}, but the job has {is}; {}", remedy(.path, *.more))]
 pub struct OtherJob {
     /// The field.
     pub path: String,
@@ -14,7 +14,24 @@ pub struct OtherJob {
     pub was: String,
     /// Its value in the job, as JSON.
     pub is: String,
+    /// The number of further fields that differ.
+    pub more: usize,
 }
+
+fn remedy(path: &str, more: usize) -> String {
+    match (path, more) {
+        (MODALITIES, _) => "this is another job, so resume from a checkpoint of this one".to_owned(),
+        (path, 0) => format!("set {path} to the old value to resume from it"),
+        (_, more) => {
+            let differ =
+                if more == 1 { "1 more field differs".to_owned() } else { format!("{more} more fields differ") };
+            format!("{differ}; use the job file and the `--set` options of the first run, or a checkpoint of this job")
+        }
+    }
+}
+
+/// The path that is reported if the modalities have other names.
+const MODALITIES: &str = "modalities";
 
 /// Checks that a job `now` can resume from a checkpoint of the job `before`.
 ///
@@ -27,11 +44,14 @@ pub(super) fn same_job(before: &JobSpec, now: &JobSpec) -> Result<(), OtherJob> 
     };
     let (was, is) = (names(before), names(now));
     if was != is {
-        return Err(OtherJob { path: "modalities".to_owned(), was, is });
+        return Err(OtherJob { path: MODALITIES.to_owned(), was, is, more: 0 });
     }
-    match difference(&mut Vec::new(), &by_name(before), &by_name(now)) {
+    let mut found = Vec::new();
+    differences(&mut Vec::new(), &by_name(before), &by_name(now), &mut found);
+    let more = found.len().saturating_sub(1);
+    match found.into_iter().next() {
         None => Ok(()),
-        Some(difference) => Err(difference),
+        Some(first) => Err(OtherJob { more, ..first }),
     }
 }
 
@@ -45,25 +65,30 @@ fn by_name(spec: &JobSpec) -> Value {
     json
 }
 
-/// The first path, in byte order of the keys, whose values differ but must not.
-fn difference(path: &mut Vec<String>, before: &Value, now: &Value) -> Option<OtherJob> {
+/// The paths whose values differ but must not, in byte order of the keys.
+fn differences(path: &mut Vec<String>, before: &Value, now: &Value, found: &mut Vec<OtherJob>) {
     if before == now || is_free(path) {
-        return None;
+        return;
     }
     let (Value::Object(was), Value::Object(is)) = (before, now) else {
-        return Some(OtherJob { path: path.join("."), was: before.to_string(), is: now.to_string() });
+        return found.push(OtherJob { path: path.join("."), was: before.to_string(), is: now.to_string(), more: 0 });
     };
     let mut keys: Vec<&String> = was.keys().chain(is.keys()).collect();
     // The kind comes first, because the other fields depend on it.
     keys.sort_by_key(|key| (!matches!(key.as_str(), "kind" | "source"), *key));
     keys.dedup();
-    keys.into_iter().find_map(|key| {
+    // Objects of different kinds are one difference: the fields of the one mean nothing in the other.
+    let kinds = |object: &serde_json::Map<String, Value>| ["kind", "source"].map(|key| object.get(key).cloned());
+    let other_kind = kinds(was) != kinds(is);
+    for key in keys {
         path.push(key.clone());
         let absent = Value::Null;
-        let found = difference(path, was.get(key).unwrap_or(&absent), is.get(key).unwrap_or(&absent));
+        differences(path, was.get(key).unwrap_or(&absent), is.get(key).unwrap_or(&absent), found);
         path.pop();
-        found
-    })
+        if other_kind && !found.is_empty() {
+            break;
+        }
+    }
 }
 
 fn is_free(path: &[String]) -> bool {
@@ -150,12 +175,17 @@ schedule: {epochs: 2, batch: 4}
             ("t.parquet", "u.parquet", "modalities.audio.data.train", "[\"t.parquet\"]", "[\"u.parquet\"]"),
         ] {
             let changed = JOB.replace(was, is);
-            let message = same_job(&spec(JOB), &spec(&changed)).expect_err(is);
-            let expected = format!(
-                "it was written with {path} {before}, but the job has {now}; set {path} to the old value to resume \
-                 from it"
-            );
-            assert_eq!(message.to_string(), expected);
+            let message = same_job(&spec(JOB), &spec(&changed)).expect_err(is).to_string();
+            let expected = format!("it was written with {path} {before}, but the job has {now}; ");
+            let remedy = match (path, was) {
+                ("modalities", _) => "this is another job, so resume from a checkpoint of this one".to_owned(),
+                // Both modalities inherit it.
+                (_, "t.parquet") => "1 more field differs; use the job file and the `--set` options of the first run, \
+                                     or a checkpoint of this job"
+                    .to_owned(),
+                (path, _) => format!("set {path} to the old value to resume from it"),
+            };
+            assert_eq!(message, expected + &remedy);
         }
     }
 }

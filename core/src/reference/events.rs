@@ -53,7 +53,7 @@ pub static JOB_EVENTS: &[Object] = &[
     ),
     Object::new(
         "started",
-        "Every modality has a worker that is ready, and training begins.",
+        "Every modality has a ready worker, so training begins.",
         &[
             JOB,
             TURN,
@@ -139,7 +139,11 @@ pub static JOB_EVENTS: &[Object] = &[
             JOB,
             TURN,
             Field::new("modalities", Kind::Map("modality", &Kind::Object(&WORKER_ACCOUNT)), "Time of each worker."),
-            Field::new("coordinator", Kind::Object(&COORDINATOR_ACCOUNT), "Time of the job's task on the coordinator."),
+            Field::new(
+                "coordinator",
+                Kind::Object(&COORDINATOR_ACCOUNT),
+                "Time that the coordinator spent in the job's task.",
+            ),
             Field::new(
                 "queued",
                 Kind::Object(&QUEUED),
@@ -212,7 +216,7 @@ pub static JOB_EVENTS: &[Object] = &[
 
 static MODALITY_START: Object = Object::new(
     "modality start",
-    "What one worker reported when it had opened its data.",
+    "What a worker reported after it opened its data.",
     &[
         Field::new("samples", Kind::Object(&SPLIT_SIZES), "Samples that have this modality."),
         Field::new("parameters", Kind::Whole, "Number of parameters of the encoder."),
@@ -257,7 +261,7 @@ static WORKER_SECONDS: Object = Object::new(
 
 static COORDINATOR_ACCOUNT: Object = Object::new(
     "coordinator times",
-    "Time of the job's task on the coordinator.",
+    "Time that the coordinator spent in the job's task.",
     &[
         Field::new("steps", Kind::Whole, "Steps of the head that the times cover."),
         Field::new("seconds", Kind::Object(&COORDINATOR_SECONDS), "Seconds over all these steps."),

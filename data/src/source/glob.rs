@@ -108,6 +108,10 @@ async fn what_is_there(location: &Location, name: &str) -> Result<String, DataEr
     let literal = location.segments.iter().take_while(|segment| !has_wildcard(segment)).count();
     let folder = &location.segments[..literal.min(location.segments.len().saturating_sub(1))];
     let listing = list(location, folder, name).await?;
+    if literal == location.segments.len() && location.segments.last().is_some_and(|last| listing.folders.contains(last))
+    {
+        return Ok(format!("it is a folder, whose files are named by `{}/*.parquet`", name.trim_end_matches('/')));
+    }
     let mut names = listing.folders.iter().map(|name| format!("{name}/")).collect::<Vec<_>>();
     names.extend(listing.files.iter().filter_map(|(path, _)| path.filename().map(str::to_owned)));
     names.sort();

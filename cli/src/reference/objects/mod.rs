@@ -54,6 +54,6 @@ pub static PRINTED: &[Printed] = &[
 
 static ANY: &[Object] = &[Object::new(
     "error",
-    "The command has failed. The exit code gives the kind of error.",
+    "The command has failed. The exit code indicates the kind of error.",
     &[Field::new("error", Kind::Text, "What went wrong, and what to do about it.")],
 )];

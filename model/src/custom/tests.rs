@@ -281,24 +281,26 @@ fn gradients_that_are_right_pass() {
     }
 }
 
-/// Black images meet biases of zero: every unit of the first layer is on the kink of its ReLU. A gate of weak effect
-/// changes the features less than others.
+/// For black images bias and threshold cancel: every unit of the first layer is on the kink of its ReLU. The gate has a
+/// weaker effect on the features than the other parameters.
 #[test]
 fn gradients_on_kinks_and_of_weak_gates_pass() {
-    struct Gated(Linear, Tensor, Linear);
+    struct Gated(Linear, Tensor, Tensor, Linear);
     impl Module for Gated {
         fn forward(&self, batch: &Tensor) -> Result<Tensor> {
-            let hidden = self.0.forward(&batch.flatten_from(1)?)?.relu()?;
-            let gate = (self.1.exp()? * 1e-2)?.broadcast_as(hidden.shape())?;
-            self.2.forward(&(&hidden + (hidden.sqr()? * gate)?)?)
+            let hidden = self.0.forward(&batch.flatten_from(1)?)?.broadcast_sub(&self.1)?.relu()?;
+            let gate = (self.2.exp()? * 1e-2)?.broadcast_as(hidden.shape())?;
+            self.3.forward(&(&hidden + (hidden.sqr()? * gate)?)?)
         }
     }
     let encoders = Encoders::new().register("gated", |blueprint, variables| {
         let size = blueprint.input.size();
         let weight = variables.get_with_hints((16, size), "weight", candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
-        let bias = variables.get_with_hints(16, "bias", Init::Const(0.0))?;
+        let bias = variables.get_with_hints(16, "bias", Init::Const(1.0))?;
+        let threshold = variables.get_with_hints(16, "threshold", Init::Const(1.0))?;
         let gate = variables.get_with_hints(1, "gate", Init::Const(0.0))?;
-        Ok(Gated(Linear::new(weight, Some(bias)), gate, candle_nn::linear(16, WIDTH, variables.pp("out"))?))
+        let out = candle_nn::linear(16, WIDTH, variables.pp("out"))?;
+        Ok(Gated(Linear::new(weight, Some(bias)), threshold, gate, out))
     });
     for seed in 0..20 {
         let encoder = build(&encoders, &spec("gated", &[]), &SHAPE, seed).expect("it is built");
@@ -309,6 +311,23 @@ fn gradients_on_kinks_and_of_weak_gates_pass() {
             gradients(build(&encoders, &spec("gated", &[]), &SHAPE, seed).expect("built").as_ref(), &training(0));
         assert!(result.is_ok(), "seed {seed}: {result:?}");
     }
+}
+
+#[test]
+fn a_wrong_gradient_of_a_parameter_that_starts_at_zero_is_an_error() {
+    /// Uses its parameter twice, of which candle sees one.
+    struct Half(Tensor);
+    impl Module for Half {
+        fn forward(&self, batch: &Tensor) -> Result<Tensor> {
+            batch.flatten_from(1)?.broadcast_add(&self.0)?.broadcast_add(&self.0.detach())
+        }
+    }
+    let encoders = Encoders::new().register("half", |blueprint, variables| {
+        Ok(Half(variables.get_with_hints(blueprint.input.size(), "shift", Init::Const(0.0))?))
+    });
+    let encoder = built_of(&encoders, &spec("half", &[])).expect("it is built");
+    let error = encoder.forward(&batch(4), &training(0)).expect_err("half of the gradient is missing");
+    assert!(error.to_string().contains("`shift`") && error.to_string().contains("2.00"), "{error}");
 }
 
 #[test]

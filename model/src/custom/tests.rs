@@ -314,7 +314,7 @@ fn gradients_on_kinks_and_of_weak_gates_pass() {
 }
 
 #[test]
-fn a_wrong_gradient_of_a_parameter_that_starts_at_zero_is_an_error() {
+fn a_wrong_gradient_of_a_zero_parameter_is_an_error() {
     /// Uses its parameter twice, of which candle sees one.
     struct Half(Tensor);
     impl Module for Half {
